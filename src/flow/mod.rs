@@ -1,0 +1,83 @@
+//! What a flow is, in terms that every role shares: its label, its target, its routing hint, why
+//! it may be refused, and the [`FlowDialer`] through which an entry opens one.
+//!
+//! Nothing here knows how a flow is carried.
+
+mod hint;
+mod label;
+mod refusal;
+mod table;
+mod target;
+
+use std::{future::Future, io, net::SocketAddr, pin::Pin};
+
+use bytes::Bytes;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
+
+pub use hint::{Hint, ParseHintError};
+pub use label::FlowLabel;
+pub use refusal::{Refusal, RefusalKind, is_exhaustion};
+pub use table::{FlowEntry, FlowGuard, FlowState, FlowTable, Ingress};
+pub use target::{Host, ParseTargetError, Target};
+
+use crate::identity::NodeName;
+
+/// A boxed future, as the object-safe traits of this module return it.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// What an entry asks for when an application opens a connection.
+#[derive(Debug, Clone)]
+pub struct FlowRequest {
+    /// Where the application wants to go. Names are resolved at the exit.
+    pub target: Target,
+    /// The routing hint the application or a rule chose; `None` means the node's default.
+    pub hint: Option<Hint>,
+    /// The exit the application or a rule named; `None` lets the node choose by rules.
+    pub exit: Option<NodeName>,
+    /// The application's address, for the log and listings.
+    pub client: SocketAddr,
+    /// The protocol the application spoke to the entry.
+    pub ingress: Ingress,
+}
+
+/// Opens flows. Implemented by the node over its lanes, and by fakes in tests.
+pub trait FlowDialer: Send + Sync + 'static {
+    /// Opens a flow to `request.target`.
+    ///
+    /// Resolves when the exit has connected (or refused). Never hangs: the implementation bounds
+    /// its own waiting and answers [`RefusalKind::TimedOut`].
+    fn dial(&self, request: FlowRequest) -> BoxFuture<'_, Result<Box<dyn Flow>, Refusal>>;
+}
+
+/// One open flow, seen from the entry.
+pub trait Flow: Send {
+    /// The flow's label, unique among the live flows of this entry.
+    fn label(&self) -> FlowLabel;
+
+    /// Carries `client`'s bytes until both directions have ended: half-close and reset are passed
+    /// on in both directions, and back-pressure is end to end.
+    ///
+    /// `preread` is what was already read from the client and belongs to the flow.
+    fn splice(self: Box<Self>, client: TcpStream, preread: Bytes) -> BoxFuture<'static, Spliced>;
+
+    /// The flow as a byte stream, for an HTTP client on top of it.
+    fn into_io(self: Box<Self>) -> Box<dyn FlowIo>;
+}
+
+/// A flow as a duplex byte stream. Shutting it down half-closes it; dropping it unfinished resets.
+pub trait FlowIo: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> FlowIo for T {}
+
+/// How a spliced flow ended.
+#[derive(Debug)]
+pub struct Spliced {
+    /// Bytes carried from the client to the destination.
+    pub sent: u64,
+    /// Bytes carried from the destination to the client.
+    pub received: u64,
+    /// `Ok` when both directions ended with an orderly close.
+    pub result: io::Result<()>,
+}

@@ -1,0 +1,118 @@
+//! Why a flow could not be opened.
+
+use std::{fmt, io};
+
+use serde::{Deserialize, Serialize};
+
+/// Longest detail text a refusal carries, in bytes.
+///
+/// It is shown to people; a peer must not be able to fill a log or a page with it.
+const MAX_DETAIL: usize = 200;
+
+/// Why a flow could not be opened: a kind that programs match on, and one sentence for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// The reason as an enum; it is also the metric label and selects the client's reply code.
+    pub kind: RefusalKind,
+    /// One human sentence, at most 200 bytes.
+    pub detail: String,
+}
+
+/// The reasons for which a flow is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RefusalKind {
+    /// The exit's (or a relay's) policy does not allow this destination for this entry.
+    Policy,
+    /// The destination's name does not resolve at the exit.
+    NameNotFound,
+    /// The destination refused the connection.
+    ConnectionRefused,
+    /// No route from the exit to the destination.
+    Unreachable,
+    /// The destination, or the exit, did not answer in time.
+    TimedOut,
+    /// No exit is known or live for this destination.
+    NoExit,
+    /// The chosen exit cannot be reached over the overlay.
+    ExitUnreachable,
+    /// A limit (flows, file descriptors, memory) is reached; trying later may work.
+    Overloaded,
+    /// The peer broke the protocol.
+    Protocol,
+}
+
+impl Refusal {
+    /// A refusal of `kind`; `detail` is cut at 200 bytes.
+    #[must_use]
+    pub fn new(kind: RefusalKind, detail: impl Into<String>) -> Self {
+        Self { kind, detail: detail.into() }.bounded()
+    }
+
+    /// The same refusal with its detail cut to the limit; for one that came from a peer.
+    #[must_use]
+    pub fn bounded(mut self) -> Self {
+        if self.detail.len() > MAX_DETAIL {
+            let cut = (0..=MAX_DETAIL).rev().find(|&i| self.detail.is_char_boundary(i));
+            self.detail.truncate(cut.unwrap_or(0));
+        }
+        self
+    }
+
+    /// The refusal that an error of `connect(2)` means.
+    #[must_use]
+    pub fn from_connect_error(error: &io::Error) -> Self {
+        let kind = match error.kind() {
+            io::ErrorKind::ConnectionRefused => RefusalKind::ConnectionRefused,
+            io::ErrorKind::TimedOut => RefusalKind::TimedOut,
+            _ if is_exhaustion(error) => RefusalKind::Overloaded,
+            _ => RefusalKind::Unreachable,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+/// Whether `error` says that this process or machine has run out of file descriptors or memory
+/// (`EMFILE`, `ENFILE`, `ENOBUFS`, `ENOMEM`): a reason to wait, not to give up.
+#[must_use]
+pub fn is_exhaustion(error: &io::Error) -> bool {
+    // Linux and the BSDs agree on EMFILE, ENFILE and ENOMEM; ENOBUFS is 105 on Linux, 55 on BSD.
+    matches!(error.raw_os_error(), Some(23 | 24 | 12 | 105 | 55))
+}
+
+impl RefusalKind {
+    /// The stable name of the kind, as in metrics and JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Policy => "policy",
+            Self::NameNotFound => "name-not-found",
+            Self::ConnectionRefused => "connection-refused",
+            Self::Unreachable => "unreachable",
+            Self::TimedOut => "timed-out",
+            Self::NoExit => "no-exit",
+            Self::ExitUnreachable => "exit-unreachable",
+            Self::Overloaded => "overloaded",
+            Self::Protocol => "protocol",
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.kind.name(), self.detail)
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_detail_is_cut_at_a_character_boundary() {
+        let refusal = Refusal::new(RefusalKind::Policy, "ä".repeat(500));
+        assert_eq!(refusal.detail.len(), 200);
+    }
+}

@@ -1,0 +1,229 @@
+//! The live flows of a node, for listings and for unique labels.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use serde::Serialize;
+
+use super::{FlowLabel, Hint, Target};
+use crate::identity::NodeName;
+
+/// The protocol an application spoke to the entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ingress {
+    /// SOCKS version 5 (RFC 1928).
+    Socks5,
+    /// SOCKS version 4 or 4a.
+    Socks4,
+    /// HTTP CONNECT (RFC 9110, §9.3.6).
+    HttpConnect,
+    /// An HTTP request in absolute form (RFC 9112, §3.2.2).
+    HttpForward,
+}
+
+/// Where a flow is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FlowState {
+    /// The exit has been asked and has not answered yet.
+    Opening,
+    /// Bytes can flow.
+    Open,
+}
+
+/// One live flow, as listings show it.
+#[derive(Debug)]
+pub struct FlowEntry {
+    /// The flow's label.
+    pub label: FlowLabel,
+    /// Where it goes.
+    pub target: Target,
+    /// The exit that carries it.
+    pub exit: NodeName,
+    /// Its routing hint.
+    pub hint: Hint,
+    /// The application's address.
+    pub client: SocketAddr,
+    /// The application's protocol.
+    pub ingress: Ingress,
+    /// When it was accepted.
+    pub since: Instant,
+    state: Mutex<FlowState>,
+    sent: AtomicU64,
+    received: AtomicU64,
+}
+
+/// The live flows of one entry. Cheap to clone; all clones share the table.
+#[derive(Clone, Default)]
+pub struct FlowTable {
+    flows: Arc<Mutex<HashMap<FlowLabel, Arc<FlowEntry>>>>,
+}
+
+/// Keeps one flow listed; dropping it removes the flow.
+pub struct FlowGuard {
+    table: FlowTable,
+    entry: Arc<FlowEntry>,
+}
+
+impl FlowTable {
+    fn lock(&self) -> MutexGuard<'_, HashMap<FlowLabel, Arc<FlowEntry>>> {
+        self.flows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lists a new flow under a label that no live flow has; `draw` gives candidate labels.
+    pub fn insert(
+        &self,
+        draw: &mut dyn FnMut() -> u32,
+        describe: impl FnOnce(FlowLabel) -> FlowEntry,
+    ) -> FlowGuard {
+        let mut flows = self.lock();
+        let label = loop {
+            let label = FlowLabel(draw());
+            if !flows.contains_key(&label) {
+                break label;
+            }
+        };
+        let entry = Arc::new(describe(label));
+        flows.insert(label, entry.clone());
+        FlowGuard { table: self.clone(), entry }
+    }
+
+    /// The live flows, oldest first.
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<Arc<FlowEntry>> {
+        let mut flows: Vec<_> = self.lock().values().cloned().collect();
+        flows.sort_by_key(|flow| (flow.since, flow.label));
+        flows
+    }
+
+    /// How many flows are live.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Whether no flow is live.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl FlowEntry {
+    /// A flow that is being opened, with nothing carried yet.
+    #[must_use]
+    pub fn opening(
+        label: FlowLabel,
+        request: &super::FlowRequest,
+        exit: NodeName,
+        hint: Hint,
+        since: Instant,
+    ) -> Self {
+        Self {
+            label,
+            target: request.target.clone(),
+            exit,
+            hint,
+            client: request.client,
+            ingress: request.ingress,
+            since,
+            state: Mutex::new(FlowState::Opening),
+            sent: AtomicU64::new(0),
+            received: AtomicU64::new(0),
+        }
+    }
+
+    /// The flow's state.
+    #[must_use]
+    pub fn state(&self) -> FlowState {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Moves the flow to `state`.
+    pub fn set_state(&self, state: FlowState) {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
+    }
+
+    /// Bytes carried so far: from the client, and to the client.
+    #[must_use]
+    pub fn carried(&self) -> (u64, u64) {
+        (self.sent.load(Ordering::Relaxed), self.received.load(Ordering::Relaxed))
+    }
+
+    /// Counts bytes that came from the client.
+    pub fn add_sent(&self, bytes: u64) {
+        self.sent.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts bytes that went to the client.
+    pub fn add_received(&self, bytes: u64) {
+        self.received.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+impl FlowGuard {
+    /// The listed flow.
+    #[must_use]
+    pub fn entry(&self) -> &Arc<FlowEntry> {
+        &self.entry
+    }
+}
+
+impl Drop for FlowGuard {
+    fn drop(&mut self) {
+        self.table.lock().remove(&self.entry.label);
+    }
+}
+
+impl fmt::Debug for FlowTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FlowTable").field("live", &self.len()).finish()
+    }
+}
+
+impl fmt::Debug for FlowGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("FlowGuard").field(&self.entry.label).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::FlowRequest;
+
+    fn request() -> FlowRequest {
+        FlowRequest {
+            target: "example.org:80".parse().unwrap(),
+            hint: None,
+            exit: None,
+            client: ([127, 0, 0, 1], 4000).into(),
+            ingress: Ingress::Socks5,
+        }
+    }
+
+    #[test]
+    fn a_label_in_use_is_never_given_again() {
+        let table = FlowTable::default();
+        let mut draws = [7, 7, 8].into_iter();
+        let mut draw = || draws.next().unwrap();
+        let describe = |label| {
+            let exit = "mit".parse().unwrap();
+            FlowEntry::opening(label, &request(), exit, Hint::Latency, Instant::now())
+        };
+        let first = table.insert(&mut draw, describe);
+        let second = table.insert(&mut draw, describe);
+        assert_eq!((first.entry().label, second.entry().label), (FlowLabel(7), FlowLabel(8)));
+        drop(first);
+        assert_eq!(table.len(), 1);
+    }
+}

@@ -1,0 +1,39 @@
+//! `ronproxy` carries TCP connections as labelled flows over a Resilient Overlay Network.
+//!
+//! A local application speaks SOCKS5 or HTTP to the **entry**; each connection becomes a **flow**,
+//! one QUIC stream inside a **lane**; the lane's packets carry a label and travel over UDP to the
+//! **exit**, directly or through one **relay** that only swaps the label. The exit opens the real
+//! connection.
+//!
+//! # The map, and who may use whom
+//!
+//! Folders are roles. A module may use the modules below it in this list, never one above.
+//!
+//! | module | role |
+//! |---|---|
+//! | [`cli`] | one command per file; parsing only validates |
+//! | [`app`] | the only place that joins the roles into a node |
+//! | [`admin`] | status API; reads snapshots only |
+//! | [`entry`] | mixed SOCKS/HTTP listener; knows only a [`flow::FlowDialer`] |
+//! | [`exit`] | policy (pure), resolution and connection to the real destination |
+//! | [`lane`] | QUIC connections between entry and exit, whose streams are flows |
+//! | [`link`] | one QUIC connection per neighbour: control messages and probes |
+//! | [`underlay`] | the UDP socket, label switching, virtual addresses |
+//! | [`overlay`] | PURE: estimators, link state, routing, policy |
+//! | [`emulator`] | a seeded Internet in memory, for the demo, tests and benchmarks |
+//! | [`identity`] | keys, certificates, invitations, the node's folder |
+//! | [`config`] | the configuration file |
+//! | [`flow`] | what a flow is: label, target, hint, refusal, and the dialer trait |
+//! | [`wire`] | PURE: message types and codecs |
+//!
+//! "PURE" modules read no clock, socket, file or entropy: time and randomness are arguments.
+
+pub mod config;
+pub mod emulator;
+pub mod entry;
+pub mod exit;
+pub mod flow;
+pub mod identity;
+pub mod overlay;
+pub mod underlay;
+pub mod wire;

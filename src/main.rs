@@ -1,0 +1,3 @@
+//! The `ronproxy` program.
+
+fn main() {}
