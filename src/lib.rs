@@ -12,28 +12,44 @@
 //! | module | role |
 //! |---|---|
 //! | [`cli`] | one command per file; parsing only validates |
-//! | [`app`] | the only place that joins the roles into a node |
+//! | [`demo`] | four sites in this process, to try and to break |
+//! | [`lab`] | a whole overlay in one process, on the emulated Internet |
 //! | [`admin`] | status API; reads snapshots only |
+//! | [`app`] | the only place that joins the roles into a node |
+//! | [`config`] | the configuration file: each role's own section, and the entry's rules |
 //! | [`entry`] | mixed SOCKS/HTTP listener; knows only a [`flow::FlowDialer`] |
 //! | [`exit`] | policy (pure), resolution and connection to the real destination |
+//! | [`mesh`] | the shell around `overlay`: links to all members, routes for lanes, labels for others |
 //! | [`lane`] | QUIC connections between entry and exit, whose streams are flows |
 //! | [`link`] | one QUIC connection per neighbour: control messages and probes |
+//! | [`transport`] | how QUIC is used: parameters, framing, close codes |
 //! | [`underlay`] | the UDP socket, label switching, virtual addresses |
+//! | [`wire`] | PURE: message types and codecs |
 //! | [`overlay`] | PURE: estimators, link state, routing, policy |
 //! | [`emulator`] | a seeded Internet in memory, for the demo, tests and benchmarks |
 //! | [`identity`] | keys, certificates, invitations, the node's folder |
-//! | [`config`] | the configuration file |
 //! | [`flow`] | what a flow is: label, target, hint, refusal, and the dialer trait |
-//! | [`wire`] | PURE: message types and codecs |
+//!
+//! One exception: `flow` takes [`identity::NodeName`] from above, as a flow names its exit.
+//! `docs/architecture.md` follows a flow through these modules.
 //!
 //! "PURE" modules read no clock, socket, file or entropy: time and randomness are arguments.
 
+pub mod admin;
+pub mod app;
+pub mod cli;
 pub mod config;
+pub mod demo;
 pub mod emulator;
 pub mod entry;
 pub mod exit;
 pub mod flow;
 pub mod identity;
+pub mod lab;
+pub mod lane;
+pub mod link;
+pub mod mesh;
 pub mod overlay;
+pub mod transport;
 pub mod underlay;
 pub mod wire;

@@ -1,3 +1,7 @@
 //! The `ronproxy` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ronproxy::cli::main()
+}

@@ -1,1 +1,95 @@
-//! config
+//! The configuration file, `config.toml`.
+//!
+//! Each section is one type; those of the entry and the exit are the roles' own. An unknown key or
+//! a value of the wrong kind is refused with the file, the line, and what would be right. The
+//! commented default is `config.example.toml`, which `init` writes: a key on a line of its own
+//! states the default, a key behind `#` is an example.
+
+mod patterns;
+mod problem;
+mod rules;
+mod sections;
+mod units;
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+pub use crate::{overlay::policy::Policy, transport::Congestion};
+pub use patterns::{Domain, Ports};
+pub use problem::ConfigError;
+pub use rules::{Action, Choice, Rule, Rules, Wishes};
+pub use sections::{Lane, Log, Node, Probe, Relay};
+pub use units::{Bitrate, ParseUnitError, format_duration, parse_duration};
+
+/// The largest file read: far above 1,024 long rules.
+const MAX_FILE: u64 = 1 << 20;
+
+/// The whole configuration file.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The node itself.
+    pub node: Node,
+    /// The local proxy.
+    pub entry: crate::entry::Config,
+    /// What the node does for others as an exit.
+    pub exit: crate::exit::Config,
+    /// Lanes, the connections that carry flows.
+    pub lane: Lane,
+    /// Probing of links.
+    pub probe: Probe,
+    /// Forwarding for others.
+    pub relay: Relay,
+    /// The log.
+    pub log: Log,
+    /// The `[[rule]]` tables.
+    #[serde(rename = "rule")]
+    pub rules: Rules,
+    /// The `[[policy]]` tables.
+    pub policy: Policy,
+}
+
+impl Config {
+    /// Reads the file at `path`.
+    ///
+    /// # Errors
+    /// When it cannot be read, or as for [`parse`](Self::parse).
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        use std::io::Read as _;
+        let mut text = String::new();
+        std::fs::File::open(path)
+            .and_then(|file| file.take(MAX_FILE + 1).read_to_string(&mut text))
+            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        if text.len() as u64 > MAX_FILE {
+            let source = std::io::Error::from(std::io::ErrorKind::FileTooLarge);
+            return Err(ConfigError::Unreadable { path: path.to_owned(), source });
+        }
+        Self::parse(&text).map_err(|error| error.in_file(path))
+    }
+
+    /// Reads a configuration.
+    ///
+    /// # Errors
+    /// Names the line, what is wrong there, and for an unknown key the nearest one there is.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let config: Self = toml::from_str(text).map_err(|error| problem::explain(text, &error))?;
+        config.check().map_err(|(section, message)| problem::in_section(text, section, message))?;
+        Ok(config)
+    }
+
+    /// The commented file that states every default.
+    #[must_use]
+    pub fn default_text() -> &'static str {
+        include_str!("../../config.example.toml")
+    }
+
+    /// Checks what no single value can tell; the error names the section.
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        self.entry.check().map_err(|error| ("entry", error.to_string()))?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

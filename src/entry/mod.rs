@@ -1,1 +1,28 @@
-//! entry
+//! The entry: one local port that speaks SOCKS5, SOCKS4/4a and HTTP to applications.
+//!
+//! An accepted connection goes through these steps, each in its own file:
+//!
+//! 1. `listener` accepts it under the connection cap;
+//! 2. `detect` tells the protocol by the first byte, which is peeked, never consumed;
+//! 3. `socks5`, `socks4` or `http` read who asks (`auth`) for what (`options`);
+//! 4. `session` dials through the node's [`FlowDialer`](crate::flow::FlowDialer), the only way out,
+//!    and carries the bytes.
+//!
+//! A client is answered only after the exit has answered: success means that the destination has
+//! accepted the connection, and a refusal names its reason in the client's own protocol. Names are
+//! never resolved here.
+
+mod auth;
+mod backoff;
+mod config;
+mod detect;
+mod http;
+mod listener;
+mod options;
+mod pac;
+mod session;
+mod socks4;
+mod socks5;
+
+pub use config::{Config, ConfigError, HANDSHAKE_TIMEOUT, User};
+pub use listener::{Entry, EntryError};

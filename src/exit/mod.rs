@@ -1,1 +1,228 @@
-//! exit
+//! What an exit does when a flow asks for a destination: policy, resolution, connection.
+//!
+//! ```text
+//! target → pinned name? → rules → place → resolve → policy for each address → connect
+//! ```
+//!
+//! - [`Policy`] is pure and judges twice, before and after resolution. The connection goes to the
+//!   very addresses that were judged, so a name server cannot answer one thing to the policy and
+//!   another to the connection.
+//! - The built-in list of private and special addresses is opened by [`Config::allow_private`]
+//!   alone, and so are the exit's own addresses, which would be reached behind its firewall. (A
+//!   public address that a NAT in front of the exit holds is not known here: deny its `cidr`.)
+//! - The caller has authenticated the entry; this module trusts its name and its groups, and
+//!   nothing else of what it sent.
+
+mod config;
+mod connect;
+mod permit;
+mod policy;
+mod ranges;
+mod resolve;
+mod rule;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use serde::Serialize;
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
+
+pub use config::Config;
+pub use permit::ExitPermit;
+pub use policy::{DenialReason, Policy, PolicyDenial};
+pub use resolve::{MAX_ADDRESSES, ResolveError, Resolver, StaticResolver, SystemResolver};
+pub use rule::{DomainPattern, ParseDomainError, ParsePortError, PortRange, Rule};
+
+use crate::{
+    flow::{Host, Refusal, RefusalKind, Target},
+    identity::NodeName,
+};
+
+/// Opens connections for the flows of other nodes.
+#[derive(Debug)]
+pub struct Exit {
+    config: Config,
+    policy: Policy,
+    resolver: Arc<dyn Resolver>,
+    pinned: HashMap<String, SocketAddr>,
+    limits: permit::Limits,
+    denials: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+/// What an exit is doing, for the status page and metrics.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ExitSnapshot {
+    /// Flows that are open or being opened.
+    pub flows: usize,
+    /// Flows the policy denied since the start, by [`DenialReason::name`].
+    pub denials: BTreeMap<&'static str, u64>,
+}
+
+impl Exit {
+    /// An exit with this configuration, which resolves names through `resolver`.
+    #[must_use]
+    pub fn new(config: Config, resolver: Arc<dyn Resolver>) -> Self {
+        Self {
+            policy: Policy::new(&config),
+            limits: permit::Limits::new(config.max_flows, config.max_flows_per_entry),
+            config,
+            resolver,
+            pinned: HashMap::new(),
+            denials: Mutex::default(),
+        }
+    }
+
+    /// Leads each of these names to a fixed address, whatever port is asked for.
+    ///
+    /// The names (lower case, no trailing dot) are not resolved, and their addresses are exempt
+    /// from the built-in list of private addresses; the operator's rules still hold, for the name
+    /// and for the port asked for. No configuration can do this: it is how the demo puts a campus
+    /// web server, which really listens on loopback, behind its exit.
+    #[must_use]
+    pub fn with_pinned(mut self, names: HashMap<String, SocketAddr>) -> Self {
+        self.pinned = names;
+        self
+    }
+
+    /// Connects to `target` for the entry `peer_name`, whose certificate names `groups`.
+    ///
+    /// Returns the connection, the address it leads to, and the flow's place among the exit's
+    /// limits, to be kept as long as the flow lives. Ends within [`Config::connect_timeout`];
+    /// dropping the future gives everything back.
+    ///
+    /// # Errors
+    /// - [`RefusalKind::Policy`] when the node is no exit, or its policy denies the request or
+    ///   every address of the name;
+    /// - [`RefusalKind::Overloaded`] when a limit on flows is reached;
+    /// - [`RefusalKind::NameNotFound`], [`RefusalKind::TimedOut`],
+    ///   [`RefusalKind::ConnectionRefused`] or [`RefusalKind::Unreachable`] as it happened;
+    /// - [`RefusalKind::Protocol`] when the target is none (it came from a peer).
+    pub async fn open(
+        &self,
+        peer_name: &NodeName,
+        groups: &[String],
+        target: &Target,
+    ) -> Result<(TcpStream, SocketAddr, ExitPermit), Refusal> {
+        let deadline = Instant::now() + self.config.connect_timeout;
+        let result = self.open_until(deadline, peer_name, groups, target).await;
+        if let Err(refusal) = &result {
+            tracing::debug!(entry = %peer_name, %target, %refusal, "flow refused at the exit");
+        }
+        result
+    }
+
+    /// Counts for the status page.
+    #[must_use]
+    pub fn snapshot(&self) -> ExitSnapshot {
+        let denials = self.denials.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        ExitSnapshot { flows: self.limits.taken(), denials }
+    }
+
+    async fn open_until(
+        &self,
+        deadline: Instant,
+        peer_name: &NodeName,
+        groups: &[String],
+        target: &Target,
+    ) -> Result<(TcpStream, SocketAddr, ExitPermit), Refusal> {
+        // The target came from a peer: read it again, so that the rules see the one spelling of a
+        // name they are written for.
+        let Target { host, port } = Target::new(&target.host.to_string(), target.port)
+            .map_err(|error| Refusal::new(RefusalKind::Protocol, error.to_string()))?;
+        self.policy.check_name(groups, &host, port).map_err(|denial| self.denied(denial))?;
+        let permit = self.limits.admit(peer_name)?;
+        let addrs = match self.pinned_addr(&host) {
+            Some(addr) => {
+                let judged = self.policy.check_rules(groups, &host, addr.ip(), port);
+                judged.map_err(|denial| self.denied(denial))?;
+                vec![addr]
+            }
+            None => {
+                let ips = self.resolve(deadline, &host).await?;
+                self.admitted(groups, &host, resolve::endpoints(ips, port)).await?
+            }
+        };
+        let (stream, addr) = connect::first(&addrs, deadline, connect::tcp).await?;
+        Ok((stream, addr, permit))
+    }
+
+    fn pinned_addr(&self, host: &Host) -> Option<SocketAddr> {
+        match host {
+            Host::Name(name) => self.pinned.get(name).copied(),
+            Host::Ip(_) => None,
+        }
+    }
+
+    async fn resolve(&self, deadline: Instant, host: &Host) -> Result<Vec<IpAddr>, Refusal> {
+        let name = match host {
+            Host::Ip(ip) => return Ok(vec![*ip]),
+            Host::Name(name) => name,
+        };
+        match timeout_at(deadline, self.resolver.resolve(name)).await {
+            Ok(answer) => Ok(answer?),
+            Err(_) => Err(ResolveError::TimedOut(name.clone()).into()),
+        }
+    }
+
+    /// The addresses the policy lets through; when there is none, the first one's denial.
+    async fn admitted(
+        &self,
+        groups: &[String],
+        host: &Host,
+        addrs: Vec<SocketAddr>,
+    ) -> Result<Vec<SocketAddr>, Refusal> {
+        let mut admitted = Vec::new();
+        let mut first_denial = None;
+        for addr in addrs {
+            match self.judge(groups, host, addr).await {
+                Ok(None) => admitted.push(addr),
+                Ok(Some(denial)) => {
+                    first_denial.get_or_insert(denial);
+                }
+                Err(error) => return Err(Refusal::from_connect_error(&error)),
+            }
+        }
+        match (admitted.is_empty(), first_denial) {
+            (true, Some(denial)) => Err(self.denied(denial)),
+            (true, None) => {
+                Err(Refusal::new(RefusalKind::NameNotFound, format!("{host} has no address")))
+            }
+            (false, _) => Ok(admitted),
+        }
+    }
+
+    /// Why `addr` is denied; `None` admits it.
+    async fn judge(
+        &self,
+        groups: &[String],
+        host: &Host,
+        addr: SocketAddr,
+    ) -> io::Result<Option<PolicyDenial>> {
+        let (ip, port) = (addr.ip(), addr.port());
+        if let Err(denial) = self.policy.check_addr(groups, host, ip, port) {
+            return Ok(Some(denial));
+        }
+        let reason = DenialReason::OwnAddress;
+        if self.policy.is_exempt(reason, ip) || !connect::is_own(addr).await? {
+            return Ok(None);
+        }
+        Ok(Some(PolicyDenial { reason, host: host.clone(), ip: Some(ip), port }))
+    }
+
+    /// Counts a denial and makes it the answer.
+    fn denied(&self, denial: PolicyDenial) -> Refusal {
+        let mut denials = self.denials.lock().unwrap_or_else(PoisonError::into_inner);
+        *denials.entry(denial.reason.name()).or_default() += 1;
+        denial.into()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@
 mod hint;
 mod label;
 mod refusal;
+mod route;
 mod table;
 mod target;
 
@@ -17,10 +18,11 @@ use tokio::{
     net::TcpStream,
 };
 
-pub use hint::{Hint, ParseHintError};
+pub use hint::{AppMetric, Hint, ParseHintError};
 pub use label::FlowLabel;
 pub use refusal::{Refusal, RefusalKind, is_exhaustion};
-pub use table::{FlowEntry, FlowGuard, FlowState, FlowTable, Ingress};
+pub use route::{ParseRouteError, Route, RouteWish};
+pub use table::{Carried, FlowEntry, FlowGuard, FlowState, FlowTable, Ingress};
 pub use target::{Host, ParseTargetError, Target};
 
 use crate::identity::NodeName;
@@ -37,6 +39,8 @@ pub struct FlowRequest {
     pub hint: Option<Hint>,
     /// The exit the application or a rule named; `None` lets the node choose by rules.
     pub exit: Option<NodeName>,
+    /// The user name the application authenticated with, without options, for rules.
+    pub user: Option<String>,
     /// The application's address, for the log and listings.
     pub client: SocketAddr,
     /// The protocol the application spoke to the entry.

@@ -57,7 +57,14 @@ pub struct FlowEntry {
     pub ingress: Ingress,
     /// When it was accepted.
     pub since: Instant,
+    /// Bytes carried so far.
+    pub carried: Carried,
     state: Mutex<FlowState>,
+}
+
+/// Bytes a flow has carried so far. Updated by the flow, read by listings.
+#[derive(Debug, Default)]
+pub struct Carried {
     sent: AtomicU64,
     received: AtomicU64,
 }
@@ -136,9 +143,8 @@ impl FlowEntry {
             client: request.client,
             ingress: request.ingress,
             since,
+            carried: Carried::default(),
             state: Mutex::new(FlowState::Opening),
-            sent: AtomicU64::new(0),
-            received: AtomicU64::new(0),
         }
     }
 
@@ -152,21 +158,23 @@ impl FlowEntry {
     pub fn set_state(&self, state: FlowState) {
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
     }
+}
 
-    /// Bytes carried so far: from the client, and to the client.
+impl Carried {
+    /// Bytes from the client, and to the client.
     #[must_use]
-    pub fn carried(&self) -> (u64, u64) {
+    pub fn bytes(&self) -> (u64, u64) {
         (self.sent.load(Ordering::Relaxed), self.received.load(Ordering::Relaxed))
     }
 
     /// Counts bytes that came from the client.
-    pub fn add_sent(&self, bytes: u64) {
-        self.sent.fetch_add(bytes, Ordering::Relaxed);
+    pub fn add_sent(&self, bytes: usize) {
+        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// Counts bytes that went to the client.
-    pub fn add_received(&self, bytes: u64) {
-        self.received.fetch_add(bytes, Ordering::Relaxed);
+    pub fn add_received(&self, bytes: usize) {
+        self.received.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 }
 
@@ -206,6 +214,7 @@ mod tests {
             target: "example.org:80".parse().unwrap(),
             hint: None,
             exit: None,
+            user: None,
             client: ([127, 0, 0, 1], 4000).into(),
             ingress: Ingress::Socks5,
         }

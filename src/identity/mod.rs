@@ -1,5 +1,57 @@
 //! Who a node is: names, keys, certificates, invitations, and the folder that keeps them.
+//!
+//! An overlay has one [`Authority`], a small X.509 certificate authority kept in the folder of the
+//! node that ran `init`. A node joins with an [`Invitation`]: one line with the authority's
+//! addresses, the SHA-256 of its certificate, and a one-time [`Token`]. The joiner makes its own
+//! key, pins the authority by the hash ([`join_crypto`]), sends the token with a signing request
+//! ([`JoinRequest`]) and gets a certificate that says its name, roles, groups and what it serves
+//! ([`Attributes`]). From then on both ends of every connection show a certificate
+//! ([`server_crypto`], [`client_crypto`]) and [`Peer`] is what the rest of the program reads.
+//!
+//! Three rules hold everywhere:
+//! - `rcgen` issues, `rustls` and `webpki` verify; there is no cryptography of our own here, and
+//!   the *ring* provider is always passed, never taken from the process.
+//! - No secret is in `Debug` output; files are private to the user and replaced in one step.
+//! - Time is an argument. Only [`NodeDir`] and what is built on it touch the disk.
 
+mod attributes;
+mod authority;
+mod digest;
+mod files;
+mod invitation;
+mod join;
+mod ledger;
 mod name;
+mod node;
+mod peer;
+mod pending;
+mod pin;
+mod revocation;
+mod store;
+mod tls;
 
+#[cfg(test)]
+mod handshake_tests;
+#[cfg(test)]
+mod test_support;
+
+pub use attributes::{Attributes, AttributesError, Roles};
+pub use authority::{Authority, AuthorityError, LIFETIME};
+pub use digest::{Fingerprint, ParseFingerprintError};
+pub use invitation::{Invitation, InvitationError, Token};
+pub use join::{
+    JoinError, JoinRefusal, JoinReply, JoinRequest, MAX_JOIN_REPLY, MAX_JOIN_REQUEST, MAX_MEMBERS,
+    MemberInfo, Welcome, answer,
+};
 pub use name::{NodeName, ParseNameError};
+pub use node::{IdentityError, NodeIdentity, NodeKey, needs_renewal};
+pub use peer::{Peer, PeerError, Serial, peer_of};
+pub use pending::{Granted, PendingError, PendingInvitations, RedeemError};
+pub use pin::join_crypto;
+pub use revocation::{RevocationError, RevocationList};
+pub use rustls::pki_types::UnixTime;
+pub use store::{NodeDir, NodeFile, StoreError};
+pub use tls::{
+    ALPN_JOIN, ALPN_LANE, ALPN_LINK, AcceptError, Accepted, TlsError, accepted, client_crypto,
+    server_crypto, server_name,
+};

@@ -1,1 +1,27 @@
-//! overlay
+//! The overlay's routing, PURE: no clock, no socket, no randomness. Time and chance are arguments.
+//!
+//! | module | what it knows |
+//! |---|---|
+//! | [`units`] | loss rates and bit rates as types |
+//! | [`latency`], [`loss`], [`throughput`] | one estimator each |
+//! | [`monitor`] | one link: probes, up and down, its summary |
+//! | [`budget`] | how often to probe and to advertise |
+//! | [`linkstate`] | what nodes advertise, when, and what is kept of it |
+//! | [`metrics`] | the figures of a path, and how links compose |
+//! | [`policy`] | which flows may use which links and relays |
+//! | [`candidates`] | the routes to an exit, their figures, or why they are none |
+//! | [`select`] | which of them a lane takes, and why |
+//! | [`history`] | the last changes of route |
+
+pub mod budget;
+pub mod candidates;
+pub mod history;
+pub mod latency;
+pub mod linkstate;
+pub mod loss;
+pub mod metrics;
+pub mod monitor;
+pub mod policy;
+pub mod select;
+pub mod throughput;
+pub mod units;

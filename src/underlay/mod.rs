@@ -1,1 +1,32 @@
-//! underlay
+//! The node's one UDP socket: demultiplexing, label switching, virtual addresses.
+//!
+//! ```text
+//!            QUIC endpoint (links and lanes)
+//!     poll_recv ▲                     │ poll_send
+//!   ┌───────────┴─────────────────────▼───────────┐
+//!   │ LabelSocket                                 │  virtual address fd72:6f6e::S ⇄ lane slot S
+//!   │   [QUIC]            → up, as it came        │
+//!   │   [label → slot S]  → up, from S's address  │  slot S → label L at neighbour N
+//!   │   [label → N, L']   → swap, straight out    │
+//!   └───────────┬─────────────────────▲───────────┘
+//!               ▼                     │
+//!            UDP socket (real, or of the emulator)
+//! ```
+//!
+//! QUIC sees one stable virtual address per lane slot. The route beneath it is a [`NextHop`] in the
+//! [`Switch`] and may change at any packet, so QUIC never notices a reroute.
+
+pub mod labels;
+mod neighbour;
+mod receive;
+mod replay;
+mod send;
+mod slots;
+mod socket;
+mod switch;
+
+pub use neighbour::Neighbour;
+pub(crate) use send::MAX_QUIC_PACKET;
+pub use slots::{SlotActivity, SlotId};
+pub use socket::{LabelSocket, bind_udp};
+pub use switch::{DropCounts, DropReason, NextHop, Switch};

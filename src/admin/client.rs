@@ -1,0 +1,116 @@
+//! The commands' side: one request per connection.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::{Method, Request, StatusCode, client::conn::http1, header::HOST};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::{net::UnixStream, time::timeout};
+
+/// The largest answer read: 10,000 flows at 400 bytes are 4 MB.
+const MAX_ANSWER: usize = 16 << 20;
+
+/// A running node answers within milliseconds; one that does not for so long is stopped or hangs.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Asks the node that runs in a folder.
+#[derive(Debug, Clone)]
+pub struct Client {
+    socket: PathBuf,
+}
+
+/// The node did not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody serves the socket.
+    #[error("no node is running in this folder; start it with `ronproxy run`")]
+    NotRunning,
+    /// The operating system refused.
+    #[error("cannot ask the node at {}: {source}; is it another user's?", socket.display())]
+    Io {
+        /// The socket.
+        socket: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// It took too long.
+    #[error("the node does not answer; look at its log, or stop it and start it again")]
+    Silent,
+    /// The answer is not what this program understands.
+    #[error("the node's answer is unreadable ({0}); restart it, so that it has this version")]
+    Unreadable(String),
+    /// The node answered with an error.
+    #[error("the node refused: {0}")]
+    Refused(String),
+}
+
+impl Client {
+    /// A client of the node that serves `socket`.
+    #[must_use]
+    pub fn new(socket: impl Into<PathBuf>) -> Self {
+        Self { socket: socket.into() }
+    }
+
+    /// The socket.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Asks for a listing, for example `/status`.
+    ///
+    /// # Errors
+    /// [`ClientError::NotRunning`] when no node runs, or when its answer makes no sense.
+    pub async fn get(&self, path: &str) -> Result<Value, ClientError> {
+        self.ask(Method::GET, path).await
+    }
+
+    /// Asks for a deed, for example `/stop`.
+    ///
+    /// # Errors
+    /// As for [`get`](Self::get).
+    pub async fn post(&self, path: &str) -> Result<Value, ClientError> {
+        self.ask(Method::POST, path).await
+    }
+
+    async fn ask(&self, method: Method, path: &str) -> Result<Value, ClientError> {
+        let exchange = timeout(TIMEOUT, self.exchange(method, path)).await;
+        let (status, body) = exchange.map_err(|_| ClientError::Silent)??;
+        if status != StatusCode::OK {
+            return Err(ClientError::Refused(String::from_utf8_lossy(&body).trim().to_owned()));
+        }
+        serde_json::from_slice(&body).map_err(|error| ClientError::Unreadable(error.to_string()))
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+    ) -> Result<(StatusCode, Bytes), ClientError> {
+        let unreadable = |error: &dyn std::fmt::Display| ClientError::Unreadable(error.to_string());
+        let stream = UnixStream::connect(&self.socket).await.map_err(|e| self.unconnected(e))?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|e| unreadable(&e))?;
+        let connection = tokio::spawn(connection);
+        let request = Request::builder().method(method).uri(path).header(HOST, "ronproxy");
+        let request = request.body(Empty::<Bytes>::new()).map_err(|e| unreadable(&e))?;
+        let response = sender.send_request(request).await.map_err(|e| unreadable(&e))?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
+        connection.abort();
+        Ok((status, body.map_err(|e| unreadable(&e))?.to_bytes()))
+    }
+
+    fn unconnected(&self, source: io::Error) -> ClientError {
+        match source.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ClientError::NotRunning,
+            _ => ClientError::Io { socket: self.socket.clone(), source },
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! The node in Prometheus' text format, version 0.0.4.
+
+use std::fmt::{self, Write};
+
+use crate::{app::NodeStatus, mesh::LinkFacts};
+
+/// What `Content-Type` says.
+pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// All metrics of a node.
+pub(super) fn text(status: &NodeStatus, links: &[LinkFacts]) -> String {
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    let _ = write_all(&mut text, status, links);
+    text
+}
+
+fn write_all(out: &mut String, status: &NodeStatus, links: &[LinkFacts]) -> fmt::Result {
+    let gauges = [
+        ("members", "Known members, without this node.", status.members),
+        ("links_up", "Members with a link.", status.links_up),
+        ("lanes_out", "Lanes this node opened.", status.lanes_out),
+        ("lanes_in", "Lanes that end here.", status.lanes_in),
+        ("flows", "Flows of this entry.", status.flows),
+        ("exit_flows", "Flows that leave here.", status.exit_flows),
+    ];
+    for (name, help, value) in gauges {
+        head(out, name, help, "gauge")?;
+        writeln!(out, "ronproxy_{name} {value}")?;
+    }
+    head(out, "forwarded_packets_total", "Packets forwarded for others.", "counter")?;
+    writeln!(out, "ronproxy_forwarded_packets_total {}", status.forwarded)?;
+    head(out, "dropped_packets_total", "Packets dropped, by reason.", "counter")?;
+    for (reason, count) in &status.dropped {
+        writeln!(out, "ronproxy_dropped_packets_total{{reason=\"{reason}\"}} {count}")?;
+    }
+    head(out, "link_up", "Whether the link to a member stands.", "gauge")?;
+    for link in links {
+        writeln!(out, "ronproxy_link_up{{peer=\"{}\"}} {}", link.peer, u8::from(link.up))?;
+    }
+    head(out, "link_rtt_seconds", "The link's round-trip time.", "gauge")?;
+    for link in links {
+        if let Some(rtt) = link.rtt_ms {
+            writeln!(out, "ronproxy_link_rtt_seconds{{peer=\"{}\"}} {}", link.peer, rtt / 1e3)?;
+        }
+    }
+    Ok(())
+}
+
+fn head(out: &mut String, name: &str, help: &str, kind: &str) -> fmt::Result {
+    writeln!(out, "# HELP ronproxy_{name} {help}\n# TYPE ronproxy_{name} {kind}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_sample_has_a_type_and_a_number() {
+        let status = NodeStatus {
+            name: "a".parse().unwrap(),
+            version: "0",
+            exit: false,
+            relay: true,
+            proxy: None,
+            members: 2,
+            links_up: 1,
+            lanes_out: 0,
+            lanes_in: 0,
+            flows: 0,
+            exit_flows: 0,
+            forwarded: 7,
+            dropped: vec![("unknown_label", 3)],
+        };
+        let link = LinkFacts {
+            peer: "b".parse().unwrap(),
+            up: true,
+            address: None,
+            rtt_ms: Some(2.5),
+            state: "up".into(),
+            loss_out_percent: None,
+            loss_in_percent: None,
+            since_seconds: None,
+            control_bytes: (0, 0),
+            labels: 0,
+            exit: false,
+            relay: false,
+        };
+        let text = text(&status, &[link]);
+        assert!(text.contains("ronproxy_dropped_packets_total{reason=\"unknown_label\"} 3\n"));
+        assert!(text.contains("ronproxy_link_rtt_seconds{peer=\"b\"} 0.0025\n"));
+        for sample in text.lines().filter(|line| !line.starts_with('#')) {
+            let (series, value) = sample.rsplit_once(' ').unwrap();
+            let name = series.split('{').next().unwrap();
+            assert!(text.contains(&format!("# TYPE {name} ")), "{sample}");
+            value.parse::<f64>().unwrap();
+        }
+    }
+}

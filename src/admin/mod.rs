@@ -1,0 +1,25 @@
+//! The admin API: what a running node tells the commands of its user.
+//!
+//! It is HTTP/1.1 over the Unix socket `control.sock` in the node's private folder. Whoever may open
+//! the socket (mode 0600) is the user; there is no other authentication. It reads snapshots only.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /version` | program version and process number |
+//! | `GET /status` | the node in numbers |
+//! | `GET /links` | the links to all members |
+//! | `GET /lanes` | the lanes that start or end here |
+//! | `GET /flows` | the flows of this entry |
+//! | `GET /metrics` | counters and gauges in Prometheus' text format |
+//! | `POST /stop` | stops the node in order |
+//!
+//! Everything but `/metrics` is JSON; an error is one sentence of text.
+
+mod client;
+mod metrics;
+mod server;
+mod socket;
+
+pub use client::{Client, ClientError};
+pub use server::{Admin, RunFacts, StatusReport, Version, serve};
+pub use socket::{ClaimError, ControlSocket};

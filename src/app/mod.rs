@@ -1,0 +1,18 @@
+//! Joins the roles into a node: the only place that knows them all.
+//!
+//! ```text
+//!  entry ──dial──► Dialer ──► LanePool ─┐
+//!                                       ├─► QUIC endpoint ─► LabelSocket ─► UDP
+//!  exit ◄──open── LaneHost ◄── accept ──┤                        │
+//!                               Mesh ───┘◄──── Switch ◄──────────┘
+//! ```
+
+mod accept;
+mod dialer;
+mod join;
+mod node;
+mod status;
+
+pub use join::{JoinDesk, JoinFailure, join};
+pub use node::{ExitDoor, Node, NodeSettings, StartError};
+pub use status::{FlowFacts, LaneStatus, NodeStatus, NodeView};

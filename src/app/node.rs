@@ -1,0 +1,305 @@
+//! A running node.
+
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use noq::{AsyncUdpSocket, Endpoint, EndpointConfig, TokioRuntime};
+use tokio::{task::JoinHandle, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    accept::Door,
+    dialer::Dialer,
+    join::JoinDesk,
+    status::{FlowFacts, LaneStatus, NodeStatus, NodeView},
+};
+use crate::{
+    config::Rules,
+    entry::{self, Entry, EntryError},
+    exit::Exit,
+    flow::{BoxFuture, FlowDialer, FlowTable, Refusal, Target},
+    identity::{MemberInfo, NodeIdentity, Peer, TlsError},
+    lane::{FlowAcceptor, LaneHost, LanePool, Outward, OutwardStream, RouteControl},
+    mesh::{LinkFacts, Mesh, MeshConfig, RelayConfig},
+    overlay::{policy::Policy, units::Bitrate},
+    transport::{self, ConfigureError, LaneClient, LaneOptions, LaneServer},
+    underlay::{LabelSocket, MAX_QUIC_PACKET, Switch},
+};
+
+/// After the flows have ended, how long the last packets may take to leave.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What a node is to be.
+pub struct NodeSettings {
+    /// Who it is.
+    pub identity: NodeIdentity,
+    /// Where others can dial it; empty behind a NAT.
+    pub addresses: Vec<SocketAddr>,
+    /// The members known from the last run or from joining.
+    pub members: Vec<MemberInfo>,
+    /// The local proxy; `None`: no entry.
+    pub entry: Option<entry::Config>,
+    /// The entry's routing rules.
+    pub rules: Rules,
+    /// What opens connections for flows that leave here; usually an [`ExitDoor`].
+    pub acceptor: Arc<dyn FlowAcceptor>,
+    /// The relay role.
+    pub relay: RelayConfig,
+    /// Which flows may use which links and relays.
+    pub policy: Policy,
+    /// What probes and advertisements together may send.
+    pub probe_budget: Bitrate,
+    /// What is configured about its lanes.
+    pub lane: LaneOptions,
+    /// The overlay authority's desk, if the authority lives here.
+    pub desk: Option<JoinDesk>,
+}
+
+/// Why a node could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The identity is unusable.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// QUIC refused the configuration.
+    #[error(transparent)]
+    Configure(#[from] ConfigureError),
+    /// The local proxy's port.
+    #[error(transparent)]
+    Entry(#[from] EntryError),
+    /// The UDP socket.
+    #[error("the UDP socket failed: {0}")]
+    Socket(#[from] io::Error),
+}
+
+/// A running node. Stop it with [`Node::stop`]; dropping it stops it without ceremony.
+pub struct Node {
+    mesh: Arc<Mesh>,
+    pool: Arc<LanePool>,
+    host: Arc<LaneHost>,
+    dialer: Arc<Dialer>,
+    switch: Arc<Switch>,
+    endpoint: Endpoint,
+    proxy: Option<SocketAddr>,
+    /// Ends the entry; its flows may go on for the drain time.
+    stop_entry: CancellationToken,
+    entry: Option<JoinHandle<()>>,
+    /// Ends everything else.
+    shutdown: CancellationToken,
+}
+
+impl Node {
+    /// Starts a node on `socket`, a bound UDP socket, real or emulated.
+    ///
+    /// Open flows may finish for `drain` after [`Node::stop`].
+    ///
+    /// # Errors
+    /// When the identity is unusable or the local proxy's port cannot be had.
+    pub async fn start(
+        settings: NodeSettings,
+        socket: Box<dyn AsyncUdpSocket>,
+        drain: Duration,
+    ) -> Result<Self, StartError> {
+        let identity = &settings.identity;
+        let switch = Arc::<Switch>::default();
+        let socket = Box::new(LabelSocket::new(socket, switch.clone()));
+        let mut config = EndpointConfig::default();
+        // The fixed bit tells QUIC packets from labelled ones, so it must not be greased.
+        config.grease_quic_bit(false);
+        config.max_udp_payload_size(MAX_QUIC_PACKET).map_err(io::Error::other)?;
+        let endpoint =
+            Endpoint::new_with_abstract_socket(config, None, socket, Arc::new(TokioRuntime))?;
+        let at_authority = settings.desk.is_some();
+        let link_server = transport::link_server_config(identity, at_authority)?;
+        let lane_server = LaneServer::new(identity, settings.lane)?;
+        endpoint.set_server_config(Some(link_server.clone()));
+
+        let mesh_config = MeshConfig {
+            us: identity.peer().clone(),
+            addresses: settings.addresses,
+            link_client: transport::link_client_config(identity)?,
+            relay: settings.relay,
+            policy: settings.policy,
+            probe_budget: settings.probe_budget,
+        };
+        let mesh = Mesh::new(mesh_config, endpoint.clone(), switch.clone());
+        mesh.learn(&settings.members);
+        let control: Weak<dyn RouteControl> = Arc::downgrade(&(mesh.clone() as Arc<_>));
+        let host = Arc::new(LaneHost::new(switch.clone(), control.clone(), settings.acceptor));
+        mesh.host_lanes(host.clone());
+        let pool = Arc::new(LanePool::new(
+            endpoint.clone(),
+            LaneClient::new(identity, settings.lane)?,
+            switch.clone(),
+            control,
+            FlowTable::default(),
+        ));
+        let dialer =
+            Arc::new(Dialer { rules: settings.rules, mesh: mesh.clone(), pool: pool.clone() });
+        let mut node = Self {
+            mesh,
+            pool,
+            host,
+            dialer,
+            switch,
+            endpoint,
+            proxy: None,
+            stop_entry: CancellationToken::new(),
+            entry: None,
+            shutdown: CancellationToken::new(),
+        };
+        if let Some(config) = settings.entry {
+            node.open_entry(config, drain).await?;
+        }
+        let desk = settings.desk.map(Arc::new);
+        node.open_door(desk, Arc::new(link_server), lane_server);
+        Ok(node)
+    }
+
+    async fn open_entry(
+        &mut self,
+        config: entry::Config,
+        drain: Duration,
+    ) -> Result<(), StartError> {
+        let entry = Entry::bind(config, self.dialer.clone()).await?;
+        self.proxy = Some(entry.local_addr());
+        self.entry = Some(tokio::spawn(entry.run(self.stop_entry.clone(), drain)));
+        Ok(())
+    }
+
+    fn open_door(
+        &self,
+        desk: Option<Arc<JoinDesk>>,
+        link_server: Arc<noq::ServerConfig>,
+        lane_server: LaneServer,
+    ) {
+        let door = Door {
+            endpoint: self.endpoint.clone(),
+            mesh: self.mesh.clone(),
+            host: self.host.clone(),
+            desk,
+            link_server,
+            lane_server,
+        };
+        let (mesh, pool) = (self.mesh.clone(), self.pool.clone());
+        let shutdown = self.shutdown.clone();
+        tokio::spawn(self.shutdown.clone().run_until_cancelled_owned(Arc::new(door).run()));
+        tokio::spawn(self.shutdown.clone().run_until_cancelled_owned(pool.keep()));
+        tokio::spawn(mesh.clone().measure(shutdown.clone()));
+        tokio::spawn(mesh.run(shutdown));
+    }
+
+    /// Stops in order: the proxy accepts no more, open flows finish within the drain time, then
+    /// lanes and links close.
+    pub async fn stop(mut self) {
+        self.stop_entry.cancel();
+        if let Some(entry) = self.entry.take()
+            && let Err(error) = entry.await
+        {
+            tracing::error!(%error, "the entry failed");
+        }
+        self.close("the node stops");
+        if timeout(CLOSE_TIMEOUT, self.endpoint.wait_idle()).await.is_err() {
+            tracing::debug!("some peers did not confirm the close");
+        }
+    }
+
+    fn close(&self, reason: &str) {
+        self.shutdown.cancel();
+        self.endpoint.close(transport::code::DONE.into(), reason.as_bytes());
+    }
+
+    /// Where the local proxy listens.
+    #[must_use]
+    pub fn proxy(&self) -> Option<SocketAddr> {
+        self.proxy
+    }
+
+    /// The mesh.
+    #[must_use]
+    pub fn mesh(&self) -> &Arc<Mesh> {
+        &self.mesh
+    }
+
+    /// Opens flows as the local proxy does.
+    #[must_use]
+    pub fn dialer(&self) -> Arc<dyn FlowDialer> {
+        self.dialer.clone()
+    }
+
+    /// The lanes this node opened as an entry.
+    #[must_use]
+    pub fn lanes(&self) -> &Arc<LanePool> {
+        &self.pool
+    }
+
+    /// A reader of what the node is doing, for the admin API.
+    #[must_use]
+    pub fn view(&self) -> NodeView {
+        NodeView {
+            mesh: self.mesh.clone(),
+            pool: self.pool.clone(),
+            host: self.host.clone(),
+            switch: self.switch.clone(),
+            proxy: self.proxy,
+        }
+    }
+
+    /// The node in numbers.
+    #[must_use]
+    pub fn status(&self) -> NodeStatus {
+        self.view().status()
+    }
+
+    /// The links to all members.
+    #[must_use]
+    pub fn link_facts(&self) -> Vec<LinkFacts> {
+        self.mesh.facts()
+    }
+
+    /// The lanes that start or end here.
+    #[must_use]
+    pub fn lane_facts(&self) -> Vec<LaneStatus> {
+        self.view().lane_facts()
+    }
+
+    /// The flows of this entry.
+    #[must_use]
+    pub fn flow_facts(&self) -> Vec<FlowFacts> {
+        self.view().flow_facts()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.stop_entry.cancel();
+        self.close("the node is gone");
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node").field("mesh", &self.mesh).finish_non_exhaustive()
+    }
+}
+
+/// The exit role as lanes see it.
+#[derive(Debug)]
+pub struct ExitDoor(pub Exit);
+
+impl FlowAcceptor for ExitDoor {
+    fn open<'a>(
+        &'a self,
+        entry: &'a Peer,
+        target: &'a Target,
+    ) -> BoxFuture<'a, Result<Outward, Refusal>> {
+        Box::pin(async move {
+            let (stream, remote, permit) = self.0.open(&entry.name, &entry.groups, target).await?;
+            Ok(Outward { stream: OutwardStream::Tcp(stream), remote, permit: Box::new(permit) })
+        })
+    }
+}

@@ -1,0 +1,187 @@
+//! What `status`, `flows` and the demo show: plain facts, taken at one moment.
+
+use std::{fmt, net::SocketAddr, sync::Arc};
+
+use serde::Serialize;
+
+use crate::{
+    flow::{FlowEntry, FlowLabel, FlowState, Ingress},
+    identity::{MemberInfo, NodeName},
+    lane::{LaneFacts, LaneHost, LanePool},
+    mesh::{LinkFacts, Mesh},
+    underlay::Switch,
+};
+
+/// A node in numbers.
+#[derive(Debug, Clone, Serialize)]
+pub struct NodeStatus {
+    /// Its name.
+    pub name: NodeName,
+    /// The program's version.
+    pub version: &'static str,
+    /// Whether its certificate allows it to be an exit.
+    pub exit: bool,
+    /// Whether its certificate allows it to be a relay.
+    pub relay: bool,
+    /// Where the local proxy listens.
+    pub proxy: Option<SocketAddr>,
+    /// Known members, without this node.
+    pub members: usize,
+    /// Members with a link.
+    pub links_up: usize,
+    /// Lanes this node opened.
+    pub lanes_out: usize,
+    /// Lanes that end here.
+    pub lanes_in: usize,
+    /// Flows of this entry.
+    pub flows: usize,
+    /// Flows that leave here.
+    pub exit_flows: usize,
+    /// Packets forwarded for others.
+    pub forwarded: u64,
+    /// Packets dropped, by reason.
+    pub dropped: Vec<(&'static str, u64)>,
+}
+
+/// A lane that starts or ends here.
+#[derive(Debug, Clone, Serialize)]
+pub struct LaneStatus {
+    /// Which end this node is: `entry` or `exit`.
+    pub end: &'static str,
+    /// The routing hint; only the entry knows it.
+    pub hint: Option<String>,
+    /// QUIC's round-trip time in milliseconds; only shown at the entry.
+    pub rtt_ms: Option<f64>,
+    /// The lane.
+    #[serde(flatten)]
+    pub facts: LaneFacts,
+}
+
+/// A flow of this entry.
+#[derive(Debug, Clone, Serialize)]
+pub struct FlowFacts {
+    /// Its label.
+    pub label: String,
+    /// Where it goes.
+    pub target: String,
+    /// Through which exit.
+    pub exit: NodeName,
+    /// The route its lane takes now.
+    pub route: Option<String>,
+    /// Its routing hint.
+    pub hint: String,
+    /// The application's protocol.
+    pub ingress: Ingress,
+    /// The application's address.
+    pub client: SocketAddr,
+    /// Whether it is open yet.
+    pub state: FlowState,
+    /// Its age in seconds.
+    pub seconds: f64,
+    /// Bytes from the application.
+    pub sent: u64,
+    /// Bytes to the application.
+    pub received: u64,
+}
+
+/// Reads what a node is doing. It may outlive the node and then shows its end.
+#[derive(Clone)]
+pub struct NodeView {
+    pub(super) mesh: Arc<Mesh>,
+    pub(super) pool: Arc<LanePool>,
+    pub(super) host: Arc<LaneHost>,
+    pub(super) switch: Arc<Switch>,
+    pub(super) proxy: Option<SocketAddr>,
+}
+
+impl NodeView {
+    /// The node in numbers.
+    #[must_use]
+    pub fn status(&self) -> NodeStatus {
+        let us = self.mesh.us();
+        let dropped = self.switch.drops().into_iter().filter(|(_, count)| *count > 0);
+        NodeStatus {
+            name: us.name.clone(),
+            version: env!("CARGO_PKG_VERSION"),
+            exit: us.roles.exit,
+            relay: us.roles.relay,
+            proxy: self.proxy,
+            members: self.mesh.tell_members().len() - 1,
+            links_up: self.mesh.links().all().len(),
+            lanes_out: self.pool.lanes().len(),
+            lanes_in: self.host.facts().len(),
+            flows: self.pool.flows().len(),
+            exit_flows: self.host.flow_count(),
+            forwarded: self.switch.forwarded(),
+            dropped: dropped.map(|(reason, count)| (reason.name(), count)).collect(),
+        }
+    }
+
+    /// The links to all members.
+    #[must_use]
+    pub fn link_facts(&self) -> Vec<LinkFacts> {
+        self.mesh.facts()
+    }
+
+    /// The lanes that start or end at the node.
+    #[must_use]
+    pub fn lane_facts(&self) -> Vec<LaneStatus> {
+        lanes(&self.pool, &self.host)
+    }
+
+    /// The flows of the node's entry.
+    #[must_use]
+    pub fn flow_facts(&self) -> Vec<FlowFacts> {
+        flows(&self.pool)
+    }
+
+    /// The members the node knows, itself first.
+    #[must_use]
+    pub fn members(&self) -> Vec<MemberInfo> {
+        self.mesh.tell_members()
+    }
+}
+
+impl fmt::Debug for NodeView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NodeView").field("mesh", &self.mesh).finish_non_exhaustive()
+    }
+}
+
+fn lanes(pool: &LanePool, host: &LaneHost) -> Vec<LaneStatus> {
+    let out = pool.lanes().into_iter().map(|(key, lane)| LaneStatus {
+        end: "entry",
+        hint: Some(key.wish.hint.to_string()),
+        rtt_ms: lane.rtt().map(|rtt| rtt.as_secs_f64() * 1e3),
+        facts: lane.facts(),
+    });
+    let inward = host.facts().into_iter();
+    let inward = inward.map(|facts| LaneStatus { end: "exit", hint: None, rtt_ms: None, facts });
+    out.chain(inward).collect()
+}
+
+fn flows(pool: &LanePool) -> Vec<FlowFacts> {
+    let lanes = pool.lanes();
+    let route_of = |flow: &FlowEntry| {
+        let mut own =
+            lanes.iter().filter(|(key, _)| key.exit == flow.exit && key.wish.hint == flow.hint);
+        own.next().map(|(_, lane)| lane.facts().route.to_string())
+    };
+    let describe = |flow: &FlowEntry| {
+        let (sent, received) = flow.carried.bytes();
+        FlowFacts {
+            label: FlowLabel::to_string(&flow.label),
+            target: flow.target.to_string(),
+            exit: flow.exit.clone(),
+            route: route_of(flow),
+            hint: flow.hint.to_string(),
+            ingress: flow.ingress,
+            client: flow.client,
+            state: flow.state(),
+            seconds: flow.since.elapsed().as_secs_f64(),
+            sent,
+            received,
+        }
+    };
+    pool.flows().snapshot().iter().map(|flow| describe(flow)).collect()
+}

@@ -1,0 +1,227 @@
+//! `ronproxy doctor`
+
+use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt as _, process::ExitCode};
+
+use clap::Args;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{
+    CliError,
+    folder::Folder,
+    output::{entries, print, print_json},
+    units,
+};
+use crate::{
+    config::Config,
+    identity::{LIFETIME, NodeFile, NodeIdentity, UnixTime, needs_renewal},
+    underlay::bind_udp,
+};
+
+/// How far certificates are backdated, in seconds: see `identity`.
+const BACKDATED: u64 = 3600;
+
+/// Look for what is wrong with this node, and say what to do
+#[derive(Debug, Args)]
+pub(super) struct Doctor {
+    /// Print facts as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// One thing looked at.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Finding {
+    /// What was looked at.
+    check: &'static str,
+    /// Whether it is in order.
+    ok: bool,
+    /// What was found.
+    found: String,
+    /// What to do, if it is not in order.
+    advice: Option<String>,
+}
+
+impl Doctor {
+    pub(super) async fn run(self, folder: &Folder) -> Result<ExitCode, CliError> {
+        let findings = examine(folder).await;
+        if self.json {
+            print_json(&findings)?;
+        } else {
+            for finding in &findings {
+                print(finding.line())?;
+            }
+        }
+        let well = findings.iter().all(|finding| finding.ok);
+        Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+impl Finding {
+    fn good(check: &'static str, found: impl Into<String>) -> Self {
+        Self { check, ok: true, found: found.into(), advice: None }
+    }
+
+    fn bad(check: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { check, ok: false, found: found.into(), advice: Some(advice.into()) }
+    }
+
+    fn line(&self) -> String {
+        let mark = if self.ok { "ok  " } else { "FAIL" };
+        let advice = self.advice.as_ref().map(|advice| format!("\n{:19}→ {advice}", ""));
+        format!("{mark}  {:13}{}{}", self.check, self.found, advice.unwrap_or_default())
+    }
+}
+
+async fn examine(folder: &Folder) -> Vec<Finding> {
+    let mut findings = vec![permissions(folder)];
+    let config = folder.config();
+    findings.push(match &config {
+        Ok(_) => Finding::good("config", folder.dir.path(NodeFile::Config).display().to_string()),
+        Err(error) => Finding::bad("config", "cannot be used", error.to_string()),
+    });
+    match NodeIdentity::load(&folder.dir) {
+        Ok(identity) => {
+            let now = UnixTime::now();
+            findings.push(clock(identity.peer().expires.as_secs(), now.as_secs()));
+            findings.push(certificate(&identity, now, folder.dir.has_authority()));
+        }
+        Err(error) => findings.push(Finding::bad("identity", "cannot be used", error.to_string())),
+    }
+    match (folder.client().get("/status").await, &config) {
+        (Ok(status), _) => {
+            findings.push(Finding::good("node", format!("running, pid {}", status["pid"])));
+            findings.push(links(&folder.client().get("/links").await.unwrap_or_default()));
+        }
+        (Err(error), config) => {
+            findings.push(Finding::bad("node", "does not answer", error.to_string()));
+            if let Ok(config) = config {
+                findings.push(udp(config));
+                findings.extend(proxy(config));
+            }
+        }
+    }
+    findings
+}
+
+/// Folders that others may enter, and keys that others may read.
+fn permissions(folder: &Folder) -> Finding {
+    let files = [NodeFile::Key, NodeFile::AuthorityKey].map(|file| folder.dir.path(file));
+    let folders = [NodeFile::Config, NodeFile::Members].map(|file| folder.dir.path(file));
+    let folders = folders.iter().filter_map(|path| path.parent());
+    for path in files.iter().map(AsRef::as_ref).chain(folders) {
+        let Ok(metadata) = fs::metadata(path) else { continue };
+        if metadata.permissions().mode() & 0o077 != 0 {
+            let (found, mode) = (path.display(), if metadata.is_dir() { "700" } else { "600" });
+            let advice = format!("run: chmod {mode} {found}");
+            return Finding::bad("folder", format!("others may open {found}"), advice);
+        }
+    }
+    Finding::good("folder", "keys and state are this user's alone")
+}
+
+/// A certificate that is not valid yet was made by a clock ahead of this one.
+fn clock(expires: u64, now: u64) -> Finding {
+    let made = expires.saturating_sub(LIFETIME.as_secs());
+    if now.saturating_add(BACKDATED) < made {
+        let late = units::span(made - now);
+        let found = format!("{late} behind the clock of the overlay's authority");
+        return Finding::bad("clock", found, "set this machine's clock, best by NTP");
+    }
+    Finding::good("clock", "not behind the certificate")
+}
+
+fn certificate(identity: &NodeIdentity, now: UnixTime, at_authority: bool) -> Finding {
+    let expires = identity.peer().expires.as_secs();
+    let again = if at_authority {
+        "restart the node: it renews its own"
+    } else {
+        "ask for an invitation, move this folder away, and join again"
+    };
+    if identity.revoked().contains(identity.peer()) {
+        return Finding::bad("certificate", "revoked", again);
+    }
+    match expires.checked_sub(now.as_secs()) {
+        None => {
+            let late = units::span(now.as_secs() - expires);
+            Finding::bad("certificate", format!("expired {late} ago"), again)
+        }
+        Some(left) if needs_renewal(identity.peer(), now) => {
+            Finding::bad("certificate", format!("ends in {}", units::span(left)), again)
+        }
+        Some(left) => Finding::good("certificate", format!("valid for {}", units::span(left))),
+    }
+}
+
+fn udp(config: &Config) -> Finding {
+    let listen: SocketAddr = config.node.listen;
+    match bind_udp(listen) {
+        Ok(_) => Finding::good("UDP", format!("{listen} is free")),
+        Err(error) => Finding::bad(
+            "UDP",
+            format!("{listen}: {error}"),
+            "stop the program that has it, or set another `listen` under [node]",
+        ),
+    }
+}
+
+fn proxy(config: &Config) -> Option<Finding> {
+    let listen = config.entry.enabled.then_some(config.entry.listen)?;
+    Some(match std::net::TcpListener::bind(listen) {
+        Ok(_) => Finding::good("proxy", format!("{listen} is free")),
+        Err(error) => Finding::bad(
+            "proxy",
+            format!("{listen}: {error}"),
+            "stop the program that has it, or set another `listen` under [entry]",
+        ),
+    })
+}
+
+fn links(links: &Value) -> Finding {
+    let all = entries(links);
+    let down: Vec<&str> = all
+        .iter()
+        .filter(|link| !super::links::is(link, "up"))
+        .filter_map(|link| link["peer"].as_str())
+        .collect();
+    match (all.len(), down.len()) {
+        (0, _) => Finding::good("links", "no other member is known yet"),
+        (all, 0) => Finding::good("links", format!("all {all} are up")),
+        (all, lost) if lost == all => Finding::bad(
+            "links",
+            "none is up",
+            "check that this machine's firewall lets UDP out, and that the others run",
+        ),
+        _ => Finding::bad(
+            "links",
+            format!("no link to {}", down.join(", ")),
+            "see whether these nodes run; flows to them go through other members meanwhile",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_behind_is_told_from_one_that_is_not() {
+        let made = 1_800_000_000;
+        let expires = made + LIFETIME.as_secs();
+        assert!(clock(expires, made).ok);
+        assert!(clock(expires, made - BACKDATED).ok);
+        assert!(!clock(expires, made - BACKDATED - 1).ok);
+    }
+
+    #[test]
+    fn links_that_are_down_are_named() {
+        let links_of = |up: &[(&str, bool)]| {
+            let all = up.iter().map(|(peer, up)| serde_json::json!({ "peer": peer, "up": up }));
+            links(&Value::Array(all.collect()))
+        };
+        assert!(links_of(&[]).ok && links_of(&[("a", true)]).ok);
+        let one = links_of(&[("a", true), ("b", false)]);
+        assert!(!one.ok && one.line().contains("no link to b"));
+        assert!(links_of(&[("a", false)]).line().contains("firewall"));
+    }
+}

@@ -1,0 +1,72 @@
+//! What a command can fail with: always one sentence with a next step.
+
+use std::{io, path::PathBuf};
+
+use crate::{
+    admin::{ClaimError, ClientError},
+    app::{JoinFailure, StartError},
+    config::ConfigError,
+    identity::{AuthorityError, IdentityError, InvitationError, PendingError, StoreError},
+};
+
+/// A command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The node's folder.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The configuration file.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Key or certificate.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The overlay authority.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    /// The invitations given out.
+    #[error(transparent)]
+    Pending(#[from] PendingError),
+    /// An invitation's line.
+    #[error(transparent)]
+    Invitation(#[from] InvitationError),
+    /// Joining.
+    #[error(transparent)]
+    Join(#[from] JoinFailure),
+    /// Starting the node.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The folder's socket.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
+    /// Asking the running node.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The UDP port is taken.
+    #[error("UDP address {0} is in use by another program; stop that, or set another `listen` under [node] in {path}", path = .1.display())]
+    PortTaken(std::net::SocketAddr, PathBuf),
+    /// The UDP socket.
+    #[error(
+        "cannot listen on UDP {0}: {1}; set `listen` under [node] to an address of this machine"
+    )]
+    Udp(std::net::SocketAddr, #[source] io::Error),
+    /// Output or input failed.
+    #[error("cannot write the output: {0}; check where it goes to")]
+    Output(#[source] io::Error),
+    /// Threads or the event queue.
+    #[error("cannot start: {0}; check this user's limits with `ulimit -a`")]
+    Runtime(#[source] io::Error),
+    /// The demo.
+    #[error(transparent)]
+    Demo(#[from] crate::demo::DemoError),
+    /// Anything else, in a sentence.
+    #[error("{0}")]
+    Say(String),
+}
+
+impl CliError {
+    /// An error in the command's own words.
+    pub(super) fn say(text: impl Into<String>) -> Self {
+        Self::Say(text.into())
+    }
+}

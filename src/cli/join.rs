@@ -1,0 +1,146 @@
+//! `ronproxy join`
+
+use std::{
+    io::{self, Read as _},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+};
+
+use clap::Args;
+use noq::{Endpoint, EndpointConfig, TokioRuntime};
+
+use super::{
+    CliError,
+    folder::Folder,
+    members,
+    output::{note, print, print_json},
+    template::Template,
+};
+use crate::{
+    app,
+    identity::{Invitation, MemberInfo, NodeFile, NodeIdentity, NodeKey, Roles, UnixTime, Welcome},
+    underlay::{LabelSocket, Switch, bind_udp},
+};
+
+/// The longest standard input read: an invitation has under 600 characters.
+const MAX_INPUT: u64 = 16 * 1024;
+
+/// Join an overlay with the line that `ronproxy invite` printed there
+#[derive(Debug, Args)]
+pub(super) struct Join {
+    /// The invitation, `ron1:…`, or `-` to read it from standard input
+    line: String,
+    /// Where the node's UDP socket will listen [default: 0.0.0.0:4600]
+    #[arg(long, value_name = "IP:PORT")]
+    listen: Option<SocketAddr>,
+    /// An address at which other nodes reach it, if that is not where it listens (repeatable)
+    #[arg(long, value_name = "IP:PORT")]
+    advertise: Vec<SocketAddr>,
+    /// Open connections for other nodes, if the invitation grants it
+    #[arg(long)]
+    exit: bool,
+    /// Print facts as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Join {
+    pub(super) async fn run(self, folder: &Folder) -> Result<(), CliError> {
+        let line = if self.line == "-" { read_line()? } else { self.line.clone() };
+        let invitation = Invitation::parse(&line, UnixTime::now())?;
+        // Before the invitation is used up, and before anybody is asked.
+        folder.begin()?;
+        let key = NodeKey::generate()?;
+        let endpoint = endpoint()?;
+        let joined = app::join(&endpoint, &invitation, &key, self.reachable()).await;
+        endpoint.close(0u32.into(), b"");
+        let (identity, welcome) = joined?;
+        let template =
+            Template { listen: self.listen, advertise: &self.advertise, exit: self.exit };
+        folder.dir.write_default_config(&template.text())?;
+        members::save(&folder.dir, &known(&invitation, welcome))?;
+        identity.save(&folder.dir)?;
+        self.report(folder, &identity, &invitation)
+    }
+
+    /// Where others will reach the new node.
+    fn reachable(&self) -> Vec<SocketAddr> {
+        let tells = |a: &SocketAddr| !a.ip().is_unspecified() && a.port() != 0;
+        match (self.advertise.as_slice(), self.listen.filter(tells)) {
+            ([], Some(listen)) => vec![listen],
+            (advertise, _) => advertise.to_vec(),
+        }
+    }
+
+    fn report(
+        &self,
+        folder: &Folder,
+        identity: &NodeIdentity,
+        invitation: &Invitation,
+    ) -> Result<(), CliError> {
+        let roles = identity.peer().roles;
+        let config = folder.dir.path(NodeFile::Config);
+        if self.json {
+            return print_json(&serde_json::json!({
+                "name": identity.name(),
+                "authority": invitation.authority,
+                "exit": roles.exit,
+                "relay": roles.relay,
+                "config": config,
+            }));
+        }
+        let (name, authority) = (identity.name(), &invitation.authority);
+        print(format_args!("This node is {name} in the overlay of {authority}."))?;
+        print(format_args!("  configuration  {}", config.display()))?;
+        print(format_args!("  start it       {}", folder.command("run")))?;
+        match (roles.exit, self.exit) {
+            (true, false) => {
+                note("It may be an exit: set `enabled = true` under [exit] to be one.")
+            }
+            (false, true) => {
+                note("The invitation does not let it be an exit; ask for one with --exit.")
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// The members told by the authority, and the authority itself where the invitation saw it.
+fn known(invitation: &Invitation, welcome: Welcome) -> Vec<MemberInfo> {
+    let mut members = welcome.members;
+    match members.iter_mut().find(|member| member.name == invitation.authority) {
+        Some(member) if !member.addresses.is_empty() => {}
+        Some(member) => member.addresses.clone_from(&invitation.addresses),
+        None => members.push(MemberInfo {
+            name: invitation.authority.clone(),
+            addresses: invitation.addresses.clone(),
+            roles: Roles::default(),
+        }),
+    }
+    members
+}
+
+fn read_line() -> Result<String, CliError> {
+    let mut text = String::new();
+    io::stdin().take(MAX_INPUT).read_to_string(&mut text).map_err(|error| {
+        CliError::say(format!(
+            "cannot read the invitation from standard input: {error}; name it as the argument"
+        ))
+    })?;
+    Ok(text)
+}
+
+/// A QUIC endpoint on any free port, for both families where the system has both.
+fn endpoint() -> Result<Endpoint, CliError> {
+    let any_v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+    let socket = bind_udp((Ipv6Addr::UNSPECIFIED, 0).into())
+        .or_else(|_| bind_udp(any_v4))
+        .map_err(|error| CliError::Udp(any_v4, error))?;
+    let socket = Box::new(LabelSocket::new(socket, Arc::<Switch>::default()));
+    let mut config = EndpointConfig::default();
+    // As at every node, so that labelled packets and QUIC can be told apart.
+    config.grease_quic_bit(false);
+    Endpoint::new_with_abstract_socket(config, None, socket, Arc::new(TokioRuntime))
+        .map_err(|error| CliError::Udp(any_v4, error))
+}

@@ -1,0 +1,52 @@
+//! `ronproxy lanes`
+
+use clap::Args;
+use serde_json::Value;
+
+use super::{
+    CliError,
+    folder::Folder,
+    output::{Table, entries, print, print_json, text},
+    units,
+};
+
+/// Show the lanes that start or end at this node
+#[derive(Debug, Args)]
+pub(super) struct Lanes {
+    /// Print facts as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Lanes {
+    pub(super) async fn run(self, folder: &Folder) -> Result<(), CliError> {
+        let facts = folder.client().get("/lanes").await?;
+        if self.json { print_json(&facts) } else { print(table(&facts)) }
+    }
+}
+
+fn table(lanes: &Value) -> String {
+    if entries(lanes).is_empty() {
+        return "No lane is open; one opens with the first flow to an exit.".to_owned();
+    }
+    let heads = ["LANE", "END", "PEER", "ROUTE", "HINT", "RTT", "REROUTES", "SENT", "RECEIVED"];
+    let mut table = Table::new(&heads);
+    for lane in entries(lanes) {
+        let packets = |index: usize| {
+            let count = lane.get("packets").and_then(|both| both.get(index)?.as_u64());
+            count.map_or_else(|| "-".to_owned(), |count| format!("{count} pkt"))
+        };
+        table.row([
+            text(lane, "lane"),
+            text(lane, "end"),
+            text(lane, "peer"),
+            text(lane, "route"),
+            text(lane, "hint"),
+            units::millis_of(lane, "rtt_ms"),
+            text(lane, "reroutes"),
+            packets(0),
+            packets(1),
+        ]);
+    }
+    table.text()
+}

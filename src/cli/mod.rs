@@ -1,0 +1,154 @@
+//! The command line: one command per file. Parsing only validates; the rest of the program does not
+//! know that there is a command line.
+//!
+//! Every command works without a terminal. Facts go to stdout, notes and errors to stderr. The exit
+//! code is 0, 1 after an error (one sentence with a next step), or 2 when the command line is wrong.
+
+mod completions;
+mod demo;
+mod doctor;
+mod env;
+mod error;
+mod flows;
+mod folder;
+mod init;
+mod invite;
+mod join;
+mod lanes;
+mod links;
+mod log;
+mod man;
+mod members;
+mod output;
+mod revoke;
+mod run;
+mod service;
+mod settings;
+mod status;
+mod stop;
+mod template;
+mod units;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+
+pub use error::CliError;
+use folder::Folder;
+
+/// A local SOCKS5 + HTTP proxy whose connections survive path failures.
+///
+/// Each connection becomes a flow over an overlay of cooperating nodes, directly or through one of
+/// them, and leaves at an exit. When a path fails, flows move to another within a few round trips.
+#[derive(Debug, Parser)]
+#[command(name = "ronproxy", version, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command understands.
+#[derive(Debug, Args)]
+struct Global {
+    /// Keep configuration, keys and state in DIR instead of the user's own folders
+    #[arg(long, global = true, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// Log more: -v for debug, -vv for trace
+    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Demo(demo::DemoArgs),
+    Init(init::Init),
+    Invite(invite::Invite),
+    Join(join::Join),
+    Run(run::Run),
+    Stop(stop::Stop),
+    Status(status::Status),
+    Links(links::Links),
+    Lanes(lanes::Lanes),
+    Flows(flows::Flows),
+    Env(env::Env),
+    Doctor(doctor::Doctor),
+    Revoke(revoke::Revoke),
+    Service(service::Service),
+    Completions(completions::Completions),
+    Man(man::Man),
+}
+
+/// Runs the program with the process's arguments.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version go to stdout with code 0, mistakes to stderr with code 2.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let done = tokio::runtime::Builder::new_multi_thread().enable_all().build().map(|runtime| {
+        let done = runtime.block_on(cli.run());
+        // What is left after a second signal, or blocked in the system, is not waited for.
+        runtime.shutdown_background();
+        done
+    });
+    match done.map_err(CliError::Runtime).and_then(|done| done) {
+        Ok(code) => code,
+        Err(error) => {
+            output::note(format_args!("ronproxy: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl Cli {
+    async fn run(self) -> Result<ExitCode, CliError> {
+        let folder = || Folder::new(self.global.dir.as_deref());
+        let done = match self.command {
+            Command::Run(command) => return command.run(&folder()?, self.global.verbose).await,
+            Command::Doctor(command) => return command.run(&folder()?).await,
+            Command::Demo(command) => demo::run(command).await.map_err(Into::into),
+            Command::Init(command) => command.run(&folder()?),
+            Command::Invite(command) => command.run(&folder()?).await,
+            Command::Join(command) => command.run(&folder()?).await,
+            Command::Stop(command) => command.run(&folder()?).await,
+            Command::Status(command) => command.run(&folder()?).await,
+            Command::Links(command) => command.run(&folder()?).await,
+            Command::Lanes(command) => command.run(&folder()?).await,
+            Command::Flows(command) => command.run(&folder()?).await,
+            Command::Env(command) => command.run(&folder()?).await,
+            Command::Revoke(command) => command.run(&folder()?).await,
+            Command::Service(command) => command.run(&folder()?),
+            Command::Completions(command) => command.run(),
+            Command::Man(command) => command.run(),
+        };
+        done.map(|()| ExitCode::SUCCESS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_commands_are_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_and_option_says_what_it_is_for() {
+        for command in Cli::command().get_subcommands() {
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{} {argument}", command.get_name());
+            }
+        }
+    }
+}

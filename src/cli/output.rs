@@ -1,0 +1,105 @@
+//! Output: lines, JSON, and tables with aligned columns, without colour.
+
+use std::{
+    fmt::Display,
+    io::{self, Write as _},
+};
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::CliError;
+
+/// Prints a line to stdout. A reader that has gone away, as `head` does, is no error.
+pub(super) fn print(line: impl Display) -> Result<(), CliError> {
+    let mut out = io::stdout().lock();
+    match writeln!(out, "{line}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        done => done.map_err(CliError::Output),
+    }
+}
+
+/// Prints facts as one JSON document.
+pub(super) fn print_json(facts: &impl Serialize) -> Result<(), CliError> {
+    let text =
+        serde_json::to_string_pretty(facts).map_err(|error| CliError::Output(error.into()))?;
+    print(text)
+}
+
+/// Prints a note to stderr. Nothing depends on notes, so failures are ignored.
+pub(super) fn note(line: impl Display) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+/// A table under construction.
+#[derive(Debug)]
+pub(super) struct Table {
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// A table with these column heads.
+    pub(super) fn new(heads: &[&str]) -> Self {
+        Self { rows: vec![heads.iter().map(|head| (*head).to_owned()).collect()] }
+    }
+
+    /// Adds a row.
+    pub(super) fn row<const N: usize>(&mut self, cells: [String; N]) {
+        self.rows.push(cells.map(|cell| printable(&cell)).into());
+    }
+
+    /// The table as text, without a line end after the last row.
+    pub(super) fn text(&self) -> String {
+        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
+        let width = |column: usize| {
+            let cells = self.rows.iter().filter_map(|row| row.get(column));
+            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..columns).map(width).collect();
+        let line = |row: &Vec<String>| {
+            let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+            cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+        };
+        self.rows.iter().map(line).collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// A field of a listing as text; `-` when it is missing.
+pub(super) fn text(facts: &Value, field: &str) -> String {
+    match facts.get(field) {
+        None | Some(Value::Null) => "-".to_owned(),
+        Some(Value::String(text)) => printable(text),
+        Some(other) => other.to_string(),
+    }
+}
+
+/// The entries of a listing.
+pub(super) fn entries(listing: &Value) -> &[Value] {
+    listing.as_array().map_or(&[], Vec::as_slice)
+}
+
+/// What a peer or an application named must not drive the terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned_and_lines_have_no_trailing_space() {
+        let mut table = Table::new(&["NAME", "N"]);
+        table.row(["longer-name".to_owned(), "1".to_owned()]);
+        table.row(["ü".to_owned(), String::new()]);
+        assert_eq!(table.text(), "NAME         N\nlonger-name  1\nü");
+    }
+
+    #[test]
+    fn a_listing_cannot_drive_the_terminal() {
+        let facts = serde_json::json!({ "name": "a\u{1b}[2Jb", "n": 3, "none": null });
+        assert_eq!(text(&facts, "name"), "a?[2Jb");
+        assert_eq!(text(&facts, "n"), "3");
+        assert_eq!((text(&facts, "none"), text(&facts, "absent")), ("-".into(), "-".into()));
+    }
+}

@@ -1,0 +1,217 @@
+//! `ronproxy run`
+
+use std::{
+    io,
+    net::SocketAddr,
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use clap::Args;
+use noq::AsyncUdpSocket;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::{MissedTickBehavior, interval},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{CliError, folder::Folder, log, members, output::print, settings, units};
+use crate::{
+    admin::{self, Admin, ControlSocket, RunFacts},
+    app::{Node, NodeView},
+    config::Config,
+    identity::{MemberInfo, NodeDir, NodeFile, UnixTime},
+    underlay::bind_udp,
+};
+
+/// File descriptors asked for: two per flow, for the 4,096 connections that an entry serves by
+/// default and as many at an exit, with room.
+const FILE_LIMIT: u64 = 32_768;
+
+/// How often to see whether the members changed; only then they are written down. A node that is
+/// killed and started again must know whom to dial, as others still wait for the dead one.
+const SAVE_EVERY: Duration = Duration::from_secs(1);
+
+/// Exit code after a second signal, as a shell reports an interrupted program.
+const INTERRUPTED: u8 = 130;
+
+/// Run the node, until a signal or `ronproxy stop`
+#[derive(Debug, Args)]
+pub(super) struct Run {
+    /// Where the local proxy listens, instead of what the configuration says
+    #[arg(long, value_name = "IP:PORT")]
+    proxy: Option<SocketAddr>,
+    /// How long open flows may go on when the node is told to stop [default: 10s]
+    #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
+    drain: Option<Duration>,
+    /// Print the line that says it is ready as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Run {
+    pub(super) async fn run(self, folder: &Folder, verbose: u8) -> Result<ExitCode, CliError> {
+        let config = self.config(folder)?;
+        log::start(verbose, &config.log.filter)?;
+        let mut signals = Signals::new().map_err(CliError::Runtime)?;
+        let (socket, listener) = ControlSocket::claim(&folder.socket()).await?;
+        raise_file_limit();
+        let identity = settings::identity(folder, UnixTime::now())?;
+        let certificate_expires = identity.peer().expires.as_secs();
+        let (udp, listen) = bind(&config, folder)?;
+        let settings = settings::node(folder, config, identity, listen)?;
+        let node = Node::start(settings, udp, self.drain.unwrap_or(settings::DRAIN)).await?;
+        let admin = Arc::new(Admin {
+            view: node.view(),
+            run: RunFacts {
+                pid: std::process::id(),
+                listen,
+                authority: folder.dir.has_authority(),
+                certificate_expires,
+                started: Instant::now(),
+            },
+            stop: CancellationToken::new(),
+        });
+        let serving = CancellationToken::new();
+        tokio::spawn(admin::serve(listener, admin.clone(), serving.clone()));
+        self.report(&node, listen)?;
+        let code = until_told(node, folder, &mut signals, &admin.stop).await;
+        serving.cancel();
+        drop(socket);
+        Ok(code)
+    }
+
+    fn config(&self, folder: &Folder) -> Result<Config, CliError> {
+        let mut config = folder.config()?;
+        if let Some(proxy) = self.proxy {
+            config.entry.enabled = true;
+            config.entry.listen = proxy;
+            config.entry.check().map_err(|error| CliError::say(error.to_string()))?;
+        }
+        Ok(config)
+    }
+
+    fn report(&self, node: &Node, listen: SocketAddr) -> Result<(), CliError> {
+        let (status, proxy) = (node.status(), node.proxy());
+        if self.json {
+            let facts = serde_json::json!({
+                "name": status.name, "pid": std::process::id(), "listen": listen, "proxy": proxy,
+            });
+            return print(facts);
+        }
+        let proxy = proxy.map_or_else(
+            || "no local proxy".to_owned(),
+            |proxy| format!("proxy at {proxy} (SOCKS5 and HTTP)"),
+        );
+        print(format_args!("{} is ready: {proxy}, UDP at {listen}", status.name))
+    }
+}
+
+/// Lets the node run until a signal or `stop`, and stops it in order unless there is a second one.
+async fn until_told(
+    node: Node,
+    folder: &Folder,
+    signals: &mut Signals,
+    stop: &CancellationToken,
+) -> ExitCode {
+    let mut keeper = MemberKeeper::new(&folder.dir, node.view());
+    tokio::select! {
+        () = keeper.run() => {}
+        name = signals.next() => tracing::info!(signal = name, "stopping"),
+        () = stop.cancelled() => tracing::info!("stopping, as asked"),
+    }
+    stop.cancel();
+    keeper.save();
+    tokio::select! {
+        () = node.stop() => ExitCode::SUCCESS,
+        name = signals.next() => {
+            tracing::warn!(signal = name, "ended at once, by a second signal");
+            ExitCode::from(INTERRUPTED)
+        }
+    }
+}
+
+/// Opens the node's UDP socket; also returns where it really is, as the port may have been 0.
+fn bind(
+    config: &Config,
+    folder: &Folder,
+) -> Result<(Box<dyn AsyncUdpSocket>, SocketAddr), CliError> {
+    let wanted = config.node.listen;
+    let opened = bind_udp(wanted).and_then(|socket| {
+        let address = socket.local_addr()?;
+        Ok((socket, address))
+    });
+    opened.map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => CliError::PortTaken(wanted, folder.dir.path(NodeFile::Config)),
+        _ => CliError::Udp(wanted, error),
+    })
+}
+
+/// The system's soft limit is often 1,024, for programs that use `select`.
+fn raise_file_limit() {
+    match rlimit::increase_nofile_limit(FILE_LIMIT) {
+        Ok(limit) => tracing::debug!(limit, "open files"),
+        Err(error) => tracing::warn!(%error, "the limit of open files stays as it is"),
+    }
+}
+
+/// Writes the members down when they change.
+struct MemberKeeper<'a> {
+    dir: &'a NodeDir,
+    view: NodeView,
+    saved: Vec<MemberInfo>,
+}
+
+impl<'a> MemberKeeper<'a> {
+    fn new(dir: &'a NodeDir, view: NodeView) -> Self {
+        Self { dir, view, saved: Vec::new() }
+    }
+
+    async fn run(&mut self) {
+        let mut ticks = interval(SAVE_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.save();
+        }
+    }
+
+    fn save(&mut self) {
+        // The first is this node itself.
+        let members = self.view.members().split_off(1);
+        if members == self.saved || members.is_empty() {
+            return;
+        }
+        match members::save(self.dir, &members) {
+            Ok(()) => self.saved = members,
+            Err(error) => tracing::warn!(%error, "the members could not be written down"),
+        }
+    }
+}
+
+/// The signals that stop the node.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// The name of the next one.
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.hangup.recv() => "SIGHUP",
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Quantities as people read and write them.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::config;
+
+/// Longest time that a command line names: 30 days.
+const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Reads a duration of an option: as in the configuration, or in days.
+pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let days = text.strip_suffix('d').and_then(|days| days.trim().parse::<u64>().ok());
+    let duration = match days {
+        Some(days) => Duration::from_secs(days.saturating_mul(24 * 3600)),
+        None => config::parse_duration(text)
+            .map_err(|_| "write a whole number and s, min, h or d, as in 24h".to_owned())?,
+    };
+    if duration > LONGEST {
+        return Err("write at most 30d".to_owned());
+    }
+    Ok(duration)
+}
+
+/// A time span, in its two largest units.
+pub(super) fn span(seconds: u64) -> String {
+    let (days, hours) = (seconds / 86_400, seconds / 3600 % 24);
+    let (minutes, rest) = (seconds / 60 % 60, seconds % 60);
+    match seconds {
+        0..60 => format!("{rest}s"),
+        60..3600 => format!("{minutes}m{rest:02}s"),
+        3600..86_400 => format!("{hours}h{minutes:02}m"),
+        _ => format!("{days}d{hours:02}h"),
+    }
+}
+
+/// A number of bytes.
+pub(super) fn bytes(count: u64) -> String {
+    const UNITS: [(&str, u64); 3] = [("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1_000)];
+    match UNITS.into_iter().find(|(_, size)| count >= *size) {
+        Some((unit, size)) => format!("{}.{} {unit}", count / size, count % size * 10 / size),
+        None => format!("{count} B"),
+    }
+}
+
+/// A field in seconds as a time span.
+pub(super) fn span_of(facts: &Value, field: &str) -> String {
+    let seconds = facts.get(field).and_then(|v| v.as_u64().or_else(|| whole(v.as_f64()?)));
+    seconds.map_or_else(|| "-".to_owned(), span)
+}
+
+/// A field in milliseconds.
+pub(super) fn millis_of(facts: &Value, field: &str) -> String {
+    let millis = facts.get(field).and_then(Value::as_f64);
+    millis.map_or_else(|| "-".to_owned(), |millis| format!("{millis:.1} ms"))
+}
+
+/// A field in bytes.
+pub(super) fn bytes_of(facts: &Value, field: &str) -> String {
+    facts.get(field).and_then(Value::as_u64).map_or_else(|| "-".to_owned(), bytes)
+}
+
+fn whole(seconds: f64) -> Option<u64> {
+    Duration::try_from_secs_f64(seconds).ok().map(|duration| duration.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_show_their_two_largest_units() {
+        let all = [5, 65, 3_725, 90_061].map(span);
+        assert_eq!(all, ["5s", "1m05s", "1h02m", "1d01h"]);
+    }
+
+    #[test]
+    fn bytes_show_one_decimal() {
+        let all = [0, 999, 1_000, 1_550_000, 12_000_000_000].map(bytes);
+        assert_eq!(all, ["0 B", "999 B", "1.0 kB", "1.5 MB", "12.0 GB"]);
+    }
+
+    #[test]
+    fn options_take_days_and_refuse_what_has_no_unit() {
+        assert_eq!(parse_duration("2d"), Ok(Duration::from_secs(172_800)));
+        assert_eq!(parse_duration("24h"), Ok(Duration::from_secs(86_400)));
+        for text in ["", "24", "-1h", "31d", "99999999999999999999d", "18446744073709551615d"] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+    }
+}

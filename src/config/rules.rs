@@ -1,0 +1,205 @@
+//! The routing rules of an entry: which exit, hint and route a flow gets. Pure.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Deserializer, de::Error as _};
+
+use super::patterns::{Domain, Ports, one_or_many};
+use crate::{
+    flow::{Hint, Host, Route, Target},
+    identity::NodeName,
+};
+
+/// Rules in one file. Every flow is held against each; 1,024 cost some microseconds.
+const MAX_RULES: usize = 1024;
+
+/// The `[[rule]]` tables, in order: the first that matches decides.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(transparent)]
+pub struct Rules(#[serde(deserialize_with = "rules")] Vec<Rule>);
+
+/// One `[[rule]]`: a flow matches when every match key that is present has an item that matches.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "RawRule")]
+pub struct Rule {
+    matches: Matches,
+    action: Action,
+}
+
+/// What the rules say about a flow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Choice {
+    /// What to do with it.
+    pub action: Action,
+    /// The rule that decided, counted from 1 as in the file; `None` when none matched.
+    pub rule: Option<usize>,
+}
+
+/// What to do with a flow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Carry it over the overlay, with these wishes.
+    Overlay(Wishes),
+    /// Refuse it.
+    Reject,
+}
+
+/// What a rule wants of a flow's way; whatever it leaves open the node decides.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Wishes {
+    /// The exits to use, best first. Empty: the one that serves the destination.
+    pub exits: Vec<NodeName>,
+    /// The routing hint.
+    pub hint: Option<Hint>,
+    /// The traffic class, for the policy of relays and exits.
+    pub class: Option<String>,
+    /// The only route to use, from `via` or `direct`.
+    pub pin: Option<Route>,
+    /// Relays not to use.
+    pub avoid: Vec<NodeName>,
+}
+
+impl Rules {
+    /// What the rules say about a flow to `target`, of SOCKS or HTTP `user`, from `client`.
+    ///
+    /// Names are resolved at the exit: `cidr` matches targets given as an address only.
+    #[must_use]
+    pub fn choose(&self, target: &Target, user: Option<&str>, client: IpAddr) -> Choice {
+        let found = self.0.iter().position(|rule| rule.matches.flow(target, user, client));
+        match found {
+            Some(index) => Choice { action: self.0[index].action.clone(), rule: Some(index + 1) },
+            None => Choice { action: Action::Overlay(Wishes::default()), rule: None },
+        }
+    }
+
+    /// How many rules there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is no rule.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Matches {
+    domain: Vec<Domain>,
+    cidr: Vec<IpNet>,
+    port: Vec<Ports>,
+    user: Vec<String>,
+    client: Vec<IpNet>,
+}
+
+impl Matches {
+    fn flow(&self, target: &Target, user: Option<&str>, client: IpAddr) -> bool {
+        let within = |nets: &[IpNet], ip: IpAddr| any(nets, |net| net.contains(&ip.to_canonical()));
+        let in_cidr = match target.host {
+            Host::Ip(ip) => within(&self.cidr, ip),
+            Host::Name(_) => self.cidr.is_empty(),
+        };
+        in_cidr
+            && any(&self.domain, |domain| domain.matches(&target.host))
+            && any(&self.port, |ports| ports.contains(target.port))
+            && any(&self.user, |name| user == Some(name.as_str()))
+            && within(&self.client, client)
+    }
+}
+
+/// An absent key matches everything.
+fn any<T>(items: &[T], matches: impl FnMut(&T) -> bool) -> bool {
+    items.is_empty() || items.iter().any(matches)
+}
+
+/// A rule as it is written.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct RawRule {
+    #[serde(deserialize_with = "one_or_many")]
+    domain: Vec<Domain>,
+    #[serde(deserialize_with = "one_or_many")]
+    cidr: Vec<IpNet>,
+    #[serde(deserialize_with = "one_or_many")]
+    port: Vec<Ports>,
+    #[serde(deserialize_with = "one_or_many")]
+    user: Vec<String>,
+    #[serde(deserialize_with = "one_or_many")]
+    client: Vec<IpNet>,
+    #[serde(deserialize_with = "one_or_many")]
+    exit: Vec<NodeName>,
+    hint: Option<Hint>,
+    class: Option<String>,
+    via: Option<NodeName>,
+    #[serde(deserialize_with = "one_or_many")]
+    avoid: Vec<NodeName>,
+    direct: bool,
+    reject: bool,
+}
+
+impl TryFrom<RawRule> for Rule {
+    type Error = &'static str;
+
+    fn try_from(raw: RawRule) -> Result<Self, Self::Error> {
+        let matches = Matches {
+            domain: raw.domain,
+            cidr: raw.cidr,
+            port: raw.port,
+            user: raw.user,
+            client: raw.client,
+        };
+        let wishes = Wishes {
+            exits: raw.exit,
+            hint: raw.hint,
+            class: raw.class,
+            pin: match (raw.via, raw.direct) {
+                (Some(_), true) => {
+                    return Err("a rule goes `via` a relay or `direct`, not both; take out one");
+                }
+                (Some(relay), false) => Some(Route::Via(relay)),
+                (None, true) => Some(Route::Direct),
+                (None, false) => None,
+            },
+            avoid: raw.avoid,
+        };
+        if !matches.domain.is_empty() && !matches.cidr.is_empty() {
+            return Err("no target matches both `domain` and `cidr`; write two rules");
+        }
+        if wishes.class.as_deref().is_some_and(|class| !is_class(class)) {
+            return Err("a `class` has 1 to 32 characters of a-z, 0-9, '-' and '_'");
+        }
+        let via = wishes.pin.as_ref().and_then(Route::relay);
+        if via.is_some_and(|via| wishes.avoid.contains(via)) {
+            return Err("the rule goes `via` a node that it says to `avoid`; take it out of one");
+        }
+        let action = match raw.reject {
+            false => Action::Overlay(wishes),
+            true if wishes == Wishes::default() => Action::Reject,
+            true => return Err("`reject` stands alone; take out the rule's other actions"),
+        };
+        Ok(Self { matches, action })
+    }
+}
+
+fn is_class(text: &str) -> bool {
+    (1..=32).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b))
+}
+
+fn rules<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Rule>, D::Error> {
+    let rules = Vec::<Rule>::deserialize(deserializer)?;
+    if rules.len() > MAX_RULES {
+        return Err(D::Error::custom(format!(
+            "{} rules are too many; write at most {MAX_RULES}",
+            rules.len()
+        )));
+    }
+    Ok(rules)
+}
+
+#[cfg(test)]
+#[path = "rules_tests.rs"]
+mod tests;

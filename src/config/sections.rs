@@ -1,0 +1,159 @@
+//! The sections of the file that are not a role's own.
+
+use std::{net::SocketAddr, time::Duration};
+
+use serde::{Deserialize, Deserializer, de::Error as _};
+
+use super::units::{Bitrate, duration_within};
+use crate::transport::{Congestion, LaneOptions};
+
+/// The `[node]` section.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Node {
+    /// Where the node's one UDP socket listens. Default: `0.0.0.0:4600`.
+    pub listen: SocketAddr,
+    /// The addresses at which others reach this node, at most 8. Default: none, which means that
+    /// the node tells the addresses of its interfaces, and others what they see.
+    #[serde(deserialize_with = "advertise")]
+    pub advertise: Vec<SocketAddr>,
+}
+
+/// The `[lane]` section.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Lane {
+    /// The congestion control of lanes. Default: `bbr3`.
+    pub congestion: Congestion,
+    /// How long a flow waits for a route before it ends. Default: `60s`, from `1s` to `1h`.
+    #[serde(deserialize_with = "patience")]
+    pub patience: Duration,
+    /// The largest packet tried, in bytes. Default: 1443, from 1200 to 8943.
+    #[serde(deserialize_with = "max_packet")]
+    pub max_packet: u16,
+}
+
+impl From<Lane> for LaneOptions {
+    fn from(lane: Lane) -> Self {
+        let Lane { congestion, patience, max_packet } = lane;
+        Self { congestion, patience, max_packet }
+    }
+}
+
+fn max_packet<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
+    let bytes = u16::deserialize(deserializer)?;
+    if (1200..=8943).contains(&bytes) {
+        return Ok(bytes);
+    }
+    Err(D::Error::custom(format!("{bytes} is out of bounds; write a size from 1200 to 8943")))
+}
+
+/// The `[probe]` section.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Probe {
+    /// What probes and advertisements of this node together may send. Default: `32kbit`, from `1kbit` to `10Mbit`.
+    #[serde(deserialize_with = "budget")]
+    pub budget: Bitrate,
+}
+
+/// The `[relay]` section.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Relay {
+    /// Whether this node forwards packets between other nodes, if its certificate grants it.
+    /// Default: `true`.
+    pub enabled: bool,
+    /// The most that one neighbour may send through this node; `off`, which is `None`: no limit.
+    /// Default: `off`.
+    #[serde(deserialize_with = "rate_limit")]
+    pub rate_limit: Option<Bitrate>,
+}
+
+impl Default for Relay {
+    fn default() -> Self {
+        Self { enabled: true, rate_limit: None }
+    }
+}
+
+fn rate_limit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Bitrate>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text == "off" {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(D::Error::custom)
+}
+
+/// The `[log]` section.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// What is logged, in the notation of `tracing`. Default: `info`.
+    #[serde(deserialize_with = "filter")]
+    pub filter: String,
+}
+
+impl Default for Node {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([0; 4], 4600)), advertise: Vec::new() }
+    }
+}
+
+impl Default for Lane {
+    fn default() -> Self {
+        let LaneOptions { congestion, patience, max_packet } = LaneOptions::default();
+        Self { congestion, patience, max_packet }
+    }
+}
+
+impl Default for Probe {
+    fn default() -> Self {
+        Self { budget: Bitrate::from_bits_per_second(32_000) }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { filter: "info".to_owned() }
+    }
+}
+
+fn patience<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    duration_within(deserializer, &(Duration::from_secs(1)..=Duration::from_secs(3600)))
+}
+
+fn budget<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bitrate, D::Error> {
+    let rate = Bitrate::deserialize(deserializer)?;
+    if (1_000..=10_000_000).contains(&rate.bits_per_second()) {
+        return Ok(rate);
+    }
+    Err(D::Error::custom(format!("{rate} is out of bounds; write a rate from 1kbit to 10Mbit")))
+}
+
+fn advertise<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<SocketAddr>, D::Error> {
+    // As many as an invitation carries.
+    const MAX: usize = 8;
+    let addresses = Vec::<SocketAddr>::deserialize(deserializer)?;
+    if addresses.len() > MAX {
+        return Err(D::Error::custom(format!(
+            "{} addresses are too many; name at most {MAX}",
+            addresses.len()
+        )));
+    }
+    match addresses.iter().find(|a| a.ip().is_unspecified() || a.port() == 0) {
+        Some(address) => Err(D::Error::custom(format!(
+            "nobody can reach {address}; name an address and port that others see"
+        ))),
+        None => Ok(addresses),
+    }
+}
+
+fn filter<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    match tracing_subscriber::EnvFilter::try_new(&text) {
+        Ok(_) => Ok(text),
+        Err(error) => Err(D::Error::custom(format!(
+            "{text:?} is no log filter ({error}); write \"info\" or \"info,ronproxy::lane=debug\""
+        ))),
+    }
+}

@@ -1,0 +1,152 @@
+//! Tests of the configuration file as a whole.
+
+use std::{net::SocketAddr, time::Duration};
+
+use super::*;
+
+#[test]
+fn the_default_file_states_the_defaults() {
+    assert_eq!(Config::parse(Config::default_text()).unwrap(), Config::default());
+    assert_eq!(Config::parse("").unwrap(), Config::default());
+}
+
+#[test]
+fn every_example_in_the_default_file_loads() {
+    let lines = Config::default_text().lines().map(|line| match line.strip_prefix('#') {
+        Some(example) if !example.starts_with([' ', '#']) => example,
+        _ => line,
+    });
+    let text = lines.collect::<Vec<_>>().join("\n");
+    let config = Config::parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    assert!(!config.rules.is_empty() && !config.entry.users.is_empty());
+    assert!(config.exit.allow.is_some() && !config.node.advertise.is_empty());
+}
+
+#[test]
+fn every_key_is_in_the_default_file() {
+    for header in [
+        "",
+        "[node]",
+        "[entry]",
+        "[[entry.users]]",
+        "[exit]",
+        "[lane]",
+        "[probe]",
+        "[relay]",
+        "[[policy]]",
+        "[log]",
+        "[[rule]]",
+    ] {
+        let message = Config::parse(&format!("{header}\nqqqq = 1")).unwrap_err().to_string();
+        let (_, keys) = message.split_once("there are ").expect(&message);
+        for key in keys.split(", ") {
+            let names =
+                [format!("{key} ="), format!("[{key}]"), format!("[[{key}]]"), format!(".{key}]]")];
+            let text = Config::default_text();
+            assert!(
+                names.iter().any(|name| text.contains(name)),
+                "{header} {key} is not documented"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_slip_is_shown_with_its_line_and_the_nearest_key() {
+    for (text, expected) in [
+        (
+            "[lane]\n\npateince = '1s'",
+            "config.toml:3: unknown key `pateince`; did you mean `patience`?",
+        ),
+        ("[lanes]", "config.toml:1: unknown key `lanes`; did you mean `lane`?"),
+        (
+            "[entry]\nlisten_on = 1",
+            "config.toml:2: unknown key `listen_on`; did you mean `listen`?",
+        ),
+        (
+            "[exit]\nallow = [{ domains = ['a.org'] }]",
+            "config.toml:2: unknown key `domains`; did you mean `domain`?",
+        ),
+        (
+            "[[rule]]\nport = 1\n[[rule]]\nhnit = 'loss'",
+            "config.toml:4: unknown key `hnit`; did you mean `hint`?",
+        ),
+        ("[log]\nx = 1", "config.toml:2: unknown key `x`; there are filter"),
+    ] {
+        assert_eq!(Config::parse(text).unwrap_err().to_string(), expected);
+    }
+}
+
+#[test]
+fn a_wrong_value_is_shown_with_its_line_and_what_would_be_right() {
+    for (text, line, why) in [
+        ("[node]\nlisten = 4600", 2, "invalid type"),
+        ("[node]\nlisten = 'here'", 2, "socket address"),
+        ("[node]\nadvertise = ['0.0.0.0:4600']", 2, "nobody can reach"),
+        ("[node]\nadvertise = ['192.0.2.1:0']", 2, "nobody can reach"),
+        ("[lane]\ncongestion = 'reno'", 2, "`bbr3`"),
+        ("[lane]\npatience = '2h'", 2, "from 1s to 3600s"),
+        ("[lane]\npatience = 60", 2, "expected a string"),
+        ("[lane]\nmax_packet = 9000", 2, "from 1200 to 8943"),
+        ("[probe]\nbudget = '1Gbit'", 2, "from 1kbit to 10Mbit"),
+        ("[probe]\nbudget = '32kB'", 2, "32kbit"),
+        ("[log]\nfilter = 'ronproxy=loud'", 2, "info"),
+        ("\n[entry]\nlisten = '0.0.0.0:1080'", 2, "password"),
+        ("[[rule]]\nport = 1\n[[rule]]\nport = 0", 4, "8000-8100"),
+        ("[lane]\npatience = ", 2, "string"),
+        ("[lane", 1, "]"),
+    ] {
+        match Config::parse(text).unwrap_err() {
+            ConfigError::Wrong { line: at, message, .. } => {
+                assert!(message.contains(why), "{text}: {message}");
+                assert_eq!(at, line, "{text}: {message}");
+            }
+            error @ ConfigError::Unreadable { .. } => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn a_password_is_not_quoted_in_an_error() {
+    for text in [
+        "[[entry.users]]\nname = 'ann'\npassword = 271828",
+        "[entry]\nusers = [{ name = 'a', password = [271828] }]",
+    ] {
+        let message = Config::parse(text).unwrap_err().to_string();
+        assert!(message.contains("password") && !message.contains("271828"), "{message}");
+    }
+}
+
+#[test]
+fn every_setting_is_read() {
+    let config = Config::parse(
+        "[node]\nlisten = '[::]:1'\nadvertise = ['192.0.2.1:1']
+         [lane]\ncongestion = 'cubic'\npatience = '2min'\nmax_packet = 8943
+         [probe]\nbudget = '64kbit'
+         [log]\nfilter = 'debug'",
+    )
+    .unwrap();
+    assert_eq!(config.node.listen, "[::]:1".parse::<SocketAddr>().unwrap());
+    assert_eq!(config.node.advertise, ["192.0.2.1:1".parse().unwrap()]);
+    assert_eq!(
+        config.lane,
+        Lane {
+            congestion: Congestion::Cubic,
+            patience: Duration::from_secs(120),
+            max_packet: 8943,
+        }
+    );
+    assert_eq!(config.probe.budget.bits_per_second(), 64_000);
+    assert_eq!(config.log.filter, "debug");
+}
+
+#[test]
+fn a_file_is_named_in_its_errors() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mine.toml");
+    let missing = Config::load(&path).unwrap_err().to_string();
+    assert!(missing.contains("mine.toml") && missing.contains("ronproxy init"), "{missing}");
+    std::fs::write(&path, "[lane]\nx = 1").unwrap();
+    let wrong = Config::load(&path).unwrap_err().to_string();
+    assert!(wrong.contains("mine.toml:2: "), "{wrong}");
+}

@@ -1,0 +1,188 @@
+//! The full-screen view and its keyboard.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use crossterm::event::{self, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use ratatui::{
+    DefaultTerminal, Frame,
+    layout::{Constraint, Layout, Rect},
+    style::{Color, Modifier, Style},
+    text::{Line as Row, Span},
+    widgets::{Block, BorderType, Paragraph},
+};
+use tokio::sync::mpsc;
+
+use super::{
+    commands::Command,
+    map::map,
+    text::{Line, Tone},
+    view,
+    watch::Snapshot,
+};
+
+/// How often the keyboard thread looks whether it should end.
+const POLL: Duration = Duration::from_millis(100);
+
+/// The map's width with its borders.
+const MAP_WIDTH: u16 = 76;
+
+/// A terminal in full-screen mode. It is restored on drop, and by a hook on panic.
+pub(super) struct Screen {
+    terminal: DefaultTerminal,
+    stop: Arc<AtomicBool>,
+}
+
+impl Screen {
+    /// Takes over the terminal; the keys' commands go to `commands`.
+    ///
+    /// # Errors
+    /// When the terminal cannot be set up.
+    pub(super) fn open(commands: mpsc::Sender<Command>) -> io::Result<Self> {
+        let terminal = ratatui::try_init()?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        std::thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                match next_command() {
+                    Ok(Some(command)) => {
+                        if commands.blocking_send(command).is_err() {
+                            return;
+                        }
+                    }
+                    Ok(None) => {}
+                    // A terminal that is gone sends nothing any more.
+                    Err(_) => return drop(commands.blocking_send(Command::Quit)),
+                }
+            }
+        });
+        Ok(Self { terminal, stop })
+    }
+
+    /// Draws the snapshot.
+    ///
+    /// # Errors
+    /// When the terminal is gone.
+    pub(super) fn draw(&mut self, snapshot: &Snapshot, proxy: SocketAddr) -> io::Result<()> {
+        self.terminal.draw(|frame| draw(frame, snapshot, proxy)).map(drop)
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        ratatui::restore();
+    }
+}
+
+impl std::fmt::Debug for Screen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Screen")
+    }
+}
+
+fn next_command() -> io::Result<Option<Command>> {
+    if !event::poll(POLL)? {
+        return Ok(None);
+    }
+    let event::Event::Key(key) = event::read()? else { return Ok(None) };
+    Ok(command_of(key))
+}
+
+fn command_of(key: KeyEvent) -> Option<Command> {
+    let interrupted = key.modifiers.contains(KeyModifiers::CONTROL)
+        && matches!(key.code, KeyCode::Char('c' | 'd'));
+    match key.code {
+        _ if key.kind == KeyEventKind::Release => None,
+        _ if interrupted => Some(Command::Quit),
+        KeyCode::Char(letter) => Command::of_key(letter),
+        KeyCode::Esc => Some(Command::Quit),
+        _ => None,
+    }
+}
+
+fn draw(frame: &mut Frame<'_>, snapshot: &Snapshot, proxy: SocketAddr) {
+    let lanes = view::lanes(snapshot);
+    let flows = view::flows(snapshot);
+    let height = |rows: usize, most: u16| u16::try_from(rows).unwrap_or(most).min(most) + 2;
+    let [title, top, trial, lane, flow, log] = Layout::vertical([
+        Constraint::Length(1),
+        Constraint::Length(12),
+        Constraint::Length(5),
+        Constraint::Length(height(lanes.len(), 3)),
+        Constraint::Length(height(flows.len(), 5)),
+        Constraint::Min(3),
+    ])
+    .areas(frame.area());
+    let [left, right] =
+        Layout::horizontal([Constraint::Length(MAP_WIDTH), Constraint::Min(0)]).areas(top);
+    let text = " ronproxy demo: four nodes in this process, an emulated Internet between them, your traffic on top";
+    frame.render_widget(Paragraph::new(text).style(Style::new().bold()), title);
+    panel(frame, left, "The overlay (bold line: the route in use)", map(snapshot, proxy));
+    panel(frame, right, "Keys", view::keys(snapshot));
+    panel(frame, trial, "Try it", view::try_it(proxy));
+    panel(frame, lane, "Lanes: the tunnel your flows share", lanes);
+    panel(frame, flow, "Flows: your connections, each with its label", flows);
+    let rows = usize::from(log.height.saturating_sub(2));
+    let skipped = snapshot.events.len().saturating_sub(rows);
+    let events = snapshot.events.iter().skip(skipped).map(view::event).collect();
+    panel(frame, log, "Events", events);
+}
+
+fn panel(frame: &mut Frame<'_>, area: Rect, title: &str, lines: Vec<Line>) {
+    let border = Style::new().fg(Color::DarkGray);
+    let block = Block::bordered()
+        .border_type(BorderType::Rounded)
+        .border_style(border)
+        .title(Span::styled(format!(" {title} "), Style::new().fg(Color::Cyan)));
+    let rows: Vec<Row<'_>> = lines.into_iter().map(row).collect();
+    frame.render_widget(Paragraph::new(rows).block(block), area);
+}
+
+fn row(line: Line) -> Row<'static> {
+    let mut spans = vec![Span::raw(" ")];
+    spans.extend(line.into_iter().map(|(text, tone)| Span::styled(text, style(tone))));
+    Row::from(spans)
+}
+
+fn style(tone: Tone) -> Style {
+    match tone {
+        Tone::Plain => Style::new(),
+        Tone::Dim => Style::new().fg(Color::DarkGray),
+        Tone::Good => Style::new().fg(Color::Green),
+        Tone::Warn => Style::new().fg(Color::Yellow),
+        Tone::Bad => Style::new().fg(Color::Red).add_modifier(Modifier::BOLD),
+        Tone::Strong => Style::new().add_modifier(Modifier::BOLD),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ratatui::{Terminal, backend::TestBackend};
+
+    use super::*;
+
+    #[test]
+    fn the_screen_is_drawn_at_any_size() {
+        for (width, height) in [(110, 35), (80, 24), (20, 5), (1, 1)] {
+            let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+            let proxy = ([127, 0, 0, 1], 1080).into();
+            terminal.draw(|frame| draw(frame, &Snapshot::default(), proxy)).unwrap();
+        }
+    }
+
+    #[test]
+    fn control_c_ends_the_demo() {
+        let key = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
+        assert_eq!(command_of(key), Some(Command::Quit));
+        let plain = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::NONE);
+        assert_eq!(command_of(plain), None);
+    }
+}

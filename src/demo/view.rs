@@ -1,0 +1,155 @@
+//! What the demo shows, as lines of text. PURE.
+
+use std::{net::SocketAddr, time::Duration};
+
+use super::{
+    facts::paths_of,
+    paths::PathId,
+    text::{Line, Tone, bytes, line, mbits, millis},
+    watch::{Event, PathView, Snapshot},
+};
+
+/// The commands to try, with the proxy's real address.
+#[must_use]
+pub(super) fn try_it(proxy: SocketAddr) -> Vec<Line> {
+    let curl = |rest: &str| line(format!("curl --proxy socks5h://{proxy} {rest}"), Tone::Plain);
+    vec![
+        curl("http://campus.mit.test/"),
+        curl("-# -o /dev/null 'http://campus.mit.test/big?mb=20'"),
+        line(
+            format!(
+                "browser: SOCKS5 (with DNS) or HTTP proxy {proxy}, then open http://campus.mit.test/"
+            ),
+            Tone::Plain,
+        ),
+    ]
+}
+
+/// What the keys do, and what to press next.
+#[must_use]
+pub(super) fn keys(snapshot: &Snapshot) -> Vec<Line> {
+    let key = |keys: &str, what: &str| {
+        vec![(format!("{keys:>4}  "), Tone::Strong), (what.to_owned(), Tone::Plain)]
+    };
+    let mut lines = vec![
+        key("1-6", "cut or heal that path"),
+        key("l", "path 1 loses 30 %, or not"),
+        key("u m", "kill/start Utah, MediaOne"),
+        key("h", "heal everything"),
+        key("d", "download 20 MiB to watch"),
+        key("q", "quit"),
+        Line::new(),
+    ];
+    lines.extend(advice(snapshot).into_iter().map(|text| line(text, Tone::Good)));
+    lines
+}
+
+/// The next thing worth doing, in two lines.
+fn advice(snapshot: &Snapshot) -> [String; 2] {
+    let broken =
+        snapshot.paths.iter().any(|path| !path.linked) || snapshot.running.contains(&false);
+    let used = snapshot.lanes.first().and_then(|lane| paths_of(&lane.route).first().copied());
+    let busy = snapshot.flows.iter().any(|flow| flow.rate > 0);
+    let stalled = snapshot.flows.iter().any(|flow| flow.stalled.is_some());
+    match (busy, used) {
+        _ if stalled => {
+            ["The download stands still:".to_owned(), "wait, or heal with h.".to_owned()]
+        }
+        (true, Some(path)) => [
+            format!("Press {}: cut the path in use.", path.number()),
+            "The download goes on.".to_owned(),
+        ],
+        _ if broken => ["h heals everything.".to_owned(), String::new()],
+        _ => ["Start with d, or curl (below).".to_owned(), String::new()],
+    }
+}
+
+/// The paths as a table, for text.
+#[must_use]
+pub(super) fn paths(snapshot: &Snapshot) -> Vec<Line> {
+    snapshot.paths.iter().map(path).collect()
+}
+
+fn path(view: &PathView) -> Line {
+    let state = if view.linked { "up" } else { "down" };
+    let rtt = view.rtt.map_or_else(|| "-".to_owned(), millis);
+    let lost = view.lost.map_or_else(|| "-".to_owned(), |lost| lost.to_string());
+    let used = if view.in_use { "in use" } else { "" };
+    let text = format!(
+        "{} {:<17} {state:<5} rtt {rtt:<7} lost {lost:<7} {:<10} {used}",
+        view.path.number(),
+        view.path,
+        mbits(view.rate),
+    );
+    line(text, if view.linked { Tone::Plain } else { Tone::Bad })
+}
+
+/// The lanes, one a line.
+#[must_use]
+pub(super) fn lanes(snapshot: &Snapshot) -> Vec<Line> {
+    if snapshot.lanes.is_empty() {
+        return vec![line("none yet: the first flow opens one", Tone::Dim)];
+    }
+    let row = snapshot.lanes.iter().map(|lane| {
+        let rtt = lane.rtt.map_or_else(|| "-".to_owned(), millis);
+        let chosen = format!("chosen by {}", lane.hint);
+        vec![
+            (format!("{:<3} arosnet → {:<9} ", lane.lane, lane.peer), Tone::Plain),
+            (format!("{:<13} ", lane.route.to_string()), Tone::Good),
+            (format!("rtt {rtt:<7} reroutes {:<4} {chosen}", lane.reroutes), Tone::Plain),
+        ]
+    });
+    row.collect()
+}
+
+/// The flows, one a line, the newest last.
+#[must_use]
+pub(super) fn flows(snapshot: &Snapshot) -> Vec<Line> {
+    if snapshot.flows.is_empty() {
+        return vec![line("none", Tone::Dim)];
+    }
+    let row = snapshot.flows.iter().map(|flow| {
+        let fact = &flow.fact;
+        let (state, tone) = match flow.stalled {
+            Some(still) => (format!("STALLED {}", millis(still)), Tone::Bad),
+            None => (mbits(flow.rate), Tone::Good),
+        };
+        vec![
+            (format!("{}  {:<26} ", fact.label, fact.target), Tone::Plain),
+            (format!("{:>10} in {:>9} out  ", bytes(fact.received), bytes(fact.sent)), Tone::Plain),
+            (format!("{state:<17}"), tone),
+            (fact.route.clone().unwrap_or_default(), Tone::Plain),
+        ]
+    });
+    row.collect()
+}
+
+/// An event with its time.
+#[must_use]
+pub(super) fn event(event: &Event) -> Line {
+    let loud = ["CUT", "KILLED", "down", "failed", "stood still"];
+    let good = ["healed", "REROUTED", "up:", "started", "arrived"];
+    let contains = |words: &[&str]| words.iter().any(|word| event.text.contains(word));
+    let tone = match () {
+        () if contains(&loud) => Tone::Bad,
+        () if contains(&good) => Tone::Good,
+        () => Tone::Plain,
+    };
+    vec![(format!("{} ", clock(event.at)), Tone::Dim), (event.text.clone(), tone)]
+}
+
+fn clock(at: Duration) -> String {
+    let tenths = at.as_millis() / 100;
+    format!("{:>3}:{:02}.{}", tenths / 600, tenths / 10 % 60, tenths % 10)
+}
+
+/// What changes rarely: when this text changes, the plain view prints the paths again.
+#[must_use]
+pub(super) fn shape(snapshot: &Snapshot) -> String {
+    let path = |path: &PathView| format!("{:?}{}{}", path.condition, path.linked, path.in_use);
+    PathId::all().zip(&snapshot.paths).map(|(_, view)| path(view)).collect()
+}
+
+#[cfg(test)]
+#[path = "view_tests.rs"]
+mod tests;

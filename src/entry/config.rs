@@ -1,0 +1,188 @@
+//! What the configuration file says about the entry, and the entry's fixed bounds.
+
+use std::{fmt, net::SocketAddr, time::Duration};
+
+use serde::Deserialize;
+
+/// How long a client may take to say what it wants: from accept to a complete SOCKS request, or
+/// for one HTTP request head (which also bounds how long an HTTP connection may sit idle).
+///
+/// Local clients need milliseconds; ten seconds also covers a suspended one and a person at telnet.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Longest HTTP request head in bytes. Browsers stay below 16 KiB; big cookies reach 32 KiB.
+pub(super) const MAX_HTTP_HEAD: usize = 64 * 1024;
+
+/// Most header fields in one HTTP head; twice what the largest real pages send.
+pub(super) const MAX_HTTP_HEADERS: usize = 200;
+
+/// Longest user name or password, in bytes: one length byte in RFC 1929.
+const MAX_CREDENTIAL: usize = 255;
+
+/// The entry's configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Whether this node has an entry at all. Default: `true`.
+    pub enabled: bool,
+    /// Where the proxy listens. Default: `127.0.0.1:1080`. An address that is not loopback needs
+    /// [`users`](Self::users). Port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// Who may use the proxy. Empty (the default): everyone who can reach the listen address.
+    pub users: Vec<User>,
+    /// How many client connections are served at once; further ones wait, unaccepted, in the
+    /// system's backlog. Default: 4096, at least 1. Each costs one file descriptor and, idle,
+    /// about 20 KiB.
+    pub max_connections: usize,
+}
+
+/// Somebody who may use the proxy.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct User {
+    /// The name: 1 to 255 bytes, without `:` (HTTP) and `+` (it separates options).
+    pub name: String,
+    /// The password: 1 to 255 bytes. Never shown.
+    pub password: String,
+}
+
+/// The configuration cannot be used; each message says what to change.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// A proxy that is open to a network.
+    #[error(
+        "the entry would listen on {0}, which other machines can reach, without asking for a password; \
+         listen on 127.0.0.1 or add [[entry.users]] with a name and a password"
+    )]
+    Open(SocketAddr),
+    /// A user's name is not usable.
+    #[error("{0:?} is no user name; use 1 to 255 bytes without ':' and '+'")]
+    UserName(String),
+    /// A user's password is not usable.
+    #[error("the password of user {0:?} must have 1 to 255 bytes")]
+    Password(String),
+    /// Two users with one name.
+    #[error("user {0:?} is listed twice; keep one of them")]
+    DuplicateUser(String),
+    /// No connection would ever be served.
+    #[error("max_connections is 0; set it to at least 1, or set enabled = false")]
+    NoConnections,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            listen: SocketAddr::from(([127, 0, 0, 1], 1080)),
+            users: Vec::new(),
+            max_connections: 4096,
+        }
+    }
+}
+
+impl Config {
+    /// Checks what no single field can tell.
+    ///
+    /// # Errors
+    /// When the entry would be an open proxy, a user is unusable, or nobody could connect.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if self.users.is_empty() && !self.listen.ip().to_canonical().is_loopback() {
+            return Err(ConfigError::Open(self.listen));
+        }
+        if self.max_connections == 0 {
+            return Err(ConfigError::NoConnections);
+        }
+        for (index, user) in self.users.iter().enumerate() {
+            user.check()?;
+            if self.users[..index].iter().any(|earlier| earlier.name == user.name) {
+                return Err(ConfigError::DuplicateUser(user.name.clone()));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl User {
+    fn check(&self) -> Result<(), ConfigError> {
+        let sized = |text: &str| (1..=MAX_CREDENTIAL).contains(&text.len());
+        if !sized(&self.name) || self.name.contains([':', '+']) {
+            return Err(ConfigError::UserName(self.name.chars().take(64).collect()));
+        }
+        if !sized(&self.password) {
+            return Err(ConfigError::Password(self.name.clone()));
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("User").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(name: &str, password: &str) -> User {
+        User { name: name.to_owned(), password: password.to_owned() }
+    }
+
+    #[test]
+    fn an_empty_table_is_the_documented_default() {
+        let config: Config = toml::from_str("").unwrap();
+        assert_eq!(config, Config::default());
+        config.check().unwrap();
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused() {
+        assert!(toml::from_str::<Config>("max_conections = 3").is_err());
+        assert!(toml::from_str::<Config>("[[users]]\nname='a'\npassword='b'\nadmin=true").is_err());
+    }
+
+    #[test]
+    fn an_address_that_others_can_reach_needs_users() {
+        for (listen, open) in [
+            ("127.0.0.1:1", false),
+            ("127.9.9.9:1", false),
+            ("[::1]:1", false),
+            ("[::ffff:127.0.0.1]:1", false),
+            ("0.0.0.0:1", true),
+            ("[::]:1", true),
+            ("192.0.2.1:1", true),
+        ] {
+            let mut config = Config { listen: listen.parse().unwrap(), ..Config::default() };
+            assert_eq!(config.check().is_err(), open, "{listen}");
+            config.users = vec![user("ann", "secret")];
+            assert_eq!(config.check(), Ok(()), "{listen}");
+        }
+        let error = Config { listen: ([0; 4], 1).into(), ..Config::default() }.check().unwrap_err();
+        assert!(error.to_string().contains("[[entry.users]]"), "{error}");
+    }
+
+    #[test]
+    fn unusable_users_and_limits_are_refused() {
+        let long = "x".repeat(256);
+        for users in [
+            vec![user("", "p")],
+            vec![user("a:b", "p")],
+            vec![user("a+b", "p")],
+            vec![user(&long, "p")],
+            vec![user("a", "")],
+            vec![user("a", &long)],
+            vec![user("a", "1"), user("a", "2")],
+        ] {
+            assert!(Config { users, ..Config::default() }.check().is_err());
+        }
+        assert!(Config { max_connections: 0, ..Config::default() }.check().is_err());
+    }
+
+    #[test]
+    fn a_password_is_never_printed() {
+        let config = Config { users: vec![user("ann", "hunter2")], ..Config::default() };
+        assert!(!format!("{config:?}").contains("hunter2"));
+        assert!(format!("{config:?}").contains("ann"));
+    }
+}

@@ -1,0 +1,197 @@
+//! Accepting clients, and stopping in order.
+
+use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{debug, info, warn};
+
+use super::{
+    auth::Authenticator,
+    backoff::{Backoff, WarnLimit},
+    config::{Config, ConfigError},
+    detect::Protocol,
+    http,
+    session::{Session, Shared, close},
+    socks4, socks5,
+};
+use crate::flow::{FlowDialer, is_exhaustion};
+
+/// What a client of an unknown protocol is sent: any text tool shows it.
+const NOT_UNDERSTOOD: &[u8] = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\
+    Content-Type: text/plain\r\nContent-Length: 57\r\n\r\n\
+    This port speaks SOCKS5, SOCKS4a and HTTP, nothing else.\n";
+
+/// The entry, bound to its port.
+///
+/// Beyond `max_connections`, clients wait unaccepted in the system's backlog: a browser that opens
+/// too many connections is slowed down and sees no error.
+pub struct Entry {
+    listener: TcpListener,
+    local: SocketAddr,
+    permits: Arc<Semaphore>,
+    max_connections: usize,
+    shared: Arc<Shared>,
+}
+
+/// Why an entry could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum EntryError {
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Somebody else listens there.
+    #[error(
+        "port {} on {} is in use, perhaps by another ronproxy; stop that program or set another port with entry.listen",
+        .0.port(), .0.ip()
+    )]
+    PortInUse(SocketAddr),
+    /// Ports below 1024 need a privilege this program does not want.
+    #[error("this user may not listen on {0}; set a port above 1023 with entry.listen")]
+    NotPermitted(SocketAddr),
+    /// The system refused for another reason.
+    #[error("cannot listen on {addr}: {source}; check entry.listen")]
+    Bind {
+        /// The address.
+        addr: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl Entry {
+    /// Binds the port that `config` names. Clients connect from now on and are served by
+    /// [`run`](Self::run).
+    ///
+    /// # Errors
+    /// When the configuration is not usable or the port cannot be bound.
+    pub async fn bind(config: Config, dialer: Arc<dyn FlowDialer>) -> Result<Self, EntryError> {
+        config.check()?;
+        let addr = config.listen;
+        let failed = |source: io::Error| match source.kind() {
+            io::ErrorKind::AddrInUse => EntryError::PortInUse(addr),
+            io::ErrorKind::PermissionDenied => EntryError::NotPermitted(addr),
+            _ => EntryError::Bind { addr, source },
+        };
+        let listener = TcpListener::bind(addr).await.map_err(failed)?;
+        let local = listener.local_addr().map_err(failed)?;
+        let shared = Shared {
+            dialer,
+            auth: Authenticator::new(config.users),
+            stop: CancellationToken::new(),
+            kill: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        };
+        Ok(Self {
+            listener,
+            local,
+            permits: Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS))),
+            max_connections: config.max_connections,
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// The address that is listened on, with the real port when 0 was configured.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Serves clients until `shutdown` is cancelled. Then the port is closed at once, clients that
+    /// have no flow are dropped, and running flows may go on for `drain` at most; what is left
+    /// after that is reset. Returns when every task has ended.
+    pub async fn run(self, shutdown: CancellationToken, drain: Duration) {
+        info!(listen = %self.local, "entry open");
+        let Self { listener, permits, max_connections, shared, .. } = self;
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = accept_loop(&listener, &permits, max_connections, &shared) => {}
+        }
+        drop(listener);
+        shared.stop.cancel();
+        shared.tasks.close();
+        if timeout(drain, shared.tasks.wait()).await.is_err() {
+            info!(tasks = shared.tasks.len(), "entry stops with flows still open");
+            shared.kill.cancel();
+            shared.tasks.wait().await;
+        }
+        info!("entry closed");
+    }
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry").field("listen", &self.local).finish_non_exhaustive()
+    }
+}
+
+/// Never ends by itself.
+async fn accept_loop(
+    listener: &TcpListener,
+    permits: &Arc<Semaphore>,
+    max_connections: usize,
+    shared: &Arc<Shared>,
+) {
+    let mut backoff = Backoff::default();
+    let mut full = WarnLimit::default();
+    loop {
+        if permits.available_permits() == 0 && full.allows(Instant::now()) {
+            warn!(max_connections, "the connection limit is reached; further clients wait");
+        }
+        let Ok(permit) = Arc::clone(permits).acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((tcp, client)) => {
+                backoff.succeeded();
+                let session = serve(tcp, client, Arc::clone(shared));
+                shared.spawn(async move {
+                    session.await;
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                let exhausted = is_exhaustion(&error);
+                // A client that resets before it is accepted is no trouble of ours.
+                let (wait, due) = backoff.failed(Instant::now());
+                if exhausted && due {
+                    warn!(%error, "cannot accept clients; raise the limit of open files (ulimit -n)");
+                } else {
+                    debug!(%error, "accept failed");
+                }
+                sleep(wait).await;
+            }
+        }
+    }
+}
+
+async fn serve(tcp: TcpStream, client: SocketAddr, shared: Arc<Shared>) {
+    // Both fail only on a connection that is already dead; the next read tells.
+    let _ = tcp.set_nodelay(true);
+    let Ok(local) = tcp.local_addr() else { return };
+    let session = Session { client, local, shared };
+    let mut first = [0];
+    match session.handshake(tcp.peek(&mut first)).await {
+        Ok(Ok(1..)) => {}
+        Ok(Ok(0)) => return debug!(%client, "the client closed without a word"),
+        Ok(Err(error)) => return debug!(%client, %error, "the client left"),
+        Err(abandoned) => return debug!(%client, %abandoned, "connection closed"),
+    }
+    match Protocol::of(first[0]) {
+        Protocol::Socks5 => socks5::serve(tcp, &session).await,
+        Protocol::Socks4 => socks4::serve(tcp, &session).await,
+        Protocol::Http => http::serve(tcp, session).await,
+        Protocol::Tls => info!(
+            %client,
+            "this is TLS, which the proxy itself does not speak; set the client's proxy to http://, not https://"
+        ),
+        Protocol::Unknown => {
+            debug!(%client, first = first[0], "neither SOCKS nor HTTP");
+            // As long as a fresh socket's buffer; it cannot block.
+            let _ = tcp.try_write(NOT_UNDERSTOOD);
+            close(tcp).await;
+        }
+    }
+}

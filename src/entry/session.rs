@@ -1,0 +1,223 @@
+//! What the protocols share: bounds on the handshake, dialing, and carrying the bytes.
+
+use std::{
+    future::{Future, pending},
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
+    net::TcpStream,
+    task::AbortHandle,
+    time::timeout,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{Instrument, Span, field, info, info_span};
+
+use super::{auth::Authenticator, config::HANDSHAKE_TIMEOUT, options::Options};
+use crate::flow::{Flow, FlowDialer, FlowRequest, Ingress, Refusal, Target};
+
+/// How long a refused client may go on sending before the connection is cut.
+///
+/// Closing a socket with unread data resets it, and a reset may overtake the refusal.
+const LINGER: Duration = Duration::from_secs(1);
+/// Most bytes thrown away while lingering: more than any request, less than an upload.
+const LINGER_BYTES: u64 = 64 * 1024;
+
+/// One client connection's surroundings.
+pub(super) struct Session {
+    /// The client's address.
+    pub(super) client: SocketAddr,
+    /// The address the client connected to.
+    pub(super) local: SocketAddr,
+    /// What all sessions of the entry share.
+    pub(super) shared: Arc<Shared>,
+}
+
+/// What all sessions of one entry share.
+pub(super) struct Shared {
+    pub(super) dialer: Arc<dyn FlowDialer>,
+    pub(super) auth: Authenticator,
+    /// Cancelled when the entry stops: a client that has no flow yet gets none.
+    pub(super) stop: CancellationToken,
+    /// Cancelled when the time to drain is over: every task ends at once.
+    pub(super) kill: CancellationToken,
+    /// Every task of the entry, so that stopping can wait for them.
+    pub(super) tasks: TaskTracker,
+}
+
+/// An open flow and the span in which everything about it is logged.
+pub(super) struct Opened {
+    pub(super) flow: Box<dyn Flow>,
+    pub(super) span: Span,
+}
+
+/// Why a handshake ended without a request.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Abandoned {
+    #[error("the client did not finish its request in time")]
+    TooSlow,
+    #[error("the proxy is stopping")]
+    Stopping,
+}
+
+impl Shared {
+    /// Starts a task that stopping waits for and that [`kill`](Self::kill) ends.
+    pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+        let kill = self.kill.clone();
+        let task = self.tasks.spawn(async move {
+            tokio::select! {
+                biased;
+                () = kill.cancelled() => {}
+                () = work => {}
+            }
+        });
+        task.abort_handle()
+    }
+}
+
+impl Session {
+    /// Runs a client's handshake, for [`HANDSHAKE_TIMEOUT`] at most and not past the entry's stop.
+    pub(super) async fn handshake<T>(&self, work: impl Future<Output = T>) -> Result<T, Abandoned> {
+        tokio::select! {
+            () = self.shared.stop.cancelled() => Err(Abandoned::Stopping),
+            done = timeout(HANDSHAKE_TIMEOUT, work) => done.map_err(|_| Abandoned::TooSlow),
+        }
+    }
+
+    /// Opens a flow. Dropping the future cancels the dial.
+    pub(super) async fn open(
+        &self,
+        target: Target,
+        options: Options,
+        ingress: Ingress,
+    ) -> Result<Opened, Refusal> {
+        let span = info_span!("flow", label = field::Empty, target = %target);
+        let request = FlowRequest {
+            user: options.user,
+            target,
+            hint: options.hint,
+            exit: options.exit,
+            client: self.client,
+            ingress,
+        };
+        let dialed = self.shared.dialer.dial(request).instrument(span.clone()).await;
+        span.in_scope(|| match dialed {
+            Ok(flow) => {
+                span.record("label", field::display(flow.label()));
+                info!(client = %self.client, ?ingress, "flow open");
+                Ok(Opened { flow, span: span.clone() })
+            }
+            Err(refusal) => {
+                info!(client = %self.client, ?ingress, %refusal, "flow refused");
+                Err(refusal)
+            }
+        })
+    }
+
+    /// [`open`](Self::open) for a client that waits on `tcp`; `None` when it went away meanwhile.
+    pub(super) async fn open_for(
+        &self,
+        tcp: &TcpStream,
+        target: Target,
+        options: Options,
+        ingress: Ingress,
+    ) -> Option<Result<Opened, Refusal>> {
+        tokio::select! {
+            opened = self.open(target, options, ingress) => Some(opened),
+            () = gone(tcp) => {
+                tracing::debug!(client = %self.client, "the client left before its flow was open");
+                None
+            }
+        }
+    }
+}
+
+impl Opened {
+    /// Carries the client's connection over the flow until both directions have ended.
+    pub(super) async fn splice(self, client: TcpStream, preread: Bytes) {
+        let spliced = self.flow.splice(client, preread).instrument(self.span.clone()).await;
+        let _entered = self.span.enter();
+        match spliced.result {
+            Ok(()) => info!(sent = spliced.sent, received = spliced.received, "flow closed"),
+            Err(error) => {
+                info!(sent = spliced.sent, received = spliced.received, %error, "flow broken");
+            }
+        }
+    }
+}
+
+/// Resolves when the client has closed its connection.
+///
+/// A client that sent data ahead of the reply is not watched further: its close would stand behind
+/// the data, and the dial is bounded anyway.
+async fn gone(tcp: &TcpStream) {
+    match tcp.peek(&mut [0]).await {
+        Ok(0) | Err(_) => {}
+        Ok(_) => pending().await,
+    }
+}
+
+/// Closes a refused client's connection so that it can read what was written to it.
+pub(super) async fn close(mut tcp: TcpStream) {
+    let drained = async {
+        tcp.shutdown().await?;
+        tokio::io::copy(&mut (&mut tcp).take(LINGER_BYTES), &mut tokio::io::sink()).await
+    };
+    // Whether the client listened to the end is its own affair.
+    let _: Result<io::Result<u64>, _> = timeout(LINGER, drained).await;
+}
+
+/// A borrowed TCP stream that reads and writes, so that the owner can still watch it.
+pub(super) struct Borrowed<'a>(pub(super) &'a TcpStream);
+
+impl AsyncRead for Borrowed<'_> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.0.poll_read_ready(cx))?;
+            match self.0.try_read(buf.initialize_unfilled()) {
+                Ok(read) => {
+                    buf.advance(read);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Borrowed<'_> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.0.poll_write_ready(cx))?;
+            match self.0.try_write(buf) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                done => return Poll::Ready(done),
+            }
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Only the owner closes.
+        Poll::Ready(Ok(()))
+    }
+}

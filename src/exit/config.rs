@@ -1,0 +1,158 @@
+//! The `[exit]` table of the configuration file.
+
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
+use super::Rule;
+
+/// What this node does for others as an exit.
+///
+/// ```toml
+/// [exit]
+/// enabled = true
+/// allow = [
+///     { domain = ["mit.edu"], port = [80, 443] },
+///     { cidr = ["18.0.0.0/9"], port = [22, "8000-8100"], group = ["research"] },
+/// ]
+/// deny = [{ domain = ["payroll.mit.edu"] }]
+/// ```
+///
+/// A flow is carried when no `deny` rule matches, its address is public (or in `allow_private`),
+/// and an `allow` rule matches. A rule in `allow` never opens a private range by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Whether this node opens connections for other nodes at all. Default: `false`.
+    pub enabled: bool,
+    /// The rules of which one must match. Default: absent, which allows every public destination
+    /// to every node of the overlay; an empty list allows nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allow: Option<Vec<Rule>>,
+    /// The rules of which none may match; they win over `allow`. Default: none.
+    ///
+    /// A `domain` here stops that name only: to close its servers to someone who asks for their
+    /// address, deny the `cidr` as well.
+    pub deny: Vec<Rule>,
+    /// Networks that are exempt from the built-in list of private and special addresses.
+    /// Default: none.
+    ///
+    /// A cloud metadata address is exempt only when it is listed itself, as a /32 or /128.
+    pub allow_private: Vec<IpNet>,
+    /// The longest a flow waits for its name and its connection together. Default: `"10s"`;
+    /// from `"1s"` to `"120s"`.
+    #[serde(serialize_with = "write_duration", deserialize_with = "connect_timeout")]
+    pub connect_timeout: Duration,
+    /// The most flows that are open or being opened at once. Default: 4096; from 1 to 65536.
+    ///
+    /// Each holds one file descriptor.
+    #[serde(deserialize_with = "flow_limit")]
+    pub max_flows: usize,
+    /// The same, for flows of one entry. Default: 2048, so that one entry cannot take them all;
+    /// from 1 to 65536.
+    #[serde(deserialize_with = "flow_limit")]
+    pub max_flows_per_entry: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            allow: None,
+            deny: Vec::new(),
+            allow_private: Vec::new(),
+            connect_timeout: Duration::from_secs(10),
+            max_flows: 4096,
+            max_flows_per_entry: 2048,
+        }
+    }
+}
+
+fn flow_limit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    match usize::deserialize(deserializer)? {
+        limit @ 1..=65_536 => Ok(limit),
+        _ => Err(D::Error::custom("the limit must be from 1 to 65536 flows")),
+    }
+}
+
+fn connect_timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_duration(&text)
+        .filter(|wait| (Duration::from_secs(1)..=Duration::from_secs(120)).contains(wait))
+        .ok_or_else(|| D::Error::custom(format!("{text:?} is not from \"1s\" to \"120s\"")))
+}
+
+/// Reads whole seconds or milliseconds: `10s`, `2500ms`.
+fn parse_duration(text: &str) -> Option<Duration> {
+    match text.strip_suffix("ms") {
+        Some(number) => number.parse().ok().map(Duration::from_millis),
+        None => text.strip_suffix('s')?.parse().ok().map(Duration::from_secs),
+    }
+}
+
+fn write_duration<S: Serializer>(wait: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    if wait.subsec_nanos() == 0 {
+        serializer.collect_str(&format_args!("{}s", wait.as_secs()))
+    } else {
+        serializer.collect_str(&format_args!("{}ms", wait.as_millis()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exit_is_off_until_configured() {
+        let config: Config = toml::from_str("").unwrap();
+        assert_eq!(config, Config::default());
+        assert!(!config.enabled);
+    }
+
+    #[test]
+    fn a_full_table_reads_back_what_it_writes() {
+        let text = r#"
+            enabled = true
+            allow_private = ["10.1.0.0/16", "fd12::/16"]
+            connect_timeout = "2500ms"
+            max_flows = 10
+            max_flows_per_entry = 5
+            allow = [
+                { domain = ["mit.edu", "*.csail.mit.edu"], port = [80, "8000-8100"] },
+                { cidr = ["18.0.0.0/9"], group = ["research"] },
+            ]
+            deny = [{ port = ["25"] }]
+        "#;
+        let config: Config = toml::from_str(text).unwrap();
+        assert_eq!(config.connect_timeout, Duration::from_millis(2500));
+        assert_eq!(config.allow.as_ref().map(Vec::len), Some(2));
+        let written = toml::to_string(&config).unwrap();
+        assert_eq!(toml::from_str::<Config>(&written).unwrap(), config, "{written}");
+    }
+
+    #[test]
+    fn what_is_misspelt_empty_or_out_of_bounds_is_refused() {
+        for text in [
+            "enable = true",
+            "allow = [{ domains = ['mit.edu'] }]",
+            "allow = [{ domain = [] }]",
+            "allow = [{ domain = ['10.0.0.1'] }]",
+            "allow = [{ domain = 'mit.edu' }]",
+            "allow = [{ port = [0] }]",
+            "allow = [{ port = [65536] }]",
+            "allow = [{ port = [-1] }]",
+            "allow = [{ port = ['90-80'] }]",
+            "allow = [{ cidr = ['10.0.0.0/33'] }]",
+            "deny = [{ group = [] }]",
+            "connect_timeout = '0s'",
+            "connect_timeout = '121s'",
+            "connect_timeout = '10'",
+            "connect_timeout = 10",
+            "max_flows = 0",
+            "max_flows_per_entry = 65537",
+        ] {
+            assert!(toml::from_str::<Config>(text).is_err(), "{text} was accepted");
+        }
+    }
+}

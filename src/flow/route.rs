@@ -1,0 +1,118 @@
+//! A route: direct, or through one relay.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+use super::Hint;
+use crate::identity::{NodeName, ParseNameError};
+
+/// How a lane's packets reach the exit.
+///
+/// One intermediate node at most: the paper found that a second one gains next to nothing (SOSP
+/// 2001, §6.2.3). `Direct` orders first: of equal routes, the simpler one is better.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Route {
+    /// Straight to the exit.
+    Direct,
+    /// Through this relay.
+    Via(NodeName),
+}
+
+impl Route {
+    /// The relay; `None` when direct.
+    #[must_use]
+    pub fn relay(&self) -> Option<&NodeName> {
+        match self {
+            Self::Direct => None,
+            Self::Via(relay) => Some(relay),
+        }
+    }
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Direct => f.write_str("direct"),
+            Self::Via(relay) => write!(f, "via {relay}"),
+        }
+    }
+}
+
+/// The text is not a route.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ParseRouteError {
+    /// Neither `direct` nor `via NODE`.
+    #[error("a route is written `direct` or `via NODE`")]
+    Form,
+    /// What follows `via` is no node name.
+    #[error(transparent)]
+    Name(#[from] ParseNameError),
+}
+
+impl FromStr for Route {
+    type Err = ParseRouteError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.strip_prefix("via ") {
+            Some(relay) => Ok(Self::Via(relay.parse()?)),
+            None if text == "direct" => Ok(Self::Direct),
+            None => Err(ParseRouteError::Form),
+        }
+    }
+}
+
+impl TryFrom<String> for Route {
+    type Error = ParseRouteError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<Route> for String {
+    fn from(route: Route) -> Self {
+        route.to_string()
+    }
+}
+
+/// What a lane wants of its routes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub struct RouteWish {
+    /// Which quality matters.
+    pub hint: Hint,
+    /// The traffic class, for relays' policies.
+    pub class: Option<String>,
+    /// The only route that may be taken, if a rule says so.
+    pub pin: Option<Route>,
+    /// Relays that must not be crossed.
+    pub avoid: Vec<NodeName>,
+}
+
+impl RouteWish {
+    /// Whether the wish allows `route`.
+    #[must_use]
+    pub fn admits(&self, route: &Route) -> bool {
+        match (&self.pin, route) {
+            (Some(pin), route) => pin == route,
+            (None, Route::Direct) => true,
+            (None, Route::Via(relay)) => !self.avoid.contains(relay),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_reads_back_what_it_prints() {
+        for text in ["direct", "via utah"] {
+            assert_eq!(text.parse::<Route>().unwrap().to_string(), text);
+        }
+        for text in ["", "Direct", "via", "via ", "via UTAH", "utah"] {
+            assert!(text.parse::<Route>().is_err(), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Files that only the user can read, replaced in one step.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
+
+/// Replaces `path` with `bytes`: a reader sees the old content or the new, never a part, also
+/// after a crash. The file can be read by its owner only.
+pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = temporary(path);
+    // What a crashed process with our number left behind.
+    let _ = fs::remove_file(&temporary);
+    let written = create(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written?;
+    sync_parent(path)
+}
+
+/// Creates `path`, which must not exist, with `bytes`.
+pub(super) fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// Makes `path` and what is missing above it; the new folders are the owner's alone.
+pub(super) fn create_dir(path: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
+}
+
+/// Makes a rename in `path`'s folder survive a power failure.
+pub(super) fn sync_parent(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(parent) if cfg!(unix) => File::open(parent)?.sync_all(),
+        _ => Ok(()),
+    }
+}
+
+/// Whether somebody other than the owner may read or change `path`. Always `false` where files
+/// have no mode bits.
+pub(super) fn is_exposed(path: &Path) -> io::Result<bool> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        Ok(fs::metadata(path)?.permissions().mode() & 0o077 != 0)
+    }
+    #[cfg(not(unix))]
+    fs::metadata(path).map(|_| false)
+}
+
+/// At most `cap` bytes of `path`; a longer file is an error, so nothing reads without a bound.
+pub(super) fn read(path: &Path, cap: u64) -> io::Result<Vec<u8>> {
+    use io::Read as _;
+    let mut bytes = Vec::new();
+    File::open(path)?.take(cap + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > cap {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("more than {cap} bytes")));
+    }
+    Ok(bytes)
+}
+
+fn temporary(path: &Path) -> PathBuf {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(format!(".{}.new", std::process::id()));
+    path.with_file_name(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_written_file_is_private_and_replaced_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        write(&path, b"one").unwrap();
+        write(&path, b"two").unwrap();
+        assert_eq!(read(&path, 3).unwrap(), b"two");
+        assert!(!is_exposed(&path).unwrap());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "a temporary file stayed");
+    }
+
+    #[test]
+    fn a_file_beyond_its_cap_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        write(&path, b"four").unwrap();
+        assert_eq!(read(&path, 3).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_new_folder_is_private() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b");
+        create_dir(&path).unwrap();
+        assert!(!is_exposed(&path).unwrap());
+    }
+}

@@ -1,0 +1,289 @@
+//! A node's own key and certificate.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use rcgen::{CertificateParams, KeyPair};
+use rustls::{
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject as _},
+    sign::CertifiedKey,
+};
+
+use super::{
+    NodeDir, NodeFile, NodeName, Peer, PeerError, RevocationError, RevocationList, StoreError,
+    UnixTime, authority::LIFETIME, tls::provider,
+};
+
+/// A node's private key: ECDSA P-256. Its `Debug` shows nothing of it.
+pub struct NodeKey(KeyPair);
+
+/// A node as it shows itself to others: its key, its certificate chain, and the overlay's
+/// revocation list, by which it judges others.
+#[derive(Clone)]
+pub struct NodeIdentity {
+    chain: Vec<CertificateDer<'static>>,
+    pkcs8: Arc<PrivatePkcs8KeyDer<'static>>,
+    peer: Peer,
+    revoked: RevocationList,
+}
+
+/// Key, certificate and revocation list do not make an identity.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// Not the node's certificate followed by the authority's.
+    #[error("node.crt needs the node's certificate and the authority's; join the overlay again")]
+    Chain,
+    /// The certificate is for another key.
+    #[error("node.key is not the key of node.crt; restore both from one backup or join again")]
+    Key,
+    /// The operating system gave no randomness, or the key is unusable.
+    #[error("a key could not be made or used: {0}; try again")]
+    Crypto(String),
+    /// The node's certificate.
+    #[error(transparent)]
+    Certificate(#[from] PeerError),
+    /// The revocation list.
+    #[error(transparent)]
+    Revocations(#[from] RevocationError),
+    /// The node's folder.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Whether a node should ask for its next certificate: a third of its lifetime, 30 days, is left.
+/// A node that is off for less than that still renews by itself.
+#[must_use]
+pub fn needs_renewal(certificate: &Peer, now: UnixTime) -> bool {
+    const LEFT: Duration = Duration::from_secs(LIFETIME.as_secs() / 3);
+    certificate.expires.as_secs().saturating_sub(now.as_secs()) <= LEFT.as_secs()
+}
+
+impl NodeKey {
+    /// Draws a new key from the operating system.
+    ///
+    /// # Errors
+    /// When it gives no randomness.
+    pub fn generate() -> Result<Self, IdentityError> {
+        KeyPair::generate().map(Self).map_err(crypto)
+    }
+
+    /// A PKCS#10 signing request in DER. Its signature proves the possession of the key; the
+    /// authority takes nothing else from it.
+    ///
+    /// # Errors
+    /// When signing fails.
+    pub fn signing_request(&self) -> Result<Vec<u8>, IdentityError> {
+        let request = CertificateParams::default().serialize_request(&self.0).map_err(crypto)?;
+        Ok(request.der().to_vec())
+    }
+}
+
+impl fmt::Debug for NodeKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NodeKey(..)")
+    }
+}
+
+impl NodeIdentity {
+    /// Puts together what [`Authority::issue`](super::Authority::issue) returned and the key.
+    ///
+    /// # Errors
+    /// When the parts do not belong together.
+    pub fn new(
+        key: &NodeKey,
+        chain: Vec<CertificateDer<'static>>,
+        revocations: &[u8],
+    ) -> Result<Self, IdentityError> {
+        Self::assemble(key.0.serialized_der().to_vec().into(), chain, revocations)
+    }
+
+    /// Reads the identity that is kept in `dir`.
+    ///
+    /// # Errors
+    /// When a file is missing or damaged, the parts do not belong together, or others can read
+    /// the key.
+    pub fn load(dir: &NodeDir) -> Result<Self, IdentityError> {
+        let key = PrivatePkcs8KeyDer::from_pem_slice(&dir.read(NodeFile::Key)?)
+            .map_err(|_| dir.damaged(NodeFile::Key, "not a PKCS#8 private key in PEM"))?;
+        let chain = CertificateDer::pem_slice_iter(&dir.read(NodeFile::Chain)?)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|_| dir.damaged(NodeFile::Chain, "not certificates in PEM"))?;
+        Self::assemble(key, chain, &dir.read(NodeFile::Revoked)?)
+    }
+
+    /// Keeps the identity in `dir`, the key last: a node is there once its key is.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub fn save(&self, dir: &NodeDir) -> Result<(), IdentityError> {
+        let chain: String = self.chain.iter().map(|der| to_pem("CERTIFICATE", der)).collect();
+        dir.write(NodeFile::Revoked, self.revoked.der())?;
+        dir.write(NodeFile::Chain, chain.as_bytes())?;
+        dir.write(NodeFile::Key, to_pem("PRIVATE KEY", self.pkcs8.secret_pkcs8_der()).as_bytes())?;
+        Ok(())
+    }
+
+    /// The node's name.
+    #[must_use]
+    pub fn name(&self) -> &NodeName {
+        &self.peer.name
+    }
+
+    /// The node as others see it.
+    #[must_use]
+    pub fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// The node's certificate and the authority's.
+    #[must_use]
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.chain
+    }
+
+    /// The overlay authority's certificate.
+    #[must_use]
+    pub fn authority(&self) -> &CertificateDer<'static> {
+        &self.chain[1]
+    }
+
+    /// The revocation list in force.
+    #[must_use]
+    pub fn revoked(&self) -> &RevocationList {
+        &self.revoked
+    }
+
+    /// A request for the next certificate of the same key.
+    ///
+    /// # Errors
+    /// When signing fails.
+    pub fn signing_request(&self) -> Result<Vec<u8>, IdentityError> {
+        NodeKey(KeyPair::try_from(&*self.pkcs8).map_err(crypto)?).signing_request()
+    }
+
+    /// The identity with the next certificate.
+    ///
+    /// # Errors
+    /// When the certificate is not for this node's key, name and authority.
+    pub fn renewed(&self, chain: Vec<CertificateDer<'static>>) -> Result<Self, IdentityError> {
+        let next = Self::assemble(self.pkcs8.clone_key(), chain, self.revoked.der())?;
+        if next.authority() != self.authority() || next.name() != self.name() {
+            return Err(IdentityError::Chain);
+        }
+        Ok(next)
+    }
+
+    /// Takes over a revocation list, if it is newer and signed by this overlay's authority.
+    /// Returns whether it did: then the TLS configurations have to be made again, connections to
+    /// revoked peers closed, and the list passed on.
+    ///
+    /// # Errors
+    /// When the list is forged or unreadable.
+    pub fn learn_revocations(&mut self, der: &[u8]) -> Result<bool, RevocationError> {
+        let list = RevocationList::parse(der, self.authority())?;
+        let newer = list.number() > self.revoked.number();
+        if newer {
+            self.revoked = list;
+        }
+        Ok(newer)
+    }
+
+    pub(super) fn certified_key(&self) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+        (self.chain.clone(), PrivateKeyDer::Pkcs8(self.pkcs8.clone_key()))
+    }
+
+    fn assemble(
+        key: PrivatePkcs8KeyDer<'static>,
+        chain: Vec<CertificateDer<'static>>,
+        revocations: &[u8],
+    ) -> Result<Self, IdentityError> {
+        let [own, authority] = chain.as_slice() else {
+            return Err(IdentityError::Chain);
+        };
+        let peer = Peer::from_certificate(own)?;
+        let revoked = RevocationList::parse(revocations, authority)?;
+        // It checks that the key is the certificate's.
+        CertifiedKey::from_der(chain.clone(), PrivateKeyDer::Pkcs8(key.clone_key()), &provider())
+            .map_err(|_| IdentityError::Key)?;
+        Ok(Self { chain, pkcs8: Arc::new(key), peer, revoked })
+    }
+}
+
+impl fmt::Debug for NodeIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NodeIdentity({}, {:?})", self.peer.name, self.revoked)
+    }
+}
+
+/// `der` in PEM (RFC 7468).
+pub(super) fn to_pem(label: &str, der: &[u8]) -> String {
+    let text = BASE64_STANDARD.encode(der);
+    let lines = text.as_bytes().chunks(64).map(String::from_utf8_lossy);
+    let lines: Vec<_> = lines.collect();
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
+}
+
+fn crypto(error: rcgen::Error) -> IdentityError {
+    IdentityError::Crypto(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::test_support::{NOW, Overlay, after};
+
+    #[test]
+    fn a_saved_identity_loads_again() {
+        let overlay = Overlay::new();
+        let node = overlay.node("utah", NOW);
+        let folder = tempfile::tempdir().unwrap();
+        let dir = NodeDir::at(folder.path());
+        node.save(&dir).unwrap();
+        let loaded = NodeIdentity::load(&dir).unwrap();
+        assert_eq!(loaded.chain(), node.chain());
+        assert_eq!(loaded.pkcs8.secret_pkcs8_der(), node.pkcs8.secret_pkcs8_der());
+    }
+
+    #[test]
+    fn the_key_of_another_node_is_refused() {
+        let overlay = Overlay::new();
+        let (a, b) = (overlay.node("a", NOW), overlay.node("b", NOW));
+        let mixed = NodeIdentity::assemble(b.pkcs8.clone_key(), a.chain.clone(), a.revoked.der());
+        assert!(matches!(mixed, Err(IdentityError::Key)), "{mixed:?}");
+    }
+
+    #[test]
+    fn no_key_shows_in_debug_output() {
+        let node = Overlay::new().node("utah", NOW);
+        assert_eq!(format!("{node:?}"), "NodeIdentity(utah, RevocationList(#1, 0 revoked))");
+        assert_eq!(format!("{:?}", NodeKey::generate().unwrap()), "NodeKey(..)");
+    }
+
+    #[test]
+    fn a_certificate_is_renewed_when_a_third_of_its_life_is_left() {
+        const DAY: u64 = 24 * 3600;
+        let overlay = Overlay::new();
+        let node = overlay.node("utah", NOW);
+        for (days, needed) in [(0, false), (59, false), (60, true), (91, true)] {
+            assert_eq!(needs_renewal(node.peer(), after(days * DAY)), needed, "after {days} days");
+        }
+        let later = after(60 * DAY);
+        let chain = overlay.authority.renew(node.peer(), &node.signing_request().unwrap(), later);
+        let renewed = node.renewed(chain.unwrap()).unwrap();
+        assert_eq!(renewed.peer().attributes(), node.peer().attributes());
+        assert!(!needs_renewal(renewed.peer(), later));
+    }
+
+    #[test]
+    fn only_a_newer_revocation_list_is_taken_over() {
+        let overlay = Overlay::new();
+        let mut node = overlay.node("utah", NOW);
+        overlay.node("mit", NOW);
+        let old = node.revoked().der().to_vec();
+        let new = overlay.authority.revoke(&"mit".parse().unwrap(), NOW).unwrap();
+        assert_eq!(node.learn_revocations(new.der()), Ok(true));
+        assert_eq!(node.learn_revocations(new.der()), Ok(false));
+        assert_eq!(node.learn_revocations(&old), Ok(false));
+        assert_eq!(node.revoked(), &new);
+    }
+}

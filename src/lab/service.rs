@@ -1,0 +1,60 @@
+//! Services that live behind a lab's exits, inside the process.
+
+use std::{collections::HashMap, fmt, net::Ipv4Addr, sync::Arc};
+
+use crate::{
+    flow::{BoxFuture, FlowIo, Refusal, RefusalKind, Target},
+    identity::Peer,
+    lane::{FlowAcceptor, Outward, OutwardStream},
+};
+
+/// What a pipe between an exit and a service holds, in bytes: a socket buffer's worth.
+const PIPE: usize = 256 * 1024;
+
+/// A service: gets one end of each connection to it.
+pub type Service = Arc<dyn Fn(Box<dyn FlowIo>) + Send + Sync>;
+
+/// The services of a lab, by host name. There is nothing else behind its exits.
+#[derive(Clone, Default)]
+pub struct Services {
+    hosts: HashMap<String, Service>,
+}
+
+impl Services {
+    /// Adds a service at `host`, on every port.
+    #[must_use]
+    pub fn with(mut self, host: &str, service: Service) -> Self {
+        self.hosts.insert(host.to_owned(), service);
+        self
+    }
+}
+
+impl FlowAcceptor for Services {
+    fn open<'a>(
+        &'a self,
+        _entry: &'a Peer,
+        target: &'a Target,
+    ) -> BoxFuture<'a, Result<Outward, Refusal>> {
+        Box::pin(async move {
+            let host = target.host.to_string();
+            let Some(service) = self.hosts.get(&host) else {
+                let detail = format!("{host} does not exist in this lab");
+                return Err(Refusal::new(RefusalKind::NameNotFound, detail));
+            };
+            let (near, far) = tokio::io::duplex(PIPE);
+            service(Box::new(far));
+            let remote = (Ipv4Addr::LOCALHOST, target.port).into();
+            Ok(Outward {
+                stream: OutwardStream::Inside(Box::new(near)),
+                remote,
+                permit: Box::new(()),
+            })
+        })
+    }
+}
+
+impl fmt::Debug for Services {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.hosts.keys()).finish()
+    }
+}

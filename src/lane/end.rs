@@ -1,0 +1,449 @@
+//! One end of a lane: its slot, its route, and the next hops it may use.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::suspects::{Fault, Suspects};
+use crate::{
+    flow::{BoxFuture, Route, RouteWish},
+    identity::NodeName,
+    overlay::{
+        candidates::{Candidate, Exclusion},
+        monitor::PassiveSample,
+        select::{Decision, Explained, Selector, Verdict},
+        units::LossRate,
+    },
+    transport::RerouteMark,
+    underlay::{NextHop, SlotActivity, SlotId, Switch},
+    wire::{
+        label::Label,
+        lane::RerouteReason,
+        link::{LaneEndRole, LinkRefusal, OpenLane},
+    },
+};
+
+/// What a lane needs of the overlay around it. Implemented by the mesh, and by fakes in tests.
+pub trait RouteControl: Send + Sync + 'static {
+    /// All routes to `peer` with what is measured of them, for the end `role` of a lane.
+    fn candidates(&self, peer: &NodeName, role: LaneEndRole, wish: &RouteWish) -> Vec<Candidate>;
+
+    /// Takes note that a lane to `peer` hears nothing on `route`.
+    fn suspect(&self, peer: &NodeName, route: &Route);
+
+    /// Which process of `peer` we have, or last had, a link to; `None` if none so far.
+    fn incarnation(&self, peer: &NodeName) -> Option<u64>;
+
+    /// Takes note of what a lane saw among its own packets on the direct path to `peer`. (What it
+    /// sees on a relayed route cannot be attributed to one of its two links.)
+    fn observe(&self, peer: &NodeName, sample: &PassiveSample);
+
+    /// Asks `exit` for a lane; answers with the exit's label.
+    fn open_lane(
+        &self,
+        exit: &NodeName,
+        open: OpenLane,
+    ) -> BoxFuture<'_, Result<Label, LinkRefusal>>;
+
+    /// The next hop for packets to `request.peer` on `request.route`; asks the relay for a grant
+    /// where the route has one.
+    fn next_hop(&self, request: HopRequest) -> BoxFuture<'_, Result<NextHop, LinkRefusal>>;
+
+    /// Extends grants that were obtained from `relay`; answers for each whether it still holds.
+    fn renew(&self, relay: &NodeName, labels: Vec<Label>) -> BoxFuture<'_, Vec<bool>>;
+}
+
+/// Which next hop a lane's end asks for.
+#[derive(Debug, Clone)]
+pub struct HopRequest {
+    /// The node at the far end.
+    pub peer: NodeName,
+    /// The label the far end chose for the lane.
+    pub far_label: Label,
+    /// How to get there.
+    pub route: Route,
+    /// Which end we are.
+    pub role: LaneEndRole,
+    /// The traffic class of the lane's flows.
+    pub class: Option<String>,
+}
+
+/// One end of a lane. Dropping it closes its slot.
+pub struct LaneEnd {
+    slot: SlotId,
+    role: LaneEndRole,
+    peer: NodeName,
+    far_label: Label,
+    wish: RouteWish,
+    switch: Arc<Switch>,
+    activity: Arc<SlotActivity>,
+    mark: Arc<RerouteMark>,
+    control: Arc<dyn RouteControl>,
+    state: Mutex<EndState>,
+}
+
+struct EndState {
+    route: Route,
+    reroutes: u64,
+    hops: HashMap<Route, NextHop>,
+    suspects: Suspects,
+    selector: Selector,
+    history: VecDeque<Reroute>,
+}
+
+/// One change of a lane's route.
+#[derive(Debug, Clone)]
+pub struct Reroute {
+    /// When.
+    pub at: Instant,
+    /// The route that was left.
+    pub from: Route,
+    /// The route that was taken.
+    pub to: Route,
+    /// Why.
+    pub reason: RerouteReason,
+}
+
+/// Reroutes that a lane's end remembers for listings.
+const HISTORY: usize = 32;
+
+/// How much better a route must promise to be than a lossy one in use: the same as the margin of a
+/// latency change, three times over, for this evidence is an extrapolation.
+const CLEANER: f64 = 1.3;
+
+/// Less loss than this counts as so much: a hundred probes cannot tell it from none.
+const NEGLIGIBLE_LOSS: f64 = 0.002;
+
+/// What bounds a loss-driven sender's throughput on a path: rtt · √p (Mathis et al., 1997).
+fn hindrance(rtt: Duration, loss: LossRate) -> f64 {
+    rtt.as_secs_f64() * loss.fraction().max(NEGLIGIBLE_LOSS).sqrt()
+}
+
+/// What listings show of a lane's end.
+#[derive(Debug, Clone, Serialize)]
+pub struct LaneFacts {
+    /// The lane's number at this node.
+    pub lane: u32,
+    /// The node at the far end.
+    pub peer: NodeName,
+    /// The route its packets take from here.
+    #[serde(serialize_with = "as_text")]
+    pub route: Route,
+    /// How often the route changed.
+    pub reroutes: u64,
+    /// Why it changed last.
+    pub last_reroute: Option<String>,
+    /// Packets sent and received.
+    pub packets: (u64, u64),
+}
+
+fn as_text<S: serde::Serializer>(route: &Route, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(route)
+}
+
+impl LaneEnd {
+    /// The end of a lane in `slot`, which has no route yet.
+    pub(super) fn new(
+        switch: Arc<Switch>,
+        (slot, activity): (SlotId, Arc<SlotActivity>),
+        control: Arc<dyn RouteControl>,
+        peer: NodeName,
+        far_label: Label,
+        role: LaneEndRole,
+        wish: RouteWish,
+    ) -> Self {
+        let state = EndState {
+            route: Route::Direct,
+            reroutes: 0,
+            hops: HashMap::new(),
+            suspects: Suspects::default(),
+            selector: Selector::new(wish.hint.clone()),
+            history: VecDeque::new(),
+        };
+        Self {
+            slot,
+            role,
+            peer,
+            far_label,
+            wish,
+            switch,
+            activity,
+            mark: Arc::default(),
+            control,
+            state: Mutex::new(state),
+        }
+    }
+
+    /// The slot.
+    #[must_use]
+    pub fn slot(&self) -> SlotId {
+        self.slot
+    }
+
+    /// The node at the far end.
+    #[must_use]
+    pub fn peer(&self) -> &NodeName {
+        &self.peer
+    }
+
+    /// The route in use.
+    #[must_use]
+    pub fn route(&self) -> Route {
+        self.state().route.clone()
+    }
+
+    /// What passed through the slot.
+    #[must_use]
+    pub fn activity(&self) -> &SlotActivity {
+        &self.activity
+    }
+
+    /// What listings show.
+    #[must_use]
+    pub fn facts(&self) -> LaneFacts {
+        let state = self.state();
+        LaneFacts {
+            lane: self.slot.0,
+            peer: self.peer.clone(),
+            route: state.route.clone(),
+            reroutes: state.reroutes,
+            last_reroute: state.history.back().map(|reroute| reroute.reason.to_string()),
+            packets: self.activity.packets(),
+        }
+    }
+
+    /// Obtains what is needed to use `route`, without using it yet.
+    ///
+    /// # Errors
+    /// When the relay refuses, or a link is down.
+    pub async fn prepare(&self, route: &Route) -> Result<NextHop, LinkRefusal> {
+        if let Some(hop) = self.state().hops.get(route) {
+            return Ok(hop.clone());
+        }
+        let request = HopRequest {
+            peer: self.peer.clone(),
+            far_label: self.far_label,
+            route: route.clone(),
+            role: self.role,
+            class: self.wish.class.clone(),
+        };
+        let hop = self.control.next_hop(request).await?;
+        self.state().hops.insert(route.clone(), hop.clone());
+        Ok(hop)
+    }
+
+    /// Sends on `route` from the next packet on. True if that is a change.
+    ///
+    /// What was sent after `dead_since` goes out again on the new route, first.
+    ///
+    /// # Errors
+    /// When the route cannot be prepared; the old one stays in use.
+    pub async fn use_route(
+        &self,
+        route: &Route,
+        reason: RerouteReason,
+        dead_since: Option<Instant>,
+    ) -> Result<bool, LinkRefusal> {
+        let hop = self.prepare(route).await?;
+        if let Some(since) = dead_since
+            && self.route() != *route
+        {
+            self.switch.send_again(self.slot, since.into_std());
+        }
+        let mut state = self.state();
+        let left = std::mem::replace(&mut state.route, route.clone());
+        let changed = left != *route;
+        if changed {
+            let now = Instant::now();
+            self.mark.rerouted(now.into_std());
+            state.reroutes += 1;
+            if state.history.len() >= HISTORY {
+                state.history.pop_front();
+            }
+            tracing::info!(lane = self.slot.0, peer = %self.peer, from = %left, to = %route, %reason, "rerouted");
+            let to = route.clone();
+            state.history.push_back(Reroute { at: now, from: left, to, reason });
+        }
+        self.switch.route_slot(self.slot, Some(hop));
+        Ok(changed)
+    }
+
+    /// Takes `route` as the lane's first one.
+    ///
+    /// # Errors
+    /// When the route cannot be prepared.
+    pub(super) async fn begin_on(&self, route: &Route) -> Result<(), LinkRefusal> {
+        let hop = self.prepare(route).await?;
+        self.state().route = route.clone();
+        self.switch.route_slot(self.slot, Some(hop));
+        Ok(())
+    }
+
+    /// Decides which route to use now, by what is measured and by what this lane found dead.
+    pub(super) fn decide(&self) -> Decision {
+        let mut candidates = self.control.candidates(&self.peer, self.role, &self.wish);
+        let now = Instant::now().into_std();
+        let mut state = self.state();
+        for candidate in &mut candidates {
+            if candidate.excluded.is_none() {
+                candidate.excluded =
+                    state.suspects.fault(now, &candidate.route).map(|fault| match fault {
+                        Fault::Silent => Exclusion::Silent,
+                        Fault::Lossy(percent) => Exclusion::Lossy { percent },
+                    });
+            }
+        }
+        state.selector.decide(now, candidates)
+    }
+
+    /// The route to move to because the overlay finds it better than the one in use.
+    pub(super) fn better(&self) -> Option<Route> {
+        let decision = self.decide();
+        let best = decision.route?;
+        // A route that is kept for want of a usable one is no reason to move.
+        let usable = |explained: &&Explained| explained.verdict == Verdict::Chosen;
+        let chosen = decision.candidates.iter().find(usable)?;
+        (chosen.candidate.route == best && best != self.route()).then_some(best)
+    }
+
+    /// Whether a usable route promises clearly more throughput than the one in use, which loses
+    /// `loss` of what is sent.
+    pub(super) fn has_cleaner(&self, loss: LossRate) -> bool {
+        let candidates = self.control.candidates(&self.peer, self.role, &self.wish);
+        let (now, current) = (Instant::now().into_std(), self.route());
+        let used = candidates.iter().find(|candidate| candidate.route == current);
+        let Some(rtt) = used.and_then(|used| used.metrics).map(|metrics| metrics.rtt) else {
+            return false;
+        };
+        let cost = hindrance(rtt, loss);
+        let state = self.state();
+        candidates.iter().any(|other| {
+            let usable = other.route != current
+                && other.excluded.is_none()
+                && !state.suspects.avoids(now, &other.route);
+            let promised = other.metrics.map(|m| hindrance(m.rtt, m.loss_out.max(m.loss_in)));
+            usable && promised.is_some_and(|promised| promised * CLEANER <= cost)
+        })
+    }
+
+    /// Which process the far end is, as far as we know.
+    pub(super) fn far_incarnation(&self) -> Option<u64> {
+        self.control.incarnation(&self.peer)
+    }
+
+    /// Tells the overlay what this lane saw on the direct path.
+    pub(super) fn observed(&self, sample: &PassiveSample) {
+        self.control.observe(&self.peer, sample);
+    }
+
+    /// The route to take instead of `dead`: the best one; where every route is down or was found
+    /// dead, the one that is admissible and died longest ago.
+    pub(super) fn instead_of(&self, dead: &Route) -> Option<Route> {
+        let decision = self.decide();
+        if let Some(route) = decision.route.filter(|route| route != dead) {
+            return Some(route);
+        }
+        let admissible = decision.candidates.iter().map(|explained| &explained.candidate);
+        let forbidden = |excluded: &Exclusion| {
+            excluded.is_forbidden() || matches!(excluded, Exclusion::NotRelay | Exclusion::Unknown)
+        };
+        let routes: Vec<Route> = admissible
+            .filter(|candidate| !candidate.excluded.as_ref().is_some_and(forbidden))
+            .map(|candidate| candidate.route.clone())
+            .collect();
+        self.state().suspects.instead_of(Instant::now().into_std(), dead, &routes)
+    }
+
+    /// Records that nothing comes through on `route`, or too little.
+    pub(super) fn found(&self, route: &Route, fault: Fault) {
+        self.state().suspects.failed(Instant::now().into_std(), route, fault);
+        if fault == Fault::Silent {
+            self.control.suspect(&self.peer, route);
+        }
+    }
+
+    /// Whether `route` was found dead lately.
+    pub(super) fn avoids(&self, route: &Route) -> bool {
+        self.state().suspects.avoids(Instant::now().into_std(), route)
+    }
+
+    /// Which end of the lane this is.
+    #[must_use]
+    pub fn role(&self) -> LaneEndRole {
+        self.role
+    }
+
+    /// Tells the lane's congestion controller of reroutes.
+    pub(super) fn mark(&self) -> &Arc<RerouteMark> {
+        &self.mark
+    }
+
+    /// The last changes of the route, oldest first.
+    #[must_use]
+    pub fn history(&self) -> Vec<Reroute> {
+        self.state().history.iter().cloned().collect()
+    }
+
+    /// Renews the grants of all prepared routes; forgets those that are gone.
+    ///
+    /// If the grant of the route in use is gone (its relay restarted), a new one is asked for.
+    pub async fn renew_grants(&self) {
+        let held: Vec<(Route, Label)> =
+            self.state().hops.iter().map(|(route, hop)| (route.clone(), hop.label)).collect();
+        for (route, label) in held {
+            self.renew_grant(&route, label).await;
+        }
+    }
+
+    async fn renew_grant(&self, route: &Route, label: Label) {
+        let Route::Via(relay) = route else { return };
+        // A relay that does not answer may still hold the grant.
+        if self.control.renew(relay, vec![label]).await.first() != Some(&false) {
+            return;
+        }
+        self.forget(route, label);
+        if self.route() == *route
+            && let Err(error) = self.begin_on(route).await
+        {
+            tracing::info!(%route, peer = %self.peer, %error, "the relay's grant is gone");
+        }
+    }
+
+    /// Asks the relay of `route`, which was found silent, whether it still knows our label: one
+    /// that restarted does not, and would swallow all packets after the route is trusted again.
+    pub(super) async fn check_grant(&self, route: &Route) {
+        let held = self.state().hops.get(route).map(|hop| hop.label);
+        if let Some(label) = held {
+            self.renew_grant(route, label).await;
+        }
+    }
+
+    fn forget(&self, route: &Route, label: Label) {
+        let mut state = self.state();
+        if state.hops.get(route).is_some_and(|hop| hop.label == label) {
+            state.hops.remove(route);
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, EndState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for LaneEnd {
+    fn drop(&mut self) {
+        self.switch.close_slot(self.slot);
+    }
+}
+
+impl fmt::Debug for LaneEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "lane {} to {} {}", self.slot.0, self.peer, self.route())
+    }
+}

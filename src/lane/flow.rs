@@ -1,0 +1,98 @@
+//! One flow, seen from the entry.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use noq::{RecvStream, SendStream, VarInt};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+
+use super::pump::{TcpIs, pump};
+use crate::{
+    flow::{BoxFuture, Flow, FlowGuard, FlowIo, FlowLabel, Spliced},
+    transport::code,
+};
+
+/// An open flow. Dropping it before its streams have ended resets it.
+pub(super) struct LaneFlow {
+    pub(super) guard: FlowGuard,
+    pub(super) send: SendStream,
+    pub(super) recv: RecvStream,
+}
+
+impl Flow for LaneFlow {
+    fn label(&self) -> FlowLabel {
+        self.guard.entry().label
+    }
+
+    fn splice(self: Box<Self>, client: TcpStream, preread: Bytes) -> BoxFuture<'static, Spliced> {
+        Box::pin(async move {
+            let Self { guard, send, recv } = *self;
+            pump(client, (send, recv), preread, TcpIs::Client, &guard.entry().carried).await
+        })
+    }
+
+    fn into_io(self: Box<Self>) -> Box<dyn FlowIo> {
+        Box::new(FlowStream { flow: *self, finished: false })
+    }
+}
+
+/// A flow as one duplex byte stream.
+struct FlowStream {
+    flow: LaneFlow,
+    finished: bool,
+}
+
+impl AsyncRead for FlowStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let flow = &mut self.get_mut().flow;
+        let before = buf.filled().len();
+        let polled = AsyncRead::poll_read(Pin::new(&mut flow.recv), cx, buf);
+        flow.guard.entry().carried.add_received(buf.filled().len() - before);
+        polled
+    }
+}
+
+impl AsyncWrite for FlowStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let flow = &mut self.get_mut().flow;
+        let polled = AsyncWrite::poll_write(Pin::new(&mut flow.send), cx, bytes);
+        if let Poll::Ready(Ok(written)) = &polled {
+            flow.guard.entry().carried.add_sent(*written);
+        }
+        polled
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        AsyncWrite::poll_flush(Pin::new(&mut self.get_mut().flow.send), cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        this.finished = true;
+        AsyncWrite::poll_shutdown(Pin::new(&mut this.flow.send), cx)
+    }
+}
+
+impl Drop for FlowStream {
+    fn drop(&mut self) {
+        if !self.finished {
+            // A stream that was closed or stopped meanwhile needs no reset.
+            let _ = self.flow.send.reset(VarInt::from_u32(code::FLOW_RESET));
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! The exit's side: lanes that entries open to us, and the flows on them.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use noq::{Connection, RecvStream, SendStream, VarInt};
+use tokio::{net::TcpStream, time::Instant};
+use tracing::Instrument;
+
+use super::{
+    LaneEnd, LaneFacts, RouteControl,
+    keeper::Keeper,
+    pump::{TcpIs, pump, pump_inside},
+};
+use crate::{
+    flow::{BoxFuture, Carried, FlowIo, Refusal, RefusalKind, Target},
+    identity::{NodeName, Peer},
+    transport::{RerouteMark, code, read_frame, write_frame},
+    underlay::{SlotId, Switch},
+    wire::{
+        label::Label,
+        lane::{Open, OpenReply, Opened},
+        link::{LaneEndRole, LinkRefusal, OpenLane},
+    },
+};
+
+/// A lane that was granted but never connected is forgotten after this long: QUIC's handshake
+/// takes three round trips at most, and an entry gives up after 10 s.
+const PENDING_LIFETIME: Duration = Duration::from_secs(15);
+
+/// Lanes one entry may hold here, connected or not.
+const MAX_LANES_PER_ENTRY: usize = 64;
+
+/// An OPEN header must be complete within this time of its stream's start.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The connection an exit opened for a flow.
+pub struct Outward {
+    /// The connection.
+    pub stream: OutwardStream,
+    /// The address it goes to.
+    pub remote: SocketAddr,
+    /// Kept until the flow ends; dropping it gives back what the flow counted against.
+    pub permit: Box<dyn Send + Sync>,
+}
+
+/// Where a flow goes on beyond the exit.
+pub enum OutwardStream {
+    /// To a real destination.
+    Tcp(TcpStream),
+    /// To a service inside this process: the demo's campus site, or a test's server.
+    Inside(Box<dyn FlowIo>),
+}
+
+/// Opens real connections for flows. Implemented over the exit role.
+pub trait FlowAcceptor: Send + Sync + 'static {
+    /// Opens a connection to `target` for a flow of `entry`; bounds its own waiting.
+    fn open<'a>(
+        &'a self,
+        entry: &'a Peer,
+        target: &'a Target,
+    ) -> BoxFuture<'a, Result<Outward, Refusal>>;
+}
+
+/// The lanes that end here.
+pub struct LaneHost {
+    switch: Arc<Switch>,
+    control: Weak<dyn RouteControl>,
+    acceptor: Arc<dyn FlowAcceptor>,
+    lanes: Mutex<HashMap<SlotId, Hosted>>,
+    flows: AtomicUsize,
+}
+
+struct Hosted {
+    end: Arc<LaneEnd>,
+    /// When the lane was granted, while no connection has come.
+    pending_since: Option<Instant>,
+}
+
+impl LaneHost {
+    /// A host without lanes.
+    #[must_use]
+    pub fn new(
+        switch: Arc<Switch>,
+        control: Weak<dyn RouteControl>,
+        acceptor: Arc<dyn FlowAcceptor>,
+    ) -> Self {
+        let lanes = Mutex::default();
+        Self { switch, control, acceptor, lanes, flows: AtomicUsize::new(0) }
+    }
+
+    /// Grants `entry` a lane; answers with our label for it.
+    ///
+    /// # Errors
+    /// When a cap is reached or the route for our direction cannot be had.
+    pub async fn grant(&self, entry: &NodeName, open: OpenLane) -> Result<Label, LinkRefusal> {
+        self.make_room(entry)?;
+        let Some(control) = self.control.upgrade() else {
+            return Err(LinkRefusal::Full("the node is stopping".into()));
+        };
+        let slot = self.switch.open_slot().ok_or_else(|| LinkRefusal::Full("lane slots".into()))?;
+        let (id, route) = (slot.0, open.route);
+        let end = Arc::new(LaneEnd::new(
+            self.switch.clone(),
+            slot,
+            control,
+            entry.clone(),
+            open.reply_label,
+            LaneEndRole::Exit,
+            open.wish,
+        ));
+        let label = Label(rand::random());
+        self.switch
+            .with_labels(|labels| labels.grant_slot(Instant::now().into_std(), label, entry, id))
+            .map_err(|error| LinkRefusal::Full(error.to_string()))?;
+        end.begin_on(&route).await?;
+        self.lanes().insert(id, Hosted { end, pending_since: Some(Instant::now()) });
+        Ok(label)
+    }
+
+    /// Forgets grants that were not used in time; refuses an entry that holds too many lanes.
+    fn make_room(&self, entry: &NodeName) -> Result<(), LinkRefusal> {
+        let mut lanes = self.lanes();
+        lanes.retain(|_, lane| {
+            lane.pending_since.is_none_or(|since| since.elapsed() < PENDING_LIFETIME)
+        });
+        let held = lanes.values().filter(|lane| lane.end.peer() == entry).count();
+        if held < MAX_LANES_PER_ENTRY {
+            Ok(())
+        } else {
+            Err(LinkRefusal::Full(format!("{MAX_LANES_PER_ENTRY} lanes of one entry")))
+        }
+    }
+
+    /// What tells the congestion controller of the lane in `slot` of reroutes; `None` if no lane was
+    /// granted there.
+    #[must_use]
+    pub fn reroute_mark(&self, slot: SlotId) -> Option<Arc<RerouteMark>> {
+        self.lanes().get(&slot).map(|lane| lane.end.mark().clone())
+    }
+
+    /// Serves a lane's connection until it closes. `entry` is who its certificate says.
+    pub async fn serve(self: Arc<Self>, conn: Connection, slot: SlotId, entry: Peer) {
+        let end = {
+            let mut lanes = self.lanes();
+            match lanes.get_mut(&slot) {
+                Some(lane) if *lane.end.peer() == entry.name && lane.pending_since.is_some() => {
+                    lane.pending_since = None;
+                    lane.end.clone()
+                }
+                _ => {
+                    conn.close(
+                        VarInt::from_u32(code::UNAUTHORISED),
+                        b"this lane was not granted to you",
+                    );
+                    return;
+                }
+            }
+        };
+        tracing::info!(?end, "lane open");
+        let keeper = tokio::spawn(Keeper::new(conn.clone(), end.clone()).run());
+        while let Ok(stream) = conn.accept_bi().await {
+            let flow = self.clone().serve_flow(entry.clone(), stream);
+            tokio::spawn(flow.in_current_span());
+        }
+        self.lanes().remove(&slot);
+        keeper.abort();
+        tracing::info!(?end, "lane ended");
+    }
+
+    async fn serve_flow(
+        self: Arc<Self>,
+        entry: Peer,
+        (mut send, mut recv): (SendStream, RecvStream),
+    ) {
+        let open = tokio::time::timeout(OPEN_TIMEOUT, read_frame::<Open>(&mut recv)).await;
+        let open = match open {
+            Ok(Ok(open)) => open,
+            Ok(Err(error)) => return refuse(&mut send, &entry, error.to_string()).await,
+            Err(_) => return refuse(&mut send, &entry, "the OPEN header never came".into()).await,
+        };
+        let span = tracing::info_span!("flow", label = %open.label, entry = %entry.name, target = %open.target);
+        self.flows.fetch_add(1, Ordering::Relaxed);
+        self.carry(entry, open, send, recv).instrument(span).await;
+        self.flows.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    async fn carry(&self, entry: Peer, open: Open, mut send: SendStream, recv: RecvStream) {
+        let opened = tokio::select! {
+            opened = self.acceptor.open(&entry, &open.target) => opened,
+            // The entry gave up: do not go on connecting for nobody.
+            _ = send.stopped() => return,
+        };
+        let outward = match opened {
+            Ok(outward) => outward,
+            Err(refusal) => {
+                tracing::info!(%refusal, "flow refused");
+                let reply: OpenReply = Err(refusal);
+                if write_frame(&mut send, &reply).await.is_ok() {
+                    let _ = send.finish();
+                }
+                return;
+            }
+        };
+        let reply: OpenReply = Ok(Opened { remote: outward.remote });
+        if let Err(error) = write_frame(&mut send, &reply).await {
+            tracing::info!(%error, "the entry is gone");
+            return;
+        }
+        tracing::info!(remote = %outward.remote, "flow open");
+        let carried = Carried::default();
+        let streams = (send, recv);
+        let done = match outward.stream {
+            OutwardStream::Tcp(tcp) => {
+                pump(tcp, streams, Bytes::new(), TcpIs::Destination, &carried).await
+            }
+            OutwardStream::Inside(io) => pump_inside(io, streams).await,
+        };
+        drop(outward.permit);
+        match done.result {
+            Ok(()) => tracing::info!(done.sent, done.received, "flow ended"),
+            Err(error) => tracing::info!(done.sent, done.received, %error, "flow reset"),
+        }
+    }
+
+    /// What listings show of the lanes that end here.
+    #[must_use]
+    pub fn facts(&self) -> Vec<LaneFacts> {
+        let mut facts: Vec<_> = self.lanes().values().map(|lane| lane.end.facts()).collect();
+        facts.sort_by_key(|facts| facts.lane);
+        facts
+    }
+
+    /// How many flows leave here.
+    #[must_use]
+    pub fn flow_count(&self) -> usize {
+        self.flows.load(Ordering::Relaxed)
+    }
+
+    fn lanes(&self) -> MutexGuard<'_, HashMap<SlotId, Hosted>> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn refuse(send: &mut SendStream, entry: &Peer, detail: String) {
+    tracing::warn!(entry = %entry.name, detail, "an entry broke the flow protocol");
+    let reply: OpenReply = Err(Refusal::new(RefusalKind::Protocol, detail));
+    if write_frame(send, &reply).await.is_ok() {
+        let _ = send.finish();
+    }
+}
+
+impl fmt::Debug for LaneHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LaneHost").field("flows", &self.flow_count()).finish_non_exhaustive()
+    }
+}

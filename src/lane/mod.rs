@@ -1,0 +1,25 @@
+//! Lanes: QUIC connections between an entry and an exit, whose streams are flows.
+//!
+//! A lane belongs to one exit, one routing hint and one traffic class; its flows share its route.
+//! QUIC runs end to end over the slot's virtual address. The route beneath it belongs to the
+//! [`LaneEnd`] of each side, which reroutes its own direction.
+//!
+//! ```text
+//!  entry: LanePool ── Lane ── LaneEnd ─┐                      ┌─ LaneEnd ── LaneHost :exit
+//!                      │ QUIC streams  └─ label ─(relay)─ label ─┘     │
+//!                   LaneFlow ⇄ pump ⇄ client        server ⇄ pump ⇄ stream
+//! ```
+
+mod end;
+mod evidence;
+mod flow;
+mod host;
+mod keeper;
+mod pool;
+mod pump;
+mod suspects;
+mod watch;
+
+pub use end::{HopRequest, LaneEnd, LaneFacts, Reroute, RouteControl};
+pub use host::{FlowAcceptor, LaneHost, Outward, OutwardStream};
+pub use pool::{Lane, LaneKey, LanePool};

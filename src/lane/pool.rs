@@ -1,0 +1,372 @@
+//! The entry's side: lanes to exits, kept and shared, and the flows opened on them.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
+};
+
+use noq::{Connection, Endpoint, RecvStream, SendStream, VarInt};
+use tokio::time::{Instant, timeout};
+
+use super::{LaneEnd, LaneFacts, RouteControl, flow::LaneFlow, keeper::Keeper};
+use crate::{
+    flow::{
+        Flow, FlowEntry, FlowRequest, FlowState, FlowTable, Refusal, RefusalKind, Route, RouteWish,
+    },
+    identity::{NodeName, peer_of, server_name},
+    overlay::select::Selector,
+    transport::{LaneClient, code, read_frame, write_frame},
+    underlay::Switch,
+    wire::{
+        label::Label,
+        lane::{Open, OpenReply},
+        link::{LaneEndRole, OpenLane},
+    },
+};
+
+/// How long an entry tries to open a lane, over all routes: flows wait for it meanwhile.
+const LANE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long an entry waits for the exit's answer to OPEN. The exit gives up on the destination
+/// after 10 s; the rest is for the overlay, reroutes included.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Different lanes an entry keeps: exits × hints × classes. A client may name any exit and hint
+/// in its SOCKS user name.
+const MAX_LANES: usize = 256;
+
+/// A lane without flows is kept warm this long.
+const WARM: Duration = Duration::from_secs(600);
+
+/// How often lanes without flows are looked for.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+
+/// What flows must have in common to share a lane.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct LaneKey {
+    /// The exit.
+    pub exit: NodeName,
+    /// What they want of the route.
+    pub wish: RouteWish,
+}
+
+/// An open lane.
+#[derive(Debug)]
+pub struct Lane {
+    conn: Connection,
+    end: Arc<LaneEnd>,
+    idle_since: Mutex<Instant>,
+}
+
+/// The lanes of an entry, opened on demand and shared by the flows with the same key.
+pub struct LanePool {
+    endpoint: Endpoint,
+    client: LaneClient,
+    switch: Arc<Switch>,
+    control: Weak<dyn RouteControl>,
+    flows: FlowTable,
+    cells: Mutex<HashMap<LaneKey, Arc<Cell>>>,
+}
+
+/// The place of one lane: at most one task opens it, the others wait.
+#[derive(Default)]
+struct Cell {
+    lane: Mutex<Option<Arc<Lane>>>,
+    opening: tokio::sync::Mutex<Option<(Instant, Refusal)>>,
+}
+
+impl Cell {
+    fn usable(&self) -> Option<Arc<Lane>> {
+        let lane = self.lane.lock().unwrap_or_else(PoisonError::into_inner);
+        lane.as_ref().filter(|lane| lane.conn.close_reason().is_none()).cloned()
+    }
+
+    fn set(&self, lane: Option<Arc<Lane>>) {
+        *self.lane.lock().unwrap_or_else(PoisonError::into_inner) = lane;
+    }
+}
+
+impl LanePool {
+    /// A pool without lanes.
+    #[must_use]
+    pub fn new(
+        endpoint: Endpoint,
+        client: LaneClient,
+        switch: Arc<Switch>,
+        control: Weak<dyn RouteControl>,
+        flows: FlowTable,
+    ) -> Self {
+        Self { endpoint, client, switch, control, flows, cells: Mutex::default() }
+    }
+
+    /// Opens a flow for `request` on the lane of `key`.
+    ///
+    /// # Errors
+    /// Why the flow cannot be opened, from here or from the exit.
+    pub async fn open_flow(
+        &self,
+        request: &FlowRequest,
+        key: &LaneKey,
+    ) -> Result<Box<dyn Flow>, Refusal> {
+        let describe = |label| {
+            let since = std::time::Instant::now();
+            FlowEntry::opening(label, request, key.exit.clone(), key.wish.hint.clone(), since)
+        };
+        let guard = self.flows.insert(&mut rand::random, describe);
+        let open = Open {
+            label: guard.entry().label,
+            target: request.target.clone(),
+            hint: key.wish.hint.clone(),
+        };
+        // A lane may turn out to be dead (its exit restarted) just as it is used: one more try.
+        let mut retried = false;
+        let (send, recv) = loop {
+            let lane = self.lane(key).await?;
+            let heard = lane.end.activity().packets().1;
+            match timeout(OPEN_TIMEOUT, lane.open(&open)).await {
+                Ok(Ok(reply)) => break reply?,
+                Ok(Err(error)) if !retried => {
+                    tracing::info!(%error, "the lane failed under the flow; trying a new one");
+                    retried = true;
+                }
+                Ok(Err(error)) => return Err(Refusal::new(RefusalKind::ExitUnreachable, error)),
+                Err(_) => {
+                    if lane.end.activity().packets().1 == heard {
+                        // Its flows may yet see it recover; new ones get a new lane.
+                        self.retire(key, &lane);
+                    }
+                    let detail = format!("exit {} did not answer in {OPEN_TIMEOUT:?}", key.exit);
+                    return Err(Refusal::new(RefusalKind::TimedOut, detail));
+                }
+            }
+        };
+        guard.entry().set_state(FlowState::Open);
+        Ok(Box::new(LaneFlow { guard, send, recv }))
+    }
+
+    /// Opens no more flows on `lane`; those that it carries go on.
+    fn retire(&self, key: &LaneKey, lane: &Arc<Lane>) {
+        if let Some(cell) = self.cells().get(key)
+            && cell.usable().is_some_and(|current| Arc::ptr_eq(&current, lane))
+        {
+            cell.set(None);
+        }
+    }
+
+    /// The lane of `key`, opened if need be.
+    ///
+    /// # Errors
+    /// When the exit cannot be reached or refuses.
+    pub async fn lane(&self, key: &LaneKey) -> Result<Arc<Lane>, Refusal> {
+        let asked = Instant::now();
+        let cell = self.cell(key)?;
+        if let Some(lane) = cell.usable() {
+            return Ok(lane);
+        }
+        let mut last_failure = cell.opening.lock().await;
+        if let Some(lane) = cell.usable() {
+            return Ok(lane);
+        }
+        // Whoever waited while an attempt failed shares its outcome instead of queueing for its own.
+        if let Some((when, refusal)) = &*last_failure
+            && *when >= asked
+        {
+            return Err(refusal.clone());
+        }
+        match timeout(LANE_TIMEOUT, self.open_lane(key)).await.unwrap_or_else(|_| {
+            let detail = format!("no lane to exit {} within {LANE_TIMEOUT:?}", key.exit);
+            Err(Refusal::new(RefusalKind::ExitUnreachable, detail))
+        }) {
+            Ok(lane) => {
+                cell.set(Some(lane.clone()));
+                *last_failure = None;
+                Ok(lane)
+            }
+            Err(refusal) => {
+                *last_failure = Some((Instant::now(), refusal.clone()));
+                Err(refusal)
+            }
+        }
+    }
+
+    fn cell(&self, key: &LaneKey) -> Result<Arc<Cell>, Refusal> {
+        let mut cells = self.cells();
+        if let Some(cell) = cells.get(key) {
+            return Ok(cell.clone());
+        }
+        if cells.len() >= MAX_LANES {
+            cells.retain(|_, cell| cell.usable().is_some() || Arc::strong_count(cell) > 1);
+        }
+        if cells.len() >= MAX_LANES {
+            let detail = format!("{MAX_LANES} lanes are open, the maximum");
+            return Err(Refusal::new(RefusalKind::Overloaded, detail));
+        }
+        Ok(cells.entry(key.clone()).or_default().clone())
+    }
+
+    async fn open_lane(&self, key: &LaneKey) -> Result<Arc<Lane>, Refusal> {
+        let stopping = || Refusal::new(RefusalKind::Overloaded, "this node is stopping");
+        let control = self.control.upgrade().ok_or_else(stopping)?;
+        let candidates = control.candidates(&key.exit, LaneEndRole::Entry, &key.wish);
+        let decision =
+            Selector::new(key.wish.hint.clone()).decide(Instant::now().into_std(), candidates);
+        let routes = decision.route.into_iter().chain(decision.alternatives);
+        let mut last = Refusal::new(
+            RefusalKind::ExitUnreachable,
+            format!("no route to exit {} is up and admissible", key.exit),
+        );
+        for route in routes {
+            match self.open_lane_on(key, &route).await {
+                Ok(lane) => return Ok(lane),
+                Err(refusal) => {
+                    tracing::info!(exit = %key.exit, %route, %refusal, "lane not opened");
+                    last = refusal;
+                }
+            }
+        }
+        Err(last)
+    }
+
+    async fn open_lane_on(&self, key: &LaneKey, route: &Route) -> Result<Arc<Lane>, Refusal> {
+        let unreachable = |detail: String| Refusal::new(RefusalKind::ExitUnreachable, detail);
+        let control = self.control.upgrade().ok_or_else(|| unreachable("stopping".into()))?;
+        let (id, activity) = self
+            .switch
+            .open_slot()
+            .ok_or_else(|| Refusal::new(RefusalKind::Overloaded, "no lane slot is free"))?;
+        let end_of = |far_label| {
+            LaneEnd::new(
+                self.switch.clone(),
+                (id, activity),
+                control.clone(),
+                key.exit.clone(),
+                far_label,
+                LaneEndRole::Entry,
+                key.wish.clone(),
+            )
+        };
+        let reply_label = Label(rand::random());
+        let now = Instant::now().into_std();
+        let granted =
+            self.switch.with_labels(|labels| labels.grant_slot(now, reply_label, &key.exit, id));
+        let open = OpenLane { reply_label, route: route.clone(), wish: key.wish.clone() };
+        let far_label = match granted {
+            Ok(()) => control.open_lane(&key.exit, open).await.map_err(|e| e.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        let far_label = far_label.map_err(|error| {
+            self.switch.close_slot(id);
+            unreachable(format!("exit {}: {error}", key.exit))
+        })?;
+        // From here on dropping the end closes the slot.
+        let end = Arc::new(end_of(far_label));
+        end.begin_on(route).await.map_err(|e| unreachable(format!("{route}: {e}")))?;
+        let conn = self
+            .endpoint
+            .connect_with(
+                self.client.config(end.mark()),
+                id.virtual_address(),
+                &server_name(&key.exit),
+            )
+            .map_err(|error| unreachable(error.to_string()))?
+            .await
+            .map_err(|error| unreachable(format!("exit {}: {error}", key.exit)))?;
+        if !peer_of(&conn).is_ok_and(|peer| peer.roles.exit) {
+            conn.close(VarInt::from_u32(code::UNAUTHORISED), b"not certified as an exit");
+            return Err(unreachable(format!("{} is not certified as an exit", key.exit)));
+        }
+        tracing::info!(?end, hint = %key.wish.hint, "lane open");
+        let lane = Arc::new(Lane { conn, end, idle_since: Mutex::new(Instant::now()) });
+        tokio::spawn(Keeper::new(lane.conn.clone(), lane.end.clone()).run());
+        Ok(lane)
+    }
+
+    /// Looks after the lanes until the node stops.
+    pub async fn keep(self: Arc<Self>) {
+        let mut tick = tokio::time::interval(LOOK_EVERY);
+        loop {
+            tick.tick().await;
+            self.close_idle();
+        }
+    }
+
+    /// Closes lanes that have been without flows for longer than they are kept warm.
+    fn close_idle(&self) {
+        let busy = |key: &LaneKey| {
+            self.flows.snapshot().iter().any(|f| f.exit == key.exit && f.hint == key.wish.hint)
+        };
+        self.cells().retain(|key, cell| {
+            let Some(lane) = cell.usable() else { return Arc::strong_count(cell) > 1 };
+            let mut idle_since = lane.idle_since.lock().unwrap_or_else(PoisonError::into_inner);
+            if busy(key) {
+                *idle_since = Instant::now();
+            }
+            if idle_since.elapsed() < WARM {
+                return true;
+            }
+            lane.conn.close(VarInt::from_u32(code::DONE), b"idle");
+            false
+        });
+    }
+
+    /// The open lanes with their keys.
+    #[must_use]
+    pub fn lanes(&self) -> Vec<(LaneKey, Arc<Lane>)> {
+        let cells = self.cells();
+        let mut lanes: Vec<_> =
+            cells.iter().filter_map(|(key, cell)| Some((key.clone(), cell.usable()?))).collect();
+        lanes.sort_by_key(|(_, lane)| lane.end.slot());
+        lanes
+    }
+
+    /// The live flows.
+    #[must_use]
+    pub fn flows(&self) -> &FlowTable {
+        &self.flows
+    }
+
+    fn cells(&self) -> MutexGuard<'_, HashMap<LaneKey, Arc<Cell>>> {
+        self.cells.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lane {
+    /// Opens a flow's stream. The outer error is the lane's, the inner one the exit's answer.
+    async fn open(&self, open: &Open) -> Result<Result<(SendStream, RecvStream), Refusal>, String> {
+        let (mut send, mut recv) = self.conn.open_bi().await.map_err(|e| e.to_string())?;
+        write_frame(&mut send, open).await.map_err(|e| e.to_string())?;
+        let reply: OpenReply = read_frame(&mut recv).await.map_err(|e| e.to_string())?;
+        Ok(reply.map(|_| (send, recv)).map_err(Refusal::bounded))
+    }
+
+    /// This end of the lane.
+    #[must_use]
+    pub fn end(&self) -> &Arc<LaneEnd> {
+        &self.end
+    }
+
+    /// The round-trip time QUIC measures end to end.
+    #[must_use]
+    pub fn rtt(&self) -> Option<Duration> {
+        self.conn.rtt(noq::PathId::ZERO)
+    }
+
+    /// What listings show.
+    #[must_use]
+    pub fn facts(&self) -> LaneFacts {
+        self.end.facts()
+    }
+
+    /// Ends the lane and its flows.
+    pub fn close(&self, reason: &str) {
+        self.conn.close(VarInt::from_u32(code::DONE), reason.as_bytes());
+    }
+}
+
+impl fmt::Debug for LanePool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LanePool").field("flows", &self.flows.len()).finish_non_exhaustive()
+    }
+}

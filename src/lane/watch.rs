@@ -1,0 +1,271 @@
+//! Watches the route in use: pure, time is an argument.
+//!
+//! A route in use is suspected when packets have gone out and none has come in for a while. It is
+//! then probed at once with a ping that the far end answers; if nothing at all comes in until the
+//! answer is overdue, the route is dead.
+//!
+//! ```text
+//!  last packet in      ping               verdict
+//!  ──┬─────────────────┬──────────────────┬──►
+//!    │  ¼ RTT + 10 ms  │  1¼ RTT + 30 ms  │        in all 1½ RTT + 40 ms
+//! ```
+//!
+//! The time-outs adapt to the round-trip time QUIC measures, queues included, and double after
+//! each verdict without any packet in between, so that a long outage does not cause a storm.
+
+use std::time::{Duration, Instant};
+
+/// After an outgoing packet, silence of this long plus ¼ RTT causes a ping. It is longer than the
+/// acknowledgement delay of a busy peer (a few ms) and shorter than the 25 ms of an idle one, whose
+/// late acknowledgement costs a ping and nothing else.
+const PING_AFTER: Duration = Duration::from_millis(10);
+
+/// The ping's answer is overdue after this long plus 1¼ RTT: room for jitter and a busy CPU.
+const VERDICT_AFTER: Duration = Duration::from_millis(30);
+
+/// Without a measurement yet, the round-trip time is taken to be this; a handshake has just shown
+/// that the route works.
+const UNKNOWN_RTT: Duration = Duration::from_millis(250);
+
+/// Longest time-out of the verdict after several verdicts in a row.
+const LONGEST_VERDICT: Duration = Duration::from_secs(2);
+
+/// If the watch itself wakes up later than this, the process was suspended or starved: what looks
+/// like silence of the route may be ours.
+const OVERSLEPT: Duration = Duration::from_millis(150);
+
+/// Without traffic for this long, the watch sleeps until a packet goes out.
+const REST_AFTER: Duration = Duration::from_millis(500);
+
+/// What the owner of the watch shall do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Finding {
+    /// Look again at this time.
+    LookAt(Instant),
+    /// Nothing is outstanding: sleep until a packet goes out.
+    Rest,
+    /// Ping the far end now, then look again at this time.
+    Ping(Instant),
+    /// The route has been silent for so long although something was outstanding.
+    Dead(Duration),
+}
+
+impl Finding {
+    /// What two watches over the same route find together: the more urgent finding.
+    pub(super) fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Dead(a), Self::Dead(b)) => Self::Dead(a.max(b)),
+            (dead @ Self::Dead(_), _) | (_, dead @ Self::Dead(_)) => dead,
+            (Self::Ping(a), Self::Ping(b) | Self::LookAt(b)) | (Self::LookAt(a), Self::Ping(b)) => {
+                Self::Ping(a.min(b))
+            }
+            (Self::LookAt(a), Self::LookAt(b)) => Self::LookAt(a.min(b)),
+            (some, Self::Rest) | (Self::Rest, some) => some,
+        }
+    }
+}
+
+/// The watch of one lane's end over its route.
+#[derive(Debug)]
+pub(super) struct Watch {
+    sent: u64,
+    received: u64,
+    last_in: Instant,
+    /// When the first packet went out after the last one came in.
+    outstanding_since: Option<Instant>,
+    pinged: Option<Instant>,
+    verdicts: u32,
+    expected_look: Option<Instant>,
+}
+
+impl Watch {
+    /// A watch that starts now, with the counters of packets sent and received.
+    pub(super) fn new(now: Instant, (sent, received): (u64, u64)) -> Self {
+        Self {
+            sent,
+            received,
+            last_in: now,
+            outstanding_since: None,
+            pinged: None,
+            verdicts: 0,
+            expected_look: None,
+        }
+    }
+
+    /// Looks at the counters.
+    pub(super) fn look(
+        &mut self,
+        now: Instant,
+        (sent, received): (u64, u64),
+        rtt: Option<Duration>,
+    ) -> Finding {
+        let rtt = rtt.unwrap_or(UNKNOWN_RTT);
+        let overslept = self.expected_look.is_some_and(|at| now > at + OVERSLEPT);
+        if received != self.received || overslept {
+            (self.last_in, self.outstanding_since, self.pinged) = (now, None, None);
+            if received != self.received {
+                self.verdicts = 0;
+            }
+        } else if sent != self.sent && self.outstanding_since.is_none() {
+            self.outstanding_since = Some(now);
+        }
+        (self.sent, self.received) = (sent, received);
+        let finding = self.judge(now, rtt);
+        self.expected_look = match finding {
+            Finding::LookAt(at) | Finding::Ping(at) => Some(at),
+            Finding::Rest | Finding::Dead(_) => None,
+        };
+        finding
+    }
+
+    fn judge(&mut self, now: Instant, rtt: Duration) -> Finding {
+        let Some(since) = self.outstanding_since else {
+            let rest_at = self.last_in + REST_AFTER;
+            let next = now + Self::step(rtt);
+            return if now >= rest_at { Finding::Rest } else { Finding::LookAt(next) };
+        };
+        let Some(pinged) = self.pinged else {
+            let ping_at = since + rtt / 4 + PING_AFTER;
+            if now < ping_at {
+                return Finding::LookAt(ping_at.min(now + Self::step(rtt)));
+            }
+            self.pinged = Some(now);
+            return Finding::Ping(now + Self::step(rtt));
+        };
+        let overdue = pinged + self.patience(rtt);
+        if now < overdue {
+            return Finding::LookAt(overdue.min(now + Self::step(rtt)));
+        }
+        let silence = now.saturating_duration_since(self.last_in.max(since));
+        self.verdicts += 1;
+        (self.outstanding_since, self.pinged) = (None, None);
+        Finding::Dead(silence)
+    }
+
+    /// How often to look while there is traffic: the resolution of the verdict.
+    fn step(rtt: Duration) -> Duration {
+        (rtt / 8).clamp(Duration::from_millis(4), Duration::from_millis(20))
+    }
+
+    fn patience(&self, rtt: Duration) -> Duration {
+        let once = rtt + rtt / 4 + VERDICT_AFTER;
+        (once * 2u32.saturating_pow(self.verdicts.min(8))).min(LONGEST_VERDICT.max(once))
+    }
+
+    /// Starts over after a reroute: the new route has shown nothing yet.
+    pub(super) fn rerouted(&mut self, now: Instant) {
+        (self.last_in, self.outstanding_since, self.pinged) = (now, None, None);
+        self.expected_look = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RTT: Duration = Duration::from_millis(60);
+
+    /// Steps a watch through time; `counters(ms)` gives the packets sent and received until then.
+    /// Returns the findings other than "look again", with their times in milliseconds.
+    fn run(ms: u64, counters: impl Fn(u64) -> (u64, u64)) -> Vec<(u64, Finding)> {
+        let t0 = Instant::now();
+        let mut watch = Watch::new(t0, (0, 0));
+        let mut findings = Vec::new();
+        let mut look_at = Some(t0);
+        for t in 0..ms {
+            let now = t0 + Duration::from_millis(t);
+            let woken = look_at.is_none() && counters(t).0 != watch.sent;
+            if look_at.is_some_and(|at| now >= at) || woken {
+                let finding = watch.look(now, counters(t), Some(RTT));
+                look_at = match finding {
+                    Finding::LookAt(at) | Finding::Ping(at) => Some(at),
+                    Finding::Rest => None,
+                    Finding::Dead(_) => {
+                        watch.rerouted(now);
+                        Some(now)
+                    }
+                };
+                if !matches!(finding, Finding::LookAt(_)) {
+                    findings.push((t, finding));
+                }
+            }
+        }
+        findings
+    }
+
+    fn verdicts(findings: &[(u64, Finding)]) -> Vec<u64> {
+        let dead =
+            |(t, finding): &(u64, Finding)| matches!(finding, Finding::Dead(_)).then_some(*t);
+        findings.iter().filter_map(dead).collect()
+    }
+
+    #[test]
+    fn a_busy_route_that_goes_silent_is_dead_after_one_and_a_half_round_trips_and_a_little() {
+        // A packet each way every 2 ms until the cut at 300 ms; then only outgoing ones.
+        let findings = run(500, |t| (t / 2, t.min(300) / 2));
+        let dead = verdicts(&findings)[0];
+        assert!((300 + 90..=300 + 160).contains(&dead), "{findings:?}");
+    }
+
+    #[test]
+    fn an_interactive_route_is_judged_from_the_keystroke_on() {
+        // A keystroke every 200 ms, answered 60 ms later until the cut at 1 s.
+        let findings = run(1_400, |t| (t / 200, t.min(1_000).saturating_sub(60) / 200));
+        let dead = verdicts(&findings)[0];
+        assert!((1_000 + 90..=1_000 + 200).contains(&dead), "{findings:?}");
+    }
+
+    #[test]
+    fn an_idle_route_is_never_dead() {
+        let findings = run(60_000, |_| (0, 0));
+        assert!(verdicts(&findings).is_empty(), "{findings:?}");
+    }
+
+    #[test]
+    fn a_last_acknowledgement_that_nobody_answers_costs_one_ping() {
+        // The ping, sent through the same counters, is answered within a round trip.
+        let findings = run(2_000, |t| match t {
+            0..100 => (0, 0),
+            100..130 => (1, 0),
+            130..200 => (2, 0),
+            _ => (2, 1),
+        });
+        assert!(verdicts(&findings).is_empty(), "{findings:?}");
+        assert_eq!(findings.iter().filter(|(_, f)| matches!(f, Finding::Ping(_))).count(), 1);
+    }
+
+    #[test]
+    fn jitter_of_a_round_trip_is_no_outage() {
+        let findings = run(10_000, |t| (t / 2, t / 60 * 30));
+        assert!(verdicts(&findings).is_empty(), "{findings:?}");
+    }
+
+    #[test]
+    fn an_outage_of_all_routes_causes_no_storm() {
+        let findings = run(60_000, |t| (t / 2, t.min(300) / 2));
+        assert!(verdicts(&findings).len() < 40, "{}", verdicts(&findings).len());
+    }
+
+    #[test]
+    fn of_two_watches_the_more_urgent_one_decides() {
+        let at = |ms| Instant::now() + Duration::from_millis(ms);
+        let (soon, late) = (at(1), at(9));
+        let silent = Finding::Dead(RTT);
+        assert_eq!(Finding::Rest.and(Finding::LookAt(late)), Finding::LookAt(late));
+        assert_eq!(Finding::LookAt(soon).and(Finding::Ping(late)), Finding::Ping(soon));
+        assert_eq!(silent.and(Finding::Ping(late)), silent);
+        assert_eq!(Finding::Rest.and(silent), silent);
+        assert_eq!(Finding::Rest.and(Finding::Rest), Finding::Rest);
+    }
+
+    #[test]
+    fn a_process_that_slept_does_not_blame_the_route() {
+        let t0 = Instant::now();
+        let mut watch = Watch::new(t0, (0, 0));
+        let ms = |t| t0 + Duration::from_millis(t);
+        watch.look(ms(0), (5, 5), Some(RTT));
+        watch.look(ms(20), (9, 5), Some(RTT));
+        let woken = watch.look(ms(90_000), (9, 5), Some(RTT));
+        assert!(!matches!(woken, Finding::Dead(_)), "{woken:?}");
+    }
+}

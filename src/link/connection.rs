@@ -1,0 +1,289 @@
+//! One link.
+
+use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use noq::{Connection, PathId, VarInt};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout},
+};
+
+use crate::{
+    flow::BoxFuture,
+    identity::Peer,
+    transport::{FrameError, code, read_message, write_message},
+    underlay::Neighbour,
+    wire::link::{Hello, LinkRefusal, MAX_ADDRESSES, Notice, Reply, Request},
+};
+
+/// How long an answer may take. Requests are answered from memory, or after one request to a
+/// third node; on the worst usable path that is some four round trips of 500 ms, and a loss.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Requests of one neighbour that are worked on at once; more wait on the neighbour's streams.
+const MAX_CONCURRENT_REQUESTS: usize = 16;
+
+/// Answers a neighbour. Implemented by the mesh.
+pub trait LinkService: Send + Sync + 'static {
+    /// Answers a request.
+    fn answer<'a>(&'a self, link: &'a Link, request: Request) -> BoxFuture<'a, Reply>;
+
+    /// Takes note of a notice.
+    fn notice(&self, link: &Link, notice: Notice);
+
+    /// Takes note of a datagram: a probe.
+    fn datagram(&self, link: &Link, datagram: Bytes);
+}
+
+/// A request over a link failed.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// No link to the node exists at present.
+    #[error("no link to {0}")]
+    NoLink(crate::identity::NodeName),
+    /// The neighbour did not answer in time.
+    #[error("no answer within {REQUEST_TIMEOUT:?}")]
+    TimedOut,
+    /// The connection failed or carried something else.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// The neighbour refuses.
+    #[error(transparent)]
+    Refused(#[from] LinkRefusal),
+}
+
+/// One connection to one neighbour, verified.
+pub struct Link {
+    peer: Peer,
+    conn: Connection,
+    neighbour: Arc<Neighbour>,
+    hello: Hello,
+    we_dialled: bool,
+    since: Instant,
+}
+
+impl Link {
+    /// Introduces ourselves on a connection that we dialled.
+    ///
+    /// # Errors
+    /// When the neighbour does not answer as the protocol says.
+    pub async fn introduce(conn: &Connection, hello: Hello) -> Result<Hello, LinkError> {
+        match request_on(conn, &Request::Hello(hello)).await? {
+            Reply::Hello(theirs) => Ok(bounded(theirs)),
+            Reply::Refused(refusal) => Err(refusal.into()),
+            _ => Err(LinkRefusal::Unexpected.into()),
+        }
+    }
+
+    /// Waits for the neighbour's introduction on a connection that it dialled, and answers.
+    ///
+    /// # Errors
+    /// When the neighbour does not speak as the protocol says.
+    pub async fn await_introduction(conn: &Connection, hello: Hello) -> Result<Hello, LinkError> {
+        let exchange = async {
+            let stream = conn.accept_bi().await;
+            let (mut send, mut recv) = stream.map_err(|e| FrameError::Stream(e.to_string()))?;
+            let Request::Hello(theirs) = read_message(&mut recv).await? else {
+                return Err(LinkRefusal::Unexpected.into());
+            };
+            write_message(&mut send, &Reply::Hello(hello)).await?;
+            Ok(bounded(theirs))
+        };
+        timeout(REQUEST_TIMEOUT, exchange).await.map_err(|_| LinkError::TimedOut)?
+    }
+
+    /// A link over `conn` to `peer`, after the introductions.
+    #[must_use]
+    pub fn new(
+        peer: Peer,
+        conn: Connection,
+        neighbour: Arc<Neighbour>,
+        hello: Hello,
+        we_dialled: bool,
+    ) -> Self {
+        let link = Self { peer, conn, neighbour, hello, we_dialled, since: Instant::now() };
+        link.note_address();
+        link
+    }
+
+    /// Who the neighbour is, by its certificate.
+    #[must_use]
+    pub fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// What the neighbour said of itself.
+    #[must_use]
+    pub fn hello(&self) -> &Hello {
+        &self.hello
+    }
+
+    /// Whether this side opened the connection.
+    #[must_use]
+    pub fn we_dialled(&self) -> bool {
+        self.we_dialled
+    }
+
+    /// Where the neighbour is.
+    #[must_use]
+    pub fn neighbour(&self) -> &Arc<Neighbour> {
+        &self.neighbour
+    }
+
+    /// When the connection was made.
+    #[must_use]
+    pub fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// The round-trip time QUIC measures.
+    #[must_use]
+    pub fn rtt(&self) -> Option<Duration> {
+        self.conn.rtt(PathId::ZERO)
+    }
+
+    /// Whether the connection still stands (which says little about the path).
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.conn.close_reason().is_none()
+    }
+
+    /// Bytes sent and received on the link: the cost of the control plane.
+    #[must_use]
+    pub fn bytes(&self) -> (u64, u64) {
+        let stats = self.conn.stats();
+        (stats.udp_tx.bytes, stats.udp_rx.bytes)
+    }
+
+    /// Asks the neighbour.
+    ///
+    /// # Errors
+    /// When it refuses, does not answer in time, or the connection fails.
+    pub async fn request(&self, request: &Request) -> Result<Reply, LinkError> {
+        match request_on(&self.conn, request).await? {
+            Reply::Refused(refusal) => Err(refusal.into()),
+            reply => Ok(reply),
+        }
+    }
+
+    /// Tells the neighbour; best effort.
+    pub fn notify(&self, notice: Notice) {
+        let conn = self.conn.clone();
+        tokio::spawn(async move {
+            let sent = timeout(REQUEST_TIMEOUT, async {
+                let stream = conn.open_uni().await;
+                let mut stream = stream.map_err(|e| FrameError::Stream(e.to_string()))?;
+                write_message(&mut stream, &notice).await
+            });
+            match sent.await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::debug!(%error, "notice not sent"),
+                Err(_) => tracing::debug!("notice not sent in time"),
+            }
+        });
+    }
+
+    /// Sends a probe; it may get lost, that is its purpose.
+    pub fn send_datagram(&self, datagram: Bytes) {
+        if let Err(error) = self.conn.send_datagram(datagram) {
+            tracing::trace!(%error, "probe not sent");
+        }
+    }
+
+    /// Closes the connection.
+    pub fn close(&self, code: u32, reason: &str) {
+        self.conn.close(VarInt::from_u32(code), reason.as_bytes());
+    }
+
+    /// Serves the neighbour until the connection ends.
+    pub async fn serve(self: &Arc<Self>, service: &Arc<dyn LinkService>) {
+        let (asked, told, probed) = (
+            self.serve_requests(service),
+            self.serve_notices(service),
+            self.serve_datagrams(service),
+        );
+        tokio::select! { () = asked => {} () = told => {} () = probed => {} }
+    }
+
+    async fn serve_requests(self: &Arc<Self>, service: &Arc<dyn LinkService>) {
+        let permits = Arc::new(Semaphore::new(MAX_CONCURRENT_REQUESTS));
+        while let Ok(permit) = permits.clone().acquire_owned().await {
+            let Ok((mut send, mut recv)) = self.conn.accept_bi().await else { return };
+            let (link, service) = (self.clone(), service.clone());
+            tokio::spawn(async move {
+                let exchange = async {
+                    let request = read_message(&mut recv).await?;
+                    let reply = service.answer(&link, request).await;
+                    write_message(&mut send, &reply).await
+                };
+                match timeout(REQUEST_TIMEOUT, exchange).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(FrameError::Decode(error))) => link.broke_protocol(&error.to_string()),
+                    Ok(Err(error)) => tracing::debug!(%error, "request not answered"),
+                    Err(_) => tracing::debug!("request not answered in time"),
+                }
+                drop(permit);
+            });
+        }
+    }
+
+    async fn serve_notices(self: &Arc<Self>, service: &Arc<dyn LinkService>) {
+        while let Ok(mut stream) = self.conn.accept_uni().await {
+            match timeout(REQUEST_TIMEOUT, read_message(&mut stream)).await {
+                Ok(Ok(notice)) => service.notice(self, notice),
+                Ok(Err(FrameError::Decode(error))) => self.broke_protocol(&error.to_string()),
+                Ok(Err(_)) | Err(_) => {}
+            }
+        }
+    }
+
+    async fn serve_datagrams(self: &Arc<Self>, service: &Arc<dyn LinkService>) {
+        while let Ok(datagram) = self.conn.read_datagram().await {
+            self.note_address();
+            service.datagram(self, datagram);
+        }
+    }
+
+    /// Takes over the address from which the neighbour's authenticated packets come now.
+    pub fn note_address(&self) {
+        let Some(address) = remote_address(&self.conn) else { return };
+        if self.neighbour.address() != Some(address) {
+            tracing::info!(neighbour = %self.peer.name, %address, "the neighbour's address");
+            self.neighbour.set_address(Some(address));
+        }
+    }
+
+    fn broke_protocol(&self, error: &str) {
+        tracing::warn!(neighbour = %self.peer.name, error, "closing the link: protocol broken");
+        self.close(code::PROTOCOL, "malformed message");
+    }
+}
+
+async fn request_on(conn: &Connection, request: &Request) -> Result<Reply, LinkError> {
+    let exchange = async {
+        let stream = conn.open_bi().await;
+        let (mut send, mut recv) = stream.map_err(|e| FrameError::Stream(e.to_string()))?;
+        write_message(&mut send, request).await?;
+        Ok(read_message(&mut recv).await?)
+    };
+    timeout(REQUEST_TIMEOUT, exchange).await.map_err(|_| LinkError::TimedOut)?
+}
+
+fn bounded(mut hello: Hello) -> Hello {
+    hello.addresses.truncate(MAX_ADDRESSES);
+    hello.version = hello.version.chars().filter(|c| !c.is_control()).take(32).collect();
+    hello
+}
+
+/// The address the connection's peer has now, in its canonical form.
+fn remote_address(conn: &Connection) -> Option<SocketAddr> {
+    let address = conn.path(PathId::ZERO)?.remote_address().ok()?;
+    Some(SocketAddr::new(address.ip().to_canonical(), address.port()))
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "link to {:?}", self.neighbour)
+    }
+}

@@ -1,0 +1,148 @@
+//! The live links of a node.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use super::{Link, LinkError};
+use crate::{
+    identity::NodeName,
+    transport::code,
+    underlay::Neighbour,
+    wire::link::{Reply, Request},
+};
+
+/// The live links, at most one per neighbour.
+#[derive(Default)]
+pub struct Links {
+    links: Mutex<HashMap<NodeName, Arc<Link>>>,
+    neighbours: Mutex<HashMap<NodeName, Arc<Neighbour>>>,
+    incarnations: Mutex<HashMap<NodeName, u64>>,
+}
+
+/// What becomes of a new link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is the link to this neighbour now.
+    Kept,
+    /// Another connection to the same process serves already; this one was closed.
+    Duplicate,
+}
+
+/// Whether of two connections between the same two processes the new one stays.
+///
+/// Both ends must decide alike whatever order they saw the connections in: the connection that the
+/// node with the smaller name dialled stays; of two with the same dialler, the newer.
+fn new_one_stays(us: &NodeName, peer: &NodeName, old_by_us: bool, new_by_us: bool) -> bool {
+    let preferred_by_us = us < peer;
+    new_by_us == old_by_us || new_by_us == preferred_by_us
+}
+
+impl Links {
+    /// The one [`Neighbour`] of this name: it survives the links to it.
+    #[must_use]
+    pub fn neighbour(&self, name: &NodeName) -> Arc<Neighbour> {
+        let mut neighbours = self.neighbours.lock().unwrap_or_else(PoisonError::into_inner);
+        let make = || Arc::new(Neighbour::new(name.clone(), None));
+        neighbours.entry(name.clone()).or_insert_with(make).clone()
+    }
+
+    /// Whether `link` leads to another process than the last link to the same neighbour did. False
+    /// for the first link.
+    #[must_use]
+    pub fn is_new_process(&self, link: &Link) -> bool {
+        let mut incarnations = self.incarnations.lock().unwrap_or_else(PoisonError::into_inner);
+        let incarnation = link.hello().incarnation;
+        let before = incarnations.insert(link.peer().name.clone(), incarnation);
+        before.is_some_and(|before| before != incarnation)
+    }
+
+    /// Which process of `peer` the last link led to.
+    #[must_use]
+    pub fn incarnation(&self, peer: &NodeName) -> Option<u64> {
+        let incarnations = self.incarnations.lock().unwrap_or_else(PoisonError::into_inner);
+        incarnations.get(peer).copied()
+    }
+
+    /// Takes up a new link of node `us`, or closes it if another one serves.
+    pub fn insert(&self, us: &NodeName, link: &Arc<Link>) -> Verdict {
+        let peer = &link.peer().name;
+        let mut links = self.lock();
+        if let Some(old) = links.get(peer).filter(|old| old.is_open()) {
+            let same_process = old.hello().incarnation == link.hello().incarnation;
+            if same_process && !new_one_stays(us, peer, old.we_dialled(), link.we_dialled()) {
+                link.close(code::DUPLICATE, "another connection serves");
+                return Verdict::Duplicate;
+            }
+            old.close(code::DUPLICATE, "a newer connection serves");
+        }
+        links.insert(peer.clone(), link.clone());
+        Verdict::Kept
+    }
+
+    /// Forgets `link` if it is still the one to its neighbour. True if it was.
+    pub fn remove(&self, link: &Arc<Link>) -> bool {
+        let mut links = self.lock();
+        let peer = &link.peer().name;
+        let current = links.get(peer).is_some_and(|current| Arc::ptr_eq(current, link));
+        if current {
+            links.remove(peer);
+        }
+        current
+    }
+
+    /// The link to `peer`, if one stands.
+    #[must_use]
+    pub fn get(&self, peer: &NodeName) -> Option<Arc<Link>> {
+        self.lock().get(peer).filter(|link| link.is_open()).cloned()
+    }
+
+    /// All standing links, by name.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Link>> {
+        let mut links: Vec<_> = self.lock().values().filter(|l| l.is_open()).cloned().collect();
+        links.sort_by(|a, b| a.peer().name.cmp(&b.peer().name));
+        links
+    }
+
+    /// Asks `peer`.
+    ///
+    /// # Errors
+    /// When there is no link, or as [`Link::request`].
+    pub async fn request(&self, peer: &NodeName, request: &Request) -> Result<Reply, LinkError> {
+        let link = self.get(peer).ok_or_else(|| LinkError::NoLink(peer.clone()))?;
+        link.request(request).await
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<NodeName, Arc<Link>>> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Links {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.all()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_ends_keep_the_same_of_two_connections() {
+        let (a, b): (NodeName, NodeName) = ("a".parse().unwrap(), "b".parse().unwrap());
+        // Connection X was dialled by a, connection Y by b. Each end may see them in either order.
+        for (first_at_a, first_at_b) in [("X", "X"), ("X", "Y"), ("Y", "X"), ("Y", "Y")] {
+            let kept = |us: &NodeName, peer: &NodeName, first: &str| {
+                let by_us = |conn: &str| (conn == "X") == (us == &a);
+                let second = if first == "X" { "Y" } else { "X" };
+                let stays = new_one_stays(us, peer, by_us(first), by_us(second));
+                (if stays { second } else { first }).to_owned()
+            };
+            assert_eq!(kept(&a, &b, first_at_a), kept(&b, &a, first_at_b));
+        }
+    }
+}

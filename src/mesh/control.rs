@@ -1,0 +1,166 @@
+//! Which routes lanes may take, and how to get onto them.
+
+use std::cmp::Reverse;
+
+use super::Mesh;
+use crate::{
+    flow::{BoxFuture, Host, Route, RouteWish},
+    identity::NodeName,
+    lane::{HopRequest, RouteControl},
+    link::LinkError,
+    overlay::{
+        candidates::Candidate,
+        monitor::{LinkState, PassiveSample},
+    },
+    underlay::NextHop,
+    wire::{
+        label::Label,
+        link::{ForwardRequest, LaneEndRole, LinkRefusal, OpenLane, Reply, Request},
+    },
+};
+
+impl Mesh {
+    fn is_path_up(&self, peer: &NodeName) -> bool {
+        let now = tokio::time::Instant::now().into_std();
+        let measured = self.routing.links(now).get(peer).map(|link| link.state);
+        let down = matches!(measured, Some(LinkState::Down | LinkState::Recovering { .. }));
+        self.links.get(peer).is_some() && !down
+    }
+
+    /// The exits that may carry a flow to `host`, best first: those that serve the longest suffix
+    /// of it, then those with a link, then the nearest.
+    #[must_use]
+    pub fn exits_for(&self, host: &Host) -> Vec<NodeName> {
+        let now = tokio::time::Instant::now().into_std();
+        let measured = self.routing.links(now);
+        let members = self.tell_members();
+        let others = members.into_iter().filter(|m| m.roles.exit && m.name != self.us.name);
+        let mut exits: Vec<_> = others
+            .filter_map(|member| {
+                let link = self.links.get(&member.name);
+                // What the certificate says goes before what the advertisement says.
+                let serves = match &link {
+                    Some(link) => link.peer().serves.clone(),
+                    None => self.routing.serves(now, &member.name).unwrap_or_default(),
+                };
+                let fit = fit(&serves, host)?;
+                let measured = measured.get(&member.name);
+                let up = measured.is_some_and(|link| link.state == LinkState::Up);
+                let rtt = measured.and_then(|link| link.rtt);
+                Some((Reverse(fit), !up, rtt.is_none(), rtt, member.name))
+            })
+            .collect();
+        exits.sort();
+        exits.into_iter().map(|(.., name)| name).collect()
+    }
+}
+
+/// How well an exit that serves `serves` fits `host`: the length of the longest domain suffix or
+/// CIDR prefix, 0 for one without limits, `None` for one that does not serve it.
+fn fit(serves: &[String], host: &Host) -> Option<usize> {
+    if serves.is_empty() {
+        return Some(0);
+    }
+    let fits = serves.iter().filter_map(|served| match host {
+        Host::Name(name) => {
+            let suffix = served.trim_start_matches("*.");
+            let within = name == suffix
+                || name.strip_suffix(suffix).is_some_and(|prefix| prefix.ends_with('.'));
+            within.then_some(1 + suffix.len())
+        }
+        Host::Ip(ip) => {
+            let net: ipnet::IpNet = served.parse().ok()?;
+            net.contains(ip).then_some(1 + usize::from(net.prefix_len()))
+        }
+    });
+    fits.max()
+}
+
+impl RouteControl for Mesh {
+    fn candidates(&self, peer: &NodeName, role: LaneEndRole, wish: &RouteWish) -> Vec<Candidate> {
+        let groups = match role {
+            LaneEndRole::Entry => self.us.groups.clone(),
+            LaneEndRole::Exit => {
+                self.links.get(peer).map_or_else(Vec::new, |link| link.peer().groups.clone())
+            }
+        };
+        let now = tokio::time::Instant::now().into_std();
+        self.routing.candidates(now, peer, wish, &groups)
+    }
+
+    fn suspect(&self, peer: &NodeName, route: &Route) {
+        self.look_at_network();
+        self.routing.suspect(tokio::time::Instant::now().into_std(), peer, route);
+        self.news.notify_one();
+    }
+
+    fn incarnation(&self, peer: &NodeName) -> Option<u64> {
+        self.links.incarnation(peer)
+    }
+
+    fn observe(&self, peer: &NodeName, sample: &PassiveSample) {
+        self.routing.observe(tokio::time::Instant::now().into_std(), peer, sample);
+    }
+
+    fn open_lane(
+        &self,
+        exit: &NodeName,
+        open: OpenLane,
+    ) -> BoxFuture<'_, Result<Label, LinkRefusal>> {
+        let exit = exit.clone();
+        Box::pin(async move {
+            // A link outlives its path for a while; asking over it would wait for nothing.
+            let reply = match open.route.clone() {
+                Route::Via(relay) if !self.is_path_up(&exit) => {
+                    self.links.request(&relay, &Request::PassOn { to: exit.clone(), open }).await
+                }
+                _ => self.links.request(&exit, &Request::OpenLane(open)).await,
+            };
+            match reply.map_err(|error| refusal(error, &exit))? {
+                Reply::LaneOpened { label } => Ok(label),
+                _ => Err(LinkRefusal::Unexpected),
+            }
+        })
+    }
+
+    fn next_hop(&self, request: HopRequest) -> BoxFuture<'_, Result<NextHop, LinkRefusal>> {
+        Box::pin(async move {
+            let HopRequest { peer, far_label, route, role, class } = request;
+            match route {
+                Route::Direct => {
+                    let link = self.links.get(&peer).ok_or(LinkRefusal::NoLink(peer))?;
+                    Ok(NextHop { neighbour: link.neighbour().clone(), label: far_label })
+                }
+                Route::Via(relay) => {
+                    let link =
+                        self.links.get(&relay).ok_or_else(|| LinkRefusal::NoLink(relay.clone()))?;
+                    let ask = ForwardRequest { toward: peer, label: far_label, end: role, class };
+                    let reply = link.request(&Request::Forward(ask)).await;
+                    match reply.map_err(|error| refusal(error, &relay))? {
+                        Reply::Granted { label, .. } => {
+                            Ok(NextHop { neighbour: link.neighbour().clone(), label })
+                        }
+                        _ => Err(LinkRefusal::Unexpected),
+                    }
+                }
+            }
+        })
+    }
+
+    fn renew(&self, relay: &NodeName, labels: Vec<Label>) -> BoxFuture<'_, Vec<bool>> {
+        let relay = relay.clone();
+        Box::pin(async move {
+            match self.links.request(&relay, &Request::Renew(labels)).await {
+                Ok(Reply::Renewed(renewed)) => renewed,
+                _ => Vec::new(),
+            }
+        })
+    }
+}
+
+fn refusal(error: LinkError, node: &NodeName) -> LinkRefusal {
+    match error {
+        LinkError::Refused(refusal) => refusal,
+        _ => LinkRefusal::NoLink(node.clone()),
+    }
+}

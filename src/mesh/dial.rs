@@ -1,0 +1,151 @@
+//! Keeping a link to every member.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use noq::Connection;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::Mesh;
+use crate::{
+    identity::{MemberInfo, NodeName, Peer, peer_of, server_name},
+    link::{Link, LinkService, Verdict},
+    transport::code,
+    wire::link::{Hello, Notice},
+};
+
+/// How often the directory is looked through for members to dial.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// How long one attempt to dial may take: three initial retransmissions at worst.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often the members are told to all neighbours, besides on every new link.
+const TELL_EVERY: Duration = Duration::from_secs(60);
+
+impl Mesh {
+    /// Keeps links to all members until `shutdown`.
+    pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        let mut tell = tokio::time::interval(TELL_EVERY);
+        let mut dials = JoinSet::new();
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                _ = look.tick() => {
+                    let due = self.members().due(Instant::now().into_std());
+                    for (name, addresses) in due {
+                        dials.spawn(self.clone().dial(name, addresses));
+                    }
+                }
+                _ = tell.tick() => self.tell_everyone(),
+                Some(_) = dials.join_next() => {}
+            }
+        }
+    }
+
+    async fn dial(self: Arc<Self>, name: NodeName, addresses: Vec<SocketAddr>) {
+        let mut attempts = JoinSet::new();
+        for address in addresses {
+            attempts.spawn(timeout(DIAL_TIMEOUT, self.clone().dial_at(name.clone(), address)));
+        }
+        // The first address that answers wins; dropping the set ends the other attempts.
+        while let Some(attempt) = attempts.join_next().await {
+            if let Ok(Ok(Some((conn, peer, hello)))) = attempt {
+                self.clone().take_up(conn, peer, hello, true);
+                return;
+            }
+        }
+        self.members().dial_failed(Instant::now().into_std(), &name);
+    }
+
+    async fn dial_at(
+        self: Arc<Self>,
+        name: NodeName,
+        address: SocketAddr,
+    ) -> Option<(Connection, Peer, Hello)> {
+        let client = self.link_client.clone();
+        let connecting = self.endpoint.connect_with(client, address, &server_name(&name));
+        let conn = match connecting {
+            Ok(connecting) => connecting.await,
+            Err(error) => {
+                tracing::warn!(%name, %address, %error, "cannot dial");
+                return None;
+            }
+        };
+        let conn =
+            conn.inspect_err(|error| tracing::debug!(%name, %address, %error, "no answer")).ok()?;
+        let peer = peer_of(&conn).ok().filter(|peer| peer.name == name);
+        let Some(peer) = peer else {
+            conn.close(code::UNAUTHORISED.into(), b"not the node that was dialled");
+            return None;
+        };
+        let hello = Link::introduce(&conn, self.hello.clone()).await;
+        let hello = hello.inspect_err(|error| tracing::debug!(%name, %error, "no introduction"));
+        Some((conn, peer, hello.ok()?))
+    }
+
+    /// Takes up a link that a neighbour dialled; `peer` is who its certificate says.
+    pub async fn accept(self: Arc<Self>, conn: Connection, peer: Peer) {
+        if peer.name == self.us.name {
+            tracing::warn!("a node with our own name dialled; is our identity in use twice?");
+            conn.close(code::UNAUTHORISED.into(), b"this is your own name");
+            return;
+        }
+        match Link::await_introduction(&conn, self.hello.clone()).await {
+            Ok(hello) => self.take_up(conn, peer, hello, false),
+            Err(error) => {
+                tracing::debug!(neighbour = %peer.name, %error, "no introduction");
+                conn.close(code::PROTOCOL.into(), b"no introduction");
+            }
+        }
+    }
+
+    fn take_up(self: Arc<Self>, conn: Connection, peer: Peer, hello: Hello, we_dialled: bool) {
+        let neighbour = self.links.neighbour(&peer.name);
+        let link = Arc::new(Link::new(peer, conn, neighbour, hello, we_dialled));
+        let restarted = self.links.is_new_process(&link);
+        if self.links.insert(&self.us.name, &link) == Verdict::Duplicate {
+            return;
+        }
+        let name = link.peer().name.clone();
+        let info = MemberInfo {
+            name: name.clone(),
+            addresses: link.hello().addresses.clone(),
+            roles: link.peer().roles,
+        };
+        let observed = link.neighbour().address();
+        self.members().linked(Instant::now().into_std(), info, observed);
+        tracing::info!(neighbour = %name, address = ?observed, we_dialled, "link up");
+        let now = Instant::now().into_std();
+        self.routing.link_up(now, &name, restarted, rand::random());
+        self.news.notify_one();
+        self.send_digest(&link);
+        self.tell_everyone();
+        tokio::spawn(async move {
+            let service: Arc<dyn LinkService> = self.clone();
+            link.serve(&service).await;
+            if self.links.remove(&link) {
+                tracing::info!(neighbour = %name, "link down");
+                self.members().unlinked(Instant::now().into_std(), &name);
+            }
+        });
+    }
+
+    fn tell_everyone(&self) {
+        let members = self.tell_members();
+        for link in self.links.all() {
+            link.notify(Notice::Members(members.clone()));
+        }
+    }
+
+    /// Tells all neighbours that we stop, so that they do not wait for us.
+    pub fn close_links(&self) {
+        for link in self.links.all() {
+            link.close(code::DONE, "the node stops");
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! The mesh: the shell around the pure [`overlay`](crate::overlay) core.
+//!
+//! It keeps a link to every member, answers neighbours' requests, grants labels as a relay, and
+//! tells lanes which route to take and how to get onto it.
+
+mod control;
+mod dial;
+mod measure;
+mod members;
+mod relay;
+mod routing;
+mod service;
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+};
+
+use noq::{ClientConfig, Endpoint};
+use serde::Serialize;
+use tokio::sync::Notify;
+
+pub use members::{MAX_MEMBERS, Members};
+pub use relay::RelayConfig;
+
+use self::routing::Routing;
+use crate::{
+    identity::{MemberInfo, NodeName, Peer, UnixTime},
+    lane::LaneHost,
+    link::Links,
+    overlay::{
+        monitor::{LinkState, LinkSummary},
+        policy::Policy,
+        units::{Bitrate, LossRate},
+    },
+    underlay::Switch,
+    wire::link::Hello,
+};
+
+/// What the mesh needs to know about its node.
+pub struct MeshConfig {
+    /// Who we are, by our own certificate.
+    pub us: Peer,
+    /// Where others can dial us; empty behind a NAT.
+    pub addresses: Vec<SocketAddr>,
+    /// The TLS configuration for dialling links.
+    pub link_client: ClientConfig,
+    /// The relay role.
+    pub relay: RelayConfig,
+    /// Which flows may use which links and relays.
+    pub policy: Policy,
+    /// What probes and advertisements together may send.
+    pub probe_budget: Bitrate,
+}
+
+/// The mesh of one node.
+pub struct Mesh {
+    us: Peer,
+    hello: Hello,
+    endpoint: Endpoint,
+    link_client: ClientConfig,
+    relay: relay::Relay,
+    switch: Arc<Switch>,
+    links: Links,
+    members: Mutex<Members>,
+    routing: Routing,
+    /// Wakes the measuring task: something changed that its next deadline depends on.
+    news: Notify,
+    looked_at_network: Mutex<Option<tokio::time::Instant>>,
+    host: OnceLock<Arc<LaneHost>>,
+}
+
+/// What listings show of a link.
+#[derive(Debug, Clone, Serialize)]
+pub struct LinkFacts {
+    /// The neighbour.
+    pub peer: NodeName,
+    /// `up`, `down`, `recovering (n of 3)`, `unmeasured`, or `no link`.
+    pub state: String,
+    /// Whether the path is up.
+    pub up: bool,
+    /// The neighbour's address.
+    pub address: Option<SocketAddr>,
+    /// Smoothed round-trip time in milliseconds, by probes.
+    pub rtt_ms: Option<f64>,
+    /// Loss towards the neighbour in percent.
+    pub loss_out_percent: Option<f64>,
+    /// Loss from the neighbour in percent.
+    pub loss_in_percent: Option<f64>,
+    /// Seconds in this state.
+    pub since_seconds: Option<u64>,
+    /// Control bytes sent and received on this link.
+    pub control_bytes: (u64, u64),
+    /// Labels the neighbour holds here.
+    pub labels: usize,
+    /// Whether the neighbour may be an exit.
+    pub exit: bool,
+    /// Whether the neighbour may be a relay.
+    pub relay: bool,
+}
+
+impl Mesh {
+    /// A mesh without links.
+    #[must_use]
+    pub fn new(config: MeshConfig, endpoint: Endpoint, switch: Arc<Switch>) -> Arc<Self> {
+        let name = config.us.name.clone();
+        let hello = Hello {
+            incarnation: rand::random(),
+            addresses: config.addresses,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let relaying = config.relay.enabled && config.us.roles.relay;
+        // Advertisements of a later process must win over those of an earlier one.
+        let started = UnixTime::now().as_secs();
+        let routing =
+            Routing::new(&config.us, relaying, started, config.policy, config.probe_budget);
+        Arc::new(Self {
+            relay: relay::Relay::new(config.relay, config.us.roles.relay),
+            routing,
+            news: Notify::new(),
+            looked_at_network: Mutex::default(),
+            us: config.us,
+            hello,
+            endpoint,
+            link_client: config.link_client,
+            switch,
+            links: Links::default(),
+            members: Mutex::new(Members::new(name)),
+            host: OnceLock::new(),
+        })
+    }
+
+    /// Makes this node host lanes: it is an exit.
+    pub fn host_lanes(&self, host: Arc<LaneHost>) {
+        // Called once, by the wiring; a second host would never be asked.
+        let _ = self.host.set(host);
+    }
+
+    /// Who we are.
+    #[must_use]
+    pub fn us(&self) -> &Peer {
+        &self.us
+    }
+
+    /// The links.
+    #[must_use]
+    pub fn links(&self) -> &Links {
+        &self.links
+    }
+
+    /// Learns of members, for example from an invitation or from the last run.
+    pub fn learn(&self, members: &[MemberInfo]) {
+        let now = tokio::time::Instant::now().into_std();
+        let mut directory = self.members();
+        for member in members {
+            directory.learn(now, member);
+        }
+    }
+
+    /// The members as told to others, this node first.
+    #[must_use]
+    pub fn tell_members(&self) -> Vec<MemberInfo> {
+        let us = MemberInfo {
+            name: self.us.name.clone(),
+            addresses: self.hello.addresses.clone(),
+            roles: self.us.roles,
+        };
+        self.members().tell(us)
+    }
+
+    /// What listings show: every member and the link to it, by name.
+    #[must_use]
+    pub fn facts(&self) -> Vec<LinkFacts> {
+        let now = tokio::time::Instant::now().into_std();
+        let measured = self.routing.links(now);
+        let names = self.members().names();
+        names.into_iter().map(|name| self.facts_of(measured.get(&name), name, now)).collect()
+    }
+
+    fn facts_of(
+        &self,
+        measured: Option<&LinkSummary>,
+        peer: NodeName,
+        now: std::time::Instant,
+    ) -> LinkFacts {
+        let link = self.links.get(&peer);
+        let roles = link.as_ref().map(|link| link.peer().roles);
+        let percent = |loss: LossRate| loss.fraction() * 100.0;
+        let up = link.is_some() && measured.is_some_and(|m| m.state == LinkState::Up);
+        LinkFacts {
+            state: measured.map_or_else(|| "no link".to_owned(), |m| m.state.to_string()),
+            up,
+            address: link.as_ref().and_then(|link| link.neighbour().address()),
+            rtt_ms: measured.and_then(|m| m.rtt).map(|rtt| rtt.as_secs_f64() * 1e3),
+            loss_out_percent: measured.and_then(|m| m.loss_out).map(percent),
+            loss_in_percent: measured.and_then(|m| m.loss_in).map(percent),
+            since_seconds: measured.map(|m| now.saturating_duration_since(m.since).as_secs()),
+            control_bytes: link.as_ref().map_or((0, 0), |link| link.bytes()),
+            labels: self.switch.with_labels(|labels| labels.held_by(&peer)),
+            exit: roles.is_some_and(|roles| roles.exit),
+            relay: roles.is_some_and(|roles| roles.relay),
+            peer,
+        }
+    }
+
+    fn members(&self) -> MutexGuard<'_, Members> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Mesh {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mesh").field("us", &self.us.name).field("links", &self.links).finish()
+    }
+}

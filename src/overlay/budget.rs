@@ -1,0 +1,128 @@
+//! How often a node may measure and advertise, from what it may spend.
+
+use std::time::Duration;
+
+use super::units::Bitrate;
+
+/// What a node may spend on probes and advertisements, sent and received together.
+///
+/// Just under what RON spent at 50 nodes, 33 kbit/s per node (SOSP 2001, §6): the largest overlay
+/// it was shown with.
+pub const DEFAULT_BUDGET: Bitrate = Bitrate::from_kbps(32);
+
+/// Bytes on the wire of one three-way probe exchange, IP and UDP headers included.
+///
+/// Three DATAGRAM packets of about 28 (IPv4, UDP) + 11 (short header) + 16 (tag) + 3 (frame) +
+/// 12 (message) = 70 bytes, and one or two acknowledgement-only packets of about 65 bytes, which the
+/// ACK-frequency extension leaves of the 1.6 measured without it.
+pub const EXCHANGE_BYTES: u64 = 300;
+
+/// The bounds of the probe interval.
+///
+/// More often than twice a second finds an outage no sooner (its lost probes follow each other at
+/// the time-out) and disturbs idle radios; less often than every 10 s, a window of 100 probes
+/// describes another hour.
+pub const INTERVAL_BOUNDS: (Duration, Duration) =
+    (Duration::from_millis(500), Duration::from_secs(10));
+
+/// The bounds of the time between two regular advertisements: RON's 14 s (SOSP 2001, §5.1), and
+/// one minute, beyond which a relay's figures are of no use to a choice.
+pub const ADVERT_BOUNDS: (Duration, Duration) = (Duration::from_secs(14), Duration::from_secs(60));
+
+/// The bytes that carry one advertisement besides itself: IP, UDP, QUIC, and a share of an
+/// acknowledgement.
+const ADVERT_OVERHEAD: u64 = 90;
+
+/// How a node spends its budget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Plan {
+    /// The mean time between two probe exchanges on one link; either end may start one.
+    pub probe_interval: Duration,
+    /// The time between two regular advertisements.
+    pub advert_interval: Duration,
+    /// What the probes cost this node, sent and received.
+    pub probes: Bitrate,
+    /// What the regular advertisements cost this node, sent and received.
+    pub adverts: Bitrate,
+    /// Whether both at their slowest still exceed the budget.
+    pub over_budget: bool,
+}
+
+/// Divides `budget` for a node with `neighbours` links, whose advertisement takes `advert_bytes`.
+///
+/// A third at most goes to advertisements, as up and down news is sent at once anyway; the probes
+/// get the rest. Both intervals are clamped to their bounds, so a very small budget is exceeded,
+/// and [`Plan::over_budget`] says so.
+#[must_use]
+pub fn plan(budget: Bitrate, neighbours: usize, advert_bytes: usize) -> Plan {
+    let links = neighbours as u64;
+    // Each round, this node sends its advertisement to every neighbour and receives one from each.
+    let round = 2 * links * (advert_bytes as u64 + ADVERT_OVERHEAD);
+    let share = Bitrate::from_bps(budget.bps() / 3);
+    let advert_interval = time_to_send(round, share).clamp(ADVERT_BOUNDS.0, ADVERT_BOUNDS.1);
+    let adverts = Bitrate::from_bytes(round, advert_interval).unwrap_or_default();
+
+    let exchanges = links * EXCHANGE_BYTES;
+    let probe_interval =
+        time_to_send(exchanges, budget.minus(adverts)).clamp(INTERVAL_BOUNDS.0, INTERVAL_BOUNDS.1);
+    let probes = Bitrate::from_bytes(exchanges, probe_interval).unwrap_or_default();
+    let over_budget = probes.bps() + adverts.bps() > budget.bps();
+    Plan { probe_interval, advert_interval, probes, adverts, over_budget }
+}
+
+/// How long `bytes` take at `rate`; a day at no rate at all.
+fn time_to_send(bytes: u64, rate: Bitrate) -> Duration {
+    const NEVER: Duration = Duration::from_secs(86_400);
+    if rate.bps() == 0 {
+        return NEVER;
+    }
+    Duration::try_from_secs_f64(bytes as f64 * 8.0 / rate.bps() as f64).unwrap_or(NEVER).min(NEVER)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_small_overlay_probes_as_often_as_allowed() {
+        let plan = plan(DEFAULT_BUDGET, 3, 60);
+        assert_eq!(plan.probe_interval, INTERVAL_BOUNDS.0);
+        assert_eq!(plan.advert_interval, ADVERT_BOUNDS.0);
+        assert!(!plan.over_budget);
+    }
+
+    #[test]
+    fn fifty_nodes_cost_less_than_rons_33_kilobits_per_second() {
+        // 49 links of 12 bytes each, and the advertisement's head.
+        let plan = plan(DEFAULT_BUDGET, 49, 49 * 12 + 30);
+        assert!(plan.probes.bps() + plan.adverts.bps() <= 33_000, "{plan:?}");
+        assert!(plan.probe_interval < Duration::from_secs(6), "{plan:?}");
+        assert!(!plan.over_budget);
+    }
+
+    #[test]
+    fn no_budget_means_the_slowest_rate_and_says_so() {
+        let plan = plan(Bitrate::default(), 5, 60);
+        assert_eq!(plan.probe_interval, INTERVAL_BOUNDS.1);
+        assert!(plan.over_budget);
+    }
+
+    proptest! {
+        #[test]
+        fn the_budget_is_kept_or_the_plan_is_the_slowest(
+            budget in 0u64..10_000_000, links in 0usize..1000, bytes in 0usize..20_000
+        ) {
+            let plan = plan(Bitrate::from_bps(budget), links, bytes);
+            let slowest = plan.probe_interval == INTERVAL_BOUNDS.1;
+            prop_assert!(!plan.over_budget || slowest, "{:?}", plan);
+        }
+
+        #[test]
+        fn more_neighbours_never_mean_more_frequent_probes(links in 0usize..500) {
+            let fewer = plan(DEFAULT_BUDGET, links, 300).probe_interval;
+            prop_assert!(plan(DEFAULT_BUDGET, links + 1, 300).probe_interval >= fewer);
+        }
+    }
+}

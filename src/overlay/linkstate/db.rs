@@ -1,0 +1,237 @@
+//! The link-state database: the newest advertisement of every node, for as long as it holds.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use super::{Advertisement, Flood, MAX_NODES, Version};
+use crate::identity::NodeName;
+
+/// Versions remembered of nodes whose advertisement expired, so that an old one that is sent again
+/// does not bring them back. Four times the nodes: an overlay's turnover of names is slow.
+const MAX_RETIRED: usize = 4 * MAX_NODES;
+
+/// The longest lifetime believed, whatever an advertisement says: five of the slowest intervals
+/// (60 s). It bounds how long a node that vanished is taken for alive.
+const MAX_LIFETIME: Duration = Duration::from_secs(300);
+
+/// The nodes that forward an advertisement to a node its origin cannot reach: one could just have
+/// failed, two rarely do.
+const FORWARDERS: usize = 2;
+
+/// What became of an advertisement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Install {
+    /// Newer than what was held: kept, and to be forwarded.
+    Installed,
+    /// The same version as is held. Nothing changed.
+    Duplicate,
+    /// Older than what is or was held. Nothing changed. If the sender is its origin, it started
+    /// again with a smaller incarnation: send it what is held, and it will outbid that.
+    Stale,
+    /// Its lifetime was over when it came. Nothing changed.
+    Expired,
+    /// It is about this node itself and newer than this node made: [`super::Originator::outbid`].
+    Own,
+    /// It breaks a rule. Nothing changed.
+    Refused(RefuseReason),
+}
+
+/// Why an advertisement is refused; also the metric's label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum RefuseReason {
+    /// 256 nodes are kept already.
+    TooManyNodes,
+    /// More than 256 links.
+    TooManyLinks,
+    /// More than 32 patterns of what is served, or one of more than 253 bytes.
+    TooMuchServed,
+    /// A peer named twice, or the origin named as its own peer.
+    BadLinks,
+    /// An incarnation or sequence number beyond 2^62.
+    VersionOutOfRange,
+}
+
+impl RefuseReason {
+    /// The stable name, as in metrics and logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::TooManyNodes => "too-many-nodes",
+            Self::TooManyLinks => "too-many-links",
+            Self::TooMuchServed => "too-much-served",
+            Self::BadLinks => "bad-links",
+            Self::VersionOutOfRange => "version-out-of-range",
+        }
+    }
+}
+
+/// The newest advertisement of every other node.
+#[derive(Debug, Clone)]
+pub struct LinkStateDb {
+    own: NodeName,
+    nodes: BTreeMap<NodeName, Entry>,
+    /// The last version of expired nodes, and when they expired.
+    retired: BTreeMap<NodeName, (Version, Instant)>,
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    advert: Advertisement,
+    made: Instant,
+    expires: Instant,
+}
+
+impl LinkStateDb {
+    /// An empty database at the node `own`.
+    #[must_use]
+    pub fn new(own: NodeName) -> Self {
+        Self { own, nodes: BTreeMap::new(), retired: BTreeMap::new() }
+    }
+
+    /// Takes an advertisement that came at `now`.
+    ///
+    /// That its origin really made it is for the caller to check.
+    pub fn install(&mut self, now: Instant, flood: Flood) -> Install {
+        let Flood { age_s, advert } = flood;
+        if let Err(reason) = advert.check() {
+            return Install::Refused(reason);
+        }
+        if advert.origin == self.own {
+            return Install::Own;
+        }
+        match self.known_version(&advert.origin) {
+            Some(known) if known > advert.version => return Install::Stale,
+            Some(known) if known == advert.version => return Install::Duplicate,
+            _ => {}
+        }
+        let age = Duration::from_secs(u64::from(age_s));
+        let left = advert.lifetime().min(MAX_LIFETIME).saturating_sub(age);
+        if left.is_zero() {
+            return Install::Expired;
+        }
+        if !self.nodes.contains_key(&advert.origin) && self.nodes.len() >= MAX_NODES {
+            return Install::Refused(RefuseReason::TooManyNodes);
+        }
+        self.retired.remove(&advert.origin);
+        let made = now.checked_sub(age).unwrap_or(now);
+        let entry = Entry { made, expires: now + left, advert };
+        self.nodes.insert(entry.advert.origin.clone(), entry);
+        Install::Installed
+    }
+
+    /// Drops what has expired by `now` and names the nodes.
+    pub fn expire(&mut self, now: Instant) -> Vec<NodeName> {
+        let is_over = |(_, entry): &(&NodeName, &Entry)| entry.expires <= now;
+        let expired: Vec<_> =
+            self.nodes.iter().filter(is_over).map(|(name, _)| name.clone()).collect();
+        for name in &expired {
+            self.retire(name, now);
+        }
+        expired
+    }
+
+    /// Drops a node at once, because its certificate was revoked. That nothing newer is taken from
+    /// it is for the caller to see to.
+    pub fn remove(&mut self, name: &NodeName, now: Instant) {
+        self.retire(name, now);
+    }
+
+    fn retire(&mut self, name: &NodeName, now: Instant) {
+        let Some(entry) = self.nodes.remove(name) else { return };
+        self.retired.insert(name.clone(), (entry.advert.version, now));
+        while self.retired.len() > MAX_RETIRED {
+            let oldest = self.retired.iter().min_by_key(|(_, (_, at))| *at);
+            let Some(name) = oldest.map(|(name, _)| name.clone()) else { break };
+            self.retired.remove(&name);
+        }
+    }
+
+    /// When [`Self::expire`] has something to do; `None` when nothing is kept.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.nodes.values().map(|entry| entry.expires).min()
+    }
+
+    /// The advertisement of `name`; `None` when it is unknown or expired.
+    #[must_use]
+    pub fn get(&self, name: &NodeName, now: Instant) -> Option<&Advertisement> {
+        self.nodes.get(name).filter(|entry| entry.expires > now).map(|entry| &entry.advert)
+    }
+
+    /// All advertisements that hold at `now`, by name.
+    pub fn iter(&self, now: Instant) -> impl Iterator<Item = &Advertisement> {
+        self.nodes.values().filter(move |entry| entry.expires > now).map(|entry| &entry.advert)
+    }
+
+    /// How many nodes are kept, at most 256.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Whether no node is kept.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// The versions held at `now`: sent to a neighbour whose link came up, which answers with
+    /// [`Self::newer_than`]. About 20 bytes per node, in place of all advertisements.
+    #[must_use]
+    pub fn digest(&self, now: Instant) -> Vec<(NodeName, Version)> {
+        self.iter(now).map(|advert| (advert.origin.clone(), advert.version)).collect()
+    }
+
+    /// The advertisements that the sender of `digest` lacks, with their age at `now`.
+    #[must_use]
+    pub fn newer_than(&self, digest: &[(NodeName, Version)], now: Instant) -> Vec<Flood> {
+        let theirs: BTreeMap<_, _> = digest.iter().map(|(name, version)| (name, version)).collect();
+        self.iter(now)
+            .filter(|held| theirs.get(&held.origin).is_none_or(|v| **v < held.version))
+            .filter_map(|held| self.flood(&held.origin, now))
+            .collect()
+    }
+
+    /// The advertisement of `name` with its age at `now`, ready to send.
+    #[must_use]
+    pub fn flood(&self, name: &NodeName, now: Instant) -> Option<Flood> {
+        let advert = self.get(name, now)?.clone();
+        let age = now.saturating_duration_since(self.nodes.get(name)?.made);
+        // Rounded up: an advertisement that goes round must not become younger.
+        let age_s = u16::try_from(age.as_millis().div_ceil(1000)).unwrap_or(u16::MAX);
+        Some(Flood { age_s, advert })
+    }
+
+    /// To which of the neighbours `up` this node forwards the newly installed advertisement of
+    /// `origin`: those that the origin does not reach itself, if this node is one of the two whose
+    /// turn it is. The turn goes round with the sequence number, so that a forwarder that fails
+    /// silently costs one advertisement, not all.
+    #[must_use]
+    pub fn forward_to(&self, origin: &NodeName, up: &[NodeName], now: Instant) -> Vec<NodeName> {
+        let Some(advert) = self.get(origin, now) else { return Vec::new() };
+        let turn = |to: &NodeName| {
+            let mut able: Vec<_> = self
+                .iter(now)
+                .filter(|relay| advert.reaches(&relay.origin) && relay.reaches(to))
+                .map(|relay| &relay.origin)
+                .chain([&self.own])
+                .collect();
+            able.sort_unstable();
+            let start = usize::try_from(advert.version.sequence % able.len() as u64).unwrap_or(0);
+            able.iter().cycle().skip(start).take(FORWARDERS).any(|name| **name == self.own)
+        };
+        let unreached = |to: &&NodeName| *to != origin && !advert.reaches(to);
+        up.iter().filter(unreached).filter(|to| turn(to)).cloned().collect()
+    }
+
+    fn known_version(&self, origin: &NodeName) -> Option<Version> {
+        let held = self.nodes.get(origin).map(|entry| entry.advert.version);
+        held.or_else(|| self.retired.get(origin).map(|(version, _)| *version))
+    }
+}
+
+#[cfg(test)]
+#[path = "db_tests.rs"]
+mod tests;

@@ -1,0 +1,229 @@
+//! Install rules, caps, expiry and forwarding of the link-state database.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::overlay::{
+    linkstate::{LinkReport, MAX_LINKS, MAX_VERSION, Roles},
+    monitor::{LinkState, LinkSummary},
+};
+
+fn name(text: &str) -> NodeName {
+    text.parse().unwrap()
+}
+
+fn flood(origin: &str, incarnation: u64, sequence: u64, up: &[&str]) -> Flood {
+    let link = |peer: &&str| {
+        let up = LinkState::Up;
+        let summary = LinkSummary { state: up, ..LinkSummary::unmeasured(Instant::now()) };
+        LinkReport::new(name(peer), &summary)
+    };
+    let advert = Advertisement {
+        origin: name(origin),
+        version: Version { incarnation, sequence },
+        lifetime_s: 60,
+        roles: Roles::RELAY,
+        serves: Vec::new(),
+        links: up.iter().map(link).collect(),
+    };
+    Flood { age_s: 0, advert }
+}
+
+fn db() -> (LinkStateDb, Instant) {
+    (LinkStateDb::new(name("me")), Instant::now())
+}
+
+#[test]
+fn only_a_newer_incarnation_or_sequence_is_installed() {
+    let (mut db, now) = db();
+    let cases = [
+        ((5, 5), Install::Installed),
+        ((5, 5), Install::Duplicate),
+        ((5, 4), Install::Stale),
+        ((4, 99), Install::Stale),
+        ((5, 6), Install::Installed),
+        ((6, 0), Install::Installed),
+        ((5, 7), Install::Stale),
+    ];
+    for ((incarnation, sequence), expected) in cases {
+        let install = db.install(now, flood("a", incarnation, sequence, &[]));
+        assert_eq!(install, expected, "({incarnation}, {sequence})");
+    }
+}
+
+#[test]
+fn an_expired_node_does_not_come_back_by_a_replay() {
+    let (mut db, now) = db();
+    db.install(now, flood("a", 5, 5, &[]));
+    let later = now + Duration::from_secs(60);
+    assert_eq!(db.get(&name("a"), later), None, "even before it is swept");
+    assert_eq!(db.poll_timeout(), Some(later));
+    assert_eq!(db.expire(later), [name("a")]);
+    assert_eq!(db.install(later, flood("a", 5, 5, &[])), Install::Duplicate);
+    assert_eq!(db.install(later, flood("a", 5, 4, &[])), Install::Stale);
+    assert_eq!(db.get(&name("a"), later), None);
+    assert_eq!(db.install(later, flood("a", 5, 6, &[])), Install::Installed);
+}
+
+#[test]
+fn a_duplicate_does_not_prolong_a_life_and_age_shortens_it() {
+    let (mut db, now) = db();
+    db.install(now, Flood { age_s: 50, ..flood("a", 1, 1, &[]) });
+    db.install(now + Duration::from_secs(9), flood("a", 1, 1, &[]));
+    assert_eq!(db.expire(now + Duration::from_secs(10)), [name("a")]);
+    let old = Flood { age_s: 60, ..flood("b", 1, 1, &[]) };
+    assert_eq!(db.install(now, old), Install::Expired);
+}
+
+#[test]
+fn the_age_travels_on_and_never_shrinks() {
+    let (mut db, now) = db();
+    db.install(now, Flood { age_s: 10, ..flood("a", 1, 1, &[]) });
+    let sent = db.flood(&name("a"), now + Duration::from_millis(1500)).unwrap();
+    assert_eq!(sent.age_s, 12);
+}
+
+#[test]
+fn what_is_said_in_our_own_name_is_never_kept() {
+    let (mut db, now) = db();
+    assert_eq!(db.install(now, flood("me", 9, 9, &["a"])), Install::Own);
+    assert!(db.is_empty());
+}
+
+#[test]
+fn the_caps_hold_when_filled() {
+    let (mut db, now) = db();
+    for n in 0..MAX_NODES {
+        assert_eq!(db.install(now, flood(&format!("n{n}"), 1, 1, &[])), Install::Installed);
+    }
+    let one_more = db.install(now, flood("late", 1, 1, &[]));
+    assert_eq!(one_more, Install::Refused(RefuseReason::TooManyNodes));
+    assert_eq!(db.install(now, flood("n0", 1, 2, &[])), Install::Installed, "known ones go on");
+
+    let peers: Vec<_> = (0..=MAX_LINKS).map(|n| format!("p{n}")).collect();
+    let peers: Vec<_> = peers.iter().map(String::as_str).collect();
+    let wide = db.install(now, flood("n1", 1, 3, &peers));
+    assert_eq!(wide, Install::Refused(RefuseReason::TooManyLinks));
+    assert_eq!(db.install(now, flood("n1", 1, 3, &peers[1..])), Install::Installed);
+}
+
+#[test]
+fn the_memory_of_expired_nodes_is_bounded() {
+    let (mut db, mut now) = db();
+    for round in 0..6 {
+        for n in 0..MAX_NODES {
+            db.install(now, flood(&format!("r{round}-{n}"), 1, 1, &[]));
+        }
+        now += MAX_LIFETIME;
+        db.expire(now);
+    }
+    assert_eq!(db.retired.len(), MAX_RETIRED);
+}
+
+#[test]
+fn what_contradicts_itself_is_refused() {
+    let (mut db, now) = db();
+    let bad = Install::Refused(RefuseReason::BadLinks);
+    assert_eq!(db.install(now, flood("a", 1, 1, &["b", "b"])), bad);
+    assert_eq!(db.install(now, flood("a", 1, 1, &["a"])), bad);
+    let wrap = db.install(now, flood("a", 1, MAX_VERSION + 1, &[]));
+    assert_eq!(wrap, Install::Refused(RefuseReason::VersionOutOfRange));
+    let mut serves = flood("a", 1, 1, &[]);
+    serves.advert.serves = vec![String::new(); 33];
+    assert_eq!(db.install(now, serves), Install::Refused(RefuseReason::TooMuchServed));
+}
+
+#[test]
+fn a_digest_fetches_exactly_what_is_missing_or_old() {
+    let (mut full, now) = db();
+    let (mut behind, _) = db();
+    for (origin, sequence) in [("a", 3), ("b", 3), ("c", 3)] {
+        full.install(now, flood(origin, 1, sequence, &[]));
+    }
+    behind.install(now, flood("a", 1, 3, &[]));
+    behind.install(now, flood("b", 1, 2, &[]));
+    behind.install(now, flood("z", 1, 2, &[]));
+    for missing in full.newer_than(&behind.digest(now), now) {
+        assert_eq!(behind.install(now, missing), Install::Installed);
+    }
+    assert!(full.newer_than(&behind.digest(now), now).is_empty());
+}
+
+#[test]
+fn a_healthy_overlay_forwards_nothing() {
+    let (mut db, now) = db();
+    db.install(now, flood("a", 1, 1, &["me", "b", "c"]));
+    assert!(db.forward_to(&name("a"), &[name("a"), name("b"), name("c")], now).is_empty());
+}
+
+#[test]
+fn of_all_nodes_that_could_forward_around_a_broken_link_two_do() {
+    let names = ["a", "b", "c", "d", "e", "f"];
+    let now = Instant::now();
+    for sequence in 0..12 {
+        let mut forwarders = 0;
+        // a cannot reach f; everything else is up.
+        for own in &names[1..5] {
+            let mut db = LinkStateDb::new(name(own));
+            for origin in names.iter().filter(|origin| *origin != own) {
+                let broken = |peer: &&&str| !matches!((*origin, **peer), ("a", "f") | ("f", "a"));
+                let peers = names.iter().filter(|peer| *peer != origin).filter(broken);
+                db.install(now, flood(origin, 1, sequence, &peers.copied().collect::<Vec<_>>()));
+            }
+            let up: Vec<_> = names.iter().filter(|n| *n != own).map(|n| name(n)).collect();
+            let targets = db.forward_to(&name("a"), &up, now);
+            assert!(targets.is_empty() || targets == [name("f")], "{targets:?}");
+            forwarders += targets.len();
+        }
+        assert_eq!(forwarders, FORWARDERS, "sequence {sequence}");
+    }
+}
+
+#[test]
+fn the_only_node_that_can_forward_does() {
+    let (mut db, now) = db();
+    db.install(now, flood("a", 1, 1, &["me"]));
+    assert_eq!(db.forward_to(&name("a"), &[name("a"), name("f")], now), [name("f")]);
+}
+
+proptest! {
+    #[test]
+    fn any_order_and_any_replay_ends_in_the_newest(
+        versions in prop::collection::vec((0u64..4, 0u64..8), 1..60), replays in any::<u64>()
+    ) {
+        let (mut db, now) = db();
+        let mut newest = None;
+        for (index, &(incarnation, sequence)) in versions.iter().enumerate() {
+            let version = Version { incarnation, sequence };
+            let install = db.install(now, flood("a", incarnation, sequence, &[]));
+            prop_assert_eq!(install == Install::Installed, newest.is_none_or(|n| version > n));
+            newest = newest.max(Some(version));
+            if replays >> (index % 64) & 1 == 1 {
+                let (incarnation, sequence) = versions[index / 2];
+                db.install(now, flood("a", incarnation, sequence, &["b"]));
+            }
+            let held = db.get(&name("a"), now).unwrap();
+            prop_assert_eq!(Some(held.version), newest);
+            prop_assert!(held.links.is_empty(), "a replay replaced what was held");
+        }
+    }
+
+    #[test]
+    fn random_advertisements_never_exceed_the_caps(
+        adverts in prop::collection::vec(
+            ("[a-z]{1,2}", any::<u64>(), any::<u64>(), any::<u16>(), any::<u16>(), 0u64..400), 0..300
+        )
+    ) {
+        let (mut db, mut now) = db();
+        for (origin, incarnation, sequence, age_s, lifetime_s, wait) in adverts {
+            now += Duration::from_millis(wait);
+            let mut flood = flood(&origin, incarnation, sequence, &["zz9"]);
+            flood.age_s = age_s;
+            flood.advert.lifetime_s = lifetime_s;
+            db.install(now, flood);
+            db.expire(now);
+            prop_assert!(db.len() <= MAX_NODES && db.retired.len() <= MAX_RETIRED);
+            prop_assert!(db.poll_timeout().is_none_or(|at| at > now && at <= now + MAX_LIFETIME));
+        }
+    }
+}

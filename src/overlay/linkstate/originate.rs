@@ -1,0 +1,240 @@
+//! When this node advertises itself.
+
+use std::time::{Duration, Instant};
+
+use super::{Advertisement, LinkReport, MAX_LINKS, MAX_VERSION, Roles, Version};
+use crate::{identity::NodeName, overlay::budget::ADVERT_BOUNDS};
+
+/// The least time between two advertisements, whatever happens.
+///
+/// A link that goes down or up is told at once when none was sent lately; a flapping one, or many
+/// at a time, are told once a second, so that a storm costs at most 14 times the regular rate.
+const MIN_SPACING: Duration = Duration::from_secs(1);
+
+/// The least time between two that only report moved figures: a third of RON's interval.
+const MOVED_SPACING: Duration = Duration::from_secs(5);
+
+/// Lifetimes, in regular intervals: three may be lost before a node is forgotten.
+const LIFETIME_INTERVALS: u32 = 4;
+
+/// Why an advertisement is made; also the metric's label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Trigger {
+    /// The regular interval is over.
+    Interval,
+    /// A link's figures moved beyond what routes tolerate.
+    Moved,
+    /// A link went up or down, a role changed, or another incarnation had to be outbid.
+    Changed,
+}
+
+/// Decides when to advertise, and numbers the advertisements.
+#[derive(Debug, Clone)]
+pub struct Originator {
+    origin: NodeName,
+    version: Version,
+    interval: Duration,
+    last: Option<Instant>,
+    last_links: Vec<LinkReport>,
+    pending: Option<Trigger>,
+}
+
+impl Originator {
+    /// An originator that advertises at once.
+    ///
+    /// `incarnation` should be larger than at the last start; when it is not, [`Self::outbid`]
+    /// mends that.
+    #[must_use]
+    pub fn new(origin: NodeName, incarnation: u64) -> Self {
+        Self {
+            origin,
+            version: Version { incarnation: incarnation.min(MAX_VERSION), sequence: 0 },
+            interval: ADVERT_BOUNDS.0,
+            last: None,
+            last_links: Vec::new(),
+            pending: None,
+        }
+    }
+
+    /// Sets the regular interval, from [`crate::overlay::budget::plan`]; clamped to 14 s..60 s.
+    pub fn set_interval(&mut self, interval: Duration) {
+        self.interval = interval.clamp(ADVERT_BOUNDS.0, ADVERT_BOUNDS.1);
+    }
+
+    /// A link went up or down, or a role changed: the next advertisement is due.
+    pub fn changed(&mut self) {
+        self.pending = Some(Trigger::Changed);
+    }
+
+    /// The figures of the links are now these: an advertisement is due if they moved much.
+    pub fn measured(&mut self, links: &[LinkReport]) {
+        let moved = |link: &LinkReport| {
+            let old = self.last_links.iter().find(|old| old.peer == link.peer);
+            old.is_some_and(|old| link.moved_since(old))
+        };
+        if links.iter().any(moved) {
+            self.pending = self.pending.max(Some(Trigger::Moved));
+        }
+    }
+
+    /// Another node holds `seen` in this node's name ([`super::Install::Own`]): continue above it.
+    ///
+    /// So a node that starts with a smaller incarnation, because its clock was set back or its disk
+    /// was lost, is heard again after one round trip.
+    pub fn outbid(&mut self, seen: Version) {
+        if seen <= self.version || seen.incarnation > MAX_VERSION {
+            return;
+        }
+        let incarnation = seen.incarnation.saturating_add(1).min(MAX_VERSION);
+        self.version = Version { incarnation, sequence: 0 };
+        if incarnation == seen.incarnation {
+            self.version.sequence = seen.sequence;
+        }
+        self.changed();
+    }
+
+    /// When [`Self::poll`] has an advertisement.
+    #[must_use]
+    pub fn poll_timeout(&self, now: Instant) -> Instant {
+        let Some(last) = self.last else { return now };
+        last + match self.pending {
+            Some(Trigger::Changed) => MIN_SPACING,
+            Some(Trigger::Moved) => MOVED_SPACING,
+            Some(Trigger::Interval) | None => self.interval,
+        }
+    }
+
+    /// The advertisement that is due at `now`, if one is, to be sent to every neighbour that is up.
+    ///
+    /// Of more than 256 links the first 256 are told.
+    pub fn poll(
+        &mut self,
+        now: Instant,
+        roles: Roles,
+        serves: &[String],
+        mut links: Vec<LinkReport>,
+    ) -> Option<(Advertisement, Trigger)> {
+        if now < self.poll_timeout(now) {
+            return None;
+        }
+        links.truncate(MAX_LINKS);
+        let trigger = self.pending.take().unwrap_or(Trigger::Interval);
+        self.version.sequence = (self.version.sequence + 1).min(MAX_VERSION);
+        self.last = Some(now);
+        self.last_links.clone_from(&links);
+        let lifetime = (self.interval * LIFETIME_INTERVALS).as_secs();
+        let advert = Advertisement {
+            origin: self.origin.clone(),
+            version: self.version,
+            lifetime_s: u16::try_from(lifetime).unwrap_or(u16::MAX),
+            roles,
+            serves: serves.to_vec(),
+            links,
+        };
+        Some((advert, trigger))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::overlay::{
+        budget::DEFAULT_BUDGET,
+        linkstate::{Flood, Install, LinkStateDb},
+        monitor::{LinkState, LinkSummary},
+        units::LossRate,
+    };
+
+    fn links(rtt_ms: u64, loss: u32) -> Vec<LinkReport> {
+        let summary = LinkSummary {
+            state: LinkState::Up,
+            rtt: Some(Duration::from_millis(rtt_ms)),
+            loss_out: Some(LossRate::from_percent(loss)),
+            ..LinkSummary::unmeasured(Instant::now())
+        };
+        vec![LinkReport::new("b".parse().unwrap(), &summary)]
+    }
+
+    fn poll(originator: &mut Originator, now: Instant) -> Option<(u64, Trigger)> {
+        let (advert, trigger) = originator.poll(now, Roles::NONE, &[], links(60, 0))?;
+        Some((advert.version.sequence, trigger))
+    }
+
+    #[test]
+    fn it_advertises_at_once_then_at_intervals_and_on_changes_with_a_spacing() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut originator = Originator::new("a".parse().unwrap(), 1);
+        assert_eq!(poll(&mut originator, start), Some((1, Trigger::Interval)));
+        assert_eq!(poll(&mut originator, at(13_999)), None);
+        assert_eq!(poll(&mut originator, at(14_000)), Some((2, Trigger::Interval)));
+        originator.changed();
+        assert_eq!(poll(&mut originator, at(14_100)), None);
+        assert_eq!(poll(&mut originator, at(15_000)), Some((3, Trigger::Changed)));
+        originator.measured(&links(90, 0));
+        originator.changed();
+        originator.measured(&links(90, 0));
+        assert_eq!(poll(&mut originator, at(16_000)), Some((4, Trigger::Changed)));
+    }
+
+    #[test]
+    fn only_figures_that_moved_much_are_told_before_the_interval() {
+        let start = Instant::now();
+        for (figures, due) in
+            [(links(61, 0), 14), (links(74, 4), 14), (links(80, 0), 5), (links(60, 5), 5)]
+        {
+            let mut originator = Originator::new("a".parse().unwrap(), 1);
+            poll(&mut originator, start);
+            originator.measured(&figures);
+            assert_eq!(originator.poll_timeout(start) - start, Duration::from_secs(due));
+        }
+    }
+
+    #[test]
+    fn fifty_nodes_stay_below_rons_33_kilobits_per_second_with_real_advertisements() {
+        let links = (0..49).map(|n| {
+            let summary = LinkSummary {
+                state: LinkState::Up,
+                rtt: Some(Duration::from_millis(20 + 5 * n)),
+                ..LinkSummary::unmeasured(Instant::now())
+            };
+            LinkReport::new(format!("site-{n:02}").parse().unwrap(), &summary)
+        });
+        let mut originator = Originator::new("site-49".parse().unwrap(), 1_700_000_000);
+        let serves = ["example.edu".to_owned()];
+        let (advert, _) =
+            originator.poll(Instant::now(), Roles::RELAY, &serves, links.collect()).unwrap();
+        let bytes = postcard::to_stdvec(&Flood { age_s: 0, advert }).unwrap().len();
+        assert!(bytes < 49 * 15 + 40, "{bytes}");
+        let plan = crate::overlay::budget::plan(DEFAULT_BUDGET, 49, bytes);
+        assert!(plan.probes.bps() + plan.adverts.bps() < 33_000, "{plan:?}");
+        assert!(!plan.over_budget);
+    }
+
+    #[test]
+    fn a_node_whose_incarnation_went_back_is_heard_again_after_one_answer() {
+        let now = Instant::now();
+        let mut others = LinkStateDb::new("b".parse().unwrap());
+        let mut before = Originator::new("a".parse().unwrap(), 1_000);
+        let (advert, _) = before.poll(now, Roles::NONE, &[], links(60, 0)).unwrap();
+        others.install(now, Flood { age_s: 0, advert: advert.clone() });
+
+        let mut after = Originator::new("a".parse().unwrap(), 5);
+        let (low, _) = after.poll(now, Roles::NONE, &[], links(60, 0)).unwrap();
+        assert_eq!(others.install(now, Flood { age_s: 0, advert: low }), Install::Stale);
+        let held = others.get(&"a".parse().unwrap(), now).unwrap();
+        after.outbid(held.version);
+        let later = now + MIN_SPACING;
+        let (high, _) = after.poll(later, Roles::NONE, &[], links(60, 0)).unwrap();
+        assert_eq!(others.install(later, Flood { age_s: 0, advert: high }), Install::Installed);
+    }
+
+    #[test]
+    fn even_the_largest_version_can_be_outbid_by_its_sequence() {
+        let mut originator = Originator::new("a".parse().unwrap(), 0);
+        let seen = Version { incarnation: MAX_VERSION, sequence: 10 };
+        originator.outbid(seen);
+        let (advert, _) = originator.poll(Instant::now(), Roles::NONE, &[], vec![]).unwrap();
+        assert!(advert.version > seen);
+    }
+}

@@ -1,0 +1,338 @@
+//! Watches one link by three-way probes: a state machine without a socket and without a clock.
+//!
+//! The owner calls [`Monitor::handle_message`] for what arrives, and when [`Monitor::poll_timeout`]
+//! is due [`Monitor::handle_timeout`]; after either, it drains [`Monitor::poll_transmit`] and
+//! [`Monitor::poll_event`].
+//!
+//! # The exchange
+//!
+//! Request, reply, finish. An exchange that completes gives both ends a round-trip time and resets
+//! both ends' timers, whoever began it: a link costs one exchange per interval, not two. Whoever's
+//! timer fires first begins the next.
+//!
+//! # Up and down
+//!
+//! A request unanswered within the time-out of [`LatencyEstimator::timeout`] is lost, and another
+//! follows at once. The fourth in a row means down. So an outage is found at most
+//! interval + 4 time-outs after it begins, and 4 time-outs after [`Monitor::probe_now`].
+//!
+//! On first contact one completed exchange means up: nothing speaks against the link, and a new node
+//! should be of use at once. After an outage three in a row are needed.
+//!
+//! Loss describes a link that is up. What was lost while it was down is forgotten when it comes up
+//! again; otherwise an outage of a minute would be 100 % loss for the next hundred probes.
+
+mod probe;
+mod summary;
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+pub use probe::{Probe, ProbeKind};
+pub use summary::{LinkEvent, LinkState, LinkSummary, PassiveSample};
+
+use super::{
+    budget::INTERVAL_BOUNDS,
+    latency::LatencyEstimator,
+    loss::{DataLoss, LossCounts, LossWindow},
+    throughput::DeliveredRate,
+};
+
+/// Lost probes in a row that mean down: the paper's four (SOSP 2001, §5.1). At 10 % loss each way,
+/// chance alone does it once in about 770 trials.
+const LOST_TO_DOWN: u8 = 4;
+
+/// Good probes in a row that mean up again after an outage, as in the SCION gateway: a link that
+/// flaps faster than this stays down.
+const GOOD_TO_UP: u8 = 3;
+
+/// The pause between the probes that prove a recovered link: the fastest regular interval.
+const RECOVERY_PAUSE: Duration = INTERVAL_BOUNDS.0;
+
+/// The bounds of the pause between probes of a link that is down; it doubles from one to the
+/// other. A second finds a short outage's end soon; the slowest regular interval bounds the cost of
+/// a node that is gone.
+const DOWN_PAUSE: (Duration, Duration) = (Duration::from_secs(1), INTERVAL_BOUNDS.1);
+
+/// How much of the interval is random, either way: the paper's third (SOSP 2001, §5.1). It keeps
+/// nodes from probing in step.
+const JITTER: f64 = 1.0 / 3.0;
+
+/// Messages of one kind whose answer is still of use. The longest time-out, 3 s, spans 6 of the
+/// shortest intervals; twice that admits late answers.
+const REMEMBERED: usize = 12;
+
+/// The monitor of one link, at one of its ends.
+#[derive(Debug, Clone)]
+pub struct Monitor {
+    epoch: u16,
+    next_seq: u32,
+    peer_epoch: Option<u16>,
+    interval: Duration,
+    /// The factor of the pause after the next probe, 2/3 to 4/3.
+    jitter: f64,
+    next_probe: Instant,
+    requests: VecDeque<Sent>,
+    replies: VecDeque<Sent>,
+    latency: LatencyEstimator,
+    inbound: LossWindow,
+    outbound: LossCounts,
+    data: DataLoss,
+    delivered: DeliveredRate,
+    phase: Phase,
+    since: Instant,
+    event: Option<LinkEvent>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Sent {
+    seq: u32,
+    at: Instant,
+    /// When it is lost; `None` when that was counted already, or never will be.
+    deadline: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Phase {
+    Unmeasured { lost: u8 },
+    Up { lost: u8 },
+    Down { good: u8, pause: Duration },
+}
+
+impl Monitor {
+    /// A monitor that sends its first probe at `now`.
+    ///
+    /// `epoch` is random: it tells the peer that the numbering begins anew.
+    #[must_use]
+    pub fn new(now: Instant, epoch: u16) -> Self {
+        Self {
+            epoch,
+            next_seq: 0,
+            peer_epoch: None,
+            interval: INTERVAL_BOUNDS.0,
+            jitter: 1.0,
+            next_probe: now,
+            requests: VecDeque::new(),
+            replies: VecDeque::new(),
+            latency: LatencyEstimator::default(),
+            inbound: LossWindow::default(),
+            outbound: LossCounts::default(),
+            data: DataLoss::default(),
+            delivered: DeliveredRate::default(),
+            phase: Phase::Unmeasured { lost: 0 },
+            since: now,
+            event: None,
+        }
+    }
+
+    /// Sets the mean time between two exchanges, from [`super::budget::plan`]; clamped to its
+    /// bounds, 0.5 s to 10 s.
+    pub fn set_interval(&mut self, now: Instant, interval: Duration) {
+        self.interval = interval.clamp(INTERVAL_BOUNDS.0, INTERVAL_BOUNDS.1);
+        self.next_probe = self.next_probe.min(now + self.pause());
+    }
+
+    /// Takes a message of the peer; the answer, if any, is to be sent at once.
+    ///
+    /// Answers are never longer than what they answer, and one for one.
+    pub fn handle_message(&mut self, now: Instant, message: &Probe) -> Option<Probe> {
+        self.hear(message);
+        match message.kind {
+            ProbeKind::Request => {
+                let reply = self.message(ProbeKind::Reply { to: message.seq });
+                remember(&mut self.replies, Sent { seq: reply.seq, at: now, deadline: None });
+                Some(reply)
+            }
+            ProbeKind::Reply { to } => {
+                let sent = take(&mut self.requests, to)?;
+                self.completed(now, sent.at);
+                Some(self.message(ProbeKind::Finish { to: message.seq }))
+            }
+            ProbeKind::Finish { to } => {
+                let sent = take(&mut self.replies, to)?;
+                self.completed(now, sent.at);
+                None
+            }
+        }
+    }
+
+    /// Counts the probes whose time-out is over by `now` as lost.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let mut lost = 0;
+        for request in &mut self.requests {
+            if request.deadline.is_some_and(|deadline| deadline <= now) {
+                request.deadline = None;
+                lost += 1;
+            }
+        }
+        for _ in 0..lost {
+            self.count_lost(now);
+        }
+    }
+
+    /// The next request, when one is due at `now`. `draw` is random, uniform in 0..1.
+    pub fn poll_transmit(&mut self, now: Instant, draw: f64) -> Option<Probe> {
+        if now < self.next_probe {
+            return None;
+        }
+        self.jitter = 1.0 + JITTER * (2.0 * draw.clamp(0.0, 1.0) - 1.0);
+        self.next_probe = now + self.pause();
+        let request = self.message(ProbeKind::Request);
+        let deadline = Some(now + self.latency.timeout());
+        remember(&mut self.requests, Sent { seq: request.seq, at: now, deadline });
+        Some(request)
+    }
+
+    /// When [`Self::handle_timeout`] and [`Self::poll_transmit`] are to be called next. Never
+    /// `None`: a link is probed for as long as it is known.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let deadlines = self.requests.iter().filter_map(|request| request.deadline);
+        deadlines.chain([self.next_probe]).min()
+    }
+
+    /// What happened since the last call; one that was not fetched is replaced by the next.
+    pub fn poll_event(&mut self) -> Option<LinkEvent> {
+        self.event.take()
+    }
+
+    /// Probes now instead of at the next interval, because a lane hears nothing. Does nothing while
+    /// a probe is out.
+    pub fn probe_now(&mut self, now: Instant) {
+        if self.requests.iter().all(|request| request.deadline.is_none()) {
+            self.next_probe = self.next_probe.min(now);
+        }
+    }
+
+    /// Takes what a lane saw on this link. Ignored unless the link is up: only probes prove that an
+    /// outage is over.
+    ///
+    /// Packets delivered prove that the link works both ways, so they end a run of lost probes: a
+    /// link whose queue is full is not down.
+    pub fn record_passive(&mut self, now: Instant, sample: &PassiveSample) {
+        let Phase::Up { lost } = &mut self.phase else { return };
+        if sample.delivered > 0 {
+            *lost = 0;
+        }
+        if let Some(rtt) = sample.rtt {
+            self.latency.record(rtt);
+        }
+        self.data.record(now, sample.lost, sample.delivered);
+        self.delivered.record(now, sample.bytes, sample.over);
+    }
+
+    /// The link's summary at `now`.
+    #[must_use]
+    pub fn summary(&self, now: Instant) -> LinkSummary {
+        LinkSummary {
+            state: match self.phase {
+                Phase::Unmeasured { .. } => LinkState::Unmeasured,
+                Phase::Up { .. } => LinkState::Up,
+                Phase::Down { good: 0, .. } => LinkState::Down,
+                Phase::Down { good, .. } => LinkState::Recovering { good },
+            },
+            since: self.since,
+            rtt: self.latency.rtt(),
+            loss_out: self.data.pooled_with(self.outbound, now),
+            loss_in: self.inbound.counts().rate(),
+            delivered: self.delivered.rate(now),
+        }
+    }
+
+    fn message(&mut self, kind: ProbeKind) -> Probe {
+        let seq = self.next_seq;
+        self.next_seq = seq.wrapping_add(1);
+        let heard = self.inbound.counts();
+        Probe {
+            epoch: self.epoch,
+            seq,
+            heard_lost: u8::try_from(heard.lost()).unwrap_or(u8::MAX),
+            heard_of: u8::try_from(heard.of()).unwrap_or(u8::MAX),
+            kind,
+        }
+    }
+
+    fn hear(&mut self, message: &Probe) {
+        if self.peer_epoch.replace(message.epoch) != Some(message.epoch) {
+            self.inbound = LossWindow::default();
+        }
+        self.inbound.record(message.seq);
+        self.outbound = message.heard();
+    }
+
+    fn completed(&mut self, now: Instant, sent: Instant) {
+        if let Phase::Down { good: 0, .. } = self.phase {
+            // After an outage the path may be another one.
+            self.latency = LatencyEstimator::default();
+        }
+        self.latency.record(now.saturating_duration_since(sent));
+        match self.phase {
+            Phase::Unmeasured { .. } => self.enter(now, Phase::Up { lost: 0 }),
+            Phase::Up { .. } => self.phase = Phase::Up { lost: 0 },
+            Phase::Down { good, .. } if good + 1 >= GOOD_TO_UP => {
+                self.inbound.forget();
+                self.outbound = LossCounts::default();
+                self.enter(now, Phase::Up { lost: 0 });
+            }
+            Phase::Down { good, .. } => {
+                self.phase = Phase::Down { good: good + 1, pause: DOWN_PAUSE.0 };
+            }
+        }
+        self.next_probe = now + self.pause();
+    }
+
+    fn count_lost(&mut self, now: Instant) {
+        match &mut self.phase {
+            Phase::Unmeasured { lost } | Phase::Up { lost } => {
+                *lost += 1;
+                if *lost >= LOST_TO_DOWN {
+                    self.data = DataLoss::default();
+                    self.delivered = DeliveredRate::default();
+                    self.enter(now, Phase::Down { good: 0, pause: DOWN_PAUSE.0 });
+                    self.next_probe = now + self.pause();
+                } else {
+                    self.next_probe = now;
+                }
+            }
+            Phase::Down { good, pause } => {
+                *good = 0;
+                *pause = (*pause * 2).min(DOWN_PAUSE.1);
+            }
+        }
+    }
+
+    fn enter(&mut self, now: Instant, phase: Phase) {
+        self.since = now;
+        self.event = Some(match phase {
+            Phase::Down { .. } => LinkEvent::Down,
+            Phase::Up { .. } | Phase::Unmeasured { .. } => LinkEvent::Up,
+        });
+        self.phase = phase;
+    }
+
+    fn pause(&self) -> Duration {
+        let mean = match self.phase {
+            Phase::Unmeasured { .. } | Phase::Up { .. } => self.interval,
+            Phase::Down { good: 0, pause } => pause,
+            Phase::Down { .. } => RECOVERY_PAUSE,
+        };
+        mean.mul_f64(self.jitter)
+    }
+}
+
+fn remember(sent: &mut VecDeque<Sent>, message: Sent) {
+    if sent.len() >= REMEMBERED {
+        sent.pop_front();
+    }
+    sent.push_back(message);
+}
+
+fn take(sent: &mut VecDeque<Sent>, seq: u32) -> Option<Sent> {
+    let at = sent.iter().position(|message| message.seq == seq)?;
+    sent.remove(at)
+}
+
+#[cfg(test)]
+mod tests;

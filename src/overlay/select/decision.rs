@@ -1,0 +1,129 @@
+//! A decision about a route, with all that `why` prints.
+
+use std::{fmt, time::Duration};
+
+use super::rank::Tier;
+use crate::flow::Route;
+use crate::overlay::candidates::{Candidate, Exclusion};
+
+/// What a [`super::Selector`] decided, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// The route to use from now on; `None` when no route is left that is not forbidden.
+    pub route: Option<Route>,
+    /// Why it is another route than before; `None` when it is the same.
+    pub changed: Option<ChangeReason>,
+    /// All candidates: the usable ones by rank, best first, then the excluded ones.
+    pub candidates: Vec<Explained>,
+    /// The two best usable routes besides `route`, whose labels are to be granted in advance.
+    pub alternatives: Vec<Route>,
+}
+
+/// A candidate, and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explained {
+    /// The route and its figures.
+    pub candidate: Candidate,
+    /// What became of it.
+    pub verdict: Verdict,
+}
+
+/// What became of a candidate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is the route.
+    Chosen,
+    /// It is the route although something speaks against it, because nothing else is left.
+    Kept(Exclusion),
+    /// It could not be used.
+    Excluded(Exclusion),
+    /// It beats the current route, but the last change is too recent: so long it has to wait.
+    HeldDown(Duration),
+    /// It ranks before the current route, but not by the margin.
+    WithinMargin,
+    /// It is worse than the chosen route, being in this tier.
+    Worse(Tier),
+}
+
+impl Verdict {
+    /// The stable name, as in metrics and JSON.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Chosen => "chosen",
+            Self::Kept(_) => "kept",
+            Self::Excluded(_) => "excluded",
+            Self::HeldDown(_) => "held-down",
+            Self::WithinMargin => "within-margin",
+            Self::Worse(_) => "worse",
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Chosen => f.write_str("chosen"),
+            Self::Kept(reason) => write!(f, "kept, as nothing else is left, although: {reason}"),
+            Self::Excluded(reason) => reason.fmt(f),
+            Self::HeldDown(left) => {
+                write!(
+                    f,
+                    "better, but the last change was recent; {:.1} s left",
+                    left.as_secs_f64()
+                )
+            }
+            Self::WithinMargin => f.write_str("better, but not by the margin for a change"),
+            Self::Worse(Tier::Good) => f.write_str("not as good"),
+            Self::Worse(Tier::Lossy) => f.write_str("loses too much"),
+            Self::Worse(Tier::Unmeasured) => f.write_str("not measured"),
+        }
+    }
+}
+
+/// Why a route changed; also the metric's label.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ChangeReason {
+    /// There was no route before.
+    First,
+    /// The route before could no longer be used.
+    Excluded(Exclusion),
+    /// The route before is no longer known at all.
+    Vanished,
+    /// The new route is in a better tier: measured rather than not, clean rather than lossy.
+    BetterTier {
+        /// The tier of the route before.
+        from: Tier,
+        /// The tier of the new route.
+        to: Tier,
+    },
+    /// The new route is better by more than the margin.
+    Better,
+}
+
+impl ChangeReason {
+    /// The stable name, as in metrics and JSON.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::Excluded(reason) => reason.name(),
+            Self::Vanished => "vanished",
+            Self::BetterTier { from: Tier::Lossy, .. } => "lossy",
+            Self::BetterTier { .. } => "measured",
+            Self::Better => "better",
+        }
+    }
+}
+
+impl fmt::Display for ChangeReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::First => f.write_str("there was no route"),
+            Self::Excluded(reason) => write!(f, "the route before: {reason}"),
+            Self::Vanished => f.write_str("the route before is no longer known"),
+            Self::BetterTier { from, to } => write!(f, "{to} instead of {from}"),
+            Self::Better => f.write_str("better by more than the margin"),
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! Chooses the route of one destination and hint, and says why.
+//!
+//! The best usable candidate is taken when there is no route, or when the current one can no longer
+//! be used. Otherwise a change needs a margin and must wait until the last change is old enough.
+//! When nothing is usable the current route is kept: a dead route may heal, no route cannot. Only a
+//! route that somebody has forbidden (pin, veto, policy) is given up for nothing.
+//!
+//! # Loss under the hint `latency`
+//!
+//! The paper's latency optimiser does not look at loss; users of overlays that do the same get
+//! trapped on a fast path that delivers nothing (EasyTier#1687, nebula#893). Here the latency of a
+//! route is its *expected* latency, retransmissions included
+//! ([`PathMetrics::expected_latency`](super::metrics::PathMetrics::expected_latency)), and a route
+//! that loses more than [`LOSSY`] of its round trips is only used when there is no cleaner one.
+
+mod decision;
+mod rank;
+mod spread;
+
+use std::time::{Duration, Instant};
+
+pub use decision::{ChangeReason, Decision, Explained, Verdict};
+pub use rank::{LOSSY, LOSSY_IN_USE, Rank, Tier};
+pub use spread::spread;
+
+use super::{
+    candidates::Candidate,
+    history::{RouteChange, RouteHistory},
+};
+use crate::flow::{Hint, Route};
+
+/// How long a change must stand before a merely better route replaces it.
+///
+/// Ten of the fastest probes: the time in which a latency estimate, with its weight of 0.1 for a new
+/// sample, has taken in two thirds of what the change itself has caused.
+pub const HOLD_DOWN: Duration = Duration::from_secs(5);
+
+/// The longest hold-down. A route that flaps every few seconds is returned to once a minute at most.
+pub const MAX_HOLD_DOWN: Duration = Duration::from_secs(60);
+
+/// A change this soon after the one before doubles the hold-down; a longer calm resets it. Twice the
+/// longest hold-down, or a route that flaps on would end its own penalty by it.
+const CALM: Duration = Duration::from_secs(120);
+
+/// How many routes stand by: the labels of the two best are granted in advance.
+const ALTERNATIVES: usize = 2;
+
+/// The choice of a route for one destination and one hint.
+#[derive(Debug, Clone)]
+pub struct Selector {
+    hint: Hint,
+    current: Option<Route>,
+    changed_at: Option<Instant>,
+    hold_down: Duration,
+    history: RouteHistory,
+}
+
+/// A change to make: to which route, why, and whether the route before was measured.
+struct Change {
+    to: Option<Route>,
+    reason: ChangeReason,
+    counts: bool,
+}
+
+impl Selector {
+    /// A selector without a route.
+    #[must_use]
+    pub fn new(hint: Hint) -> Self {
+        Self {
+            hint,
+            current: None,
+            changed_at: None,
+            hold_down: HOLD_DOWN,
+            history: RouteHistory::default(),
+        }
+    }
+
+    /// The route in use; `None` before the first decision, or when none was left.
+    #[must_use]
+    pub fn current(&self) -> Option<&Route> {
+        self.current.as_ref()
+    }
+
+    /// What it chooses by.
+    #[must_use]
+    pub fn hint(&self) -> &Hint {
+        &self.hint
+    }
+
+    /// The last changes of route.
+    #[must_use]
+    pub fn history(&self) -> &RouteHistory {
+        &self.history
+    }
+
+    /// Decides which of `candidates` to use from `now` on, and remembers it.
+    ///
+    /// A route that a lane has found dead is to be marked by the caller as
+    /// [`Exclusion::Silent`](super::candidates::Exclusion::Silent).
+    pub fn decide(&mut self, now: Instant, candidates: Vec<Candidate>) -> Decision {
+        let ranked = self.rank(&candidates);
+        let before = self.current.clone();
+        let held = self.hold_down_left(now);
+        let change = self.choose(&ranked, &candidates, held);
+        let changed = change.as_ref().map(|change| change.reason.clone());
+        let current_rank = ranked.iter().find(|rank| Some(rank.route()) == before.as_ref());
+        let current_rank = current_rank.filter(|_| change.is_none()).cloned();
+        if let Some(change) = change {
+            self.apply(now, change);
+        }
+        let alternatives = ranked
+            .iter()
+            .map(Rank::route)
+            .filter(|route| Some(*route) != self.current.as_ref())
+            .take(ALTERNATIVES)
+            .cloned()
+            .collect();
+        let candidates = self.explain(candidates, &ranked, current_rank.as_ref(), held);
+        Decision { route: self.current.clone(), changed, candidates, alternatives }
+    }
+
+    /// The ranks of the usable candidates, best first.
+    fn rank(&self, candidates: &[Candidate]) -> Vec<Rank> {
+        let usable = candidates.iter().filter(|candidate| candidate.excluded.is_none());
+        let mut ranked: Vec<_> = usable
+            .map(|candidate| {
+                let in_use = self.current.as_ref() == Some(&candidate.route);
+                Rank::of(&self.hint, candidate, in_use)
+            })
+            .collect();
+        ranked.sort_unstable();
+        ranked
+    }
+
+    fn choose(
+        &self,
+        ranked: &[Rank],
+        candidates: &[Candidate],
+        held: Option<Duration>,
+    ) -> Option<Change> {
+        let best = ranked.first().map(|rank| rank.route().clone());
+        let Some(current) = &self.current else {
+            let to = Some(best?);
+            return Some(Change { to, reason: ChangeReason::First, counts: false });
+        };
+        if let Some(current) = ranked.iter().find(|rank| rank.route() == current) {
+            let better = ranked.iter().find(|rank| rank.beats(&self.hint, current))?;
+            if current.tier != Tier::Unmeasured && held.is_some() {
+                return None;
+            }
+            let reason = if better.tier == current.tier {
+                ChangeReason::Better
+            } else {
+                ChangeReason::BetterTier { from: current.tier, to: better.tier }
+            };
+            let counts = current.tier != Tier::Unmeasured;
+            return Some(Change { to: Some(better.route().clone()), reason, counts });
+        }
+        let known = candidates.iter().find(|candidate| candidate.route == *current);
+        let excluded = known.and_then(|candidate| candidate.excluded.clone());
+        let forbidden = excluded.as_ref().is_some_and(|reason| reason.is_forbidden());
+        if best.is_none() && !forbidden {
+            return None;
+        }
+        let reason = excluded.map_or(ChangeReason::Vanished, ChangeReason::Excluded);
+        Some(Change { to: best, reason, counts: true })
+    }
+
+    fn apply(&mut self, now: Instant, change: Change) {
+        let Change { to, reason, counts } = change;
+        let recent = |at: Instant| now.saturating_duration_since(at) < CALM;
+        self.hold_down = if counts && self.changed_at.is_some_and(recent) {
+            (self.hold_down * 2).min(MAX_HOLD_DOWN)
+        } else {
+            HOLD_DOWN
+        };
+        self.changed_at = Some(now);
+        let from = std::mem::replace(&mut self.current, to.clone());
+        self.history.push(RouteChange { at: now, from, to, reason });
+    }
+
+    /// How long the hold-down still lasts; `None` when it is over.
+    fn hold_down_left(&self, now: Instant) -> Option<Duration> {
+        let passed = now.saturating_duration_since(self.changed_at?);
+        self.hold_down.checked_sub(passed).filter(|left| !left.is_zero())
+    }
+
+    /// `stayed` is the rank of the current route if it could have been kept and was.
+    fn explain(
+        &self,
+        candidates: Vec<Candidate>,
+        ranked: &[Rank],
+        stayed: Option<&Rank>,
+        held: Option<Duration>,
+    ) -> Vec<Explained> {
+        let verdict = |candidate: &Candidate| {
+            let chosen = self.current.as_ref() == Some(&candidate.route);
+            if let Some(reason) = &candidate.excluded {
+                let reason = reason.clone();
+                return if chosen { Verdict::Kept(reason) } else { Verdict::Excluded(reason) };
+            }
+            let rank = ranked.iter().find(|rank| *rank.route() == candidate.route);
+            match (rank, stayed, held) {
+                _ if chosen => Verdict::Chosen,
+                (Some(rank), Some(stayed), Some(left)) if rank.beats(&self.hint, stayed) => {
+                    Verdict::HeldDown(left)
+                }
+                (Some(rank), Some(stayed), _) if rank < stayed => Verdict::WithinMargin,
+                (rank, ..) => Verdict::Worse(rank.map_or(Tier::Unmeasured, |rank| rank.tier)),
+            }
+        };
+        let mut explained: Vec<_> = candidates
+            .into_iter()
+            .map(|candidate| Explained { verdict: verdict(&candidate), candidate })
+            .collect();
+        explained.sort_by_cached_key(|explained| {
+            let place = ranked.iter().position(|rank| *rank.route() == explained.candidate.route);
+            (place.unwrap_or(usize::MAX), explained.candidate.route.clone())
+        });
+        explained
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,164 @@
+//! How routes rank for a hint, and by how much one must beat another to replace it.
+
+use std::{fmt, time::Duration};
+
+use crate::{
+    flow::{Hint, Route},
+    overlay::{
+        candidates::Candidate,
+        units::{LossRate, nanos},
+    },
+};
+
+/// The round-trip loss above which a route is [`Tier::Lossy`] for the hints that do not look for
+/// loss. At 10 %, a page of 40 requests waits for several retransmissions, whatever the latency.
+pub const LOSSY: LossRate = LossRate::from_percent(10);
+
+/// The loss at which the route in use becomes lossy: more than [`LOSSY`], by one and a half
+/// standard deviations of a window of 100 probes at 10 % (3 points), so that a route whose loss
+/// wavers about the limit is not left and taken again.
+pub const LOSSY_IN_USE: LossRate = LossRate::from_percent(15);
+
+/// 5 % less latency is needed for a change (SOSP 2001, §5.2).
+const LATENCY_PERCENT: u64 = 5;
+
+/// And 1 ms less: on a campus, 5 % of the round trip is scheduling noise that nobody feels.
+const LATENCY_STEP: Duration = Duration::from_millis(1);
+
+/// 2 points less loss are needed: two probes of the window of 100, one being chance.
+const LOSS_STEP: LossRate = LossRate::from_percent(2);
+
+/// And a quarter less: at 30 % loss the standard deviation of the window is 4.6 points, and two
+/// points would be chance.
+const LOSS_PERCENT: u64 = 25;
+
+/// With no more loss, 20 % less latency is a reason to change under the hint `loss`, too. Otherwise
+/// a flow that once fled to a far relay would stay there after its direct path has healed.
+const LATENCY_PERCENT_FOR_LOSS: u64 = 20;
+
+/// A score half as large again is needed for a change (SOSP 2001, §5.2).
+const THROUGHPUT_FACTOR: f64 = 1.5;
+
+/// The coarse order of usable routes, best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Tier {
+    /// Measured, and for the hints `latency` and `app` not lossy.
+    Good,
+    /// Measured, but loses more than 10 % of round trips (15 % while in use).
+    Lossy,
+    /// Not measured, or without a value of the application's metric.
+    Unmeasured,
+}
+
+impl fmt::Display for Tier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Good => "good",
+            Self::Lossy => "lossy",
+            Self::Unmeasured => "unmeasured",
+        })
+    }
+}
+
+/// The rank of a usable route: the derived order, smallest first, is the preference.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rank {
+    /// The coarse order.
+    pub tier: Tier,
+    /// What the hint asks for, as an integer; smaller is better.
+    score: u64,
+    /// For equal scores, in nanoseconds: the expected latency, or for the hint `loss` the
+    /// round-trip time.
+    latency: u64,
+    /// The simpler route, then the name, for equal figures: the order is total.
+    route: Route,
+}
+
+impl Rank {
+    /// The rank of `candidate` under `hint`.
+    pub(super) fn of(hint: &Hint, candidate: &Candidate, in_use: bool) -> Self {
+        let metrics = candidate.metrics;
+        let latency = metrics.map_or(u64::MAX, |m| match hint {
+            // The score holds the loss already.
+            Hint::Loss => nanos(m.rtt),
+            _ => nanos(m.expected_latency()),
+        });
+        let loss = metrics.map_or(LossRate::TOTAL, |m| m.round_trip_loss());
+        let score = match hint {
+            Hint::Latency => latency,
+            Hint::Loss => u64::from(loss.ppm()),
+            Hint::Throughput => metrics.map_or(u64::MAX, |m| m.throughput().descending()),
+            Hint::App(_) => candidate.app.map_or(u64::MAX, |value| value.millionths()),
+        };
+        let limit = if in_use { LOSSY_IN_USE } else { LOSSY };
+        let shuns_loss = matches!(hint, Hint::Latency | Hint::App(_));
+        let unmeasured = metrics.is_none() || (score == u64::MAX && matches!(hint, Hint::App(_)));
+        let tier = match () {
+            () if unmeasured => Tier::Unmeasured,
+            () if shuns_loss && loss > limit => Tier::Lossy,
+            () => Tier::Good,
+        };
+        Self { tier, score, latency, route: candidate.route.clone() }
+    }
+
+    /// The route it is the rank of.
+    #[must_use]
+    pub fn route(&self) -> &Route {
+        &self.route
+    }
+
+    /// Whether this route's figures are so much better than those of `current` that a change is
+    /// worth its risk.
+    ///
+    /// Between tiers, always. Within one: 5 % and 1 ms for latency (loss included by way of the
+    /// expected latency), 5 % for an application's value; 2 points and a quarter for loss, or 20 %
+    /// and 1 ms of latency without more loss; half as much again for throughput.
+    ///
+    /// Each change lowers (tier, score, latency) strictly, so with unchanging figures no sequence of
+    /// changes returns to where it began.
+    pub(super) fn beats(&self, hint: &Hint, current: &Self) -> bool {
+        if self.tier != current.tier {
+            return self.tier < current.tier;
+        }
+        let faster = |percent| {
+            is_less_by(self.latency, current.latency, percent)
+                && self.latency.saturating_add(nanos(LATENCY_STEP)) <= current.latency
+        };
+        match hint {
+            Hint::App(_) if self.tier == Tier::Unmeasured => faster(LATENCY_PERCENT),
+            Hint::App(_) => is_less_by(self.score, current.score, LATENCY_PERCENT),
+            Hint::Latency => faster(LATENCY_PERCENT),
+            Hint::Loss => {
+                let step = u64::from(LOSS_STEP.ppm());
+                let cleaner = is_less_by(self.score, current.score, LOSS_PERCENT)
+                    && self.score + step <= current.score;
+                cleaner || (self.score <= current.score && faster(LATENCY_PERCENT_FOR_LOSS))
+            }
+            Hint::Throughput => {
+                let (new, old) = (u64::MAX - self.score, u64::MAX - current.score);
+                new as f64 >= THROUGHPUT_FACTOR * old as f64 && new > old
+            }
+        }
+    }
+
+    /// Whether this route is within `tolerance` (a fraction, 0.1 for 10 %) of `best`.
+    pub(super) fn is_near(&self, hint: &Hint, best: &Self, tolerance: f64) -> bool {
+        if self.tier != best.tier {
+            return false;
+        }
+        let near = |value: u64, best: u64| value as f64 <= best as f64 * (1.0 + tolerance);
+        match hint {
+            Hint::Throughput => near(u64::MAX - best.score, u64::MAX - self.score),
+            Hint::Loss => {
+                self.score <= best.score + u64::from(LOSS_STEP.ppm())
+                    && near(self.latency, best.latency)
+            }
+            Hint::Latency | Hint::App(_) => near(self.score, best.score),
+        }
+    }
+}
+
+/// Whether `new` is less than `old` by at least `percent`.
+fn is_less_by(new: u64, old: u64, percent: u64) -> bool {
+    new < old && u128::from(new) * 100 <= u128::from(old) * u128::from(100 - percent)
+}

@@ -1,0 +1,122 @@
+//! QUIC configurations from an identity: TLS plus transport parameters.
+
+use std::{sync::Arc, time::Duration};
+
+use noq::{
+    ClientConfig, ServerConfig,
+    crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig},
+};
+
+use super::{LaneOptions, RerouteMark, join_parameters, lane_parameters, link_parameters};
+use crate::identity::{
+    ALPN_JOIN, ALPN_LANE, ALPN_LINK, NodeIdentity, TlsError, client_crypto, server_crypto,
+};
+
+/// The longest patience an entry can have; the exit waits as long as any entry.
+const MOST_PATIENCE: Duration = Duration::from_secs(3600);
+
+/// QUIC cannot be configured.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigureError {
+    /// The identity is unusable.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The TLS library lacks the cipher of QUIC's Initial packets.
+    #[error("TLS has no cipher for QUIC: {0}")]
+    Cipher(#[from] NoInitialCipherSuite),
+}
+
+/// How links are accepted; joiners too, at the authority.
+///
+/// # Errors
+/// When the identity is unusable.
+pub fn link_server_config(
+    identity: &NodeIdentity,
+    at_authority: bool,
+) -> Result<ServerConfig, ConfigureError> {
+    let alpn: &[&[u8]] = if at_authority { &[ALPN_LINK, ALPN_JOIN] } else { &[ALPN_LINK] };
+    let tls = QuicServerConfig::try_from(server_crypto(identity, alpn)?)?;
+    let mut config = ServerConfig::with_crypto(Arc::new(tls));
+    config.transport_config(link_parameters());
+    Ok(config)
+}
+
+/// How lanes are accepted. Their virtual addresses never change, so a packet from elsewhere is no
+/// migration.
+#[derive(Debug)]
+pub struct LaneServer {
+    config: ServerConfig,
+    options: LaneOptions,
+}
+
+impl LaneServer {
+    /// Lanes for `identity`.
+    ///
+    /// # Errors
+    /// When the identity is unusable.
+    pub fn new(identity: &NodeIdentity, options: LaneOptions) -> Result<Self, ConfigureError> {
+        let tls = QuicServerConfig::try_from(server_crypto(identity, &[ALPN_LANE])?)?;
+        let mut config = ServerConfig::with_crypto(Arc::new(tls));
+        config.migration(false);
+        // The entry's patience is to decide.
+        let options = LaneOptions { patience: MOST_PATIENCE, ..options };
+        Ok(Self { config, options })
+    }
+
+    /// The configuration of one lane, whose reroutes `mark` tells.
+    #[must_use]
+    pub fn config(&self, mark: &Arc<RerouteMark>) -> ServerConfig {
+        let mut config = self.config.clone();
+        config.transport_config(lane_parameters(self.options, mark));
+        config
+    }
+}
+
+/// How links are dialled.
+///
+/// # Errors
+/// When the identity is unusable.
+pub fn link_client_config(identity: &NodeIdentity) -> Result<ClientConfig, ConfigureError> {
+    let mut config = client(client_crypto(identity, &[ALPN_LINK])?)?;
+    config.transport_config(link_parameters());
+    Ok(config)
+}
+
+/// How lanes are opened.
+#[derive(Debug)]
+pub struct LaneClient {
+    config: ClientConfig,
+    options: LaneOptions,
+}
+
+impl LaneClient {
+    /// Lanes for `identity`.
+    ///
+    /// # Errors
+    /// When the identity is unusable.
+    pub fn new(identity: &NodeIdentity, options: LaneOptions) -> Result<Self, ConfigureError> {
+        Ok(Self { config: client(client_crypto(identity, &[ALPN_LANE])?)?, options })
+    }
+
+    /// The configuration of one lane, whose reroutes `mark` tells.
+    #[must_use]
+    pub fn config(&self, mark: &Arc<RerouteMark>) -> ClientConfig {
+        let mut config = self.config.clone();
+        config.transport_config(lane_parameters(self.options, mark));
+        config
+    }
+}
+
+/// How a new node reaches the authority; `tls` pins its certificate.
+///
+/// # Errors
+/// When the TLS library lacks QUIC's cipher.
+pub fn join_client_config(tls: rustls::ClientConfig) -> Result<ClientConfig, ConfigureError> {
+    let mut config = client(tls)?;
+    config.transport_config(join_parameters());
+    Ok(config)
+}
+
+fn client(tls: rustls::ClientConfig) -> Result<ClientConfig, ConfigureError> {
+    Ok(ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?)))
+}

@@ -1,0 +1,83 @@
+//! Messages on streams.
+
+use noq::{ReadExactError, ReadToEndError, RecvStream, SendStream, WriteError};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::wire::{self, DecodeError, MAX_MESSAGE};
+
+/// A message could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    /// The stream ended or failed.
+    #[error("the stream failed: {0}")]
+    Stream(String),
+    /// The peer sent something else.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+}
+
+impl From<WriteError> for FrameError {
+    fn from(error: WriteError) -> Self {
+        Self::Stream(error.to_string())
+    }
+}
+
+impl From<ReadExactError> for FrameError {
+    fn from(error: ReadExactError) -> Self {
+        Self::Stream(error.to_string())
+    }
+}
+
+impl From<ReadToEndError> for FrameError {
+    fn from(error: ReadToEndError) -> Self {
+        Self::Stream(error.to_string())
+    }
+}
+
+/// Writes one message with its length in front; the stream goes on.
+///
+/// # Errors
+/// When the stream fails, or the message is longer than 65,535 bytes.
+pub async fn write_frame<T: Serialize>(
+    stream: &mut SendStream,
+    message: &T,
+) -> Result<(), FrameError> {
+    let body = wire::encode(message);
+    let length = u16::try_from(body.len()).map_err(|_| DecodeError::TooLong(body.len()))?;
+    let mut frame = Vec::with_capacity(2 + body.len());
+    frame.extend_from_slice(&length.to_be_bytes());
+    frame.extend_from_slice(&body);
+    Ok(stream.write_all(&frame).await?)
+}
+
+/// Reads one message with its length in front.
+///
+/// # Errors
+/// When the stream ends or fails, or the peer sends something else.
+pub async fn read_frame<T: DeserializeOwned>(stream: &mut RecvStream) -> Result<T, FrameError> {
+    let mut length = [0; 2];
+    stream.read_exact(&mut length).await?;
+    let mut body = vec![0; usize::from(u16::from_be_bytes(length))];
+    stream.read_exact(&mut body).await?;
+    Ok(wire::decode(&body)?)
+}
+
+/// Writes one message as the whole content of a stream.
+///
+/// # Errors
+/// When the stream fails.
+pub async fn write_message<T: Serialize>(
+    stream: &mut SendStream,
+    message: &T,
+) -> Result<(), FrameError> {
+    stream.write_all(&wire::encode(message)).await?;
+    stream.finish().map_err(|error| FrameError::Stream(error.to_string()))
+}
+
+/// Reads one message that is the whole content of a stream.
+///
+/// # Errors
+/// When the stream fails, is longer than a message may be, or carries something else.
+pub async fn read_message<T: DeserializeOwned>(stream: &mut RecvStream) -> Result<T, FrameError> {
+    Ok(wire::decode(&stream.read_to_end(MAX_MESSAGE).await?)?)
+}

@@ -1,0 +1,31 @@
+//! How QUIC is used: one endpoint per node, and the parameters of links and lanes.
+
+mod configs;
+mod framing;
+mod parameters;
+mod reroute;
+
+pub use configs::{
+    ConfigureError, LaneClient, LaneServer, join_client_config, link_client_config,
+    link_server_config,
+};
+pub use framing::{FrameError, read_frame, read_message, write_frame, write_message};
+pub use parameters::{Congestion, LaneOptions};
+use parameters::{join_parameters, lane_parameters, link_parameters};
+pub use reroute::RerouteMark;
+
+/// Application error codes with which we close connections and reset streams.
+pub mod code {
+    /// Orderly end: the node stops, or the lane is no longer needed.
+    pub const DONE: u32 = 0;
+    /// The peer's certificate or protocol identifier does not fit.
+    pub const UNAUTHORISED: u32 = 1;
+    /// Another connection to the same peer serves already.
+    pub const DUPLICATE: u32 = 2;
+    /// The peer broke our protocol.
+    pub const PROTOCOL: u32 = 3;
+    /// The flow was reset by the application behind it.
+    pub const FLOW_RESET: u32 = 4;
+    /// A cap was reached.
+    pub const FULL: u32 = 5;
+}

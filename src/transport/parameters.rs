@@ -1,0 +1,149 @@
+//! The transport parameters of links and lanes, each with its reason.
+
+use std::{sync::Arc, time::Duration};
+
+use noq::{
+    IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt,
+    congestion::{Bbr3Config, ControllerFactory, CubicConfig},
+};
+use serde::Deserialize;
+
+use super::reroute::{RerouteMark, RouteAwareFactory};
+use crate::underlay::MAX_QUIC_PACKET;
+
+/// The congestion control of lanes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Congestion {
+    /// BBR version 3: models the path; keeps its rate under random loss, short stalls.
+    #[default]
+    Bbr3,
+    /// CUBIC (RFC 9438): backs off on every loss; cheapest where nothing is lost, as in a campus.
+    Cubic,
+}
+
+/// What is configured about lanes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LaneOptions {
+    /// The congestion control.
+    pub congestion: Congestion,
+    /// How long a lane, and with it its flows, outlives complete silence: no route works. Of the two
+    /// ends the less patient decides.
+    pub patience: Duration,
+    /// The largest QUIC packet that path MTU discovery tries, 1,200 to 8,943 bytes.
+    pub max_packet: u16,
+}
+
+impl LaneOptions {
+    /// The largest packet by default: with our header it fills an Ethernet frame over IPv6,
+    /// 1500 − 40 (IP) − 8 (UDP) − 9 (label). Trying larger ones costs a slow flow's pacing budget.
+    pub const ETHERNET_PACKET: u16 = 1443;
+}
+
+impl Default for LaneOptions {
+    fn default() -> Self {
+        Self {
+            congestion: Congestion::default(),
+            patience: Duration::from_secs(60),
+            max_packet: Self::ETHERNET_PACKET,
+        }
+    }
+}
+
+impl Congestion {
+    fn factory(self, mark: &Arc<RerouteMark>) -> Arc<dyn ControllerFactory + Send + Sync> {
+        let mark = mark.clone();
+        match self {
+            Self::Cubic => {
+                Arc::new(RouteAwareFactory { mark, inner: Arc::new(CubicConfig::default()) })
+            }
+            Self::Bbr3 => {
+                Arc::new(RouteAwareFactory { mark, inner: Arc::new(Bbr3Config::default()) })
+            }
+        }
+    }
+}
+
+/// Window of one flow, in bytes: what the far end may send before this end's application reads.
+///
+/// 2 MiB fill 100 Mbit/s at 160 ms. It must stay below 2,048 packets: noq-proto 1.4.0 ends the
+/// whole connection with "too many gaps" when one stream buffers more chunks than that.
+const FLOW_WINDOW: u32 = 2 << 20;
+
+/// Window of a whole lane, in bytes. It bounds the memory that stalled readers can pin at one end;
+/// 128 of them may stall completely before they slow the lane's other flows.
+const LANE_WINDOW: u32 = 128 * FLOW_WINDOW;
+
+/// Unacknowledged bytes a lane's sender may keep.
+const LANE_SEND_WINDOW: u64 = 16 << 20;
+
+/// Flows that one lane may carry at once.
+const FLOWS_PER_LANE: u32 = 4096;
+
+/// A lane without traffic sends so many times within its patience. Three in a row may be lost.
+const KEEP_ALIVES: u32 = 4;
+
+/// How long a silent link's connection is kept before it is dialled anew. Probes flow at least
+/// every 10 s, so this is several lost probes past "down".
+const LINK_IDLE: Duration = Duration::from_secs(30);
+
+/// Requests and notices that a neighbour may have under way at once.
+const LINK_STREAMS: u32 = 64;
+
+/// Bytes of unread probes and lane notices kept; newer ones replace older ones.
+const DATAGRAM_BUFFER: usize = 64 << 10;
+
+fn common(max_packet: u16) -> TransportConfig {
+    let mut config = TransportConfig::default();
+    let mut discovery = MtuDiscoveryConfig::default();
+    discovery.upper_bound(max_packet.min(MAX_QUIC_PACKET));
+    config
+        .mtu_discovery_config(Some(discovery))
+        .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER))
+        .datagram_send_buffer_size(DATAGRAM_BUFFER);
+    config
+}
+
+fn idle(timeout: Duration) -> Option<IdleTimeout> {
+    timeout.try_into().ok()
+}
+
+/// The parameters of a lane.
+pub(super) fn lane_parameters(
+    options: LaneOptions,
+    mark: &Arc<RerouteMark>,
+) -> Arc<TransportConfig> {
+    let mut config = common(options.max_packet);
+    config
+        .max_concurrent_bidi_streams(VarInt::from_u32(FLOWS_PER_LANE))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .stream_receive_window(VarInt::from_u32(FLOW_WINDOW))
+        .receive_window(VarInt::from_u32(LANE_WINDOW))
+        .send_window(LANE_SEND_WINDOW)
+        .max_idle_timeout(idle(options.patience))
+        .keep_alive_interval(Some(options.patience / KEEP_ALIVES))
+        .congestion_controller_factory(options.congestion.factory(mark));
+    Arc::new(config)
+}
+
+/// The parameters of a link.
+pub(super) fn link_parameters() -> Arc<TransportConfig> {
+    let mut config = common(LaneOptions::ETHERNET_PACKET);
+    config
+        .max_concurrent_bidi_streams(VarInt::from_u32(LINK_STREAMS))
+        .max_concurrent_uni_streams(VarInt::from_u32(LINK_STREAMS))
+        .max_idle_timeout(idle(LINK_IDLE))
+        .keep_alive_interval(Some(LINK_IDLE / 3));
+    Arc::new(config)
+}
+
+/// The parameters of a joining node's connection: one request, and short patience.
+pub(super) fn join_parameters() -> Arc<TransportConfig> {
+    let mut config = common(LaneOptions::ETHERNET_PACKET);
+    config
+        .max_concurrent_bidi_streams(VarInt::from_u32(1))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .datagram_receive_buffer_size(None)
+        .max_idle_timeout(idle(Duration::from_secs(10)));
+    Arc::new(config)
+}

@@ -1,0 +1,255 @@
+//! Receiving: one batch from the socket, split into runs, each delivered or forwarded.
+
+use std::{
+    fmt,
+    io::{self, IoSliceMut},
+    num::NonZeroUsize,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Instant,
+};
+
+use noq::{
+    AsyncUdpSocket, UdpSender,
+    udp::{BATCH_SIZE, RecvMeta, Transmit},
+};
+
+use super::{
+    DropReason, NextHop, SlotId, Switch,
+    labels::LabelMeaning,
+    socket::{for_family, mapped},
+};
+use crate::wire::label::{Class, HEADER_LEN, classify, swap};
+
+/// Room for one datagram, or for one batch that the kernel coalesced (GRO): up to 64 KiB.
+const COALESCED_BUFFER: usize = 65_536;
+/// Room for one datagram where the socket does not coalesce: a jumbo frame.
+const SINGLE_BUFFER: usize = 9216;
+
+/// Datagrams received in one call, and how far they have been handled.
+///
+/// A coalesced buffer may mix labels, and mix labelled packets with packets of links, so it is
+/// handled run by run: consecutive packets of one class.
+pub(super) struct Batch {
+    buffers: Vec<Box<[u8]>>,
+    meta: [RecvMeta; BATCH_SIZE],
+    filled: usize,
+    buffer: usize,
+    offset: usize,
+}
+
+/// Consecutive packets of one class within a coalesced buffer.
+struct Run {
+    class: Class,
+    start: usize,
+    end: usize,
+    stride: usize,
+}
+
+impl Run {
+    fn packets(&self) -> usize {
+        (self.end - self.start).div_ceil(self.stride)
+    }
+}
+
+impl Batch {
+    pub(super) fn new(max_segments: NonZeroUsize) -> Self {
+        let size = if max_segments.get() > 1 { COALESCED_BUFFER } else { SINGLE_BUFFER };
+        Self {
+            buffers: (0..BATCH_SIZE).map(|_| vec![0; size].into_boxed_slice()).collect(),
+            meta: [RecvMeta::default(); BATCH_SIZE],
+            filled: 0,
+            buffer: 0,
+            offset: 0,
+        }
+    }
+
+    pub(super) fn is_drained(&self) -> bool {
+        self.buffer >= self.filled
+    }
+
+    pub(super) fn fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        socket: &mut dyn AsyncUdpSocket,
+    ) -> Poll<io::Result<()>> {
+        let mut buffers = self.buffers.iter_mut();
+        let mut slices: [IoSliceMut<'_>; BATCH_SIZE] = std::array::from_fn(|_| {
+            IoSliceMut::new(buffers.next().map_or(&mut [], |buffer| &mut buffer[..]))
+        });
+        self.filled = ready!(socket.poll_recv(cx, &mut slices, &mut self.meta))?;
+        (self.buffer, self.offset) = (0, 0);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Handles runs until QUIC's buffers are full or the batch is drained; returns how many of
+    /// QUIC's buffers were filled.
+    pub(super) fn deliver(
+        &mut self,
+        now: Instant,
+        switch: &Switch,
+        cx: &mut Context<'_>,
+        mut forwarder: Pin<&mut dyn UdpSender>,
+        out: &mut [IoSliceMut<'_>],
+        out_meta: &mut [RecvMeta],
+    ) -> usize {
+        let room = out.len().min(out_meta.len());
+        let mut used = 0;
+        while used < room {
+            let Some(run) = self.next_run() else { break };
+            let meta = self.meta[self.buffer];
+            let bytes = &mut self.buffers[self.buffer][run.start..run.end];
+            match run.class {
+                Class::Quic => {
+                    used += usize::from(pass_up(
+                        switch,
+                        &run,
+                        bytes,
+                        meta,
+                        &mut out[used],
+                        &mut out_meta[used],
+                    ));
+                }
+                Class::Unknown => switch.count_drop(DropReason::Unclassified, run.packets()),
+                Class::Labelled(label) => match switch.lookup(now, label, bytes.len()) {
+                    Ok(LabelMeaning::Slot(slot)) => {
+                        let to = (&mut out[used], &mut out_meta[used]);
+                        used += usize::from(pass_to_slot(switch, slot, &run, bytes, meta, to));
+                    }
+                    Ok(LabelMeaning::Forward(next)) => {
+                        forward(switch, &next, &run, bytes, meta, cx, forwarder.as_mut());
+                    }
+                    Err(reason) => switch.count_drop(reason, run.packets()),
+                },
+            }
+            self.advance(run.end);
+        }
+        used
+    }
+
+    fn next_run(&self) -> Option<Run> {
+        if self.is_drained() {
+            return None;
+        }
+        let meta = &self.meta[self.buffer];
+        let data = &self.buffers[self.buffer][..meta.len];
+        let stride = meta.stride.max(1);
+        let mut packets = data[self.offset..].chunks(stride);
+        let first = packets.next().unwrap_or(&[]);
+        let class = classify(first);
+        let more: usize =
+            packets.take_while(|packet| classify(packet) == class).map(<[u8]>::len).sum();
+        let end = self.offset + first.len() + more;
+        Some(Run { class, start: self.offset, end, stride })
+    }
+
+    fn advance(&mut self, end: usize) {
+        self.offset = end;
+        if end >= self.meta[self.buffer].len {
+            self.buffer += 1;
+            self.offset = 0;
+        }
+    }
+}
+
+/// Copies a run of link packets to QUIC as they came.
+fn pass_up(
+    switch: &Switch,
+    run: &Run,
+    bytes: &[u8],
+    meta: RecvMeta,
+    out: &mut IoSliceMut<'_>,
+    out_meta: &mut RecvMeta,
+) -> bool {
+    let Some(room) = out.get_mut(..bytes.len()) else {
+        switch.count_drop(DropReason::Oversized, run.packets());
+        return false;
+    };
+    room.copy_from_slice(bytes);
+    *out_meta = RecvMeta::default();
+    out_meta.addr = mapped(meta.addr);
+    out_meta.len = bytes.len();
+    out_meta.stride = run.stride.min(bytes.len());
+    out_meta.ecn = meta.ecn;
+    out_meta.dst_ip = meta.dst_ip;
+    true
+}
+
+/// Copies a run of lane packets to QUIC without their headers, from the slot's virtual address.
+fn pass_to_slot(
+    switch: &Switch,
+    id: SlotId,
+    run: &Run,
+    bytes: &[u8],
+    meta: RecvMeta,
+    (out, out_meta): (&mut IoSliceMut<'_>, &mut RecvMeta),
+) -> bool {
+    let Some(slot) = switch.slot(id) else {
+        switch.count_drop(DropReason::UnknownLabel, run.packets());
+        return false;
+    };
+    let payload = bytes.len() - run.packets() * HEADER_LEN;
+    if out.len() < payload {
+        switch.count_drop(DropReason::Oversized, run.packets());
+        return false;
+    }
+    let mut filled = 0;
+    for packet in bytes.chunks(run.stride) {
+        let packet = &packet[HEADER_LEN..];
+        out[filled..filled + packet.len()].copy_from_slice(packet);
+        filled += packet.len();
+    }
+    slot.activity.add_received(run.packets());
+    *out_meta = RecvMeta::default();
+    out_meta.addr = id.virtual_address();
+    out_meta.len = payload;
+    out_meta.stride = (run.stride.min(bytes.len()) - HEADER_LEN).max(1);
+    out_meta.ecn = meta.ecn;
+    true
+}
+
+/// Swaps the label of a run of packets and sends it on: the whole work of a relay.
+fn forward(
+    switch: &Switch,
+    next: &NextHop,
+    run: &Run,
+    bytes: &mut [u8],
+    meta: RecvMeta,
+    cx: &mut Context<'_>,
+    mut forwarder: Pin<&mut dyn UdpSender>,
+) {
+    let Some(address) = next.neighbour.address() else {
+        switch.count_drop(DropReason::NoRoute, run.packets());
+        return;
+    };
+    for packet in bytes.chunks_mut(run.stride) {
+        swap(packet, next.label);
+    }
+    let max = forwarder.max_transmit_segments().get() * run.stride;
+    for part in bytes.chunks(max) {
+        let packets = part.len().div_ceil(run.stride);
+        let transmit = Transmit {
+            destination: for_family(address, meta.addr.is_ipv4()),
+            ecn: meta.ecn,
+            contents: part,
+            segment_size: (packets > 1).then_some(run.stride),
+            src_ip: None,
+        };
+        match forwarder.as_mut().poll_send(&transmit, cx) {
+            Poll::Ready(Ok(())) => switch.count_forwarded(packets),
+            Poll::Ready(Err(_)) | Poll::Pending => {
+                switch.count_drop(DropReason::SocketFull, packets)
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batch").field("filled", &self.filled).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+#[path = "receive_tests.rs"]
+mod tests;

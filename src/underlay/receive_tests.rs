@@ -1,0 +1,235 @@
+//! Tests of the receive path: coalesced buffers that mix labels, links and rubbish.
+
+use std::{
+    collections::VecDeque,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use super::*;
+use crate::{
+    underlay::{Neighbour, labels::Meter},
+    wire::label::{Label, push_labelled},
+};
+
+/// A received buffer and the size of the packets in it.
+type Received = (Vec<u8>, usize);
+/// A sent buffer: where to, and the size of the packets in it.
+type Sent = (SocketAddr, Vec<u8>, Option<usize>);
+
+/// A socket that returns prepared datagrams and keeps what is sent.
+#[derive(Debug, Default, Clone)]
+struct Scripted {
+    incoming: Arc<Mutex<VecDeque<Received>>>,
+    outgoing: Arc<Mutex<Vec<Sent>>>,
+    blocked: bool,
+}
+
+impl AsyncUdpSocket for Scripted {
+    fn create_sender(&self) -> Pin<Box<dyn UdpSender>> {
+        Box::pin(self.clone())
+    }
+
+    fn poll_recv(
+        &mut self,
+        _cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        let Some((bytes, stride)) = self.incoming.lock().unwrap().pop_front() else {
+            return Poll::Pending;
+        };
+        bufs[0][..bytes.len()].copy_from_slice(&bytes);
+        meta[0] = RecvMeta::default();
+        meta[0].addr = ([192, 0, 2, 9], 4600).into();
+        (meta[0].len, meta[0].stride) = (bytes.len(), stride);
+        Poll::Ready(Ok(1))
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(([192, 0, 2, 1], 4600).into())
+    }
+
+    fn max_receive_segments(&self) -> NonZeroUsize {
+        NonZeroUsize::new(64).unwrap()
+    }
+}
+
+impl UdpSender for Scripted {
+    fn poll_send(
+        self: Pin<&mut Self>,
+        transmit: &Transmit<'_>,
+        _cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.blocked {
+            return Poll::Pending;
+        }
+        let sent = (transmit.destination, transmit.contents.to_vec(), transmit.segment_size);
+        self.outgoing.lock().unwrap().push(sent);
+        Poll::Ready(Ok(()))
+    }
+
+    fn max_transmit_segments(&self) -> NonZeroUsize {
+        NonZeroUsize::new(64).unwrap()
+    }
+}
+
+struct Bench {
+    switch: Switch,
+    socket: Scripted,
+    batch: Batch,
+    forwarder: Pin<Box<dyn UdpSender>>,
+    now: Instant,
+}
+
+impl Bench {
+    fn new(blocked: bool) -> Self {
+        let socket = Scripted { blocked, ..Scripted::default() };
+        let batch = Batch::new(socket.max_receive_segments());
+        let forwarder = socket.create_sender();
+        Self { switch: Switch::default(), socket, batch, forwarder, now: Instant::now() }
+    }
+
+    fn grant_slot(&self, label: u64) -> SlotId {
+        let (slot, _) = self.switch.open_slot().unwrap();
+        let holder = "aros".parse().unwrap();
+        self.switch
+            .with_labels(|labels| labels.grant_slot(self.now, Label(label), &holder, slot))
+            .unwrap();
+        slot
+    }
+
+    fn grant_forward(&self, label: u64, next: u64, meter: Option<Arc<Meter>>) {
+        let mit = Neighbour::new("mit".parse().unwrap(), Some(([192, 0, 2, 2], 4600).into()));
+        let next = NextHop { neighbour: Arc::new(mit), label: Label(next) };
+        let holder = "aros".parse().unwrap();
+        let minute = Duration::from_secs(60);
+        self.switch
+            .with_labels(|labels| {
+                labels.grant_forward(self.now, Label(label), &holder, next, minute, meter)
+            })
+            .unwrap();
+    }
+
+    /// Receives one coalesced buffer; what goes up to QUIC: address, bytes, stride.
+    fn receive(&mut self, packets: &[Vec<u8>]) -> Vec<(SocketAddr, Vec<u8>, usize)> {
+        let stride = packets[0].len();
+        self.socket.incoming.lock().unwrap().push_back((packets.concat(), stride));
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        assert!(self.batch.fill(&mut cx, &mut self.socket).is_ready());
+        let mut up = Vec::new();
+        while !self.batch.is_drained() {
+            let mut room = vec![vec![0; 65_536]; 2];
+            let mut out: Vec<_> = room.iter_mut().map(|b| IoSliceMut::new(b)).collect();
+            let mut meta = [RecvMeta::default(); 2];
+            let used = self.batch.deliver(
+                self.now,
+                &self.switch,
+                &mut cx,
+                self.forwarder.as_mut(),
+                &mut out,
+                &mut meta,
+            );
+            for (buffer, meta) in room.iter().zip(meta).take(used) {
+                up.push((meta.addr, buffer[..meta.len].to_vec(), meta.stride));
+            }
+        }
+        up
+    }
+
+    fn dropped(&self, reason: DropReason) -> u64 {
+        self.switch.drops().into_iter().find(|(r, _)| *r == reason).unwrap().1
+    }
+}
+
+fn labelled(label: u64, payload: &[u8]) -> Vec<u8> {
+    let mut packet = Vec::new();
+    push_labelled(&mut packet, Label(label), payload);
+    packet
+}
+
+fn quic(len: usize) -> Vec<u8> {
+    vec![0x42; len]
+}
+
+#[test]
+fn a_coalesced_buffer_that_mixes_lanes_a_relayed_one_links_and_rubbish_is_taken_apart() {
+    let mut bench = Bench::new(false);
+    let (one, two) = (bench.grant_slot(1), bench.grant_slot(2));
+    bench.grant_forward(7, 70, None);
+    let up = bench.receive(&[
+        labelled(1, b"aaaaaaaaaaa"),
+        labelled(1, b"bbbbbbbbbbb"),
+        labelled(7, b"ccccccccccc"),
+        labelled(7, b"ddddddddddd"),
+        labelled(2, b"eeeeeeeeeee"),
+        quic(20),
+        labelled(99, b"fffffffffff"),
+        vec![0; 20],
+        labelled(1, b"short"),
+    ]);
+    let link: SocketAddr = "[::ffff:192.0.2.9]:4600".parse().unwrap();
+    assert_eq!(
+        up,
+        [
+            (one.virtual_address(), b"aaaaaaaaaaabbbbbbbbbbb".to_vec(), 11),
+            (two.virtual_address(), b"eeeeeeeeeee".to_vec(), 11),
+            (link, quic(20), 20),
+            (one.virtual_address(), b"short".to_vec(), 5),
+        ]
+    );
+    let forwarded = [labelled(70, b"ccccccccccc"), labelled(70, b"ddddddddddd")].concat();
+    let to: SocketAddr = ([192, 0, 2, 2], 4600).into();
+    assert_eq!(*bench.socket.outgoing.lock().unwrap(), [(to, forwarded, Some(20))]);
+    assert_eq!(bench.dropped(DropReason::UnknownLabel), 1);
+    assert_eq!(bench.dropped(DropReason::Unclassified), 1);
+    assert_eq!(bench.switch.forwarded(), 2);
+}
+
+#[test]
+fn a_relay_that_cannot_send_drops_and_counts() {
+    let mut bench = Bench::new(true);
+    bench.grant_forward(7, 70, None);
+    assert!(bench.receive(&[labelled(7, b"x"), labelled(7, b"y")]).is_empty());
+    assert_eq!(bench.dropped(DropReason::SocketFull), 2);
+    assert_eq!(bench.switch.forwarded(), 0);
+}
+
+#[test]
+fn a_neighbour_over_its_rate_is_dropped_and_others_are_not() {
+    let mut bench = Bench::new(false);
+    bench.grant_forward(7, 70, Some(Arc::new(Meter::new(1))));
+    bench.grant_forward(8, 80, None);
+    for _ in 0..100 {
+        bench.receive(&[labelled(7, &[0; 1400])]);
+        bench.receive(&[labelled(8, &[0; 1400])]);
+    }
+    let limited = bench.dropped(DropReason::RateLimited);
+    assert!((40..100).contains(&limited), "{limited}");
+    assert_eq!(bench.switch.forwarded(), 200 - limited);
+}
+
+#[test]
+fn a_closed_slot_takes_nothing() {
+    let mut bench = Bench::new(false);
+    let slot = bench.grant_slot(1);
+    bench.switch.close_slot(slot);
+    assert!(bench.receive(&[labelled(1, b"late")]).is_empty());
+    assert_eq!(bench.dropped(DropReason::UnknownLabel), 1);
+}
+
+proptest::proptest! {
+    #[test]
+    fn random_datagrams_never_panic_and_reach_nobody_but_quic(
+        packets in proptest::collection::vec(proptest::collection::vec(0u8..=255, 1..200), 1..8),
+    ) {
+        let mut bench = Bench::new(false);
+        for packet in packets {
+            let is_quic = packet[0] >= 0x40;
+            let up = bench.receive(std::slice::from_ref(&packet));
+            proptest::prop_assert_eq!(up.len(), usize::from(is_quic));
+        }
+        proptest::prop_assert!(bench.socket.outgoing.lock().unwrap().is_empty());
+    }
+}

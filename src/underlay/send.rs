@@ -1,0 +1,140 @@
+//! Sending: QUIC's packets to virtual addresses leave labelled.
+
+use std::{
+    io,
+    net::SocketAddr,
+    num::NonZeroUsize,
+    pin::Pin,
+    sync::{Arc, PoisonError},
+    task::{Context, Poll},
+};
+
+use noq::{
+    UdpSender,
+    udp::{EcnCodepoint, Transmit},
+};
+
+use super::{DropReason, SlotId, Switch, socket::for_family};
+use crate::wire::label::{HEADER_LEN, Label, push_labelled};
+
+/// Largest UDP payload over IPv4: 65,535 − 20 (IP) − 8 (UDP).
+const MAX_UDP_PAYLOAD: usize = 65_507;
+
+/// Largest QUIC packet we ever send, and where path MTU discovery stops: with our header it fills a
+/// jumbo frame over IPv6, 9000 − 40 (IP) − 8 (UDP) − 9 (label).
+pub(crate) const MAX_QUIC_PACKET: u16 = 8943;
+
+/// Gives each packet for a virtual address the label and the real address of its slot's route.
+#[derive(Debug)]
+pub(super) struct LabelSender {
+    physical: Pin<Box<dyn UdpSender>>,
+    switch: Arc<Switch>,
+    ipv4: bool,
+    labelled: Vec<u8>,
+    /// The size of the last packets, from which follows how many fit into one system call.
+    packet: usize,
+}
+
+impl LabelSender {
+    pub(super) fn new(physical: Pin<Box<dyn UdpSender>>, switch: Arc<Switch>, ipv4: bool) -> Self {
+        Self { physical, switch, ipv4, labelled: Vec::new(), packet: usize::from(MAX_QUIC_PACKET) }
+    }
+
+    fn poll_send_to_slot(
+        &mut self,
+        slot: SlotId,
+        transmit: &Transmit<'_>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        let segment = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
+        let packets = transmit.contents.len().div_ceil(segment);
+        let route = self.switch.slot(slot).and_then(|slot| {
+            let hop = slot.next_hop?;
+            Some((hop.neighbour.address()?, hop.label, slot.activity, slot.replay))
+        });
+        let Some((address, label, activity, replay)) = route else {
+            // To QUIC this is a lost packet: it keeps retrying until a route exists.
+            self.switch.count_drop(DropReason::NoRoute, packets);
+            return Poll::Ready(Ok(()));
+        };
+        let destination = for_family(address, self.ipv4);
+        let mut replay = replay.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(packet) = replay.next() {
+            match self.poll_send_labelled((destination, label, None), &packet, None, cx) {
+                Poll::Ready(Ok(())) => activity.add_sent(1),
+                unsent => {
+                    replay.put_back(packet);
+                    return unsent;
+                }
+            }
+        }
+        self.packet = segment;
+        let to = (destination, label, transmit.ecn);
+        let fitting = self.fitting() * segment;
+        let (first, rest) = transmit.contents.split_at(transmit.contents.len().min(fitting));
+        let sent = self.poll_send_labelled(to, first, transmit.segment_size, cx);
+        if sent.is_pending() {
+            return sent;
+        }
+        // Something is left only when QUIC has just raised its packet size. The first part is gone
+        // and cannot be sent twice, so what the socket does not take now is lost to QUIC.
+        for part in rest.chunks(fitting) {
+            let sent = self.poll_send_labelled(to, part, transmit.segment_size, cx);
+            if sent.is_pending() {
+                self.switch.count_drop(DropReason::SocketFull, part.len().div_ceil(segment));
+            }
+        }
+        activity.add_sent(packets);
+        let now = tokio::time::Instant::now().into_std();
+        replay.record(now, transmit.contents, segment);
+        sent
+    }
+
+    fn poll_send_labelled(
+        &mut self,
+        (destination, label, ecn): (SocketAddr, Label, Option<EcnCodepoint>),
+        contents: &[u8],
+        segment_size: Option<usize>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.labelled.clear();
+        for packet in contents.chunks(segment_size.unwrap_or(contents.len()).max(1)) {
+            push_labelled(&mut self.labelled, label, packet);
+        }
+        let labelled = Transmit {
+            destination,
+            contents: &self.labelled,
+            segment_size: segment_size.map(|size| size + HEADER_LEN),
+            ecn,
+            src_ip: None,
+        };
+        self.physical.as_mut().poll_send(&labelled, cx)
+    }
+
+    /// How many packets of the present size fit into one system call.
+    fn fitting(&self) -> usize {
+        (MAX_UDP_PAYLOAD / (self.packet + HEADER_LEN)).max(1)
+    }
+}
+
+impl UdpSender for LabelSender {
+    fn poll_send(
+        mut self: Pin<&mut Self>,
+        transmit: &Transmit<'_>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        match SlotId::from_address(transmit.destination) {
+            Some(slot) => self.poll_send_to_slot(slot, transmit, cx),
+            None => {
+                let destination = for_family(transmit.destination, self.ipv4);
+                let physical = Transmit { destination, ..transmit.clone() };
+                self.physical.as_mut().poll_send(&physical, cx)
+            }
+        }
+    }
+
+    fn max_transmit_segments(&self) -> NonZeroUsize {
+        let fitting = NonZeroUsize::new(self.fitting()).unwrap_or(NonZeroUsize::MIN);
+        self.physical.max_transmit_segments().min(fitting)
+    }
+}

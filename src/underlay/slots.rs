@@ -1,0 +1,99 @@
+//! Lane slots and the virtual addresses that QUIC knows them by.
+
+use std::{
+    net::{Ipv6Addr, SocketAddr, SocketAddrV6},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use tokio::sync::Notify;
+
+/// The first 96 bits of every virtual address: a unique local prefix (RFC 4193) that spells "ron".
+/// No packet with such an address ever leaves the process.
+const PREFIX: [u16; 6] = [0xfd72, 0x6f6e, 0, 0, 0, 0];
+
+/// The port of every virtual address; any value would do, zero is refused by QUIC.
+const PORT: u16 = 1;
+
+/// One end of a lane in this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SlotId(pub u32);
+
+impl SlotId {
+    /// The address by which QUIC knows the far end of this slot's lane.
+    #[must_use]
+    pub fn virtual_address(self) -> SocketAddr {
+        let [a, b, c, d, e, f] = PREFIX;
+        let [h0, h1, l0, l1] = self.0.to_be_bytes();
+        let high = u16::from_be_bytes([h0, h1]);
+        let low = u16::from_be_bytes([l0, l1]);
+        SocketAddrV6::new(Ipv6Addr::new(a, b, c, d, e, f, high, low), PORT, 0, 0).into()
+    }
+
+    /// The slot of a virtual address; `None` for a real address.
+    #[must_use]
+    pub fn from_address(address: SocketAddr) -> Option<Self> {
+        let SocketAddr::V6(address) = address else { return None };
+        let [prefix @ .., high, low] = address.ip().segments();
+        (prefix == PREFIX).then_some(Self(u32::from(high) << 16 | u32::from(low)))
+    }
+}
+
+/// What passed through a slot so far. Written per batch, read by the lane's watch on its route.
+#[derive(Debug, Default)]
+pub struct SlotActivity {
+    sent: AtomicU64,
+    received: AtomicU64,
+    /// Whether somebody waits for the next packet to go out.
+    awaited: AtomicBool,
+    sent_again: Notify,
+}
+
+impl SlotActivity {
+    /// Packets sent and received so far.
+    #[must_use]
+    pub fn packets(&self) -> (u64, u64) {
+        (self.sent.load(Ordering::Relaxed), self.received.load(Ordering::Relaxed))
+    }
+
+    /// Waits until a packet goes out.
+    pub async fn sent_again(&self) {
+        let before = self.packets().0;
+        let notified = self.sent_again.notified();
+        self.awaited.store(true, Ordering::SeqCst);
+        if self.packets().0 == before {
+            notified.await;
+        }
+    }
+
+    pub(super) fn add_sent(&self, packets: usize) {
+        self.sent.fetch_add(packets as u64, Ordering::SeqCst);
+        if self.awaited.load(Ordering::SeqCst) && self.awaited.swap(false, Ordering::SeqCst) {
+            self.sent_again.notify_one();
+        }
+    }
+
+    pub(super) fn add_received(&self, packets: usize) {
+        self.received.fetch_add(packets as u64, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_virtual_address_leads_back_to_its_slot() {
+        for id in [0, 1, 0xffff, 0x1_0000, u32::MAX] {
+            assert_eq!(SlotId::from_address(SlotId(id).virtual_address()), Some(SlotId(id)));
+        }
+    }
+
+    #[test]
+    fn real_addresses_are_no_slots() {
+        for address in
+            ["127.0.0.1:1", "[::ffff:127.0.0.1]:1", "[fd72:6f6f::1]:1", "[fd72:6f6e:0:0:0:1::]:1"]
+        {
+            assert_eq!(SlotId::from_address(address.parse().unwrap()), None);
+        }
+    }
+}

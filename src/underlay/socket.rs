@@ -1,0 +1,137 @@
+//! The socket that QUIC sees.
+
+use std::{
+    io::{self, IoSliceMut},
+    net::{Ipv6Addr, SocketAddr},
+    num::NonZeroUsize,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Instant,
+};
+
+use noq::{AsyncUdpSocket, Runtime, TokioRuntime, UdpSender, udp::RecvMeta};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::{Switch, receive::Batch, send::LabelSender};
+
+/// Receive and send buffers asked of the kernel, in bytes.
+///
+/// At 4 Gbit/s a scheduling pause of 4 ms is 2 MB; the kernel may give less (`net.core.rmem_max`).
+const SOCKET_BUFFER: usize = 4 << 20;
+
+/// Batches of pure forwarding after which other tasks get a turn.
+const MAX_FORWARDING_ROUNDS: usize = 16;
+
+/// Opens the node's UDP socket.
+///
+/// An IPv6 wildcard address also serves IPv4 where the system allows it.
+///
+/// # Errors
+/// As `bind(2)`: the port is taken, the address is not of this machine, permission.
+pub fn bind_udp(address: SocketAddr) -> io::Result<Box<dyn AsyncUdpSocket>> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6()
+        && let Err(error) = socket.set_only_v6(false)
+    {
+        tracing::debug!(%error, "the socket will serve IPv6 only");
+    }
+    for (set, what) in [
+        (socket.set_recv_buffer_size(SOCKET_BUFFER), "receive"),
+        (socket.set_send_buffer_size(SOCKET_BUFFER), "send"),
+    ] {
+        if let Err(error) = set {
+            tracing::debug!(%error, "cannot enlarge the socket's {what} buffer");
+        }
+    }
+    socket.bind(&address.into())?;
+    socket.set_nonblocking(true)?;
+    TokioRuntime.wrap_udp_socket(socket.into())
+}
+
+/// A UDP socket with label switching and virtual addresses.
+///
+/// It always claims an IPv6 address, so that QUIC accepts the virtual addresses of lanes; real IPv4
+/// addresses appear in their IPv4-mapped form (RFC 4291, §2.5.5.2).
+#[derive(Debug)]
+pub struct LabelSocket {
+    physical: Box<dyn AsyncUdpSocket>,
+    switch: Arc<Switch>,
+    forwarder: Pin<Box<dyn UdpSender>>,
+    batch: Batch,
+}
+
+impl LabelSocket {
+    /// Puts label switching in front of `physical`.
+    #[must_use]
+    pub fn new(physical: Box<dyn AsyncUdpSocket>, switch: Arc<Switch>) -> Self {
+        let forwarder = physical.create_sender();
+        let batch = Batch::new(physical.max_receive_segments());
+        Self { physical, switch, forwarder, batch }
+    }
+}
+
+impl AsyncUdpSocket for LabelSocket {
+    fn create_sender(&self) -> Pin<Box<dyn UdpSender>> {
+        Box::pin(LabelSender::new(
+            self.physical.create_sender(),
+            self.switch.clone(),
+            is_ipv4(self.physical.as_ref()),
+        ))
+    }
+
+    fn poll_recv(
+        &mut self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        let now: Instant = tokio::time::Instant::now().into_std();
+        for _ in 0..MAX_FORWARDING_ROUNDS {
+            if self.batch.is_drained() {
+                ready!(self.batch.fill(cx, self.physical.as_mut()))?;
+            }
+            let delivered =
+                self.batch.deliver(now, &self.switch, cx, self.forwarder.as_mut(), bufs, meta);
+            if delivered > 0 {
+                return Poll::Ready(Ok(delivered));
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        let port = self.physical.local_addr()?.port();
+        Ok((Ipv6Addr::UNSPECIFIED, port).into())
+    }
+
+    fn max_receive_segments(&self) -> NonZeroUsize {
+        self.physical.max_receive_segments()
+    }
+
+    fn may_fragment(&self) -> bool {
+        self.physical.may_fragment()
+    }
+}
+
+fn is_ipv4(socket: &dyn AsyncUdpSocket) -> bool {
+    socket.local_addr().is_ok_and(|address| address.is_ipv4())
+}
+
+/// The IPv4-mapped form of an IPv4 address; an IPv6 address as it is.
+pub(super) fn mapped(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V4(v4) => (v4.ip().to_ipv6_mapped(), v4.port()).into(),
+        v6 @ SocketAddr::V6(_) => v6,
+    }
+}
+
+/// The address in the family that a socket of ours takes.
+pub(super) fn for_family(address: SocketAddr, ipv4: bool) -> SocketAddr {
+    if ipv4 {
+        SocketAddr::new(address.ip().to_canonical(), address.port())
+    } else {
+        mapped(address)
+    }
+}

@@ -1,0 +1,195 @@
+//! What labels and slots mean at this node.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    fmt,
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use serde::Serialize;
+
+use super::{
+    Neighbour, SlotActivity, SlotId,
+    labels::{LabelMeaning, LabelTable},
+    replay::Replay,
+};
+use crate::wire::label::Label;
+
+/// Most lane slots a node keeps. A lane carries hundreds of flows, and a node has a few dozen
+/// peers with a handful of lanes each; the cap is there for a peer that asks without end.
+const MAX_SLOTS: usize = 4096;
+
+/// Where a labelled packet goes: to this neighbour, under this label.
+#[derive(Debug, Clone)]
+pub struct NextHop {
+    /// The neighbour to send to.
+    pub neighbour: Arc<Neighbour>,
+    /// The label the neighbour chose.
+    pub label: Label,
+}
+
+/// Why the underlay dropped a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DropReason {
+    /// Neither QUIC nor a labelled packet.
+    Unclassified,
+    /// No one was granted this label, or the grant has expired.
+    UnknownLabel,
+    /// The neighbour that holds the label sends faster than it may.
+    RateLimited,
+    /// The UDP socket cannot take a packet now; a relay does not queue.
+    SocketFull,
+    /// The packet is for a lane slot without a route, or a neighbour without an address.
+    NoRoute,
+    /// Larger than QUIC's receive buffer.
+    Oversized,
+}
+
+impl DropReason {
+    /// Every reason, in the order of the counters.
+    pub const ALL: [Self; 6] = [
+        Self::Unclassified,
+        Self::UnknownLabel,
+        Self::RateLimited,
+        Self::SocketFull,
+        Self::NoRoute,
+        Self::Oversized,
+    ];
+
+    /// The stable name, as in metrics and JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unclassified => "unclassified",
+            Self::UnknownLabel => "unknown-label",
+            Self::RateLimited => "rate-limited",
+            Self::SocketFull => "socket-full",
+            Self::NoRoute => "no-route",
+            Self::Oversized => "oversized",
+        }
+    }
+}
+
+/// Packets dropped so far, by reason.
+pub type DropCounts = Vec<(DropReason, u64)>;
+
+/// What labels and slots mean at this node; shared by the socket, the lanes and the relay role.
+#[derive(Default)]
+pub struct Switch {
+    labels: RwLock<LabelTable>,
+    slots: RwLock<Slots>,
+    dropped: [AtomicU64; DropReason::ALL.len()],
+    forwarded: AtomicU64,
+}
+
+#[derive(Default)]
+struct Slots {
+    next: u32,
+    live: HashMap<SlotId, Slot>,
+}
+
+#[derive(Clone)]
+pub(super) struct Slot {
+    pub(super) next_hop: Option<NextHop>,
+    pub(super) activity: Arc<SlotActivity>,
+    pub(super) replay: Arc<Mutex<Replay>>,
+}
+
+impl Switch {
+    /// Makes a lane slot without a route. `None` when the node has no slot left.
+    #[must_use]
+    pub fn open_slot(&self) -> Option<(SlotId, Arc<SlotActivity>)> {
+        let slots = &mut *self.slots.write().unwrap_or_else(PoisonError::into_inner);
+        if slots.live.len() >= MAX_SLOTS {
+            return None;
+        }
+        loop {
+            slots.next = slots.next.wrapping_add(1);
+            let id = SlotId(slots.next);
+            if let Entry::Vacant(place) = slots.live.entry(id) {
+                let activity = Arc::<SlotActivity>::default();
+                let replay = Arc::default();
+                place.insert(Slot { next_hop: None, activity: activity.clone(), replay });
+                return Some((id, activity));
+            }
+        }
+    }
+
+    /// Points a slot at a next hop. This is the reroute: it takes effect at the next packet.
+    pub fn route_slot(&self, id: SlotId, next_hop: Option<NextHop>) {
+        let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = slots.live.get_mut(&id) {
+            slot.next_hop = next_hop;
+        }
+    }
+
+    /// Sends what the slot sent after `since` again, before its next packet. Call it after a
+    /// reroute away from a route that was dead by then.
+    pub fn send_again(&self, id: SlotId, since: Instant) {
+        if let Some(slot) = self.slot(id) {
+            slot.replay.lock().unwrap_or_else(PoisonError::into_inner).rewind(since);
+        }
+    }
+
+    /// Ends a slot and every label that leads to it.
+    pub fn close_slot(&self, id: SlotId) {
+        self.slots.write().unwrap_or_else(PoisonError::into_inner).live.remove(&id);
+        self.with_labels(|labels| labels.withdraw_slot(id));
+    }
+
+    /// How many slots are open.
+    #[must_use]
+    pub fn slot_count(&self) -> usize {
+        self.slots.read().unwrap_or_else(PoisonError::into_inner).live.len()
+    }
+
+    /// Reads or changes the label table.
+    pub fn with_labels<T>(&self, act: impl FnOnce(&mut LabelTable) -> T) -> T {
+        act(&mut self.labels.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Packets dropped so far, by reason.
+    #[must_use]
+    pub fn drops(&self) -> DropCounts {
+        let counts = self.dropped.iter().map(|count| count.load(Ordering::Relaxed));
+        DropReason::ALL.into_iter().zip(counts).collect()
+    }
+
+    /// Packets forwarded for others so far.
+    #[must_use]
+    pub fn forwarded(&self) -> u64 {
+        self.forwarded.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn lookup(
+        &self,
+        now: Instant,
+        label: Label,
+        bytes: usize,
+    ) -> Result<LabelMeaning, DropReason> {
+        self.labels.read().unwrap_or_else(PoisonError::into_inner).lookup(now, label, bytes)
+    }
+
+    pub(super) fn slot(&self, id: SlotId) -> Option<Slot> {
+        self.slots.read().unwrap_or_else(PoisonError::into_inner).live.get(&id).cloned()
+    }
+
+    pub(super) fn count_drop(&self, reason: DropReason, packets: usize) {
+        self.dropped[reason as usize].fetch_add(packets as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_forwarded(&self, packets: usize) {
+        self.forwarded.fetch_add(packets as u64, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for Switch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Switch").field("slots", &self.slot_count()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,125 @@
+//! What the two ends of a lane say to each other.
+//!
+//! Each flow is one bidirectional stream. It begins with an OPEN header from the entry and the
+//! exit's answer, each a message with its length in front (16 bits, big endian); the flow's bytes
+//! follow. About the lane as a whole the ends send notices as DATAGRAM frames (RFC 9221).
+
+use serde::{Deserialize, Serialize};
+
+use crate::flow::{FlowLabel, Hint, Refusal, Route, Target};
+
+/// The OPEN header of a flow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Open {
+    /// The flow's label at its entry.
+    pub label: FlowLabel,
+    /// Where the flow goes.
+    pub target: Target,
+    /// Its routing hint.
+    pub hint: Hint,
+}
+
+/// The exit's answer to OPEN.
+pub type OpenReply = Result<Opened, Refusal>;
+
+/// The exit has connected.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Opened {
+    /// The address the exit connected to.
+    pub remote: std::net::SocketAddr,
+}
+
+/// What one end of a lane tells the other about the lane, unreliably.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LaneNotice {
+    /// I send on `route` from now on.
+    Rerouted {
+        /// Counts up; an older notice than the last one is ignored.
+        sequence: u64,
+        /// The route I left.
+        left: Route,
+        /// The new route.
+        route: Route,
+        /// Why.
+        reason: RerouteReason,
+    },
+    /// Are you there? Answered by [`LaneNotice::Alive`].
+    Ping,
+    /// I am.
+    Alive,
+}
+
+/// Why a lane's end changed its route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RerouteReason {
+    /// Nothing came in on the old route for so long, although something was outstanding.
+    Silent {
+        /// The silence in milliseconds.
+        ms: u32,
+    },
+    /// The old route lost a large share of the lane's packets, for seconds.
+    Lossy {
+        /// The share in percent.
+        percent: u8,
+    },
+    /// The overlay measured the new route to be better.
+    Better,
+    /// The far end said so.
+    FarEnd,
+}
+
+impl std::fmt::Display for RerouteReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Silent { ms } => write!(f, "the old route was silent for {ms} ms"),
+            Self::Lossy { percent } => write!(f, "the old route lost {percent} % of the packets"),
+            Self::Better => f.write_str("the new route is better"),
+            Self::FarEnd => f.write_str("the far end asked for it"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        flow::RefusalKind,
+        wire::{decode, encode},
+    };
+
+    #[test]
+    fn an_open_header_has_these_bytes() {
+        let open = Open {
+            label: FlowLabel(0x0a0b),
+            target: "a.test:80".parse().unwrap(),
+            hint: Hint::Loss,
+        };
+        assert_eq!(
+            encode(&open),
+            [
+                0x8b, 0x14, // label, as a varint
+                1, 6, b'a', b'.', b't', b'e', b's', b't', // Host::Name
+                80,   // port, as a varint
+                4, b'l', b'o', b's', b's', // hint
+            ]
+        );
+    }
+
+    #[test]
+    fn a_refusal_reads_back() {
+        let reply: OpenReply = Err(Refusal::new(RefusalKind::Policy, "no"));
+        assert_eq!(decode::<OpenReply>(&encode(&reply)).unwrap(), reply);
+    }
+
+    proptest! {
+        #[test]
+        fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..256)) {
+            let _ = decode::<Open>(&bytes);
+            let _ = decode::<OpenReply>(&bytes);
+            let _ = decode::<LaneNotice>(&bytes);
+        }
+    }
+}

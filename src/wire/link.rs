@@ -1,0 +1,196 @@
+//! What two neighbours say to each other on their link.
+//!
+//! A **request** travels on a bidirectional stream of its own and gets one **reply**; a **notice**
+//! travels on a unidirectional stream and gets none. Each is one message: the stream carries its
+//! bytes and ends.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::label::Label;
+use crate::{
+    flow::{Route, RouteWish},
+    identity::{MemberInfo, NodeName},
+};
+
+/// Most addresses a node tells about itself or another.
+pub const MAX_ADDRESSES: usize = 8;
+
+/// What a node asks its neighbour.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// The first request of the side that dialled: who I am now. Answered by [`Reply::Hello`].
+    Hello(Hello),
+    /// I am an entry and want a lane to you. Answered by [`Reply::LaneOpened`].
+    OpenLane(OpenLane),
+    /// Let me send through you. Answered by [`Reply::Granted`].
+    Forward(ForwardRequest),
+    /// Extend these forwarding labels. Answered by [`Reply::Renewed`].
+    Renew(Vec<Label>),
+    /// Pass this request on to a node that I cannot reach directly. Answered as the inner one.
+    PassOn {
+        /// The node that shall answer.
+        to: NodeName,
+        /// The request to it.
+        open: OpenLane,
+    },
+    /// A request that my neighbour `from` could not bring to you directly. Answered as the inner
+    /// one. The receiver trusts the lane's own handshake, not this claim.
+    PassedOn {
+        /// The node that asks.
+        from: NodeName,
+        /// Its request.
+        open: OpenLane,
+    },
+}
+
+/// What a node is at present.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// Drawn at random when the process starts; tells a restarted neighbour from the old one.
+    pub incarnation: u64,
+    /// Where the node can be dialled; empty behind a NAT.
+    pub addresses: Vec<SocketAddr>,
+    /// The program's version, for listings.
+    pub version: String,
+}
+
+/// An entry asks an exit for a lane.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenLane {
+    /// The label under which the entry receives this lane's packets.
+    pub reply_label: Label,
+    /// The route on which the exit shall answer at first.
+    pub route: Route,
+    /// What the lane wants of its routes.
+    pub wish: RouteWish,
+}
+
+/// A lane's end asks a relay to forward its packets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForwardRequest {
+    /// The node to forward to.
+    pub toward: NodeName,
+    /// The label that node gave us.
+    pub label: Label,
+    /// Which of the two ends asks; policies look at the entry's groups.
+    pub end: LaneEndRole,
+    /// The traffic class of the lane's flows.
+    pub class: Option<String>,
+}
+
+/// The two ends of a lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LaneEndRole {
+    /// The end with the local proxy.
+    Entry,
+    /// The end that opens real connections.
+    Exit,
+}
+
+/// The answer to a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// Who I am now.
+    Hello(Hello),
+    /// Send the lane's packets under this label.
+    LaneOpened {
+        /// The exit's label for the lane.
+        label: Label,
+    },
+    /// Packets under `label` will be forwarded for `seconds` unless renewed.
+    Granted {
+        /// The relay's label.
+        label: Label,
+        /// The grant's lifetime in seconds.
+        seconds: u32,
+    },
+    /// For each label asked about, whether it was extended.
+    Renewed(Vec<bool>),
+    /// No, and why.
+    Refused(LinkRefusal),
+}
+
+/// Why a neighbour refuses a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum LinkRefusal {
+    /// The node is not configured for this role.
+    #[error("{0} is not its role")]
+    NotMyRole(String),
+    /// A policy rule forbids it.
+    #[error("refused by its policy ({0})")]
+    Policy(String),
+    /// The node has no link to the node asked for.
+    #[error("it has no link to {0}")]
+    NoLink(NodeName),
+    /// A cap is reached.
+    #[error("it is at its limit: {0}")]
+    Full(String),
+    /// The request makes no sense here.
+    #[error("it does not understand the request")]
+    Unexpected,
+}
+
+/// What a node tells its neighbour unasked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Notice {
+    /// The members I know.
+    Members(Vec<MemberInfo>),
+    /// A link-state advertisement, of my own or passed on: `overlay::linkstate::Flood`, encoded.
+    Advertisement(Vec<u8>),
+    /// Which advertisements I hold, by origin and version, encoded; send me what is newer.
+    Digest(Vec<u8>),
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::wire::{decode, encode};
+
+    #[test]
+    fn a_forward_request_has_these_bytes() {
+        let request = Request::Forward(ForwardRequest {
+            toward: "mit".parse().unwrap(),
+            label: Label(5),
+            end: LaneEndRole::Exit,
+            class: None,
+        });
+        assert_eq!(
+            encode(&request),
+            [
+                2, // Request::Forward
+                3, b'm', b'i', b't', // toward
+                5,    // label, as a varint
+                1,    // LaneEndRole::Exit
+                0,    // no class
+            ]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..256)) {
+            let _ = decode::<Request>(&bytes);
+            let _ = decode::<Reply>(&bytes);
+            let _ = decode::<Notice>(&bytes);
+        }
+    }
+
+    #[test]
+    fn a_name_that_no_node_can_have_is_malformed() {
+        let mut bytes = encode(&Request::PassedOn {
+            from: "aros".parse().unwrap(),
+            open: OpenLane {
+                reply_label: Label(1),
+                route: Route::Direct,
+                wish: RouteWish::default(),
+            },
+        });
+        let at = bytes.windows(4).position(|w| w == b"aros").unwrap();
+        bytes[at] = b'/';
+        assert!(decode::<Request>(&bytes).is_err());
+    }
+}

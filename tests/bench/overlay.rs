@@ -1,0 +1,171 @@
+//! Three real nodes in processes of their own: entry, exit, relay.
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+use crate::{free_port, wait_for_port};
+
+/// The rules of the entry: the SOCKS user name decides whether the relay is forced.
+const RULES: &str = "
+[[entry.users]]
+name = \"direct\"
+password = \"bench\"
+[[entry.users]]
+name = \"relayed\"
+password = \"bench\"
+[[rule]]
+user = \"relayed\"
+exit = \"exit\"
+via = \"relay\"
+[[rule]]
+user = \"direct\"
+exit = \"exit\"
+direct = true
+";
+
+pub(crate) struct Overlay {
+    nodes: Vec<Child>,
+    port: u16,
+    _folder: TempDir,
+}
+
+impl Overlay {
+    /// Starts the nodes, with these settings of `[lane]` beside the defaults, and waits until all
+    /// links are up.
+    pub(crate) fn start(lane: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = |name: &str| folder.path().join(name);
+        let (exit_port, port) = (free_port(), free_port());
+        let listen = format!("127.0.0.1:{exit_port}");
+        ronproxy(&dir("exit"), &["init", "--name", "exit", "--exit", "--listen", &listen]);
+        edit(&dir("exit"), |text| {
+            let text = text.replace("allow_private = []", "allow_private = [\"127.0.0.0/8\"]");
+            with_lane(&text, lane)
+        });
+        let mut nodes = vec![run(&dir("exit"), "127.0.0.1:0")];
+        for (name, role) in [("relay", Some("--relay")), ("entry", None)] {
+            let mut invite = vec!["invite", "--name", name];
+            invite.extend(role);
+            let line = ronproxy(&dir("exit"), &invite);
+            let listen = format!("127.0.0.1:{}", free_port());
+            ronproxy(&dir(name), &["join", line.trim(), "--listen", &listen]);
+        }
+        edit(&dir("entry"), |text| format!("{text}{RULES}"));
+        for name in ["relay", "entry"] {
+            edit(&dir(name), |text| with_lane(&text, lane));
+        }
+        nodes.push(run(&dir("relay"), "127.0.0.1:0"));
+        nodes.push(run(&dir("entry"), &format!("127.0.0.1:{port}")));
+        wait_for_port(port);
+        for name in ["exit", "relay", "entry"] {
+            wait_for_links(&dir(name));
+        }
+        Self { nodes, port, _folder: folder }
+    }
+
+    /// The proxy as curl wants it, for this user.
+    pub(crate) fn proxy(&self, user: &str) -> String {
+        format!("socks5h://{user}:bench@127.0.0.1:{}", self.port)
+    }
+
+    /// A connection through the proxy by SOCKS5 with user and password (RFC 1928, RFC 1929).
+    pub(crate) fn connect(&self, to: SocketAddr) -> TcpStream {
+        let SocketAddr::V4(to) = to else { panic!("loopback is IPv4 here") };
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.write_all(&[5, 1, 2]).unwrap();
+        stream.read_exact(&mut [0; 2]).unwrap();
+        stream.write_all(b"\x01\x06direct\x05bench").unwrap();
+        stream.read_exact(&mut [0; 2]).unwrap();
+        let mut request = vec![5, 1, 0, 1];
+        request.extend(to.ip().octets());
+        request.extend(to.port().to_be_bytes());
+        stream.write_all(&request).unwrap();
+        let mut reply = [0; 10];
+        stream.read_exact(&mut reply).unwrap();
+        assert_eq!(reply[1], 0, "SOCKS refused: {reply:?}");
+        stream
+    }
+
+    /// Resident memory of the entry and the exit, in MiB.
+    pub(crate) fn resident_mib(&self) -> (f64, f64) {
+        (resident(self.nodes[2].id()), resident(self.nodes[0].id()))
+    }
+}
+
+impl Drop for Overlay {
+    fn drop(&mut self) {
+        for node in &mut self.nodes {
+            let _ = node.kill();
+            let _ = node.wait();
+        }
+    }
+}
+
+fn resident(pid: u32) -> f64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
+}
+
+/// The configuration with these keys of `[lane]` in place of the defaults.
+fn with_lane(text: &str, lane: &str) -> String {
+    let set = |line: &str| line.split(" =").next().unwrap_or_default().to_owned();
+    let keys: Vec<String> = lane.lines().map(set).collect();
+    let kept = text.lines().filter(|line| !keys.contains(&set(line)) || line.starts_with('#'));
+    let text: String = kept.map(|line| format!("{line}\n")).collect();
+    text.replace("[lane]\n", &format!("[lane]\n{lane}\n"))
+}
+
+fn edit(dir: &Path, change: impl Fn(String) -> String) {
+    let path = dir.join("config.toml");
+    fs::write(&path, change(fs::read_to_string(&path).unwrap())).unwrap();
+}
+
+fn program(dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ronproxy"));
+    command.arg("--dir").arg(dir);
+    command
+}
+
+/// Runs a command to its end; what it printed.
+fn ronproxy(dir: &Path, arguments: &[&str]) -> String {
+    let output = program(dir).args(arguments).stderr(Stdio::piped()).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {error}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn run(dir: &Path, proxy: &str) -> Child {
+    let mut command = program(dir);
+    command.args(["run", "--proxy", proxy]).stdout(Stdio::null()).stderr(Stdio::null());
+    let child = command.spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !program(dir).arg("status").output().is_ok_and(|output| output.status.success()) {
+        assert!(Instant::now() < deadline, "the node in {} did not start", dir.display());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    child
+}
+
+fn wait_for_links(dir: &Path) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let links: serde_json::Value =
+            serde_json::from_str(&ronproxy(dir, &["links", "--json"])).unwrap();
+        let up = links.as_array().unwrap().iter().filter(|link| link["up"] == true).count();
+        if up == 2 {
+            return;
+        }
+        assert!(Instant::now() < deadline, "links of {}: {links}", dir.display());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
