@@ -1,0 +1,106 @@
+//! Flows over whole overlays on the emulated Internet, in virtual time.
+
+mod support;
+
+use std::time::Duration;
+
+use ronproxy::{emulator, transport::Congestion};
+use support::{fetch, triangle};
+use tokio::time::Instant;
+
+#[tokio::test(start_paused = true)]
+async fn a_download_arrives_whole_over_the_direct_path() {
+    let lab = triangle(emulator::triangle(), 1, Congestion::Cubic).await;
+    let start = Instant::now();
+    fetch(lab.node("entry").unwrap(), 5 << 20).await;
+    // 5 MiB at 100 Mbit/s take 0.42 s; opening the lane and slow start take some round trips.
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    lab.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_download_goes_on_when_its_path_is_cut() {
+    support::log();
+    for congestion in [Congestion::Bbr3, Congestion::Cubic] {
+        let lab = triangle(emulator::triangle(), 2, congestion).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let entry = lab.node("entry").unwrap();
+        let mut io = support::open(entry, "source.test:80").await;
+        support::request(&mut *io, 40 << 20).await;
+        let mut at = 0;
+        support::read_with_stalls(&mut *io, &mut at, 10 << 20).await;
+        let (a, b) = (lab.topology().address("entry"), lab.topology().address("exit"));
+        lab.internet().cut(a, b);
+        let stall = support::read_with_stalls(&mut *io, &mut at, 40 << 20).await;
+        eprintln!("{congestion:?}: stall {stall:?}");
+        assert_eq!(at, 40 << 20);
+        assert!(stall < Duration::from_secs(1), "{congestion:?}: {stall:?}");
+        lab.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn flows_cross_a_relay_when_a_rule_says_so_and_the_relay_sees_only_packets() {
+    let rules = "[[rule]]\nvia = 'relay'";
+    let lab = support::triangle_with_rules(emulator::triangle(), 3, rules).await;
+    let (entry, relay) = (lab.node("entry").unwrap(), lab.node("relay").unwrap());
+    fetch(entry, 2 << 20).await;
+    let lanes = entry.lane_facts();
+    assert_eq!(lanes[0].facts.route.to_string(), "via relay");
+    assert!(relay.status().forwarded > 1_500, "{:?}", relay.status());
+    assert_eq!((relay.status().flows, relay.status().exit_flows), (0, 0));
+    lab.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_nodes_whose_direct_path_never_worked_still_communicate() {
+    let topology = emulator::triangle();
+    let (entry, exit) = (topology.address("entry"), topology.address("exit"));
+    let lab = support::start_triangle(topology, 4, Congestion::Bbr3, "").await;
+    lab.internet().cut(entry, exit);
+    let meshed = || {
+        let links = |name: &str| lab.node(name).unwrap().mesh().links().all().len();
+        links("entry") == 1 && links("exit") == 1 && links("relay") == 2
+    };
+    support::wait_for("the two links", Duration::from_secs(30), meshed).await;
+    // The relay's advertisement has to tell that it reaches the exit.
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    fetch(lab.node("entry").unwrap(), 1 << 20).await;
+    lab.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_destination_that_does_not_exist_is_refused_with_the_reason() {
+    let lab = triangle(emulator::triangle(), 5, Congestion::Bbr3).await;
+    let refused = support::dial(lab.node("entry").unwrap(), "nowhere.test:80").await;
+    let refusal = refused.err().expect("there is no such host");
+    assert_eq!(refusal.kind, ronproxy::flow::RefusalKind::NameNotFound);
+    lab.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_exit_that_cannot_be_reached_is_refused_within_ten_seconds() {
+    let mut lab = triangle(emulator::triangle(), 6, Congestion::Bbr3).await;
+    lab.crash("exit");
+    let start = Instant::now();
+    let refused = support::dial(lab.node("entry").unwrap(), "source.test:80").await;
+    let refusal = refused.err().expect("the exit is gone");
+    assert_eq!(refusal.kind, ronproxy::flow::RefusalKind::ExitUnreachable, "{refusal}");
+    assert!(start.elapsed() < Duration::from_secs(31), "{:?}", start.elapsed());
+    lab.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_flow_on_a_warm_lane_costs_one_round_trip() {
+    let lab = triangle(emulator::triangle(), 7, Congestion::Bbr3).await;
+    let entry = lab.node("entry").unwrap();
+    fetch(entry, 1000).await;
+    // The acknowledgements of the last flow are out of the way.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let start = Instant::now();
+    drop(support::dial(entry, "echo.test:80").await.unwrap());
+    let cost = start.elapsed();
+    let round_trip = Duration::from_millis(60);
+    assert!((round_trip..=round_trip + Duration::from_millis(2)).contains(&cost), "{cost:?}");
+    lab.stop().await;
+}

