@@ -1,0 +1,214 @@
+//! Real processes in temporary folders.
+
+use std::{
+    fs::File,
+    io::{BufRead as _, BufReader},
+    net::{SocketAddr, UdpSocket},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// How long anything may take that should take a second or two: the machine may be busy.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The program, on `dir`.
+pub fn ronproxy(dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ronproxy"));
+    command.arg("--dir").arg(dir).env_remove("RON_LOG").stdin(Stdio::null());
+    command
+}
+
+/// Runs a command to its end.
+pub fn run(dir: &Path, arguments: &[&str]) -> Output {
+    ronproxy(dir).args(arguments).output().unwrap()
+}
+
+/// Runs a command that must succeed; returns its stdout.
+pub fn must(dir: &Path, arguments: &[&str]) -> String {
+    let output = run(dir, arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Runs a command that must fail with code 1 and one line on stderr; returns that line.
+pub fn must_fail(dir: &Path, arguments: &[&str]) -> String {
+    let output = run(dir, arguments);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
+    let sentences = said.lines().filter(|line| line.starts_with("ronproxy: "));
+    assert_eq!(sentences.count(), 1, "{said}");
+    said
+}
+
+/// A command's facts.
+pub fn json(dir: &Path, arguments: &[&str]) -> Value {
+    serde_json::from_str(&must(dir, &[arguments, &["--json"]].concat())).unwrap()
+}
+
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Waits until `condition` holds.
+pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < PATIENCE, "{what} did not happen within {PATIENCE:?}");
+        sleep(Duration::from_millis(50));
+    }
+}
+
+/// A UDP address that is free now.
+pub fn free_udp() -> SocketAddr {
+    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// A running node. Dropping it ends it.
+pub struct Running {
+    child: Child,
+    log: PathBuf,
+    /// What it said when it was ready.
+    pub ready: Value,
+}
+
+impl Running {
+    /// Starts `ronproxy run` and waits until it is ready.
+    pub fn start(dir: &Path, arguments: &[&str]) -> Self {
+        Self::start_as(ronproxy(dir), dir, arguments)
+    }
+
+    /// Starts `ronproxy run` with no more than `files` open files.
+    pub fn start_with_few_files(dir: &Path, files: u32) -> Self {
+        let mut command = Command::new("sh");
+        let script = format!("ulimit -n {files}; exec \"$0\" \"$@\"");
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_ronproxy"), "--dir"]).arg(dir);
+        command.env_remove("RON_LOG").stdin(Stdio::null());
+        Self::start_as(command, dir, &[])
+    }
+
+    fn start_as(mut command: Command, dir: &Path, arguments: &[&str]) -> Self {
+        let log = dir.join("log");
+        let mut child = command
+            .args(["run", "--json", "--proxy", "127.0.0.1:0"])
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(File::create(&log).unwrap())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let ready = serde_json::from_str(&line);
+        let said = std::fs::read_to_string(&log).unwrap();
+        let ready = ready.unwrap_or_else(|error| panic!("not ready ({error}): {line}{said}"));
+        Self { child, log, ready }
+    }
+
+    pub fn proxy(&self) -> SocketAddr {
+        self.ready["proxy"].as_str().unwrap().parse().unwrap()
+    }
+
+    pub fn listen(&self) -> SocketAddr {
+        self.ready["listen"].as_str().unwrap().parse().unwrap()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal, such as `-TERM`, to this one process.
+    pub fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    }
+
+    /// Waits for its end.
+    pub fn ended(&mut self) -> ExitStatus {
+        let mut status = None;
+        wait_for("the end of a node", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap()
+    }
+
+    /// Ends it as `kill -9` does.
+    pub fn crash(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            // libtest shows it with the failure.
+            let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+            eprintln!("--- {}\n{log}", self.log.display());
+        }
+    }
+}
+
+/// A folder for several nodes.
+pub struct Site(TempDir);
+
+impl Site {
+    pub fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    pub fn dir(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// Makes the overlay `hub`, an exit that may reach this machine.
+    pub fn hub(&self) -> PathBuf {
+        let hub = self.dir("hub");
+        let listen = free_udp().to_string();
+        must(&hub, &["init", "--name", "hub", "--listen", &listen, "--exit"]);
+        let config = hub.join("config.toml");
+        let text = std::fs::read_to_string(&config).unwrap();
+        let open = text.replace("allow_private = []", "allow_private = [\"127.0.0.0/8\"]");
+        assert_ne!(open, text);
+        std::fs::write(config, open).unwrap();
+        hub
+    }
+
+    /// Invites `name`.
+    pub fn invite(&self, name: &str) -> String {
+        must(&self.dir("hub"), &["invite", "--name", name]).trim().to_owned()
+    }
+
+    /// Joins as `name`, with the line on standard input.
+    pub fn join(&self, name: &str) -> PathBuf {
+        use std::io::Write as _;
+        let line = self.invite(name);
+        let dir = self.dir(name);
+        let listen = free_udp().to_string();
+        let mut child = ronproxy(&dir)
+            .args(["join", "-", "--listen", &listen])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        writeln!(child.stdin.take().unwrap(), "{line}").unwrap();
+        assert!(child.wait().unwrap().success());
+        dir
+    }
+
+    /// An overlay of `hub`, the exit, and `leaf`, both running and linked.
+    pub fn pair(&self, leaf_arguments: &[&str]) -> (Running, Running) {
+        let hub = Running::start(&self.hub(), &[]);
+        let dir = self.join("leaf");
+        let leaf = Running::start(&dir, leaf_arguments);
+        wait_for("the link", || json(&dir, &["links"])[0]["up"] == true);
+        (hub, leaf)
+    }
+}
