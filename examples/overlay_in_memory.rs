@@ -1,0 +1,136 @@
+//! An overlay of three sites in one process: a path is cut in the middle of a download, and the
+//! flow goes on through the relay.
+//!
+//! ```text
+//!   entry ═══════ 60 ms ═══════ exit ── source.test
+//!      ╲                         ╱
+//!       ╲── 40 ms ── relay ── 40 ms
+//! ```
+//!
+//! The nodes are whole: certificates, links, probes, lanes. Only the packets between them and the
+//! service behind the exit stay inside the process. Run it with
+//! `cargo run --example overlay_in_memory`; add `RON_LOG=ronproxy=info` to see the reroutes logged.
+
+#![expect(clippy::print_stdout, reason = "an example talks to its reader")]
+
+use std::{
+    error::Error,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use ronproxy::{
+    emulator,
+    flow::{FlowIo, FlowRequest, Ingress},
+    lab::{Lab, LabNode, Service, Services},
+    transport::Congestion,
+};
+use tokio::io::AsyncReadExt as _;
+
+/// What the service sends: at 100 Mbit/s it takes some two seconds.
+const OBJECT: usize = 24 << 20;
+
+/// How much of it has arrived when the path is cut.
+const CUT_AT: usize = 8 << 20;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    if let Ok(filter) = std::env::var("RON_LOG") {
+        tracing_subscriber::fmt().with_env_filter(filter).init();
+    }
+
+    // Three sites, 100 Mbit/s each way: 60 ms direct, 80 ms through the relay. The seed decides
+    // every packet's luck.
+    let nodes = vec![
+        LabNode::new("entry", false, false),
+        LabNode::new("exit", false, true),
+        LabNode::new("relay", true, false),
+    ];
+    let services = Services::default().with("source.test", source());
+    let lab = Lab::start(emulator::triangle(), 1, nodes, services, Congestion::Bbr3).await?;
+    while !lab.is_meshed() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // Nodes advertise their links at most once a second: let all of them hear of all.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    println!("three nodes, a link between each two");
+
+    // A flow is opened as the local proxy would open it: the name is resolved at the exit.
+    let entry = lab.node("entry").ok_or("the entry runs")?;
+    let request = FlowRequest {
+        target: "source.test:80".parse()?,
+        hint: None,
+        exit: None,
+        user: None,
+        client: ([127, 0, 0, 1], 1).into(),
+        ingress: Ingress::Socks5,
+    };
+    let mut io = entry.dialer().dial(request).await?.into_io();
+
+    let start = Instant::now();
+    let before = read(&mut *io, CUT_AT).await?;
+    println!("{:>5.2} s  {before}, route {}", seconds(start), route(entry));
+
+    let (a, b) = (lab.topology().address("entry"), lab.topology().address("exit"));
+    lab.internet().cut(a, b);
+    println!("{:>5.2} s  the direct path is cut, both ways", seconds(start));
+
+    let after = read(&mut *io, OBJECT - CUT_AT).await?;
+    println!("{:>5.2} s  {after}, route {}", seconds(start), route(entry));
+    if after.bytes != OBJECT - CUT_AT {
+        return Err("the download ended early".into());
+    }
+    println!("the application saw one connection, and a stall of {} ms", after.stall.as_millis());
+
+    drop(io);
+    lab.stop().await;
+    Ok(())
+}
+
+/// A service that sends [`OBJECT`] bytes to everyone who connects.
+fn source() -> Service {
+    Arc::new(|mut io| {
+        tokio::spawn(async move {
+            let object = vec![0x52; OBJECT];
+            // An error means that the reader has gone: nothing is left to do.
+            if tokio::io::AsyncWriteExt::write_all(&mut io, &object).await.is_ok() {
+                let _ = tokio::io::AsyncWriteExt::shutdown(&mut io).await;
+            }
+        });
+    })
+}
+
+/// What arrived, and the longest pause between two arrivals.
+struct Arrived {
+    bytes: usize,
+    stall: Duration,
+}
+
+impl std::fmt::Display for Arrived {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} MiB, longest pause {} ms", self.bytes >> 20, self.stall.as_millis())
+    }
+}
+
+async fn read(io: &mut dyn FlowIo, bytes: usize) -> std::io::Result<Arrived> {
+    let mut arrived = Arrived { bytes: 0, stall: Duration::ZERO };
+    let (mut buffer, mut last) = (vec![0; 64 * 1024], Instant::now());
+    while arrived.bytes < bytes {
+        let room = buffer.len().min(bytes - arrived.bytes);
+        match io.read(&mut buffer[..room]).await? {
+            0 => break,
+            got => arrived.bytes += got,
+        }
+        arrived.stall = arrived.stall.max(last.elapsed());
+        last = Instant::now();
+    }
+    Ok(arrived)
+}
+
+fn route(node: &ronproxy::app::Node) -> String {
+    node.flow_facts().pop().and_then(|flow| flow.route).unwrap_or_else(|| "unknown".to_owned())
+}
+
+fn seconds(start: Instant) -> f64 {
+    start.elapsed().as_secs_f64()
+}
