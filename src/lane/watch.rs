@@ -10,7 +10,8 @@
 //!    │  ¼ RTT + 10 ms  │  1¼ RTT + 30 ms  │        in all 1½ RTT + 40 ms
 //! ```
 //!
-//! The time-outs adapt to the round-trip time QUIC measures, queues included, and double after
+//! The time-outs adapt to the round-trip time QUIC measures, queues included, and to the slowest
+//! answer of the last minutes, so that jitter is not taken for an outage. They double after
 //! each verdict without any packet in between, so that a long outage does not cause a storm.
 
 use std::time::{Duration, Instant};
@@ -22,6 +23,9 @@ const PING_AFTER: Duration = Duration::from_millis(10);
 
 /// The ping's answer is overdue after this long plus 1¼ RTT: room for jitter and a busy CPU.
 const VERDICT_AFTER: Duration = Duration::from_millis(30);
+
+/// How long the slowest answer is remembered: jitter comes and goes with the hours of the day.
+const MEMORY: Duration = Duration::from_secs(300);
 
 /// Without a measurement yet, the round-trip time is taken to be this; a handshake has just shown
 /// that the route works.
@@ -75,6 +79,8 @@ pub(super) struct Watch {
     outstanding_since: Option<Instant>,
     pinged: Option<Instant>,
     verdicts: u32,
+    /// The slowest answer lately, and when it came.
+    slowest: Option<(Duration, Instant)>,
     expected_look: Option<Instant>,
 }
 
@@ -88,6 +94,7 @@ impl Watch {
             outstanding_since: None,
             pinged: None,
             verdicts: 0,
+            slowest: None,
             expected_look: None,
         }
     }
@@ -102,6 +109,9 @@ impl Watch {
         let rtt = rtt.unwrap_or(UNKNOWN_RTT);
         let overslept = self.expected_look.is_some_and(|at| now > at + OVERSLEPT);
         if received != self.received || overslept {
+            if received != self.received && !overslept {
+                self.learn(now, rtt);
+            }
             (self.last_in, self.outstanding_since, self.pinged) = (now, None, None);
             if received != self.received {
                 self.verdicts = 0;
@@ -147,8 +157,22 @@ impl Watch {
         (rtt / 8).clamp(Duration::from_millis(4), Duration::from_millis(20))
     }
 
+    /// Notes how long an answer took, for the jitter of this path.
+    fn learn(&mut self, now: Instant, rtt: Duration) {
+        let (Some(since), 0) = (self.outstanding_since, self.verdicts) else { return };
+        let answer = now.saturating_duration_since(since).min(2 * rtt + VERDICT_AFTER);
+        let old = self.slowest.is_none_or(|(_, at)| now.saturating_duration_since(at) > MEMORY);
+        if old || self.slowest.is_some_and(|(slowest, _)| answer >= slowest) {
+            self.slowest = Some((answer, now));
+        }
+    }
+
     fn patience(&self, rtt: Duration) -> Duration {
-        let once = rtt + rtt / 4 + VERDICT_AFTER;
+        let least = rtt + rtt / 4 + VERDICT_AFTER;
+        // On a path whose answers were late before, they may be as late again, and a quarter more.
+        let before_ping = rtt / 4 + PING_AFTER;
+        let seen = self.slowest.map_or(Duration::ZERO, |(slowest, _)| slowest + slowest / 4);
+        let once = least.max((seen + VERDICT_AFTER).saturating_sub(before_ping));
         (once * 2u32.saturating_pow(self.verdicts.min(8))).min(LONGEST_VERDICT.max(once))
     }
 
@@ -237,6 +261,17 @@ mod tests {
     #[test]
     fn jitter_of_a_round_trip_is_no_outage() {
         let findings = run(10_000, |t| (t / 2, t / 60 * 30));
+        assert!(verdicts(&findings).is_empty(), "{findings:?}");
+    }
+
+    #[test]
+    fn a_path_that_answered_late_before_is_given_that_time_again() {
+        // A packet every 400 ms, answered after 120 ms for a minute, then after 150 ms.
+        let answered = |t: u64| {
+            let late = if t < 60_000 { 120 } else { 150 };
+            t / 400 + u64::from(t % 400 >= late)
+        };
+        let findings = run(90_000, |t| (t / 400 + 1, answered(t)));
         assert!(verdicts(&findings).is_empty(), "{findings:?}");
     }
 
