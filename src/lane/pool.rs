@@ -18,7 +18,7 @@ use crate::{
     identity::{NodeName, peer_of, server_name},
     overlay::select::Selector,
     transport::{LaneClient, code, read_frame, write_frame},
-    underlay::Switch,
+    underlay::{SlotId, Switch},
     wire::{
         label::Label,
         lane::{Open, OpenReply},
@@ -236,6 +236,7 @@ impl LanePool {
             .switch
             .open_slot()
             .ok_or_else(|| Refusal::new(RefusalKind::Overloaded, "no lane slot is free"))?;
+        let mut unclaimed = Unclaimed { switch: &self.switch, slot: id, claimed: false };
         let end_of = |far_label| {
             LaneEnd::new(
                 self.switch.clone(),
@@ -256,11 +257,10 @@ impl LanePool {
             Ok(()) => control.open_lane(&key.exit, open).await.map_err(|e| e.to_string()),
             Err(error) => Err(error.to_string()),
         };
-        let far_label = far_label.map_err(|error| {
-            self.switch.close_slot(id);
-            unreachable(format!("exit {}: {error}", key.exit))
-        })?;
+        let far_label =
+            far_label.map_err(|error| unreachable(format!("exit {}: {error}", key.exit)))?;
         // From here on dropping the end closes the slot.
+        unclaimed.claimed = true;
         let end = Arc::new(end_of(far_label));
         end.begin_on(route).await.map_err(|e| unreachable(format!("{route}: {e}")))?;
         let conn = self
@@ -329,6 +329,21 @@ impl LanePool {
 
     fn cells(&self) -> MutexGuard<'_, HashMap<LaneKey, Arc<Cell>>> {
         self.cells.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Closes a slot that no lane's end has taken over when the attempt fails or is given up.
+struct Unclaimed<'a> {
+    switch: &'a Switch,
+    slot: SlotId,
+    claimed: bool,
+}
+
+impl Drop for Unclaimed<'_> {
+    fn drop(&mut self) {
+        if !self.claimed {
+            self.switch.close_slot(self.slot);
+        }
     }
 }
 
