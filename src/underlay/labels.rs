@@ -147,15 +147,8 @@ impl LabelTable {
         self.grants.retain(|_, grant| !matches!(grant.meaning, LabelMeaning::Slot(s) if s == slot));
     }
 
-    /// Withdraws the forwarding labels that `holder` has, for one that lost its right to them.
-    pub fn withdraw_forwarding_of(&mut self, holder: &NodeName) {
-        self.grants.retain(|_, grant| {
-            grant.holder != *holder || matches!(grant.meaning, LabelMeaning::Slot(_))
-        });
-    }
-
     /// Forgets what has expired.
-    pub fn sweep(&mut self, now: Instant) {
+    fn sweep(&mut self, now: Instant) {
         self.grants.retain(|_, grant| !grant.expired(now));
     }
 

@@ -151,16 +151,21 @@ pub async fn wait_for(what: &str, limit: Duration, mut condition: impl FnMut() -
     }
 }
 
-/// Opens a flow through `node`'s dialer.
-pub async fn dial(node: &Node, target: &str) -> Result<Box<dyn Flow>, Refusal> {
-    let request = FlowRequest {
+/// What an application on this machine asks for when it connects to `target`.
+pub fn flow_request(target: &str) -> FlowRequest {
+    FlowRequest {
         target: target.parse().unwrap(),
         hint: None,
         exit: None,
         user: None,
         client: ([127, 0, 0, 1], 1).into(),
         ingress: Ingress::Socks5,
-    };
+    }
+}
+
+/// Opens a flow through `node`'s dialer.
+pub async fn dial(node: &Node, target: &str) -> Result<Box<dyn Flow>, Refusal> {
+    let request = flow_request(target);
     node.dialer().dial(request).await
 }
 

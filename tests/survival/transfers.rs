@@ -4,13 +4,13 @@ use std::{cell::RefCell, fmt, io, rc::Rc, sync::Arc, time::Duration};
 
 use rand::RngExt;
 use rand_pcg::Pcg64Mcg;
-use ronproxy::flow::{FlowDialer, FlowIo, FlowRequest, Ingress};
+use ronproxy::flow::{FlowDialer, FlowIo};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::{Instant, sleep, timeout},
 };
 
-use crate::support::pattern;
+use crate::support::{self, pattern};
 
 /// A flow without a single byte for so long is lost: longer than its patience.
 const LOST_AFTER: Duration = Duration::from_secs(61);
@@ -85,15 +85,7 @@ impl Session {
     }
 
     async fn open(&self, target: &str) -> io::Result<Box<dyn FlowIo>> {
-        let request = FlowRequest {
-            target: target.parse().unwrap(),
-            hint: None,
-            exit: None,
-            user: None,
-            client: ([127, 0, 0, 1], 1).into(),
-            ingress: Ingress::Socks5,
-        };
-        let dialled = self.dialer.dial(request).await;
+        let dialled = self.dialer.dial(support::flow_request(target)).await;
         Ok(dialled.map_err(|refusal| io::Error::other(refusal.to_string()))?.into_io())
     }
 
