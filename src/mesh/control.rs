@@ -22,7 +22,7 @@ use crate::{
 impl Mesh {
     fn is_path_up(&self, peer: &NodeName) -> bool {
         let now = tokio::time::Instant::now().into_std();
-        let measured = self.routing.links(now).get(peer).map(|link| link.state);
+        let measured = self.routing().links(now).get(peer).map(|link| link.state);
         let down = matches!(measured, Some(LinkState::Down | LinkState::Recovering { .. }));
         self.links.get(peer).is_some() && !down
     }
@@ -32,7 +32,7 @@ impl Mesh {
     #[must_use]
     pub fn exits_for(&self, host: &Host) -> Vec<NodeName> {
         let now = tokio::time::Instant::now().into_std();
-        let measured = self.routing.links(now);
+        let measured = self.routing().links(now);
         let members = self.tell_members();
         let others = members.into_iter().filter(|m| m.roles.exit && m.name != self.us.name);
         let mut exits: Vec<_> = others
@@ -41,7 +41,7 @@ impl Mesh {
                 // What the certificate says goes before what the advertisement says.
                 let serves = match &link {
                     Some(link) => link.peer().serves.clone(),
-                    None => self.routing.serves(now, &member.name).unwrap_or_default(),
+                    None => self.routing().serves(now, &member.name).unwrap_or_default(),
                 };
                 let fit = fit(&serves, host)?;
                 let measured = measured.get(&member.name);
@@ -85,12 +85,12 @@ impl RouteControl for Mesh {
             }
         };
         let now = tokio::time::Instant::now().into_std();
-        self.routing.candidates(now, peer, wish, &groups)
+        self.routing().candidates(now, peer, wish, &groups)
     }
 
     fn suspect(&self, peer: &NodeName, route: &Route) {
         self.look_at_network();
-        self.routing.suspect(tokio::time::Instant::now().into_std(), peer, route);
+        self.routing().suspect(tokio::time::Instant::now().into_std(), peer, route);
         self.news.notify_one();
     }
 
@@ -99,7 +99,7 @@ impl RouteControl for Mesh {
     }
 
     fn observe(&self, peer: &NodeName, sample: &PassiveSample) {
-        self.routing.observe(tokio::time::Instant::now().into_std(), peer, sample);
+        self.routing().observe(tokio::time::Instant::now().into_std(), peer, sample);
     }
 
     fn open_lane(

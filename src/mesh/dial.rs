@@ -121,7 +121,7 @@ impl Mesh {
         self.members().linked(Instant::now().into_std(), info, observed);
         tracing::info!(neighbour = %name, address = ?observed, we_dialled, "link up");
         let now = Instant::now().into_std();
-        self.routing.link_up(now, &name, restarted, rand::random());
+        self.routing().link_up(now, &name, restarted, rand::random());
         self.news.notify_one();
         self.send_digest(&link);
         self.tell_everyone();

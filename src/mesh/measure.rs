@@ -28,7 +28,7 @@ impl Mesh {
     /// Probes and advertises until `shutdown`.
     pub async fn measure(self: Arc<Self>, shutdown: CancellationToken) {
         loop {
-            let wake = self.routing.next_timeout(Instant::now().into_std());
+            let wake = self.routing().next_timeout(Instant::now().into_std());
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep_until(wake.into()) => {}
@@ -40,7 +40,7 @@ impl Mesh {
 
     fn advance(&self) {
         let now = Instant::now().into_std();
-        let due = self.routing.advance(now, &mut || rand::random());
+        let due = self.routing().advance(now, &mut || rand::random());
         for (peer, probe) in due.probes {
             if let Some(link) = self.links.get(&peer) {
                 link.send_datagram(Bytes::from(wire::encode(&probe)));
@@ -83,7 +83,7 @@ impl Mesh {
         let now = Instant::now().into_std();
         match wire::decode::<Probe>(datagram) {
             Ok(probe) => {
-                if let Some(answer) = self.routing.heard_probe(now, &link.peer().name, &probe) {
+                if let Some(answer) = self.routing().heard_probe(now, &link.peer().name, &probe) {
                     link.send_datagram(Bytes::from(wire::encode(&answer)));
                 }
                 self.news.notify_one();
@@ -105,10 +105,10 @@ impl Mesh {
         let up: Vec<NodeName> =
             self.links.all().iter().map(|link| link.peer().name.clone()).collect();
         let origin = flood.advert.origin.clone();
-        let (installed, forward) = self.routing.install(now, flood, &up);
+        let (installed, forward) = self.routing().install(now, flood, &up);
         match installed {
             Install::Installed => {
-                let Some(flood) = self.routing.flood(now, &origin) else { return };
+                let Some(flood) = self.routing().flood(now, &origin) else { return };
                 let onward = forward.iter().filter(|peer| *peer != sender);
                 for link in onward.filter_map(|peer| self.links.get(peer)) {
                     link.notify(advertisement(&flood));
@@ -116,7 +116,7 @@ impl Mesh {
             }
             // The origin started again with a smaller incarnation: it has to outbid its old self.
             Install::Stale if origin == *sender => {
-                if let Some(held) = self.routing.flood(now, &origin) {
+                if let Some(held) = self.routing().flood(now, &origin) {
                     link.notify(advertisement(&held));
                 }
             }
@@ -130,7 +130,7 @@ impl Mesh {
 
     /// Tells a new neighbour which advertisements we hold.
     pub(super) fn send_digest(&self, link: &Link) {
-        let digest = self.routing.digest(Instant::now().into_std());
+        let digest = self.routing().digest(Instant::now().into_std());
         link.notify(Notice::Digest(wire::encode(&digest)));
     }
 
@@ -143,7 +143,7 @@ impl Mesh {
             }
         };
         let known = &digest[..digest.len().min(MAX_NODES)];
-        for flood in self.routing.newer_than(Instant::now().into_std(), known) {
+        for flood in self.routing().newer_than(Instant::now().into_std(), known) {
             link.notify(advertisement(&flood));
         }
     }

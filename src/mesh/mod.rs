@@ -8,7 +8,6 @@ mod dial;
 mod measure;
 mod members;
 mod relay;
-mod routing;
 mod service;
 
 use std::{
@@ -24,7 +23,6 @@ use tokio::sync::Notify;
 pub use members::{MAX_MEMBERS, Members};
 pub use relay::RelayConfig;
 
-use self::routing::Routing;
 use crate::{
     identity::{MemberInfo, NodeName, Peer, UnixTime},
     lane::LaneHost,
@@ -32,6 +30,7 @@ use crate::{
     overlay::{
         monitor::{LinkState, LinkSummary},
         policy::Policy,
+        router::Router,
         units::{Bitrate, LossRate},
     },
     underlay::Switch,
@@ -64,7 +63,7 @@ pub struct Mesh {
     switch: Arc<Switch>,
     links: Links,
     members: Mutex<Members>,
-    routing: Routing,
+    routing: Mutex<Router>,
     /// Wakes the measuring task: something changed that its next deadline depends on.
     news: Notify,
     looked_at_network: Mutex<Option<tokio::time::Instant>>,
@@ -114,10 +113,10 @@ impl Mesh {
         // Advertisements of a later process must win over those of an earlier one.
         let started = UnixTime::now().as_secs();
         let routing =
-            Routing::new(&config.us, relaying, started, config.policy, config.probe_budget);
+            Router::new(&config.us, relaying, started, config.policy, config.probe_budget);
         Arc::new(Self {
             relay: relay::Relay::new(config.relay, config.us.roles.relay),
-            routing,
+            routing: Mutex::new(routing),
             news: Notify::new(),
             looked_at_network: Mutex::default(),
             us: config.us,
@@ -173,7 +172,7 @@ impl Mesh {
     #[must_use]
     pub fn facts(&self) -> Vec<LinkFacts> {
         let now = tokio::time::Instant::now().into_std();
-        let measured = self.routing.links(now);
+        let measured = self.routing().links(now);
         let names = self.members().names();
         names.into_iter().map(|name| self.facts_of(measured.get(&name), name, now)).collect()
     }
@@ -202,6 +201,10 @@ impl Mesh {
             relay: roles.is_some_and(|roles| roles.relay),
             peer,
         }
+    }
+
+    fn routing(&self) -> MutexGuard<'_, Router> {
+        self.routing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn members(&self) -> MutexGuard<'_, Members> {

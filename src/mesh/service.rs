@@ -73,7 +73,7 @@ impl Mesh {
             LaneEndRole::Entry => (holder, toward.peer()),
             LaneEndRole::Exit => (toward.peer(), holder),
         };
-        self.routing
+        self.routing()
             .admits(&entry.groups, request.class.as_deref(), &entry.name, &exit.name)
             .map_err(|rule| LinkRefusal::Policy(rule.to_string()))
     }

@@ -12,6 +12,7 @@
 //! | [`candidates`] | the routes to an exit, their figures, or why they are none |
 //! | [`select`] | which of them a lane takes, and why |
 //! | [`history`] | the last changes of route |
+//! | [`router`] | all of it put together, for one node |
 
 pub mod budget;
 pub mod candidates;
@@ -22,6 +23,7 @@ pub mod loss;
 pub mod metrics;
 pub mod monitor;
 pub mod policy;
+pub mod router;
 pub mod select;
 pub mod throughput;
 pub mod units;
