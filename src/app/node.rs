@@ -119,14 +119,14 @@ impl Node {
         endpoint.set_server_config(Some(link_server.clone()));
 
         let mesh_config = MeshConfig {
-            us: identity.peer().clone(),
+            identity: identity.clone(),
             addresses: settings.addresses,
             link_client: transport::link_client_config(identity)?,
             relay: settings.relay,
             policy: settings.policy,
             probe_budget: settings.probe_budget,
         };
-        let mesh = Mesh::new(mesh_config, endpoint.clone(), switch.clone());
+        let mesh = Mesh::new(mesh_config, endpoint.clone(), switch.clone())?;
         mesh.learn(&settings.members);
         let control: Weak<dyn RouteControl> = Arc::downgrade(&(mesh.clone() as Arc<_>));
         let host = Arc::new(LaneHost::new(switch.clone(), control.clone(), settings.acceptor));

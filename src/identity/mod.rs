@@ -14,6 +14,7 @@
 //! - No secret is in `Debug` output; files are private to the user and replaced in one step.
 //! - Time is an argument. Only [`NodeDir`] and what is built on it touch the disk.
 
+mod attest;
 mod attributes;
 mod authority;
 mod digest;
@@ -33,8 +34,9 @@ mod tls;
 #[cfg(test)]
 mod handshake_tests;
 #[cfg(test)]
-mod test_support;
+pub(crate) mod test_support;
 
+pub use attest::{AttestError, Attestor, Trust, check_signature};
 pub use attributes::{Attributes, AttributesError, Roles};
 pub use authority::{Authority, AuthorityError, LIFETIME};
 pub use digest::{Fingerprint, ParseFingerprintError};
@@ -45,7 +47,7 @@ pub use join::{
 };
 pub use name::{NodeName, ParseNameError};
 pub use node::{IdentityError, NodeIdentity, NodeKey, needs_renewal};
-pub use peer::{Peer, PeerError, Serial, peer_of};
+pub use peer::{Peer, PeerError, Serial, certificate_of, peer_of};
 pub use pending::{Granted, PendingError, PendingInvitations, RedeemError};
 pub use pin::join_crypto;
 pub use revocation::{RevocationError, RevocationList};

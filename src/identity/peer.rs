@@ -95,6 +95,12 @@ pub fn peer_of(connection: &noq::Connection) -> Result<Peer, PeerError> {
     Peer::from_certificate(chain.first().ok_or(PeerError::Anonymous)?)
 }
 
+/// The peer's own certificate, of an established connection.
+#[must_use]
+pub fn certificate_of(connection: &noq::Connection) -> Option<CertificateDer<'static>> {
+    certificates_of(connection)?.into_iter().next()
+}
+
 /// The certificates that the peer showed, the node's own first.
 pub(super) fn certificates_of(
     connection: &noq::Connection,

@@ -5,23 +5,23 @@ use std::time::Duration;
 use super::{Attributes, Authority, LIFETIME, NodeDir, NodeIdentity, NodeKey, UnixTime};
 
 /// 1 January 2030: the time of the tests that read no clock.
-pub(super) const NOW: UnixTime = UnixTime::since_unix_epoch(Duration::from_secs(1_893_456_000));
+pub(crate) const NOW: UnixTime = UnixTime::since_unix_epoch(Duration::from_secs(1_893_456_000));
 
 /// [`NOW`] and some seconds.
-pub(super) fn after(seconds: u64) -> UnixTime {
+pub(crate) fn after(seconds: u64) -> UnixTime {
     UnixTime::since_unix_epoch(Duration::from_secs(NOW.as_secs() + seconds))
 }
 
 /// An authority in a folder that goes when the value does.
-pub(super) struct Overlay {
-    pub(super) authority: Authority,
-    pub(super) dir: NodeDir,
+pub(crate) struct Overlay {
+    pub(crate) authority: Authority,
+    pub(crate) dir: NodeDir,
     _folder: tempfile::TempDir,
 }
 
 impl Overlay {
     /// An authority made long ago: in 2020.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let dir = NodeDir::at(folder.path());
         dir.begin().unwrap();
@@ -31,11 +31,11 @@ impl Overlay {
     }
 
     /// A node with a certificate of `now` and no role.
-    pub(super) fn node(&self, name: &str, now: UnixTime) -> NodeIdentity {
+    pub(crate) fn node(&self, name: &str, now: UnixTime) -> NodeIdentity {
         self.node_with(&Attributes::entry(name.parse().unwrap()), now)
     }
 
-    pub(super) fn node_with(&self, attributes: &Attributes, now: UnixTime) -> NodeIdentity {
+    pub(crate) fn node_with(&self, attributes: &Attributes, now: UnixTime) -> NodeIdentity {
         let key = NodeKey::generate().unwrap();
         let request = key.signing_request().unwrap();
         let chain = self.authority.issue(&request, attributes, LIFETIME, now).unwrap();
@@ -44,6 +44,6 @@ impl Overlay {
 }
 
 /// The real time, for handshakes: `rustls` reads the clock itself.
-pub(super) fn real_now() -> UnixTime {
+pub(crate) fn real_now() -> UnixTime {
     UnixTime::now()
 }

@@ -7,7 +7,7 @@ use rustls::{
     client::{Resumption, WebPkiServerVerifier},
     crypto::CryptoProvider,
     pki_types::CertificateDer,
-    server::{NoServerSessionStorage, WebPkiClientVerifier},
+    server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
     version::TLS13,
 };
 
@@ -95,19 +95,10 @@ fn judge(protocol: &[u8], chain: Option<&[CertificateDer<'_>]>) -> Result<Accept
 /// # Errors
 /// When `rustls` refuses the identity.
 pub fn server_crypto(identity: &NodeIdentity, alpn: &[&[u8]]) -> Result<ServerConfig, TlsError> {
-    let provider = provider();
-    let verifier =
-        WebPkiClientVerifier::builder_with_provider(roots(identity.authority())?, provider.clone())
-            .with_crls([identity.revoked().to_crl()])
-            .only_check_end_entity_revocation();
-    let verifier = match alpn.contains(&ALPN_JOIN) {
-        true => verifier.allow_unauthenticated().build()?,
-        false => verifier.build()?,
-    };
     let (chain, key) = identity.certified_key();
-    let mut config = ServerConfig::builder_with_provider(provider)
+    let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])?
-        .with_client_cert_verifier(verifier)
+        .with_client_cert_verifier(verifier(identity, alpn.contains(&ALPN_JOIN))?)
         .with_single_cert(chain, key)?;
     config.alpn_protocols = owned(alpn);
     // A resumed session would skip the certificate, and with it a revocation; 0-RTT can be replayed.
@@ -115,6 +106,21 @@ pub fn server_crypto(identity: &NodeIdentity, alpn: &[&[u8]]) -> Result<ServerCo
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
     Ok(config)
+}
+
+/// Who counts as a member: certified by the authority of `identity`, and not revoked.
+pub(super) fn verifier(
+    identity: &NodeIdentity,
+    allow_unauthenticated: bool,
+) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(roots(identity.authority())?, provider())
+            .with_crls([identity.revoked().to_crl()])
+            .only_check_end_entity_revocation();
+    Ok(match allow_unauthenticated {
+        true => verifier.allow_unauthenticated().build()?,
+        false => verifier.build()?,
+    })
 }
 
 /// How this node connects to another, whose [`server_name`] is given when connecting.

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Mesh;
 use crate::{
-    identity::{MemberInfo, NodeName, Peer, peer_of, server_name},
+    identity::{MemberInfo, NodeName, Peer, certificate_of, peer_of, server_name},
     link::{Link, LinkService, Verdict},
     transport::code,
     wire::link::{Hello, Notice},
@@ -106,7 +106,11 @@ impl Mesh {
 
     fn take_up(self: Arc<Self>, conn: Connection, peer: Peer, hello: Hello, we_dialled: bool) {
         let neighbour = self.links.neighbour(&peer.name);
+        let certificate = certificate_of(&conn);
         let link = Arc::new(Link::new(peer, conn, neighbour, hello, we_dialled));
+        if let Some(certificate) = &certificate {
+            self.attestations.meet(link.peer(), certificate);
+        }
         let restarted = self.links.is_new_process(&link);
         if self.links.insert(&self.us.name, &link) == Verdict::Duplicate {
             return;

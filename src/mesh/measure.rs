@@ -11,10 +11,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::Mesh;
 use crate::{
-    identity::NodeName,
+    identity::{NodeName, UnixTime},
     link::Link,
     overlay::{
-        linkstate::{Flood, Install, MAX_NODES, Version},
+        linkstate::{Advertisement, Flood, Install, MAX_NODES, Version},
         monitor::{LinkEvent, Probe},
     },
     wire::{self, link::Notice},
@@ -60,10 +60,19 @@ impl Mesh {
         }
         if let Some((advert, trigger)) = due.advert {
             tracing::debug!(?trigger, links = advert.links.len(), "advertising");
-            let notice = advertisement(&Flood { age_s: 0, advert });
-            for link in self.links.all() {
-                link.notify(notice.clone());
+            self.advertise(advert);
+        }
+    }
+
+    fn advertise(&self, advert: Advertisement) {
+        match self.attestations.sign(advert) {
+            Ok(flood) => {
+                let notice = self.attestations.notice(&flood);
+                for link in self.links.all() {
+                    link.notify(notice.clone());
+                }
             }
+            Err(error) => tracing::warn!(%error, "the advertisement could not be signed"),
         }
     }
 
@@ -92,7 +101,12 @@ impl Mesh {
         }
     }
 
-    pub(super) fn heard_advertisement(&self, link: &Link, bytes: &[u8]) {
+    pub(super) fn heard_advertisement(
+        &self,
+        link: &Link,
+        bytes: &[u8],
+        certificate: Option<Vec<u8>>,
+    ) {
         let flood: Flood = match wire::decode(bytes) {
             Ok(flood) => flood,
             Err(error) => {
@@ -100,6 +114,15 @@ impl Mesh {
                 return;
             }
         };
+        if let Err(error) = self.attestations.check(&flood, certificate, UnixTime::now()) {
+            let (origin, reason) = (&flood.advert.origin, error.name());
+            tracing::info!(?link, %origin, reason, "advertisement not believed");
+            return;
+        }
+        self.take_advertisement(link, flood);
+    }
+
+    fn take_advertisement(&self, link: &Link, flood: Flood) {
         let now = Instant::now().into_std();
         let sender = &link.peer().name;
         let up: Vec<NodeName> =
@@ -111,13 +134,13 @@ impl Mesh {
                 let Some(flood) = self.routing().flood(now, &origin) else { return };
                 let onward = forward.iter().filter(|peer| *peer != sender);
                 for link in onward.filter_map(|peer| self.links.get(peer)) {
-                    link.notify(advertisement(&flood));
+                    link.notify(self.attestations.notice(&flood));
                 }
             }
             // The origin started again with a smaller incarnation: it has to outbid its old self.
             Install::Stale if origin == *sender => {
                 if let Some(held) = self.routing().flood(now, &origin) {
-                    link.notify(advertisement(&held));
+                    link.notify(self.attestations.notice(&held));
                 }
             }
             Install::Own => self.news.notify_one(),
@@ -144,11 +167,7 @@ impl Mesh {
         };
         let known = &digest[..digest.len().min(MAX_NODES)];
         for flood in self.routing().newer_than(Instant::now().into_std(), known) {
-            link.notify(advertisement(&flood));
+            link.notify(self.attestations.notice(&flood));
         }
     }
-}
-
-fn advertisement(flood: &Flood) -> Notice {
-    Notice::Advertisement(wire::encode(flood))
 }

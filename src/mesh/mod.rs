@@ -3,6 +3,7 @@
 //! It keeps a link to every member, answers neighbours' requests, grants labels as a relay, and
 //! tells lanes which route to take and how to get onto it.
 
+mod attest;
 mod control;
 mod dial;
 mod measure;
@@ -23,8 +24,9 @@ use tokio::sync::Notify;
 pub use members::{MAX_MEMBERS, Members};
 pub use relay::RelayConfig;
 
+use self::attest::Attestations;
 use crate::{
-    identity::{MemberInfo, NodeName, Peer, UnixTime},
+    identity::{MemberInfo, NodeIdentity, NodeName, Peer, TlsError, UnixTime},
     lane::LaneHost,
     link::Links,
     overlay::{
@@ -39,8 +41,8 @@ use crate::{
 
 /// What the mesh needs to know about its node.
 pub struct MeshConfig {
-    /// Who we are, by our own certificate.
-    pub us: Peer,
+    /// Who we are: our certificate, and the key that signs our advertisements.
+    pub identity: NodeIdentity,
     /// Where others can dial us; empty behind a NAT.
     pub addresses: Vec<SocketAddr>,
     /// The TLS configuration for dialling links.
@@ -64,6 +66,7 @@ pub struct Mesh {
     links: Links,
     members: Mutex<Members>,
     routing: Mutex<Router>,
+    attestations: Attestations,
     /// Wakes the measuring task: something changed that its next deadline depends on.
     news: Notify,
     looked_at_network: Mutex<Option<tokio::time::Instant>>,
@@ -101,33 +104,40 @@ pub struct LinkFacts {
 
 impl Mesh {
     /// A mesh without links.
-    #[must_use]
-    pub fn new(config: MeshConfig, endpoint: Endpoint, switch: Arc<Switch>) -> Arc<Self> {
-        let name = config.us.name.clone();
+    ///
+    /// # Errors
+    /// When the identity's key or certificate is unusable.
+    pub fn new(
+        config: MeshConfig,
+        endpoint: Endpoint,
+        switch: Arc<Switch>,
+    ) -> Result<Arc<Self>, TlsError> {
+        let attestations = Attestations::new(&config.identity)?;
+        let us = config.identity.peer().clone();
         let hello = Hello {
             incarnation: rand::random(),
             addresses: config.addresses,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
-        let relaying = config.relay.enabled && config.us.roles.relay;
+        let relaying = config.relay.enabled && us.roles.relay;
         // Advertisements of a later process must win over those of an earlier one.
         let started = UnixTime::now().as_secs();
-        let routing =
-            Router::new(&config.us, relaying, started, config.policy, config.probe_budget);
-        Arc::new(Self {
-            relay: relay::Relay::new(config.relay, config.us.roles.relay),
+        let routing = Router::new(&us, relaying, started, config.policy, config.probe_budget);
+        Ok(Arc::new(Self {
+            relay: relay::Relay::new(config.relay, us.roles.relay),
             routing: Mutex::new(routing),
             news: Notify::new(),
             looked_at_network: Mutex::default(),
-            us: config.us,
             hello,
             endpoint,
             link_client: config.link_client,
             switch,
             links: Links::default(),
-            members: Mutex::new(Members::new(name)),
+            members: Mutex::new(Members::new(us.name.clone())),
             host: OnceLock::new(),
-        })
+            attestations,
+            us,
+        }))
     }
 
     /// Makes this node host lanes: it is an exit.

@@ -30,7 +30,9 @@ impl LinkService for Mesh {
     fn notice(&self, link: &Link, notice: Notice) {
         match notice {
             Notice::Members(members) => self.learn(&members),
-            Notice::Advertisement(bytes) => self.heard_advertisement(link, &bytes),
+            Notice::Advertisement { flood, certificate } => {
+                self.heard_advertisement(link, &flood, certificate);
+            }
             Notice::Digest(bytes) => self.heard_digest(link, &bytes),
         }
     }

@@ -59,7 +59,7 @@ impl Overlay {
             serves: Vec::new(),
             links: links.iter().map(|(peer, link)| LinkReport::new(name(peer), link)).collect(),
         };
-        self.db.install(self.now, Flood { age_s: 0, advert });
+        self.db.install(self.now, Flood::new(advert, Vec::new()));
         self
     }
 

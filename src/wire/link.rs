@@ -137,8 +137,13 @@ pub enum LinkRefusal {
 pub enum Notice {
     /// The members I know.
     Members(Vec<MemberInfo>),
-    /// A link-state advertisement, of my own or passed on: `overlay::linkstate::Flood`, encoded.
-    Advertisement(Vec<u8>),
+    /// A link-state advertisement, of my own or passed on.
+    Advertisement {
+        /// `overlay::linkstate::Flood`, encoded: with its origin's signature.
+        flood: Vec<u8>,
+        /// The certificate of its origin in DER, if I pass it on.
+        certificate: Option<Vec<u8>>,
+    },
     /// Which advertisements I hold, by origin and version, encoded; send me what is newer.
     Digest(Vec<u8>),
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{MAX_LINKS, MAX_PATTERN, MAX_SERVES, MAX_VERSION, RefuseReason};
+use super::{MAX_LINKS, MAX_PATTERN, MAX_SERVES, MAX_SIGNATURE, MAX_VERSION, RefuseReason};
 use crate::{
     identity::NodeName,
     overlay::{
@@ -72,8 +72,30 @@ pub struct Advertisement {
 pub struct Flood {
     /// How long ago it was made, in seconds, as far as the sender knows.
     pub age_s: u16,
+    /// The origin's signature of the advertisement; at most 80 bytes. Whether it is right is for
+    /// the shell to check, which has the keys.
+    pub signature: Vec<u8>,
     /// The advertisement, as its origin made it.
     pub advert: Advertisement,
+}
+
+impl Flood {
+    /// An advertisement that was just made and signed.
+    #[must_use]
+    pub fn new(advert: Advertisement, signature: Vec<u8>) -> Self {
+        Self { age_s: 0, signature, advert }
+    }
+
+    /// Checks the caps.
+    ///
+    /// # Errors
+    /// The first rule that it or its advertisement breaks.
+    pub fn check(&self) -> Result<(), RefuseReason> {
+        if self.signature.len() > MAX_SIGNATURE {
+            return Err(RefuseReason::SignatureTooLong);
+        }
+        self.advert.check()
+    }
 }
 
 /// One link in an advertisement, quantised: about 7 bytes and the peer's name.
@@ -243,6 +265,7 @@ mod tests {
         };
         let bytes = [
             0x05, // age
+            0x02, 0xaa, 0xbb, // signature
             0x03, b'm', b'i', b't', // origin
             0xac, 0x02, 0x07, // incarnation, sequence
             0x3c, 0x03, // lifetime, roles
@@ -251,7 +274,7 @@ mod tests {
             0xd8, 0x04, // 600 tenths of a millisecond
             0x04, 0xc8, 0x51, // 2 %, 100 %, 2^10 kbit/s
         ];
-        let flood = Flood { age_s: 5, advert };
+        let flood = Flood { age_s: 5, signature: vec![0xaa, 0xbb], advert };
         assert_eq!(postcard::to_stdvec(&flood).unwrap(), bytes);
         assert_eq!(postcard::from_bytes::<Flood>(&bytes).unwrap(), flood);
     }
@@ -290,7 +313,7 @@ mod tests {
             bytes in prop::collection::vec(any::<u8>(), 0..200)
         ) {
             if let Ok(flood) = postcard::from_bytes::<Flood>(&bytes) {
-                let _ = flood.advert.check();
+                let _ = flood.check();
                 flood.advert.links.iter().for_each(|link| { let _ = link.metrics(); });
             }
         }

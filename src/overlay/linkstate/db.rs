@@ -43,6 +43,8 @@ pub enum Install {
 pub enum RefuseReason {
     /// 256 nodes are kept already.
     TooManyNodes,
+    /// A signature of more than 80 bytes.
+    SignatureTooLong,
     /// More than 256 links.
     TooManyLinks,
     /// More than 32 patterns of what is served, or one of more than 253 bytes.
@@ -59,6 +61,7 @@ impl RefuseReason {
     pub fn name(self) -> &'static str {
         match self {
             Self::TooManyNodes => "too-many-nodes",
+            Self::SignatureTooLong => "signature-too-long",
             Self::TooManyLinks => "too-many-links",
             Self::TooMuchServed => "too-much-served",
             Self::BadLinks => "bad-links",
@@ -78,6 +81,7 @@ pub struct LinkStateDb {
 
 #[derive(Debug, Clone)]
 struct Entry {
+    signature: Vec<u8>,
     advert: Advertisement,
     made: Instant,
     expires: Instant,
@@ -94,10 +98,10 @@ impl LinkStateDb {
     ///
     /// That its origin really made it is for the caller to check.
     pub fn install(&mut self, now: Instant, flood: Flood) -> Install {
-        let Flood { age_s, advert } = flood;
-        if let Err(reason) = advert.check() {
+        if let Err(reason) = flood.check() {
             return Install::Refused(reason);
         }
+        let Flood { age_s, signature, advert } = flood;
         if advert.origin == self.own {
             return Install::Own;
         }
@@ -116,7 +120,7 @@ impl LinkStateDb {
         }
         self.retired.remove(&advert.origin);
         let made = now.checked_sub(age).unwrap_or(now);
-        let entry = Entry { made, expires: now + left, advert };
+        let entry = Entry { signature, made, expires: now + left, advert };
         self.nodes.insert(entry.advert.origin.clone(), entry);
         Install::Installed
     }
@@ -198,10 +202,11 @@ impl LinkStateDb {
     #[must_use]
     pub fn flood(&self, name: &NodeName, now: Instant) -> Option<Flood> {
         let advert = self.get(name, now)?.clone();
-        let age = now.saturating_duration_since(self.nodes.get(name)?.made);
+        let Entry { signature, made, .. } = self.nodes.get(name)?;
+        let age = now.saturating_duration_since(*made);
         // Rounded up: an advertisement that goes round must not become younger.
         let age_s = u16::try_from(age.as_millis().div_ceil(1000)).unwrap_or(u16::MAX);
-        Some(Flood { age_s, advert })
+        Some(Flood { age_s, signature: signature.clone(), advert })
     }
 
     /// To which of the neighbours `up` this node forwards the newly installed advertisement of

@@ -26,7 +26,7 @@ fn flood(origin: &str, incarnation: u64, sequence: u64, up: &[&str]) -> Flood {
         serves: Vec::new(),
         links: up.iter().map(link).collect(),
     };
-    Flood { age_s: 0, advert }
+    Flood::new(advert, Vec::new())
 }
 
 fn db() -> (LinkStateDb, Instant) {

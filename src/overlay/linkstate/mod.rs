@@ -1,7 +1,7 @@
 //! Link state: what each node floods about itself, and what is kept of it.
 //!
-//! An [`Advertisement`] is immutable once its origin has made it, so that it may be signed; its age
-//! travels beside it, in [`Flood`]. Everything is soft state: it expires in monotonic time, and no
+//! An [`Advertisement`] is immutable once its origin has made and signed it; its age and signature
+//! travel beside it, in [`Flood`]. Everything is soft state: it expires in monotonic time, and no
 //! clock of any node is ever compared with another's.
 //!
 //! # Flooding
@@ -28,6 +28,8 @@ pub const MAX_LINKS: usize = 256;
 pub const MAX_SERVES: usize = 32;
 /// The longest such pattern, in bytes: a domain name's 253.
 pub const MAX_PATTERN: usize = 253;
+/// The longest signature, in bytes: an ECDSA P-256 one in DER has at most 72.
+pub const MAX_SIGNATURE: usize = 80;
 /// The largest incarnation or sequence number accepted: no arithmetic on either can overflow, and
 /// at one advertisement a second it is never reached.
 pub const MAX_VERSION: u64 = 1 << 62;

@@ -204,7 +204,7 @@ mod tests {
         let serves = ["example.edu".to_owned()];
         let (advert, _) =
             originator.poll(Instant::now(), Roles::RELAY, &serves, links.collect()).unwrap();
-        let bytes = postcard::to_stdvec(&Flood { age_s: 0, advert }).unwrap().len();
+        let bytes = postcard::to_stdvec(&Flood::new(advert, Vec::new())).unwrap().len();
         assert!(bytes < 49 * 15 + 40, "{bytes}");
         let plan = crate::overlay::budget::plan(DEFAULT_BUDGET, 49, bytes);
         assert!(plan.probes.bps() + plan.adverts.bps() < 33_000, "{plan:?}");
@@ -217,16 +217,16 @@ mod tests {
         let mut others = LinkStateDb::new("b".parse().unwrap());
         let mut before = Originator::new("a".parse().unwrap(), 1_000);
         let (advert, _) = before.poll(now, Roles::NONE, &[], links(60, 0)).unwrap();
-        others.install(now, Flood { age_s: 0, advert: advert.clone() });
+        others.install(now, Flood::new(advert.clone(), Vec::new()));
 
         let mut after = Originator::new("a".parse().unwrap(), 5);
         let (low, _) = after.poll(now, Roles::NONE, &[], links(60, 0)).unwrap();
-        assert_eq!(others.install(now, Flood { age_s: 0, advert: low }), Install::Stale);
+        assert_eq!(others.install(now, Flood::new(low, Vec::new())), Install::Stale);
         let held = others.get(&"a".parse().unwrap(), now).unwrap();
         after.outbid(held.version);
         let later = now + MIN_SPACING;
         let (high, _) = after.poll(later, Roles::NONE, &[], links(60, 0)).unwrap();
-        assert_eq!(others.install(later, Flood { age_s: 0, advert: high }), Install::Installed);
+        assert_eq!(others.install(later, Flood::new(high, Vec::new())), Install::Installed);
     }
 
     #[test]

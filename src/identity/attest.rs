@@ -1,0 +1,186 @@
+//! Statements that travel through other nodes: a signature proves who made them.
+//!
+//! The key is the node's TLS key. A statement begins with a context string that no TLS 1.3
+//! signature begins with (those start with 64 spaces, RFC 8446, §4.4.3), so neither can be taken
+//! for the other.
+
+use std::{fmt, sync::Arc};
+
+use rustls::{
+    SignatureScheme,
+    pki_types::CertificateDer,
+    server::danger::ClientCertVerifier,
+    sign::{Signer, SigningKey},
+};
+use x509_parser::parse_x509_certificate;
+
+use super::{
+    NodeIdentity, Peer, TlsError, UnixTime,
+    tls::{provider, verifier},
+};
+
+/// What every node's key can do: ECDSA P-256 with SHA-256.
+const SCHEME: SignatureScheme = SignatureScheme::ECDSA_NISTP256_SHA256;
+
+/// What precedes every signed statement.
+const CONTEXT: &[u8] = b"ronproxy statement 1\0";
+
+/// Signs in a node's name.
+pub struct Attestor(Box<dyn Signer>);
+
+/// Judges who made a statement, by the overlay's authority and its revocation list.
+#[derive(Clone)]
+pub struct Trust {
+    verifier: Arc<dyn ClientCertVerifier>,
+}
+
+/// A statement is not proved to be its author's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AttestError {
+    /// The author's certificate is not at hand and did not come along.
+    #[error("no certificate of its author")]
+    NoCertificate,
+    /// The certificate is no member's: foreign, expired, revoked, or another node's.
+    #[error("the certificate is not its author's, or no longer counts")]
+    Certificate,
+    /// The signature is not by the certificate's key over these bytes.
+    #[error("not signed by its author")]
+    Signature,
+    /// The author claims what its certificate does not allow.
+    #[error("its author claims more than its certificate says")]
+    Overclaimed,
+}
+
+impl AttestError {
+    /// The stable name, as in metrics and logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NoCertificate => "no-certificate",
+            Self::Certificate => "bad-certificate",
+            Self::Signature => "bad-signature",
+            Self::Overclaimed => "overclaimed",
+        }
+    }
+}
+
+impl Attestor {
+    /// Signs with the key of `identity`.
+    ///
+    /// # Errors
+    /// When the key is of another kind, which `ronproxy` never makes.
+    pub fn new(identity: &NodeIdentity) -> Result<Self, TlsError> {
+        let (_, key) = identity.certified_key();
+        let key: Arc<dyn SigningKey> = provider().key_provider.load_private_key(key)?;
+        let unusable = || rustls::Error::General("the node's key is not ECDSA P-256".into());
+        Ok(Self(key.choose_scheme(&[SCHEME]).ok_or_else(unusable)?))
+    }
+
+    /// The signature of `statement`: ECDSA in DER, at most 72 bytes.
+    ///
+    /// # Errors
+    /// When the operating system gives no randomness.
+    pub fn sign(&self, statement: &[u8]) -> Result<Vec<u8>, TlsError> {
+        Ok(self.0.sign(&[CONTEXT, statement].concat())?)
+    }
+}
+
+impl Trust {
+    /// Trust in the authority of `identity`, less what its revocation list names.
+    ///
+    /// # Errors
+    /// When `rustls` refuses the authority's certificate.
+    pub fn new(identity: &NodeIdentity) -> Result<Self, TlsError> {
+        Ok(Self { verifier: verifier(identity, false)? })
+    }
+
+    /// Reads a certificate that came from a third node, if it is a member's at `now`.
+    ///
+    /// # Errors
+    /// [`AttestError::Certificate`].
+    pub fn member(
+        &self,
+        certificate: &CertificateDer<'_>,
+        now: UnixTime,
+    ) -> Result<Peer, AttestError> {
+        let verified = self.verifier.verify_client_cert(certificate, &[], now);
+        verified.map_err(|_| AttestError::Certificate)?;
+        Peer::from_certificate(certificate).map_err(|_| AttestError::Certificate)
+    }
+}
+
+/// Checks that the key of `certificate`, which the caller trusts, signed `statement`.
+///
+/// # Errors
+/// [`AttestError::Signature`]; [`AttestError::Certificate`] if it is unreadable.
+pub fn check_signature(
+    certificate: &CertificateDer<'_>,
+    statement: &[u8],
+    signature: &[u8],
+) -> Result<(), AttestError> {
+    let (_, parsed) = parse_x509_certificate(certificate).map_err(|_| AttestError::Certificate)?;
+    let key = &parsed.public_key().subject_public_key.data;
+    let message = [CONTEXT, statement].concat();
+    let provider = provider();
+    let known = provider.signature_verification_algorithms.mapping.iter();
+    let mut algorithms =
+        known.filter(|(scheme, _)| *scheme == SCHEME).flat_map(|(_, algorithms)| *algorithms);
+    algorithms
+        .any(|algorithm| algorithm.verify_signature(key, &message, signature).is_ok())
+        .then_some(())
+        .ok_or(AttestError::Signature)
+}
+
+impl fmt::Debug for Attestor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Attestor(..)")
+    }
+}
+
+impl fmt::Debug for Trust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Trust(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::{
+        LIFETIME,
+        test_support::{NOW, Overlay, after},
+    };
+
+    #[test]
+    fn a_statement_is_its_authors_and_of_nobody_else() {
+        let overlay = Overlay::new();
+        let (utah, mit) = (overlay.node("utah", NOW), overlay.node("mit", NOW));
+        let signature = Attestor::new(&utah).unwrap().sign(b"I am up").unwrap();
+        assert!(signature.len() <= 72);
+        let (own, other) = (&utah.chain()[0], &mit.chain()[0]);
+        assert_eq!(check_signature(own, b"I am up", &signature), Ok(()));
+        let refused = Err(AttestError::Signature);
+        assert_eq!(check_signature(own, b"I am Up", &signature), refused);
+        assert_eq!(check_signature(other, b"I am up", &signature), refused);
+        assert_eq!(check_signature(own, b"I am up", &[]), refused);
+        assert_eq!(check_signature(own, b"I am up", &[0x30; 500]), refused);
+    }
+
+    #[test]
+    fn only_a_members_valid_certificate_counts() {
+        let (overlay, foreign) = (Overlay::new(), Overlay::new());
+        let judge = overlay.node("mit", NOW);
+        let (utah, stranger) = (overlay.node("utah", NOW), foreign.node("utah", NOW));
+        let trust = Trust::new(&judge).unwrap();
+        let own = &utah.chain()[0];
+        assert_eq!(trust.member(own, NOW).as_ref(), Ok(utah.peer()));
+        let refused = Err(AttestError::Certificate);
+        assert_eq!(trust.member(own, after(LIFETIME.as_secs() + 1)), refused);
+        assert_eq!(trust.member(&stranger.chain()[0], NOW), refused);
+        assert_eq!(trust.member(&CertificateDer::from(vec![0x30; 600]), NOW), refused);
+        let mut wary = judge.clone();
+        let list = overlay.authority.revoke(utah.name(), NOW).unwrap();
+        wary.learn_revocations(list.der()).unwrap();
+        assert_eq!(Trust::new(&wary).unwrap().member(own, NOW), refused);
+    }
+}

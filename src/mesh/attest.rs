@@ -1,0 +1,230 @@
+//! Advertisements are believed from their origin only: each is signed with its origin's key, and
+//! whoever passes one on sends the origin's certificate along.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use rustls::pki_types::CertificateDer;
+
+use crate::{
+    identity::{
+        AttestError, Attestor, NodeIdentity, NodeName, Peer, TlsError, Trust, UnixTime,
+        check_signature,
+    },
+    overlay::linkstate::{Advertisement, Flood, MAX_NODES, Roles},
+    wire::{self, link::Notice},
+};
+
+/// Signs this node's advertisements and checks those of others.
+pub(super) struct Attestations {
+    us: NodeName,
+    attestor: Attestor,
+    trust: Trust,
+    /// The members' certificates that a link showed or an advertisement brought; at most 256.
+    known: Mutex<BTreeMap<NodeName, Certified>>,
+}
+
+#[derive(Clone)]
+struct Certified {
+    certificate: CertificateDer<'static>,
+    peer: Peer,
+}
+
+impl Attestations {
+    pub(super) fn new(identity: &NodeIdentity) -> Result<Self, TlsError> {
+        let this = Self {
+            us: identity.name().clone(),
+            attestor: Attestor::new(identity)?,
+            trust: Trust::new(identity)?,
+            known: Mutex::default(),
+        };
+        this.meet(identity.peer(), &identity.chain()[0]);
+        Ok(this)
+    }
+
+    /// Takes note of the certificate that a neighbour showed in its handshake.
+    pub(super) fn meet(&self, peer: &Peer, certificate: &CertificateDer<'static>) {
+        let mut known = self.known();
+        if known.len() >= MAX_NODES && !known.contains_key(&peer.name) {
+            let other = known.keys().find(|name| **name != self.us).cloned();
+            other.and_then(|name| known.remove(&name));
+        }
+        let certified = Certified { certificate: certificate.clone(), peer: peer.clone() };
+        known.insert(peer.name.clone(), certified);
+    }
+
+    /// This node's advertisement, signed.
+    pub(super) fn sign(&self, advert: Advertisement) -> Result<Flood, TlsError> {
+        let signature = self.attestor.sign(&wire::encode(&advert))?;
+        Ok(Flood::new(advert, signature))
+    }
+
+    /// The notice that carries `flood`, with its origin's certificate if that is another node.
+    pub(super) fn notice(&self, flood: &Flood) -> Notice {
+        let origin = &flood.advert.origin;
+        let certified = self.known().get(origin).cloned().filter(|_| *origin != self.us);
+        let certificate = certified.map(|certified| certified.certificate.to_vec());
+        Notice::Advertisement { flood: wire::encode(flood), certificate }
+    }
+
+    /// Checks that its origin made the advertisement, by the certificate at hand or by the one
+    /// that came along; and that it claims no more than that certificate says.
+    pub(super) fn check(
+        &self,
+        flood: &Flood,
+        certificate: Option<Vec<u8>>,
+        now: UnixTime,
+    ) -> Result<(), AttestError> {
+        let statement = wire::encode(&flood.advert);
+        let signed = |by: &Certified| {
+            check_signature(&by.certificate, &statement, &flood.signature)?;
+            within_certificate(&flood.advert, &by.peer)
+        };
+        let origin = &flood.advert.origin;
+        let at_hand = self.known().get(origin).cloned();
+        let refused = match at_hand.as_ref().map(signed) {
+            Some(Ok(())) => return Ok(()),
+            Some(Err(error)) => error,
+            None => AttestError::NoCertificate,
+        };
+        // Unknown, or its origin has a new key: then the certificate that came along decides.
+        let certificate = CertificateDer::from(certificate.ok_or(refused)?);
+        let peer = self.trust.member(&certificate, now)?;
+        if peer.name != *origin {
+            return Err(AttestError::Certificate);
+        }
+        let certified = Certified { certificate, peer };
+        signed(&certified)?;
+        // An older certificate must not displace that of the present holder of the name.
+        if at_hand.is_none_or(|at_hand| at_hand.peer.expires <= certified.peer.expires) {
+            self.meet(&certified.peer, &certified.certificate);
+        }
+        Ok(())
+    }
+
+    fn known(&self) -> MutexGuard<'_, BTreeMap<NodeName, Certified>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn within_certificate(advert: &Advertisement, peer: &Peer) -> Result<(), AttestError> {
+    let exits = !advert.roles.contains(Roles::EXIT) || peer.roles.exit;
+    let relays = !advert.roles.contains(Roles::RELAY) || peer.roles.relay;
+    // An exit that is certified without limits says so; one with limits repeats them.
+    let serves = advert.serves == peer.serves;
+    (exits && relays && serves).then_some(()).ok_or(AttestError::Overclaimed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        identity::{
+            Attributes, Roles as CertifiedRoles,
+            test_support::{NOW, Overlay, after},
+        },
+        overlay::linkstate::Version,
+    };
+
+    fn advert(origin: &str, roles: Roles) -> Advertisement {
+        Advertisement {
+            origin: origin.parse().unwrap(),
+            version: Version { incarnation: 1, sequence: 1 },
+            lifetime_s: 60,
+            roles,
+            serves: Vec::new(),
+            links: Vec::new(),
+        }
+    }
+
+    fn relay(overlay: &Overlay, name: &str) -> NodeIdentity {
+        let entry = Attributes::entry(name.parse().unwrap());
+        let roles = CertifiedRoles { relay: true, exit: false };
+        overlay.node_with(&Attributes { roles, ..entry }, NOW)
+    }
+
+    fn certificate(of: &NodeIdentity) -> Option<Vec<u8>> {
+        Some(of.chain()[0].to_vec())
+    }
+
+    #[test]
+    fn an_advertisement_is_believed_from_its_origin_whoever_brings_it() {
+        let overlay = Overlay::new();
+        let (us, utah) = (relay(&overlay, "us"), relay(&overlay, "utah"));
+        let here = Attestations::new(&us).unwrap();
+        let there = Attestations::new(&utah).unwrap();
+        let flood = there.sign(advert("utah", Roles::RELAY)).unwrap();
+        assert_eq!(here.check(&flood, None, NOW), Err(AttestError::NoCertificate));
+        assert_eq!(here.check(&flood, certificate(&us), NOW), Err(AttestError::Certificate));
+        assert_eq!(here.check(&flood, certificate(&utah), NOW), Ok(()));
+        assert_eq!(here.check(&flood, None, NOW), Ok(()), "the certificate is remembered");
+        let Notice::Advertisement { certificate: passed_on, .. } = here.notice(&flood) else {
+            panic!("not an advertisement")
+        };
+        assert_eq!(passed_on, certificate(&utah));
+    }
+
+    #[test]
+    fn what_another_member_says_in_a_nodes_name_is_refused() {
+        let overlay = Overlay::new();
+        let (us, utah, liar) =
+            (relay(&overlay, "us"), relay(&overlay, "utah"), relay(&overlay, "liar"));
+        let here = Attestations::new(&us).unwrap();
+        here.meet(utah.peer(), &utah.chain()[0]);
+        let forged = Attestations::new(&liar).unwrap().sign(advert("utah", Roles::RELAY)).unwrap();
+        assert_eq!(here.check(&forged, None, NOW), Err(AttestError::Signature));
+        assert_eq!(here.check(&forged, certificate(&liar), NOW), Err(AttestError::Certificate));
+        assert_eq!(here.check(&forged, certificate(&utah), NOW), Err(AttestError::Signature));
+        let in_our_name = Flood::new(advert("us", Roles::RELAY), forged.signature);
+        assert_eq!(here.check(&in_our_name, None, NOW), Err(AttestError::Signature));
+    }
+
+    #[test]
+    fn a_node_cannot_claim_what_its_certificate_does_not_say() {
+        let overlay = Overlay::new();
+        let (us, utah) = (relay(&overlay, "us"), relay(&overlay, "utah"));
+        let here = Attestations::new(&us).unwrap();
+        here.meet(utah.peer(), &utah.chain()[0]);
+        let there = Attestations::new(&utah).unwrap();
+        let exit = there.sign(advert("utah", Roles::EXIT)).unwrap();
+        assert_eq!(here.check(&exit, None, NOW), Err(AttestError::Overclaimed));
+        let served = vec!["mit.edu".to_owned()];
+        let served = Advertisement { serves: served, ..advert("utah", Roles::RELAY) };
+        let served = there.sign(served).unwrap();
+        assert_eq!(here.check(&served, None, NOW), Err(AttestError::Overclaimed));
+    }
+
+    #[test]
+    fn a_node_that_came_back_with_a_new_key_is_believed_and_its_old_key_does_not_displace_it() {
+        let overlay = Overlay::new();
+        let (us, old) = (relay(&overlay, "us"), relay(&overlay, "utah"));
+        overlay.authority.revoke(old.name(), NOW).unwrap();
+        let new = {
+            let entry = Attributes::entry("utah".parse().unwrap());
+            let roles = CertifiedRoles { relay: true, exit: false };
+            overlay.node_with(&Attributes { roles, ..entry }, after(60))
+        };
+        let here = Attestations::new(&us).unwrap();
+        here.meet(old.peer(), &old.chain()[0]);
+        let flood = Attestations::new(&new).unwrap().sign(advert("utah", Roles::RELAY)).unwrap();
+        assert_eq!(here.check(&flood, certificate(&new), after(60)), Ok(()));
+        let replayed = Attestations::new(&old).unwrap().sign(advert("utah", Roles::NONE)).unwrap();
+        assert_eq!(here.check(&replayed, certificate(&old), after(60)), Ok(()));
+        assert_eq!(here.check(&flood, None, after(60)), Ok(()), "the new key is still at hand");
+    }
+
+    #[test]
+    fn certificates_without_end_fill_no_more_than_the_cap() {
+        let overlay = Overlay::new();
+        let us = relay(&overlay, "us");
+        let here = Attestations::new(&us).unwrap();
+        for i in 0..2 * MAX_NODES {
+            let peer = Peer { name: format!("n{i}").parse().unwrap(), ..us.peer().clone() };
+            here.meet(&peer, &us.chain()[0]);
+        }
+        assert_eq!(here.known().len(), MAX_NODES);
+        assert!(here.known().contains_key(us.name()), "our own is never dropped");
+    }
+}
