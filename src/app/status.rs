@@ -106,7 +106,7 @@ impl NodeView {
             exit: us.roles.exit,
             relay: us.roles.relay,
             proxy: self.proxy,
-            members: self.mesh.tell_members().len() - 1,
+            members: self.mesh.known_members().len(),
             links_up: self.mesh.links().all().len(),
             lanes_out: self.pool.lanes().len(),
             lanes_in: self.host.facts().len(),
@@ -135,10 +135,10 @@ impl NodeView {
         flows(&self.pool)
     }
 
-    /// The members the node knows, itself first.
+    /// The other members that the node knows.
     #[must_use]
     pub fn members(&self) -> Vec<MemberInfo> {
-        self.mesh.tell_members()
+        self.mesh.known_members()
     }
 }
 

@@ -179,7 +179,7 @@ impl<'a> MemberKeeper<'a> {
 
     fn save(&mut self) {
         // The first is this node itself.
-        let members = self.view.members().split_off(1);
+        let members = self.view.members();
         if members == self.saved || members.is_empty() {
             return;
         }

@@ -6,7 +6,12 @@
 
 mod service;
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use tempfile::TempDir;
 
@@ -49,6 +54,8 @@ pub struct LabNode {
     pub rules: Rules,
     /// Its policy on links and relays.
     pub policy: Policy,
+    /// The outside address of the NAT it is behind; `None`: it can be dialled.
+    pub nat: Option<IpAddr>,
 }
 
 impl LabNode {
@@ -63,7 +70,14 @@ impl LabNode {
             entry: None,
             rules: Rules::default(),
             policy: Policy::default(),
+            nat: None,
         }
+    }
+
+    /// The same behind a NAT of this outside address.
+    #[must_use]
+    pub fn behind(self, nat: IpAddr) -> Self {
+        Self { nat: Some(nat), ..self }
     }
 }
 
@@ -125,6 +139,10 @@ impl Lab {
             plans.insert(node.name.clone(), (node, identity));
         }
         let internet = topology.build(seed);
+        for (plan, _) in plans.values() {
+            let (Some(nat), Some(host)) = (plan.nat, topology.find(&plan.name)) else { continue };
+            internet.nat(host, nat);
+        }
         let nodes = BTreeMap::new();
         let mut lab =
             Self { internet, topology, plans, nodes, services, congestion, _folder: folder };
@@ -146,7 +164,7 @@ impl Lab {
         let address = SocketAddr::new(self.topology.find(name).ok_or_else(no_site)?, PORT);
         let settings = NodeSettings {
             identity: identity.clone(),
-            addresses: vec![address],
+            addresses: dialled_at(plan, address),
             members: self.members(),
             entry: plan.entry.clone(),
             rules: plan.rules.clone(),
@@ -175,7 +193,7 @@ impl Lab {
             let address = SocketAddr::new(self.topology.find(&plan.name)?, PORT);
             Some(crate::identity::MemberInfo {
                 name: identity.name().clone(),
-                addresses: vec![address],
+                addresses: dialled_at(plan, address),
                 roles: plan.roles,
             })
         });
@@ -218,6 +236,11 @@ impl Lab {
             node.stop().await;
         }
     }
+}
+
+/// Where others can dial the node.
+fn dialled_at(plan: &LabNode, address: SocketAddr) -> Vec<SocketAddr> {
+    if plan.nat.is_some() { Vec::new() } else { vec![address] }
 }
 
 fn certify(authority: &Authority, node: &LabNode, now: UnixTime) -> Result<NodeIdentity, LabError> {

@@ -1,6 +1,15 @@
 //! One link.
 
-use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    hash::{DefaultHasher, Hash, Hasher},
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use noq::{Connection, PathId, VarInt};
@@ -11,10 +20,13 @@ use tokio::{
 
 use crate::{
     flow::BoxFuture,
-    identity::Peer,
+    identity::{MemberInfo, Peer},
     transport::{FrameError, code, read_message, write_message},
     underlay::Neighbour,
-    wire::link::{Hello, LinkRefusal, MAX_ADDRESSES, Notice, Reply, Request},
+    wire::{
+        self,
+        link::{Hello, LinkRefusal, MAX_ADDRESSES, Notice, Reply, Request},
+    },
 };
 
 /// How long an answer may take. Requests are answered from memory, or after one request to a
@@ -61,6 +73,8 @@ pub struct Link {
     hello: Hello,
     we_dialled: bool,
     since: Instant,
+    /// A hash of the members told last. The link delivers what it was given or ends.
+    told: AtomicU64,
 }
 
 impl Link {
@@ -102,7 +116,15 @@ impl Link {
         hello: Hello,
         we_dialled: bool,
     ) -> Self {
-        let link = Self { peer, conn, neighbour, hello, we_dialled, since: Instant::now() };
+        let link = Self {
+            peer,
+            conn,
+            neighbour,
+            hello,
+            we_dialled,
+            since: Instant::now(),
+            told: AtomicU64::new(0),
+        };
         link.note_address();
         link
     }
@@ -182,6 +204,18 @@ impl Link {
                 Err(_) => tracing::debug!("notice not sent in time"),
             }
         });
+    }
+
+    /// Tells the neighbour who the members are, unless it was told just that before. What is given
+    /// to a standing link arrives, so it is told once.
+    pub fn tell_members(&self, members: &[MemberInfo]) {
+        let notice = Notice::Members(members.to_vec());
+        let mut hasher = DefaultHasher::new();
+        wire::encode(&notice).hash(&mut hasher);
+        let hash = hasher.finish();
+        if self.told.swap(hash, Ordering::Relaxed) != hash {
+            self.notify(notice);
+        }
     }
 
     /// Sends a probe; it may get lost, that is its purpose.

@@ -66,13 +66,15 @@ impl Links {
         incarnations.get(peer).copied()
     }
 
-    /// Takes up a new link of node `us`, or closes it if another one serves.
-    pub fn insert(&self, us: &NodeName, link: &Arc<Link>) -> Verdict {
+    /// Takes up a new link of node `us`, or closes it if another one serves. One whose path was
+    /// measured to be down (`path_down`) serves no more: the new one has just shown that it works.
+    pub fn insert(&self, us: &NodeName, link: &Arc<Link>, path_down: bool) -> Verdict {
         let peer = &link.peer().name;
         let mut links = self.lock();
         if let Some(old) = links.get(peer).filter(|old| old.is_open()) {
             let same_process = old.hello().incarnation == link.hello().incarnation;
-            if same_process && !new_one_stays(us, peer, old.we_dialled(), link.we_dialled()) {
+            let preferred = new_one_stays(us, peer, old.we_dialled(), link.we_dialled());
+            if same_process && !preferred && !path_down {
                 link.close(code::DUPLICATE, "another connection serves");
                 return Verdict::Duplicate;
             }

@@ -33,8 +33,7 @@ impl Mesh {
     pub fn exits_for(&self, host: &Host) -> Vec<NodeName> {
         let now = tokio::time::Instant::now().into_std();
         let measured = self.routing().links(now);
-        let members = self.tell_members();
-        let others = members.into_iter().filter(|m| m.roles.exit && m.name != self.us.name);
+        let others = self.known_members().into_iter().filter(|member| member.roles.exit);
         let mut exits: Vec<_> = others
             .filter_map(|member| {
                 let link = self.links.get(&member.name);

@@ -48,10 +48,17 @@ impl Mesh {
         }
         for (peer, event) in due.events {
             match event {
-                LinkEvent::Up => tracing::info!(%peer, "path up"),
+                LinkEvent::Up => {
+                    tracing::info!(%peer, "path up");
+                    self.members().path_up(&peer);
+                    if let Some(link) = self.links.get(&peer) {
+                        self.catch_up(&link);
+                    }
+                }
                 LinkEvent::Down => {
                     tracing::info!(%peer, "path down");
                     self.look_at_network();
+                    self.members().path_down(now, &peer);
                 }
             }
         }
@@ -151,8 +158,9 @@ impl Mesh {
         }
     }
 
-    /// Tells a new neighbour which advertisements we hold.
-    pub(super) fn send_digest(&self, link: &Link) {
+    /// Tells a neighbour, after silence, what may have got lost, and asks for what we lack.
+    pub(super) fn catch_up(&self, link: &Link) {
+        link.tell_members(&self.tell_members());
         let digest = self.routing().digest(Instant::now().into_std());
         link.notify(Notice::Digest(wire::encode(&digest)));
     }

@@ -20,9 +20,14 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// Longest pause. A node that comes back is found within this time even if it cannot dial us.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
-/// The node with the larger name dials this much later, so that usually only one side does: longer
+/// The head start of the node with the smaller name, so that usually only one side dials: longer
 /// than most handshakes, and short enough for flows to work a second after a node restarted.
 const POLITENESS: Duration = Duration::from_millis(300);
+
+/// A member is forgotten when it had no link to us, and nobody told us of it, for so long; and we
+/// tell others only of those we had a link to within this time. So a node that left for good is
+/// gone everywhere after two days at most, and a laptop that sleeps over night is not.
+const FORGET_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// The known members, without this node itself.
 #[derive(Debug)]
@@ -42,6 +47,30 @@ struct Member {
     failures: u32,
     next_dial: Instant,
     linked: bool,
+    /// The link's path is down. QUIC lets only the side that dialled change its address; if the
+    /// other side moved, a new connection has to replace the link.
+    path_down: bool,
+    /// When a link of ours to it last stood, if one ever did.
+    seen: Option<Instant>,
+    /// When we last heard of it from anyone.
+    heard: Instant,
+}
+
+impl Member {
+    fn is_recent(since: Instant, now: Instant) -> bool {
+        now.saturating_duration_since(since) < FORGET_AFTER
+    }
+
+    fn is_worth_telling(&self, now: Instant) -> bool {
+        self.linked || self.seen.is_some_and(|seen| Self::is_recent(seen, now))
+    }
+
+    fn addresses(&self) -> Vec<SocketAddr> {
+        let mut addresses = self.advertised.clone();
+        addresses.extend(self.observed.filter(|a| !self.advertised.contains(a)));
+        addresses.truncate(MAX_ADDRESSES);
+        addresses
+    }
 }
 
 impl Members {
@@ -58,7 +87,7 @@ impl Members {
         if info.name == self.us {
             return false;
         }
-        let polite = if self.us < info.name { Duration::ZERO } else { POLITENESS };
+        let polite = self.politeness(&info.name);
         let full = self.known.len() >= MAX_MEMBERS;
         let news = match self.known.get_mut(&info.name) {
             None if full => return false,
@@ -70,6 +99,9 @@ impl Members {
                     failures: 0,
                     next_dial: now + polite,
                     linked: false,
+                    path_down: false,
+                    seen: None,
+                    heard: now,
                 };
                 self.known.insert(info.name.clone(), member);
                 true
@@ -79,6 +111,7 @@ impl Members {
             Some(_) => false,
         };
         let Some(member) = self.known.get_mut(&info.name) else { return false };
+        member.heard = now;
         let mut changed = false;
         for address in info.addresses.iter().take(MAX_ADDRESSES) {
             let known = member.advertised.contains(address) || member.observed == Some(*address);
@@ -108,18 +141,49 @@ impl Members {
             member.roles = roles;
             member.observed = observed;
             member.linked = true;
+            member.path_down = false;
+            member.seen = Some(now);
             member.failures = 0;
         }
     }
 
     /// Records that the link is gone; it is dialled again at once (politely).
     pub fn unlinked(&mut self, now: Instant, name: &NodeName) {
-        let polite = if self.us < *name { Duration::ZERO } else { POLITENESS };
+        let polite = self.politeness(name);
         if let Some(member) = self.known.get_mut(name) {
             member.linked = false;
+            member.seen = Some(now);
             member.failures = 0;
             member.next_dial = now + polite;
         }
+    }
+
+    /// Records that the path of the link to the member is down: it is dialled beside the link.
+    pub fn path_down(&mut self, now: Instant, name: &NodeName) {
+        let polite = self.politeness(name);
+        if let Some(member) = self.known.get_mut(name).filter(|member| member.linked) {
+            member.path_down = true;
+            member.failures = 0;
+            member.next_dial = now + polite;
+        }
+    }
+
+    /// Records that the path of the link to the member is up again.
+    pub fn path_up(&mut self, name: &NodeName) {
+        if let Some(member) = self.known.get_mut(name) {
+            member.path_down = false;
+        }
+    }
+
+    /// Whether the path of the present link to the member went down since the link was made.
+    #[must_use]
+    pub fn is_path_down(&self, name: &NodeName) -> bool {
+        self.known.get(name).is_some_and(|member| member.path_down)
+    }
+
+    /// The node with the larger name dials later, so that usually only one side does.
+    fn politeness(&self, name: &NodeName) -> Duration {
+        if self.us < *name { Duration::ZERO } else { POLITENESS }
     }
 
     /// Records that no address of the member answered.
@@ -133,10 +197,11 @@ impl Members {
 
     /// The members to dial now, with the addresses to try; each is counted as being dialled.
     pub fn due(&mut self, now: Instant) -> Vec<(NodeName, Vec<SocketAddr>)> {
-        let due = self.known.iter_mut().filter(|(_, m)| !m.linked && m.next_dial <= now);
+        self.forget(now);
+        let due = self.known.iter_mut();
+        let due = due.filter(|(_, m)| (!m.linked || m.path_down) && m.next_dial <= now);
         due.filter_map(|(name, member)| {
-            let mut addresses = member.advertised.clone();
-            addresses.extend(member.observed.filter(|a| !member.advertised.contains(a)));
+            let addresses = member.addresses();
             if addresses.is_empty() {
                 return None;
             }
@@ -147,16 +212,27 @@ impl Members {
         .collect()
     }
 
-    /// The members as told to others, with `us`.
-    #[must_use]
-    pub fn tell(&self, us: MemberInfo) -> Vec<MemberInfo> {
-        let others = self.known.iter().map(|(name, member)| {
-            let mut addresses = member.advertised.clone();
-            addresses.extend(member.observed.filter(|a| !member.advertised.contains(a)));
-            addresses.truncate(MAX_ADDRESSES);
-            MemberInfo { name: name.clone(), addresses, roles: member.roles }
+    fn forget(&mut self, now: Instant) {
+        self.known.retain(|name, member| {
+            let keep = member.is_worth_telling(now) || Member::is_recent(member.heard, now);
+            if !keep {
+                tracing::info!(%name, "member forgotten: no link and no word of it for a day");
+            }
+            keep
         });
-        std::iter::once(us).chain(others).collect()
+    }
+
+    /// The members as told to others, with `us`: those that we know ourselves, not by hearsay.
+    #[must_use]
+    pub fn tell(&self, us: MemberInfo, now: Instant) -> Vec<MemberInfo> {
+        let known = self.known.iter().filter(|(_, member)| member.is_worth_telling(now));
+        std::iter::once(us).chain(known.map(info)).collect()
+    }
+
+    /// All known members.
+    #[must_use]
+    pub fn all(&self) -> Vec<MemberInfo> {
+        self.known.iter().map(info).collect()
     }
 
     /// The names of the known members.
@@ -164,6 +240,10 @@ impl Members {
     pub fn names(&self) -> Vec<NodeName> {
         self.known.keys().cloned().collect()
     }
+}
+
+fn info((name, member): (&NodeName, &Member)) -> MemberInfo {
+    MemberInfo { name: name.clone(), addresses: member.addresses(), roles: member.roles }
 }
 
 #[cfg(test)]
@@ -228,7 +308,7 @@ mod tests {
         }
         assert_eq!(a.names().len(), MAX_MEMBERS);
         let addresses = |m: &MemberInfo| m.addresses.len();
-        assert_eq!(a.tell(info("a", 1)).iter().map(addresses).max(), Some(MAX_ADDRESSES));
+        assert_eq!(a.all().iter().map(addresses).max(), Some(MAX_ADDRESSES));
     }
 
     #[test]
@@ -237,6 +317,51 @@ mod tests {
         let now = Instant::now();
         a.linked(now, info("m", 7), None);
         assert!(!a.learn(now, &info("m", 666)));
-        assert_eq!(a.tell(info("a", 1))[1], info("m", 7));
+        assert_eq!(a.tell(info("a", 1), now)[1], info("m", 7));
+    }
+
+    #[test]
+    fn a_member_that_left_is_told_to_nobody_after_a_day_and_forgotten() {
+        let (mut a, mut b) = (members("a"), members("b"));
+        let start = Instant::now();
+        a.linked(start, info("m", 7), None);
+        a.unlinked(start, &"m".parse().unwrap());
+        // The two remind each other as often as they can.
+        let mut now = start;
+        while now < start + FORGET_AFTER * 2 + Duration::from_secs(7200) {
+            now += Duration::from_secs(3600);
+            a.due(now);
+            b.due(now);
+            for told in a.tell(info("a", 1), now) {
+                b.learn(now, &told);
+            }
+            for told in b.tell(info("b", 1), now) {
+                a.learn(now, &told);
+            }
+            let a_day = now < start + FORGET_AFTER;
+            assert_eq!(a.tell(info("a", 1), now).len() > 1, a_day);
+        }
+        assert_eq!((a.names().len(), b.names().len()), (1, 1), "they know each other alone");
+    }
+
+    #[test]
+    fn a_member_whose_path_is_down_is_dialled_beside_its_link() {
+        let (mut a, now, name) = (members("a"), Instant::now(), "m".parse().unwrap());
+        a.linked(now, info("m", 7), None);
+        assert!(a.due(now).is_empty());
+        a.path_down(now, &name);
+        assert!(a.is_path_down(&name));
+        assert_eq!(a.due(now).len(), 1);
+        a.path_up(&name);
+        assert!(a.due(now + LONGEST_PAUSE * 2).is_empty());
+    }
+
+    #[test]
+    fn a_linked_member_is_never_forgotten() {
+        let mut a = members("a");
+        let start = Instant::now();
+        a.linked(start, info("m", 7), None);
+        a.due(start + FORGET_AFTER * 30);
+        assert_eq!(a.names().len(), 1);
     }
 }

@@ -167,6 +167,12 @@ impl Mesh {
         }
     }
 
+    /// All other members that this node knows, if only by hearsay.
+    #[must_use]
+    pub fn known_members(&self) -> Vec<MemberInfo> {
+        self.members().all()
+    }
+
     /// The members as told to others, this node first.
     #[must_use]
     pub fn tell_members(&self) -> Vec<MemberInfo> {
@@ -175,7 +181,7 @@ impl Mesh {
             addresses: self.hello.addresses.clone(),
             roles: self.us.roles,
         };
-        self.members().tell(us)
+        self.members().tell(us, tokio::time::Instant::now().into_std())
     }
 
     /// What listings show: every member and the link to it, by name.
@@ -185,6 +191,15 @@ impl Mesh {
         let measured = self.routing().links(now);
         let names = self.members().names();
         names.into_iter().map(|name| self.facts_of(measured.get(&name), name, now)).collect()
+    }
+
+    /// The same of one member; `None` if it is not known.
+    #[must_use]
+    pub fn facts_of_link(&self, peer: &NodeName) -> Option<LinkFacts> {
+        let now = tokio::time::Instant::now().into_std();
+        let measured = self.routing().links(now);
+        let known = self.members().names().contains(peer);
+        known.then(|| self.facts_of(measured.get(peer), peer.clone(), now))
     }
 
     fn facts_of(

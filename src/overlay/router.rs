@@ -10,8 +10,8 @@ use crate::{
         budget::plan,
         candidates::{Candidate, Constraints, View, candidates},
         linkstate::{
-            Advertisement, Flood, Install, LinkReport, LinkStateDb, Originator, Roles, Trigger,
-            Version,
+            Advertisement, Flood, Install, LinkReport, LinkStateDb, MAX_SIGNATURE, Originator,
+            Roles, Trigger, Version,
         },
         monitor::{LinkEvent, LinkSummary, Monitor, PassiveSample, Probe},
         policy::{Policy, RuleName, Tag},
@@ -19,8 +19,9 @@ use crate::{
     },
 };
 
-/// What a link's advertisement takes per neighbour, to divide the budget before one was made.
+/// What an advertisement takes, per neighbour and besides: to divide the budget before one was made.
 const REPORT_BYTES: usize = 14;
+const ADVERT_HEAD_BYTES: usize = 40 + MAX_SIGNATURE;
 
 /// The state of routing at one node.
 #[derive(Debug)]
@@ -92,7 +93,7 @@ impl Router {
 
     fn divide_budget(&mut self, now: Instant) {
         let neighbours = self.monitors.len();
-        let plan = plan(self.budget, neighbours, 40 + neighbours * REPORT_BYTES);
+        let plan = plan(self.budget, neighbours, ADVERT_HEAD_BYTES + neighbours * REPORT_BYTES);
         for monitor in self.monitors.values_mut() {
             monitor.set_interval(now, plan.probe_interval);
         }

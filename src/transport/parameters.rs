@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use noq::{
-    IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt,
+    AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt,
     congestion::{Bbr3Config, ControllerFactory, CubicConfig},
 };
 use serde::Deserialize;
@@ -126,6 +126,17 @@ pub(super) fn lane_parameters(
     Arc::new(config)
 }
 
+/// Acknowledgements of a link may wait for one round trip, or for five packets: nobody waits for
+/// those of a probe, and one then does for a request and the last word of its exchange. Otherwise
+/// each of the three messages costs a packet of its own besides (noq bundles no acknowledgement
+/// that is not due yet).
+fn unhurried_acknowledgements() -> AckFrequencyConfig {
+    let mut config = AckFrequencyConfig::default();
+    // The protocol bounds it by the round-trip time or 25 ms, whichever is longer.
+    config.max_ack_delay(Some(LINK_IDLE)).ack_eliciting_threshold(VarInt::from_u32(4));
+    config
+}
+
 /// The parameters of a link.
 pub(super) fn link_parameters() -> Arc<TransportConfig> {
     let mut config = common(LaneOptions::ETHERNET_PACKET);
@@ -133,7 +144,12 @@ pub(super) fn link_parameters() -> Arc<TransportConfig> {
         .max_concurrent_bidi_streams(VarInt::from_u32(LINK_STREAMS))
         .max_concurrent_uni_streams(VarInt::from_u32(LINK_STREAMS))
         .max_idle_timeout(idle(LINK_IDLE))
-        .keep_alive_interval(Some(LINK_IDLE / 3));
+        .keep_alive_interval(Some(LINK_IDLE / 3))
+        // noq-proto 1.4.0 writes its ACK_FREQUENCY frame without looking for room, and panics in the
+        // second segment of a batch whose first one was a short probe. Without offload no packet
+        // is cut to the length of another, and a link has no use for it.
+        .enable_segmentation_offload(false)
+        .ack_frequency_config(Some(unhurried_acknowledgements()));
     Arc::new(config)
 }
 
