@@ -17,6 +17,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde_json::Value;
+
 use overlay::{Running, Site, free_udp, json, must, must_fail, run, stderr, wait_for};
 
 #[test]
@@ -58,6 +60,29 @@ fn listings_show_the_open_flow_as_a_table_and_as_json() {
     }
     assert!(must(&dir, &["env"]).contains(&format!("ALL_PROXY=socks5h://{}", leaf.proxy())));
     must(&dir, &["doctor"]);
+}
+
+#[test]
+fn why_names_the_rule_the_exits_and_what_speaks_against_each_route() {
+    let site = Site::new();
+    let (_hub, leaf) = site.pair(&[]);
+    let dir = site.dir("leaf");
+    let why = json(&dir, &["why", "web.mit.edu", "--hint", "loss"]);
+    assert_eq!((&why["target"], &why["rule"]), (&"web.mit.edu:443".into(), &Value::Null));
+    let exit = &why["exits"][0];
+    assert_eq!((&exit["exit"], &exit["hint"]), (&"hub".into(), &"loss".into()));
+    assert_eq!((&exit["lane"], &exit["route"]), (&Value::Null, &"direct".into()));
+    assert_eq!(exit["candidates"][0]["verdict"], "chosen");
+    let server = web::serve();
+    let _flow = web::tunnel(leaf.proxy(), server).unwrap();
+    let said = must(&dir, &["why", &server.to_string()]);
+    assert!(said.contains("no rule matches") && said.contains(" goes direct."), "{said}");
+    let routes = json(&dir, &["routes", "hub"]);
+    assert_eq!((&routes[0]["route"], routes[0]["lane"].is_u64()), (&"direct".into(), true));
+    assert!(must(&dir, &["routes"]).starts_with("EXIT"));
+    assert!(must_fail(&dir, &["routes", "nowhere"]).contains("known are: hub"));
+    assert!(must_fail(&dir, &["why", "a:b:c"]).contains("write it as web.mit.edu"));
+    assert!(must_fail(&dir, &["why", "a", "--hint", "speed"]).contains("hint"));
 }
 
 #[test]

@@ -4,7 +4,11 @@ mod support;
 
 use std::time::Duration;
 
-use ronproxy::{emulator, transport::Congestion};
+use ronproxy::{
+    emulator::{self, LinkModel},
+    lab::{Lab, LabNode},
+    transport::Congestion,
+};
 use support::{fetch, triangle};
 use tokio::time::Instant;
 
@@ -102,5 +106,37 @@ async fn a_new_flow_on_a_warm_lane_costs_one_round_trip() {
     let cost = start.elapsed();
     let round_trip = Duration::from_millis(60);
     assert!((round_trip..=round_trip + Duration::from_millis(2)).contains(&cost), "{cost:?}");
+    lab.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relay_that_answers_probes_and_swallows_data_is_left_and_seldom_tried_again() {
+    support::log();
+    // By probes, the relay's 80 ms are far better than the direct 200 ms.
+    let topology = emulator::triangle();
+    let slow = LinkModel { delay: Duration::from_millis(100), ..LinkModel::default() };
+    let nodes = vec![
+        LabNode::new("entry", false, false),
+        LabNode::new("exit", false, true),
+        LabNode { forwarding_limit: Some(1), ..LabNode::new("relay", true, false) },
+    ];
+    let topology = topology.both("entry", "exit", slow);
+    let services = support::services();
+    let lab = Lab::start(topology, 6, nodes, services, Congestion::Bbr3).await.unwrap();
+    support::wait_for("the mesh", Duration::from_secs(10), || lab.is_meshed()).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let entry = lab.node("entry").unwrap();
+    let mut io = support::open(entry, "source.test:80").await;
+    let (size, start) = (200 << 20, Instant::now());
+    support::request(&mut *io, size).await;
+    let (mut at, mut worst) = (0, Duration::ZERO);
+    while at < size {
+        let next = (at + (1 << 20)).min(size);
+        worst = worst.max(support::read_with_stalls(&mut *io, &mut at, next).await);
+    }
+    let (took, reroutes) = (start.elapsed(), entry.lane_facts()[0].facts.reroutes);
+    eprintln!("worst stall {worst:?}, {reroutes} reroutes in {took:?}");
+    assert!(worst < Duration::from_millis(1500), "{worst:?}");
+    assert!(reroutes <= 6, "{reroutes} reroutes in {took:?}");
     lab.stop().await;
 }

@@ -1,5 +1,8 @@
 //! The mesh of whole nodes, in virtual time: what it costs, how soon it notices, who joins and leaves.
 
+#![expect(clippy::unwrap_used, reason = "the helpers of a test may fail it too")]
+#![expect(clippy::print_stdout, reason = "the rows of figures are the product")]
+
 #[path = "mesh/cost.rs"]
 mod cost;
 #[path = "mesh/membership.rs"]

@@ -8,6 +8,8 @@
 //! | `GET /version` | program version and process number |
 //! | `GET /status` | the node in numbers |
 //! | `GET /links` | the links to all members |
+//! | `GET /routes` | for each lane and exit: the route, all candidates with figures, the last changes |
+//! | `GET /why?dest=HOST[:PORT]` | why a flow there would take which exit and route; also `hint`, `exit`, `user` |
 //! | `GET /lanes` | the lanes that start or end here |
 //! | `GET /flows` | the flows of this entry |
 //! | `GET /metrics` | counters and gauges in Prometheus' text format |
@@ -17,9 +19,11 @@
 
 mod client;
 mod metrics;
+mod question;
 mod server;
 mod socket;
 
 pub use client::{Client, ClientError};
+pub use question::ask;
 pub use server::{Admin, RunFacts, StatusReport, Version, serve};
 pub use socket::{ClaimError, ControlSocket};

@@ -24,7 +24,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::metrics;
+use super::{metrics, question};
 use crate::app::{NodeStatus, NodeView};
 
 /// Connections served at once. A person has a few commands open; 32 is room for a watch loop of
@@ -42,6 +42,10 @@ const MAX_HEAD: usize = 8 * 1024;
 
 /// After a failed accept, usually for want of file descriptors, so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What can be asked for with GET.
+const LISTINGS: [&str; 8] =
+    ["/status", "/links", "/routes", "/why", "/lanes", "/flows", "/metrics", "/version"];
 
 /// What the API shows and what it may do.
 #[derive(Debug)]
@@ -136,6 +140,11 @@ fn answer<B>(admin: &Admin, request: &Request<B>) -> Response<Full<Bytes>> {
         (&Method::GET, "/version") => json(&admin.version()),
         (&Method::GET, "/status") => json(&admin.status()),
         (&Method::GET, "/links") => json(&admin.view.link_facts()),
+        (&Method::GET, "/routes") => json(&admin.view.routes()),
+        (&Method::GET, "/why") => match question::read(request.uri().query().unwrap_or_default()) {
+            Ok(question) => json(&admin.view.why(&question)),
+            Err(error) => sentence(StatusCode::BAD_REQUEST, &error),
+        },
         (&Method::GET, "/lanes") => json(&admin.view.lane_facts()),
         (&Method::GET, "/flows") => json(&admin.view.flow_facts()),
         (&Method::GET, "/metrics") => {
@@ -146,13 +155,13 @@ fn answer<B>(admin: &Admin, request: &Request<B>) -> Response<Full<Bytes>> {
             admin.stop.cancel();
             json(&admin.version())
         }
-        (_, "/version" | "/status" | "/links" | "/lanes" | "/flows" | "/metrics") => {
+        (_, path) if LISTINGS.contains(&path) => {
             sentence(StatusCode::METHOD_NOT_ALLOWED, "use GET here")
         }
         (_, "/stop") => sentence(StatusCode::METHOD_NOT_ALLOWED, "use POST to stop the node"),
         _ => sentence(
             StatusCode::NOT_FOUND,
-            "nothing is here; ask for /status, /links, /lanes, /flows, /metrics or /version",
+            &format!("nothing is here; ask for one of {}", LISTINGS.join(", ")),
         ),
     }
 }
@@ -182,7 +191,7 @@ fn json(value: &impl Serialize) -> Response<Full<Bytes>> {
     }
 }
 
-fn sentence(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
+fn sentence(status: StatusCode, text: &str) -> Response<Full<Bytes>> {
     response(status, "text/plain; charset=utf-8", format!("{text}\n").into())
 }
 

@@ -36,7 +36,7 @@ impl FlowDialer for Dialer {
 
 impl Dialer {
     /// The lanes that may carry the flow, in the order to be tried.
-    fn keys(&self, request: &FlowRequest) -> Result<Vec<LaneKey>, Refusal> {
+    pub(super) fn keys(&self, request: &FlowRequest) -> Result<Vec<LaneKey>, Refusal> {
         let choice =
             self.rules.choose(&request.target, request.user.as_deref(), request.client.ip());
         let wishes = match choice.action {

@@ -12,7 +12,9 @@ mod dialer;
 mod join;
 mod node;
 mod status;
+mod why;
 
 pub use join::{JoinDesk, JoinFailure, join};
 pub use node::{ExitDoor, Node, NodeSettings, StartError};
 pub use status::{FlowFacts, LaneStatus, NodeStatus, NodeView};
+pub use why::{CandidateFacts, Change, Choice, Question, Why};

@@ -243,6 +243,7 @@ impl Node {
         NodeView {
             mesh: self.mesh.clone(),
             pool: self.pool.clone(),
+            dialer: self.dialer.clone(),
             host: self.host.clone(),
             switch: self.switch.clone(),
             proxy: self.proxy,

@@ -4,6 +4,7 @@ use std::{fmt, net::SocketAddr, sync::Arc};
 
 use serde::Serialize;
 
+use super::dialer::Dialer;
 use crate::{
     flow::{FlowEntry, FlowLabel, FlowState, Ingress},
     identity::{MemberInfo, NodeName},
@@ -89,6 +90,7 @@ pub struct FlowFacts {
 pub struct NodeView {
     pub(super) mesh: Arc<Mesh>,
     pub(super) pool: Arc<LanePool>,
+    pub(super) dialer: Arc<Dialer>,
     pub(super) host: Arc<LaneHost>,
     pub(super) switch: Arc<Switch>,
     pub(super) proxy: Option<SocketAddr>,

@@ -38,8 +38,8 @@ fn table(links: &Value) -> String {
             text(link, "peer"),
             text(link, "state"),
             units::millis_of(link, "rtt_ms"),
-            percent(link, "loss_out_percent"),
-            percent(link, "loss_in_percent"),
+            units::percent_of(link, "loss_out_percent"),
+            units::percent_of(link, "loss_in_percent"),
             units::span_of(link, "since_seconds"),
             text(link, "address"),
             if up { roles(link) } else { "-".to_owned() },
@@ -47,11 +47,6 @@ fn table(links: &Value) -> String {
         ]);
     }
     table.text()
-}
-
-fn percent(facts: &Value, field: &str) -> String {
-    let value = facts.get(field).and_then(Value::as_f64);
-    value.map_or_else(|| "-".to_owned(), |percent| format!("{percent:.1} %"))
 }
 
 /// A node's roles as text.

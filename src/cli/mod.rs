@@ -21,6 +21,7 @@ mod man;
 mod members;
 mod output;
 mod revoke;
+mod routes;
 mod run;
 mod service;
 mod settings;
@@ -28,6 +29,7 @@ mod status;
 mod stop;
 mod template;
 mod units;
+mod why;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -70,6 +72,8 @@ enum Command {
     Stop(stop::Stop),
     Status(status::Status),
     Links(links::Links),
+    Routes(routes::Routes),
+    Why(why::Why),
     Lanes(lanes::Lanes),
     Flows(flows::Flows),
     Env(env::Env),
@@ -119,6 +123,8 @@ impl Cli {
             Command::Stop(command) => command.run(&folder()?).await,
             Command::Status(command) => command.run(&folder()?).await,
             Command::Links(command) => command.run(&folder()?).await,
+            Command::Routes(command) => command.run(&folder()?).await,
+            Command::Why(command) => command.run(&folder()?).await,
             Command::Lanes(command) => command.run(&folder()?).await,
             Command::Flows(command) => command.run(&folder()?).await,
             Command::Env(command) => command.run(&folder()?).await,

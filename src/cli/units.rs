@@ -56,6 +56,12 @@ pub(super) fn millis_of(facts: &Value, field: &str) -> String {
     millis.map_or_else(|| "-".to_owned(), |millis| format!("{millis:.1} ms"))
 }
 
+/// A field in percent.
+pub(super) fn percent_of(facts: &Value, field: &str) -> String {
+    let value = facts.get(field).and_then(Value::as_f64);
+    value.map_or_else(|| "-".to_owned(), |percent| format!("{percent:.1} %"))
+}
+
 /// A field in bytes.
 pub(super) fn bytes_of(facts: &Value, field: &str) -> String {
     facts.get(field).and_then(Value::as_u64).map_or_else(|| "-".to_owned(), bytes)

@@ -54,6 +54,8 @@ pub struct LabNode {
     pub rules: Rules,
     /// Its policy on links and relays.
     pub policy: Policy,
+    /// What it forwards for each neighbour at most, in bytes per second; `None`: no limit.
+    pub forwarding_limit: Option<u64>,
     /// The outside address of the NAT it is behind; `None`: it can be dialled.
     pub nat: Option<IpAddr>,
 }
@@ -70,6 +72,7 @@ impl LabNode {
             entry: None,
             rules: Rules::default(),
             policy: Policy::default(),
+            forwarding_limit: None,
             nat: None,
         }
     }
@@ -169,7 +172,7 @@ impl Lab {
             entry: plan.entry.clone(),
             rules: plan.rules.clone(),
             acceptor: Arc::new(self.services.clone()),
-            relay: RelayConfig { enabled: true, rate_limit: None },
+            relay: RelayConfig { enabled: true, rate_limit: plan.forwarding_limit },
             policy: plan.policy.clone(),
             probe_budget: DEFAULT_BUDGET,
             lane: LaneOptions { congestion: self.congestion, ..LaneOptions::default() },

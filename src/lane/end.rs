@@ -16,6 +16,7 @@ use crate::{
     identity::NodeName,
     overlay::{
         candidates::{Candidate, Exclusion},
+        history::RouteHistory,
         monitor::PassiveSample,
         select::{Decision, Explained, Selector, Verdict},
         units::LossRate,
@@ -287,19 +288,22 @@ impl LaneEnd {
 
     /// Decides which route to use now, by what is measured and by what this lane found dead.
     pub(super) fn decide(&self) -> Decision {
-        let mut candidates = self.control.candidates(&self.peer, self.role, &self.wish);
+        let candidates = self.control.candidates(&self.peer, self.role, &self.wish);
         let now = Instant::now().into_std();
         let mut state = self.state();
-        for candidate in &mut candidates {
-            if candidate.excluded.is_none() {
-                candidate.excluded =
-                    state.suspects.fault(now, &candidate.route).map(|fault| match fault {
-                        Fault::Silent => Exclusion::Silent,
-                        Fault::Lossy(percent) => Exclusion::Lossy { percent },
-                    });
-            }
-        }
-        state.selector.decide(now, candidates)
+        let judged = state.suspects.judge(now, candidates);
+        state.selector.decide(now, judged)
+    }
+
+    /// What would be decided now and why, and the decisions before; decides nothing.
+    #[must_use]
+    pub fn explain(&self) -> (Decision, RouteHistory) {
+        let candidates = self.control.candidates(&self.peer, self.role, &self.wish);
+        let now = Instant::now().into_std();
+        let state = self.state();
+        let judged = state.suspects.judge(now, candidates);
+        let decision = state.selector.clone().decide(now, judged);
+        (decision, state.selector.history().clone())
     }
 
     /// The route to move to because the overlay finds it better than the one in use.
@@ -330,6 +334,14 @@ impl LaneEnd {
             let promised = other.metrics.map(|m| hindrance(m.rtt, m.loss_out.max(m.loss_in)));
             usable && promised.is_some_and(|promised| promised * CLEANER <= cost)
         })
+    }
+
+    /// The round-trip time of the route in use, as the overlay measures it; `None` while it does not.
+    pub(super) fn measured_rtt(&self) -> Option<Duration> {
+        let route = self.route();
+        let candidates = self.control.candidates(&self.peer, self.role, &self.wish);
+        let used = candidates.into_iter().find(|candidate| candidate.route == route)?;
+        used.metrics.map(|metrics| metrics.rtt)
     }
 
     /// Which process the far end is, as far as we know.

@@ -90,15 +90,18 @@ impl Keeper {
         let mut packets = Watch::new(now(), self.end.activity().packets());
         let mut answers = Watch::new(now(), self.end.mark().progress());
         let mut route = self.end.route();
+        // What QUIC has measured is of the route before; a longer one is not dead for being longer.
+        let mut longer = None;
         loop {
             let present = self.end.route();
             if present != route {
                 // Moved by somebody else; the new route is not to blame for the old one's silence.
                 route = present;
+                longer = self.end.measured_rtt();
                 packets.rerouted(now());
                 answers.rerouted(now());
             }
-            let rtt = self.conn.rtt(PathId::ZERO);
+            let rtt = self.conn.rtt(PathId::ZERO).max(longer);
             let heard = packets.look(now(), self.end.activity().packets(), rtt);
             let answered = answers.look(now(), self.end.mark().progress(), rtt.map(unhurried));
             match heard.and(answered) {
@@ -111,6 +114,7 @@ impl Keeper {
                 Finding::Dead(silence) => {
                     self.leave_dead_route(silence).await;
                     route = self.end.route();
+                    longer = self.end.measured_rtt();
                     packets.rerouted(now());
                     answers.rerouted(now());
                 }

@@ -8,7 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::flow::Route;
+use crate::{
+    flow::Route,
+    overlay::candidates::{Candidate, Exclusion},
+};
 
 /// First time a dead route is avoided: long enough for three good probes of its links.
 const FIRST_HOLD: Duration = Duration::from_secs(20);
@@ -61,6 +64,17 @@ impl Suspects {
     /// Why `route` is to be avoided now, if it is.
     pub(super) fn fault(&self, now: Instant, route: &Route) -> Option<Fault> {
         self.records.get(route).filter(|record| now < record.until).map(|record| record.fault)
+    }
+
+    /// The candidates, those that are to be avoided now excluded for it.
+    pub(super) fn judge(&self, now: Instant, mut candidates: Vec<Candidate>) -> Vec<Candidate> {
+        for candidate in candidates.iter_mut().filter(|candidate| candidate.excluded.is_none()) {
+            candidate.excluded = self.fault(now, &candidate.route).map(|fault| match fault {
+                Fault::Silent => Exclusion::Silent,
+                Fault::Lossy(percent) => Exclusion::Lossy { percent },
+            });
+        }
+        candidates
     }
 
     /// Whether `route` is to be avoided now.

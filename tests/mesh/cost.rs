@@ -52,7 +52,7 @@ impl Cost {
         let ron = RON.iter().find(|(nodes, _)| *nodes == self.nodes);
         let ron = ron.map_or_else(|| "-".to_owned(), |(_, kbps)| kbps.to_string());
         let (median, worst) = (self.detections[self.detections.len() / 2], self.worst());
-        eprintln!(
+        println!(
             "{:>4} nodes: sent {:5.1} + received {:5.1} kbit/s, {:4.1} packets/s (RON {ron:>4}); dead idle link noticed after \
              {:.1} s median, {:.1} s worst; {:.2} % of a CPU, {:.1} MiB per node",
             self.nodes,
@@ -92,7 +92,7 @@ async fn measure(nodes: usize) -> Cost {
     let before = (resident_mib(), cpu_time());
     let lab = mesh(nodes, 7).await;
     support::wait_for("the mesh", Duration::from_secs(120), || lab.is_meshed()).await;
-    eprintln!("{nodes} nodes meshed; {:.1} s of CPU for it", (cpu_time() - before.1).as_secs_f64());
+    println!("{nodes} nodes meshed; {:.1} s of CPU for it", (cpu_time() - before.1).as_secs_f64());
     sleep(SETTLE).await;
     let (from, cpu) = (traffic(&lab), cpu_time());
     sleep(STEADY).await;

@@ -1,0 +1,231 @@
+//! What `routes` and `why` show: which routes flows take, and why these.
+
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::NodeView;
+use crate::{
+    flow::{FlowRequest, Hint, Ingress, Route, Target},
+    identity::NodeName,
+    lane::{LaneEnd, LaneKey, RouteControl},
+    overlay::{
+        candidates::Candidate,
+        history::RouteHistory,
+        metrics::PathMetrics,
+        select::{Decision, Explained, Selector},
+        units::LossRate,
+    },
+    wire::link::LaneEndRole,
+};
+
+/// A flow that somebody might open: why would it go where it goes?
+#[derive(Debug, Clone)]
+pub struct Question {
+    /// The destination.
+    pub target: Target,
+    /// The hint the application gives; `None`: the rule's, or `latency`.
+    pub hint: Option<Hint>,
+    /// The exit the application names; `None`: as the rules say.
+    pub exit: Option<NodeName>,
+    /// The SOCKS or HTTP user.
+    pub user: Option<String>,
+}
+
+/// The answer to a [`Question`].
+#[derive(Debug, Clone, Serialize)]
+pub struct Why {
+    /// The destination.
+    pub target: String,
+    /// The rule of this entry that decides, counted from 1; `None` when none matches.
+    pub rule: Option<usize>,
+    /// Why no flow would be opened; `None` when one would.
+    pub refused: Option<String>,
+    /// The exits in the order in which they would be tried, each with its routes.
+    pub exits: Vec<Choice>,
+}
+
+/// The choice of a route to one exit for one hint.
+#[derive(Debug, Clone, Serialize)]
+pub struct Choice {
+    /// The exit.
+    pub exit: NodeName,
+    /// The hint.
+    pub hint: Hint,
+    /// The traffic class, for policies.
+    pub class: Option<String>,
+    /// The lane that would carry the flow; `None` when one would be opened.
+    pub lane: Option<u32>,
+    /// The route in use, or the one a new lane would take; `None` when there is none.
+    pub route: Option<String>,
+    /// Seconds since the lane's route changed last; `None` when it never did.
+    pub since_seconds: Option<f64>,
+    /// Every conceivable route: the usable ones, best first, then the excluded ones.
+    pub candidates: Vec<CandidateFacts>,
+    /// The lane's last changes of route, newest first.
+    pub changes: Vec<Change>,
+    /// The last decisions by figures, newest first. A lane that found its route dead changes
+    /// before any figure does.
+    pub decisions: Vec<Change>,
+}
+
+/// A candidate route, its figures, and what became of it.
+#[derive(Debug, Clone, Serialize)]
+pub struct CandidateFacts {
+    /// The route.
+    pub route: String,
+    /// The round-trip time in milliseconds, by probes; `None` while a link is not measured.
+    pub rtt_ms: Option<f64>,
+    /// The loss away from this node in percent.
+    pub loss_out_percent: Option<f64>,
+    /// The loss towards this node in percent.
+    pub loss_in_percent: Option<f64>,
+    /// The round-trip time with retransmissions in milliseconds: what the hint `latency` goes by.
+    pub expected_ms: Option<f64>,
+    /// The score √1.5 / (rtt·√p) in packets per second: what the hint `throughput` goes by.
+    pub score: Option<f64>,
+    /// The rate lately delivered in bits per second, a lower bound; `None` without traffic.
+    pub delivered_bps: Option<u64>,
+    /// What became of it, a stable name: `chosen`, `excluded`, `held-down`, …
+    pub verdict: &'static str,
+    /// The same in words, with the rule or threshold that excluded it.
+    pub reason: String,
+}
+
+/// A change of route.
+#[derive(Debug, Clone, Serialize)]
+pub struct Change {
+    /// How long ago, in seconds.
+    pub seconds_ago: f64,
+    /// The route before; `None` when there was none.
+    pub from: Option<String>,
+    /// The route after; `None` when none was left.
+    pub to: Option<String>,
+    /// Why.
+    pub reason: String,
+}
+
+impl NodeView {
+    /// Which way a flow would take now, and why. Nothing is opened or changed.
+    #[must_use]
+    pub fn why(&self, question: &Question) -> Why {
+        let request = FlowRequest {
+            target: question.target.clone(),
+            hint: question.hint.clone(),
+            exit: question.exit.clone(),
+            user: question.user.clone(),
+            client: ([127, 0, 0, 1], 0).into(),
+            ingress: Ingress::Socks5,
+        };
+        let (user, client) = (request.user.as_deref(), request.client.ip());
+        let rule = self.dialer.rules.choose(&request.target, user, client).rule;
+        let (keys, refused) = match self.dialer.keys(&request) {
+            Ok(keys) if keys.is_empty() => (keys, Some("no exit is known yet".to_owned())),
+            Ok(keys) => (keys, None),
+            Err(refusal) => (Vec::new(), Some(refusal.to_string())),
+        };
+        let exits = keys.iter().map(|key| self.choice(key)).collect();
+        Why { target: question.target.to_string(), rule, refused, exits }
+    }
+
+    /// The routes of all open lanes, and of the exits without one for the hint `latency`.
+    #[must_use]
+    pub fn routes(&self) -> Vec<Choice> {
+        let mut keys: Vec<LaneKey> = self.pool.lanes().into_iter().map(|(key, _)| key).collect();
+        for exit in self.mesh.known_members().into_iter().filter(|member| member.roles.exit) {
+            if !keys.iter().any(|key| key.exit == exit.name) {
+                keys.push(LaneKey { exit: exit.name, wish: crate::flow::RouteWish::default() });
+            }
+        }
+        keys.iter().map(|key| self.choice(key)).collect()
+    }
+
+    fn choice(&self, key: &LaneKey) -> Choice {
+        let open = self.pool.lanes().into_iter().find(|(open, _)| open == key);
+        match open {
+            Some((_, lane)) => of_lane(key, lane.end()),
+            None => {
+                let candidates = self.mesh.candidates(&key.exit, LaneEndRole::Entry, &key.wish);
+                let mut selector = Selector::new(key.wish.hint.clone());
+                let decision = selector.decide(now(), candidates);
+                let route = decision.route.clone();
+                choice(key, route, decision, &RouteHistory::default())
+            }
+        }
+    }
+}
+
+fn of_lane(key: &LaneKey, end: &LaneEnd) -> Choice {
+    let (decision, history) = end.explain();
+    let changes: Vec<Change> = end
+        .history()
+        .iter()
+        .rev()
+        .map(|reroute| Change {
+            seconds_ago: reroute.at.elapsed().as_secs_f64(),
+            from: Some(reroute.from.to_string()),
+            to: Some(reroute.to.to_string()),
+            reason: reroute.reason.to_string(),
+        })
+        .collect();
+    Choice {
+        lane: Some(end.slot().0),
+        since_seconds: changes.first().map(|change| change.seconds_ago),
+        changes,
+        ..choice(key, Some(end.route()), decision, &history)
+    }
+}
+
+fn choice(
+    key: &LaneKey,
+    route: Option<Route>,
+    decision: Decision,
+    history: &RouteHistory,
+) -> Choice {
+    let decisions = history.newest_first().map(|change| Change {
+        seconds_ago: now().saturating_duration_since(change.at).as_secs_f64(),
+        from: change.from.as_ref().map(ToString::to_string),
+        to: change.to.as_ref().map(ToString::to_string),
+        reason: change.reason.to_string(),
+    });
+    Choice {
+        exit: key.exit.clone(),
+        hint: key.wish.hint.clone(),
+        class: key.wish.class.clone(),
+        lane: None,
+        route: route.map(|route| route.to_string()),
+        since_seconds: None,
+        candidates: decision.candidates.iter().map(facts).collect(),
+        changes: Vec::new(),
+        decisions: decisions.collect(),
+    }
+}
+
+fn facts(explained: &Explained) -> CandidateFacts {
+    let Explained { candidate, verdict } = explained;
+    let Candidate { route, metrics, .. } = candidate;
+    let of = |figure: fn(PathMetrics) -> f64| metrics.map(figure);
+    CandidateFacts {
+        route: route.to_string(),
+        rtt_ms: of(|m| millis(m.rtt)),
+        loss_out_percent: of(|m| percent(m.loss_out)),
+        loss_in_percent: of(|m| percent(m.loss_in)),
+        expected_ms: of(|m| millis(m.expected_latency())),
+        score: of(|m| m.throughput().packets_per_second()),
+        delivered_bps: metrics.and_then(|m| m.delivered).map(|rate| rate.bps()),
+        verdict: verdict.name(),
+        reason: verdict.to_string(),
+    }
+}
+
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+fn percent(loss: LossRate) -> f64 {
+    loss.fraction() * 100.0
+}

@@ -1,0 +1,177 @@
+//! `ronproxy why`
+
+use clap::Args;
+use serde_json::Value;
+
+use super::{
+    CliError,
+    folder::Folder,
+    output::{Table, entries, print, print_json, text},
+    units,
+};
+use crate::admin;
+
+/// Changes of route that are printed; `--json` has up to 32.
+const CHANGES: usize = 8;
+
+/// Explain which exit and route a flow to DEST takes
+///
+/// Shows which rule decides, the exits in the order in which they are tried, every candidate route
+/// with its figures and what speaks against it, and the last changes with their reasons.
+#[derive(Debug, Args)]
+pub(super) struct Why {
+    /// The destination: HOST or HOST:PORT (default port 443)
+    #[arg(value_name = "DEST")]
+    dest: String,
+    /// Ask for this routing hint: latency, loss, throughput or app:METRIC
+    #[arg(long)]
+    hint: Option<String>,
+    /// Ask for this exit
+    #[arg(long)]
+    exit: Option<String>,
+    /// Ask as this user of the proxy
+    #[arg(long)]
+    user: Option<String>,
+    /// Print facts as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Why {
+    pub(super) async fn run(self, folder: &Folder) -> Result<(), CliError> {
+        let options = [("hint", self.hint), ("exit", self.exit), ("user", self.user)];
+        let facts = folder.client().get(&admin::ask(&self.dest, &options)).await?;
+        if self.json { print_json(&facts) } else { print(explanation(&facts)) }
+    }
+}
+
+fn explanation(facts: &Value) -> String {
+    let target = text(facts, "target");
+    let rule = match facts["rule"].as_u64() {
+        Some(rule) => format!("rule {rule} of config.toml decides"),
+        None => "no rule matches".to_owned(),
+    };
+    let mut lines = vec![format!("{target}: {rule}.")];
+    if facts["refused"].is_string() {
+        lines.push(format!("No flow is opened: {}.", text(facts, "refused")));
+    }
+    let exits = entries(&facts["exits"]);
+    if exits.len() > 1 {
+        let names: Vec<_> = exits.iter().map(|exit| text(exit, "exit")).collect();
+        lines.push(format!("Exits in the order in which they are tried: {}.", names.join(", ")));
+    }
+    for exit in exits {
+        lines.push(String::new());
+        lines.extend(choice(exit));
+    }
+    lines.join("\n")
+}
+
+fn choice(choice: &Value) -> Vec<String> {
+    let (exit, hint) = (text(choice, "exit"), text(choice, "hint"));
+    let route = match text(choice, "route") {
+        route if route == "-" => "no route".to_owned(),
+        route => route,
+    };
+    let how = match choice["lane"].as_u64() {
+        Some(lane) => format!("lane {lane} goes {route}"),
+        None => format!("a new lane would go {route}"),
+    };
+    let mut lines = vec![format!("Exit {exit}, hint {hint}: {how}.")];
+    let mut table = Table::new(&[
+        "  ROUTE",
+        "RTT",
+        "LOSS OUT",
+        "LOSS IN",
+        "EXPECTED",
+        "SCORE",
+        "DELIVERED",
+        "VERDICT",
+    ]);
+    for candidate in entries(&choice["candidates"]) {
+        table.row([
+            format!("  {}", text(candidate, "route")),
+            units::millis_of(candidate, "rtt_ms"),
+            units::percent_of(candidate, "loss_out_percent"),
+            units::percent_of(candidate, "loss_in_percent"),
+            units::millis_of(candidate, "expected_ms"),
+            candidate["score"].as_f64().map_or_else(|| "-".to_owned(), |s| format!("{s:.0}/s")),
+            units::rate_of(candidate, "delivered_bps"),
+            verdict(candidate),
+        ]);
+    }
+    lines.push(table.text());
+    for (title, field) in
+        [("Changes of the lane", "changes"), ("Decisions by figures", "decisions")]
+    {
+        let changes = entries(&choice[field]);
+        if !changes.is_empty() {
+            lines.push(format!("{title}, newest first:"));
+            lines.extend(changes.iter().take(CHANGES).map(change));
+        }
+    }
+    lines
+}
+
+fn verdict(candidate: &Value) -> String {
+    match text(candidate, "verdict").as_str() {
+        "chosen" => "chosen".to_owned(),
+        "excluded" => format!("excluded: {}", text(candidate, "reason")),
+        _ => text(candidate, "reason"),
+    }
+}
+
+fn change(change: &Value) -> String {
+    let ago = units::span_of(change, "seconds_ago");
+    let (from, to) = (text(change, "from"), text(change, "to"));
+    let way = if from == "-" { to } else { format!("{from} → {to}") };
+    format!("  {ago} ago: {way}: {}", text(change, "reason"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_explanation_names_the_rule_the_candidates_and_the_changes() {
+        let facts = json!({
+            "target": "web.mit.edu:443", "rule": 2, "refused": null,
+            "exits": [{
+                "exit": "mit", "hint": "latency", "lane": 3, "route": "via utah",
+                "candidates": [
+                    { "route": "via utah", "rtt_ms": 80.0, "loss_out_percent": 0.0,
+                      "loss_in_percent": 0.0, "expected_ms": 80.0, "score": 108.2,
+                      "delivered_bps": 96_000_000, "verdict": "chosen", "reason": "" },
+                    { "route": "direct", "rtt_ms": null, "verdict": "excluded",
+                      "reason": "link aros–mit is down" }
+                ],
+                "changes": [{ "seconds_ago": 75.2, "from": "direct", "to": "via utah",
+                              "reason": "silent for 130 ms" }],
+                "decisions": []
+            }]
+        });
+        assert_eq!(
+            explanation(&facts),
+            "web.mit.edu:443: rule 2 of config.toml decides.\n\
+             \n\
+             Exit mit, hint latency: lane 3 goes via utah.\n\
+             \x20 ROUTE     RTT      LOSS OUT  LOSS IN  EXPECTED  SCORE  DELIVERED    VERDICT\n\
+             \x20 via utah  80.0 ms  0.0 %     0.0 %    80.0 ms   108/s  96.0 Mbit/s  chosen\n\
+             \x20 direct    -        -         -        -         -      -            excluded: link aros–mit is down\n\
+             Changes of the lane, newest first:\n\
+             \x20 1m15s ago: direct → via utah: silent for 130 ms"
+        );
+    }
+
+    #[test]
+    fn a_refused_destination_says_why() {
+        let facts =
+            json!({ "target": "a:1", "rule": 1, "refused": "rule 1 rejects a:1", "exits": [] });
+        assert_eq!(
+            explanation(&facts),
+            "a:1: rule 1 of config.toml decides.\nNo flow is opened: rule 1 rejects a:1."
+        );
+    }
+}
