@@ -24,6 +24,8 @@ mod work;
 mod calm;
 #[path = "survival/chaos.rs"]
 mod chaos;
+#[path = "survival/congestion.rs"]
+mod congestion;
 #[path = "survival/cut.rs"]
 mod cut;
 #[path = "survival/lossy.rs"]
