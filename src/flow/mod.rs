@@ -22,7 +22,7 @@ pub use hint::{AppMetric, Hint, ParseHintError};
 pub use label::FlowLabel;
 pub use refusal::{Refusal, RefusalKind, is_exhaustion};
 pub use route::{ParseRouteError, Route, RouteWish};
-pub use table::{Carried, FlowEntry, FlowGuard, FlowState, FlowTable, Ingress};
+pub use table::{Carried, FlowEntry, FlowGuard, FlowState, FlowTable, Ingress, OnLane};
 pub use target::{Host, ParseTargetError, Target};
 
 use crate::identity::NodeName;

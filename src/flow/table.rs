@@ -60,6 +60,16 @@ pub struct FlowEntry {
     /// Bytes carried so far.
     pub carried: Carried,
     state: Mutex<FlowState>,
+    lane: Mutex<Option<OnLane>>,
+}
+
+/// The lane that carries a flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OnLane {
+    /// The lane's number at this node.
+    pub lane: u32,
+    /// How often the lane had been rerouted when the flow began.
+    pub reroutes_before: u64,
 }
 
 /// Bytes a flow has carried so far. Updated by the flow, read by listings.
@@ -145,6 +155,7 @@ impl FlowEntry {
             since,
             carried: Carried::default(),
             state: Mutex::new(FlowState::Opening),
+            lane: Mutex::default(),
         }
     }
 
@@ -152,6 +163,17 @@ impl FlowEntry {
     #[must_use]
     pub fn state(&self) -> FlowState {
         *self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The lane that carries the flow; `None` before there is one.
+    #[must_use]
+    pub fn lane(&self) -> Option<OnLane> {
+        *self.lane.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes note of the lane that carries the flow.
+    pub fn set_lane(&self, lane: OnLane) {
+        *self.lane.lock().unwrap_or_else(PoisonError::into_inner) = Some(lane);
     }
 
     /// Moves the flow to `state`.

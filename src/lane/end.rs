@@ -1,18 +1,20 @@
 //! One end of a lane: its slot, its route, and the next hops it may use.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use serde::Serialize;
 use tokio::time::Instant;
 
-use super::suspects::{Fault, Suspects};
+use super::{
+    history::{Cause, History, LaneFacts, Reroute, RerouteFacts},
+    suspects::{Fault, Suspects},
+};
 use crate::{
-    flow::{BoxFuture, Route, RouteWish},
+    flow::{BoxFuture, OnLane, Route, RouteWish},
     identity::NodeName,
     overlay::{
         candidates::{Candidate, Exclusion},
@@ -25,7 +27,6 @@ use crate::{
     underlay::{NextHop, SlotActivity, SlotId, Switch},
     wire::{
         label::Label,
-        lane::RerouteReason,
         link::{LaneEndRole, LinkRefusal, OpenLane},
     },
 };
@@ -91,28 +92,11 @@ pub struct LaneEnd {
 
 struct EndState {
     route: Route,
-    reroutes: u64,
     hops: HashMap<Route, NextHop>,
     suspects: Suspects,
     selector: Selector,
-    history: VecDeque<Reroute>,
+    history: History,
 }
-
-/// One change of a lane's route.
-#[derive(Debug, Clone)]
-pub struct Reroute {
-    /// When.
-    pub at: Instant,
-    /// The route that was left.
-    pub from: Route,
-    /// The route that was taken.
-    pub to: Route,
-    /// Why.
-    pub reason: RerouteReason,
-}
-
-/// Reroutes that a lane's end remembers for listings.
-const HISTORY: usize = 32;
 
 /// How much better a route must promise to be than a lossy one in use: the same as the margin of a
 /// latency change, three times over, for this evidence is an extrapolation.
@@ -124,28 +108,6 @@ const NEGLIGIBLE_LOSS: f64 = 0.002;
 /// What bounds a loss-driven sender's throughput on a path: rtt · √p (Mathis et al., 1997).
 fn hindrance(rtt: Duration, loss: LossRate) -> f64 {
     rtt.as_secs_f64() * loss.fraction().max(NEGLIGIBLE_LOSS).sqrt()
-}
-
-/// What listings show of a lane's end.
-#[derive(Debug, Clone, Serialize)]
-pub struct LaneFacts {
-    /// The lane's number at this node.
-    pub lane: u32,
-    /// The node at the far end.
-    pub peer: NodeName,
-    /// The route its packets take from here.
-    #[serde(serialize_with = "as_text")]
-    pub route: Route,
-    /// How often the route changed.
-    pub reroutes: u64,
-    /// Why it changed last.
-    pub last_reroute: Option<String>,
-    /// Packets sent and received.
-    pub packets: (u64, u64),
-}
-
-fn as_text<S: serde::Serializer>(route: &Route, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(route)
 }
 
 impl LaneEnd {
@@ -161,11 +123,10 @@ impl LaneEnd {
     ) -> Self {
         let state = EndState {
             route: Route::Direct,
-            reroutes: 0,
             hops: HashMap::new(),
             suspects: Suspects::default(),
             selector: Selector::new(wish.hint.clone()),
-            history: VecDeque::new(),
+            history: History::default(),
         };
         Self {
             slot,
@@ -208,13 +169,15 @@ impl LaneEnd {
     /// What listings show.
     #[must_use]
     pub fn facts(&self) -> LaneFacts {
-        let state = self.state();
+        let mut state = self.state();
+        let last = state.history.last(self.activity.arrivals());
         LaneFacts {
             lane: self.slot.0,
             peer: self.peer.clone(),
             route: state.route.clone(),
-            reroutes: state.reroutes,
-            last_reroute: state.history.back().map(|reroute| reroute.reason.to_string()),
+            reroutes: state.history.count(),
+            last_reroute: last.last().map(|reroute| reroute.reason.to_string()),
+            history: last.iter().map(RerouteFacts::from).collect(),
             packets: self.activity.packets(),
         }
     }
@@ -241,18 +204,13 @@ impl LaneEnd {
 
     /// Sends on `route` from the next packet on. True if that is a change.
     ///
-    /// What was sent after `dead_since` goes out again on the new route, first.
+    /// What was sent after `cause.dead_since` goes out again on the new route, first.
     ///
     /// # Errors
     /// When the route cannot be prepared; the old one stays in use.
-    pub async fn use_route(
-        &self,
-        route: &Route,
-        reason: RerouteReason,
-        dead_since: Option<Instant>,
-    ) -> Result<bool, LinkRefusal> {
+    pub async fn use_route(&self, route: &Route, cause: Cause) -> Result<bool, LinkRefusal> {
         let hop = self.prepare(route).await?;
-        if let Some(since) = dead_since
+        if let Some(since) = cause.dead_since
             && self.route() != *route
         {
             self.switch.send_again(self.slot, since.into_std());
@@ -261,15 +219,10 @@ impl LaneEnd {
         let left = std::mem::replace(&mut state.route, route.clone());
         let changed = left != *route;
         if changed {
-            let now = Instant::now();
-            self.mark.rerouted(now.into_std());
-            state.reroutes += 1;
-            if state.history.len() >= HISTORY {
-                state.history.pop_front();
-            }
+            self.mark.rerouted(Instant::now().into_std());
+            let reason = cause.reason;
             tracing::info!(lane = self.slot.0, peer = %self.peer, from = %left, to = %route, %reason, "rerouted");
-            let to = route.clone();
-            state.history.push_back(Reroute { at: now, from: left, to, reason });
+            state.history.add(self.activity.arrivals(), (left, route.clone()), &cause);
         }
         self.switch.route_slot(self.slot, Some(hop));
         Ok(changed)
@@ -396,10 +349,15 @@ impl LaneEnd {
         &self.mark
     }
 
+    /// What a flow that begins on the lane has to know to find its reroutes.
+    pub(super) fn carries(&self) -> OnLane {
+        OnLane { lane: self.slot.0, reroutes_before: self.state().history.count() }
+    }
+
     /// The last changes of the route, oldest first.
     #[must_use]
     pub fn history(&self) -> Vec<Reroute> {
-        self.state().history.iter().cloned().collect()
+        self.state().history.last(self.activity.arrivals())
     }
 
     /// Renews the grants of all prepared routes; forgets those that are gone.

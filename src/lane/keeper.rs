@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use super::{
     LaneEnd,
     evidence::{Closed, Counts, Evidence},
+    history::Cause,
     suspects::Fault,
     watch::{Finding, Watch},
 };
@@ -235,7 +236,9 @@ impl Keeper {
                 _ => None,
             };
             self.suit_congestion(reason);
-            match self.end.use_route(route, RerouteReason::FarEnd, dead_since).await {
+            let cause =
+                Cause { reason: RerouteReason::FarEnd, far_reason: Some(reason), dead_since };
+            match self.end.use_route(route, cause).await {
                 Ok(true) => self.kick(),
                 Ok(false) => {}
                 Err(error) => {
@@ -256,7 +259,7 @@ impl Keeper {
     async fn reroute(&self, route: &Route, reason: RerouteReason, dead_since: Option<Instant>) {
         let left = self.end.route();
         self.suit_congestion(reason);
-        match self.end.use_route(route, reason, dead_since).await {
+        match self.end.use_route(route, Cause { reason, far_reason: None, dead_since }).await {
             Ok(true) => {
                 let sequence = 1 + self.sequence.fetch_add(1, Ordering::Relaxed);
                 let route = route.clone();

@@ -13,6 +13,7 @@
 mod end;
 mod evidence;
 mod flow;
+mod history;
 mod host;
 mod keeper;
 mod pool;
@@ -20,6 +21,7 @@ mod pump;
 mod suspects;
 mod watch;
 
-pub use end::{HopRequest, LaneEnd, LaneFacts, Reroute, RouteControl};
+pub use end::{HopRequest, LaneEnd, RouteControl};
+pub use history::{Cause, LaneFacts, Reroute, RerouteFacts};
 pub use host::{FlowAcceptor, LaneHost, Outward, OutwardStream};
 pub use pool::{Lane, LaneKey, LanePool};

@@ -68,6 +68,8 @@ pub struct LanePool {
     control: Weak<dyn RouteControl>,
     flows: FlowTable,
     cells: Mutex<HashMap<LaneKey, Arc<Cell>>>,
+    /// All lanes with flows, also those that take no new ones.
+    ends: Mutex<HashMap<u32, Weak<LaneEnd>>>,
 }
 
 /// The place of one lane: at most one task opens it, the others wait.
@@ -98,7 +100,15 @@ impl LanePool {
         control: Weak<dyn RouteControl>,
         flows: FlowTable,
     ) -> Self {
-        Self { endpoint, client, switch, control, flows, cells: Mutex::default() }
+        Self {
+            endpoint,
+            client,
+            switch,
+            control,
+            flows,
+            cells: Mutex::default(),
+            ends: Mutex::default(),
+        }
     }
 
     /// Opens a flow for `request` on the lane of `key`.
@@ -111,7 +121,7 @@ impl LanePool {
         key: &LaneKey,
     ) -> Result<Box<dyn Flow>, Refusal> {
         let describe = |label| {
-            let since = std::time::Instant::now();
+            let since = Instant::now().into_std();
             FlowEntry::opening(label, request, key.exit.clone(), key.wish.hint.clone(), since)
         };
         let guard = self.flows.insert(&mut rand::random, describe);
@@ -124,6 +134,7 @@ impl LanePool {
         let mut retried = false;
         let (send, recv) = loop {
             let lane = self.lane(key).await?;
+            guard.entry().set_lane(lane.end.carries());
             let heard = lane.end.activity().packets().1;
             match timeout(OPEN_TIMEOUT, lane.open(&open)).await {
                 Ok(Ok(reply)) => break reply?,
@@ -279,6 +290,7 @@ impl LanePool {
         }
         tracing::info!(?end, hint = %key.wish.hint, "lane open");
         let lane = Arc::new(Lane { conn, end, idle_since: Mutex::new(Instant::now()) });
+        self.list(&lane.end);
         tokio::spawn(Keeper::new(lane.conn.clone(), lane.end.clone()).run());
         Ok(lane)
     }
@@ -319,6 +331,19 @@ impl LanePool {
             cells.iter().filter_map(|(key, cell)| Some((key.clone(), cell.usable()?))).collect();
         lanes.sort_by_key(|(_, lane)| lane.end.slot());
         lanes
+    }
+
+    fn list(&self, end: &Arc<LaneEnd>) {
+        let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        ends.retain(|_, end| end.strong_count() > 0);
+        ends.insert(end.slot().0, Arc::downgrade(end));
+    }
+
+    /// This end of the lane with a number, also of one that takes no new flows.
+    #[must_use]
+    pub fn end_of(&self, lane: u32) -> Option<Arc<LaneEnd>> {
+        let ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        ends.get(&lane).and_then(Weak::upgrade)
     }
 
     /// The live flows.

@@ -16,6 +16,7 @@
 //! QUIC sees one stable virtual address per lane slot. The route beneath it is a [`NextHop`] in the
 //! [`Switch`] and may change at any packet, so QUIC never notices a reroute.
 
+mod arrivals;
 pub mod labels;
 mod neighbour;
 mod receive;
@@ -25,6 +26,7 @@ mod slots;
 mod socket;
 mod switch;
 
+pub use arrivals::Arrivals;
 pub use neighbour::Neighbour;
 pub(crate) use send::MAX_QUIC_PACKET;
 pub use slots::{SlotActivity, SlotId};

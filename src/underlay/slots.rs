@@ -7,6 +7,8 @@ use std::{
 
 use tokio::sync::Notify;
 
+use super::Arrivals;
+
 /// The first 96 bits of every virtual address: a unique local prefix (RFC 4193) that spells "ron".
 /// No packet with such an address ever leaves the process.
 const PREFIX: [u16; 6] = [0xfd72, 0x6f6e, 0, 0, 0, 0];
@@ -46,6 +48,7 @@ pub struct SlotActivity {
     /// Whether somebody waits for the next packet to go out.
     awaited: AtomicBool,
     sent_again: Notify,
+    arrivals: Arrivals,
 }
 
 impl SlotActivity {
@@ -53,6 +56,12 @@ impl SlotActivity {
     #[must_use]
     pub fn packets(&self) -> (u64, u64) {
         (self.sent.load(Ordering::Relaxed), self.received.load(Ordering::Relaxed))
+    }
+
+    /// When packets came in.
+    #[must_use]
+    pub fn arrivals(&self) -> &Arrivals {
+        &self.arrivals
     }
 
     /// Waits until a packet goes out.
@@ -74,6 +83,7 @@ impl SlotActivity {
 
     pub(super) fn add_received(&self, packets: usize) {
         self.received.fetch_add(packets as u64, Ordering::Relaxed);
+        self.arrivals.note();
     }
 }
 
