@@ -140,3 +140,35 @@ async fn a_relay_that_answers_probes_and_swallows_data_is_left_and_seldom_tried_
     assert!(reroutes <= 6, "{reroutes} reroutes in {took:?}");
     lab.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_flow_shows_the_reroute_around_a_cut_with_its_reason_and_its_stall() {
+    let lab = triangle(emulator::triangle(), 8, Congestion::Bbr3).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let entry = lab.node("entry").unwrap();
+    let mut io = support::open(entry, "source.test:80").await;
+    support::request(&mut *io, 40 << 20).await;
+    let mut at = 0;
+    support::read_with_stalls(&mut *io, &mut at, 10 << 20).await;
+    let before = entry.flow_facts().remove(0);
+    assert_eq!((before.route.as_deref(), before.reroutes), (Some("direct"), 0));
+    let (a, b) = (lab.topology().address("entry"), lab.topology().address("exit"));
+    lab.internet().cut(a, b);
+    let stall = support::read_with_stalls(&mut *io, &mut at, 30 << 20).await;
+    let after = entry.flow_facts().remove(0);
+    let told = after.history.first().expect("the lane was rerouted");
+    assert_eq!((after.route.as_deref(), after.reroutes), (Some("via relay"), 1), "{after:?}");
+    assert_eq!((&*told.from, &*told.to), ("direct", "via relay"));
+    assert!(told.reason.contains("silent for "), "{told:?}");
+    let stall_ms = stall.as_secs_f64() * 1e3;
+    let measured = told.stall_ms.expect("packets came in again");
+    // The application waits at least as long as the lane; a packet may then still be missing.
+    assert!(measured > 60.0 && measured < 1_000.0, "{told:?}");
+    assert!((measured - stall_ms).abs() < 150.0, "the application waited {stall_ms} ms: {told:?}");
+    // A flow that begins now has not been rerouted.
+    drop(io);
+    let _late = support::open(entry, "echo.test:80").await;
+    let late = entry.flow_facts().pop().unwrap();
+    assert_eq!((late.target.as_str(), late.reroutes), ("echo.test:80", 0));
+    lab.stop().await;
+}

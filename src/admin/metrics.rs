@@ -54,6 +54,7 @@ fn head(out: &mut String, name: &str, help: &str, kind: &str) -> fmt::Result {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::app::Measuring;
 
     #[test]
     fn every_sample_has_a_type_and_a_number() {
@@ -71,6 +72,7 @@ mod tests {
             exit_flows: 0,
             forwarded: 7,
             dropped: vec![("unknown_label", 3)],
+            measuring: Measuring::default(),
         };
         let link = LinkFacts {
             peer: "b".parse().unwrap(),
@@ -80,8 +82,10 @@ mod tests {
             state: "up".into(),
             loss_out_percent: None,
             loss_in_percent: None,
+            delivered_bps: None,
             since_seconds: None,
             control_bytes: (0, 0),
+            control_bps: None,
             labels: 0,
             exit: false,
             relay: false,

@@ -16,5 +16,5 @@ mod why;
 
 pub use join::{JoinDesk, JoinFailure, join};
 pub use node::{ExitDoor, Node, NodeSettings, StartError};
-pub use status::{FlowFacts, LaneStatus, NodeStatus, NodeView};
+pub use status::{FlowFacts, LaneStatus, Measuring, NodeStatus, NodeView};
 pub use why::{CandidateFacts, Change, Choice, Question, Why};

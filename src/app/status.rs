@@ -3,12 +3,13 @@
 use std::{fmt, net::SocketAddr, sync::Arc};
 
 use serde::Serialize;
+use tokio::time::Instant;
 
 use super::dialer::Dialer;
 use crate::{
-    flow::{FlowEntry, FlowLabel, FlowState, Ingress},
+    flow::{FlowEntry, FlowLabel, FlowState, Ingress, OnLane},
     identity::{MemberInfo, NodeName},
-    lane::{LaneFacts, LaneHost, LanePool},
+    lane::{LaneFacts, LaneHost, LanePool, RerouteFacts},
     mesh::{LinkFacts, Mesh},
     underlay::Switch,
 };
@@ -42,6 +43,23 @@ pub struct NodeStatus {
     pub forwarded: u64,
     /// Packets dropped, by reason.
     pub dropped: Vec<(&'static str, u64)>,
+    /// What it spends on measuring.
+    pub measuring: Measuring,
+}
+
+/// What a node spends on probes and advertisements.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Measuring {
+    /// What it may send for them, in bits per second.
+    pub budget_bps: u64,
+    /// What it plans to send, in bits per second.
+    pub planned_bps: u64,
+    /// The mean time between two probes of one link, in milliseconds.
+    pub probe_interval_ms: f64,
+    /// The time between two regular advertisements, in seconds.
+    pub advert_interval_seconds: f64,
+    /// Whether the slowest plan exceeds the budget.
+    pub over_budget: bool,
 }
 
 /// A lane that starts or ends here.
@@ -67,8 +85,14 @@ pub struct FlowFacts {
     pub target: String,
     /// Through which exit.
     pub exit: NodeName,
+    /// The number of the lane that carries it.
+    pub lane: Option<u32>,
     /// The route its lane takes now.
     pub route: Option<String>,
+    /// How often its lane was rerouted since it began.
+    pub reroutes: u64,
+    /// The last of these reroutes, oldest first.
+    pub history: Vec<RerouteFacts>,
     /// Its routing hint.
     pub hint: String,
     /// The application's protocol.
@@ -116,6 +140,18 @@ impl NodeView {
             exit_flows: self.host.flow_count(),
             forwarded: self.switch.forwarded(),
             dropped: dropped.map(|(reason, count)| (reason.name(), count)).collect(),
+            measuring: self.measuring(),
+        }
+    }
+
+    fn measuring(&self) -> Measuring {
+        let (budget, plan) = self.mesh.budget();
+        Measuring {
+            budget_bps: budget.bps(),
+            planned_bps: plan.probes.bps() + plan.adverts.bps(),
+            probe_interval_ms: plan.probe_interval.as_secs_f64() * 1e3,
+            advert_interval_seconds: plan.advert_interval.as_secs_f64(),
+            over_budget: plan.over_budget,
         }
     }
 
@@ -163,27 +199,37 @@ fn lanes(pool: &LanePool, host: &LaneHost) -> Vec<LaneStatus> {
 }
 
 fn flows(pool: &LanePool) -> Vec<FlowFacts> {
-    let lanes = pool.lanes();
-    let route_of = |flow: &FlowEntry| {
-        let mut own =
-            lanes.iter().filter(|(key, _)| key.exit == flow.exit && key.wish.hint == flow.hint);
-        own.next().map(|(_, lane)| lane.facts().route.to_string())
-    };
-    let describe = |flow: &FlowEntry| {
-        let (sent, received) = flow.carried.bytes();
-        FlowFacts {
-            label: FlowLabel::to_string(&flow.label),
-            target: flow.target.to_string(),
-            exit: flow.exit.clone(),
-            route: route_of(flow),
-            hint: flow.hint.to_string(),
-            ingress: flow.ingress,
-            client: flow.client,
-            state: flow.state(),
-            seconds: flow.since.elapsed().as_secs_f64(),
-            sent,
-            received,
-        }
-    };
-    pool.flows().snapshot().iter().map(|flow| describe(flow)).collect()
+    let now = Instant::now().into_std();
+    pool.flows().snapshot().iter().map(|flow| describe(pool, flow, now)).collect()
+}
+
+fn describe(pool: &LanePool, flow: &FlowEntry, now: std::time::Instant) -> FlowFacts {
+    let (sent, received) = flow.carried.bytes();
+    let on = flow.lane();
+    let lane = on.and_then(|on| pool.end_of(on.lane)).map(|end| end.facts());
+    let (reroutes, history) =
+        on.zip(lane.as_ref()).map(|(on, lane)| since(on, lane)).unwrap_or_default();
+    FlowFacts {
+        label: FlowLabel::to_string(&flow.label),
+        target: flow.target.to_string(),
+        exit: flow.exit.clone(),
+        lane: on.map(|on| on.lane),
+        route: lane.map(|lane| lane.route.to_string()),
+        reroutes,
+        history,
+        hint: flow.hint.to_string(),
+        ingress: flow.ingress,
+        client: flow.client,
+        state: flow.state(),
+        seconds: now.saturating_duration_since(flow.since).as_secs_f64(),
+        sent,
+        received,
+    }
+}
+
+/// The reroutes of a flow's lane since the flow began: how many, and the last ones.
+fn since(on: OnLane, lane: &LaneFacts) -> (u64, Vec<RerouteFacts>) {
+    let count = lane.reroutes.saturating_sub(on.reroutes_before);
+    let known = usize::try_from(count).unwrap_or(usize::MAX).min(lane.history.len());
+    (count, lane.history[lane.history.len() - known..].to_vec())
 }

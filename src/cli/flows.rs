@@ -7,10 +7,10 @@ use super::{
     CliError,
     folder::Folder,
     output::{Table, entries, print, print_json, text},
-    units,
+    reroutes, units,
 };
 
-/// Show the flows of this entry: every connection through its proxy
+/// Show the flows of this entry: every connection through its proxy, its route and its reroutes
 #[derive(Debug, Args)]
 pub(super) struct Flows {
     /// Print facts as JSON
@@ -36,7 +36,7 @@ fn table(flows: &Value) -> String {
             text(flow, "label"),
             text(flow, "target"),
             text(flow, "exit"),
-            text(flow, "route"),
+            reroutes::route(flow),
             text(flow, "hint"),
             text(flow, "state"),
             units::span_of(flow, "seconds"),

@@ -7,7 +7,7 @@ use super::{
     CliError,
     folder::Folder,
     output::{Table, entries, print, print_json, text},
-    units,
+    reroutes, units,
 };
 
 /// Show the lanes that start or end at this node
@@ -40,7 +40,7 @@ fn table(lanes: &Value) -> String {
             text(lane, "lane"),
             text(lane, "end"),
             text(lane, "peer"),
-            text(lane, "route"),
+            reroutes::route(lane),
             text(lane, "hint"),
             units::millis_of(lane, "rtt_ms"),
             text(lane, "reroutes"),

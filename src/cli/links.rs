@@ -30,7 +30,17 @@ fn table(links: &Value) -> String {
         return "No other member is known yet.".to_owned();
     }
     let mut table = Table::new(&[
-        "PEER", "STATE", "RTT", "LOSS OUT", "LOSS IN", "SINCE", "ADDRESS", "ROLES", "LABELS",
+        "PEER",
+        "STATE",
+        "RTT",
+        "LOSS OUT",
+        "LOSS IN",
+        "DELIVERED",
+        "CONTROL",
+        "SINCE",
+        "ADDRESS",
+        "ROLES",
+        "LABELS",
     ]);
     for link in entries(links) {
         let up = is(link, "up");
@@ -40,6 +50,8 @@ fn table(links: &Value) -> String {
             units::millis_of(link, "rtt_ms"),
             units::percent_of(link, "loss_out_percent"),
             units::percent_of(link, "loss_in_percent"),
+            units::rate_of(link, "delivered_bps"),
+            units::rate_of(link, "control_bps"),
             units::span_of(link, "since_seconds"),
             text(link, "address"),
             if up { roles(link) } else { "-".to_owned() },
@@ -60,4 +72,37 @@ pub(super) fn roles(facts: &Value) -> String {
 /// Whether a field is true.
 pub(super) fn is(facts: &Value, field: &str) -> bool {
     facts.get(field).and_then(Value::as_bool).unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_link_shows_what_it_delivered_what_it_costs_and_since_when_it_is_so() {
+        let link = json!({
+            "peer": "utah", "state": "up", "up": true, "rtt_ms": 12.0, "loss_out_percent": 0.0,
+            "loss_in_percent": null, "delivered_bps": 93_400_000, "control_bps": 5_912,
+            "since_seconds": 125, "address": "192.0.2.1:4500", "relay": true, "labels": 1,
+        });
+        let table = table(&json!([link]));
+        let row: Vec<&str> = table.lines().last().unwrap().split("  ").map(str::trim).collect();
+        let row: Vec<&str> = row.into_iter().filter(|cell| !cell.is_empty()).collect();
+        let expected = [
+            "utah",
+            "up",
+            "12.0 ms",
+            "0.0 %",
+            "-",
+            "93.4 Mbit/s",
+            "5.9 kbit/s",
+            "2m05s",
+            "192.0.2.1:4500",
+            "relay",
+            "1",
+        ];
+        assert_eq!(row, expected);
+    }
 }

@@ -20,6 +20,7 @@ mod log;
 mod man;
 mod members;
 mod output;
+mod reroutes;
 mod revoke;
 mod routes;
 mod run;

@@ -43,10 +43,20 @@ fn table(status: &Value) -> String {
         ("flows", pair("flows", "as entry", "exit_flows", "as exit")),
         ("forwarded", format!("{} packets", text(status, "forwarded"))),
         ("dropped", drops(status)),
+        ("measuring", measuring(status)),
         ("certificate", certificate(status, UnixTime::now().as_secs())),
         ("version", text(status, "version")),
     ];
     lines.map(|(name, value)| format!("{name:12} {value}")).join("\n")
+}
+
+fn measuring(status: &Value) -> String {
+    let Some(plan) = status.get("measuring") else { return "-".to_owned() };
+    let rate = |field| units::rate_of(plan, field);
+    let seconds = plan.get("probe_interval_ms").and_then(Value::as_f64).unwrap_or(0.0) / 1e3;
+    let (planned, budget) = (rate("planned_bps"), rate("budget_bps"));
+    let over = if is(plan, "over_budget") { ": over budget" } else { "" };
+    format!("{planned} planned of {budget}{over}; each link every {seconds:.1} s")
 }
 
 fn drops(status: &Value) -> String {
@@ -64,5 +74,24 @@ fn certificate(status: &Value, now: u64) -> String {
         Some(Some(left)) => format!("valid for {}", units::span(left)),
         Some(None) => "expired; see `ronproxy doctor`".to_owned(),
         None => "-".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn measuring_shows_the_plan_and_the_budget() {
+        let mut plan = json!({
+            "budget_bps": 32_000, "planned_bps": 11_250, "probe_interval_ms": 500.0,
+            "advert_interval_seconds": 14.0, "over_budget": false,
+        });
+        let told = measuring(&json!({ "measuring": plan }));
+        assert_eq!(told, "11.2 kbit/s planned of 32.0 kbit/s; each link every 0.5 s");
+        plan["over_budget"] = true.into();
+        assert!(measuring(&json!({ "measuring": plan })).contains("over budget"));
     }
 }

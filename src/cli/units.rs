@@ -44,6 +44,21 @@ pub(super) fn bytes(count: u64) -> String {
     }
 }
 
+/// A rate in bits per second.
+pub(super) fn rate(bits: u64) -> String {
+    const UNITS: [(&str, u64); 3] =
+        [("Gbit/s", 1_000_000_000), ("Mbit/s", 1_000_000), ("kbit/s", 1_000)];
+    match UNITS.into_iter().find(|(_, size)| bits >= *size) {
+        Some((unit, size)) => format!("{}.{} {unit}", bits / size, bits % size * 10 / size),
+        None => format!("{bits} bit/s"),
+    }
+}
+
+/// A field in bits per second.
+pub(super) fn rate_of(facts: &Value, field: &str) -> String {
+    facts.get(field).and_then(Value::as_u64).map_or_else(|| "-".to_owned(), rate)
+}
+
 /// A field in seconds as a time span.
 pub(super) fn span_of(facts: &Value, field: &str) -> String {
     let seconds = facts.get(field).and_then(|v| v.as_u64().or_else(|| whole(v.as_f64()?)));
@@ -85,6 +100,12 @@ mod tests {
     fn bytes_show_one_decimal() {
         let all = [0, 999, 1_000, 1_550_000, 12_000_000_000].map(bytes);
         assert_eq!(all, ["0 B", "999 B", "1.0 kB", "1.5 MB", "12.0 GB"]);
+    }
+
+    #[test]
+    fn rates_show_one_decimal() {
+        let all = [0, 999, 5_900, 93_400_000].map(rate);
+        assert_eq!(all, ["0 bit/s", "999 bit/s", "5.9 kbit/s", "93.4 Mbit/s"]);
     }
 
     #[test]

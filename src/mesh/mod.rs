@@ -28,8 +28,9 @@ use self::attest::Attestations;
 use crate::{
     identity::{MemberInfo, NodeIdentity, NodeName, Peer, TlsError, UnixTime},
     lane::LaneHost,
-    link::Links,
+    link::{Link, Links},
     overlay::{
+        budget::Plan,
         monitor::{LinkState, LinkSummary},
         policy::Policy,
         router::Router,
@@ -90,10 +91,14 @@ pub struct LinkFacts {
     pub loss_out_percent: Option<f64>,
     /// Loss from the neighbour in percent.
     pub loss_in_percent: Option<f64>,
+    /// What lanes delivered on the direct path lately, in bits per second.
+    pub delivered_bps: Option<u64>,
     /// Seconds in this state.
     pub since_seconds: Option<u64>,
     /// Control bytes sent and received on this link.
     pub control_bytes: (u64, u64),
+    /// The mean rate of these since the link stands, both ways together, in bits per second.
+    pub control_bps: Option<u64>,
     /// Labels the neighbour holds here.
     pub labels: usize,
     /// Whether the neighbour may be an exit.
@@ -219,13 +224,21 @@ impl Mesh {
             rtt_ms: measured.and_then(|m| m.rtt).map(|rtt| rtt.as_secs_f64() * 1e3),
             loss_out_percent: measured.and_then(|m| m.loss_out).map(percent),
             loss_in_percent: measured.and_then(|m| m.loss_in).map(percent),
+            delivered_bps: measured.and_then(|m| m.delivered).map(Bitrate::bps),
             since_seconds: measured.map(|m| now.saturating_duration_since(m.since).as_secs()),
             control_bytes: link.as_ref().map_or((0, 0), |link| link.bytes()),
+            control_bps: link.as_deref().and_then(control_rate),
             labels: self.switch.with_labels(|labels| labels.held_by(&peer)),
             exit: roles.is_some_and(|roles| roles.exit),
             relay: roles.is_some_and(|roles| roles.relay),
             peer,
         }
+    }
+
+    /// What the node may spend on measuring and advertising, and how it does.
+    #[must_use]
+    pub fn budget(&self) -> (Bitrate, Plan) {
+        self.routing().budget()
     }
 
     fn routing(&self) -> MutexGuard<'_, Router> {
@@ -235,6 +248,12 @@ impl Mesh {
     fn members(&self) -> MutexGuard<'_, Members> {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What a link costs: the mean over its life.
+fn control_rate(link: &Link) -> Option<u64> {
+    let (sent, received) = link.bytes();
+    Bitrate::from_bytes(sent + received, link.since().elapsed()).map(Bitrate::bps)
 }
 
 impl fmt::Debug for Mesh {

@@ -7,7 +7,7 @@ use crate::{
     flow::{Route, RouteWish},
     identity::{NodeName, Peer},
     overlay::{
-        budget::plan,
+        budget::{Plan, plan},
         candidates::{Candidate, Constraints, View, candidates},
         linkstate::{
             Advertisement, Flood, Install, LinkReport, LinkStateDb, MAX_SIGNATURE, Originator,
@@ -91,9 +91,16 @@ impl Router {
         self.divide_budget(now);
     }
 
-    fn divide_budget(&mut self, now: Instant) {
+    /// What the node may spend on measuring and advertising, and how it does.
+    #[must_use]
+    pub fn budget(&self) -> (Bitrate, Plan) {
         let neighbours = self.monitors.len();
-        let plan = plan(self.budget, neighbours, ADVERT_HEAD_BYTES + neighbours * REPORT_BYTES);
+        let advert = ADVERT_HEAD_BYTES + neighbours * REPORT_BYTES;
+        (self.budget, plan(self.budget, neighbours, advert))
+    }
+
+    fn divide_budget(&mut self, now: Instant) {
+        let (_, plan) = self.budget();
         for monitor in self.monitors.values_mut() {
             monitor.set_interval(now, plan.probe_interval);
         }
