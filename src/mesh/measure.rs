@@ -131,30 +131,21 @@ impl Mesh {
 
     fn take_advertisement(&self, link: &Link, flood: Flood) {
         let now = Instant::now().into_std();
-        let sender = &link.peer().name;
-        let up: Vec<NodeName> =
+        let linked: Vec<NodeName> =
             self.links.all().iter().map(|link| link.peer().name.clone()).collect();
         let origin = flood.advert.origin.clone();
-        let (installed, forward) = self.routing().install(now, flood, &up);
-        match installed {
-            Install::Installed => {
-                let Some(flood) = self.routing().flood(now, &origin) else { return };
-                let onward = forward.iter().filter(|peer| *peer != sender);
-                for link in onward.filter_map(|peer| self.links.get(peer)) {
-                    link.notify(self.attestations.notice(&flood));
-                }
+        let heard = self.routing().heard_advertisement(now, &link.peer().name, flood, &linked);
+        for (peer, flood) in heard.send {
+            if let Some(link) = self.links.get(&peer) {
+                link.notify(self.attestations.notice(&flood));
             }
-            // The origin started again with a smaller incarnation: it has to outbid its old self.
-            Install::Stale if origin == *sender => {
-                if let Some(held) = self.routing().flood(now, &origin) {
-                    link.notify(self.attestations.notice(&held));
-                }
-            }
+        }
+        match heard.installed {
             Install::Own => self.news.notify_one(),
             Install::Refused(reason) => {
                 tracing::info!(?link, %origin, reason = reason.name(), "advertisement refused");
             }
-            Install::Stale | Install::Duplicate | Install::Expired => {}
+            _ => {}
         }
     }
 

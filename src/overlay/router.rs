@@ -36,6 +36,15 @@ pub struct Router {
     originator: Originator,
 }
 
+/// What follows from an advertisement that a neighbour sent.
+#[derive(Debug)]
+pub struct Heard {
+    /// What became of it.
+    pub installed: Install,
+    /// What to send now, each to its neighbour.
+    pub send: Vec<(NodeName, Flood)>,
+}
+
 /// What the node has to send after the clock moved on, and what it noticed.
 #[derive(Debug, Default)]
 pub struct Due {
@@ -50,8 +59,8 @@ pub struct Due {
 }
 
 impl Router {
-    /// The router of node `us`, without links. `incarnation` is to be larger than at the last
-    /// start.
+    /// The router of the node whose certificate says `us`, without links. `incarnation` is to be
+    /// larger than at the last start.
     #[must_use]
     pub fn new(
         us: &Peer,
@@ -60,22 +69,30 @@ impl Router {
         policy: Policy,
         budget: Bitrate,
     ) -> Self {
-        let mut roles = Roles::NONE;
-        if us.roles.exit {
-            roles = roles.with(Roles::EXIT);
-        }
-        if relaying {
-            roles = roles.with(Roles::RELAY);
-        }
+        let role = |held: bool, role| if held { role } else { Roles::NONE };
+        let roles = role(us.roles.exit, Roles::EXIT).with(role(relaying, Roles::RELAY));
+        Self::named(us.name.clone(), roles, us.serves.clone(), incarnation, policy, budget)
+    }
+
+    /// The same for a node without a certificate, as in a simulation.
+    #[must_use]
+    pub fn named(
+        us: NodeName,
+        roles: Roles,
+        serves: Vec<String>,
+        incarnation: u64,
+        policy: Policy,
+        budget: Bitrate,
+    ) -> Self {
         Self {
-            us: us.name.clone(),
             roles,
-            serves: us.serves.clone(),
+            serves,
             policy,
             budget,
             monitors: BTreeMap::new(),
-            db: LinkStateDb::new(us.name.clone()),
-            originator: Originator::new(us.name.clone(), incarnation),
+            db: LinkStateDb::new(us.clone()),
+            originator: Originator::new(us.clone(), incarnation),
+            us,
         }
     }
 
@@ -156,32 +173,36 @@ impl Router {
         due
     }
 
-    /// Takes an advertisement that came from a neighbour; says what became of it, and to which of
-    /// the neighbours `up` it is to be forwarded.
-    pub fn install(
+    /// Takes an advertisement that the neighbour `sender` sent; `linked` are the neighbours that can
+    /// be sent to. When it is [`Install::Own`], an advertisement of this node has become due.
+    ///
+    /// A new one is forwarded to those whose turn it is. To an origin that started again with a
+    /// smaller incarnation goes what it has to outbid: its old self.
+    pub fn heard_advertisement(
         &mut self,
         now: Instant,
+        sender: &NodeName,
         flood: Flood,
-        up: &[NodeName],
-    ) -> (Install, Vec<NodeName>) {
+        linked: &[NodeName],
+    ) -> Heard {
         let (origin, version) = (flood.advert.origin.clone(), flood.advert.version);
         let installed = self.db.install(now, flood);
-        match installed {
-            Install::Installed => {
-                let forward = self.db.forward_to(&origin, up, now);
-                (installed, forward)
-            }
+        let to = match installed {
+            Install::Installed => self.db.forward_to(&origin, linked, now),
+            Install::Stale if origin == *sender => vec![origin.clone()],
             Install::Own => {
                 self.originator.outbid(version);
-                (installed, Vec::new())
+                Vec::new()
             }
-            _ => (installed, Vec::new()),
-        }
-    }
-
-    /// The advertisement of `origin` as it is to be passed on now.
-    pub fn flood(&self, now: Instant, origin: &NodeName) -> Option<Flood> {
-        self.db.flood(origin, now)
+            _ => Vec::new(),
+        };
+        let again = |peer: &NodeName| *peer == *sender && installed == Install::Installed;
+        let send = to
+            .into_iter()
+            .filter(|peer| !again(peer))
+            .filter_map(|peer| Some((peer, self.db.flood(&origin, now)?)))
+            .collect();
+        Heard { installed, send }
     }
 
     /// The versions this node holds.
