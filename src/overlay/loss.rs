@@ -59,6 +59,12 @@ impl LossWindow {
         self.span = 0;
     }
 
+    /// Takes up what was counted up to `earlier`, as if nothing had been sent since.
+    pub fn resume(&mut self, earlier: &Self) {
+        self.arrived = earlier.arrived;
+        self.span = earlier.span;
+    }
+
     /// Messages known to be lost, and messages known to be sent, among the last 100.
     #[must_use]
     pub fn counts(&self) -> LossCounts {
@@ -201,6 +207,18 @@ mod tests {
         assert_eq!(window.counts().rate(), None);
         [51, 53].into_iter().for_each(|seq| window.record(seq));
         assert_eq!((window.counts().lost(), window.counts().of()), (1, 3));
+    }
+
+    #[test]
+    fn what_was_counted_earlier_is_taken_up_as_if_nothing_had_been_sent_since() {
+        let mut window = LossWindow::default();
+        [0, 2, 4].into_iter().for_each(|seq| window.record(seq));
+        let earlier = window;
+        [90, 91].into_iter().for_each(|seq| window.record(seq));
+        window.resume(&earlier);
+        assert_eq!((window.counts().lost(), window.counts().of()), (2, 5));
+        [92, 94].into_iter().for_each(|seq| window.record(seq));
+        assert_eq!((window.counts().lost(), window.counts().of()), (3, 8));
     }
 
     #[test]

@@ -20,7 +20,9 @@
 //! should be of use at once. After an outage three in a row are needed.
 //!
 //! Loss describes a link that is up. What was lost while it was down is forgotten when it comes up
-//! again; otherwise an outage of a minute would be 100 % loss for the next hundred probes.
+//! again; otherwise an outage of a minute would be 100 % loss for the next hundred probes. What was
+//! lost before is remembered for a minute: at 30 % loss, four losses in a row are chance, and a link
+//! that came out of that with a clean record would be taken for a clean one, again and again.
 
 mod probe;
 mod summary;
@@ -56,6 +58,10 @@ const RECOVERY_PAUSE: Duration = INTERVAL_BOUNDS.0;
 /// a node that is gone.
 const DOWN_PAUSE: (Duration, Duration) = (Duration::from_secs(1), INTERVAL_BOUNDS.1);
 
+/// The longest outage over which the loss before it is remembered: after a longer one the path may be
+/// another, and chance alone ends sooner (a recovery at 50 % loss each way takes half a minute).
+const LOSS_MEMORY: Duration = Duration::from_secs(60);
+
 /// How much of the interval is random, either way: the paper's third (SOSP 2001, §5.1). It keeps
 /// nodes from probing in step.
 const JITTER: f64 = 1.0 / 3.0;
@@ -79,6 +85,8 @@ pub struct Monitor {
     latency: LatencyEstimator,
     inbound: LossWindow,
     outbound: LossCounts,
+    /// Both as they were when the link went down; `None` when they mean nothing any more.
+    before: Option<(LossWindow, LossCounts)>,
     data: DataLoss,
     delivered: DeliveredRate,
     phase: Phase,
@@ -119,6 +127,7 @@ impl Monitor {
             latency: LatencyEstimator::default(),
             inbound: LossWindow::default(),
             outbound: LossCounts::default(),
+            before: None,
             data: DataLoss::default(),
             delivered: DeliveredRate::default(),
             phase: Phase::Unmeasured { lost: 0 },
@@ -257,6 +266,7 @@ impl Monitor {
     fn hear(&mut self, message: &Probe) {
         if self.peer_epoch.replace(message.epoch) != Some(message.epoch) {
             self.inbound = LossWindow::default();
+            self.before = None;
         }
         self.inbound.record(message.seq);
         self.outbound = message.heard();
@@ -272,8 +282,7 @@ impl Monitor {
             Phase::Unmeasured { .. } => self.enter(now, Phase::Up { lost: 0 }),
             Phase::Up { .. } => self.phase = Phase::Up { lost: 0 },
             Phase::Down { good, .. } if good + 1 >= GOOD_TO_UP => {
-                self.inbound.forget();
-                self.outbound = LossCounts::default();
+                self.recall_loss(now);
                 self.enter(now, Phase::Up { lost: 0 });
             }
             Phase::Down { good, .. } => {
@@ -283,11 +292,27 @@ impl Monitor {
         self.next_probe = now + self.pause();
     }
 
+    /// The outage is over: loss is what it was before it, or unknown.
+    fn recall_loss(&mut self, now: Instant) {
+        let recent = now.saturating_duration_since(self.since) < LOSS_MEMORY;
+        match self.before.take().filter(|_| recent) {
+            Some((inbound, outbound)) => {
+                self.inbound.resume(&inbound);
+                self.outbound = outbound;
+            }
+            None => {
+                self.inbound.forget();
+                self.outbound = LossCounts::default();
+            }
+        }
+    }
+
     fn count_lost(&mut self, now: Instant) {
         match &mut self.phase {
             Phase::Unmeasured { lost } | Phase::Up { lost } => {
                 *lost += 1;
                 if *lost >= LOST_TO_DOWN {
+                    self.before = Some((self.inbound, self.outbound));
                     self.data = DataLoss::default();
                     self.delivered = DeliveredRate::default();
                     self.enter(now, Phase::Down { good: 0, pause: DOWN_PAUSE.0 });
