@@ -39,6 +39,8 @@ pub enum Verdict {
     Excluded(Exclusion),
     /// It beats the current route, but the last change is too recent: so long it has to wait.
     HeldDown(Duration),
+    /// It beats the current route, but not yet for so long that it is no chance.
+    Unproven,
     /// It ranks before the current route, but not by the margin.
     WithinMargin,
     /// It is worse than the chosen route, being in this tier.
@@ -54,6 +56,7 @@ impl Verdict {
             Self::Kept(_) => "kept",
             Self::Excluded(_) => "excluded",
             Self::HeldDown(_) => "held-down",
+            Self::Unproven => "unproven",
             Self::WithinMargin => "within-margin",
             Self::Worse(_) => "worse",
         }
@@ -73,6 +76,7 @@ impl fmt::Display for Verdict {
                     left.as_secs_f64()
                 )
             }
+            Self::Unproven => f.write_str("faster, but not yet for long enough to be no chance"),
             Self::WithinMargin => f.write_str("better, but not by the margin for a change"),
             Self::Worse(Tier::Good) => f.write_str("not as good"),
             Self::Worse(Tier::Lossy) => f.write_str("loses too much"),

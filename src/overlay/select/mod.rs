@@ -1,7 +1,9 @@
 //! Chooses the route of one destination and hint, and says why.
 //!
 //! The best usable candidate is taken when there is no route, or when the current one can no longer
-//! be used. Otherwise a change needs a margin and must wait until the last change is old enough.
+//! be used. Otherwise a change needs a margin and must wait until the last change is old enough; and
+//! a route that is only faster has to be so for long enough that it is no chance: the larger the
+//! gain, the sooner.
 //! When nothing is usable the current route is kept: a dead route may heal, no route cannot. Only a
 //! route that somebody has forbidden (pin, veto, policy) is given up for nothing.
 //!
@@ -14,6 +16,7 @@
 //! that loses more than [`LOSSY`] of its round trips is only used when there is no cleaner one.
 
 mod decision;
+mod merit;
 mod rank;
 mod spread;
 
@@ -23,6 +26,7 @@ pub use decision::{ChangeReason, Decision, Explained, Verdict};
 pub use rank::{LOSSY, LOSSY_IN_USE, Rank, Tier};
 pub use spread::spread;
 
+use self::merit::Merit;
 use super::{
     candidates::Candidate,
     history::{RouteChange, RouteHistory},
@@ -35,12 +39,13 @@ use crate::flow::{Hint, Route};
 /// sample, has taken in two thirds of what the change itself has caused.
 pub const HOLD_DOWN: Duration = Duration::from_secs(5);
 
-/// The longest hold-down. A route that flaps every few seconds is returned to once a minute at most.
-pub const MAX_HOLD_DOWN: Duration = Duration::from_secs(60);
+/// The longest hold-down. A route that flaps every few seconds is returned to every two minutes at
+/// most; each time it is left again, which makes one change a minute.
+pub const MAX_HOLD_DOWN: Duration = Duration::from_secs(120);
 
 /// A change this soon after the one before doubles the hold-down; a longer calm resets it. Twice the
 /// longest hold-down, or a route that flaps on would end its own penalty by it.
-const CALM: Duration = Duration::from_secs(120);
+const CALM: Duration = Duration::from_secs(240);
 
 /// How many routes stand by: the labels of the two best are granted in advance.
 const ALTERNATIVES: usize = 2;
@@ -52,6 +57,7 @@ pub struct Selector {
     current: Option<Route>,
     changed_at: Option<Instant>,
     hold_down: Duration,
+    merit: Merit,
     history: RouteHistory,
 }
 
@@ -71,6 +77,7 @@ impl Selector {
             current: None,
             changed_at: None,
             hold_down: HOLD_DOWN,
+            merit: Merit::default(),
             history: RouteHistory::default(),
         }
     }
@@ -101,6 +108,9 @@ impl Selector {
         let ranked = self.rank(&candidates);
         let before = self.current.clone();
         let held = self.hold_down_left(now);
+        if let Some(current) = ranked.iter().find(|rank| Some(rank.route()) == before.as_ref()) {
+            self.merit.add(now, &self.hint, &ranked, current);
+        }
         let change = self.choose(&ranked, &candidates, held);
         let changed = change.as_ref().map(|change| change.reason.clone());
         let current_rank = ranked.iter().find(|rank| Some(rank.route()) == before.as_ref());
@@ -144,7 +154,7 @@ impl Selector {
             return Some(Change { to, reason: ChangeReason::First, counts: false });
         };
         if let Some(current) = ranked.iter().find(|rank| rank.route() == current) {
-            let better = ranked.iter().find(|rank| rank.beats(&self.hint, current))?;
+            let better = ranked.iter().find(|rank| self.is_better(rank, current))?;
             if current.tier != Tier::Unmeasured && held.is_some() {
                 return None;
             }
@@ -166,6 +176,12 @@ impl Selector {
         Some(Change { to: best, reason, counts: true })
     }
 
+    /// Whether `rank` beats the rank of the route in use, and not by chance.
+    fn is_better(&self, rank: &Rank, current: &Rank) -> bool {
+        rank.beats(&self.hint, current)
+            && (!rank.is_only_faster(&self.hint, current) || self.merit.proves(rank.route()))
+    }
+
     fn apply(&mut self, now: Instant, change: Change) {
         let Change { to, reason, counts } = change;
         let recent = |at: Instant| now.saturating_duration_since(at) < CALM;
@@ -175,6 +191,7 @@ impl Selector {
             HOLD_DOWN
         };
         self.changed_at = Some(now);
+        self.merit.clear(now);
         let from = std::mem::replace(&mut self.current, to.clone());
         self.history.push(RouteChange { at: now, from, to, reason });
     }
@@ -204,6 +221,9 @@ impl Selector {
                 _ if chosen => Verdict::Chosen,
                 (Some(rank), Some(stayed), Some(left)) if rank.beats(&self.hint, stayed) => {
                     Verdict::HeldDown(left)
+                }
+                (Some(rank), Some(stayed), None) if rank.beats(&self.hint, stayed) => {
+                    Verdict::Unproven
                 }
                 (Some(rank), Some(stayed), _) if rank < stayed => Verdict::WithinMargin,
                 (rank, ..) => Verdict::Worse(rank.map_or(Tier::Unmeasured, |rank| rank.tier)),

@@ -129,16 +129,37 @@ impl Rank {
             Hint::App(_) => is_less_by(self.score, current.score, LATENCY_PERCENT),
             Hint::Latency => faster(LATENCY_PERCENT),
             Hint::Loss => {
-                let step = u64::from(LOSS_STEP.ppm());
-                let cleaner = is_less_by(self.score, current.score, LOSS_PERCENT)
-                    && self.score + step <= current.score;
-                cleaner || (self.score <= current.score && faster(LATENCY_PERCENT_FOR_LOSS))
+                let faster = || self.score <= current.score && faster(LATENCY_PERCENT_FOR_LOSS);
+                self.is_cleaner(current) || faster()
             }
             Hint::Throughput => {
                 let (new, old) = (u64::MAX - self.score, u64::MAX - current.score);
                 new as f64 >= THROUGHPUT_FACTOR * old as f64 && new > old
             }
         }
+    }
+
+    /// Whether this route beats `current` by its latency alone, which is to be proved over time.
+    pub(super) fn is_only_faster(&self, hint: &Hint, current: &Self) -> bool {
+        let by_latency = match hint {
+            Hint::Latency => true,
+            Hint::Loss => !self.is_cleaner(current),
+            Hint::Throughput | Hint::App(_) => false,
+        };
+        by_latency && self.tier == current.tier
+    }
+
+    /// By which fraction of its latency this route is faster than `current`, less half the margin
+    /// that a change needs: of two equal routes, neither gains.
+    pub(super) fn gain(&self, hint: &Hint, current: &Self) -> f64 {
+        let percent = if *hint == Hint::Loss { LATENCY_PERCENT_FOR_LOSS } else { LATENCY_PERCENT };
+        let faster = 1.0 - self.latency as f64 / (current.latency as f64).max(1.0);
+        faster - percent as f64 / 200.0
+    }
+
+    fn is_cleaner(&self, current: &Self) -> bool {
+        is_less_by(self.score, current.score, LOSS_PERCENT)
+            && self.score + u64::from(LOSS_STEP.ppm()) <= current.score
     }
 
     /// Whether this route is within `tolerance` (a fraction, 0.1 for 10 %) of `best`.
