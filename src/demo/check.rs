@@ -16,6 +16,7 @@ use super::{
     site::HOSTS,
     stage::Stage,
     text::bytes,
+    view,
 };
 
 /// The campus site.
@@ -246,11 +247,12 @@ async fn cut(stage: &mut Stage, client: Client) -> Outcome {
     if after.route == before.route {
         return Err(format!("it ended, but still {} over the cut path {used}", after.route));
     }
+    let known = usize::try_from(before.reroutes).unwrap_or(usize::MAX);
+    let reroutes: Vec<String> = after.history.iter().skip(known).map(view::change).collect();
     Ok(format!(
-        "{used} cut at {}, {} → {}; {}; longest stall {} ms",
+        "{used} cut at {}; {}; {}; longest stall {} ms",
         bytes(CUT_AT),
-        before.route,
-        after.route,
+        reroutes.join(", "),
         figures(&done),
         done.stall.as_millis(),
     ))

@@ -80,8 +80,21 @@ pub(super) struct LaneFact {
     pub rtt: Option<Duration>,
     /// How often it changed its route.
     pub reroutes: u64,
-    /// Why it changed last, if it tells.
-    pub reason: Option<String>,
+    /// The last changes, oldest first.
+    pub history: Vec<Change>,
+}
+
+/// A change of a lane's route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Change {
+    /// The route that was left.
+    pub from: String,
+    /// The route that was taken.
+    pub to: String,
+    /// Why.
+    pub reason: String,
+    /// How long the lane stood still; `None` while it does.
+    pub stall: Option<Duration>,
 }
 
 /// A flow of the entry.
@@ -93,6 +106,10 @@ pub(super) struct FlowFact {
     pub target: String,
     /// The route it takes now.
     pub route: Option<String>,
+    /// How often it was rerouted.
+    pub reroutes: u64,
+    /// The last time of these.
+    pub last: Option<Change>,
     /// Bytes from the application.
     pub sent: u64,
     /// Bytes to the application.

@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     commands::Command,
-    facts::{Condition, FlowFact, LaneFact, Observation, PathFact, Traffic},
+    facts::{Change, Condition, FlowFact, LaneFact, Observation, PathFact, Traffic},
     paths::{PathId, Place},
     site,
 };
@@ -15,6 +15,7 @@ use crate::{
     emulator::{Bitrate, LinkModel, Loss, LossRate, Topology, paper_sites},
     entry::{self, EntryError},
     lab::{Lab, LabError, LabNode},
+    lane::RerouteFacts,
     mesh::LinkFacts,
     transport::Congestion,
 };
@@ -231,9 +232,18 @@ fn lanes(entry: &Node) -> Vec<LaneFact> {
         hint: lane.hint.unwrap_or_default(),
         rtt: lane.rtt_ms.map(|ms| Duration::from_secs_f64(ms / 1e3)),
         reroutes: lane.facts.reroutes,
-        reason: lane.facts.last_reroute,
+        history: lane.facts.history.iter().map(change).collect(),
     });
     fact.collect()
+}
+
+fn change(reroute: &RerouteFacts) -> Change {
+    Change {
+        from: reroute.from.clone(),
+        to: reroute.to.clone(),
+        reason: reroute.reason.clone(),
+        stall: reroute.stall_ms.map(|ms| Duration::from_secs_f64(ms / 1e3)),
+    }
 }
 
 fn flows(entry: &Node) -> Vec<FlowFact> {
@@ -241,6 +251,8 @@ fn flows(entry: &Node) -> Vec<FlowFact> {
         label: flow.label,
         target: flow.target,
         route: flow.route,
+        reroutes: flow.reroutes,
+        last: flow.history.last().map(change),
         sent: flow.sent,
         received: flow.received,
     });

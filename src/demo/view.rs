@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use super::{
-    facts::paths_of,
+    facts::{Change, FlowFact, paths_of},
     paths::PathId,
     text::{Line, Tone, bytes, line, mbits, millis},
     watch::{Event, PathView, Snapshot},
@@ -119,16 +119,32 @@ pub(super) fn flows(snapshot: &Snapshot) -> Vec<Line> {
             (format!("{:>10} in {:>9} out  ", bytes(fact.received), bytes(fact.sent)), Tone::Plain),
             (format!("{state:<17}"), tone),
             (fact.route.clone().unwrap_or_default(), Tone::Plain),
+            (rerouted(fact), Tone::Warn),
         ]
     });
     row.collect()
+}
+
+/// How often a flow was rerouted, and the last time why and at what cost.
+fn rerouted(fact: &FlowFact) -> String {
+    let Some(Change { reason, stall, .. }) = &fact.last else { return String::new() };
+    let stall = stall.map_or_else(String::new, |stall| format!(", stall {}", millis(stall)));
+    format!("  rerouted {}×, last: {reason}{stall}", fact.reroutes)
+}
+
+/// A reroute: both routes, why, and what it cost if that is known.
+#[must_use]
+pub(super) fn change(change: &Change) -> String {
+    let Change { from, to, reason, stall } = change;
+    let stall = stall.map_or_else(String::new, |stall| format!(", stall {}", millis(stall)));
+    format!("{from} → {to} ({reason}){stall}")
 }
 
 /// An event with its time.
 #[must_use]
 pub(super) fn event(event: &Event) -> Line {
     let loud = ["CUT", "KILLED", "down", "failed", "stood still"];
-    let good = ["healed", "REROUTED", "up:", "started", "arrived"];
+    let good = ["healed", "REROUTED", "goes on", "up:", "started", "arrived"];
     let contains = |words: &[&str]| words.iter().any(|word| event.text.contains(word));
     let tone = match () {
         () if contains(&loud) => Tone::Bad,

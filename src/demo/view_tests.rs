@@ -38,12 +38,19 @@ fn snapshot() -> Snapshot {
         hint: "latency".into(),
         rtt: Some(Duration::from_millis(68)),
         reroutes: 1,
-        reason: None,
+        history: vec![],
     };
     let fact = FlowFact {
         label: "0000abcd".into(),
         target: "campus.mit.test:80".into(),
         route: Some("via utah".into()),
+        reroutes: 1,
+        last: Some(Change {
+            from: "direct".into(),
+            to: "via utah".into(),
+            reason: "silent for 130 ms".into(),
+            stall: Some(Duration::from_millis(290)),
+        }),
         sent: 100,
         received: 5 << 20,
     };
@@ -116,7 +123,14 @@ fn the_advice_names_the_key_of_the_path_in_use() {
 fn a_flow_shows_its_label_its_rate_and_its_route_or_its_stall() {
     let mut snapshot = snapshot();
     let row = text(&flows(&snapshot));
-    for piece in ["0000abcd", "campus.mit.test:80", "5.0 MiB in", "9.4 Mb/s", "via utah"] {
+    for piece in [
+        "0000abcd",
+        "campus.mit.test:80",
+        "5.0 MiB in",
+        "9.4 Mb/s",
+        "via utah",
+        "rerouted 1×, last: silent for 130 ms, stall 290 ms",
+    ] {
         assert!(row.contains(piece), "{piece}: {row}");
     }
     snapshot.flows[0].stalled = Some(Duration::from_millis(840));

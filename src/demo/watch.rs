@@ -6,8 +6,10 @@ use std::{
 };
 
 use super::{
-    facts::{Condition, FlowFact, LaneFact, Observation, PathFact, paths_of},
+    facts::{Change, Condition, FlowFact, LaneFact, Observation, PathFact, paths_of},
     paths::PathId,
+    text::millis,
+    view,
 };
 use crate::emulator::LossRate;
 
@@ -204,17 +206,35 @@ fn changes(last: &Observation, seen: &Observation) -> Vec<String> {
         let state = if after.linked { "up: both nodes reach each other" } else { "down" };
         format!("link {path} {state}")
     });
-    let routes = seen.lanes.iter().filter_map(|lane| {
-        let Some(before) = last.lanes.iter().find(|before| before.lane == lane.lane) else {
-            return Some(format!("lane {} to {} open, {}", lane.lane, lane.peer, lane.route));
-        };
-        let why = lane.reason.as_ref().map_or_else(String::new, |reason| format!(" ({reason})"));
-        (before.reroutes != lane.reroutes || before.route != lane.route)
-            .then(|| format!("lane {} REROUTED: {} → {}{why}", lane.lane, before.route, lane.route))
+    let routes = seen.lanes.iter().flat_map(|lane| {
+        match last.lanes.iter().find(|before| before.lane == lane.lane) {
+            Some(before) => reroutes(before, lane),
+            None => vec![format!("lane {} to {} open, {}", lane.lane, lane.peer, lane.route)],
+        }
     });
     let lost = last.lanes.iter().filter(|b| seen.lanes.iter().all(|lane| lane.lane != b.lane));
     let lost = lost.map(|lane| format!("lane {} to {} closed", lane.lane, lane.peer));
     links.chain(routes).chain(lost).collect()
+}
+
+/// What happened to a lane's route: new reroutes, and older ones that packets have followed by now.
+fn reroutes(before: &LaneFact, lane: &LaneFact) -> Vec<String> {
+    // The history is the end of a longer one; each change's number in that tells which it is.
+    let numbered = |lane: &LaneFact| {
+        let first = lane.reroutes.saturating_sub(lane.history.len() as u64);
+        (first..).zip(lane.history.clone()).collect::<Vec<_>>()
+    };
+    let old: HashMap<u64, Change> = numbered(before).into_iter().collect();
+    let tell = |(number, change): (u64, Change)| match (old.get(&number), change.stall) {
+        (None, _) if number >= before.reroutes => {
+            Some(format!("lane {} REROUTED: {}", lane.lane, view::change(&change)))
+        }
+        (Some(Change { stall: None, .. }), Some(stall)) => {
+            Some(format!("lane {} goes on {}, stall {}", lane.lane, change.to, millis(stall)))
+        }
+        _ => None,
+    };
+    numbered(lane).into_iter().filter_map(tell).collect()
 }
 
 impl PathMeter {

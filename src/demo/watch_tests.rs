@@ -17,12 +17,14 @@ fn world() -> Observation {
         hint: "latency".into(),
         rtt: None,
         reroutes: 0,
-        reason: None,
+        history: vec![],
     };
     let flow = FlowFact {
         label: "0000abcd".into(),
         target: "campus.mit.test:80".into(),
         route: None,
+        reroutes: 0,
+        last: None,
         sent: 0,
         received: 0,
     };
@@ -75,15 +77,30 @@ fn what_the_nodes_did_is_told_once() {
     world.paths[0].linked = false;
     world.lanes[0].route = Route::Via("utah".parse().unwrap());
     world.lanes[0].reroutes = 1;
-    world.lanes[0].reason = Some("nothing came for 180 ms".into());
+    let change = Change {
+        from: "direct".into(),
+        to: "via utah".into(),
+        reason: "silent for 180 ms".into(),
+        stall: None,
+    };
+    world.lanes[0].history.push(change.clone());
     watch.observe(start + TICK, world.clone());
     watch.observe(start + TICK * 2, world.clone());
+    world.lanes[0].history[0].stall = Some(Duration::from_millis(290));
+    watch.observe(start + TICK * 3, world.clone());
+    world.lanes[0].reroutes = 2;
+    let stall = Some(Duration::from_millis(4));
+    let (from, to, reason) = ("via utah".into(), "direct".into(), "a better route".into());
+    world.lanes[0].history.push(Change { from, to, reason, stall });
+    watch.observe(start + TICK * 4, world.clone());
     world.paths[0].linked = true;
     world.lanes.clear();
-    watch.observe(start + TICK * 3, world);
+    watch.observe(start + TICK * 5, world);
     let told = [
         "link ArosNet–MIT down",
-        "lane 1 REROUTED: direct → via utah (nothing came for 180 ms)",
+        "lane 1 REROUTED: direct → via utah (silent for 180 ms)",
+        "lane 1 goes on via utah, stall 290 ms",
+        "lane 1 REROUTED: via utah → direct (a better route), stall 4 ms",
         "link ArosNet–MIT up: both nodes reach each other",
         "lane 1 to mit closed",
     ];
