@@ -196,3 +196,91 @@ fn brief(reason: RerouteReason) -> String {
 fn as_text<S: serde::Serializer>(route: &Route, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(route)
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    const SILENT: RerouteReason = RerouteReason::Silent { ms: 100 };
+
+    async fn pass(ms: u64) {
+        advance(Duration::from_millis(ms)).await;
+    }
+
+    fn ago(ms: u64) -> Option<Instant> {
+        Instant::now().checked_sub(Duration::from_millis(ms))
+    }
+
+    fn moved() -> (Route, Route) {
+        (Route::Direct, Route::Via("relay".parse().unwrap()))
+    }
+
+    fn stall(history: &mut History, arrivals: &Arrivals) -> Option<u128> {
+        history.last(arrivals).last().unwrap().stall.map(|stall| stall.as_millis())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stall_lasts_from_the_last_packet_before_to_the_first_one_after() {
+        let (mut history, arrivals) = (History::default(), Arrivals::default());
+        pass(10).await;
+        arrivals.note();
+        pass(100).await;
+        let cause = Cause { reason: SILENT, far_reason: None, dead_since: ago(150) };
+        history.add(&arrivals, moved(), &cause);
+        assert_eq!(stall(&mut history, &arrivals), None);
+        pass(60).await;
+        arrivals.note();
+        pass(5).await;
+        arrivals.note();
+        assert_eq!(stall(&mut history, &arrivals), Some(160));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_in_which_nothing_was_outstanding_is_no_stall() {
+        let (mut history, arrivals) = (History::default(), Arrivals::default());
+        pass(10).await;
+        arrivals.note();
+        pass(60_000).await;
+        let cause = Cause { reason: SILENT, far_reason: None, dead_since: ago(150) };
+        history.add(&arrivals, moved(), &cause);
+        pass(60).await;
+        arrivals.note();
+        assert_eq!(stall(&mut history, &arrivals), Some(210));
+        pass(60_000).await;
+        let better = Cause { reason: RerouteReason::Better, far_reason: None, dead_since: None };
+        history.add(&arrivals, moved(), &better);
+        pass(60).await;
+        arrivals.note();
+        assert_eq!(stall(&mut history, &arrivals), Some(60));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stall_that_the_far_end_ended_is_the_pause_before_its_news() {
+        let (mut history, arrivals) = (History::default(), Arrivals::default());
+        pass(10).await;
+        arrivals.note();
+        pass(180).await;
+        arrivals.note();
+        let far =
+            Cause { reason: RerouteReason::FarEnd, far_reason: Some(SILENT), dead_since: ago(500) };
+        history.add(&arrivals, moved(), &far);
+        assert_eq!(stall(&mut history, &arrivals), Some(180));
+        let facts = RerouteFacts::from(&history.last(&arrivals)[0]);
+        assert_eq!(facts.reason, "far end: silent for 100 ms");
+        // A direction that is dead alone shows in the far end's silence only.
+        pass(5_000).await;
+        history.add(&arrivals, moved(), &Cause { dead_since: ago(200), ..far });
+        assert_eq!(stall(&mut history, &arrivals), Some(100));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn old_reroutes_make_room_and_are_still_counted() {
+        let (mut history, arrivals) = (History::default(), Arrivals::default());
+        let better = Cause { reason: RerouteReason::Better, far_reason: None, dead_since: None };
+        (0..KEPT + 3).for_each(|_| history.add(&arrivals, moved(), &better));
+        assert_eq!(history.count(), KEPT as u64 + 3);
+        assert_eq!(history.last(&arrivals).len(), KEPT);
+    }
+}

@@ -39,7 +39,7 @@ impl Default for Arrivals {
 
 impl Arrivals {
     /// Notes that packets came in now.
-    pub(super) fn note(&self) {
+    pub(crate) fn note(&self) {
         let now = u64::try_from(self.epoch.elapsed().as_micros()).unwrap_or(u64::MAX).max(1);
         let before = self.last.swap(now, Ordering::Relaxed);
         if before > 0 && Duration::from_micros(now.saturating_sub(before)) >= PAUSE {
