@@ -22,6 +22,8 @@ mod control;
 mod net;
 #[path = "routing/plot.rs"]
 mod plot;
+#[path = "routing/queue.rs"]
+mod queue;
 #[path = "routing/sim.rs"]
 mod sim;
 #[path = "routing/watch.rs"]

@@ -9,68 +9,27 @@ use std::{
 use rand::RngExt;
 use rand_pcg::Pcg64Mcg;
 use ronproxy::{
-    emulator::{Event, Topology},
+    emulator::{Event, Site, Topology},
     flow::Route,
     identity::NodeName,
     overlay::{
-        budget::{DEFAULT_BUDGET, EXCHANGE_BYTES},
-        linkstate::{Flood, MAX_SIGNATURE, Roles, Version},
+        budget::DEFAULT_BUDGET,
+        linkstate::{Flood, MAX_SIGNATURE, Roles},
         metrics::PathMetrics,
-        monitor::Probe,
         policy::Policy,
         router::Router,
     },
-    wire,
 };
 
 use crate::{
     control::{Control, Generation, resend_after},
     figures::rng,
     net::Net,
+    queue::{Entry, Message, Spent, What},
 };
 
-/// One of the three messages of an exchange on the wire, with its share of two acknowledgements.
-const PROBE_BYTES: usize = 110;
-// From both ends, and 8/9 of an interval after the one before.
-const _: () = assert!(PROBE_BYTES as u64 * 3 * 9 / 8 / 2 == EXCHANGE_BYTES - 1);
-/// What carries a notice: IP, UDP, QUIC, a share of an acknowledgement.
-const NOTICE_OVERHEAD: usize = 90;
 /// A packet of a QUIC handshake.
 const HANDSHAKE_BYTES: usize = 1_200;
-
-/// What travels between two nodes.
-#[derive(Debug, Clone)]
-enum Message {
-    Probe(Probe),
-    Advert(Flood),
-    Digest(Vec<(NodeName, Version)>),
-}
-
-enum What {
-    Wake(usize),
-    Arrive {
-        from: usize,
-        to: usize,
-        cuts: u32,
-        message: Message,
-        generation: Generation,
-        attempt: u32,
-    },
-    Send {
-        from: usize,
-        to: usize,
-        message: Message,
-        generation: Generation,
-        attempt: u32,
-    },
-    Dial(usize, usize),
-    Stand(usize, usize),
-    Look(usize, usize, Generation),
-    Change(Event),
-}
-
-/// Ordered by time, then by the order of creation.
-struct Entry(Instant, u64, What);
 
 /// One node.
 struct Node {
@@ -82,14 +41,7 @@ struct Node {
     wake: Option<Instant>,
     /// Which neighbours do not know yet that this is a new process.
     fresh_to: Vec<bool>,
-    pub(crate) spent: Spent,
-}
-
-/// What a node sent and received, in bytes on the wire.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Spent {
-    pub(crate) probes: usize,
-    pub(crate) notices: usize,
+    spent: Spent,
 }
 
 pub(crate) struct Sim {
@@ -115,7 +67,7 @@ impl Sim {
     ) -> Self {
         let start = Instant::now();
         let sites = topology.sites();
-        let node = |(at, site): (usize, &ronproxy::emulator::Site)| Node {
+        let node = |(at, site): (usize, &Site)| Node {
             name: site.name.parse().unwrap(),
             router: router(site.name.parse().unwrap(), 1, policy(&site.name)),
             policy: policy(&site.name),
@@ -398,45 +350,6 @@ impl Sim {
             control.end();
             self.push(now, What::Dial(a, b));
         }
-    }
-}
-
-impl Message {
-    fn bytes(&self) -> usize {
-        match self {
-            Self::Probe(_) => PROBE_BYTES,
-            Self::Advert(flood) => wire::encode(flood).len() + NOTICE_OVERHEAD,
-            Self::Digest(digest) => wire::encode(digest).len() + NOTICE_OVERHEAD,
-        }
-    }
-}
-
-impl Spent {
-    fn add(&mut self, message: &Message, bytes: usize) {
-        match message {
-            Message::Probe(_) => self.probes += bytes,
-            Message::Advert(_) | Message::Digest(_) => self.notices += bytes,
-        }
-    }
-}
-
-impl PartialEq for Entry {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Entry {}
-
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Entry {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.0, self.1).cmp(&(other.0, other.1))
     }
 }
 

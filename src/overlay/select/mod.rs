@@ -108,8 +108,9 @@ impl Selector {
         let ranked = self.rank(&candidates);
         let before = self.current.clone();
         let held = self.hold_down_left(now);
-        if let Some(current) = ranked.iter().find(|rank| Some(rank.route()) == before.as_ref()) {
-            self.merit.add(now, &self.hint, &ranked, current);
+        match ranked.iter().find(|rank| Some(rank.route()) == before.as_ref()) {
+            Some(current) => self.merit.add(now, &self.hint, &ranked, current),
+            None => self.merit.clear(now),
         }
         let change = self.choose(&ranked, &candidates, held);
         let changed = change.as_ref().map(|change| change.reason.clone());

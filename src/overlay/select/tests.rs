@@ -204,6 +204,18 @@ fn a_faster_route_proves_itself_the_sooner_the_faster_it_is() {
 }
 
 #[test]
+fn the_time_in_which_nothing_could_be_used_proves_nothing() {
+    let mut run = Run::new("latency");
+    let both = [route("direct", 100, 0), route("via r", 60, 0)];
+    run.after(0, &both[..1]);
+    for _ in 0..100 {
+        assert_eq!(run.after(1, &[down(both[0].clone()), down(both[1].clone())]), "direct");
+    }
+    assert_eq!(run.after(1, &both), "direct");
+    assert_eq!(run.after(8, &both), "via r");
+}
+
+#[test]
 fn a_route_that_is_faster_every_other_moment_is_never_taken() {
     let mut run = Run::new("latency");
     let slow = [route("direct", 100, 0), route("via r", 108, 0)];
