@@ -19,6 +19,7 @@ use crate::{
     overlay::{
         candidates::{Candidate, Exclusion},
         history::RouteHistory,
+        metrics::PathMetrics,
         monitor::PassiveSample,
         select::{Decision, Explained, Selector, Verdict},
         units::LossRate,
@@ -289,12 +290,10 @@ impl LaneEnd {
         })
     }
 
-    /// The round-trip time of the route in use, as the overlay measures it; `None` while it does not.
-    pub(super) fn measured_rtt(&self) -> Option<Duration> {
-        let route = self.route();
+    /// What the overlay measures of `route`; `None` while it does not.
+    pub(super) fn measured(&self, route: &Route) -> Option<PathMetrics> {
         let candidates = self.control.candidates(&self.peer, self.role, &self.wish);
-        let used = candidates.into_iter().find(|candidate| candidate.route == route)?;
-        used.metrics.map(|metrics| metrics.rtt)
+        candidates.into_iter().find(|candidate| candidate.route == *route)?.metrics
     }
 
     /// Which process the far end is, as far as we know.

@@ -98,7 +98,7 @@ impl Keeper {
             if present != route {
                 // Moved by somebody else; the new route is not to blame for the old one's silence.
                 route = present;
-                longer = self.end.measured_rtt();
+                longer = self.end.measured(&route).map(|metrics| metrics.rtt);
                 packets.rerouted(now());
                 answers.rerouted(now());
             }
@@ -115,7 +115,7 @@ impl Keeper {
                 Finding::Dead(silence) => {
                     self.leave_dead_route(silence).await;
                     route = self.end.route();
-                    longer = self.end.measured_rtt();
+                    longer = self.end.measured(&route).map(|metrics| metrics.rtt);
                     packets.rerouted(now());
                     answers.rerouted(now());
                 }
@@ -235,7 +235,7 @@ impl Keeper {
                 RerouteReason::Silent { ms } => self.dead_since(ms),
                 _ => None,
             };
-            self.suit_congestion(reason);
+            self.suit_congestion(reason, left);
             let cause =
                 Cause { reason: RerouteReason::FarEnd, far_reason: Some(reason), dead_since };
             match self.end.use_route(route, cause).await {
@@ -258,7 +258,7 @@ impl Keeper {
     /// Moves our direction to `route` and tells the far end on it.
     async fn reroute(&self, route: &Route, reason: RerouteReason, dead_since: Option<Instant>) {
         let left = self.end.route();
-        self.suit_congestion(reason);
+        self.suit_congestion(reason, &left);
         match self.end.use_route(route, Cause { reason, far_reason: None, dead_since }).await {
             Ok(true) => {
                 let sequence = 1 + self.sequence.fetch_add(1, Ordering::Relaxed);
@@ -274,9 +274,18 @@ impl Keeper {
         }
     }
 
-    /// What congestion control learnt from a route's loss says nothing about the next one.
-    fn suit_congestion(&self, reason: RerouteReason) {
-        if matches!(reason, RerouteReason::Lossy { .. }) {
+    /// What congestion control learnt from a route's loss says nothing about the next one; that
+    /// the probes found the loss before the lane did makes no difference.
+    fn suit_congestion(&self, reason: RerouteReason, left: &Route) {
+        let lossy = match reason {
+            RerouteReason::Lossy { .. } => true,
+            RerouteReason::Better | RerouteReason::FarEnd => {
+                let loss = self.end.measured(left).map(|m| m.loss_out.max(m.loss_in));
+                loss.is_some_and(|loss| loss.ppm() > LEAVE_ABOVE_PPM)
+            }
+            RerouteReason::Silent { .. } => false,
+        };
+        if lossy {
             self.end.mark().start_afresh();
         }
     }
