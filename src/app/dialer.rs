@@ -1,20 +1,29 @@
 //! From an application's wish to a flow: rules, the choice of the exit, the lane.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
+use tokio::time::Instant;
+
+use super::exits::{Held, Offer, cost, order};
 use crate::{
-    config::{Action, Rules},
-    flow::{BoxFuture, Flow, FlowDialer, FlowRequest, Refusal, RefusalKind, RouteWish},
+    config::{Action, Rules, Wishes},
+    flow::{BoxFuture, Flow, FlowDialer, FlowRequest, Host, Refusal, RefusalKind, RouteWish},
     identity::NodeName,
-    lane::{LaneKey, LanePool},
+    lane::{LaneKey, LanePool, RouteControl},
     mesh::Mesh,
+    overlay::select::Selector,
+    wire::link::LaneEndRole,
 };
 
 /// Opens flows for the entry.
 pub(super) struct Dialer {
     pub(super) rules: Rules,
-    pub(super) mesh: Arc<Mesh>,
-    pub(super) pool: Arc<LanePool>,
+    mesh: Arc<Mesh>,
+    pool: Arc<LanePool>,
+    held: Mutex<Held>,
 }
 
 impl FlowDialer for Dialer {
@@ -22,11 +31,17 @@ impl FlowDialer for Dialer {
         Box::pin(async move {
             let keys = self.keys(&request)?;
             let mut last = Refusal::new(RefusalKind::NoExit, "no exit is known yet");
-            for key in keys {
-                match self.pool.open_flow(&request, &key).await {
+            for (at, key) in keys.iter().enumerate() {
+                let others = at + 1 < keys.len();
+                match self.pool.open_flow(&request, key, others).await {
                     // Another exit may do better only where this one could not be reached.
                     Err(refusal) if refusal.kind == RefusalKind::ExitUnreachable => last = refusal,
-                    outcome => return outcome,
+                    opened => {
+                        if opened.is_ok() {
+                            self.held().hold(&request.target.host, &key.exit);
+                        }
+                        return opened;
+                    }
                 }
             }
             Err(last)
@@ -35,6 +50,10 @@ impl FlowDialer for Dialer {
 }
 
 impl Dialer {
+    pub(super) fn new(rules: Rules, mesh: Arc<Mesh>, pool: Arc<LanePool>) -> Self {
+        Self { rules, mesh, pool, held: Mutex::default() }
+    }
+
     /// The lanes that may carry the flow, in the order to be tried.
     pub(super) fn keys(&self, request: &FlowRequest) -> Result<Vec<LaneKey>, Refusal> {
         let choice =
@@ -47,15 +66,43 @@ impl Dialer {
                 return Err(Refusal::new(RefusalKind::Policy, detail));
             }
         };
-        let exits = match (&request.exit, wishes.exits) {
-            (Some(exit), _) => vec![exit.clone()],
-            (None, named) if !named.is_empty() => named,
-            (None, _) => self.mesh.exits_for(&request.target.host),
+        let host = &request.target.host;
+        let Wishes { exits, hint, class, pin, avoid, fallback } = wishes;
+        let hint = request.hint.clone().or(hint).unwrap_or_default();
+        let wish = RouteWish { hint, class, pin, avoid };
+        let any = |names: Vec<NodeName>| names.into_iter().map(|name| (name, 0)).collect();
+        let (exits, fallback) = match &request.exit {
+            Some(exit) => (vec![(exit.clone(), 0)], Vec::new()),
+            None if exits.is_empty() => (self.mesh.exits_serving(host), fallback),
+            None => (any(exits), fallback),
         };
-        let hint = request.hint.clone().or(wishes.hint).unwrap_or_default();
-        let wish = RouteWish { hint, class: wishes.class, pin: wishes.pin, avoid: wishes.avoid };
+        let ordered = [self.ordered(exits, host, &wish), self.ordered(any(fallback), host, &wish)];
         let key = |exit: NodeName| LaneKey { exit, wish: wish.clone() };
-        Ok(exits.into_iter().map(key).collect())
+        Ok(ordered.into_iter().flatten().map(key).collect())
+    }
+
+    /// The exits, each given with how closely it serves `host`, in the order to be tried.
+    fn ordered(
+        &self,
+        exits: Vec<(NodeName, usize)>,
+        host: &Host,
+        wish: &RouteWish,
+    ) -> Vec<NodeName> {
+        let offer = |(exit, fit): (NodeName, usize)| {
+            let candidates = self.mesh.candidates(&exit, LaneEndRole::Entry, wish);
+            let mut selector = Selector::new(wish.hint.clone());
+            let decision = selector.decide(Instant::now().into_std(), candidates);
+            let cost = decision.route.map(|route| {
+                let taken = decision.candidates.iter().find(|c| c.candidate.route == route);
+                cost(&wish.hint, taken.and_then(|taken| taken.candidate.metrics))
+            });
+            Offer { exit, fit, cost }
+        };
+        order(exits.into_iter().map(offer).collect(), self.held().exit(host))
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

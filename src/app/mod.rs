@@ -9,6 +9,7 @@
 
 mod accept;
 mod dialer;
+mod exits;
 mod join;
 mod node;
 mod status;

@@ -138,8 +138,7 @@ impl Node {
             control,
             FlowTable::default(),
         ));
-        let dialer =
-            Arc::new(Dialer { rules: settings.rules, mesh: mesh.clone(), pool: pool.clone() });
+        let dialer = Arc::new(Dialer::new(settings.rules, mesh.clone(), pool.clone()));
         let mut node = Self {
             mesh,
             pool,

@@ -48,7 +48,8 @@ pub enum Action {
 /// What a rule wants of a flow's way; whatever it leaves open the node decides.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Wishes {
-    /// The exits to use, best first. Empty: the one that serves the destination.
+    /// The exits to use: of those that are alive the best one, in doubt the first. Empty: any that
+    /// serves the destination.
     pub exits: Vec<NodeName>,
     /// The routing hint.
     pub hint: Option<Hint>,
@@ -58,6 +59,9 @@ pub struct Wishes {
     pub pin: Option<Route>,
     /// Relays not to use.
     pub avoid: Vec<NodeName>,
+    /// The exits to use when none of `exits` can be reached by an admissible route. Empty: the flow
+    /// fails.
+    pub fallback: Vec<NodeName>,
 }
 
 impl Rules {
@@ -138,6 +142,8 @@ struct RawRule {
     avoid: Vec<NodeName>,
     direct: bool,
     reject: bool,
+    #[serde(deserialize_with = "one_or_many")]
+    fallback: Vec<NodeName>,
 }
 
 impl TryFrom<RawRule> for Rule {
@@ -164,7 +170,11 @@ impl TryFrom<RawRule> for Rule {
                 (None, false) => None,
             },
             avoid: raw.avoid,
+            fallback: raw.fallback,
         };
+        if wishes.fallback.iter().any(|exit| wishes.exits.contains(exit)) {
+            return Err("a `fallback` exit stands in `exit` too; take it out of one");
+        }
         if !matches.domain.is_empty() && !matches.cidr.is_empty() {
             return Err("no target matches both `domain` and `cidr`; write two rules");
         }

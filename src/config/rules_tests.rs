@@ -71,7 +71,8 @@ fn the_first_rule_that_matches_decides() {
 fn every_wish_is_read() {
     let rules = read(
         "[[rule]]\nexit = ['mit', 'utah']\nhint = 'loss'\nclass = 'bulk'\nvia = 'cornell'
-         avoid = 'mediaone'",
+         avoid = 'mediaone'
+fallback = 'nyu'",
     );
     let choice = rules.unwrap().choose(&"a.org:1".parse().unwrap(), None, [127, 0, 0, 1].into());
     let expected = Wishes {
@@ -80,6 +81,7 @@ fn every_wish_is_read() {
         class: Some("bulk".into()),
         pin: Some(Route::Via("cornell".parse().unwrap())),
         avoid: vec!["mediaone".parse().unwrap()],
+        fallback: vec!["nyu".parse().unwrap()],
     };
     assert_eq!(choice.action, Action::Overlay(expected));
 }
@@ -91,6 +93,7 @@ fn a_rule_that_makes_no_sense_is_refused_with_the_reason() {
         ("direct = true\nreject = true", "stands alone"),
         ("direct = true\nvia = 'mit'", "not both"),
         ("via = 'mit'\navoid = ['mit']", "avoid"),
+        ("exit = 'mit'\nfallback = ['utah', 'mit']", "take it out of one"),
         ("class = 'Bulk'", "class"),
         ("domain = []", "empty"),
         ("domain = '10.0.0.1'", "cidr"),

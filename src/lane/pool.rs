@@ -33,6 +33,13 @@ const LANE_TIMEOUT: Duration = Duration::from_secs(10);
 /// after 10 s; the rest is for the overlay, reroutes included.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// An exit from which nothing at all came for so long after an OPEN, not even its acknowledgement,
+/// is given up if the flow has another: two reroutes around a dead path take less.
+const SILENT_EXIT: Duration = Duration::from_millis(1500);
+
+/// How long a lane may take to open if the flow has another exit: some round trips over a detour.
+const OTHERWISE: Duration = Duration::from_millis(2500);
+
 /// Different lanes an entry keeps: exits × hints × classes. A client may name any exit and hint
 /// in its SOCKS user name.
 const MAX_LANES: usize = 256;
@@ -111,7 +118,8 @@ impl LanePool {
         }
     }
 
-    /// Opens a flow for `request` on the lane of `key`.
+    /// Opens a flow for `request` on the lane of `key`. If there are `others` to turn to, an exit
+    /// that is not heard of is given up within some seconds.
     ///
     /// # Errors
     /// Why the flow cannot be opened, from here or from the exit.
@@ -119,6 +127,7 @@ impl LanePool {
         &self,
         request: &FlowRequest,
         key: &LaneKey,
+        others: bool,
     ) -> Result<Box<dyn Flow>, Refusal> {
         let describe = |label| {
             let since = Instant::now().into_std();
@@ -133,10 +142,18 @@ impl LanePool {
         // A lane may turn out to be dead (its exit restarted) just as it is used: one more try.
         let mut retried = false;
         let (send, recv) = loop {
-            let lane = self.lane(key).await?;
+            let patience = if others { OTHERWISE } else { LANE_TIMEOUT * 2 };
+            let lane = timeout(patience, self.lane(key)).await.map_err(|_| silent(key))??;
             guard.entry().set_lane(lane.end.carries());
             let heard = lane.end.activity().packets().1;
-            match timeout(OPEN_TIMEOUT, lane.open(&open)).await {
+            let opened = tokio::select! {
+                opened = timeout(OPEN_TIMEOUT, lane.open(&open)) => opened,
+                () = lane.hears_nothing(), if others => {
+                    self.retire(key, &lane);
+                    return Err(silent(key));
+                }
+            };
+            match opened {
                 Ok(Ok(reply)) => break reply?,
                 Ok(Err(error)) if !retried => {
                     tracing::info!(%error, "the lane failed under the flow; trying a new one");
@@ -357,6 +374,11 @@ impl LanePool {
     }
 }
 
+fn silent(key: &LaneKey) -> Refusal {
+    let detail = format!("nothing is heard from exit {}", key.exit);
+    Refusal::new(RefusalKind::ExitUnreachable, detail)
+}
+
 /// Closes a slot that no lane's end has taken over when the attempt fails or is given up.
 struct Unclaimed<'a> {
     switch: &'a Switch,
@@ -379,6 +401,15 @@ impl Lane {
         write_frame(&mut send, open).await.map_err(|e| e.to_string())?;
         let reply: OpenReply = read_frame(&mut recv).await.map_err(|e| e.to_string())?;
         Ok(reply.map(|_| (send, recv)).map_err(Refusal::bounded))
+    }
+
+    /// Returns if no packet at all comes in for a while from now on; else never.
+    async fn hears_nothing(&self) {
+        let before = self.end.activity().packets().1;
+        tokio::time::sleep(SILENT_EXIT).await;
+        if self.end.activity().packets().1 != before {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// This end of the lane.

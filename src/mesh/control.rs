@@ -1,7 +1,5 @@
 //! Which routes lanes may take, and how to get onto them.
 
-use std::cmp::Reverse;
-
 use super::Mesh;
 use crate::{
     flow::{BoxFuture, Host, Route, RouteWish},
@@ -27,14 +25,13 @@ impl Mesh {
         self.links.get(peer).is_some() && !down
     }
 
-    /// The exits that may carry a flow to `host`, best first: those that serve the longest suffix
-    /// of it, then those with a link, then the nearest.
+    /// The exits that serve `host`, by name, each with how closely it does: the length of the
+    /// longest domain suffix or prefix, 0 for one without limits.
     #[must_use]
-    pub fn exits_for(&self, host: &Host) -> Vec<NodeName> {
+    pub fn exits_serving(&self, host: &Host) -> Vec<(NodeName, usize)> {
         let now = tokio::time::Instant::now().into_std();
-        let measured = self.routing().links(now);
         let others = self.known_members().into_iter().filter(|member| member.roles.exit);
-        let mut exits: Vec<_> = others
+        others
             .filter_map(|member| {
                 let link = self.links.get(&member.name);
                 // What the certificate says goes before what the advertisement says.
@@ -42,15 +39,9 @@ impl Mesh {
                     Some(link) => link.peer().serves.clone(),
                     None => self.routing().serves(now, &member.name).unwrap_or_default(),
                 };
-                let fit = fit(&serves, host)?;
-                let measured = measured.get(&member.name);
-                let up = measured.is_some_and(|link| link.state == LinkState::Up);
-                let rtt = measured.and_then(|link| link.rtt);
-                Some((Reverse(fit), !up, rtt.is_none(), rtt, member.name))
+                Some((member.name, fit(&serves, host)?))
             })
-            .collect();
-        exits.sort();
-        exits.into_iter().map(|(.., name)| name).collect()
+            .collect()
     }
 }
 

@@ -57,7 +57,7 @@ async fn two_nodes_whose_nats_keep_them_apart_communicate_through_a_relay() {
     let (home, exit) = (lab.node("home").unwrap(), "office".parse().unwrap());
     let heard = || {
         let facts = home.mesh().facts_of_link(&exit);
-        facts.is_some() && !home.mesh().exits_for(&"echo.test".parse().unwrap()).is_empty()
+        facts.is_some() && !home.mesh().exits_serving(&"echo.test".parse().unwrap()).is_empty()
     };
     support::wait_for("news of the office", Duration::from_secs(20), heard).await;
     // The hub's advertisement has to tell that it reaches the office.

@@ -34,7 +34,9 @@ async fn bbr3_uses_a_path_that_loses_a_packet_in_a_hundred_and_cubic_hardly_does
         row(&format!("{percent} % loss, 100 Mbit/s, 60 ms, no other path"), &figures, "evidence");
         if asserts() {
             assert!(percent > 1.0 || bbr3 > 50.0, "{percent} %: BBR3 {bbr3:.1} Mbit/s");
-            assert!(percent < 1.0 || bbr3 > 3.0 * cubic, "{percent} %: {bbr3:.1}, {cubic:.1}");
+            // Beyond 2 % neither is of use.
+            let decides = (0.5..2.0).contains(&percent);
+            assert!(!decides || bbr3 > 3.0 * cubic, "{percent} %: {bbr3:.1}, {cubic:.1}");
         }
     }
 }
