@@ -48,10 +48,14 @@ fn listings_show_the_open_flow_as_a_table_and_as_json() {
     assert_eq!(flows[0]["target"], server.to_string());
     assert_eq!(flows[0]["exit"], "hub");
     assert_eq!(flows[0]["route"], "direct");
+    assert_eq!((&flows[0]["reroutes"], &flows[0]["history"]), (&0.into(), &serde_json::json!([])));
     let status = json(&dir, &["status"]);
     assert_eq!((&status["flows"], &status["links_up"]), (&1.into(), &1.into()));
     assert_eq!(status["pid"], leaf.ready["pid"]);
-    assert_eq!(json(&dir, &["lanes"])[0]["peer"], "hub");
+    let lanes = json(&dir, &["lanes"]);
+    assert_eq!(lanes[0]["peer"], "hub");
+    assert_eq!(flows[0]["lane"], lanes[0]["lane"]);
+    assert_eq!(status["measuring"]["budget_bps"], 32_000);
     let table = must(&dir, &["flows"]);
     let (head, row) = table.split_once('\n').unwrap();
     assert_eq!(head.find("TARGET"), row.find("127.0.0.1"), "{table}");

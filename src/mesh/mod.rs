@@ -91,7 +91,7 @@ pub struct LinkFacts {
     pub loss_out_percent: Option<f64>,
     /// Loss from the neighbour in percent.
     pub loss_in_percent: Option<f64>,
-    /// What lanes delivered on the direct path lately, in bits per second.
+    /// What lanes of this node delivered to the neighbour directly, lately, in bits per second.
     pub delivered_bps: Option<u64>,
     /// Seconds in this state.
     pub since_seconds: Option<u64>,
