@@ -7,21 +7,21 @@ use std::{
     time::Duration,
 };
 
-use noq::{Connection, Endpoint, RecvStream, SendStream, VarInt};
+use noq::{Endpoint, VarInt};
 use tokio::time::{Instant, timeout};
 
-use super::{LaneEnd, LaneFacts, RouteControl, flow::LaneFlow, keeper::Keeper};
+use super::{Lane, LaneEnd, RouteControl, flow::LaneFlow, keeper::Keeper};
 use crate::{
     flow::{
         Flow, FlowEntry, FlowRequest, FlowState, FlowTable, Refusal, RefusalKind, Route, RouteWish,
     },
     identity::{NodeName, peer_of, server_name},
     overlay::select::Selector,
-    transport::{LaneClient, code, read_frame, write_frame},
+    transport::{LaneClient, code},
     underlay::{SlotId, Switch},
     wire::{
         label::Label,
-        lane::{Open, OpenReply},
+        lane::Open,
         link::{LaneEndRole, OpenLane},
     },
 };
@@ -32,10 +32,6 @@ const LANE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an entry waits for the exit's answer to OPEN. The exit gives up on the destination
 /// after 10 s; the rest is for the overlay, reroutes included.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// An exit from which nothing at all came for so long after an OPEN, not even its acknowledgement,
-/// is given up if the flow has another: two reroutes around a dead path take less.
-const SILENT_EXIT: Duration = Duration::from_millis(1500);
 
 /// How long a lane may take to open if the flow has another exit: some round trips over a detour.
 const OTHERWISE: Duration = Duration::from_millis(2500);
@@ -57,14 +53,6 @@ pub struct LaneKey {
     pub exit: NodeName,
     /// What they want of the route.
     pub wish: RouteWish,
-}
-
-/// An open lane.
-#[derive(Debug)]
-pub struct Lane {
-    conn: Connection,
-    end: Arc<LaneEnd>,
-    idle_since: Mutex<Instant>,
 }
 
 /// The lanes of an entry, opened on demand and shared by the flows with the same key.
@@ -391,48 +379,6 @@ impl Drop for Unclaimed<'_> {
         if !self.claimed {
             self.switch.close_slot(self.slot);
         }
-    }
-}
-
-impl Lane {
-    /// Opens a flow's stream. The outer error is the lane's, the inner one the exit's answer.
-    async fn open(&self, open: &Open) -> Result<Result<(SendStream, RecvStream), Refusal>, String> {
-        let (mut send, mut recv) = self.conn.open_bi().await.map_err(|e| e.to_string())?;
-        write_frame(&mut send, open).await.map_err(|e| e.to_string())?;
-        let reply: OpenReply = read_frame(&mut recv).await.map_err(|e| e.to_string())?;
-        Ok(reply.map(|_| (send, recv)).map_err(Refusal::bounded))
-    }
-
-    /// Returns if no packet at all comes in for a while from now on; else never.
-    async fn hears_nothing(&self) {
-        let before = self.end.activity().packets().1;
-        tokio::time::sleep(SILENT_EXIT).await;
-        if self.end.activity().packets().1 != before {
-            std::future::pending::<()>().await;
-        }
-    }
-
-    /// This end of the lane.
-    #[must_use]
-    pub fn end(&self) -> &Arc<LaneEnd> {
-        &self.end
-    }
-
-    /// The round-trip time QUIC measures end to end.
-    #[must_use]
-    pub fn rtt(&self) -> Option<Duration> {
-        self.conn.rtt(noq::PathId::ZERO)
-    }
-
-    /// What listings show.
-    #[must_use]
-    pub fn facts(&self) -> LaneFacts {
-        self.end.facts()
-    }
-
-    /// Ends the lane and its flows.
-    pub fn close(&self, reason: &str) {
-        self.conn.close(VarInt::from_u32(code::DONE), reason.as_bytes());
     }
 }
 

@@ -61,7 +61,7 @@ pub struct Advertisement {
     pub lifetime_s: u16,
     /// What the node does for others.
     pub roles: Roles,
-    /// The domains and CIDRs it serves as an exit, as patterns; at most 32 of 253 bytes.
+    /// The domains and CIDRs it serves as an exit, as patterns; at most 64 of 253 bytes.
     pub serves: Vec<String>,
     /// Its links; at most 256, each peer once.
     pub links: Vec<LinkReport>,

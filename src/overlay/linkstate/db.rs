@@ -47,7 +47,7 @@ pub enum RefuseReason {
     SignatureTooLong,
     /// More than 256 links.
     TooManyLinks,
-    /// More than 32 patterns of what is served, or one of more than 253 bytes.
+    /// More than 64 patterns of what is served, or one of more than 253 bytes.
     TooMuchServed,
     /// A peer named twice, or the origin named as its own peer.
     BadLinks,

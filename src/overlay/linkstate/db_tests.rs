@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::overlay::{
-    linkstate::{LinkReport, MAX_LINKS, MAX_VERSION, Roles},
+    linkstate::{LinkReport, MAX_LINKS, MAX_SERVES, MAX_VERSION, Roles},
     monitor::{LinkState, LinkSummary},
 };
 
@@ -129,7 +129,7 @@ fn what_contradicts_itself_is_refused() {
     let wrap = db.install(now, flood("a", 1, MAX_VERSION + 1, &[]));
     assert_eq!(wrap, Install::Refused(RefuseReason::VersionOutOfRange));
     let mut serves = flood("a", 1, 1, &[]);
-    serves.advert.serves = vec![String::new(); 33];
+    serves.advert.serves = vec![String::new(); MAX_SERVES + 1];
     assert_eq!(db.install(now, serves), Install::Refused(RefuseReason::TooMuchServed));
 }
 

@@ -24,8 +24,8 @@ pub use originate::{Originator, Trigger};
 pub const MAX_NODES: usize = 256;
 /// The most links in one advertisement: one to each other node.
 pub const MAX_LINKS: usize = 256;
-/// The most patterns of what an exit serves in one advertisement.
-pub const MAX_SERVES: usize = 32;
+/// The most patterns of what an exit serves in one advertisement: as in a certificate.
+pub const MAX_SERVES: usize = 64;
 /// The longest such pattern, in bytes: a domain name's 253.
 pub const MAX_PATTERN: usize = 253;
 /// The longest signature, in bytes: an ECDSA P-256 one in DER has at most 72.

@@ -1,0 +1,73 @@
+//! An open lane, as its entry sees it.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use noq::{Connection, RecvStream, SendStream, VarInt};
+use tokio::time::Instant;
+
+use super::{LaneEnd, LaneFacts};
+use crate::{
+    flow::Refusal,
+    transport::{code, read_frame, write_frame},
+    wire::lane::{Open, OpenReply},
+};
+
+/// An exit from which nothing at all came for so long after an OPEN, not even its acknowledgement,
+/// is given up if the flow has another: two reroutes around a dead path take less.
+const SILENT_EXIT: Duration = Duration::from_millis(1500);
+
+/// An open lane.
+#[derive(Debug)]
+pub struct Lane {
+    pub(super) conn: Connection,
+    pub(super) end: Arc<LaneEnd>,
+    pub(super) idle_since: Mutex<Instant>,
+}
+
+impl Lane {
+    /// Opens a flow's stream. The outer error is the lane's, the inner one the exit's answer.
+    pub(super) async fn open(
+        &self,
+        open: &Open,
+    ) -> Result<Result<(SendStream, RecvStream), Refusal>, String> {
+        let (mut send, mut recv) = self.conn.open_bi().await.map_err(|e| e.to_string())?;
+        write_frame(&mut send, open).await.map_err(|e| e.to_string())?;
+        let reply: OpenReply = read_frame(&mut recv).await.map_err(|e| e.to_string())?;
+        Ok(reply.map(|_| (send, recv)).map_err(Refusal::bounded))
+    }
+
+    /// Returns if no packet at all comes in for a while from now on; else never.
+    pub(super) async fn hears_nothing(&self) {
+        let before = self.end.activity().packets().1;
+        tokio::time::sleep(SILENT_EXIT).await;
+        if self.end.activity().packets().1 != before {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// This end of the lane.
+    #[must_use]
+    pub fn end(&self) -> &Arc<LaneEnd> {
+        &self.end
+    }
+
+    /// The round-trip time QUIC measures end to end.
+    #[must_use]
+    pub fn rtt(&self) -> Option<Duration> {
+        self.conn.rtt(noq::PathId::ZERO)
+    }
+
+    /// What listings show.
+    #[must_use]
+    pub fn facts(&self) -> LaneFacts {
+        self.end.facts()
+    }
+
+    /// Ends the lane and its flows.
+    pub fn close(&self, reason: &str) {
+        self.conn.close(VarInt::from_u32(code::DONE), reason.as_bytes());
+    }
+}
