@@ -235,7 +235,6 @@ impl Keeper {
                 RerouteReason::Silent { ms } => self.dead_since(ms),
                 _ => None,
             };
-            self.suit_congestion(reason, left);
             let cause =
                 Cause { reason: RerouteReason::FarEnd, far_reason: Some(reason), dead_since };
             match self.end.use_route(route, cause).await {
@@ -258,7 +257,6 @@ impl Keeper {
     /// Moves our direction to `route` and tells the far end on it.
     async fn reroute(&self, route: &Route, reason: RerouteReason, dead_since: Option<Instant>) {
         let left = self.end.route();
-        self.suit_congestion(reason, &left);
         match self.end.use_route(route, Cause { reason, far_reason: None, dead_since }).await {
             Ok(true) => {
                 let sequence = 1 + self.sequence.fetch_add(1, Ordering::Relaxed);
@@ -271,22 +269,6 @@ impl Keeper {
                 tracing::info!(lane = ?self.end, %route, %error, "route not taken");
                 self.end.found(route, Fault::Silent);
             }
-        }
-    }
-
-    /// What congestion control learnt from a route's loss says nothing about the next one; that
-    /// the probes found the loss before the lane did makes no difference.
-    fn suit_congestion(&self, reason: RerouteReason, left: &Route) {
-        let lossy = match reason {
-            RerouteReason::Lossy { .. } => true,
-            RerouteReason::Better | RerouteReason::FarEnd => {
-                let loss = self.end.measured(left).map(|m| m.loss_out.max(m.loss_in));
-                loss.is_some_and(|loss| loss.ppm() > LEAVE_ABOVE_PPM)
-            }
-            RerouteReason::Silent { .. } => false,
-        };
-        if lossy {
-            self.end.mark().start_afresh();
         }
     }
 

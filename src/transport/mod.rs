@@ -3,6 +3,7 @@
 mod configs;
 mod framing;
 mod parameters;
+mod recent_loss;
 mod reroute;
 
 pub use configs::{

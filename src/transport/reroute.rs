@@ -8,18 +8,23 @@
 //! [`RouteAware`] wraps any controller. From a reroute until the first packet sent after it is
 //! acknowledged, it opens the window by a small burst, so that new packets leave at once; and it
 //! keeps the losses of packets sent before the reroute from the wrapped controller.
+//!
+//! On a lossy route a controller learns to crawl. Leaving one, for whatever reason, it begins anew:
+//! what it learnt from that route's loss says nothing about the next one.
 
 use std::{
     any::Any,
     fmt,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use noq::congestion::{Controller, ControllerFactory, ControllerMetrics};
+
+use super::recent_loss::RecentLoss;
 
 /// The bursts that several reroutes in a row may add up to, before one of them worked.
 const MAX_EXTRA: u64 = 4;
@@ -42,7 +47,6 @@ const LEAST_PACING: u64 = 125_000;
 pub struct RerouteMark {
     count: AtomicU64,
     at: Mutex<Option<Instant>>,
-    afresh: AtomicBool,
     sent: AtomicU64,
     acknowledged: AtomicU64,
 }
@@ -52,12 +56,6 @@ impl RerouteMark {
     pub fn rerouted(&self, now: Instant) {
         *self.at.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
         self.count.fetch_add(1, Ordering::Release);
-    }
-
-    /// Makes the next reroute begin with a new controller: the old one has learnt to crawl on a
-    /// lossy route.
-    pub fn start_afresh(&self) {
-        self.afresh.store(true, Ordering::Release);
     }
 
     /// Packets sent that must be acknowledged, and those that newly were, so far. Other than packets
@@ -90,7 +88,8 @@ impl<F: ControllerFactory + Send + Sync + ?Sized + 'static> ControllerFactory
             inner: self.inner.clone().build(now, current_mtu),
             factory: self.inner.clone(),
             mtu: current_mtu,
-            restarted: false,
+            restarted_at: None,
+            loss: RecentLoss::default(),
             seen: self.mark.count(),
             mark: self.mark.clone(),
             rerouted_at: None,
@@ -104,8 +103,10 @@ struct RouteAware<F: ?Sized> {
     inner: Box<dyn Controller>,
     factory: Arc<F>,
     mtu: u16,
-    /// Whether the controller was new at the last reroute, and knows nothing of packets before it.
-    restarted: bool,
+    /// When the controller last began anew; it knows nothing of packets sent before.
+    restarted_at: Option<Instant>,
+    /// What was lost lately on the route in use.
+    loss: RecentLoss,
     mark: Arc<RerouteMark>,
     /// How many reroutes have been taken into account.
     seen: u64,
@@ -125,11 +126,12 @@ impl<F: ControllerFactory + Send + Sync + ?Sized + 'static> RouteAware<F> {
             self.seen = count;
             self.rerouted_at = self.mark.at();
             self.first_after = None;
-            self.restarted = self.mark.afresh.swap(false, Ordering::AcqRel);
-            if self.restarted
+            let loss = std::mem::take(&mut self.loss);
+            if loss.is_lossy()
                 && let Some(at) = self.rerouted_at
             {
                 self.inner = self.factory.clone().build(at, self.mtu);
+                self.restarted_at = Some(at);
             }
         }
     }
@@ -171,8 +173,9 @@ impl<F: ControllerFactory + Send + Sync + ?Sized + 'static> Controller for Route
         self.mark.acknowledged.fetch_add(1, Ordering::Relaxed);
         if !self.is_before_reroute(sent) {
             self.extra = 0;
+            self.loss.acknowledged();
         }
-        if !(self.restarted && self.is_before_reroute(sent)) {
+        if self.restarted_at.is_none_or(|at| sent >= at) {
             self.inner.on_ack(now, sent, bytes, pn, app_limited, rtt);
         }
     }
@@ -214,6 +217,7 @@ impl<F: ControllerFactory + Send + Sync + ?Sized + 'static> Controller for Route
         self.note_reroutes();
         let before = self.rerouted_at.is_some() && self.first_after.is_none_or(|first| pn < first);
         if !before {
+            self.loss.lost();
             self.inner.on_packet_lost(lost_bytes, pn, now);
         }
     }
@@ -248,7 +252,8 @@ impl<F: ControllerFactory + Send + Sync + ?Sized + 'static> Controller for Route
             inner: self.inner.clone_box(),
             factory: self.factory.clone(),
             mtu: self.mtu,
-            restarted: self.restarted,
+            restarted_at: self.restarted_at,
+            loss: self.loss,
             mark: self.mark.clone(),
             seen: self.seen,
             rerouted_at: self.rerouted_at,

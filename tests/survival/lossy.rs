@@ -15,9 +15,10 @@ use crate::{
     work::{self, Arrivals, Work},
 };
 
-/// How long goodput is measured.
+/// How long goodput is measured. BBR3 halves its window every five seconds to measure the round-trip
+/// time, and then needs a while: several such rounds belong to a fair comparison.
 const MEASURED: Duration = Duration::from_secs(MEASURED_SECONDS as u64);
-const MEASURED_SECONDS: usize = 3;
+const MEASURED_SECONDS: usize = 10;
 
 struct Scenario {
     work: Work,
@@ -26,11 +27,11 @@ struct Scenario {
 }
 
 impl Scenario {
-    /// The share that is certain. BBR3 misses the aim at times: at 2 % it keeps its rate and takes
-    /// the longer to show that the path is bad; after 30 % it needs a while on the new route, and
-    /// one run in some twenty stayed under 70 %. A flow that is not moved gets 13 %.
+    /// The share that is certain. BBR3 misses the aim at times, on the detour as elsewhere: the
+    /// rounds in which it measures the round-trip time, and its caution after losses, leave runs of
+    /// some seconds at two thirds of the path's rate. A flow that is not moved gets 13 %.
     fn holds(&self) -> usize {
-        if self.congestion == Bbr3 { 40 } else { 90 }
+        if self.congestion == Bbr3 { 70 } else { 90 }
     }
 }
 
