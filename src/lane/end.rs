@@ -4,26 +4,18 @@ use std::{
     collections::HashMap,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use tokio::time::Instant;
 
 use super::{
     history::{Cause, History, LaneFacts, Reroute, RerouteFacts},
-    suspects::{Fault, Suspects},
+    suspects::Suspects,
 };
 use crate::{
     flow::{BoxFuture, OnLane, Route, RouteWish},
     identity::NodeName,
-    overlay::{
-        candidates::{Candidate, Exclusion},
-        history::RouteHistory,
-        metrics::PathMetrics,
-        monitor::PassiveSample,
-        select::{Decision, Explained, Selector, Verdict},
-        units::LossRate,
-    },
+    overlay::{candidates::Candidate, monitor::PassiveSample, select::Selector},
     transport::RerouteMark,
     underlay::{NextHop, SlotActivity, SlotId, Switch},
     wire::{
@@ -91,24 +83,13 @@ pub struct LaneEnd {
     state: Mutex<EndState>,
 }
 
-struct EndState {
+/// What changes in the life of a lane's end.
+pub(super) struct EndState {
     route: Route,
     hops: HashMap<Route, NextHop>,
-    suspects: Suspects,
-    selector: Selector,
+    pub(super) suspects: Suspects,
+    pub(super) selector: Selector,
     history: History,
-}
-
-/// How much better a route must promise to be than a lossy one in use: the same as the margin of a
-/// latency change, three times over, for this evidence is an extrapolation.
-const CLEANER: f64 = 1.3;
-
-/// Less loss than this counts as so much: a hundred probes cannot tell it from none.
-const NEGLIGIBLE_LOSS: f64 = 0.002;
-
-/// What bounds a loss-driven sender's throughput on a path: rtt · √p (Mathis et al., 1997).
-fn hindrance(rtt: Duration, loss: LossRate) -> f64 {
-    rtt.as_secs_f64() * loss.fraction().max(NEGLIGIBLE_LOSS).sqrt()
 }
 
 impl LaneEnd {
@@ -240,60 +221,14 @@ impl LaneEnd {
         Ok(())
     }
 
-    /// Decides which route to use now, by what is measured and by what this lane found dead.
-    pub(super) fn decide(&self) -> Decision {
-        let candidates = self.control.candidates(&self.peer, self.role, &self.wish);
-        let now = Instant::now().into_std();
-        let mut state = self.state();
-        let judged = state.suspects.judge(now, candidates);
-        state.selector.decide(now, judged)
+    /// All routes to the far end, as the overlay measures them.
+    pub(super) fn candidates(&self) -> Vec<Candidate> {
+        self.control.candidates(&self.peer, self.role, &self.wish)
     }
 
-    /// What would be decided now and why, and the decisions before; decides nothing.
-    #[must_use]
-    pub fn explain(&self) -> (Decision, RouteHistory) {
-        let candidates = self.control.candidates(&self.peer, self.role, &self.wish);
-        let now = Instant::now().into_std();
-        let state = self.state();
-        let judged = state.suspects.judge(now, candidates);
-        let decision = state.selector.clone().decide(now, judged);
-        (decision, state.selector.history().clone())
-    }
-
-    /// The route to move to because the overlay finds it better than the one in use.
-    pub(super) fn better(&self) -> Option<Route> {
-        let decision = self.decide();
-        let best = decision.route?;
-        // A route that is kept for want of a usable one is no reason to move.
-        let usable = |explained: &&Explained| explained.verdict == Verdict::Chosen;
-        let chosen = decision.candidates.iter().find(usable)?;
-        (chosen.candidate.route == best && best != self.route()).then_some(best)
-    }
-
-    /// Whether a usable route promises clearly more throughput than the one in use, which loses
-    /// `loss` of what is sent.
-    pub(super) fn has_cleaner(&self, loss: LossRate) -> bool {
-        let candidates = self.control.candidates(&self.peer, self.role, &self.wish);
-        let (now, current) = (Instant::now().into_std(), self.route());
-        let used = candidates.iter().find(|candidate| candidate.route == current);
-        let Some(rtt) = used.and_then(|used| used.metrics).map(|metrics| metrics.rtt) else {
-            return false;
-        };
-        let cost = hindrance(rtt, loss);
-        let state = self.state();
-        candidates.iter().any(|other| {
-            let usable = other.route != current
-                && other.excluded.is_none()
-                && !state.suspects.avoids(now, &other.route);
-            let promised = other.metrics.map(|m| hindrance(m.rtt, m.loss_out.max(m.loss_in)));
-            usable && promised.is_some_and(|promised| promised * CLEANER <= cost)
-        })
-    }
-
-    /// What the overlay measures of `route`; `None` while it does not.
-    pub(super) fn measured(&self, route: &Route) -> Option<PathMetrics> {
-        let candidates = self.control.candidates(&self.peer, self.role, &self.wish);
-        candidates.into_iter().find(|candidate| candidate.route == *route)?.metrics
+    /// Tells the overlay that nothing comes through on `route`.
+    pub(super) fn suspect(&self, route: &Route) {
+        self.control.suspect(&self.peer, route);
     }
 
     /// Which process the far end is, as far as we know.
@@ -304,37 +239,6 @@ impl LaneEnd {
     /// Tells the overlay what this lane saw on the direct path.
     pub(super) fn observed(&self, sample: &PassiveSample) {
         self.control.observe(&self.peer, sample);
-    }
-
-    /// The route to take instead of `dead`: the best one; where every route is down or was found
-    /// dead, the one that is admissible and died longest ago.
-    pub(super) fn instead_of(&self, dead: &Route) -> Option<Route> {
-        let decision = self.decide();
-        if let Some(route) = decision.route.filter(|route| route != dead) {
-            return Some(route);
-        }
-        let admissible = decision.candidates.iter().map(|explained| &explained.candidate);
-        let forbidden = |excluded: &Exclusion| {
-            excluded.is_forbidden() || matches!(excluded, Exclusion::NotRelay | Exclusion::Unknown)
-        };
-        let routes: Vec<Route> = admissible
-            .filter(|candidate| !candidate.excluded.as_ref().is_some_and(forbidden))
-            .map(|candidate| candidate.route.clone())
-            .collect();
-        self.state().suspects.instead_of(Instant::now().into_std(), dead, &routes)
-    }
-
-    /// Records that nothing comes through on `route`, or too little.
-    pub(super) fn found(&self, route: &Route, fault: Fault) {
-        self.state().suspects.failed(Instant::now().into_std(), route, fault);
-        if fault == Fault::Silent {
-            self.control.suspect(&self.peer, route);
-        }
-    }
-
-    /// Whether `route` was found dead lately.
-    pub(super) fn avoids(&self, route: &Route) -> bool {
-        self.state().suspects.avoids(Instant::now().into_std(), route)
     }
 
     /// Which end of the lane this is.
@@ -400,7 +304,7 @@ impl LaneEnd {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, EndState> {
+    pub(super) fn state(&self) -> MutexGuard<'_, EndState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

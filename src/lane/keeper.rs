@@ -145,14 +145,13 @@ impl Keeper {
         if *route == Route::Direct {
             self.end.observed(&sample(closed, loss));
         }
-        if loss.ppm() < LEAVE_ABOVE_PPM || !self.end.has_cleaner(loss) {
+        if loss.ppm() < LEAVE_ABOVE_PPM {
             return;
         }
+        let Some(cleaner) = self.end.cleaner(loss) else { return };
         let percent = u8::try_from((loss.ppm() + 5_000) / 10_000).unwrap_or(100);
         self.end.found(route, Fault::Lossy(percent));
-        if let Some(instead) = self.end.instead_of(route) {
-            self.reroute(&instead, RerouteReason::Lossy { percent }, None).await;
-        }
+        self.reroute(&cleaner, RerouteReason::Lossy { percent }, None).await;
     }
 
     fn counts(&self) -> Counts {
@@ -215,8 +214,8 @@ impl Keeper {
         }
     }
 
-    /// The exit follows the entry, unless it knows the route to be dead. The entry follows the exit
-    /// only away from a dead route that it uses itself.
+    /// The exit follows the entry, unless it knows the route to be dead and a better one. The entry
+    /// follows the exit only away from a dead route that it uses itself.
     async fn follow_to(&self, left: &Route, route: &Route, reason: RerouteReason) {
         let fault = match reason {
             RerouteReason::Silent { .. } => Some(Fault::Silent),
@@ -227,7 +226,7 @@ impl Keeper {
             self.end.found(left, fault);
         }
         let heed = match self.end.role() {
-            LaneEndRole::Exit => !self.end.avoids(route),
+            LaneEndRole::Exit => self.end.goes_along(route),
             LaneEndRole::Entry => fault.is_some() && self.end.route() == *left,
         };
         if heed {

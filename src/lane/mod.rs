@@ -10,6 +10,7 @@
 //!                   LaneFlow ⇄ pump ⇄ client        server ⇄ pump ⇄ stream
 //! ```
 
+mod choice;
 mod end;
 mod evidence;
 mod flow;

@@ -22,6 +22,9 @@ const LONGEST_HOLD: Duration = Duration::from_secs(600);
 /// A route that carried packets well for so long after its hold is trusted again.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(600);
 
+/// A route that dies again so soon has not worked in between.
+const AGAIN: Duration = Duration::from_secs(10);
+
 /// Most routes remembered: direct and every relay of a large overlay.
 const MAX_SUSPECTS: usize = 64;
 
@@ -30,7 +33,20 @@ struct Record {
     died: Instant,
     until: Instant,
     strikes: u32,
+    /// It had died a moment before.
+    again: bool,
     fault: Fault,
+}
+
+/// How probes find a route that the lane itself cannot or does not want to use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Standing {
+    /// Its links are up.
+    Up,
+    /// A link was down and has not yet proved itself.
+    Recovering,
+    /// A link is down.
+    Down,
 }
 
 /// What was wrong with a route.
@@ -52,12 +68,14 @@ impl Suspects {
     /// Records that `route` was found dead or lossy.
     pub(super) fn failed(&mut self, now: Instant, route: &Route, fault: Fault) {
         self.records.retain(|_, record| now < record.until + FORGIVEN_AFTER);
-        let strikes = self.records.get(route).map_or(0, |record| record.strikes);
+        let before = self.records.get(route);
+        let strikes = before.map_or(0, |record| record.strikes);
+        let again = before.is_some_and(|record| now < record.died + AGAIN);
         if self.records.len() >= MAX_SUSPECTS && strikes == 0 {
             return;
         }
         let hold = (FIRST_HOLD * 2u32.saturating_pow(strikes.min(8))).min(LONGEST_HOLD);
-        let record = Record { died: now, until: now + hold, strikes: strikes + 1, fault };
+        let record = Record { died: now, until: now + hold, strikes: strikes + 1, again, fault };
         self.records.insert(route.clone(), record);
     }
 
@@ -82,14 +100,30 @@ impl Suspects {
         self.fault(now, route).is_some()
     }
 
-    /// Of `routes`, best first, the one to use instead of `dead`: the best that is not avoided, or
-    /// where all are, the least lossy, or else the one that died longest ago.
-    pub(super) fn instead_of(&self, now: Instant, dead: &Route, routes: &[Route]) -> Option<Route> {
-        let others = || routes.iter().filter(|route| *route != dead);
-        let trusted = others().find(|route| !self.avoids(now, route));
-        let least =
-            || others().min_by_key(|route| self.records.get(route).map(|r| (r.fault, r.died)));
-        trusted.or_else(least).cloned()
+    /// Whether `route` is not even to be taken by a lane that has to leave another one: for the
+    /// first quarter of its time.
+    pub(super) fn shuns(&self, now: Instant, route: &Route) -> bool {
+        let record = self.records.get(route);
+        record.is_some_and(|record| now < record.died + (record.until - record.died) / 4)
+    }
+
+    /// Where no route is usable, the one to use instead of `dead`: of those whose links are up, the
+    /// least lossy, or else the one that died longest ago.
+    ///
+    /// `None`: stay. While the probes of all other routes are lost, too, the silence may be the fault
+    /// of the far end's route, which differs from ours, and the far end is about to change it. But a
+    /// route that dies again is left for any other: probes may find a healed path later than we.
+    pub(super) fn last_resort(&self, dead: &Route, routes: &[(Standing, Route)]) -> Option<Route> {
+        let record = |route: &Route| self.records.get(route).map(|r| (r.fault, r.died));
+        let others = || routes.iter().filter(|(_, route)| route != dead);
+        if self.records.get(dead).is_some_and(|record| record.again) {
+            return others().map(|(_, route)| route).min_by_key(|route| record(route)).cloned();
+        }
+        let standing =
+            routes.iter().find(|(_, route)| route == dead).map(|(standing, _)| *standing);
+        let best = others().min_by_key(|(standing, route)| (*standing, record(route)));
+        let better = best.filter(|(other, _)| standing.is_none_or(|ours| *other <= ours));
+        better.map(|(_, route)| route.clone())
     }
 }
 
@@ -116,14 +150,8 @@ mod tests {
         assert_eq!(holds, [20, 40, 80, 160, 320, 600, 600, 600]);
     }
 
-    #[test]
-    fn the_best_trusted_route_replaces_a_dead_one() {
-        let (mut suspects, now) = (Suspects::default(), Instant::now());
-        let routes = [Route::Direct, via("utah"), via("mediaone")];
-        suspects.failed(now, &Route::Direct, Fault::Silent);
-        assert_eq!(suspects.instead_of(now, &Route::Direct, &routes), Some(via("utah")));
-        suspects.failed(now, &via("utah"), Fault::Silent);
-        assert_eq!(suspects.instead_of(now, &via("utah"), &routes), Some(via("mediaone")));
+    fn up(routes: &[Route]) -> Vec<(Standing, Route)> {
+        routes.iter().map(|route| (Standing::Up, route.clone())).collect()
     }
 
     #[test]
@@ -133,9 +161,8 @@ mod tests {
         for (i, route) in routes.iter().enumerate() {
             suspects.failed(t0 + Duration::from_millis(i as u64), route, Fault::Silent);
         }
-        let now = t0 + Duration::from_secs(1);
-        assert_eq!(suspects.instead_of(now, &via("mediaone"), &routes), Some(Route::Direct));
-        assert_eq!(suspects.instead_of(now, &Route::Direct, &routes[..1]), None);
+        assert_eq!(suspects.last_resort(&via("mediaone"), &up(&routes)), Some(Route::Direct));
+        assert_eq!(suspects.last_resort(&Route::Direct, &up(&routes[..1])), None);
     }
 
     #[test]
@@ -145,6 +172,45 @@ mod tests {
         suspects.failed(now, &via("utah"), Fault::Silent);
         suspects.failed(now, &via("mediaone"), Fault::Lossy(30));
         suspects.failed(now, &Route::Direct, Fault::Silent);
-        assert_eq!(suspects.instead_of(now, &Route::Direct, &routes), Some(via("mediaone")));
+        assert_eq!(suspects.last_resort(&Route::Direct, &up(&routes)), Some(via("mediaone")));
+    }
+
+    #[test]
+    fn a_lane_in_need_takes_a_route_that_died_some_time_ago() {
+        let (mut suspects, t0) = (Suspects::default(), Instant::now());
+        suspects.failed(t0, &Route::Direct, Fault::Silent);
+        let later = t0 + FIRST_HOLD / 4;
+        assert!(suspects.shuns(later - Duration::from_millis(1), &Route::Direct));
+        assert!(!suspects.shuns(later, &Route::Direct) && suspects.avoids(later, &Route::Direct));
+        assert!(!suspects.shuns(t0, &via("utah")));
+    }
+
+    #[test]
+    fn a_silent_route_is_kept_once_while_the_probes_of_all_others_are_lost() {
+        let (mut suspects, now) = (Suspects::default(), Instant::now());
+        let routes = [
+            (Standing::Up, Route::Direct),
+            (Standing::Down, via("utah")),
+            (Standing::Down, via("nyu")),
+        ];
+        suspects.failed(now, &via("nyu"), Fault::Silent);
+        suspects.failed(now, &Route::Direct, Fault::Silent);
+        assert_eq!(suspects.last_resort(&Route::Direct, &routes), None);
+        suspects.failed(now + Duration::from_secs(1), &Route::Direct, Fault::Silent);
+        assert_eq!(suspects.last_resort(&Route::Direct, &routes), Some(via("utah")));
+    }
+
+    #[test]
+    fn a_route_whose_links_are_up_is_tried_before_one_that_died_longer_ago() {
+        let (mut suspects, t0) = (Suspects::default(), Instant::now());
+        suspects.failed(t0, &via("utah"), Fault::Silent);
+        suspects.failed(t0 + Duration::from_secs(1), &via("nyu"), Fault::Silent);
+        suspects.failed(t0 + Duration::from_secs(2), &Route::Direct, Fault::Silent);
+        let routes = [
+            (Standing::Down, Route::Direct),
+            (Standing::Down, via("utah")),
+            (Standing::Up, via("nyu")),
+        ];
+        assert_eq!(suspects.last_resort(&Route::Direct, &routes), Some(via("nyu")));
     }
 }

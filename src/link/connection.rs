@@ -46,6 +46,9 @@ pub trait LinkService: Send + Sync + 'static {
 
     /// Takes note of a datagram: a probe.
     fn datagram(&self, link: &Link, datagram: Bytes);
+
+    /// Takes note that the neighbour's packets come from another address now.
+    fn moved(&self, link: &Link, address: SocketAddr);
 }
 
 /// A request over a link failed.
@@ -274,18 +277,23 @@ impl Link {
 
     async fn serve_datagrams(self: &Arc<Self>, service: &Arc<dyn LinkService>) {
         while let Ok(datagram) = self.conn.read_datagram().await {
-            self.note_address();
+            if let Some(address) = self.note_address() {
+                service.moved(self, address);
+            }
             service.datagram(self, datagram);
         }
     }
 
-    /// Takes over the address from which the neighbour's authenticated packets come now.
-    pub fn note_address(&self) {
-        let Some(address) = remote_address(&self.conn) else { return };
-        if self.neighbour.address() != Some(address) {
-            tracing::info!(neighbour = %self.peer.name, %address, "the neighbour's address");
-            self.neighbour.set_address(Some(address));
+    /// Takes over the address from which the neighbour's authenticated packets come now; returns
+    /// it if it is another than before.
+    fn note_address(&self) -> Option<SocketAddr> {
+        let address = remote_address(&self.conn)?;
+        if self.neighbour.address() == Some(address) {
+            return None;
         }
+        tracing::info!(neighbour = %self.peer.name, %address, "the neighbour's address");
+        self.neighbour.set_address(Some(address));
+        Some(address)
     }
 
     fn broke_protocol(&self, error: &str) {

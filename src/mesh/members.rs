@@ -106,8 +106,8 @@ impl Members {
                 self.known.insert(info.name.clone(), member);
                 true
             }
-            // What a link of ours says goes before hearsay.
-            Some(member) if member.linked => return false,
+            // What a working link of ours says goes before hearsay.
+            Some(member) if member.linked && !member.path_down => return false,
             Some(_) => false,
         };
         let Some(member) = self.known.get_mut(&info.name) else { return false };
@@ -144,6 +144,14 @@ impl Members {
             member.path_down = false;
             member.seen = Some(now);
             member.failures = 0;
+        }
+    }
+
+    /// Records that packets on the link to the member come from another address now, which others
+    /// may want to know.
+    pub fn moved(&mut self, name: &NodeName, address: SocketAddr) {
+        if let Some(member) = self.known.get_mut(name).filter(|member| member.linked) {
+            member.observed = Some(address);
         }
     }
 

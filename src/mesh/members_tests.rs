@@ -111,3 +111,23 @@ fn a_linked_member_is_never_forgotten() {
     a.due(start + FORGET_AFTER * 30);
     assert_eq!(a.names().len(), 1);
 }
+
+#[test]
+fn two_members_that_both_moved_hear_of_each_other_through_a_third() {
+    let (mut alice, mut north) = (members("alice"), members("north"));
+    let (now, bob) = (Instant::now(), "bob".parse().unwrap());
+    for directory in [&mut alice, &mut north] {
+        directory.linked(now, info("bob", 1), Some(([127, 0, 0, 1], 1).into()));
+    }
+    // The link to alice died with the move; that to north lived on.
+    alice.path_down(now, &bob);
+    alice.due(now);
+    let address: SocketAddr = ([127, 0, 0, 1], 2).into();
+    north.moved(&bob, address);
+    let told = north.tell(info("north", 9), now);
+    for member in &told {
+        alice.learn(now, member);
+    }
+    let due = alice.due(now);
+    assert!(due.iter().any(|(name, at)| *name == bob && at.contains(&address)), "{due:?}");
+}

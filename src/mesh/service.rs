@@ -1,5 +1,7 @@
 //! What we answer our neighbours.
 
+use std::net::SocketAddr;
+
 use bytes::Bytes;
 use tokio::time::Instant;
 
@@ -39,6 +41,10 @@ impl LinkService for Mesh {
 
     fn datagram(&self, link: &Link, datagram: Bytes) {
         self.heard_probe(link, &datagram);
+    }
+
+    fn moved(&self, link: &Link, address: SocketAddr) {
+        self.members().moved(&link.peer().name, address);
     }
 }
 

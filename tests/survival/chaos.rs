@@ -51,7 +51,7 @@ async fn run(seed: u64, span: Duration) -> Tally {
         let node = lab.node(entry).unwrap();
         for n in 0..SESSIONS {
             let rng = rng(seed << 8 | (i as u64) << 4 | n);
-            let session = Session::new(rng, node.dialer(), tally.clone(), until);
+            let session = Session::new(rng, entry, node.dialer(), tally.clone(), until);
             tasks.spawn_local(session.run(n));
         }
     }

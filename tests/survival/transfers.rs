@@ -15,6 +15,9 @@ use crate::support::{self, pattern};
 /// A flow without a single byte for so long is lost: longer than its patience.
 const LOST_AFTER: Duration = Duration::from_secs(61);
 
+/// A longer stall is noted in the log.
+const NOTEWORTHY: Duration = Duration::from_secs(5);
+
 /// What became of all flows.
 #[derive(Default)]
 pub(crate) struct Tally {
@@ -34,6 +37,7 @@ impl fmt::Display for Tally {
 /// Makes one transfer after the other.
 pub(crate) struct Session {
     rng: Pcg64Mcg,
+    entry: &'static str,
     dialer: Arc<dyn FlowDialer>,
     tally: Rc<RefCell<Tally>>,
     until: Instant,
@@ -42,11 +46,12 @@ pub(crate) struct Session {
 impl Session {
     pub(crate) fn new(
         rng: Pcg64Mcg,
+        entry: &'static str,
         dialer: Arc<dyn FlowDialer>,
         tally: Rc<RefCell<Tally>>,
         until: Instant,
     ) -> Self {
-        Self { rng, dialer, tally, until }
+        Self { rng, entry, dialer, tally, until }
     }
 
     /// Session 0 types; the others download and upload.
@@ -60,7 +65,8 @@ impl Session {
             let began = Instant::now();
             let outcome = match kind {
                 0 => self.download(size).await,
-                1 => self.upload(size).await,
+                1 if size < 1 << 20 => self.upload(size).await,
+                1 => self.exchange(size).await,
                 _ => self.type_for(Duration::from_secs(60)).await,
             };
             let kind = ["download", "upload", "typing"][kind];
@@ -77,6 +83,7 @@ impl Session {
                 tally.bytes += bytes;
             }
             Err(error) => {
+                tracing::info!(%error, entry = self.entry, "a flow is lost");
                 let (before, took) = (self.until - began, began.elapsed());
                 let when = format!("{before:?} before the end, after {took:?}");
                 tally.lost.push(format!("{kind} of {size}, {when}: {error}"));
@@ -121,6 +128,33 @@ impl Session {
         }
     }
 
+    /// Sends and reads back at the same time: the waits show how both directions go on, which the
+    /// wait for an answer to an upload, most of it buffered, would not.
+    async fn exchange(&self, size: usize) -> io::Result<usize> {
+        let (mut reader, mut writer) = tokio::io::split(self.open("echo.test:7").await?);
+        let write = async {
+            let mut at = 0;
+            while at < size {
+                let piece = pattern(at, (size - at).min(32 * 1024));
+                writer.write_all(piece).await?;
+                at += piece.len();
+            }
+            writer.shutdown().await
+        };
+        let read = async {
+            let (mut at, mut buf) = (0, vec![0; 64 * 1024]);
+            loop {
+                match self.within(reader.read(&mut buf)).await? {
+                    0 if at == size => return Ok(2 * size),
+                    0 => return Err(io::Error::other(format!("ended after {at} of {size}"))),
+                    n if buf[..n] == *pattern(at, n) => at += n,
+                    _ => return Err(io::Error::other(format!("CORRUPT near {at}"))),
+                }
+            }
+        };
+        tokio::try_join!(write, read).map(|((), bytes)| bytes)
+    }
+
     async fn type_for(&self, span: Duration) -> io::Result<usize> {
         let mut io = self.open("echo.test:7").await?;
         let (began, mut keys) = (Instant::now(), 0);
@@ -145,6 +179,9 @@ impl Session {
     async fn within<T>(&self, step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
         let began = Instant::now();
         let done = timeout(LOST_AFTER, step).await;
+        if began.elapsed() > NOTEWORTHY {
+            tracing::info!(stall = ?began.elapsed(), entry = self.entry, "a flow stalled");
+        }
         let mut tally = self.tally.borrow_mut();
         tally.worst = tally.worst.max(began.elapsed());
         done.unwrap_or_else(|_| Err(io::Error::other("STUCK")))

@@ -1,22 +1,30 @@
 //! Fails a test for what its log and its tasks say: an ERROR, or a panic that a task swallowed.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     fmt,
     sync::{Once, OnceLock},
+    time::Duration,
 };
 
+use tokio::time::Instant;
 use tracing::{
     Event, Level, Subscriber,
     field::{Field, Visit},
 };
 use tracing_subscriber::{
-    EnvFilter, Layer, layer::Context, layer::SubscriberExt, util::SubscriberInitExt,
+    EnvFilter, Layer,
+    fmt::{format::Writer, time::FormatTime},
+    layer::Context,
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
 };
 
 thread_local! {
     /// What went wrong on this thread; each test in virtual time has one thread of its own.
     static WRONG: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+    /// When the scenario began, in its virtual time.
+    static BEGAN: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
 /// Watches this thread from now on; [`Watch::check`] fails the test if anything went wrong.
@@ -29,6 +37,7 @@ impl Watch {
             let log = std::env::var("RON_TEST_LOG").ok().map(|filter| {
                 tracing_subscriber::fmt::layer()
                     .with_test_writer()
+                    .with_timer(VirtualTime)
                     .with_filter(EnvFilter::new(filter))
             });
             tracing_subscriber::registry().with(Errors).with(log).init();
@@ -42,6 +51,7 @@ impl Watch {
             });
         });
         WRONG.with_borrow_mut(Vec::clear);
+        BEGAN.set(Some(Instant::now()));
         Self(())
     }
 
@@ -53,6 +63,16 @@ impl Watch {
 
 fn note(wrong: String) {
     WRONG.with_borrow_mut(|all| all.push(wrong));
+}
+
+/// Stamps a log's lines with the scenario's own time.
+struct VirtualTime;
+
+impl FormatTime for VirtualTime {
+    fn format_time(&self, w: &mut Writer<'_>) -> fmt::Result {
+        let since = BEGAN.get().map_or(Duration::ZERO, |began| began.elapsed());
+        write!(w, "{:>9.3}", since.as_secs_f64())
+    }
 }
 
 struct Errors;
