@@ -127,7 +127,7 @@ impl Node {
             probe_budget: settings.probe_budget,
         };
         let mesh = Mesh::new(mesh_config, endpoint.clone(), switch.clone())?;
-        mesh.learn(&settings.members);
+        mesh.remember(&settings.members);
         let control: Weak<dyn RouteControl> = Arc::downgrade(&(mesh.clone() as Arc<_>));
         let host = Arc::new(LaneHost::new(switch.clone(), control.clone(), settings.acceptor));
         mesh.host_lanes(host.clone());

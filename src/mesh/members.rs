@@ -131,6 +131,17 @@ impl Members {
         news || changed
     }
 
+    /// Learns of members that were written down before this node started. All are dialled at once:
+    /// they do not know that we are back.
+    pub fn remember(&mut self, now: Instant, members: &[MemberInfo]) {
+        for info in members {
+            self.learn(now, info);
+            if let Some(member) = self.known.get_mut(&info.name) {
+                member.next_dial = now;
+            }
+        }
+    }
+
     /// Records that a link to the member stands: what it says of itself, and where we see it.
     pub fn linked(&mut self, now: Instant, info: MemberInfo, observed: Option<SocketAddr>) {
         let MemberInfo { name, addresses, roles } = info;

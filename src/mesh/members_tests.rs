@@ -21,6 +21,13 @@ fn a_new_member_is_dialled_at_once_by_the_smaller_name_and_later_by_the_larger()
 }
 
 #[test]
+fn a_node_that_starts_again_dials_all_it_remembers_at_once() {
+    let (mut z, t0) = (members("z"), Instant::now());
+    z.remember(t0, &[info("a", 1), info("m", 1)]);
+    assert_eq!(z.due(t0).len(), 2);
+}
+
+#[test]
 fn failures_back_off_and_a_new_address_is_tried_at_once() {
     let mut t = Instant::now();
     let mut a = members("a");

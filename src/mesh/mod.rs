@@ -172,6 +172,11 @@ impl Mesh {
         }
     }
 
+    /// Learns of members that were written down before this node started.
+    pub fn remember(&self, members: &[MemberInfo]) {
+        self.members().remember(tokio::time::Instant::now().into_std(), members);
+    }
+
     /// All other members that this node knows, if only by hearsay.
     #[must_use]
     pub fn known_members(&self) -> Vec<MemberInfo> {
