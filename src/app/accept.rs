@@ -70,8 +70,8 @@ impl Door {
         let config = match slot {
             None => self.link_server.clone(),
             Some(slot) => {
-                let mark = self.host.reroute_mark(slot);
-                Arc::new(self.lane_server.config(&mark?))
+                let (hint, mark) = self.host.granted(slot)?;
+                Arc::new(self.lane_server.config(&mark, &hint))
             }
         };
         let conn = match incoming.accept_with(config) {

@@ -2,7 +2,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU8, Ordering},
+    },
 };
 
 use tokio::time::Instant;
@@ -24,12 +27,18 @@ pub(super) struct Dialer {
     mesh: Arc<Mesh>,
     pool: Arc<LanePool>,
     held: Mutex<Held>,
+    /// Counts the flows that are spread.
+    spread: AtomicU8,
 }
 
 impl FlowDialer for Dialer {
     fn dial(&self, request: FlowRequest) -> BoxFuture<'_, Result<Box<dyn Flow>, Refusal>> {
         Box::pin(async move {
             let keys = self.keys(&request)?;
+            if keys.iter().any(|key| key.way.is_some()) {
+                // The next flow takes the next way.
+                self.spread.fetch_add(1, Ordering::Relaxed);
+            }
             let mut last = Refusal::new(RefusalKind::NoExit, "no exit is known yet");
             for (at, key) in keys.iter().enumerate() {
                 let others = at + 1 < keys.len();
@@ -51,7 +60,7 @@ impl FlowDialer for Dialer {
 
 impl Dialer {
     pub(super) fn new(rules: Rules, mesh: Arc<Mesh>, pool: Arc<LanePool>) -> Self {
-        Self { rules, mesh, pool, held: Mutex::default() }
+        Self { rules, mesh, pool, held: Mutex::default(), spread: AtomicU8::new(0) }
     }
 
     /// The lanes that may carry the flow, in the order to be tried.
@@ -67,7 +76,7 @@ impl Dialer {
             }
         };
         let host = &request.target.host;
-        let Wishes { exits, hint, class, pin, avoid, fallback } = wishes;
+        let Wishes { exits, hint, class, pin, avoid, fallback, patience, spread } = wishes;
         let hint = request.hint.clone().or(hint).unwrap_or_default();
         let wish = RouteWish { hint, class, pin, avoid };
         let any = |names: Vec<NodeName>| names.into_iter().map(|name| (name, 0)).collect();
@@ -77,7 +86,8 @@ impl Dialer {
             None => (any(exits), fallback),
         };
         let ordered = [self.ordered(exits, host, &wish), self.ordered(any(fallback), host, &wish)];
-        let key = |exit: NodeName| LaneKey { exit, wish: wish.clone() };
+        let way = spread.map(|lanes| self.spread.load(Ordering::Relaxed) % lanes.max(1));
+        let key = |exit: NodeName| LaneKey { exit, wish: wish.clone(), patience, way };
         Ok(ordered.into_iter().flatten().map(key).collect())
     }
 

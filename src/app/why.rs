@@ -134,7 +134,7 @@ impl NodeView {
         let mut keys: Vec<LaneKey> = self.pool.lanes().into_iter().map(|(key, _)| key).collect();
         for exit in self.mesh.known_members().into_iter().filter(|member| member.roles.exit) {
             if !keys.iter().any(|key| key.exit == exit.name) {
-                keys.push(LaneKey { exit: exit.name, wish: crate::flow::RouteWish::default() });
+                keys.push(LaneKey::plain(exit.name));
             }
         }
         keys.iter().map(|key| self.choice(key)).collect()
@@ -146,7 +146,7 @@ impl NodeView {
             Some((_, lane)) => of_lane(key, lane.end()),
             None => {
                 let candidates = self.mesh.candidates(&key.exit, LaneEndRole::Entry, &key.wish);
-                let mut selector = Selector::new(key.wish.hint.clone());
+                let mut selector = Selector::sharing(key.wish.hint.clone(), key.way);
                 let decision = selector.decide(now(), candidates);
                 let route = decision.route.clone();
                 choice(key, route, decision, &RouteHistory::default())

@@ -1,11 +1,14 @@
 //! The routing rules of an entry: which exit, hint and route a flow gets. Pure.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-use super::patterns::{Domain, Ports, one_or_many};
+use super::{
+    patterns::{Domain, Ports, one_or_many},
+    sections,
+};
 use crate::{
     flow::{Hint, Host, Route, Target},
     identity::NodeName,
@@ -62,6 +65,11 @@ pub struct Wishes {
     /// The exits to use when none of `exits` can be reached by an admissible route. Empty: the flow
     /// fails.
     pub fallback: Vec<NodeName>,
+    /// How long a flow outlives complete silence; `None`: as `[lane] patience` says.
+    pub patience: Option<Duration>,
+    /// Over how many lanes the flows are spread, each on a route of its own where several are nearly
+    /// equal, 2 to 8; `None`: one.
+    pub spread: Option<u8>,
 }
 
 impl Rules {
@@ -144,6 +152,13 @@ struct RawRule {
     reject: bool,
     #[serde(deserialize_with = "one_or_many")]
     fallback: Vec<NodeName>,
+    #[serde(deserialize_with = "patience")]
+    patience: Option<Duration>,
+    spread: Option<u8>,
+}
+
+fn patience<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    sections::patience(deserializer).map(Some)
 }
 
 impl TryFrom<RawRule> for Rule {
@@ -171,7 +186,15 @@ impl TryFrom<RawRule> for Rule {
             },
             avoid: raw.avoid,
             fallback: raw.fallback,
+            patience: raw.patience,
+            spread: raw.spread,
         };
+        if wishes.spread.is_some_and(|lanes| !(2..=8).contains(&lanes)) {
+            return Err("`spread` is the number of routes to use at once; write 2 to 8");
+        }
+        if wishes.spread.is_some() && wishes.pin.is_some() {
+            return Err("a rule with `via` or `direct` has one route only; take out `spread`");
+        }
         if wishes.fallback.iter().any(|exit| wishes.exits.contains(exit)) {
             return Err("a `fallback` exit stands in `exit` too; take it out of one");
         }

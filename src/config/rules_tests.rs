@@ -71,6 +71,7 @@ fn the_first_rule_that_matches_decides() {
 fn every_wish_is_read() {
     let rules = read(
         "[[rule]]\nexit = ['mit', 'utah']\nhint = 'loss'\nclass = 'bulk'\nvia = 'cornell'
+         patience = '5min'
          avoid = 'mediaone'
 fallback = 'nyu'",
     );
@@ -82,6 +83,8 @@ fallback = 'nyu'",
         pin: Some(Route::Via("cornell".parse().unwrap())),
         avoid: vec!["mediaone".parse().unwrap()],
         fallback: vec!["nyu".parse().unwrap()],
+        patience: Some(Duration::from_secs(300)),
+        spread: None,
     };
     assert_eq!(choice.action, Action::Overlay(expected));
 }
@@ -95,6 +98,11 @@ fn a_rule_that_makes_no_sense_is_refused_with_the_reason() {
         ("via = 'mit'\navoid = ['mit']", "avoid"),
         ("exit = 'mit'\nfallback = ['utah', 'mit']", "take it out of one"),
         ("class = 'Bulk'", "class"),
+        ("spread = 1", "2 to 8"),
+        ("spread = 9", "2 to 8"),
+        ("spread = 2\nvia = 'mit'", "one route only"),
+        ("patience = '0s'", "1s"),
+        ("patience = 60", "60s"),
         ("domain = []", "empty"),
         ("domain = '10.0.0.1'", "cidr"),
         ("port = 0", "65535"),

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 use super::units::{Bitrate, duration_within};
-use crate::transport::{Congestion, LaneOptions};
+use crate::transport::{Congestion, CongestionByHint, LaneOptions};
 
 /// The `[node]` section.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -25,6 +25,8 @@ pub struct Node {
 pub struct Lane {
     /// The congestion control of lanes. Default: `bbr3`.
     pub congestion: Congestion,
+    /// The congestion control of lanes for flows with a certain hint, where it differs.
+    pub congestion_by_hint: CongestionByHint,
     /// How long a flow waits for a route before it ends. Default: `60s`, from `1s` to `1h`.
     #[serde(deserialize_with = "patience")]
     pub patience: Duration,
@@ -35,8 +37,8 @@ pub struct Lane {
 
 impl From<Lane> for LaneOptions {
     fn from(lane: Lane) -> Self {
-        let Lane { congestion, patience, max_packet } = lane;
-        Self { congestion, patience, max_packet }
+        let Lane { congestion, congestion_by_hint: by_hint, patience, max_packet } = lane;
+        Self { congestion, by_hint, patience, max_packet }
     }
 }
 
@@ -101,8 +103,8 @@ impl Default for Node {
 
 impl Default for Lane {
     fn default() -> Self {
-        let LaneOptions { congestion, patience, max_packet } = LaneOptions::default();
-        Self { congestion, patience, max_packet }
+        let LaneOptions { congestion, by_hint, patience, max_packet } = LaneOptions::default();
+        Self { congestion, congestion_by_hint: by_hint, patience, max_packet }
     }
 }
 
@@ -118,7 +120,8 @@ impl Default for Log {
     }
 }
 
-fn patience<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+/// A patience in bounds.
+pub(super) fn patience<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     duration_within(deserializer, &(Duration::from_secs(1)..=Duration::from_secs(3600)))
 }
 

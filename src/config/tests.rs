@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use super::*;
+use crate::transport::CongestionByHint;
 
 #[test]
 fn the_default_file_states_the_defaults() {
@@ -122,6 +123,7 @@ fn every_setting_is_read() {
     let config = Config::parse(
         "[node]\nlisten = '[::]:1'\nadvertise = ['192.0.2.1:1']
          [lane]\ncongestion = 'cubic'\npatience = '2min'\nmax_packet = 8943
+         congestion_by_hint = { throughput = 'bbr3' }
          [probe]\nbudget = '64kbit'
          [log]\nfilter = 'debug'",
     )
@@ -132,6 +134,10 @@ fn every_setting_is_read() {
         config.lane,
         Lane {
             congestion: Congestion::Cubic,
+            congestion_by_hint: CongestionByHint {
+                throughput: Some(Congestion::Bbr3),
+                ..CongestionByHint::default()
+            },
             patience: Duration::from_secs(120),
             max_packet: 8943,
         }

@@ -2,7 +2,10 @@
 
 use std::{fmt, ops::RangeInclusive, str::FromStr, time::Duration};
 
-use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{Error as _, Visitor},
+};
 
 /// A data rate in bits per second, written `500bit`, `32kbit`, `10Mbit` or `1Gbit`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -92,7 +95,8 @@ pub(super) fn duration_within<'de, D: Deserializer<'de>>(
     deserializer: D,
     bounds: &RangeInclusive<Duration>,
 ) -> Result<Duration, D::Error> {
-    let duration = parse_duration(&String::deserialize(deserializer)?).map_err(D::Error::custom)?;
+    let text = deserializer.deserialize_str(DurationText)?;
+    let duration = parse_duration(&text).map_err(D::Error::custom)?;
     if bounds.contains(&duration) {
         return Ok(duration);
     }
@@ -101,6 +105,21 @@ pub(super) fn duration_within<'de, D: Deserializer<'de>>(
     Err(D::Error::custom(format!(
         "{given} is out of bounds; write a duration from {low} to {high}"
     )))
+}
+
+/// Says what to write to somebody who leaves out the unit.
+struct DurationText;
+
+impl Visitor<'_> for DurationText {
+    type Value = String;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a duration with its unit, such as \"250ms\", \"60s\", \"5min\" or \"1h\"")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<String, E> {
+        Ok(text.to_owned())
+    }
 }
 
 fn quantity(text: &str, units: &[(&str, u64)]) -> Option<u64> {

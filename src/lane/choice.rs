@@ -41,7 +41,9 @@ fn usable(decision: &Decision) -> Option<Route> {
 /// How the probes find a route that is not usable; `None` if it must or can not be taken at all.
 fn standing(excluded: Option<&Exclusion>) -> Option<Standing> {
     match excluded {
-        None | Some(Exclusion::Silent | Exclusion::Lossy { .. }) => Some(Standing::Up),
+        None | Some(Exclusion::Silent | Exclusion::Lossy { .. } | Exclusion::LeftToOthers) => {
+            Some(Standing::Up)
+        }
         Some(Exclusion::Recovering { .. }) => Some(Standing::Recovering),
         Some(Exclusion::LinkDown(..) | Exclusion::LabelRefused) => Some(Standing::Down),
         Some(

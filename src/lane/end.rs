@@ -13,7 +13,7 @@ use super::{
     suspects::Suspects,
 };
 use crate::{
-    flow::{BoxFuture, OnLane, Route, RouteWish},
+    flow::{BoxFuture, Hint, OnLane, Route, RouteWish},
     identity::NodeName,
     overlay::{candidates::Candidate, monitor::PassiveSample, select::Selector},
     transport::RerouteMark,
@@ -101,13 +101,13 @@ impl LaneEnd {
         peer: NodeName,
         far_label: Label,
         role: LaneEndRole,
-        wish: RouteWish,
+        (wish, way): (RouteWish, Option<u8>),
     ) -> Self {
         let state = EndState {
             route: Route::Direct,
             hops: HashMap::new(),
             suspects: Suspects::default(),
-            selector: Selector::new(wish.hint.clone()),
+            selector: Selector::sharing(wish.hint.clone(), way),
             history: History::default(),
         };
         Self {
@@ -239,6 +239,11 @@ impl LaneEnd {
     /// Tells the overlay what this lane saw on the direct path.
     pub(super) fn observed(&self, sample: &PassiveSample) {
         self.control.observe(&self.peer, sample);
+    }
+
+    /// What the lane's flows want of their route.
+    pub(super) fn hint(&self) -> &Hint {
+        &self.wish.hint
     }
 
     /// Which end of the lane this is.

@@ -22,7 +22,7 @@ use super::{
     pump::{TcpIs, pump, pump_inside},
 };
 use crate::{
-    flow::{BoxFuture, Carried, FlowIo, Refusal, RefusalKind, Target},
+    flow::{BoxFuture, Carried, FlowIo, Hint, Refusal, RefusalKind, Target},
     identity::{NodeName, Peer},
     transport::{RerouteMark, code, read_frame, write_frame},
     underlay::{SlotId, Switch},
@@ -116,7 +116,7 @@ impl LaneHost {
             entry.clone(),
             open.reply_label,
             LaneEndRole::Exit,
-            open.wish,
+            (open.wish, None),
         ));
         let label = Label(rand::random());
         self.switch
@@ -141,11 +141,11 @@ impl LaneHost {
         }
     }
 
-    /// What tells the congestion controller of the lane in `slot` of reroutes; `None` if no lane was
-    /// granted there.
+    /// The hint of the lane in `slot`, and what tells its congestion controller of reroutes; `None`
+    /// if no lane was granted there.
     #[must_use]
-    pub fn reroute_mark(&self, slot: SlotId) -> Option<Arc<RerouteMark>> {
-        self.lanes().get(&slot).map(|lane| lane.end.mark().clone())
+    pub fn granted(&self, slot: SlotId) -> Option<(Hint, Arc<RerouteMark>)> {
+        self.lanes().get(&slot).map(|lane| (lane.end.hint().clone(), lane.end.mark().clone()))
     }
 
     /// Serves a lane's connection until it closes. `entry` is who its certificate says.

@@ -53,6 +53,18 @@ pub struct LaneKey {
     pub exit: NodeName,
     /// What they want of the route.
     pub wish: RouteWish,
+    /// How long the lane outlives complete silence; `None`: as configured for all lanes.
+    pub patience: Option<Duration>,
+    /// Which of several lanes it is over which a rule spreads flows, numbered from 0.
+    pub way: Option<u8>,
+}
+
+impl LaneKey {
+    /// The lane to `exit` for flows without any wish.
+    #[must_use]
+    pub fn plain(exit: NodeName) -> Self {
+        Self { exit, wish: RouteWish::default(), patience: None, way: None }
+    }
 }
 
 /// The lanes of an entry, opened on demand and shared by the flows with the same key.
@@ -226,8 +238,8 @@ impl LanePool {
         let stopping = || Refusal::new(RefusalKind::Overloaded, "this node is stopping");
         let control = self.control.upgrade().ok_or_else(stopping)?;
         let candidates = control.candidates(&key.exit, LaneEndRole::Entry, &key.wish);
-        let decision =
-            Selector::new(key.wish.hint.clone()).decide(Instant::now().into_std(), candidates);
+        let mut selector = Selector::sharing(key.wish.hint.clone(), key.way);
+        let decision = selector.decide(Instant::now().into_std(), candidates);
         let routes = decision.route.into_iter().chain(decision.alternatives);
         let mut last = Refusal::new(
             RefusalKind::ExitUnreachable,
@@ -261,7 +273,7 @@ impl LanePool {
                 key.exit.clone(),
                 far_label,
                 LaneEndRole::Entry,
-                key.wish.clone(),
+                (key.wish.clone(), key.way),
             )
         };
         let reply_label = Label(rand::random());
@@ -282,7 +294,7 @@ impl LanePool {
         let conn = self
             .endpoint
             .connect_with(
-                self.client.config(end.mark()),
+                self.client.config(end.mark(), &key.wish.hint, key.patience),
                 id.virtual_address(),
                 &server_name(&key.exit),
             )

@@ -59,6 +59,8 @@ pub enum Exclusion {
     },
     /// The relay refused a label, by its own policy or for a limit. Set and withdrawn by the caller.
     LabelRefused,
+    /// Nearly as good as the route of this lane, one of several to the exit, and left to the others.
+    LeftToOthers,
 }
 
 impl Exclusion {
@@ -82,6 +84,7 @@ impl Exclusion {
             Self::Silent => "silent",
             Self::Lossy { .. } => "lossy",
             Self::LabelRefused => "label-refused",
+            Self::LeftToOthers => "left-to-others",
         }
     }
 }
@@ -99,6 +102,7 @@ impl fmt::Display for Exclusion {
             Self::Silent => f.write_str("a lane hears nothing over it"),
             Self::Lossy { percent } => write!(f, "a lane lost {percent} % of its packets on it"),
             Self::LabelRefused => f.write_str("the relay refused to forward"),
+            Self::LeftToOthers => f.write_str("left to other lanes to this exit"),
         }
     }
 }

@@ -8,8 +8,11 @@ use noq::{
 };
 
 use super::{LaneOptions, RerouteMark, join_parameters, lane_parameters, link_parameters};
-use crate::identity::{
-    ALPN_JOIN, ALPN_LANE, ALPN_LINK, NodeIdentity, TlsError, client_crypto, server_crypto,
+use crate::{
+    flow::Hint,
+    identity::{
+        ALPN_JOIN, ALPN_LANE, ALPN_LINK, NodeIdentity, TlsError, client_crypto, server_crypto,
+    },
 };
 
 /// The longest patience an entry can have; the exit waits as long as any entry.
@@ -63,11 +66,11 @@ impl LaneServer {
         Ok(Self { config, options })
     }
 
-    /// The configuration of one lane, whose reroutes `mark` tells.
+    /// The configuration of one lane for flows with `hint`, whose reroutes `mark` tells.
     #[must_use]
-    pub fn config(&self, mark: &Arc<RerouteMark>) -> ServerConfig {
+    pub fn config(&self, mark: &Arc<RerouteMark>, hint: &Hint) -> ServerConfig {
         let mut config = self.config.clone();
-        config.transport_config(lane_parameters(self.options, mark));
+        config.transport_config(lane_parameters(self.options, hint, mark));
         config
     }
 }
@@ -98,11 +101,19 @@ impl LaneClient {
         Ok(Self { config: client(client_crypto(identity, &[ALPN_LANE])?)?, options })
     }
 
-    /// The configuration of one lane, whose reroutes `mark` tells.
+    /// The configuration of one lane for flows with `hint`, whose reroutes `mark` tells; without a
+    /// `patience` of its own it has that of all lanes.
     #[must_use]
-    pub fn config(&self, mark: &Arc<RerouteMark>) -> ClientConfig {
+    pub fn config(
+        &self,
+        mark: &Arc<RerouteMark>,
+        hint: &Hint,
+        patience: Option<Duration>,
+    ) -> ClientConfig {
+        let patience = patience.unwrap_or(self.options.patience);
+        let options = LaneOptions { patience, ..self.options };
         let mut config = self.config.clone();
-        config.transport_config(lane_parameters(self.options, mark));
+        config.transport_config(lane_parameters(options, hint, mark));
         config
     }
 }

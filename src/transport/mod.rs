@@ -11,7 +11,7 @@ pub use configs::{
     link_server_config,
 };
 pub use framing::{FrameError, read_frame, read_message, write_frame, write_message};
-pub use parameters::{Congestion, LaneOptions};
+pub use parameters::{Congestion, CongestionByHint, LaneOptions};
 use parameters::{join_parameters, lane_parameters, link_parameters};
 pub use reroute::RerouteMark;
 

@@ -9,7 +9,7 @@ use noq::{
 use serde::Deserialize;
 
 use super::reroute::{RerouteMark, RouteAwareFactory};
-use crate::underlay::MAX_QUIC_PACKET;
+use crate::{flow::Hint, underlay::MAX_QUIC_PACKET};
 
 /// The congestion control of lanes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
@@ -22,11 +22,36 @@ pub enum Congestion {
     Cubic,
 }
 
+/// The congestion control of lanes by their flows' hint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CongestionByHint {
+    /// For the hint `latency`; `None`: as for all.
+    pub latency: Option<Congestion>,
+    /// For the hint `loss`.
+    pub loss: Option<Congestion>,
+    /// For the hint `throughput`.
+    pub throughput: Option<Congestion>,
+}
+
+impl CongestionByHint {
+    fn of(self, hint: &Hint) -> Option<Congestion> {
+        match hint {
+            Hint::Latency => self.latency,
+            Hint::Loss => self.loss,
+            Hint::Throughput => self.throughput,
+            Hint::App(_) => None,
+        }
+    }
+}
+
 /// What is configured about lanes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LaneOptions {
     /// The congestion control.
     pub congestion: Congestion,
+    /// Where another one suits the flows' hint better.
+    pub by_hint: CongestionByHint,
     /// How long a lane, and with it its flows, outlives complete silence: no route works. Of the two
     /// ends the less patient decides.
     pub patience: Duration,
@@ -44,6 +69,7 @@ impl Default for LaneOptions {
     fn default() -> Self {
         Self {
             congestion: Congestion::default(),
+            by_hint: CongestionByHint::default(),
             patience: Duration::from_secs(60),
             max_packet: Self::ETHERNET_PACKET,
         }
@@ -111,8 +137,10 @@ fn idle(timeout: Duration) -> Option<IdleTimeout> {
 /// The parameters of a lane.
 pub(super) fn lane_parameters(
     options: LaneOptions,
+    hint: &Hint,
     mark: &Arc<RerouteMark>,
 ) -> Arc<TransportConfig> {
+    let congestion = options.by_hint.of(hint).unwrap_or(options.congestion);
     let mut config = common(options.max_packet);
     config
         .max_concurrent_bidi_streams(VarInt::from_u32(FLOWS_PER_LANE))
@@ -122,7 +150,7 @@ pub(super) fn lane_parameters(
         .send_window(LANE_SEND_WINDOW)
         .max_idle_timeout(idle(options.patience))
         .keep_alive_interval(Some(options.patience / KEEP_ALIVES))
-        .congestion_controller_factory(options.congestion.factory(mark));
+        .congestion_controller_factory(congestion.factory(mark));
     Arc::new(config)
 }
 

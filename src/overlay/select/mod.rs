@@ -18,17 +18,16 @@
 mod decision;
 mod merit;
 mod rank;
-mod spread;
+mod share;
 
 use std::time::{Duration, Instant};
 
 pub use decision::{ChangeReason, Decision, Explained, Verdict};
 pub use rank::{LOSSY, LOSSY_IN_USE, Rank, Tier};
-pub use spread::spread;
 
-use self::merit::Merit;
+use self::{merit::Merit, share::Share};
 use super::{
-    candidates::Candidate,
+    candidates::{Candidate, Exclusion},
     history::{RouteChange, RouteHistory},
 };
 use crate::flow::{Hint, Route};
@@ -59,6 +58,7 @@ pub struct Selector {
     hold_down: Duration,
     merit: Merit,
     history: RouteHistory,
+    share: Option<Share>,
 }
 
 /// A change to make: to which route, why, and whether the route before was measured.
@@ -79,7 +79,15 @@ impl Selector {
             hold_down: HOLD_DOWN,
             merit: Merit::default(),
             history: RouteHistory::default(),
+            share: None,
         }
+    }
+
+    /// A selector for lane `way` of several to one exit, numbered from 0: of the routes that are
+    /// nearly equal, each takes its own. `None`: the only lane, for which all are there.
+    #[must_use]
+    pub fn sharing(hint: Hint, way: Option<u8>) -> Self {
+        Self { share: way.map(Share::new), ..Self::new(hint) }
     }
 
     /// The route in use; `None` before the first decision, or when none was left.
@@ -104,7 +112,10 @@ impl Selector {
     ///
     /// A route that a lane has found dead is to be marked by the caller as
     /// [`Exclusion::Silent`](super::candidates::Exclusion::Silent).
-    pub fn decide(&mut self, now: Instant, candidates: Vec<Candidate>) -> Decision {
+    pub fn decide(&mut self, now: Instant, mut candidates: Vec<Candidate>) -> Decision {
+        if let Some(share) = &mut self.share {
+            share.claim(&self.hint, &mut candidates);
+        }
         let ranked = self.rank(&candidates);
         let before = self.current.clone();
         let held = self.hold_down_left(now);
@@ -119,9 +130,11 @@ impl Selector {
         if let Some(change) = change {
             self.apply(now, change);
         }
-        let alternatives = ranked
-            .iter()
-            .map(Rank::route)
+        // What is left to other lanes is as good, should this one's own route fail.
+        let left = candidates.iter().filter(|c| c.excluded == Some(Exclusion::LeftToOthers));
+        let alternatives = left
+            .map(|candidate| &candidate.route)
+            .chain(ranked.iter().map(Rank::route))
             .filter(|route| Some(*route) != self.current.as_ref())
             .take(ALTERNATIVES)
             .cloned()

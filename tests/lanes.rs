@@ -1,0 +1,121 @@
+//! What rules say about lanes: over how many flows are spread, and how patient they are. Virtual time.
+
+#![expect(clippy::unwrap_used, reason = "the helpers of a test may fail it too")]
+
+mod support;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use ronproxy::{
+    config::Config,
+    emulator::{Bitrate, LinkModel, Queue, Topology},
+    flow::FlowIo,
+    lab::{Lab, LabNode},
+    transport::Congestion,
+};
+use support::wait_for;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::{Instant, sleep},
+};
+
+const NAMES: [&str; 4] = ["laptop", "exit", "nyu", "utah"];
+
+/// 150 ms direct, 80 ms by either relay, 20 Mbit/s everywhere.
+async fn two_equal_relays(seed: u64, rules: &str) -> Lab {
+    let path = |ms| {
+        LinkModel::new(Duration::from_millis(ms))
+            .with_rate(Bitrate::mbit(20), Queue::Time(Duration::from_millis(50)))
+    };
+    let mut topology = Topology::new(NAMES).both("laptop", "exit", path(75));
+    for relay in ["nyu", "utah"] {
+        topology = topology.both("laptop", relay, path(20)).both(relay, "exit", path(20));
+    }
+    topology = topology.both("nyu", "utah", path(30));
+    let node = |name: &&str| LabNode::new(name, ["nyu", "utah"].contains(name), *name == "exit");
+    let mut nodes: Vec<LabNode> = NAMES.iter().map(node).collect();
+    nodes[0].rules = Config::parse(rules).unwrap().rules;
+    let services = support::services();
+    let lab = Lab::start(topology, seed, nodes, services, Congestion::Bbr3).await.unwrap();
+    wait_for("the mesh", Duration::from_secs(10), || lab.is_meshed()).await;
+    sleep(Duration::from_secs(10)).await;
+    lab
+}
+
+/// How many flows take each route.
+fn routes(lab: &Lab) -> BTreeMap<String, usize> {
+    let mut routes = BTreeMap::new();
+    for flow in lab.node("laptop").unwrap().flow_facts() {
+        *routes.entry(flow.route.unwrap().to_string()).or_default() += 1;
+    }
+    routes
+}
+
+async fn type_a_key(io: &mut dyn FlowIo) -> std::io::Result<()> {
+    io.write_all(b"x").await?;
+    io.read_exact(&mut [0]).await.map(drop)
+}
+
+#[tokio::test(start_paused = true)]
+async fn flows_that_a_rule_spreads_share_two_equal_routes_and_survive_the_loss_of_one() {
+    let mut lab = two_equal_relays(61, "[[rule]]\nspread = 2").await;
+    let mut flows = Vec::new();
+    for _ in 0..6 {
+        flows.push(support::open(lab.node("laptop").unwrap(), "echo.test:7").await);
+    }
+    let shared = BTreeMap::from([("via nyu".to_owned(), 3), ("via utah".to_owned(), 3)]);
+    assert_eq!(routes(&lab), shared);
+    // For four minutes nothing happens, and nothing moves.
+    sleep(Duration::from_secs(240)).await;
+    assert_eq!(routes(&lab), shared);
+    assert!(lab.node("laptop").unwrap().lane_facts().iter().all(|lane| lane.facts.reroutes == 0));
+    lab.crash("utah");
+    let start = Instant::now();
+    for io in &mut flows {
+        type_a_key(&mut **io).await.unwrap();
+    }
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    assert_eq!(routes(&lab), BTreeMap::from([("via nyu".to_owned(), 6)]));
+    lab.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_downloads_that_are_spread_are_nearly_twice_as_fast_as_two_that_are_not() {
+    const SIZE: usize = 10 << 20;
+    let mut took = Vec::new();
+    for rules in ["", "[[rule]]\nspread = 2"] {
+        let lab = two_equal_relays(62, rules).await;
+        let (laptop, start) = (lab.node("laptop").unwrap(), Instant::now());
+        tokio::join!(support::fetch(laptop, SIZE), support::fetch(laptop, SIZE));
+        took.push(start.elapsed());
+        lab.stop().await;
+    }
+    assert!(took[1] * 17 < took[0] * 10, "one lane {:?}, spread {:?}", took[0], took[1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rule_may_make_its_flows_more_or_less_patient() {
+    let rules = "[[rule]]\nport = 7\npatience = '5min'\n[[rule]]\nport = 8\npatience = '10s'";
+    let lab = two_equal_relays(63, rules).await;
+    let laptop = lab.node("laptop").unwrap();
+    let mut patient = support::open(laptop, "echo.test:7").await;
+    let mut hasty = support::open(laptop, "echo.test:8").await;
+    let mut usual = support::open(laptop, "echo.test:9").await;
+    assert_eq!(laptop.lane_facts().len(), 3);
+    let at = |name| lab.topology().address(name);
+    for other in &NAMES[1..] {
+        lab.internet().cut(at("laptop"), at(other));
+    }
+    let start = Instant::now();
+    assert!(hasty.read(&mut [0]).await.is_err(), "an error, not the end of a file");
+    assert!((10..=15).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+    assert!(usual.read(&mut [0]).await.is_err());
+    assert!((60..=70).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+    sleep(Duration::from_secs(60)).await;
+    for other in &NAMES[1..] {
+        lab.internet().heal(at("laptop"), at(other));
+    }
+    type_a_key(&mut *patient).await.unwrap();
+    assert!(start.elapsed() < Duration::from_secs(150), "{:?}", start.elapsed());
+    lab.stop().await;
+}
