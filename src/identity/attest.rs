@@ -4,11 +4,14 @@
 //! signature begins with (those start with 64 spaces, RFC 8446, §4.4.3), so neither can be taken
 //! for the other.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, LazyLock},
+};
 
 use rustls::{
     SignatureScheme,
-    pki_types::CertificateDer,
+    pki_types::{CertificateDer, SignatureVerificationAlgorithm},
     server::danger::ClientCertVerifier,
     sign::{Signer, SigningKey},
 };
@@ -109,26 +112,46 @@ impl Trust {
     }
 }
 
-/// Checks that the key of `certificate`, which the caller trusts, signed `statement`.
-///
-/// # Errors
-/// [`AttestError::Signature`]; [`AttestError::Certificate`] if it is unreadable.
-pub fn check_signature(
-    certificate: &CertificateDer<'_>,
-    statement: &[u8],
-    signature: &[u8],
-) -> Result<(), AttestError> {
-    let (_, parsed) = parse_x509_certificate(certificate).map_err(|_| AttestError::Certificate)?;
-    let key = &parsed.public_key().subject_public_key.data;
-    let message = [CONTEXT, statement].concat();
-    let provider = provider();
-    let known = provider.signature_verification_algorithms.mapping.iter();
-    let mut algorithms =
-        known.filter(|(scheme, _)| *scheme == SCHEME).flat_map(|(_, algorithms)| *algorithms);
-    algorithms
-        .any(|algorithm| algorithm.verify_signature(key, &message, signature).is_ok())
-        .then_some(())
-        .ok_or(AttestError::Signature)
+/// The key that a certificate certifies, read once: a node checks an advertisement several times a
+/// second, and reading the certificate again for each costs as much as many a check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StatementKey(Vec<u8>);
+
+impl StatementKey {
+    /// Reads the key of `certificate`; whether that is to be trusted is for the caller to know.
+    ///
+    /// # Errors
+    /// [`AttestError::Certificate`] if it is unreadable.
+    pub fn of(certificate: &CertificateDer<'_>) -> Result<Self, AttestError> {
+        let parsed = parse_x509_certificate(certificate);
+        let (_, parsed) = parsed.map_err(|_| AttestError::Certificate)?;
+        Ok(Self(parsed.public_key().subject_public_key.data.to_vec()))
+    }
+
+    /// Checks that this key signed `statement`.
+    ///
+    /// # Errors
+    /// [`AttestError::Signature`].
+    pub fn check(&self, statement: &[u8], signature: &[u8]) -> Result<(), AttestError> {
+        let message = [CONTEXT, statement].concat();
+        algorithms()
+            .iter()
+            .any(|algorithm| algorithm.verify_signature(&self.0, &message, signature).is_ok())
+            .then_some(())
+            .ok_or(AttestError::Signature)
+    }
+}
+
+/// What checks [`SCHEME`]. A provider is a table of boxes, too much to build for each signature.
+fn algorithms() -> &'static [&'static dyn SignatureVerificationAlgorithm] {
+    static ALGORITHMS: LazyLock<Vec<&'static dyn SignatureVerificationAlgorithm>> =
+        LazyLock::new(|| {
+            let provider = provider();
+            let known = provider.signature_verification_algorithms.mapping.iter();
+            let ours = known.filter(|(scheme, _)| *scheme == SCHEME);
+            ours.flat_map(|(_, algorithms)| *algorithms).copied().collect()
+        });
+    &ALGORITHMS
 }
 
 impl fmt::Debug for Attestor {
@@ -157,13 +180,15 @@ mod tests {
         let (utah, mit) = (overlay.node("utah", NOW), overlay.node("mit", NOW));
         let signature = Attestor::new(&utah).unwrap().sign(b"I am up").unwrap();
         assert!(signature.len() <= 72);
-        let (own, other) = (&utah.chain()[0], &mit.chain()[0]);
-        assert_eq!(check_signature(own, b"I am up", &signature), Ok(()));
+        let [own, other] = [&utah, &mit].map(|node| StatementKey::of(&node.chain()[0]).unwrap());
+        assert_eq!(own.check(b"I am up", &signature), Ok(()));
         let refused = Err(AttestError::Signature);
-        assert_eq!(check_signature(own, b"I am Up", &signature), refused);
-        assert_eq!(check_signature(other, b"I am up", &signature), refused);
-        assert_eq!(check_signature(own, b"I am up", &[]), refused);
-        assert_eq!(check_signature(own, b"I am up", &[0x30; 500]), refused);
+        assert_eq!(own.check(b"I am Up", &signature), refused);
+        assert_eq!(other.check(b"I am up", &signature), refused);
+        assert_eq!(own.check(b"I am up", &[]), refused);
+        assert_eq!(own.check(b"I am up", &[0x30; 500]), refused);
+        let nonsense = CertificateDer::from(vec![0x30; 600]);
+        assert_eq!(StatementKey::of(&nonsense), Err(AttestError::Certificate));
     }
 
     #[test]

@@ -36,7 +36,7 @@ mod handshake_tests;
 #[cfg(test)]
 pub(crate) mod test_support;
 
-pub use attest::{AttestError, Attestor, Trust, check_signature};
+pub use attest::{AttestError, Attestor, StatementKey, Trust};
 pub use attributes::{Attributes, AttributesError, Roles};
 pub use authority::{Authority, AuthorityError, LIFETIME};
 pub use digest::{Fingerprint, ParseFingerprintError};

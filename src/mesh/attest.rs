@@ -3,15 +3,15 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use rustls::pki_types::CertificateDer;
 
 use crate::{
     identity::{
-        AttestError, Attestor, NodeIdentity, NodeName, Peer, TlsError, Trust, UnixTime,
-        check_signature,
+        AttestError, Attestor, NodeIdentity, NodeName, Peer, StatementKey, TlsError, Trust,
+        UnixTime,
     },
     overlay::linkstate::{Advertisement, Flood, MAX_NODES, Roles},
     wire::{self, link::Notice},
@@ -23,13 +23,26 @@ pub(super) struct Attestations {
     attestor: Attestor,
     trust: Trust,
     /// The members' certificates that a link showed or an advertisement brought; at most 256.
-    known: Mutex<BTreeMap<NodeName, Certified>>,
+    known: Mutex<BTreeMap<NodeName, Arc<Certified>>>,
 }
 
-#[derive(Clone)]
+/// A certificate that was found good, with what is read from it once instead of at each look.
 struct Certified {
     certificate: CertificateDer<'static>,
+    key: StatementKey,
     peer: Peer,
+}
+
+impl Certified {
+    fn new(certificate: CertificateDer<'static>, peer: Peer) -> Result<Self, AttestError> {
+        Ok(Self { key: StatementKey::of(&certificate)?, certificate, peer })
+    }
+
+    /// Whether the holder made the advertisement, and claims no more in it than is certified.
+    fn signed(&self, statement: &[u8], flood: &Flood) -> Result<(), AttestError> {
+        self.key.check(statement, &flood.signature)?;
+        within_certificate(&flood.advert, &self.peer)
+    }
 }
 
 impl Attestations {
@@ -46,13 +59,20 @@ impl Attestations {
 
     /// Takes note of the certificate that a neighbour showed in its handshake.
     pub(super) fn meet(&self, peer: &Peer, certificate: &CertificateDer<'static>) {
-        let mut known = self.known();
-        if known.len() >= MAX_NODES && !known.contains_key(&peer.name) {
+        match Certified::new(certificate.clone(), peer.clone()) {
+            Ok(certified) => self.remember(Arc::new(certified)),
+            // The handshake has read it, so this does not happen.
+            Err(error) => tracing::warn!(neighbour = %peer.name, %error, "not remembered"),
+        }
+    }
+
+    fn remember(&self, certified: Arc<Certified>) {
+        let (mut known, name) = (self.known(), certified.peer.name.clone());
+        if known.len() >= MAX_NODES && !known.contains_key(&name) {
             let other = known.keys().find(|name| **name != self.us).cloned();
             other.and_then(|name| known.remove(&name));
         }
-        let certified = Certified { certificate: certificate.clone(), peer: peer.clone() };
-        known.insert(peer.name.clone(), certified);
+        known.insert(name, certified);
     }
 
     /// This node's advertisement, signed.
@@ -78,13 +98,9 @@ impl Attestations {
         now: UnixTime,
     ) -> Result<(), AttestError> {
         let statement = wire::encode(&flood.advert);
-        let signed = |by: &Certified| {
-            check_signature(&by.certificate, &statement, &flood.signature)?;
-            within_certificate(&flood.advert, &by.peer)
-        };
         let origin = &flood.advert.origin;
         let at_hand = self.known().get(origin).cloned();
-        let refused = match at_hand.as_ref().map(signed) {
+        let refused = match at_hand.as_ref().map(|by| by.signed(&statement, flood)) {
             Some(Ok(())) => return Ok(()),
             Some(Err(error)) => error,
             None => AttestError::NoCertificate,
@@ -95,16 +111,16 @@ impl Attestations {
         if peer.name != *origin {
             return Err(AttestError::Certificate);
         }
-        let certified = Certified { certificate, peer };
-        signed(&certified)?;
+        let certified = Arc::new(Certified::new(certificate, peer)?);
+        certified.signed(&statement, flood)?;
         // An older certificate must not displace that of the present holder of the name.
         if at_hand.is_none_or(|at_hand| at_hand.peer.expires <= certified.peer.expires) {
-            self.meet(&certified.peer, &certified.certificate);
+            self.remember(certified);
         }
         Ok(())
     }
 
-    fn known(&self) -> MutexGuard<'_, BTreeMap<NodeName, Certified>> {
+    fn known(&self) -> MutexGuard<'_, BTreeMap<NodeName, Arc<Certified>>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
