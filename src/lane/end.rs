@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::{
     history::{Cause, History, LaneFacts, Reroute, RerouteFacts},
-    suspects::Suspects,
+    suspects::{Fault, Suspects},
 };
 use crate::{
     flow::{BoxFuture, Hint, OnLane, Route, RouteWish},
@@ -290,6 +290,9 @@ impl LaneEnd {
             && let Err(error) = self.begin_on(route).await
         {
             tracing::info!(%route, peer = %self.peer, %error, "the relay's grant is gone");
+            if Fault::of(&error) == Fault::Refused {
+                self.found(route, Fault::Refused);
+            }
         }
     }
 

@@ -266,7 +266,7 @@ impl Keeper {
             Ok(false) => {}
             Err(error) => {
                 tracing::info!(lane = ?self.end, %route, %error, "route not taken");
-                self.end.found(route, Fault::Silent);
+                self.end.found(route, Fault::of(&error));
             }
         }
     }
@@ -314,6 +314,10 @@ impl Keeper {
         for route in others.filter(|route| **route != current) {
             if let Err(error) = self.end.prepare(route).await {
                 tracing::debug!(lane = ?self.end, %route, %error, "no label ahead");
+                // A lack of an answer proves nothing of a route that is not in use; a no does.
+                if Fault::of(&error) == Fault::Refused {
+                    self.end.found(route, Fault::Refused);
+                }
             }
         }
     }

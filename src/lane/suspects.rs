@@ -1,4 +1,5 @@
-//! Routes that a lane found dead or lossy under its own packets: pure, time is an argument.
+//! Routes that a lane found dead or lossy under its own packets, or that were refused to it: pure,
+//! time is an argument.
 //!
 //! Probes on links may find such a route well: a relay may drop data and forward probes, a path
 //! may flap. A route is therefore avoided for a while, and longer each time.
@@ -11,6 +12,7 @@ use std::{
 use crate::{
     flow::Route,
     overlay::candidates::{Candidate, Exclusion},
+    wire::link::LinkRefusal,
 };
 
 /// First time a dead route is avoided: long enough for three good probes of its links.
@@ -56,6 +58,20 @@ pub(super) enum Fault {
     Lossy(u8),
     /// Nothing came through.
     Silent,
+    /// Its relay does not forward for this lane: by its policy, its role, or for a limit.
+    Refused,
+}
+
+impl Fault {
+    /// What is wrong with a route for which no next hop could be had.
+    pub(super) fn of(refusal: &LinkRefusal) -> Self {
+        match refusal {
+            LinkRefusal::Policy(_) | LinkRefusal::NotMyRole(_) | LinkRefusal::Full(_) => {
+                Self::Refused
+            }
+            LinkRefusal::NoLink(_) | LinkRefusal::Unexpected => Self::Silent,
+        }
+    }
 }
 
 /// The routes a lane's end avoids.
@@ -90,6 +106,7 @@ impl Suspects {
             candidate.excluded = self.fault(now, &candidate.route).map(|fault| match fault {
                 Fault::Silent => Exclusion::Silent,
                 Fault::Lossy(percent) => Exclusion::Lossy { percent },
+                Fault::Refused => Exclusion::LabelRefused,
             });
         }
         candidates
@@ -212,5 +229,17 @@ mod tests {
             (Standing::Up, via("nyu")),
         ];
         assert_eq!(suspects.last_resort(&Route::Direct, &routes), Some(via("nyu")));
+    }
+
+    #[test]
+    fn a_silent_route_is_better_than_one_that_is_refused() {
+        let (mut suspects, now) = (Suspects::default(), Instant::now());
+        let routes = [Route::Direct, via("utah"), via("mediaone")];
+        let policy = LinkRefusal::Policy("research-only".into());
+        suspects.failed(now, &via("utah"), Fault::of(&policy));
+        let later = now + Duration::from_secs(1);
+        suspects.failed(later, &via("mediaone"), Fault::of(&LinkRefusal::Unexpected));
+        suspects.failed(later, &Route::Direct, Fault::Silent);
+        assert_eq!(suspects.last_resort(&Route::Direct, &up(&routes)), Some(via("mediaone")));
     }
 }
