@@ -87,7 +87,7 @@ fn a_wrong_value_is_shown_with_its_line_and_what_would_be_right() {
         ("[node]\nadvertise = ['192.0.2.1:0']", 2, "nobody can reach"),
         ("[lane]\ncongestion = 'reno'", 2, "`bbr3`"),
         ("[lane]\npatience = '2h'", 2, "from 1s to 3600s"),
-        ("[lane]\npatience = 60", 2, "expected a string"),
+        ("[lane]\npatience = 60", 2, "with its unit"),
         ("[lane]\nmax_packet = 9000", 2, "from 1200 to 8943"),
         ("[probe]\nbudget = '1Gbit'", 2, "from 1kbit to 10Mbit"),
         ("[probe]\nbudget = '32kB'", 2, "32kbit"),
