@@ -84,14 +84,20 @@ impl Suspects {
     /// Records that `route` was found dead or lossy.
     pub(super) fn failed(&mut self, now: Instant, route: &Route, fault: Fault) {
         self.records.retain(|_, record| now < record.until + FORGIVEN_AFTER);
+        // A route that is avoided is in use only where none works, or where the far end sleeps: to
+        // be silent then is nothing that it did again.
         let before = self.records.get(route);
-        let strikes = before.map_or(0, |record| record.strikes);
+        let strikes = match before {
+            None => 1,
+            Some(record) if now < record.until => record.strikes,
+            Some(record) => record.strikes + 1,
+        };
         let again = before.is_some_and(|record| now < record.died + AGAIN);
-        if self.records.len() >= MAX_SUSPECTS && strikes == 0 {
+        if self.records.len() >= MAX_SUSPECTS && before.is_none() {
             return;
         }
-        let hold = (FIRST_HOLD * 2u32.saturating_pow(strikes.min(8))).min(LONGEST_HOLD);
-        let record = Record { died: now, until: now + hold, strikes: strikes + 1, again, fault };
+        let hold = (FIRST_HOLD * 2u32.saturating_pow((strikes - 1).min(8))).min(LONGEST_HOLD);
+        let record = Record { died: now, until: now + hold, strikes, again, fault };
         self.records.insert(route.clone(), record);
     }
 
@@ -165,6 +171,23 @@ mod tests {
             now = until;
         }
         assert_eq!(holds, [20, 40, 80, 160, 320, 600, 600, 600]);
+    }
+
+    #[test]
+    fn an_outage_of_all_routes_counts_once_for_each() {
+        let (mut suspects, mut now) = (Suspects::default(), Instant::now());
+        for _ in 0..20 {
+            for route in [Route::Direct, via("utah")] {
+                suspects.failed(now, &route, Fault::Silent);
+                now += Duration::from_secs(1);
+            }
+        }
+        assert!(!suspects.avoids(now + FIRST_HOLD, &Route::Direct));
+        suspects.failed(now + FIRST_HOLD, &Route::Direct, Fault::Silent);
+        assert!(
+            suspects.avoids(now + 2 * FIRST_HOLD, &Route::Direct),
+            "the next outage is another"
+        );
     }
 
     fn up(routes: &[Route]) -> Vec<(Standing, Route)> {
