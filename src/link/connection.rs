@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use noq::{Connection, PathId, VarInt};
+use noq::{Connection, ConnectionError, PathId, VarInt};
 use tokio::{
     sync::Semaphore,
     time::{Instant, timeout},
@@ -172,6 +172,19 @@ impl Link {
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.conn.close_reason().is_none()
+    }
+
+    /// Whether the connection was closed because another one between the same nodes serves.
+    #[must_use]
+    pub fn is_replaced(&self) -> bool {
+        match self.conn.close_reason() {
+            // We close links for this reason, and when the node stops.
+            Some(ConnectionError::LocallyClosed) => true,
+            Some(ConnectionError::ApplicationClosed(close)) => {
+                close.error_code == VarInt::from_u32(code::DUPLICATE)
+            }
+            _ => false,
+        }
     }
 
     /// Bytes sent and received on the link: the cost of the control plane.

@@ -3,8 +3,12 @@
 use std::{
     collections::HashMap,
     fmt,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
+
+use tokio::{sync::Notify, time::timeout};
 
 use super::{Link, LinkError};
 use crate::{
@@ -20,7 +24,13 @@ pub struct Links {
     links: Mutex<HashMap<NodeName, Arc<Link>>>,
     neighbours: Mutex<HashMap<NodeName, Arc<Neighbour>>>,
     incarnations: Mutex<HashMap<NodeName, u64>>,
+    /// Wakes who waits for the link that replaces another.
+    taken_up: Notify,
 }
+
+/// How long a request waits for the link that replaces the one it was on. Where two nodes dial each
+/// other at once, both connections stand for a round trip before both ends know which one stays.
+const REPLACED_WITHIN: Duration = Duration::from_secs(1);
 
 /// What becomes of a new link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +91,7 @@ impl Links {
             old.close(code::DUPLICATE, "a newer connection serves");
         }
         links.insert(peer.clone(), link.clone());
+        self.taken_up.notify_waiters();
         Verdict::Kept
     }
 
@@ -109,13 +120,35 @@ impl Links {
         links
     }
 
-    /// Asks `peer`.
+    /// Asks `peer`; once more if the link is replaced by another meanwhile.
     ///
     /// # Errors
     /// When there is no link, or as [`Link::request`].
     pub async fn request(&self, peer: &NodeName, request: &Request) -> Result<Reply, LinkError> {
-        let link = self.get(peer).ok_or_else(|| LinkError::NoLink(peer.clone()))?;
-        link.request(request).await
+        let link = self.lock().get(peer).cloned();
+        let link = link.ok_or_else(|| LinkError::NoLink(peer.clone()))?;
+        match link.request(request).await {
+            Err(LinkError::Frame(_)) if link.is_replaced() => {
+                self.successor(peer).await?.request(request).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// The link that replaces the one to `peer` that was closed for it.
+    async fn successor(&self, peer: &NodeName) -> Result<Arc<Link>, LinkError> {
+        let successor = async {
+            loop {
+                let mut news = pin!(self.taken_up.notified());
+                news.as_mut().enable();
+                if let Some(link) = self.get(peer) {
+                    return link;
+                }
+                news.await;
+            }
+        };
+        let in_time = timeout(REPLACED_WITHIN, successor).await;
+        in_time.map_err(|_| LinkError::NoLink(peer.clone()))
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<NodeName, Arc<Link>>> {

@@ -122,13 +122,11 @@ impl RouteControl for Mesh {
                     Ok(NextHop { neighbour: link.neighbour().clone(), label: far_label })
                 }
                 Route::Via(relay) => {
-                    let link =
-                        self.links.get(&relay).ok_or_else(|| LinkRefusal::NoLink(relay.clone()))?;
                     let ask = ForwardRequest { toward: peer, label: far_label, end: role, class };
-                    let reply = link.request(&Request::Forward(ask)).await;
+                    let reply = self.links.request(&relay, &Request::Forward(ask)).await;
                     match reply.map_err(|error| refusal(error, &relay))? {
                         Reply::Granted { label, .. } => {
-                            Ok(NextHop { neighbour: link.neighbour().clone(), label })
+                            Ok(NextHop { neighbour: self.links.neighbour(&relay), label })
                         }
                         _ => Err(LinkRefusal::Unexpected),
                     }
