@@ -117,8 +117,8 @@ impl LaneEnd {
             far_label,
             wish,
             switch,
+            mark: Arc::new(RerouteMark::new(activity.clone())),
             activity,
-            mark: Arc::default(),
             control,
             state: Mutex::new(state),
         }
@@ -192,10 +192,10 @@ impl LaneEnd {
     /// When the route cannot be prepared; the old one stays in use.
     pub async fn use_route(&self, route: &Route, cause: Cause) -> Result<bool, LinkRefusal> {
         let hop = self.prepare(route).await?;
-        if let Some(since) = cause.dead_since
+        if let (Some(since), Some(from)) = (cause.dead_since, cause.lost_from)
             && self.route() != *route
         {
-            self.switch.send_again(self.slot, since.into_std());
+            self.switch.send_again(self.slot, since.into_std(), from.into_std());
         }
         let mut state = self.state();
         let left = std::mem::replace(&mut state.route, route.clone());

@@ -43,9 +43,17 @@ pub struct Cause {
     pub far_reason: Option<RerouteReason>,
     /// Since when what was sent has probably been lost, all of it.
     pub dead_since: Option<Instant>,
+    /// About when the first packet was sent that was lost: later, for what was sent in between may
+    /// have arrived without our having heard of it.
+    pub lost_from: Option<Instant>,
 }
 
 impl Cause {
+    /// A reason of a route that is not dead.
+    pub(super) fn other(reason: RerouteReason) -> Self {
+        Self { reason, far_reason: None, dead_since: None, lost_from: None }
+    }
+
     /// The silence that was noticed, here or at the far end.
     fn silence(&self) -> Option<Duration> {
         match self.far_reason.unwrap_or(self.reason) {
@@ -227,7 +235,8 @@ mod tests {
         pass(10).await;
         arrivals.note();
         pass(100).await;
-        let cause = Cause { reason: SILENT, far_reason: None, dead_since: ago(150) };
+        let cause =
+            Cause { reason: SILENT, far_reason: None, dead_since: ago(150), lost_from: None };
         history.add(&arrivals, moved(), &cause);
         assert_eq!(stall(&mut history, &arrivals), None);
         pass(60).await;
@@ -243,13 +252,19 @@ mod tests {
         pass(10).await;
         arrivals.note();
         pass(60_000).await;
-        let cause = Cause { reason: SILENT, far_reason: None, dead_since: ago(150) };
+        let cause =
+            Cause { reason: SILENT, far_reason: None, dead_since: ago(150), lost_from: None };
         history.add(&arrivals, moved(), &cause);
         pass(60).await;
         arrivals.note();
         assert_eq!(stall(&mut history, &arrivals), Some(210));
         pass(60_000).await;
-        let better = Cause { reason: RerouteReason::Better, far_reason: None, dead_since: None };
+        let better = Cause {
+            reason: RerouteReason::Better,
+            far_reason: None,
+            dead_since: None,
+            lost_from: None,
+        };
         history.add(&arrivals, moved(), &better);
         pass(60).await;
         arrivals.note();
@@ -263,8 +278,12 @@ mod tests {
         arrivals.note();
         pass(180).await;
         arrivals.note();
-        let far =
-            Cause { reason: RerouteReason::FarEnd, far_reason: Some(SILENT), dead_since: ago(500) };
+        let far = Cause {
+            reason: RerouteReason::FarEnd,
+            far_reason: Some(SILENT),
+            dead_since: ago(500),
+            lost_from: None,
+        };
         history.add(&arrivals, moved(), &far);
         assert_eq!(stall(&mut history, &arrivals), Some(180));
         let facts = RerouteFacts::from(&history.last(&arrivals)[0]);
@@ -278,7 +297,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn old_reroutes_make_room_and_are_still_counted() {
         let (mut history, arrivals) = (History::default(), Arrivals::default());
-        let better = Cause { reason: RerouteReason::Better, far_reason: None, dead_since: None };
+        let better = Cause {
+            reason: RerouteReason::Better,
+            far_reason: None,
+            dead_since: None,
+            lost_from: None,
+        };
         (0..KEPT + 3).for_each(|_| history.add(&arrivals, moved(), &better));
         assert_eq!(history.count(), KEPT as u64 + 3);
         assert_eq!(history.last(&arrivals).len(), KEPT);

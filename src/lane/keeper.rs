@@ -23,7 +23,7 @@ use super::{
     evidence::{Closed, Counts, Evidence},
     history::Cause,
     suspects::Fault,
-    watch::{Finding, Watch},
+    watch::{Finding, Rtt, Watch},
 };
 use crate::{
     flow::Route,
@@ -52,6 +52,10 @@ const LEAVE_ABOVE_PPM: u32 = 6_000;
 
 /// Slack for the watch's resolution and the clocks' when packets are sent again.
 const STEP: Duration = Duration::from_millis(20);
+
+/// How much earlier than computed the first lost packet may have been sent: the smoothed round-trip
+/// time lags behind a queue that grows or shrinks.
+const UNSURE: Duration = Duration::from_millis(5);
 
 /// Room for a queue, and for a late acknowledgement (25 ms, RFC 9000), that was not there when the
 /// round-trip time was measured.
@@ -102,9 +106,10 @@ impl Keeper {
                 packets.rerouted(now());
                 answers.rerouted(now());
             }
-            let rtt = self.conn.rtt(PathId::ZERO).max(longer);
+            let mark = self.end.mark();
+            let rtt = Rtt::new(self.conn.rtt(PathId::ZERO).max(longer), mark.least_rtt());
             let heard = packets.look(now(), self.end.activity().packets(), rtt);
-            let answered = answers.look(now(), self.end.mark().progress(), rtt.map(unhurried));
+            let answered = answers.look(now(), mark.progress(), unhurried(rtt));
             match heard.and(answered) {
                 Finding::LookAt(at) => tokio::time::sleep_until(at.into()).await,
                 Finding::Rest => self.end.activity().sent_again().await,
@@ -151,7 +156,7 @@ impl Keeper {
         let Some(cleaner) = self.end.cleaner(loss) else { return };
         let percent = u8::try_from((loss.ppm() + 5_000) / 10_000).unwrap_or(100);
         self.end.found(route, Fault::Lossy(percent));
-        self.reroute(&cleaner, RerouteReason::Lossy { percent }, None).await;
+        self.reroute(&cleaner, Cause::other(RerouteReason::Lossy { percent })).await;
     }
 
     fn counts(&self) -> Counts {
@@ -176,10 +181,31 @@ impl Keeper {
             self.kick();
             return;
         };
-        let reason = RerouteReason::Silent { ms: millis(silence) };
-        let in_flight = self.conn.rtt(PathId::ZERO).unwrap_or_default();
-        let dead_since = Instant::now().checked_sub(silence + in_flight + STEP);
-        self.reroute(&instead, reason, dead_since).await;
+        let began = self.silence_began(silence);
+        let reason = RerouteReason::Silent { ms: millis(began.elapsed()) };
+        let cause = self.silent_since(began, reason);
+        self.reroute(&instead, cause).await;
+    }
+
+    /// When a silence began: with the last packet that came in, unless nothing was due then.
+    fn silence_began(&self, silence: Duration) -> Instant {
+        let noticed = Instant::now() - silence;
+        let last = self.end.activity().arrivals().last();
+        last.filter(|last| *last <= noticed && *last + STEP >= noticed).unwrap_or(noticed)
+    }
+
+    /// What follows from a silence that began at one of the two ends then: the packets that were on
+    /// their way to it, and those whose acknowledgements were, are lost.
+    fn silent_since(&self, began: Instant, reason: RerouteReason) -> Cause {
+        let rtt = self.conn.rtt(PathId::ZERO).unwrap_or_default();
+        let way_back = self.end.mark().least_rtt().unwrap_or_default() / 2;
+        let way_there = rtt.saturating_sub(way_back);
+        Cause {
+            reason,
+            far_reason: None,
+            dead_since: began.checked_sub(rtt + STEP),
+            lost_from: began.checked_sub(way_there + UNSURE),
+        }
     }
 
     /// Compares the route in use with the overlay's best; the exit leaves that to the entry.
@@ -191,7 +217,7 @@ impl Keeper {
         loop {
             tick.tick().await;
             if let Some(best) = self.end.better() {
-                self.reroute(&best, RerouteReason::Better, None).await;
+                self.reroute(&best, Cause::other(RerouteReason::Better)).await;
             }
         }
     }
@@ -230,12 +256,16 @@ impl Keeper {
             LaneEndRole::Entry => fault.is_some() && self.end.route() == *left,
         };
         if heed {
-            let dead_since = match reason {
-                RerouteReason::Silent { ms } => self.dead_since(ms),
-                _ => None,
+            let cause = match reason {
+                // The notice was on its way for half a round trip of the new route.
+                RerouteReason::Silent { ms } => {
+                    let way = self.end.measured(route).map_or(Duration::ZERO, |new| new.rtt / 2);
+                    let began = Instant::now() - Duration::from_millis(ms.into()) - way;
+                    self.silent_since(began, RerouteReason::FarEnd)
+                }
+                _ => Cause::other(RerouteReason::FarEnd),
             };
-            let cause =
-                Cause { reason: RerouteReason::FarEnd, far_reason: Some(reason), dead_since };
+            let cause = Cause { far_reason: Some(reason), ..cause };
             match self.end.use_route(route, cause).await {
                 Ok(true) => self.kick(),
                 Ok(false) => {}
@@ -246,17 +276,10 @@ impl Keeper {
         }
     }
 
-    /// Since when the far end, which was silent for `ms` before it told us, has probably not heard
-    /// us: its silence, and the way of its notice and of our packets.
-    fn dead_since(&self, ms: u32) -> Option<Instant> {
-        let rtt = self.conn.rtt(PathId::ZERO).unwrap_or_default();
-        Instant::now().checked_sub(Duration::from_millis(ms.into()) + 2 * rtt + STEP)
-    }
-
     /// Moves our direction to `route` and tells the far end on it.
-    async fn reroute(&self, route: &Route, reason: RerouteReason, dead_since: Option<Instant>) {
-        let left = self.end.route();
-        match self.end.use_route(route, Cause { reason, far_reason: None, dead_since }).await {
+    async fn reroute(&self, route: &Route, cause: Cause) {
+        let (left, reason) = (self.end.route(), cause.reason);
+        match self.end.use_route(route, cause).await {
             Ok(true) => {
                 let sequence = 1 + self.sequence.fetch_add(1, Ordering::Relaxed);
                 let route = route.clone();
@@ -360,6 +383,6 @@ fn sample(closed: &Closed, loss: LossRate) -> PassiveSample {
 
 /// The round-trip time to be assumed for acknowledgements while other packets come in: they may
 /// wait behind a bulk transfer in a queue that our own last measurement did not meet.
-fn unhurried(rtt: Duration) -> Duration {
-    rtt + rtt / 2 + QUEUE
+fn unhurried(rtt: Rtt) -> Rtt {
+    Rtt { smoothed: rtt.smoothed + rtt.smoothed / 2 + QUEUE, ..rtt }
 }

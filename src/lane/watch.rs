@@ -1,7 +1,7 @@
 //! Watches the route in use: pure, time is an argument.
 //!
-//! A route in use is suspected when packets have gone out and none has come in for a while. It is
-//! then probed at once with a ping that the far end answers; if nothing at all comes in until the
+//! A route in use is suspected when packets have gone out, or a transfer was coming in, and none has
+//! come in for a while. It is then probed at once with a ping that the far end answers; if nothing at all comes in until the
 //! answer is overdue, the route is dead.
 //!
 //! ```text
@@ -34,12 +34,32 @@ const UNKNOWN_RTT: Duration = Duration::from_millis(250);
 /// Longest time-out of the verdict after several verdicts in a row.
 const LONGEST_VERDICT: Duration = Duration::from_secs(2);
 
+/// So many packets in between two looks are a transfer of which more is expected: what a path of
+/// 5 Mbit/s carries meanwhile.
+const BUSY: u64 = 4;
+
 /// If the watch itself wakes up later than this, the process was suspended or starved: what looks
 /// like silence of the route may be ours.
 const OVERSLEPT: Duration = Duration::from_millis(150);
 
 /// Without traffic for this long, the watch sleeps until a packet goes out.
 const REST_AFTER: Duration = Duration::from_millis(500);
+
+/// What is known of a route's round-trip time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Rtt {
+    /// The smoothed round-trip time, queues included.
+    pub(super) smoothed: Duration,
+    /// The least that was seen on this route; zero where nothing is known.
+    pub(super) least: Duration,
+}
+
+impl Rtt {
+    pub(super) fn new(smoothed: Option<Duration>, least: Option<Duration>) -> Self {
+        let smoothed = smoothed.unwrap_or(UNKNOWN_RTT);
+        Self { smoothed, least: least.unwrap_or_default().min(smoothed) }
+    }
+}
 
 /// What the owner of the watch shall do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +95,8 @@ pub(super) struct Watch {
     sent: u64,
     received: u64,
     last_in: Instant,
-    /// When the first packet went out after the last one came in.
+    /// When the first packet went out after the last one came in, or since when more of a transfer
+    /// is expected.
     outstanding_since: Option<Instant>,
     pinged: Option<Instant>,
     verdicts: u32,
@@ -99,22 +120,25 @@ impl Watch {
         }
     }
 
-    /// Looks at the counters.
-    pub(super) fn look(
-        &mut self,
-        now: Instant,
-        (sent, received): (u64, u64),
-        rtt: Option<Duration>,
-    ) -> Finding {
-        let rtt = rtt.unwrap_or(UNKNOWN_RTT);
+    /// Looks at the counters. `rtt` is what QUIC has measured, and what it was at least.
+    pub(super) fn look(&mut self, now: Instant, (sent, received): (u64, u64), rtt: Rtt) -> Finding {
+        let Rtt { smoothed: rtt, least } = rtt;
         let overslept = self.expected_look.is_some_and(|at| now > at + OVERSLEPT);
         if received != self.received || overslept {
             if received != self.received && !overslept {
                 self.learn(now, rtt);
             }
-            (self.last_in, self.outstanding_since, self.pinged) = (now, None, None);
+            if overslept || self.may_be_answered(now, least) {
+                (self.outstanding_since, self.pinged) = (None, None);
+            }
+            self.last_in = now;
             if received != self.received {
                 self.verdicts = 0;
+            }
+            // The receiver of a transfer has nothing to send when it stops. It is not to learn from
+            // the sender that the path is dead: in one direction, that takes longer to notice.
+            if received.saturating_sub(self.received) >= BUSY {
+                (self.outstanding_since, self.pinged) = (Some(now), None);
             }
         } else if sent != self.sent && self.outstanding_since.is_none() {
             self.outstanding_since = Some(now);
@@ -126,6 +150,11 @@ impl Watch {
             Finding::Rest | Finding::Dead(_) => None,
         };
         finding
+    }
+
+    /// Whether what came in may answer what is outstanding, and was not on its way before.
+    fn may_be_answered(&self, now: Instant, least: Duration) -> bool {
+        self.outstanding_since.is_none_or(|since| now >= since + least / 4 * 3)
     }
 
     fn judge(&mut self, now: Instant, rtt: Duration) -> Finding {
@@ -189,6 +218,10 @@ mod tests {
 
     const RTT: Duration = Duration::from_millis(60);
 
+    fn measured() -> Rtt {
+        Rtt::new(Some(RTT), Some(RTT))
+    }
+
     /// Steps a watch through time; `counters(ms)` gives the packets sent and received until then.
     /// Returns the findings other than "look again", with their times in milliseconds.
     fn run(ms: u64, counters: impl Fn(u64) -> (u64, u64)) -> Vec<(u64, Finding)> {
@@ -200,7 +233,7 @@ mod tests {
             let now = t0 + Duration::from_millis(t);
             let woken = look_at.is_none() && counters(t).0 != watch.sent;
             if look_at.is_some_and(|at| now >= at) || woken {
-                let finding = watch.look(now, counters(t), Some(RTT));
+                let finding = watch.look(now, counters(t), measured());
                 look_at = match finding {
                     Finding::LookAt(at) | Finding::Ping(at) => Some(at),
                     Finding::Rest => None,
@@ -237,6 +270,28 @@ mod tests {
         let findings = run(1_400, |t| (t / 200, t.min(1_000).saturating_sub(60) / 200));
         let dead = verdicts(&findings)[0];
         assert!((1_000 + 90..=1_000 + 200).contains(&dead), "{findings:?}");
+    }
+
+    #[test]
+    fn a_receiver_that_sends_nothing_notices_that_a_transfer_stopped() {
+        let findings = run(500, |t| (10, t.min(300)));
+        let dead = verdicts(&findings)[0];
+        assert!((300 + 90..=300 + 160).contains(&dead), "{findings:?}");
+    }
+
+    #[test]
+    fn the_end_of_a_transfer_costs_one_ping() {
+        let findings = run(5_000, |t| (10 + u64::from(t >= 325), t.min(300) + u64::from(t >= 385)));
+        assert!(verdicts(&findings).is_empty(), "{findings:?}");
+        assert_eq!(findings.iter().filter(|(_, f)| matches!(f, Finding::Ping(_))).count(), 1);
+    }
+
+    #[test]
+    fn what_was_on_its_way_before_is_no_answer() {
+        // A keystroke after a second; 20 ms later something comes in that the far end sent before.
+        let findings = run(1_400, |t| (u64::from(t >= 1_000), u64::from(t >= 1_020)));
+        let dead = verdicts(&findings)[0];
+        assert!((1_000 + 90..=1_000 + 180).contains(&dead), "{findings:?}");
     }
 
     #[test]
@@ -298,9 +353,9 @@ mod tests {
         let t0 = Instant::now();
         let mut watch = Watch::new(t0, (0, 0));
         let ms = |t| t0 + Duration::from_millis(t);
-        watch.look(ms(0), (5, 5), Some(RTT));
-        watch.look(ms(20), (9, 5), Some(RTT));
-        let woken = watch.look(ms(90_000), (9, 5), Some(RTT));
+        watch.look(ms(0), (5, 5), measured());
+        watch.look(ms(20), (9, 5), measured());
+        let woken = watch.look(ms(90_000), (9, 5), measured());
         assert!(!matches!(woken, Finding::Dead(_)), "{woken:?}");
     }
 }

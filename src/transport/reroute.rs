@@ -25,6 +25,7 @@ use std::{
 use noq::congestion::{Controller, ControllerFactory, ControllerMetrics};
 
 use super::recent_loss::RecentLoss;
+use crate::underlay::SlotActivity;
 
 /// The bursts that several reroutes in a row may add up to, before one of them worked.
 const MAX_EXTRA: u64 = 4;
@@ -43,18 +44,35 @@ const LEAST_PACING: u64 = 125_000;
 
 /// Tells a connection's controller that the route changed, and the route's owner whether packets
 /// arrive at the far end.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct RerouteMark {
     count: AtomicU64,
     at: Mutex<Option<Instant>>,
     sent: AtomicU64,
     acknowledged: AtomicU64,
+    /// In microseconds; `u64::MAX` where none was measured.
+    least_rtt: AtomicU64,
+    activity: Arc<SlotActivity>,
 }
 
 impl RerouteMark {
+    /// The mark of the lane whose packets pass there.
+    #[must_use]
+    pub fn new(activity: Arc<SlotActivity>) -> Self {
+        Self {
+            count: AtomicU64::new(0),
+            at: Mutex::default(),
+            sent: AtomicU64::new(0),
+            acknowledged: AtomicU64::new(0),
+            least_rtt: AtomicU64::new(u64::MAX),
+            activity,
+        }
+    }
+
     /// Records a reroute. Call it before the first packet on the new route.
     pub fn rerouted(&self, now: Instant) {
         *self.at.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+        self.least_rtt.store(u64::MAX, Ordering::Relaxed);
         self.count.fetch_add(1, Ordering::Release);
     }
 
@@ -63,6 +81,20 @@ impl RerouteMark {
     #[must_use]
     pub fn progress(&self) -> (u64, u64) {
         (self.sent.load(Ordering::Relaxed), self.acknowledged.load(Ordering::Relaxed))
+    }
+
+    /// The least round-trip time seen on the route in use; `None` before the first. No answer comes
+    /// sooner.
+    #[must_use]
+    pub fn least_rtt(&self) -> Option<Duration> {
+        let micros = self.least_rtt.load(Ordering::Relaxed);
+        (micros != u64::MAX).then(|| Duration::from_micros(micros))
+    }
+
+    /// Records that a packet that was sent then on the route in use has just been acknowledged.
+    fn answered(&self, now: Instant, sent: Instant) {
+        let rtt = now.saturating_duration_since(sent).as_micros();
+        self.least_rtt.fetch_min(u64::try_from(rtt).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     fn count(&self) -> u64 {
@@ -171,9 +203,11 @@ impl<F: ControllerFactory + Send + Sync + ?Sized + 'static> Controller for Route
     ) {
         self.note_reroutes();
         self.mark.acknowledged.fetch_add(1, Ordering::Relaxed);
+        self.mark.activity.acknowledged(sent);
         if !self.is_before_reroute(sent) {
             self.extra = 0;
             self.loss.acknowledged();
+            self.mark.answered(now, sent);
         }
         if self.restarted_at.is_none_or(|at| sent >= at) {
             self.inner.on_ack(now, sent, bytes, pn, app_limited, rtt);

@@ -4,66 +4,92 @@
 //! later packet has come over the new route: a round trip after the reroute. The same packets sent
 //! again on the new route save that round trip. The far end's QUIC drops those it already has.
 //!
-//! Only lanes that send little are served: a bulk transfer would fill the new route's queue with
-//! packets that may have arrived, and copying each packet would cost throughput.
+//! A lane that sends little has all of it sent again. Of a bulk transfer only the beginning is, what
+//! the application at the far end waits for: all of it would fill the new route's queue.
 
 use std::{
     collections::VecDeque,
     time::{Duration, Instant},
 };
 
-/// Most packets kept: 0.3 s of a stream of 20 Mbit/s; 740 KB at most.
-const MAX_PACKETS: usize = 512;
+/// Most packets kept of those that are not known to have arrived: what is in flight at 100 Mbit/s
+/// over 230 ms; 3 MB.
+const MAX_PACKETS: usize = 2048;
 
-/// A batch of more bytes is bulk, and is not kept: jumbo packets between fast machines. QUIC's
-/// largest batch of ordinary packets, ten, is below.
+/// A batch of more bytes is not kept: jumbo packets between fast machines, where a copy of each
+/// would cost throughput. QUIC's largest batch of ordinary packets, ten, is below.
 const MAX_BATCH: usize = 16 * 1024;
 
-/// Packets older than this are forgotten: the longest silence before a verdict is shorter.
+/// Packets older than this are forgotten: the longest silence before a verdict is shorter. What is
+/// not acknowledged, as acknowledgements themselves are not, would else be kept for ever.
 const MAX_AGE: Duration = Duration::from_secs(3);
+
+/// More lost packets than these are a bulk transfer: 0.3 s of a stream of 10 Mbit/s.
+const BULK: usize = 256;
+
+/// What is sent again of a bulk transfer: what 100 Mbit/s carry in 11 ms, for nobody knows to within
+/// some milliseconds which packet was the first one to be lost.
+const BEGINNING: usize = 96;
 
 /// The packets a slot sent lately.
 #[derive(Debug, Default)]
 pub(super) struct Replay {
-    sent: VecDeque<(Instant, Vec<u8>)>,
-    /// Packets sent until then are not all kept.
-    incomplete_until: Option<Instant>,
+    sent: VecDeque<Sent>,
+    /// The packet before the next one was not kept.
+    gap: bool,
     again: VecDeque<Vec<u8>>,
 }
 
+#[derive(Debug)]
+struct Sent {
+    at: Instant,
+    packet: Vec<u8>,
+    /// The packet before it was not kept.
+    gap: bool,
+}
+
 impl Replay {
-    /// Keeps the packets of a batch that was just sent.
-    pub(super) fn record(&mut self, now: Instant, contents: &[u8], segment: usize) {
-        if contents.len() > MAX_BATCH {
-            self.sent.clear();
-            self.incomplete_until = Some(now);
-            return;
-        }
-        while self.sent.front().is_some_and(|(at, _)| *at + MAX_AGE < now) {
+    /// Keeps the packets of a batch that was just sent. What was sent before `arrived` has arrived,
+    /// or is dealt with by QUIC.
+    pub(super) fn record(
+        &mut self,
+        now: Instant,
+        contents: &[u8],
+        segment: usize,
+        arrived: Option<Instant>,
+    ) {
+        let old = |at| at + MAX_AGE < now || arrived.is_some_and(|arrived| at < arrived);
+        while self.sent.front().is_some_and(|sent| old(sent.at)) {
             self.sent.pop_front();
         }
+        if contents.len() > MAX_BATCH {
+            self.gap = true;
+            return;
+        }
         for packet in contents.chunks(segment) {
-            let mut room = Vec::new();
-            if self.sent.len() >= MAX_PACKETS
-                && let Some((at, oldest)) = self.sent.pop_front()
-            {
-                self.incomplete_until = Some(at);
-                room = oldest;
-                room.clear();
+            if self.sent.len() >= MAX_PACKETS {
+                self.gap = true;
+                return;
             }
-            room.extend_from_slice(packet);
-            self.sent.push_back((now, room));
+            let gap = std::mem::take(&mut self.gap);
+            self.sent.push_back(Sent { at: now, packet: packet.to_vec(), gap });
         }
     }
 
-    /// Marks what was sent after `since` to be sent again, if all of that is kept.
-    pub(super) fn rewind(&mut self, since: Instant) {
-        let complete = self.incomplete_until.is_none_or(|until| until < since);
-        let sent = std::mem::take(&mut self.sent);
-        if complete {
-            let lost = sent.into_iter().filter(|(at, _)| *at >= since);
-            self.again = lost.map(|(_, packet)| packet).collect();
-        }
+    /// Marks what was sent after `since` to be sent again, or of a bulk transfer the beginning of what
+    /// was sent after `from`; only what is kept without a gap.
+    pub(super) fn rewind(&mut self, since: Instant, from: Instant) {
+        let gap_at_end = std::mem::take(&mut self.gap);
+        let mut sent = std::mem::take(&mut self.sent);
+        sent.retain(|sent| sent.at >= since);
+        // A gap before the first one is of what arrived.
+        let bulk = gap_at_end || sent.len() > BULK || sent.iter().skip(1).any(|sent| sent.gap);
+        let (from, limit) = if bulk { (from, BEGINNING) } else { (since, BULK) };
+        let mut lost = sent.into_iter().filter(|sent| sent.at >= from);
+        let first = lost.next();
+        let rest = lost.take_while(|sent| !sent.gap);
+        let again = first.into_iter().chain(rest).take(limit);
+        self.again = again.map(|sent| sent.packet).collect();
     }
 
     /// The next packet to be sent again.
@@ -90,21 +116,48 @@ mod tests {
         let (t0, mut replay) = (Instant::now(), Replay::default());
         let ms = |ms| t0 + Duration::from_millis(ms);
         for i in 0..6 {
-            replay.record(ms(10 * u64::from(i)), &[i, i, i, i], 4);
+            replay.record(ms(10 * u64::from(i)), &[i, i, i, i], 4, None);
         }
-        replay.rewind(ms(30));
+        replay.rewind(ms(30), ms(40));
         assert_eq!(again(&mut replay), [3, 4, 5]);
-        replay.rewind(ms(0));
+        replay.rewind(ms(0), ms(0));
         assert_eq!(again(&mut replay), [0; 0]);
     }
 
     #[test]
-    fn a_bulk_transfer_is_not_sent_again() {
+    fn what_has_arrived_is_forgotten() {
         let (t0, mut replay) = (Instant::now(), Replay::default());
-        replay.record(t0, &[0; 10], 4);
-        replay.record(t0, &[1; MAX_BATCH + 1], 1400);
-        replay.record(t0 + Duration::from_millis(1), &[2; 4], 4);
-        replay.rewind(t0);
+        let ms = |ms| t0 + Duration::from_millis(ms);
+        for i in 0..100_u8 {
+            let arrived = i.checked_sub(5).map(|arrived| ms(u64::from(arrived)));
+            replay.record(ms(u64::from(i)), &[i], 1, arrived);
+        }
+        assert_eq!(replay.sent.len(), 6);
+        replay.rewind(t0, t0);
+        assert_eq!(again(&mut replay), [94, 95, 96, 97, 98, 99]);
+    }
+
+    #[test]
+    fn of_a_bulk_transfer_the_beginning_is_sent_again() {
+        let (t0, mut replay) = (Instant::now(), Replay::default());
+        for i in 0..1000_u32 {
+            replay.record(t0 + Duration::from_millis(i.into()), &[i.to_be_bytes()[3]], 1, None);
+        }
+        replay.rewind(t0, t0 + Duration::from_millis(512));
+        assert_eq!(again(&mut replay), (0..=u8::MAX).take(BEGINNING).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn behind_a_batch_that_was_not_kept_nothing_is_sent_again() {
+        let (t0, mut replay) = (Instant::now(), Replay::default());
+        let ms = |ms| t0 + Duration::from_millis(ms);
+        replay.record(ms(0), &[0, 1], 1, None);
+        replay.record(ms(1), &[7; MAX_BATCH + 1], 1400, None);
+        replay.record(ms(2), &[2], 1, None);
+        replay.rewind(ms(0), ms(0));
+        assert_eq!(again(&mut replay), [0, 1]);
+        replay.record(ms(3), &[7; MAX_BATCH + 1], 1400, None);
+        replay.rewind(ms(3), ms(3));
         assert_eq!(again(&mut replay), [0; 0]);
     }
 
@@ -112,10 +165,10 @@ mod tests {
     fn a_fast_stream_keeps_no_more_than_the_cap() {
         let (t0, mut replay) = (Instant::now(), Replay::default());
         for i in 0..2 * MAX_PACKETS as u64 {
-            replay.record(t0 + Duration::from_millis(i / 10), &[1; 4], 4);
+            replay.record(t0 + Duration::from_micros(i), &[1; 4], 4, None);
         }
         assert_eq!(replay.sent.len(), MAX_PACKETS);
-        replay.rewind(t0);
-        assert_eq!(again(&mut replay), [0; 0], "the oldest packets are gone");
+        replay.record(t0 + 2 * MAX_AGE, &[2; 4], 4, None);
+        assert_eq!(replay.sent.len(), 1);
     }
 }

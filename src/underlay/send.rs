@@ -86,7 +86,7 @@ impl LabelSender {
         }
         activity.add_sent(packets);
         let now = tokio::time::Instant::now().into_std();
-        replay.record(now, transmit.contents, segment);
+        replay.record(now, transmit.contents, segment, activity.arrived());
         sent
     }
 

@@ -3,6 +3,7 @@
 use std::{
     net::{Ipv6Addr, SocketAddr, SocketAddrV6},
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    time::{Duration, Instant},
 };
 
 use tokio::sync::Notify;
@@ -49,6 +50,7 @@ pub struct SlotActivity {
     awaited: AtomicBool,
     sent_again: Notify,
     arrivals: Arrivals,
+    acknowledged: Latest,
 }
 
 impl SlotActivity {
@@ -62,6 +64,17 @@ impl SlotActivity {
     #[must_use]
     pub fn arrivals(&self) -> &Arrivals {
         &self.arrivals
+    }
+
+    /// Records that a packet sent then has arrived at the far end.
+    pub fn acknowledged(&self, sent: Instant) {
+        self.acknowledged.raise(sent);
+    }
+
+    /// When the last packet that is known to have arrived was sent.
+    #[must_use]
+    pub fn arrived(&self) -> Option<Instant> {
+        self.acknowledged.get()
     }
 
     /// Waits until a packet goes out.
@@ -84,6 +97,32 @@ impl SlotActivity {
     pub(super) fn add_received(&self, packets: usize) {
         self.received.fetch_add(packets as u64, Ordering::Relaxed);
         self.arrivals.note();
+    }
+}
+
+/// The latest of many moments.
+#[derive(Debug)]
+struct Latest {
+    epoch: Instant,
+    /// Since the epoch; zero is never.
+    micros: AtomicU64,
+}
+
+impl Default for Latest {
+    fn default() -> Self {
+        Self { epoch: tokio::time::Instant::now().into_std(), micros: AtomicU64::new(0) }
+    }
+}
+
+impl Latest {
+    fn raise(&self, moment: Instant) {
+        let since = moment.saturating_duration_since(self.epoch).as_micros();
+        self.micros.fetch_max(u64::try_from(since).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    fn get(&self) -> Option<Instant> {
+        let micros = self.micros.load(Ordering::Relaxed);
+        (micros > 0).then(|| self.epoch + Duration::from_micros(micros))
     }
 }
 

@@ -128,11 +128,14 @@ impl Switch {
         }
     }
 
-    /// Sends what the slot sent after `since` again, before its next packet. Call it after a
-    /// reroute away from a route that was dead by then.
-    pub fn send_again(&self, id: SlotId, since: Instant) {
+    /// Sends what the slot sent after `since` again, before its next packet, except what is known to
+    /// have arrived; if that is much, only the beginning of what was sent after `from`. Call it at a
+    /// reroute away from a route that was dead.
+    pub fn send_again(&self, id: SlotId, since: Instant, from: Instant) {
         if let Some(slot) = self.slot(id) {
-            slot.replay.lock().unwrap_or_else(PoisonError::into_inner).rewind(since);
+            let since = slot.activity.arrived().map_or(since, |arrived| arrived.max(since));
+            let mut replay = slot.replay.lock().unwrap_or_else(PoisonError::into_inner);
+            replay.rewind(since, from.max(since));
         }
     }
 
