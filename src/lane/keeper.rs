@@ -8,7 +8,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -66,11 +66,13 @@ pub(super) struct Keeper {
     pub(super) conn: Connection,
     pub(super) end: Arc<LaneEnd>,
     sequence: AtomicU64,
+    /// When this end last told the far end that it has moved.
+    announced: Mutex<Option<Instant>>,
 }
 
 impl Keeper {
     pub(super) fn new(conn: Connection, end: Arc<LaneEnd>) -> Self {
-        Self { conn, end, sequence: AtomicU64::new(0) }
+        Self { conn, end, sequence: AtomicU64::new(0), announced: Mutex::default() }
     }
 
     /// Runs until the connection closes.
@@ -189,9 +191,17 @@ impl Keeper {
 
     /// When a silence began: with the last packet that came in, unless nothing was due then.
     fn silence_began(&self, silence: Duration) -> Instant {
-        let noticed = Instant::now() - silence;
+        let now = Instant::now();
+        let noticed = now.checked_sub(silence).unwrap_or(now);
         let last = self.end.activity().arrivals().last();
         last.filter(|last| *last <= noticed && *last + STEP >= noticed).unwrap_or(noticed)
+    }
+
+    /// The same of a silence that lasted `ms` at the far end when it sent a notice over `route`, which
+    /// was on its way for half a round trip.
+    fn far_silence_began(&self, route: &Route, ms: u32) -> Option<Instant> {
+        let way = self.end.measured(route).map_or(Duration::ZERO, |new| new.rtt / 2);
+        Instant::now().checked_sub(Duration::from_millis(ms.into()) + way)
     }
 
     /// What follows from a silence that began at one of the two ends then: the packets that were on
@@ -241,7 +251,8 @@ impl Keeper {
     }
 
     /// The exit follows the entry, unless it knows the route to be dead and a better one. The entry
-    /// follows the exit only away from a dead route that it uses itself.
+    /// follows the exit only away from a dead route that it uses itself, and not where the exit is
+    /// about to follow it: two ends that do as the other did would swap their routes.
     async fn follow_to(&self, left: &Route, route: &Route, reason: RerouteReason) {
         let fault = match reason {
             RerouteReason::Silent { .. } => Some(Fault::Silent),
@@ -253,18 +264,18 @@ impl Keeper {
         }
         let heed = match self.end.role() {
             LaneEndRole::Exit => self.end.goes_along(route),
-            LaneEndRole::Entry => fault.is_some() && self.end.route() == *left,
+            LaneEndRole::Entry => {
+                fault.is_some() && self.end.route() == *left && !self.notices_cross(left)
+            }
         };
         if heed {
-            let cause = match reason {
-                // The notice was on its way for half a round trip of the new route.
-                RerouteReason::Silent { ms } => {
-                    let way = self.end.measured(route).map_or(Duration::ZERO, |new| new.rtt / 2);
-                    let began = Instant::now() - Duration::from_millis(ms.into()) - way;
-                    self.silent_since(began, RerouteReason::FarEnd)
-                }
-                _ => Cause::other(RerouteReason::FarEnd),
+            let began = match reason {
+                RerouteReason::Silent { ms } => self.far_silence_began(route, ms),
+                _ => None,
             };
+            let cause = began.map_or(Cause::other(RerouteReason::FarEnd), |began| {
+                self.silent_since(began, RerouteReason::FarEnd)
+            });
             let cause = Cause { far_reason: Some(reason), ..cause };
             match self.end.use_route(route, cause).await {
                 Ok(true) => self.kick(),
@@ -276,6 +287,15 @@ impl Keeper {
         }
     }
 
+    /// Whether the far end may not have heard yet, when it sent the notice that is just here, that we
+    /// have moved to `route`.
+    fn notices_cross(&self, route: &Route) -> bool {
+        let announced = *self.announced.lock().unwrap_or_else(PoisonError::into_inner);
+        let measured = self.end.measured(route).map(|metrics| metrics.rtt);
+        let rtt = self.conn.rtt(PathId::ZERO).max(measured).unwrap_or_default();
+        announced.is_some_and(|at| at.elapsed() < rtt + STEP)
+    }
+
     /// Moves our direction to `route` and tells the far end on it.
     async fn reroute(&self, route: &Route, cause: Cause) {
         let (left, reason) = (self.end.route(), cause.reason);
@@ -283,6 +303,9 @@ impl Keeper {
             Ok(true) => {
                 let sequence = 1 + self.sequence.fetch_add(1, Ordering::Relaxed);
                 let route = route.clone();
+                let mut announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner);
+                *announced = Some(Instant::now());
+                drop(announced);
                 self.notify(&LaneNotice::Rerouted { sequence, left, route, reason });
                 self.kick();
             }

@@ -130,7 +130,7 @@ impl Suspects {
         record.is_some_and(|record| now < record.died + (record.until - record.died) / 4)
     }
 
-    /// Where no route is usable, the one to use instead of `dead`: of those whose links are up, the
+    /// Where no route is usable, the one to use instead of `dead`: of those that probes find best, the
     /// least lossy, or else the one that died longest ago.
     ///
     /// `None`: stay. While the probes of all other routes are lost, too, the silence may be the fault
@@ -138,15 +138,11 @@ impl Suspects {
     /// route that dies again is left for any other: probes may find a healed path later than we.
     pub(super) fn last_resort(&self, dead: &Route, routes: &[(Standing, Route)]) -> Option<Route> {
         let record = |route: &Route| self.records.get(route).map(|r| (r.fault, r.died));
-        let others = || routes.iter().filter(|(_, route)| route != dead);
-        if self.records.get(dead).is_some_and(|record| record.again) {
-            return others().map(|(_, route)| route).min_by_key(|route| record(route)).cloned();
-        }
-        let standing =
-            routes.iter().find(|(_, route)| route == dead).map(|(standing, _)| *standing);
-        let best = others().min_by_key(|(standing, route)| (*standing, record(route)));
-        let better = best.filter(|(other, _)| standing.is_none_or(|ours| *other <= ours));
-        better.map(|(_, route)| route.clone())
+        let others = routes.iter().filter(|(_, route)| route != dead);
+        let (best, route) = others.min_by_key(|(standing, route)| (*standing, record(route)))?;
+        let ours = routes.iter().find(|(_, route)| route == dead).map(|(standing, _)| standing);
+        let again = self.records.get(dead).is_some_and(|record| record.again);
+        (again || ours.is_none_or(|ours| best <= ours)).then(|| route.clone())
     }
 }
 
@@ -252,6 +248,22 @@ mod tests {
             (Standing::Up, via("nyu")),
         ];
         assert_eq!(suspects.last_resort(&Route::Direct, &routes), Some(via("nyu")));
+    }
+
+    #[test]
+    fn a_route_that_dies_again_is_left_for_one_whose_links_are_up() {
+        let (mut suspects, t0) = (Suspects::default(), Instant::now());
+        let ms = |ms| t0 + Duration::from_millis(ms);
+        suspects.failed(ms(0), &via("south"), Fault::Silent);
+        suspects.failed(ms(100), &via("north"), Fault::Silent);
+        suspects.failed(ms(200), &Route::Direct, Fault::Silent);
+        suspects.failed(ms(300), &via("north"), Fault::Silent);
+        let routes = [
+            (Standing::Up, Route::Direct),
+            (Standing::Up, via("north")),
+            (Standing::Down, via("south")),
+        ];
+        assert_eq!(suspects.last_resort(&via("north"), &routes), Some(Route::Direct));
     }
 
     #[test]
