@@ -236,6 +236,12 @@ impl Node {
         &self.pool
     }
 
+    /// What labels and slots mean here.
+    #[cfg(test)]
+    pub(crate) fn switch(&self) -> &Arc<Switch> {
+        &self.switch
+    }
+
     /// A reader of what the node is doing, for the admin API.
     #[must_use]
     pub fn view(&self) -> NodeView {

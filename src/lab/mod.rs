@@ -185,6 +185,17 @@ impl Lab {
         Ok(())
     }
 
+    /// Changes what a node will be from its next start on, as an edited configuration does.
+    ///
+    /// # Errors
+    /// When there is no such node.
+    pub fn edit(&mut self, name: &str, change: impl FnOnce(&mut LabNode)) -> Result<(), LabError> {
+        let (plan, _) =
+            self.plans.get_mut(name).ok_or_else(|| LabError::NoSite(name.to_owned()))?;
+        change(plan);
+        Ok(())
+    }
+
     /// Kills a node: its socket is gone before it can say goodbye.
     pub fn crash(&mut self, name: &str) {
         self.nodes.remove(name);

@@ -305,6 +305,13 @@ impl LaneEnd {
         }
     }
 
+    /// Whether the far end says that it knows nothing of this lane any more, as after a long sleep of
+    /// ours. False also where it cannot be asked.
+    pub(super) async fn is_forgotten(&self) -> bool {
+        let renewed = self.control.renew(&self.peer, vec![self.far_label]).await;
+        renewed.first() == Some(&false)
+    }
+
     fn forget(&self, route: &Route, label: Label) {
         let mut state = self.state();
         if state.hops.get(route).is_some_and(|hop| hop.label == label) {

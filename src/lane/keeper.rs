@@ -176,8 +176,7 @@ impl Keeper {
     async fn leave_dead_route(&self, silence: Duration) {
         let dead = self.end.route();
         self.end.found(&dead, Fault::Silent);
-        let (end, route) = (self.end.clone(), dead.clone());
-        tokio::spawn(async move { end.check_grant(&route).await });
+        self.check_labels(dead.clone());
         let Some(instead) = self.end.instead_of(&dead) else {
             tracing::debug!(lane = ?self.end, ?silence, "the only route is silent");
             self.kick();
@@ -187,6 +186,19 @@ impl Keeper {
         let reason = RerouteReason::Silent { ms: millis(began.elapsed()) };
         let cause = self.silent_since(began, reason);
         self.reroute(&instead, cause).await;
+    }
+
+    /// Asks whether the relay, and the far end, still know the labels that we send under: whoever
+    /// restarted does not, nor does a far end that outlived our sleep, and both drop our packets.
+    fn check_labels(&self, route: Route) {
+        let (end, conn) = (self.end.clone(), self.conn.clone());
+        tokio::spawn(async move {
+            let ((), forgotten) = tokio::join!(end.check_grant(&route), end.is_forgotten());
+            if forgotten {
+                tracing::info!(lane = ?end, "the far end knows nothing of the lane; it ends");
+                conn.close(VarInt::from_u32(code::DONE), b"forgotten by the far end");
+            }
+        });
     }
 
     /// When a silence began: with the last packet that came in, unless nothing was due then.

@@ -28,3 +28,6 @@ pub use history::{Cause, LaneFacts, Reroute, RerouteFacts};
 pub use host::{FlowAcceptor, LaneHost, Outward, OutwardStream};
 pub use open_lane::Lane;
 pub use pool::{LaneKey, LanePool};
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{io::AsyncReadExt as _, time::timeout};
+use tokio::{io::AsyncReadExt as _, net::TcpStream, time::timeout};
 
 use crate::{
     bytes::{Checksum, MIB, Stream},
@@ -20,6 +20,12 @@ use crate::{
 
 /// Within this time a client must hear that the exit cannot be reached.
 const REFUSAL_TIME: Duration = Duration::from_secs(45);
+
+/// How long a laptop sleeps.
+const SLEEP: Duration = Duration::from_secs(5);
+
+/// When it must be of use again; the exit has tried other routes meanwhile, at growing pauses.
+const AWAKE_WITHIN: Duration = Duration::from_secs(3);
 
 /// What a stalled flow may cost each node: the windows of its stream, twice over.
 const STALL_MEMORY: usize = 40 * MIB;
@@ -46,6 +52,28 @@ async fn a_frozen_exit_is_reported_in_each_protocol_and_serves_again_when_it_tha
     refused_everywhere(&entry, page).await;
     exit.signal("-CONT");
     wait_for("a flow", || web::fetch(entry.proxy(), page).is_ok_and(|text| text == web::PAGE));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn flows_go_on_and_new_ones_open_when_the_entry_wakes_up() {
+    let site = Site::new();
+    let (_exit, entry) = site.pair(&[]);
+    let (source, _) = sockets::source(64 * MIB).await;
+    let mut download = tunnel(entry.proxy(), source).await.unwrap();
+    let mut session = tunnel(entry.proxy(), sockets::echo().await).await.unwrap();
+    sockets::ask_echo(&mut session, "before").await.unwrap();
+    entry.signal("-STOP");
+    // How long it sleeps is the point: longer than any time-out of the watch on its lane.
+    tokio::time::sleep(SLEEP).await;
+    entry.signal("-CONT");
+    let woke = Instant::now();
+    sockets::ask_echo(&mut session, "after").await.unwrap();
+    println!("an answer {:?} after waking up", woke.elapsed());
+    assert!(woke.elapsed() < AWAKE_WITHIN, "{:?}", woke.elapsed());
+    sockets::ask_echo(&mut tunnel(entry.proxy(), sockets::echo().await).await.unwrap(), "new")
+        .await
+        .unwrap();
+    assert_eq!(checksum_of(&mut download, 64 * MIB).await, Stream::of(64 * MIB).checksum());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -114,6 +142,13 @@ async fn a_stalled_reader_bounds_memory_and_its_lane_lives_on() {
         println!("{} took {} KiB more", node.ready["name"], more / 1024);
         assert!(more < STALL_MEMORY, "{} took {more} bytes more", node.ready["name"]);
     }
+    assert_eq!(checksum_of(&mut stream, len).await, Stream::of(len).checksum());
+    let lanes = json(&site.dir("leaf"), &["lanes"]);
+    assert_eq!((lanes.as_array().unwrap().len(), &lanes[0]["lane"]), (1, &lane));
+}
+
+/// The checksum of what comes out of `stream`, which must be `len` bytes.
+async fn checksum_of(stream: &mut TcpStream, len: usize) -> String {
     let (mut checksum, mut buffer) = (Checksum::new(), vec![0; 256 * 1024]);
     let mut received = 0;
     while received < len {
@@ -122,9 +157,7 @@ async fn a_stalled_reader_bounds_memory_and_its_lane_lives_on() {
         checksum.add(&buffer[..read]);
         received += read;
     }
-    assert_eq!(checksum.hex(), Stream::of(len).checksum());
-    let lanes = json(&site.dir("leaf"), &["lanes"]);
-    assert_eq!((lanes.as_array().unwrap().len(), &lanes[0]["lane"]), (1, &lane));
+    checksum.hex()
 }
 
 /// A SOCKS client and, where there is one, curl over HTTP learn within their time that the exit

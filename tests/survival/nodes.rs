@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ronproxy::{emulator, flow::Route, transport::Congestion::Bbr3};
+use ronproxy::{config::Config, emulator, flow::Route, lab::Lab, transport::Congestion::Bbr3};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
@@ -18,11 +18,15 @@ use crate::{
 enum Happening {
     RelayCrashes,
     RelayRestarts,
+    RelayForbids,
     EntryMoves,
     EntryBehindNatIsRebound,
     BlackoutOf20s,
     DetourHasASmallMtu,
 }
+
+/// The entry has no group.
+const RESEARCH_ONLY: &str = "[[policy]]\nname = 'research-only'\nallow_groups = ['research']";
 
 async fn run(happening: Happening, work: Work, aim_ms: u64) {
     let mut stalls = Vec::new();
@@ -38,7 +42,10 @@ async fn run(happening: Happening, work: Work, aim_ms: u64) {
 async fn stall(happening: Happening, work: Work, seed: u64) -> Duration {
     let watch = Watch::begin();
     let arrivals = Arrivals::new();
-    let relayed = matches!(happening, Happening::RelayCrashes | Happening::RelayRestarts);
+    let relayed = matches!(
+        happening,
+        Happening::RelayCrashes | Happening::RelayRestarts | Happening::RelayForbids
+    );
     let topology = if relayed { detour_is_better() } else { emulator::triangle() };
     let mut lab = triangle(topology, seed, &arrivals, Bbr3).await;
     let at = |name| lab.topology().address(name);
@@ -50,12 +57,16 @@ async fn stall(happening: Happening, work: Work, seed: u64) -> Duration {
     sleep(moment(&mut rng(seed), 3_000, 6_000)).await;
     let job = work::start(lab.node("entry").unwrap(), work, &arrivals).await;
     sleep(Duration::from_secs(2)).await;
-    let route = lab.node("entry").unwrap().lanes().lanes()[0].1.end().route();
-    assert_eq!(relayed, route != Route::Direct);
+    assert_eq!(relayed, route(&lab) != Route::Direct);
     arrivals.restart();
     match happening {
         Happening::RelayCrashes => lab.crash("relay"),
         Happening::RelayRestarts => lab.restart("relay").await.unwrap(),
+        Happening::RelayForbids => {
+            let policy = Config::parse(RESEARCH_ONLY).unwrap().policy;
+            lab.edit("relay", |plan| plan.policy = policy).unwrap();
+            lab.restart("relay").await.unwrap();
+        }
         Happening::EntryMoves => lab.internet().move_host(entry, "192.0.2.77".parse().unwrap()),
         Happening::EntryBehindNatIsRebound => lab.internet().rebind_nat(entry),
         Happening::BlackoutOf20s => {
@@ -80,11 +91,18 @@ async fn stall(happening: Happening, work: Work, seed: u64) -> Duration {
     arrivals.restart();
     sleep(Duration::from_secs(2)).await;
     let after = arrivals.longest();
+    if happening == Happening::RelayForbids {
+        assert_eq!(route(&lab), Route::Direct, "the relay refuses");
+    }
     assert!(after < Duration::from_secs(1), "{happening:?}, seed {seed}: {after:?} at the end");
     job.abort();
     lab.stop().await;
     watch.check(&format!("{happening:?}, seed {seed}"));
     stall
+}
+
+fn route(lab: &Lab) -> Route {
+    lab.node("entry").unwrap().lanes().lanes()[0].1.end().route()
 }
 
 #[tokio::test(start_paused = true)]
@@ -98,6 +116,12 @@ async fn a_relay_that_restarts_without_its_labels_strands_no_flow() {
     run(Happening::RelayRestarts, Work::Stream, 1_000).await;
     // Not yet the second that the aim is.
     run(Happening::RelayRestarts, Work::Keystrokes, 2_000).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relay_that_may_no_longer_carry_a_lane_is_left_for_good() {
+    run(Happening::RelayForbids, Work::Stream, 1_000).await;
+    run(Happening::RelayForbids, Work::Keystrokes, 2_000).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,94 @@
+//! What happens to flows when their lane ends in a way that no path causes.
+
+use std::{sync::Arc, time::Duration};
+
+use noq::VarInt;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::{Instant, timeout},
+};
+
+use crate::{
+    app::Node,
+    emulator,
+    flow::{FlowIo, FlowRequest, Ingress},
+    lab::{Lab, LabNode, Services},
+    transport::{Congestion, code},
+    underlay::SlotId,
+};
+
+/// Anything that must happen happens within this time.
+const SOON: Duration = Duration::from_secs(5);
+
+async fn triangle() -> Lab {
+    let nodes = vec![
+        LabNode::new("entry", false, false),
+        LabNode::new("exit", false, true),
+        LabNode::new("relay", true, false),
+    ];
+    let services =
+        Services::default().with("echo.test", Arc::new(|io| drop(tokio::spawn(echo(io)))));
+    let lab = Lab::start(emulator::triangle(), 1, nodes, services, Congestion::Bbr3).await.unwrap();
+    let start = Instant::now();
+    while !lab.is_meshed() {
+        assert!(start.elapsed() < SOON, "no mesh");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    lab
+}
+
+async fn echo(io: Box<dyn FlowIo>) {
+    let (mut read, mut write) = tokio::io::split(io);
+    // However a flow ends, it does.
+    let _ = tokio::io::copy(&mut read, &mut write).await;
+}
+
+/// A flow to the echo service on the lane of this hint.
+async fn open(node: &Node, hint: &str) -> Box<dyn FlowIo> {
+    let request = FlowRequest {
+        target: "echo.test:7".parse().unwrap(),
+        hint: Some(hint.parse().unwrap()),
+        exit: None,
+        user: None,
+        client: ([127, 0, 0, 1], 1).into(),
+        ingress: Ingress::Socks5,
+    };
+    node.dialer().dial(request).await.unwrap().into_io()
+}
+
+async fn type_a_key(io: &mut dyn FlowIo) -> std::io::Result<()> {
+    io.write_all(b"x").await?;
+    io.read_exact(&mut [0]).await.map(drop)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_killed_by_a_protocol_error_takes_only_its_own_flows_along() {
+    let lab = triangle().await;
+    let entry = lab.node("entry").unwrap();
+    let (mut doomed, mut other) = (open(entry, "loss").await, open(entry, "latency").await);
+    let lanes = entry.lanes().lanes();
+    let (_, lane) = lanes.iter().find(|(key, _)| key.wish.hint.to_string() == "loss").unwrap();
+    lane.conn.close(VarInt::from_u32(code::PROTOCOL), b"a test breaks the protocol");
+    let ended = timeout(SOON, type_a_key(&mut *doomed)).await.expect("the flow hangs");
+    assert!(ended.is_err(), "its lane is gone");
+    timeout(SOON, type_a_key(&mut *other)).await.unwrap().unwrap();
+    let mut new = open(entry, "loss").await;
+    timeout(SOON, type_a_key(&mut *new)).await.unwrap().unwrap();
+    assert_eq!(entry.lanes().lanes().len(), 2);
+    lab.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_that_the_exit_has_forgotten_ends_and_the_next_flow_works() {
+    let lab = triangle().await;
+    let (entry, exit) = (lab.node("entry").unwrap(), lab.node("exit").unwrap());
+    let mut old = open(entry, "latency").await;
+    timeout(SOON, type_a_key(&mut *old)).await.unwrap().unwrap();
+    // As after a sleep that outlasted the exit's patience: its end is gone, its labels withdrawn.
+    exit.switch().close_slot(SlotId(exit.lane_facts()[0].facts.lane));
+    let mut new = timeout(SOON, open(entry, "latency")).await.expect("the next flow hangs");
+    timeout(SOON, type_a_key(&mut *new)).await.unwrap().unwrap();
+    let ended = timeout(SOON, type_a_key(&mut *old)).await.expect("the old flow hangs");
+    assert!(ended.is_err(), "its lane is gone");
+    lab.stop().await;
+}
