@@ -116,6 +116,7 @@ pub struct Lab {
     nodes: BTreeMap<String, Node>,
     services: Services,
     congestion: Congestion,
+    authority: Authority,
     _folder: TempDir,
 }
 
@@ -147,8 +148,16 @@ impl Lab {
             internet.nat(host, nat);
         }
         let nodes = BTreeMap::new();
-        let mut lab =
-            Self { internet, topology, plans, nodes, services, congestion, _folder: folder };
+        let mut lab = Self {
+            internet,
+            topology,
+            plans,
+            nodes,
+            services,
+            congestion,
+            authority,
+            _folder: folder,
+        };
         let names: Vec<String> = lab.plans.keys().cloned().collect();
         for name in names {
             lab.restart(&name).await?;
@@ -193,6 +202,19 @@ impl Lab {
         let (plan, _) =
             self.plans.get_mut(name).ok_or_else(|| LabError::NoSite(name.to_owned()))?;
         change(plan);
+        Ok(())
+    }
+
+    /// Gives a node another key and certificate from its next start on, as joining anew does.
+    ///
+    /// # Errors
+    /// When there is no such node, or no certificate can be made.
+    pub fn rekey(&mut self, name: &str) -> Result<(), LabError> {
+        let no_site = || LabError::NoSite(name.to_owned());
+        let (plan, identity) = self.plans.get_mut(name).ok_or_else(no_site)?;
+        let now = UnixTime::now();
+        self.authority.revoke(identity.name(), now)?;
+        *identity = certify(&self.authority, plan, now)?;
         Ok(())
     }
 

@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use ronproxy::{
     emulator::{LinkModel, Topology},
+    flow::RouteWish,
     lab::{Lab, LabNode, Services},
+    lane::RouteControl as _,
     transport::Congestion,
+    wire::link::LaneEndRole,
 };
 
 use crate::support;
@@ -46,6 +49,28 @@ async fn a_node_that_crashed_is_missed_by_all_and_taken_up_again_by_all_when_it_
     let back = || linked_with(&lab, "c") == 5 && lab.is_meshed();
     support::wait_for("all to have it back", Duration::from_secs(5), back).await;
     lab.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_comes_back_with_a_new_key_is_believed_by_all() {
+    let mut lab = six(9).await;
+    lab.crash("c");
+    let gone = || linked_with(&lab, "c") == 0;
+    support::wait_for("all to miss it", Duration::from_secs(5), gone).await;
+    lab.rekey("c").unwrap();
+    // One of them has no link to it and hears of it through the others only.
+    lab.internet().cut(lab.topology().address("a"), lab.topology().address("c"));
+    lab.restart("c").await.unwrap();
+    let back = || linked_with(&lab, "c") == 4 && hears_of(&lab, "a", "c");
+    support::wait_for("all to believe it", Duration::from_secs(20), back).await;
+    lab.stop().await;
+}
+
+/// Whether `at` knows of a route to `of` through others, from their and its advertisements.
+fn hears_of(lab: &Lab, at: &str, of: &str) -> bool {
+    let (mesh, of) = (lab.node(at).unwrap().mesh(), of.parse().unwrap());
+    let candidates = mesh.candidates(&of, LaneEndRole::Entry, &RouteWish::default());
+    candidates.iter().any(|candidate| candidate.excluded.is_none() && candidate.metrics.is_some())
 }
 
 #[tokio::test(start_paused = true)]
