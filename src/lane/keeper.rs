@@ -148,9 +148,10 @@ impl Keeper {
     }
 
     async fn judge_loss(&self, route: &Route, closed: &Closed) {
+        let rtt = self.end.mark().take_least_rtt();
         let Some(loss) = closed.sustained else { return };
         if *route == Route::Direct {
-            self.end.observed(&sample(closed, loss));
+            self.end.observed(&PassiveSample { rtt, ..sample(closed, loss) });
         }
         if loss.ppm() < LEAVE_ABOVE_PPM {
             return;

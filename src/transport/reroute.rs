@@ -52,6 +52,8 @@ pub struct RerouteMark {
     acknowledged: AtomicU64,
     /// In microseconds; `u64::MAX` where none was measured.
     least_rtt: AtomicU64,
+    /// The same since somebody last took it.
+    least_lately: AtomicU64,
     activity: Arc<SlotActivity>,
 }
 
@@ -65,6 +67,7 @@ impl RerouteMark {
             sent: AtomicU64::new(0),
             acknowledged: AtomicU64::new(0),
             least_rtt: AtomicU64::new(u64::MAX),
+            least_lately: AtomicU64::new(u64::MAX),
             activity,
         }
     }
@@ -73,6 +76,7 @@ impl RerouteMark {
     pub fn rerouted(&self, now: Instant) {
         *self.at.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
         self.least_rtt.store(u64::MAX, Ordering::Relaxed);
+        self.least_lately.store(u64::MAX, Ordering::Relaxed);
         self.count.fetch_add(1, Ordering::Release);
     }
 
@@ -87,14 +91,21 @@ impl RerouteMark {
     /// sooner.
     #[must_use]
     pub fn least_rtt(&self) -> Option<Duration> {
-        let micros = self.least_rtt.load(Ordering::Relaxed);
-        (micros != u64::MAX).then(|| Duration::from_micros(micros))
+        measured(self.least_rtt.load(Ordering::Relaxed))
+    }
+
+    /// The least round-trip time seen since this was last asked, or since the last reroute.
+    #[must_use]
+    pub fn take_least_rtt(&self) -> Option<Duration> {
+        measured(self.least_lately.swap(u64::MAX, Ordering::Relaxed))
     }
 
     /// Records that a packet that was sent then on the route in use has just been acknowledged.
     fn answered(&self, now: Instant, sent: Instant) {
         let rtt = now.saturating_duration_since(sent).as_micros();
-        self.least_rtt.fetch_min(u64::try_from(rtt).unwrap_or(u64::MAX), Ordering::Relaxed);
+        let rtt = u64::try_from(rtt).unwrap_or(u64::MAX);
+        self.least_rtt.fetch_min(rtt, Ordering::Relaxed);
+        self.least_lately.fetch_min(rtt, Ordering::Relaxed);
     }
 
     fn count(&self) -> u64 {
@@ -104,6 +115,10 @@ impl RerouteMark {
     fn at(&self) -> Option<Instant> {
         *self.at.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn measured(micros: u64) -> Option<Duration> {
+    (micros != u64::MAX).then(|| Duration::from_micros(micros))
 }
 
 /// Makes [`RouteAware`] controllers that listen to one mark.
