@@ -11,6 +11,8 @@ mod support;
 
 #[path = "survival/figures.rs"]
 mod figures;
+#[path = "survival/storm.rs"]
+mod storm;
 #[path = "survival/transfers.rs"]
 mod transfers;
 #[path = "survival/trouble.rs"]

@@ -1,16 +1,16 @@
 //! Checked transfers of every kind, one after the other, and what became of them.
 
-use std::{cell::RefCell, fmt, io, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, fmt, io, rc::Rc, time::Duration};
 
 use rand::RngExt;
 use rand_pcg::Pcg64Mcg;
-use ronproxy::flow::{FlowDialer, FlowIo};
+use ronproxy::flow::FlowIo;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::{Instant, sleep, timeout},
 };
 
-use crate::support::{self, pattern};
+use crate::support::pattern;
 
 /// A flow without a single byte for so long is lost: longer than its patience.
 const LOST_AFTER: Duration = Duration::from_secs(61);
@@ -34,24 +34,30 @@ impl fmt::Display for Tally {
     }
 }
 
+/// The way from an application to the services.
+pub(crate) trait Door {
+    /// Opens a flow to `target`.
+    async fn open(&self, target: &str) -> io::Result<Box<dyn FlowIo>>;
+}
+
 /// Makes one transfer after the other.
-pub(crate) struct Session {
+pub(crate) struct Session<D> {
     rng: Pcg64Mcg,
     entry: &'static str,
-    dialer: Arc<dyn FlowDialer>,
+    door: D,
     tally: Rc<RefCell<Tally>>,
     until: Instant,
 }
 
-impl Session {
+impl<D: Door> Session<D> {
     pub(crate) fn new(
         rng: Pcg64Mcg,
         entry: &'static str,
-        dialer: Arc<dyn FlowDialer>,
+        door: D,
         tally: Rc<RefCell<Tally>>,
         until: Instant,
     ) -> Self {
-        Self { rng, entry, dialer, tally, until }
+        Self { rng, entry, door, tally, until }
     }
 
     /// Session 0 types; the others download and upload.
@@ -91,13 +97,8 @@ impl Session {
         }
     }
 
-    async fn open(&self, target: &str) -> io::Result<Box<dyn FlowIo>> {
-        let dialled = self.dialer.dial(support::flow_request(target)).await;
-        Ok(dialled.map_err(|refusal| io::Error::other(refusal.to_string()))?.into_io())
-    }
-
     async fn download(&self, size: usize) -> io::Result<usize> {
-        let mut io = self.open("source.test:80").await?;
+        let mut io = self.door.open("source.test:80").await?;
         io.write_all(format!("GET {size}\n").as_bytes()).await?;
         let (mut at, mut buf) = (0, vec![0; 64 * 1024]);
         loop {
@@ -111,7 +112,7 @@ impl Session {
     }
 
     async fn upload(&self, size: usize) -> io::Result<usize> {
-        let mut io = self.open("sink.test:80").await?;
+        let mut io = self.door.open("sink.test:80").await?;
         let mut at = 0;
         while at < size {
             let piece = pattern(at, (size - at).min(32 * 1024));
@@ -131,7 +132,7 @@ impl Session {
     /// Sends and reads back at the same time: the waits show how both directions go on, which the
     /// wait for an answer to an upload, most of it buffered, would not.
     async fn exchange(&self, size: usize) -> io::Result<usize> {
-        let (mut reader, mut writer) = tokio::io::split(self.open("echo.test:7").await?);
+        let (mut reader, mut writer) = tokio::io::split(self.door.open("echo.test:7").await?);
         let write = async {
             let mut at = 0;
             while at < size {
@@ -156,7 +157,7 @@ impl Session {
     }
 
     async fn type_for(&self, span: Duration) -> io::Result<usize> {
-        let mut io = self.open("echo.test:7").await?;
+        let mut io = self.door.open("echo.test:7").await?;
         let (began, mut keys) = (Instant::now(), 0);
         while began.elapsed() < span {
             let mut echo = [0; 8];

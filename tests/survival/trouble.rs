@@ -2,18 +2,73 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use ronproxy::{
-    emulator::{Loss, LossRate},
-    lab::Lab,
-};
-use tokio::time::Instant;
+use rand::{RngExt, seq::IndexedRandom};
+use rand_pcg::Pcg64Mcg;
+use ronproxy::emulator::{Bitrate, Internet, LinkModel, Loss, LossRate, Queue, Topology};
+use tokio::time::{Instant, sleep};
 
 /// A route counts only when it has been good for so long: that is, well within a flow's patience.
 const SETTLED: Duration = Duration::from_secs(20);
 
+/// The nodes that have applications.
+pub(crate) const ENTRIES: [&str; 2] = ["alice", "bob"];
+
+/// An overlay that may be broken.
+pub(crate) trait Fragile {
+    /// Whether a host can get another address.
+    const MOVES: bool;
+
+    fn internet(&self) -> &Internet;
+    fn topology(&self) -> &Topology;
+
+    /// Kills a node.
+    async fn crash(&mut self, name: &'static str);
+
+    /// Starts a node that was killed.
+    async fn restart(&mut self, name: &'static str);
+}
+
+/// Two entries, an exit, two relays; 20 Mbit/s everywhere.
+pub(crate) fn five_sites() -> Topology {
+    let path = |ms| {
+        LinkModel::new(Duration::from_millis(ms))
+            .with_jitter(Duration::from_millis(2))
+            .with_rate(Bitrate::mbit(20), Queue::Time(Duration::from_millis(50)))
+    };
+    let mut topology = Topology::new(["alice", "bob", "exit", "north", "south"]);
+    for (a, b, ms) in [
+        ("alice", "exit", 30),
+        ("bob", "exit", 20),
+        ("alice", "north", 15),
+        ("alice", "south", 25),
+        ("bob", "north", 25),
+        ("bob", "south", 10),
+        ("north", "exit", 25),
+        ("south", "exit", 20),
+        ("north", "south", 20),
+        ("alice", "bob", 20),
+    ] {
+        topology = topology.both(a, b, path(ms));
+    }
+    topology
+}
+
+/// Breaks and mends things until then, and mends everything at the end.
+pub(crate) async fn make_trouble<F: Fragile>(lab: &mut F, mut rng: Pcg64Mcg, until: Instant) {
+    let mut troubles = Troubles::new(lab);
+    while Instant::now() < until {
+        sleep(Duration::from_millis(rng.random_range(500..6_000))).await;
+        troubles.mend_due(lab).await;
+        let trouble = draw(&mut rng, F::MOVES);
+        let lasts = Duration::from_millis(rng.random_range(1_000..40_000));
+        troubles.begin(lab, trouble, lasts).await;
+    }
+    troubles.mend_all(lab).await;
+}
+
 /// Something that breaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Trouble {
+enum Trouble {
     Cut(&'static str, &'static str),
     CutOneWay(&'static str, &'static str),
     Loss(&'static str, &'static str, u8),
@@ -35,7 +90,7 @@ impl Trouble {
 }
 
 /// What is broken, and what was until a short time ago.
-pub(crate) struct Troubles {
+struct Troubles {
     broken: Vec<(Trouble, Instant)>,
     mended: Vec<(Trouble, Instant)>,
     addresses: Vec<(String, IpAddr)>,
@@ -43,14 +98,14 @@ pub(crate) struct Troubles {
 }
 
 impl Troubles {
-    pub(crate) fn new(lab: &Lab) -> Self {
+    fn new(lab: &impl Fragile) -> Self {
         let sites = lab.topology().sites().iter();
         let addresses = sites.map(|site| (site.name.clone(), site.address)).collect();
         Self { broken: Vec::new(), mended: Vec::new(), addresses, moves: 0 }
     }
 
     /// Lets `trouble` begin, unless it would leave an entry without a route.
-    pub(crate) async fn begin(&mut self, lab: &mut Lab, trouble: Trouble, lasts: Duration) {
+    async fn begin(&mut self, lab: &mut impl Fragile, trouble: Trouble, lasts: Duration) {
         self.mended.retain(|(_, at)| at.elapsed() < SETTLED);
         let same = |(other, _): &(Trouble, Instant)| match (trouble, *other) {
             (Trouble::Crash(a), Trouble::Crash(b)) => a == b,
@@ -69,7 +124,7 @@ impl Troubles {
             return;
         }
         tracing::info!(?trouble, ?lasts, "trouble");
-        self.apply(lab, trouble);
+        self.apply(lab, trouble).await;
         if matches!(trouble, Trouble::Move(_)) {
             self.broken.pop();
             self.mended.push((trouble, Instant::now()));
@@ -81,13 +136,13 @@ impl Troubles {
             let all = self.broken.iter().chain(&self.mended);
             all.into_iter().any(|(trouble, _)| trouble.hurts_path(a, b))
         };
-        ["alice", "bob"].into_iter().all(|entry| {
+        ENTRIES.into_iter().all(|entry| {
             let via = |relay| !hurt(entry, relay) && !hurt(relay, "exit");
             !hurt(entry, "exit") || via("north") || via("south")
         })
     }
 
-    pub(crate) async fn mend_due(&mut self, lab: &mut Lab) {
+    async fn mend_due(&mut self, lab: &mut impl Fragile) {
         let now = Instant::now();
         let due: Vec<_> = self.broken.extract_if(.., |(_, until)| *until <= now).collect();
         for (trouble, _) in due {
@@ -95,19 +150,19 @@ impl Troubles {
         }
     }
 
-    pub(crate) async fn mend_all(&mut self, lab: &mut Lab) {
+    async fn mend_all(&mut self, lab: &mut impl Fragile) {
         for (trouble, _) in std::mem::take(&mut self.broken) {
             self.mend(lab, trouble).await;
         }
     }
 
-    fn apply(&mut self, lab: &mut Lab, trouble: Trouble) {
+    async fn apply(&mut self, lab: &mut impl Fragile, trouble: Trouble) {
         let net = lab.internet().clone();
         match trouble {
             Trouble::Cut(a, b) => net.cut(self.at(a), self.at(b)),
             Trouble::CutOneWay(a, b) => net.cut_one_way(self.at(a), self.at(b)),
             Trouble::Loss(a, b, percent) => self.set_loss(lab, a, b, percent),
-            Trouble::Crash(node) => lab.crash(node),
+            Trouble::Crash(node) => lab.crash(node).await,
             Trouble::Move(node) => {
                 self.moves += 1;
                 let new = IpAddr::from([198, 51, 100, self.moves]);
@@ -118,19 +173,19 @@ impl Troubles {
         }
     }
 
-    async fn mend(&mut self, lab: &mut Lab, trouble: Trouble) {
+    async fn mend(&mut self, lab: &mut impl Fragile, trouble: Trouble) {
         tracing::info!(?trouble, "mended");
         match trouble {
             Trouble::Cut(a, b) => lab.internet().heal(self.at(a), self.at(b)),
             Trouble::CutOneWay(a, b) => lab.internet().heal_one_way(self.at(a), self.at(b)),
             Trouble::Loss(a, b, _) => self.set_loss(lab, a, b, 0),
-            Trouble::Crash(node) => lab.restart(node).await.unwrap(),
+            Trouble::Crash(node) => lab.restart(node).await,
             Trouble::Move(_) => {}
         }
         self.mended.push((trouble, Instant::now()));
     }
 
-    fn set_loss(&self, lab: &Lab, a: &str, b: &str, percent: u8) {
+    fn set_loss(&self, lab: &impl Fragile, a: &str, b: &str, percent: u8) {
         let loss = Loss::Bernoulli(LossRate::from_percent(percent.into()));
         for (from, to) in [(a, b), (b, a)] {
             lab.internet().update(self.at(from), self.at(to), |model| model.loss = loss);
@@ -139,5 +194,28 @@ impl Troubles {
 
     fn at(&self, name: &str) -> IpAddr {
         self.addresses.iter().find(|(site, _)| site == name).unwrap().1
+    }
+}
+
+fn draw(rng: &mut Pcg64Mcg, moves: bool) -> Trouble {
+    let paths = [
+        ("alice", "exit"),
+        ("bob", "exit"),
+        ("alice", "north"),
+        ("alice", "south"),
+        ("bob", "north"),
+        ("bob", "south"),
+        ("north", "exit"),
+        ("south", "exit"),
+    ];
+    let &(a, b) = paths.choose(rng).unwrap();
+    let &relay = ["north", "south"].choose(rng).unwrap();
+    match rng.random_range(if moves { 0..10 } else { 0..9 }) {
+        0..3 => Trouble::Cut(a, b),
+        3 => Trouble::CutOneWay(a, b),
+        4 => Trouble::CutOneWay(b, a),
+        5..7 => Trouble::Loss(a, b, rng.random_range(2..50)),
+        7..9 => Trouble::Crash(relay),
+        _ => Trouble::Move(ENTRIES.choose(rng).unwrap()),
     }
 }

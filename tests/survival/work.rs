@@ -124,7 +124,8 @@ pub(crate) fn services(arrivals: &Arrivals) -> Services {
         .with("stream.test", stream())
 }
 
-fn counter(arrivals: Arrivals) -> Service {
+/// Takes an upload and counts it.
+pub(crate) fn counter(arrivals: Arrivals) -> Service {
     Arc::new(move |mut io| {
         let arrivals = arrivals.clone();
         tokio::spawn(async move { count(&mut *io, &arrivals).await });
@@ -132,7 +133,7 @@ fn counter(arrivals: Arrivals) -> Service {
 }
 
 /// Sends pieces at a steady pace, whatever happens: what could not leave is sent late.
-fn stream() -> Service {
+pub(crate) fn stream() -> Service {
     Arc::new(|mut io| {
         tokio::spawn(async move {
             let (mut at, mut tick) = (0, tokio::time::interval(PIECE_EVERY));
@@ -155,7 +156,11 @@ pub(crate) async fn start(node: &Node, work: Work, arrivals: &Arrivals) -> JoinH
         Work::Stream => "stream.test:80",
         Work::Keystrokes => "echo.test:80",
     };
-    let mut io = support::open(node, host).await;
+    begin(support::open(node, host).await, work, arrivals)
+}
+
+/// Begins the work on a flow to the service that suits it.
+pub(crate) fn begin(mut io: Box<dyn FlowIo>, work: Work, arrivals: &Arrivals) -> JoinHandle<()> {
     let arrivals = arrivals.clone();
     arrivals.restart();
     tokio::spawn(async move {
