@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Write as _},
     net::{SocketAddr, UdpSocket},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
@@ -63,6 +63,15 @@ pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// Replaces a line of a node's configuration.
+pub fn configure(dir: &Path, line: &str, by: &str) {
+    let file = dir.join("config.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let changed = text.replacen(line, by, 1);
+    assert_ne!(changed, text);
+    std::fs::write(file, changed).unwrap();
+}
+
 /// A UDP address that is free now.
 pub fn free_udp() -> SocketAddr {
     UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
@@ -93,11 +102,15 @@ impl Running {
 
     fn start_as(mut command: Command, dir: &Path, arguments: &[&str]) -> Self {
         let log = dir.join("log");
+        if let Some(filter) = std::env::var_os("RON_TEST_LOG") {
+            command.env("RON_LOG", filter);
+        }
         let mut child = command
             .args(["run", "--json", "--proxy", "127.0.0.1:0"])
             .args(arguments)
             .stdout(Stdio::piped())
-            .stderr(File::create(&log).unwrap())
+            // What a predecessor said stays: a test may want to read it.
+            .stderr(File::options().append(true).create(true).open(&log).unwrap())
             .spawn()
             .unwrap();
         let mut line = String::new();
@@ -170,15 +183,15 @@ impl Site {
 
     /// Makes the overlay `hub`, an exit that may reach this machine.
     pub fn hub(&self) -> PathBuf {
-        let hub = self.dir("hub");
-        let listen = free_udp().to_string();
-        must(&hub, &["init", "--name", "hub", "--listen", &listen, "--exit"]);
-        let config = hub.join("config.toml");
-        let text = std::fs::read_to_string(&config).unwrap();
-        let open = text.replace("allow_private = []", "allow_private = [\"127.0.0.0/8\"]");
-        assert_ne!(open, text);
-        std::fs::write(config, open).unwrap();
-        hub
+        self.found("hub", &["--listen", &free_udp().to_string()])
+    }
+
+    /// Makes the overlay `name`, an exit that may reach this machine, with these options of `init`.
+    pub fn found(&self, name: &str, options: &[&str]) -> PathBuf {
+        let dir = self.dir(name);
+        must(&dir, &[&["init", "--name", name, "--exit"], options].concat());
+        configure(&dir, "allow_private = []", "allow_private = [\"127.0.0.0/8\"]");
+        dir
     }
 
     /// Invites `name`.
@@ -188,12 +201,15 @@ impl Site {
 
     /// Joins as `name`, with the line on standard input.
     pub fn join(&self, name: &str) -> PathBuf {
-        use std::io::Write as _;
-        let line = self.invite(name);
+        self.join_by(&self.invite(name), name, &["--listen", &free_udp().to_string()])
+    }
+
+    /// Joins as `name` by this line, with these options of `join`.
+    pub fn join_by(&self, line: &str, name: &str, options: &[&str]) -> PathBuf {
         let dir = self.dir(name);
-        let listen = free_udp().to_string();
         let mut child = ronproxy(&dir)
-            .args(["join", "-", "--listen", &listen])
+            .args(["join", "-"])
+            .args(options)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()
