@@ -14,6 +14,8 @@ mod choice;
 mod end;
 mod evidence;
 mod flow;
+mod follow;
+mod guard;
 mod history;
 mod host;
 mod keeper;
@@ -22,6 +24,7 @@ mod pool;
 mod pump;
 mod suspects;
 mod watch;
+mod weigh;
 
 pub use end::{HopRequest, LaneEnd, RouteControl};
 pub use history::{Cause, LaneFacts, Reroute, RerouteFacts};

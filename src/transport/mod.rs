@@ -13,7 +13,7 @@ pub use configs::{
 pub use framing::{FrameError, read_frame, read_message, write_frame, write_message};
 pub use parameters::{Congestion, CongestionByHint, LaneOptions};
 use parameters::{join_parameters, lane_parameters, link_parameters};
-pub use reroute::RerouteMark;
+pub use reroute::{RerouteMark, RoundTrips};
 
 /// Application error codes with which we close connections and reset streams.
 pub mod code {

@@ -52,8 +52,7 @@ pub struct RerouteMark {
     acknowledged: AtomicU64,
     /// In microseconds; `u64::MAX` where none was measured.
     least_rtt: AtomicU64,
-    /// The same since somebody last took it.
-    least_lately: AtomicU64,
+    lately: Lately,
     activity: Arc<SlotActivity>,
 }
 
@@ -67,7 +66,7 @@ impl RerouteMark {
             sent: AtomicU64::new(0),
             acknowledged: AtomicU64::new(0),
             least_rtt: AtomicU64::new(u64::MAX),
-            least_lately: AtomicU64::new(u64::MAX),
+            lately: Lately::default(),
             activity,
         }
     }
@@ -76,7 +75,7 @@ impl RerouteMark {
     pub fn rerouted(&self, now: Instant) {
         *self.at.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
         self.least_rtt.store(u64::MAX, Ordering::Relaxed);
-        self.least_lately.store(u64::MAX, Ordering::Relaxed);
+        self.take_round_trips();
         self.count.fetch_add(1, Ordering::Release);
     }
 
@@ -94,18 +93,23 @@ impl RerouteMark {
         measured(self.least_rtt.load(Ordering::Relaxed))
     }
 
-    /// The least round-trip time seen since this was last asked, or since the last reroute.
-    #[must_use]
-    pub fn take_least_rtt(&self) -> Option<Duration> {
-        measured(self.least_lately.swap(u64::MAX, Ordering::Relaxed))
+    /// The round trips seen since this was last asked, or since the last reroute.
+    pub fn take_round_trips(&self) -> RoundTrips {
+        RoundTrips {
+            least: measured(self.lately.least.swap(u64::MAX, Ordering::Relaxed)),
+            all: self.lately.all.swap(0, Ordering::Relaxed),
+            queued: self.lately.queued.swap(0, Ordering::Relaxed),
+        }
     }
 
     /// Records that a packet that was sent then on the route in use has just been acknowledged.
     fn answered(&self, now: Instant, sent: Instant) {
         let rtt = now.saturating_duration_since(sent).as_micros();
         let rtt = u64::try_from(rtt).unwrap_or(u64::MAX);
-        self.least_rtt.fetch_min(rtt, Ordering::Relaxed);
-        self.least_lately.fetch_min(rtt, Ordering::Relaxed);
+        let ever = self.least_rtt.fetch_min(rtt, Ordering::Relaxed).min(rtt);
+        self.lately.least.fetch_min(rtt, Ordering::Relaxed);
+        self.lately.all.fetch_add(1, Ordering::Relaxed);
+        self.lately.queued.fetch_add(u64::from(rtt > ever + ever / 8), Ordering::Relaxed);
     }
 
     fn count(&self) -> u64 {
@@ -114,6 +118,32 @@ impl RerouteMark {
 
     fn at(&self) -> Option<Instant> {
         *self.at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Round trips on the route in use, over some time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RoundTrips {
+    /// The smallest; `None` without one.
+    pub least: Option<Duration>,
+    /// How many there were.
+    pub all: u64,
+    /// How many of them took an eighth longer than the route's least: they waited in a queue.
+    pub queued: u64,
+}
+
+/// The same as it is counted.
+#[derive(Debug)]
+struct Lately {
+    /// In microseconds; `u64::MAX` where none was measured.
+    least: AtomicU64,
+    all: AtomicU64,
+    queued: AtomicU64,
+}
+
+impl Default for Lately {
+    fn default() -> Self {
+        Self { least: AtomicU64::new(u64::MAX), all: AtomicU64::new(0), queued: AtomicU64::new(0) }
     }
 }
 

@@ -1,0 +1,131 @@
+//! Watches the route in use and leaves it when it dies.
+
+use std::time::Duration;
+
+use noq::{PathId, VarInt};
+use tokio::time::Instant;
+
+use super::{
+    history::Cause,
+    keeper::{Keeper, STEP, millis, now},
+    suspects::Fault,
+    watch::{Finding, Rtt, Watch},
+};
+use crate::{
+    flow::Route,
+    transport::code,
+    wire::lane::{LaneNotice, RerouteReason},
+};
+
+/// How much earlier than computed the first lost packet may have been sent: the smoothed round-trip
+/// time lags behind a queue that grows or shrinks.
+const UNSURE: Duration = Duration::from_millis(5);
+
+/// Room for a queue, and for a late acknowledgement (25 ms, RFC 9000), that was not there when the
+/// round-trip time was measured.
+const QUEUE: Duration = Duration::from_millis(40);
+
+impl Keeper {
+    /// Two watches look at the same route. One sees packets of any kind, also those that need no
+    /// answer: it tells the receiver of a download. The other sees acknowledgements of what needs
+    /// one: where only our own direction is dead, the far end's packets still come.
+    pub(super) async fn guard(&self) {
+        let mut packets = Watch::new(now(), self.end.activity().packets());
+        let mut answers = Watch::new(now(), self.end.mark().progress());
+        let mut route = self.end.route();
+        // What QUIC has measured is of the route before; a longer one is not dead for being longer.
+        let mut longer = None;
+        loop {
+            let present = self.end.route();
+            if present != route {
+                // Moved by somebody else; the new route is not to blame for the old one's silence.
+                route = present;
+                longer = self.end.measured(&route).map(|metrics| metrics.rtt);
+                packets.rerouted(now());
+                answers.rerouted(now());
+            }
+            let mark = self.end.mark();
+            let rtt = Rtt::new(self.conn.rtt(PathId::ZERO).max(longer), mark.least_rtt());
+            let heard = packets.look(now(), self.end.activity().packets(), rtt);
+            let answered = answers.look(now(), mark.progress(), unhurried(rtt));
+            match heard.and(answered) {
+                Finding::LookAt(at) => tokio::time::sleep_until(at.into()).await,
+                Finding::Rest => self.end.activity().sent_again().await,
+                Finding::Ping(at) => {
+                    self.notify(&LaneNotice::Ping);
+                    tokio::time::sleep_until(at.into()).await;
+                }
+                Finding::Dead(silence) => {
+                    self.leave_dead_route(silence).await;
+                    route = self.end.route();
+                    longer = self.end.measured(&route).map(|metrics| metrics.rtt);
+                    packets.rerouted(now());
+                    answers.rerouted(now());
+                }
+            }
+        }
+    }
+
+    async fn leave_dead_route(&self, silence: Duration) {
+        let dead = self.end.route();
+        self.end.found(&dead, Fault::Silent);
+        self.check_labels(dead.clone());
+        let Some(instead) = self.end.instead_of(&dead) else {
+            tracing::debug!(lane = ?self.end, ?silence, "the only route is silent");
+            self.kick();
+            return;
+        };
+        let began = self.silence_began(silence);
+        let reason = RerouteReason::Silent { ms: millis(began.elapsed()) };
+        let cause = self.silent_since(began, reason);
+        self.reroute(&instead, cause).await;
+    }
+
+    /// Asks whether the relay, and the far end, still know the labels that we send under: whoever
+    /// restarted does not, nor does a far end that outlived our sleep, and both drop our packets.
+    fn check_labels(&self, route: Route) {
+        let (end, conn) = (self.end.clone(), self.conn.clone());
+        tokio::spawn(async move {
+            let ((), forgotten) = tokio::join!(end.check_grant(&route), end.is_forgotten());
+            if forgotten {
+                tracing::info!(lane = ?end, "the far end knows nothing of the lane; it ends");
+                conn.close(VarInt::from_u32(code::DONE), b"forgotten by the far end");
+            }
+        });
+    }
+
+    /// When a silence began: with the last packet that came in, unless nothing was due then.
+    fn silence_began(&self, silence: Duration) -> Instant {
+        let now = Instant::now();
+        let noticed = now.checked_sub(silence).unwrap_or(now);
+        let last = self.end.activity().arrivals().last();
+        last.filter(|last| *last <= noticed && *last + STEP >= noticed).unwrap_or(noticed)
+    }
+
+    /// The same of a silence that lasted `ms` at the far end when it sent a notice over `route`, which
+    /// was on its way for half a round trip.
+    pub(super) fn far_silence_began(&self, route: &Route, ms: u32) -> Option<Instant> {
+        let way = self.end.measured(route).map_or(Duration::ZERO, |new| new.rtt / 2);
+        Instant::now().checked_sub(Duration::from_millis(ms.into()) + way)
+    }
+
+    /// What follows from a silence that began at one of the two ends then: the packets that were on
+    /// their way to it, and those whose acknowledgements were, are lost.
+    pub(super) fn silent_since(&self, began: Instant, reason: RerouteReason) -> Cause {
+        let rtt = self.conn.rtt(PathId::ZERO).unwrap_or_default();
+        let way_back = self.end.mark().least_rtt().unwrap_or_default() / 2;
+        let way_there = rtt.saturating_sub(way_back);
+        Cause {
+            reason,
+            far_reason: None,
+            dead_since: began.checked_sub(rtt + STEP),
+            lost_from: began.checked_sub(way_there + UNSURE),
+        }
+    }
+}
+
+/// The round-trip time to be assumed for acknowledgements while other packets come in: they may
+/// wait behind a bulk transfer in a queue that our own last measurement did not meet.
+fn unhurried(rtt: Rtt) -> Rtt {
+    Rtt { smoothed: rtt.smoothed + rtt.smoothed / 2 + QUEUE, ..rtt }
+}
