@@ -15,23 +15,29 @@ use crate::{flow::Hint, underlay::MAX_QUIC_PACKET};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Congestion {
-    /// BBR version 3: models the path; keeps its rate under random loss, short stalls.
-    #[default]
+    /// BBR version 3: models the path; keeps its rate under random loss, and overflows short queues.
     Bbr3,
-    /// CUBIC (RFC 9438): backs off on every loss; cheapest where nothing is lost, as in a campus.
+    /// CUBIC (RFC 9438): backs off on every loss; fills a clean path, and costs the least CPU.
+    #[default]
     Cubic,
 }
 
 /// The congestion control of lanes by their flows' hint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CongestionByHint {
     /// For the hint `latency`; `None`: as for all.
     pub latency: Option<Congestion>,
-    /// For the hint `loss`.
+    /// For the hint `loss`: BBR3 by default, as who chooses it expects losses.
     pub loss: Option<Congestion>,
     /// For the hint `throughput`.
     pub throughput: Option<Congestion>,
+}
+
+impl Default for CongestionByHint {
+    fn default() -> Self {
+        Self { latency: None, loss: Some(Congestion::Bbr3), throughput: None }
+    }
 }
 
 impl CongestionByHint {

@@ -6,7 +6,7 @@ use ronproxy::{
     emulator::{Internet, Topology},
     flow::{FlowDialer, FlowIo},
     lab::{Lab, LabNode},
-    transport::Congestion::Bbr3,
+    transport::Congestion,
 };
 use tokio::time::sleep;
 
@@ -44,7 +44,9 @@ async fn start(seed: u64) -> Lab {
         LabNode::new("north", true, false),
         LabNode::new("south", true, false),
     ];
-    let lab = Lab::start(five_sites(), seed, nodes, support::services(), Bbr3).await.unwrap();
+    let lab = Lab::start(five_sites(), seed, nodes, support::services(), Congestion::default())
+        .await
+        .unwrap();
     wait_for("the mesh", Duration::from_secs(10), || lab.is_meshed()).await;
     lab
 }

@@ -98,7 +98,7 @@ async fn a_typist_hardly_notices_a_cut() {
 async fn a_cut_of_one_direction_is_as_harmless_as_one_of_both() {
     for cut in [Cut::ToExit, Cut::ToEntry] {
         for work in [Work::Download, Work::Upload, Work::Stream, Work::Keystrokes] {
-            run(&Scenario { work, congestion: Bbr3, cut }).await;
+            run(&Scenario { work, congestion: Congestion::default(), cut }).await;
         }
     }
 }
@@ -106,7 +106,7 @@ async fn a_cut_of_one_direction_is_as_harmless_as_one_of_both() {
 #[tokio::test(start_paused = true)]
 async fn a_cut_of_the_relayed_path_in_use_is_as_harmless_as_one_of_the_direct_path() {
     for work in [Work::Download, Work::Keystrokes] {
-        run(&Scenario { work, congestion: Bbr3, cut: Cut::Relayed }).await;
+        run(&Scenario { work, congestion: Congestion::default(), cut: Cut::Relayed }).await;
     }
 }
 

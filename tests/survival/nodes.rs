@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ronproxy::{config::Config, emulator, flow::Route, lab::Lab, transport::Congestion::Bbr3};
+use ronproxy::{config::Config, emulator, flow::Route, lab::Lab, transport::Congestion};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
@@ -47,7 +47,7 @@ async fn stall(happening: Happening, work: Work, seed: u64) -> Duration {
         Happening::RelayCrashes | Happening::RelayRestarts | Happening::RelayForbids
     );
     let topology = if relayed { detour_is_better() } else { emulator::triangle() };
-    let mut lab = triangle(topology, seed, &arrivals, Bbr3).await;
+    let mut lab = triangle(topology, seed, &arrivals, Congestion::default()).await;
     let at = |name| lab.topology().address(name);
     let (entry, exit, relay) = (at("entry"), at("exit"), at("relay"));
     if happening == Happening::EntryBehindNatIsRebound {
@@ -150,7 +150,7 @@ async fn flows_survive_a_detour_with_a_smaller_mtu() {
 #[tokio::test(start_paused = true)]
 async fn a_new_flow_opens_at_once_while_the_direct_path_is_down() {
     let arrivals = Arrivals::new();
-    let lab = triangle(emulator::triangle(), 1, &arrivals, Bbr3).await;
+    let lab = triangle(emulator::triangle(), 1, &arrivals, Congestion::default()).await;
     lab.internet().cut(lab.topology().address("entry"), lab.topology().address("exit"));
     // The path is known to be dead; the link on it still seems to stand.
     sleep(Duration::from_secs(15)).await;
@@ -166,7 +166,7 @@ async fn after_an_exit_restarted_its_flows_have_ended_and_new_ones_work() {
     for seed in seeds(2) {
         let watch = Watch::begin();
         let arrivals = Arrivals::new();
-        let mut lab = triangle(emulator::triangle(), seed, &arrivals, Bbr3).await;
+        let mut lab = triangle(emulator::triangle(), seed, &arrivals, Congestion::default()).await;
         sleep(moment(&mut rng(seed), 3_000, 6_000)).await;
         let job = work::start(lab.node("entry").unwrap(), Work::Keystrokes, &arrivals).await;
         sleep(Duration::from_secs(2)).await;
@@ -194,7 +194,7 @@ async fn after_an_exit_restarted_its_flows_have_ended_and_new_ones_work() {
 async fn a_new_flow_works_at_once_when_the_exit_has_restarted() {
     for seed in seeds(2) {
         let arrivals = Arrivals::new();
-        let mut lab = triangle(emulator::triangle(), seed, &arrivals, Bbr3).await;
+        let mut lab = triangle(emulator::triangle(), seed, &arrivals, Congestion::default()).await;
         sleep(moment(&mut rng(seed), 3_000, 6_000)).await;
         fetch(lab.node("entry").unwrap(), 10_000).await;
         lab.restart("exit").await.unwrap();
@@ -216,7 +216,7 @@ async fn a_new_flow_works_at_once_when_the_exit_has_restarted() {
 async fn an_outage_longer_than_patience_ends_flows_with_a_reason_and_new_ones_work_after_it() {
     let watch = Watch::begin();
     let arrivals = Arrivals::new();
-    let lab = triangle(emulator::triangle(), 1, &arrivals, Bbr3).await;
+    let lab = triangle(emulator::triangle(), 1, &arrivals, Congestion::default()).await;
     sleep(Duration::from_secs(5)).await;
     let entry = lab.node("entry").unwrap();
     let job = work::start(entry, Work::Keystrokes, &arrivals).await;
