@@ -131,7 +131,15 @@ impl LaneEnd {
     /// one that works.
     pub(super) fn goes_along(&self, route: &Route) -> bool {
         let now = Instant::now().into_std();
-        !self.state().suspects.avoids(now, route) || usable(&self.decide()).is_none()
+        if !self.state().suspects.avoids(now, route) {
+            return true;
+        }
+        let decision = self.decide();
+        let standing = |route: &Route| {
+            let mut all = decision.candidates.iter().map(|explained| &explained.candidate);
+            all.find(|c| c.route == *route).and_then(|c| standing(c.excluded.as_ref()))
+        };
+        usable(&decision).is_none() && standing(route) <= standing(&self.route())
     }
 
     /// Records that nothing comes through on `route`, or too little.

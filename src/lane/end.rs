@@ -1,16 +1,17 @@
 //! One end of a lane: its slot, its route, and the next hops it may use.
 
 use std::{
-    collections::HashMap,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use tokio::time::Instant;
 
 use super::{
     history::{Cause, History, LaneFacts, Reroute, RerouteFacts},
-    suspects::{Fault, Suspects},
+    hops::Hops,
+    suspects::Suspects,
 };
 use crate::{
     flow::{BoxFuture, Hint, OnLane, Route, RouteWish},
@@ -71,22 +72,22 @@ pub struct HopRequest {
 
 /// One end of a lane. Dropping it closes its slot.
 pub struct LaneEnd {
-    slot: SlotId,
+    pub(super) slot: SlotId,
     role: LaneEndRole,
-    peer: NodeName,
-    far_label: Label,
-    wish: RouteWish,
-    switch: Arc<Switch>,
+    pub(super) peer: NodeName,
+    pub(super) far_label: Label,
+    pub(super) wish: RouteWish,
+    pub(super) switch: Arc<Switch>,
     activity: Arc<SlotActivity>,
     mark: Arc<RerouteMark>,
-    control: Arc<dyn RouteControl>,
+    pub(super) control: Arc<dyn RouteControl>,
     state: Mutex<EndState>,
 }
 
 /// What changes in the life of a lane's end.
 pub(super) struct EndState {
-    route: Route,
-    hops: HashMap<Route, NextHop>,
+    pub(super) route: Route,
+    pub(super) hops: Hops,
     pub(super) suspects: Suspects,
     pub(super) selector: Selector,
     history: History,
@@ -105,7 +106,7 @@ impl LaneEnd {
     ) -> Self {
         let state = EndState {
             route: Route::Direct,
-            hops: HashMap::new(),
+            hops: Hops::default(),
             suspects: Suspects::default(),
             selector: Selector::sharing(wish.hint.clone(), way),
             history: History::default(),
@@ -164,26 +165,6 @@ impl LaneEnd {
         }
     }
 
-    /// Obtains what is needed to use `route`, without using it yet.
-    ///
-    /// # Errors
-    /// When the relay refuses, or a link is down.
-    pub async fn prepare(&self, route: &Route) -> Result<NextHop, LinkRefusal> {
-        if let Some(hop) = self.state().hops.get(route) {
-            return Ok(hop.clone());
-        }
-        let request = HopRequest {
-            peer: self.peer.clone(),
-            far_label: self.far_label,
-            route: route.clone(),
-            role: self.role,
-            class: self.wish.class.clone(),
-        };
-        let hop = self.control.next_hop(request).await?;
-        self.state().hops.insert(route.clone(), hop.clone());
-        Ok(hop)
-    }
-
     /// Sends on `route` from the next packet on. True if that is a change.
     ///
     /// What was sent after `cause.dead_since` goes out again on the new route, first.
@@ -192,16 +173,14 @@ impl LaneEnd {
     /// When the route cannot be prepared; the old one stays in use.
     pub async fn use_route(&self, route: &Route, cause: Cause) -> Result<bool, LinkRefusal> {
         let hop = self.prepare(route).await?;
-        if let (Some(since), Some(from)) = (cause.dead_since, cause.lost_from)
-            && self.route() != *route
-        {
-            self.switch.send_again(self.slot, since.into_std(), from.into_std());
+        if self.route() != *route {
+            self.send_again(&cause);
         }
         let mut state = self.state();
         let left = std::mem::replace(&mut state.route, route.clone());
         let changed = left != *route;
         if changed {
-            self.mark.rerouted(Instant::now().into_std());
+            self.mark.rerouted(now());
             let reason = cause.reason;
             tracing::info!(lane = self.slot.0, peer = %self.peer, from = %left, to = %route, %reason, "rerouted");
             state.history.add(self.activity.arrivals(), (left, route.clone()), &cause);
@@ -268,60 +247,25 @@ impl LaneEnd {
         self.state().history.last(self.activity.arrivals())
     }
 
-    /// Renews the grants of all prepared routes; forgets those that are gone.
-    ///
-    /// If the grant of the route in use is gone (its relay restarted), a new one is asked for.
-    pub async fn renew_grants(&self) {
-        let held: Vec<(Route, Label)> =
-            self.state().hops.iter().map(|(route, hop)| (route.clone(), hop.label)).collect();
-        for (route, label) in held {
-            self.renew_grant(&route, label).await;
-        }
+    /// Whether the route in use was taken that short a time ago.
+    pub(super) fn moved_within(&self, time: Duration) -> bool {
+        self.state().history.moved_at().is_some_and(|at| at.elapsed() < time)
     }
 
-    async fn renew_grant(&self, route: &Route, label: Label) {
-        let Route::Via(relay) = route else { return };
-        // A relay that does not answer may still hold the grant.
-        if self.control.renew(relay, vec![label]).await.first() != Some(&false) {
-            return;
-        }
-        self.forget(route, label);
-        if self.route() == *route
-            && let Err(error) = self.begin_on(route).await
-        {
-            tracing::info!(%route, peer = %self.peer, %error, "the relay's grant is gone");
-            if Fault::of(&error) == Fault::Refused {
-                self.found(route, Fault::Refused);
-            }
-        }
-    }
-
-    /// Asks the relay of `route`, which was found silent, whether it still knows our label: one
-    /// that restarted does not, and would swallow all packets after the route is trusted again.
-    pub(super) async fn check_grant(&self, route: &Route) {
-        let held = self.state().hops.get(route).map(|hop| hop.label);
-        if let Some(label) = held {
-            self.renew_grant(route, label).await;
-        }
-    }
-
-    /// Whether the far end says that it knows nothing of this lane any more, as after a long sleep of
-    /// ours. False also where it cannot be asked.
-    pub(super) async fn is_forgotten(&self) -> bool {
-        let renewed = self.control.renew(&self.peer, vec![self.far_label]).await;
-        renewed.first() == Some(&false)
-    }
-
-    fn forget(&self, route: &Route, label: Label) {
-        let mut state = self.state();
-        if state.hops.get(route).is_some_and(|hop| hop.label == label) {
-            state.hops.remove(route);
+    /// What went out since the route died goes out again, before the next packet.
+    pub(super) fn send_again(&self, cause: &Cause) {
+        if let (Some(since), Some(from)) = (cause.dead_since, cause.lost_from) {
+            self.switch.send_again(self.slot, since.into_std(), from.into_std());
         }
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, EndState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
 }
 
 impl Drop for LaneEnd {

@@ -1,8 +1,9 @@
 //! Does as the far end tells.
 
-use std::sync::{MutexGuard, PoisonError};
-
-use noq::PathId;
+use std::{
+    sync::{MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use super::{
     history::Cause,
@@ -37,22 +38,32 @@ impl Keeper {
         }
     }
 
-    /// The exit follows the entry, unless it knows the route to be dead and a better one. The entry
-    /// follows the exit only away from a dead route that it uses itself, and not where the exit is
-    /// about to follow it: two ends that do as the other did would swap their routes.
+    /// The exit follows the entry, unless it knows the route to be dead and a better one.
+    ///
+    /// The entry follows the exit only away from a dead route that it uses itself, or from one on
+    /// which nothing was answered yet: the exit's notice has come through where the exit is. And not
+    /// where the exit is about to follow it: two ends that do as the other did would swap their
+    /// routes.
     async fn follow_to(&self, left: &Route, route: &Route, reason: RerouteReason) {
         let fault = match reason {
             RerouteReason::Silent { .. } => Some(Fault::Silent),
             RerouteReason::Lossy { percent } => Some(Fault::Lossy(percent.min(100))),
             RerouteReason::Better | RerouteReason::FarEnd => None,
         };
+        if fault == Some(Fault::Silent) && self.is_news_of_before(left) {
+            tracing::debug!(lane = ?self.end, %left, %route, "the far end has not heard us there yet");
+            return;
+        }
         if let Some(fault) = fault {
             self.end.found(left, fault);
         }
+        let unproven = self.end.mark().least_rtt().is_none();
         let heed = match self.end.role() {
             LaneEndRole::Exit => self.end.goes_along(route),
             LaneEndRole::Entry => {
-                fault.is_some() && self.end.route() == *left && !self.notices_cross(left)
+                fault.is_some()
+                    && (self.end.route() == *left || unproven)
+                    && !self.notices_cross(left)
             }
         };
         if heed {
@@ -60,6 +71,14 @@ impl Keeper {
         } else if self.end.role() == LaneEndRole::Exit {
             *self.owed() = Some(route.clone());
         }
+    }
+
+    /// Whether the far end cannot have meant our packets on `left` when it found that route silent:
+    /// we have not been there for the time of a verdict. Such a notice was sent long ago, and once more
+    /// with all that was lost.
+    fn is_news_of_before(&self, left: &Route) -> bool {
+        let rtt = self.rtt_of(left);
+        self.end.route() == *left && self.end.moved_within(rtt + rtt / 2 + 2 * STEP)
     }
 
     /// Moves our direction to where the far end is, which moved there for this reason.
@@ -73,11 +92,14 @@ impl Keeper {
             self.silent_since(began, RerouteReason::FarEnd)
         });
         let cause = Cause { far_reason: Some(reason), ..cause };
-        match self.end.use_route(route, cause).await {
+        match self.use_route(route, cause).await {
             Ok(true) => self.kick(),
             Ok(false) => {}
             Err(error) => {
                 tracing::info!(lane = ?self.end, %route, %error, "cannot follow the far end");
+                if self.end.role() == LaneEndRole::Exit {
+                    *self.owed() = Some(route.clone());
+                }
             }
         }
     }
@@ -86,9 +108,14 @@ impl Keeper {
     /// have moved to `route`.
     fn notices_cross(&self, route: &Route) -> bool {
         let announced = *self.announced.lock().unwrap_or_else(PoisonError::into_inner);
-        let measured = self.end.measured(route).map(|metrics| metrics.rtt);
-        let rtt = self.conn.rtt(PathId::ZERO).max(measured).unwrap_or_default();
+        let rtt = self.rtt_of(route);
         announced.is_some_and(|at| at.elapsed() < rtt + STEP)
+    }
+
+    /// The longer of the round-trip times of `route` as probes have it, and of the lane's own packets.
+    fn rtt_of(&self, route: &Route) -> Duration {
+        let measured = self.end.measured(route).map(|metrics| metrics.rtt);
+        self.rtt().max(measured).unwrap_or_default()
     }
 
     /// Where the entry is, if the exit did not go along.

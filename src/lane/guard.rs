@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use noq::{PathId, VarInt};
+use noq::VarInt;
 use tokio::time::Instant;
 
 use super::{
     history::Cause,
-    keeper::{Keeper, STEP, millis, now},
+    keeper::{Keeper, STEP, kick, millis, now},
     suspects::Fault,
     watch::{Finding, Rtt, Watch},
 };
@@ -25,6 +25,9 @@ const UNSURE: Duration = Duration::from_millis(5);
 /// round-trip time was measured.
 const QUEUE: Duration = Duration::from_millis(40);
 
+/// How many routes are tried at once that turn out not to be had.
+const ATTEMPTS: usize = 3;
+
 impl Keeper {
     /// Two watches look at the same route. One sees packets of any kind, also those that need no
     /// answer: it tells the receiver of a download. The other sees acknowledgements of what needs
@@ -33,7 +36,7 @@ impl Keeper {
         let mut packets = Watch::new(now(), self.end.activity().packets());
         let mut answers = Watch::new(now(), self.end.mark().progress());
         let mut route = self.end.route();
-        // What QUIC has measured is of the route before; a longer one is not dead for being longer.
+        // What the lane has measured is of the route before; a longer one is not dead for that.
         let mut longer = None;
         loop {
             let present = self.end.route();
@@ -45,13 +48,14 @@ impl Keeper {
                 answers.rerouted(now());
             }
             let mark = self.end.mark();
-            let rtt = Rtt::new(self.conn.rtt(PathId::ZERO).max(longer), mark.least_rtt());
+            let rtt = Rtt::new(self.rtt().max(longer), mark.least_rtt());
             let heard = packets.look(now(), self.end.activity().packets(), rtt);
             let answered = answers.look(now(), mark.progress(), unhurried(rtt));
             match heard.and(answered) {
                 Finding::LookAt(at) => tokio::time::sleep_until(at.into()).await,
                 Finding::Rest => self.end.activity().sent_again().await,
                 Finding::Ping(at) => {
+                    self.end.mark().urge();
                     self.notify(&LaneNotice::Ping);
                     tokio::time::sleep_until(at.into()).await;
                 }
@@ -69,27 +73,35 @@ impl Keeper {
     async fn leave_dead_route(&self, silence: Duration) {
         let dead = self.end.route();
         self.end.found(&dead, Fault::Silent);
-        self.check_labels(dead.clone());
-        let Some(instead) = self.end.instead_of(&dead) else {
-            tracing::debug!(lane = ?self.end, ?silence, "the only route is silent");
-            self.kick();
-            return;
-        };
         let began = self.silence_began(silence);
         let reason = RerouteReason::Silent { ms: millis(began.elapsed()) };
         let cause = self.silent_since(began, reason);
-        self.reroute(&instead, cause).await;
+        self.check_labels(dead.clone(), cause);
+        for _ in 0..ATTEMPTS {
+            let Some(instead) = self.end.instead_of(&dead) else { break };
+            if self.reroute(&instead, cause).await {
+                return;
+            }
+        }
+        tracing::debug!(lane = ?self.end, ?silence, "the only route is silent");
+        self.end.mark().urge();
+        self.kick();
     }
 
     /// Asks whether the relay, and the far end, still know the labels that we send under: whoever
     /// restarted does not, nor does a far end that outlived our sleep, and both drop our packets.
-    fn check_labels(&self, route: Route) {
+    fn check_labels(&self, route: Route, cause: Cause) {
         let (end, conn) = (self.end.clone(), self.conn.clone());
         tokio::spawn(async move {
-            let ((), forgotten) = tokio::join!(end.check_grant(&route), end.is_forgotten());
+            let (replaced, forgotten) = tokio::join!(end.check_grant(&route), end.is_forgotten());
             if forgotten {
                 tracing::info!(lane = ?end, "the far end knows nothing of the lane; it ends");
                 conn.close(VarInt::from_u32(code::DONE), b"forgotten by the far end");
+            } else if replaced {
+                tracing::info!(lane = ?end, "the relay had forgotten the lane, and granted anew");
+                end.send_again(&cause);
+                end.mark().urge();
+                kick(&conn);
             }
         });
     }
@@ -112,7 +124,7 @@ impl Keeper {
     /// What follows from a silence that began at one of the two ends then: the packets that were on
     /// their way to it, and those whose acknowledgements were, are lost.
     pub(super) fn silent_since(&self, began: Instant, reason: RerouteReason) -> Cause {
-        let rtt = self.conn.rtt(PathId::ZERO).unwrap_or_default();
+        let rtt = self.rtt().unwrap_or_default();
         let way_back = self.end.mark().least_rtt().unwrap_or_default() / 2;
         let way_there = rtt.saturating_sub(way_back);
         Cause {

@@ -115,6 +115,11 @@ impl History {
         self.count
     }
 
+    /// When the last one was.
+    pub(super) fn moved_at(&self) -> Option<Instant> {
+        self.kept.back().map(|reroute| reroute.at)
+    }
+
     /// The last ones, oldest first.
     pub(super) fn last(&mut self, arrivals: &Arrivals) -> Vec<Reroute> {
         self.settle(arrivals);

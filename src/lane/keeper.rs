@@ -17,7 +17,10 @@ use std::{
 
 use bytes::Bytes;
 use noq::{Connection, PathId, VarInt};
-use tokio::time::Instant;
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout},
+};
 
 use super::{LaneEnd, history::Cause, suspects::Fault};
 use crate::{
@@ -26,12 +29,13 @@ use crate::{
     wire::{
         self,
         lane::{LaneNotice, RerouteReason},
-        link::LaneEndRole,
+        link::{LaneEndRole, LinkRefusal},
     },
 };
 
-/// Grants last 120 s; renewing this often survives two lost attempts.
-const RENEW_EVERY: Duration = Duration::from_secs(40);
+/// How often to see which grants are to be renewed, and what other routes lack one: a relay that was
+/// away for a while has to grant anew before it is needed.
+const RENEW_EVERY: Duration = Duration::from_secs(5);
 
 /// How often an entry compares its route with the best one. The overlay's own hysteresis decides;
 /// this only bounds how late a decision is carried out.
@@ -39,6 +43,12 @@ const STEER_EVERY: Duration = Duration::from_millis(250);
 
 /// Slack for the watch's resolution and the clocks' when packets are sent again.
 pub(super) const STEP: Duration = Duration::from_millis(20);
+
+/// Longest wait for a label on the way to another route, besides two round trips.
+const GRANTED_AFTER: Duration = Duration::from_millis(50);
+
+/// The round-trip time of a route that was not measured.
+const UNKNOWN_RTT: Duration = Duration::from_millis(250);
 
 /// Keeps one lane's end.
 pub(super) struct Keeper {
@@ -49,6 +59,8 @@ pub(super) struct Keeper {
     pub(super) announced: Mutex<Option<Instant>>,
     /// Where the entry is, if the exit did not go along.
     pub(super) owed: Mutex<Option<Route>>,
+    /// Grants have to be asked for now.
+    ungranted: Notify,
 }
 
 impl Keeper {
@@ -59,6 +71,7 @@ impl Keeper {
             sequence: AtomicU64::new(0),
             announced: Mutex::default(),
             owed: Mutex::default(),
+            ungranted: Notify::new(),
         }
     }
 
@@ -73,7 +86,7 @@ impl Keeper {
             () = self.steer() => {}
             () = self.follow() => {}
             () = self.renew() => {}
-            () = self.notice_restart() => {}
+            () = self.notice_restarts() => {}
         }
     }
 
@@ -99,11 +112,11 @@ impl Keeper {
         }
     }
 
-    /// Moves our direction to `route` and tells the far end on it.
-    pub(super) async fn reroute(&self, route: &Route, cause: Cause) {
+    /// Moves our direction to `route` and tells the far end on it. False if the route cannot be had.
+    pub(super) async fn reroute(&self, route: &Route, cause: Cause) -> bool {
         let (left, reason) = (self.end.route(), cause.reason);
         *self.owed() = None;
-        match self.end.use_route(route, cause).await {
+        match self.use_route(route, cause).await {
             Ok(true) => {
                 let sequence = 1 + self.sequence.fetch_add(1, Ordering::Relaxed);
                 let route = route.clone();
@@ -117,23 +130,41 @@ impl Keeper {
             Err(error) => {
                 tracing::info!(lane = ?self.end, %route, %error, "route not taken");
                 self.end.found(route, Fault::of(&error));
+                return false;
             }
         }
+        true
     }
 
-    /// Sends something that must be acknowledged, now: the acknowledgement tells loss recovery what
-    /// was lost, long before its backed-off timer would.
+    /// As [`LaneEnd::use_route`], but a relay that has yet to grant a label has to answer soon.
+    pub(super) async fn use_route(&self, route: &Route, cause: Cause) -> Result<bool, LinkRefusal> {
+        let rtt = self.end.measured(route).map_or(UNKNOWN_RTT, |metrics| metrics.rtt);
+        let granted = timeout(2 * rtt + GRANTED_AFTER, self.end.use_route(route, cause)).await;
+        let relay = || match route {
+            Route::Via(relay) => relay.clone(),
+            Route::Direct => self.end.peer().clone(),
+        };
+        granted.unwrap_or_else(|_| Err(LinkRefusal::NoLink(relay())))
+    }
+
+    /// The round-trip time of the lane's own packets: QUIC's, but where that has taken an outage for a
+    /// round trip, our own, which is coarser.
+    pub(super) fn rtt(&self) -> Option<Duration> {
+        let quic = self.conn.rtt(PathId::ZERO)?;
+        let ours = self.end.mark().smoothed_rtt().filter(|ours| quic > 2 * *ours);
+        Some(ours.unwrap_or(quic))
+    }
+
+    /// See [`kick`].
     pub(super) fn kick(&self) {
-        if let Some(path) = self.conn.path(PathId::ZERO)
-            && let Err(error) = path.ping()
-        {
-            tracing::debug!(%error, "no ping");
-        }
+        kick(&self.conn);
     }
 
     /// A far end that runs as a new process knows nothing of this lane: it ends now, with a clear
     /// reason, and not when its silence has lasted too long.
-    async fn notice_restart(&self) {
+    ///
+    /// A relay that does so knows nothing of its grants: others are asked for.
+    async fn notice_restarts(&self) {
         let mut known = self.end.far_incarnation();
         let mut tick = tokio::time::interval(STEER_EVERY);
         loop {
@@ -144,13 +175,19 @@ impl Keeper {
                 tracing::info!(lane = ?self.end, "the far end has restarted; the lane ends");
                 self.conn.close(VarInt::from_u32(code::DONE), b"the far end has restarted");
             }
+            if self.end.forget_restarted_relays() {
+                self.ungranted.notify_one();
+            }
         }
     }
 
     async fn renew(&self) {
         let mut tick = tokio::time::interval(RENEW_EVERY);
         loop {
-            tick.tick().await;
+            tokio::select! {
+                _ = tick.tick() => {}
+                () = self.ungranted.notified() => {}
+            }
             self.end.renew_grants().await;
             self.make_ready().await;
         }
@@ -177,6 +214,16 @@ impl Keeper {
         if let Err(error) = self.conn.send_datagram(Bytes::from(wire::encode(notice))) {
             tracing::debug!(%error, "lane notice not sent");
         }
+    }
+}
+
+/// Sends something that must be acknowledged, now: the acknowledgement tells loss recovery what was
+/// lost, long before its backed-off timer would.
+pub(super) fn kick(conn: &Connection) {
+    if let Some(path) = conn.path(PathId::ZERO)
+        && let Err(error) = path.ping()
+    {
+        tracing::debug!(%error, "no ping");
     }
 }
 

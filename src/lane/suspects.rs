@@ -135,14 +135,15 @@ impl Suspects {
     ///
     /// `None`: stay. While the probes of all other routes are lost, too, the silence may be the fault
     /// of the far end's route, which differs from ours, and the far end is about to change it. But a
-    /// route that dies again is left for any other: probes may find a healed path later than we.
+    /// route that dies again is left for one that a probe has just passed.
     pub(super) fn last_resort(&self, dead: &Route, routes: &[(Standing, Route)]) -> Option<Route> {
         let record = |route: &Route| self.records.get(route).map(|r| (r.fault, r.died));
         let others = routes.iter().filter(|(_, route)| route != dead);
         let (best, route) = others.min_by_key(|(standing, route)| (*standing, record(route)))?;
         let ours = routes.iter().find(|(_, route)| route == dead).map(|(standing, _)| standing);
         let again = self.records.get(dead).is_some_and(|record| record.again);
-        (again || ours.is_none_or(|ours| best <= ours)).then(|| route.clone())
+        let promising = again && *best < Standing::Down;
+        (promising || ours.is_none_or(|ours| best <= ours)).then(|| route.clone())
     }
 }
 
@@ -222,9 +223,9 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_route_is_kept_once_while_the_probes_of_all_others_are_lost() {
+    fn a_silent_route_is_kept_while_the_probes_of_all_others_are_lost() {
         let (mut suspects, now) = (Suspects::default(), Instant::now());
-        let routes = [
+        let mut routes = [
             (Standing::Up, Route::Direct),
             (Standing::Down, via("utah")),
             (Standing::Down, via("nyu")),
@@ -233,7 +234,9 @@ mod tests {
         suspects.failed(now, &Route::Direct, Fault::Silent);
         assert_eq!(suspects.last_resort(&Route::Direct, &routes), None);
         suspects.failed(now + Duration::from_secs(1), &Route::Direct, Fault::Silent);
-        assert_eq!(suspects.last_resort(&Route::Direct, &routes), Some(via("utah")));
+        assert_eq!(suspects.last_resort(&Route::Direct, &routes), None);
+        routes[2].0 = Standing::Recovering;
+        assert_eq!(suspects.last_resort(&Route::Direct, &routes), Some(via("nyu")));
     }
 
     #[test]

@@ -31,8 +31,9 @@ const MEMORY: Duration = Duration::from_secs(300);
 /// that the route works.
 const UNKNOWN_RTT: Duration = Duration::from_millis(250);
 
-/// Longest time-out of the verdict after several verdicts in a row.
-const LONGEST_VERDICT: Duration = Duration::from_secs(2);
+/// Longest time-out of the verdict after several verdicts in a row: about what an outage of all
+/// routes lasts longer for the lane when it is over.
+const LONGEST_VERDICT: Duration = Duration::from_secs(1);
 
 /// So many packets in between two looks are a transfer of which more is expected: what a path of
 /// 5 Mbit/s carries meanwhile.
@@ -333,7 +334,7 @@ mod tests {
     #[test]
     fn an_outage_of_all_routes_causes_no_storm() {
         let findings = run(60_000, |t| (t / 2, t.min(300) / 2));
-        assert!(verdicts(&findings).len() < 40, "{}", verdicts(&findings).len());
+        assert!(verdicts(&findings).len() < 70, "{}", verdicts(&findings).len());
     }
 
     #[test]

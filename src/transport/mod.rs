@@ -5,6 +5,7 @@ mod framing;
 mod parameters;
 mod recent_loss;
 mod reroute;
+mod reroute_mark;
 
 pub use configs::{
     ConfigureError, LaneClient, LaneServer, join_client_config, link_client_config,
@@ -13,7 +14,7 @@ pub use configs::{
 pub use framing::{FrameError, read_frame, read_message, write_frame, write_message};
 pub use parameters::{Congestion, CongestionByHint, LaneOptions};
 use parameters::{join_parameters, lane_parameters, link_parameters};
-pub use reroute::{RerouteMark, RoundTrips};
+pub use reroute_mark::{RerouteMark, RoundTrips};
 
 /// Application error codes with which we close connections and reset streams.
 pub mod code {

@@ -8,7 +8,7 @@ use noq::{
 };
 use serde::Deserialize;
 
-use super::reroute::{RerouteMark, RouteAwareFactory};
+use super::{reroute::RouteAwareFactory, reroute_mark::RerouteMark};
 use crate::{flow::Hint, underlay::MAX_QUIC_PACKET};
 
 /// The congestion control of lanes.

@@ -6,8 +6,8 @@
 //! alone tells loss recovery that the path works again.
 //!
 //! [`RouteAware`] wraps any controller. From a reroute until the first packet sent after it is
-//! acknowledged, it opens the window by a small burst, so that new packets leave at once; and it
-//! keeps the losses of packets sent before the reroute from the wrapped controller.
+//! acknowledged, it opens the window by what the [`RerouteMark`] allows, so that new packets leave
+//! at once; and it keeps the losses of packets sent before the reroute from the wrapped controller.
 //!
 //! On a lossy route a controller learns to crawl. Leaving one, for whatever reason, it begins anew:
 //! what it learnt from that route's loss says nothing about the next one.
@@ -15,141 +15,21 @@
 use std::{
     any::Any,
     fmt,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use noq::congestion::{Controller, ControllerFactory, ControllerMetrics};
 
-use super::recent_loss::RecentLoss;
-use crate::underlay::SlotActivity;
-
-/// The bursts that several reroutes in a row may add up to, before one of them worked.
-const MAX_EXTRA: u64 = 4;
-
-/// What may leave at once after a reroute although the window is full: enough for the new route's
-/// acknowledgements to show all losses at once, and so little that what is sent again waits for
-/// next to nothing in the new route's queue (4 ms at 100 Mbit/s). A whole window took 40 ms.
-const BURST: u64 = 32 * 1_443;
+use super::{recent_loss::RecentLoss, reroute_mark::RerouteMark};
 
 /// The slowest pace of a lane, in bytes per second: 1 Mbit/s.
 ///
 /// After minutes of keystrokes BBR3 takes the path for a very slow one and holds back the very ping
 /// that is to show that the route lives, by tens of milliseconds, or by more than the answer's
-/// time-out. The window still bounds what is in flight.
+/// time-out. So does pacing by a window that losses have made small, acknowledgements included, and
+/// by seconds. The window still bounds what is in flight.
 const LEAST_PACING: u64 = 125_000;
-
-/// Tells a connection's controller that the route changed, and the route's owner whether packets
-/// arrive at the far end.
-#[derive(Debug)]
-pub struct RerouteMark {
-    count: AtomicU64,
-    at: Mutex<Option<Instant>>,
-    sent: AtomicU64,
-    acknowledged: AtomicU64,
-    /// In microseconds; `u64::MAX` where none was measured.
-    least_rtt: AtomicU64,
-    lately: Lately,
-    activity: Arc<SlotActivity>,
-}
-
-impl RerouteMark {
-    /// The mark of the lane whose packets pass there.
-    #[must_use]
-    pub fn new(activity: Arc<SlotActivity>) -> Self {
-        Self {
-            count: AtomicU64::new(0),
-            at: Mutex::default(),
-            sent: AtomicU64::new(0),
-            acknowledged: AtomicU64::new(0),
-            least_rtt: AtomicU64::new(u64::MAX),
-            lately: Lately::default(),
-            activity,
-        }
-    }
-
-    /// Records a reroute. Call it before the first packet on the new route.
-    pub fn rerouted(&self, now: Instant) {
-        *self.at.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
-        self.least_rtt.store(u64::MAX, Ordering::Relaxed);
-        self.take_round_trips();
-        self.count.fetch_add(1, Ordering::Release);
-    }
-
-    /// Packets sent that must be acknowledged, and those that newly were, so far. Other than packets
-    /// coming in, an acknowledgement shows that our own direction works.
-    #[must_use]
-    pub fn progress(&self) -> (u64, u64) {
-        (self.sent.load(Ordering::Relaxed), self.acknowledged.load(Ordering::Relaxed))
-    }
-
-    /// The least round-trip time seen on the route in use; `None` before the first. No answer comes
-    /// sooner.
-    #[must_use]
-    pub fn least_rtt(&self) -> Option<Duration> {
-        measured(self.least_rtt.load(Ordering::Relaxed))
-    }
-
-    /// The round trips seen since this was last asked, or since the last reroute.
-    pub fn take_round_trips(&self) -> RoundTrips {
-        RoundTrips {
-            least: measured(self.lately.least.swap(u64::MAX, Ordering::Relaxed)),
-            all: self.lately.all.swap(0, Ordering::Relaxed),
-            queued: self.lately.queued.swap(0, Ordering::Relaxed),
-        }
-    }
-
-    /// Records that a packet that was sent then on the route in use has just been acknowledged.
-    fn answered(&self, now: Instant, sent: Instant) {
-        let rtt = now.saturating_duration_since(sent).as_micros();
-        let rtt = u64::try_from(rtt).unwrap_or(u64::MAX);
-        let ever = self.least_rtt.fetch_min(rtt, Ordering::Relaxed).min(rtt);
-        self.lately.least.fetch_min(rtt, Ordering::Relaxed);
-        self.lately.all.fetch_add(1, Ordering::Relaxed);
-        self.lately.queued.fetch_add(u64::from(rtt > ever + ever / 8), Ordering::Relaxed);
-    }
-
-    fn count(&self) -> u64 {
-        self.count.load(Ordering::Acquire)
-    }
-
-    fn at(&self) -> Option<Instant> {
-        *self.at.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Round trips on the route in use, over some time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct RoundTrips {
-    /// The smallest; `None` without one.
-    pub least: Option<Duration>,
-    /// How many there were.
-    pub all: u64,
-    /// How many of them took an eighth longer than the route's least: they waited in a queue.
-    pub queued: u64,
-}
-
-/// The same as it is counted.
-#[derive(Debug)]
-struct Lately {
-    /// In microseconds; `u64::MAX` where none was measured.
-    least: AtomicU64,
-    all: AtomicU64,
-    queued: AtomicU64,
-}
-
-impl Default for Lately {
-    fn default() -> Self {
-        Self { least: AtomicU64::new(u64::MAX), all: AtomicU64::new(0), queued: AtomicU64::new(0) }
-    }
-}
-
-fn measured(micros: u64) -> Option<Duration> {
-    (micros != u64::MAX).then(|| Duration::from_micros(micros))
-}
 
 /// Makes [`RouteAware`] controllers that listen to one mark.
 pub(super) struct RouteAwareFactory<F: ?Sized> {
@@ -171,7 +51,8 @@ impl<F: ControllerFactory + Send + Sync + ?Sized + 'static> ControllerFactory
             mark: self.mark.clone(),
             rerouted_at: None,
             first_after: None,
-            extra: 0,
+            newest: None,
+            quic_rtt: None,
         })
     }
 }
@@ -191,15 +72,16 @@ struct RouteAware<F: ?Sized> {
     rerouted_at: Option<Instant>,
     /// The first packet sent after the last reroute.
     first_after: Option<u64>,
-    /// Bursts added since the last acknowledgement over a working route.
-    extra: u64,
+    /// When the newest packet of the acknowledgement at hand was sent, if on the route in use.
+    newest: Option<Instant>,
+    /// The round-trip time by which QUIC paces, and whose samples may be those of an outage.
+    quic_rtt: Option<Duration>,
 }
 
 impl<F: ControllerFactory + Send + Sync + ?Sized + 'static> RouteAware<F> {
     fn note_reroutes(&mut self) {
         let count = self.mark.count();
         if count != self.seen {
-            self.extra = (self.extra + count - self.seen).min(MAX_EXTRA);
             self.seen = count;
             self.rerouted_at = self.mark.at();
             self.first_after = None;
@@ -226,7 +108,7 @@ impl<F: ControllerFactory + Send + Sync + ?Sized + 'static> Controller for Route
 
     fn on_packet_sent(&mut self, now: Instant, bytes: u16, pn: u64) {
         self.note_reroutes();
-        self.mark.sent.fetch_add(1, Ordering::Relaxed);
+        self.mark.sent();
         if self.rerouted_at.is_some() && self.first_after.is_none() {
             self.first_after = Some(pn);
         }
@@ -247,12 +129,12 @@ impl<F: ControllerFactory + Send + Sync + ?Sized + 'static> Controller for Route
         rtt: &noq_proto::RttEstimator,
     ) {
         self.note_reroutes();
-        self.mark.acknowledged.fetch_add(1, Ordering::Relaxed);
-        self.mark.activity.acknowledged(sent);
+        self.quic_rtt = Some(rtt.get());
+        self.mark.acknowledged(sent);
         if !self.is_before_reroute(sent) {
-            self.extra = 0;
             self.loss.acknowledged();
             self.mark.answered(now, sent);
+            self.newest = self.newest.max(Some(sent));
         }
         if self.restarted_at.is_none_or(|at| sent >= at) {
             self.inner.on_ack(now, sent, bytes, pn, app_limited, rtt);
@@ -266,6 +148,9 @@ impl<F: ControllerFactory + Send + Sync + ?Sized + 'static> Controller for Route
         app_limited: bool,
         largest_packet_num_acked: Option<u64>,
     ) {
+        if let Some(sent) = self.newest.take() {
+            self.mark.sampled(now.saturating_duration_since(sent));
+        }
         self.inner.on_end_acks(now, in_flight, app_limited, largest_packet_num_acked);
     }
 
@@ -315,14 +200,17 @@ impl<F: ControllerFactory + Send + Sync + ?Sized + 'static> Controller for Route
     }
 
     fn window(&self) -> u64 {
-        let unseen = self.mark.count() - self.seen;
-        let extra = (self.extra + unseen).min(MAX_EXTRA);
-        self.inner.window().saturating_add(extra * BURST)
+        self.inner.window().saturating_add(self.mark.allowance())
     }
 
     fn metrics(&self) -> ControllerMetrics {
         let mut metrics = self.inner.metrics();
-        metrics.pacing_rate = metrics.pacing_rate.map(|rate| rate.max(LEAST_PACING));
+        metrics.pacing_rate = match metrics.pacing_rate {
+            Some(rate) => Some(rate.max(LEAST_PACING)),
+            None => {
+                self.quic_rtt.and_then(|quic| pace(self.window(), quic, self.mark.smoothed_rtt()))
+            }
+        };
         metrics
     }
 
@@ -337,7 +225,8 @@ impl<F: ControllerFactory + Send + Sync + ?Sized + 'static> Controller for Route
             seen: self.seen,
             rerouted_at: self.rerouted_at,
             first_after: self.first_after,
-            extra: self.extra,
+            newest: self.newest,
+            quic_rtt: self.quic_rtt,
         })
     }
 
@@ -352,6 +241,40 @@ impl<F: ControllerFactory + Send + Sync + ?Sized + 'static> Controller for Route
 
 impl<F: ?Sized> fmt::Debug for RouteAware<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RouteAware").field("extra", &self.extra).finish_non_exhaustive()
+        f.debug_struct("RouteAware").field("mark", &self.mark).finish_non_exhaustive()
+    }
+}
+
+/// The pace of a controller that knows only a window, in bytes per second, where QUIC's own, 5/4 of the
+/// window in a round trip (RFC 9002, section 7.7), would be too slow.
+fn pace(window: u64, quic: Duration, ours: Option<Duration>) -> Option<u64> {
+    let ours = ours.map_or(quic, |ours| ours.min(quic));
+    let micros = u64::try_from(ours.as_micros()).unwrap_or(u64::MAX).max(1);
+    let pace = window.saturating_mul(1_250_000) / micros;
+    (quic > 2 * ours || pace < LEAST_PACING).then(|| pace.max(LEAST_PACING))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RTT: Duration = Duration::from_millis(60);
+
+    #[test]
+    fn a_window_that_losses_made_small_does_not_hold_back_a_ping() {
+        assert_eq!(pace(2_400, RTT, Some(RTT)), Some(LEAST_PACING));
+        assert_eq!(pace(2_400, RTT, None), Some(LEAST_PACING));
+    }
+
+    #[test]
+    fn what_was_answered_after_an_outage_does_not_set_the_pace() {
+        let misled = Duration::from_secs(2);
+        assert_eq!(pace(60_000, misled, Some(RTT)), Some(1_250_000));
+    }
+
+    #[test]
+    fn otherwise_the_pace_is_left_to_quic() {
+        assert_eq!(pace(60_000, RTT, Some(RTT)), None);
+        assert_eq!(pace(60_000, RTT, None), None);
     }
 }

@@ -1,0 +1,229 @@
+//! What a lane's congestion controller and the owner of its route tell each other.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use crate::underlay::SlotActivity;
+
+/// What may leave at once after a reroute although the window is full: enough for the new route's
+/// acknowledgements to show all losses at once, and so little that what is sent again waits for
+/// next to nothing in the new route's queue (4 ms at 100 Mbit/s). A whole window took 40 ms.
+const BURST: u64 = 32 * 1_443;
+
+/// So many bursts add up over reroutes in a row before one of them works.
+const MOST_BURSTS: u64 = 4;
+
+/// What may leave at once for each further reroute, or ping. Without it, a lane that looked for a
+/// route in vain four times could not even ask on the fifth until a timer of seconds ran out.
+const URGENT: u64 = 2 * 1_443;
+
+/// A round trip counts for no more than twice the smoothed one and this, in microseconds.
+const LATE_MICROS: u64 = 100_000;
+
+/// All that may be in flight in vain: more than an outage of two minutes takes.
+const MOST_ALLOWED: u64 = 512 * 1_024;
+
+/// Tells a connection's controller that the route changed, and the route's owner whether packets
+/// arrive at the far end.
+#[derive(Debug)]
+pub struct RerouteMark {
+    count: AtomicU64,
+    at: Mutex<Option<Instant>>,
+    /// Bytes that may leave although the window is full.
+    allowance: AtomicU64,
+    sent: AtomicU64,
+    acknowledged: AtomicU64,
+    /// In microseconds; `u64::MAX` where none was measured.
+    least_rtt: AtomicU64,
+    /// The same.
+    smoothed_rtt: AtomicU64,
+    lately: Lately,
+    activity: Arc<SlotActivity>,
+}
+
+impl RerouteMark {
+    /// The mark of the lane whose packets pass there.
+    #[must_use]
+    pub fn new(activity: Arc<SlotActivity>) -> Self {
+        Self {
+            count: AtomicU64::new(0),
+            at: Mutex::default(),
+            allowance: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+            acknowledged: AtomicU64::new(0),
+            least_rtt: AtomicU64::new(u64::MAX),
+            smoothed_rtt: AtomicU64::new(u64::MAX),
+            lately: Lately::default(),
+            activity,
+        }
+    }
+
+    /// Records a reroute. Call it before the first packet on the new route.
+    pub fn rerouted(&self, now: Instant) {
+        *self.at.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+        self.least_rtt.store(u64::MAX, Ordering::Relaxed);
+        self.take_round_trips();
+        let few = self.allowance() < MOST_BURSTS * BURST;
+        self.allow(if few { BURST } else { URGENT });
+        self.count.fetch_add(1, Ordering::Release);
+    }
+
+    /// Lets a few packets leave although the window is full of such as are probably lost. Call it
+    /// before what must not wait for loss recovery's backed-off timer.
+    pub fn urge(&self) {
+        self.allow(URGENT);
+    }
+
+    /// How many bytes more than the window says may be in flight.
+    pub(super) fn allowance(&self) -> u64 {
+        self.allowance.load(Ordering::Relaxed)
+    }
+
+    fn allow(&self, bytes: u64) {
+        let more = |allowed: u64| Some((allowed + bytes).min(MOST_ALLOWED));
+        // `more` never says no.
+        let _ = self.allowance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+    }
+
+    /// Packets sent that must be acknowledged, and those that newly were, so far. Other than packets
+    /// coming in, an acknowledgement shows that our own direction works.
+    #[must_use]
+    pub fn progress(&self) -> (u64, u64) {
+        (self.sent.load(Ordering::Relaxed), self.acknowledged.load(Ordering::Relaxed))
+    }
+
+    /// The least round-trip time seen on the route in use; `None` before the first. No answer comes
+    /// sooner.
+    #[must_use]
+    pub fn least_rtt(&self) -> Option<Duration> {
+        measured(self.least_rtt.load(Ordering::Relaxed))
+    }
+
+    /// The smoothed round-trip time (RFC 9002, section 5.3) of packets that were answered on the route on
+    /// which they were sent; `None` before the first. It outlasts a reroute.
+    ///
+    /// QUIC's own also counts a packet that was lost, sent again beneath it on another route, and
+    /// answered there, and then takes the outage for the path's round-trip time.
+    #[must_use]
+    pub fn smoothed_rtt(&self) -> Option<Duration> {
+        measured(self.smoothed_rtt.load(Ordering::Relaxed))
+    }
+
+    /// The round trips seen since this was last asked, or since the last reroute.
+    pub fn take_round_trips(&self) -> RoundTrips {
+        RoundTrips {
+            least: measured(self.lately.least.swap(u64::MAX, Ordering::Relaxed)),
+            all: self.lately.all.swap(0, Ordering::Relaxed),
+            queued: self.lately.queued.swap(0, Ordering::Relaxed),
+        }
+    }
+
+    /// Records that a packet that must be acknowledged was sent.
+    pub(super) fn sent(&self) {
+        self.sent.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Records that a packet that was sent then has been acknowledged.
+    pub(super) fn acknowledged(&self, sent: Instant) {
+        self.acknowledged.fetch_add(1, Ordering::Relaxed);
+        self.activity.acknowledged(sent);
+    }
+
+    /// Records that one that was sent then on the route in use has just been acknowledged.
+    pub(super) fn answered(&self, now: Instant, sent: Instant) {
+        self.allowance.store(0, Ordering::Relaxed);
+        let rtt = now.saturating_duration_since(sent).as_micros();
+        let rtt = u64::try_from(rtt).unwrap_or(u64::MAX);
+        let ever = self.least_rtt.fetch_min(rtt, Ordering::Relaxed).min(rtt);
+        self.lately.least.fetch_min(rtt, Ordering::Relaxed);
+        self.lately.all.fetch_add(1, Ordering::Relaxed);
+        self.lately.queued.fetch_add(u64::from(rtt > ever + ever / 8), Ordering::Relaxed);
+    }
+
+    /// Records how long the newest packet of an acknowledgement took.
+    pub(super) fn sampled(&self, rtt: Duration) {
+        let sample = u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX - 1);
+        let smoothed = match self.smoothed_rtt.load(Ordering::Relaxed) {
+            u64::MAX => sample,
+            // One answer of a node that had fallen asleep says nothing of the path.
+            old => (7 * old + sample.min(2 * old + LATE_MICROS)) / 8,
+        };
+        self.smoothed_rtt.store(smoothed, Ordering::Relaxed);
+    }
+
+    pub(super) fn count(&self) -> u64 {
+        self.count.load(Ordering::Acquire)
+    }
+
+    pub(super) fn at(&self) -> Option<Instant> {
+        *self.at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Round trips on the route in use, over some time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RoundTrips {
+    /// The smallest; `None` without one.
+    pub least: Option<Duration>,
+    /// How many there were.
+    pub all: u64,
+    /// How many of them took an eighth longer than the route's least: they waited in a queue.
+    pub queued: u64,
+}
+
+/// The same as it is counted.
+#[derive(Debug)]
+struct Lately {
+    /// In microseconds; `u64::MAX` where none was measured.
+    least: AtomicU64,
+    all: AtomicU64,
+    queued: AtomicU64,
+}
+
+impl Default for Lately {
+    fn default() -> Self {
+        Self { least: AtomicU64::new(u64::MAX), all: AtomicU64::new(0), queued: AtomicU64::new(0) }
+    }
+}
+
+fn measured(micros: u64) -> Option<Duration> {
+    (micros != u64::MAX).then(|| Duration::from_micros(micros))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lane_that_finds_no_route_may_always_ask_on_the_next_but_not_flood_it() {
+        let (mark, now) = (RerouteMark::new(Arc::default()), Instant::now());
+        let mut before = 0;
+        for n in 1..=20 {
+            mark.rerouted(now);
+            let allowed = mark.allowance() - before;
+            assert_eq!(allowed, if n <= MOST_BURSTS { BURST } else { URGENT }, "reroute {n}");
+            before = mark.allowance();
+        }
+        (0..1_000).for_each(|_| mark.urge());
+        assert_eq!(mark.allowance(), MOST_ALLOWED);
+        mark.answered(now, now);
+        assert_eq!(mark.allowance(), 0, "a route works; the window decides again");
+    }
+
+    #[test]
+    fn the_smoothed_round_trip_time_follows_the_path_but_not_one_late_answer() {
+        let mark = RerouteMark::new(Arc::default());
+        let ms = Duration::from_millis;
+        assert_eq!(mark.smoothed_rtt(), None);
+        (0..50).for_each(|_| mark.sampled(ms(60)));
+        mark.sampled(ms(9_000));
+        assert!(mark.smoothed_rtt().unwrap() <= ms(80), "{mark:?}");
+        (0..50).for_each(|_| mark.sampled(ms(300)));
+        assert!(mark.smoothed_rtt().unwrap() >= ms(290), "{mark:?}");
+    }
+}
