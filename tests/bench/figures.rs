@@ -44,8 +44,8 @@ fn main() {
     memory(&overlay);
     connections(&overlay, &server);
     let jumbo = Overlay::start("max_packet = 8943");
-    let cubic = Overlay::start("max_packet = 8943\ncongestion = \"cubic\"");
-    downloads(&[&overlay, &jumbo, &cubic], &server, mib, runs);
+    let bbr3 = Overlay::start("max_packet = 8943\ncongestion = \"bbr3\"");
+    downloads(&[&overlay, &jumbo, &bbr3], &server, mib, runs);
 }
 
 fn setting(name: &str, default: usize) -> usize {
