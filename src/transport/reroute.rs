@@ -95,9 +95,10 @@ impl<F: ControllerFactory + Send + Sync + ?Sized + 'static> RouteAware<F> {
         }
     }
 
-    /// Whether a packet sent then went over a route that has been left.
-    fn is_before_reroute(&self, sent: Instant) -> bool {
-        self.rerouted_at.is_some_and(|at| sent < at)
+    /// Whether a packet went over a route that has been left. (Its number says so better than its
+    /// time, of which a coarse clock gives the last packet before and the reroute the same.)
+    fn is_before_reroute(&self, pn: u64) -> bool {
+        self.rerouted_at.is_some() && self.first_after.is_none_or(|first| pn < first)
     }
 }
 
@@ -131,7 +132,7 @@ impl<F: ControllerFactory + Send + Sync + ?Sized + 'static> Controller for Route
         self.note_reroutes();
         self.quic_rtt = Some(rtt.get());
         self.mark.acknowledged(sent);
-        if !self.is_before_reroute(sent) {
+        if !self.is_before_reroute(pn) {
             self.loss.acknowledged();
             self.mark.answered(now, sent);
             self.newest = self.newest.max(Some(sent));
@@ -164,7 +165,7 @@ impl<F: ControllerFactory + Send + Sync + ?Sized + 'static> Controller for Route
         largest_lost_pn: u64,
     ) {
         self.note_reroutes();
-        if self.is_before_reroute(sent) {
+        if self.is_before_reroute(largest_lost_pn) {
             return;
         }
         self.inner.on_congestion_event(
@@ -179,8 +180,7 @@ impl<F: ControllerFactory + Send + Sync + ?Sized + 'static> Controller for Route
 
     fn on_packet_lost(&mut self, lost_bytes: u16, pn: u64, now: Instant) {
         self.note_reroutes();
-        let before = self.rerouted_at.is_some() && self.first_after.is_none_or(|first| pn < first);
-        if !before {
+        if !self.is_before_reroute(pn) {
             self.loss.lost();
             self.inner.on_packet_lost(lost_bytes, pn, now);
         }
@@ -256,6 +256,8 @@ fn pace(window: u64, quic: Duration, ours: Option<Duration>) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use noq::congestion::CubicConfig;
+
     use super::*;
 
     const RTT: Duration = Duration::from_millis(60);
@@ -276,5 +278,21 @@ mod tests {
     fn otherwise_the_pace_is_left_to_quic() {
         assert_eq!(pace(60_000, RTT, Some(RTT)), None);
         assert_eq!(pace(60_000, RTT, None), None);
+    }
+
+    #[test]
+    fn what_was_lost_before_the_reroute_is_no_congestion_after_it_be_it_sent_in_the_same_instant() {
+        let (mark, now) = (Arc::new(RerouteMark::new(Arc::default())), Instant::now());
+        let inner = Arc::new(CubicConfig::default());
+        let factory = Arc::new(RouteAwareFactory { mark: mark.clone(), inner });
+        let mut controller = factory.build(now, 1_200);
+        (0..10).for_each(|pn| controller.on_packet_sent(now, 1_200, pn));
+        mark.rerouted(now);
+        (10..20).for_each(|pn| controller.on_packet_sent(now, 1_200, pn));
+        let before = controller.window();
+        controller.on_congestion_event(now + RTT, now, false, false, 1_200, 9);
+        assert_eq!(controller.window(), before, "the old route lost it");
+        controller.on_congestion_event(now + RTT, now + RTT / 2, false, false, 1_200, 19);
+        assert!(controller.window() < before, "the new one lost it");
     }
 }

@@ -78,15 +78,15 @@ fn in_own_namespace() -> bool {
     done
 }
 
-fn downloads([overlay, jumbo, cubic]: &[&Overlay; 3], server: &Server, mib: usize, runs: usize) {
+fn downloads([overlay, jumbo, bbr3]: &[&Overlay; 3], server: &Server, mib: usize, runs: usize) {
     let mut ways: Vec<(&str, Option<String>)> = vec![
         ("direct, no proxy", None),
         ("ronproxy, direct", Some(overlay.proxy("direct"))),
         ("ronproxy, forced relay", Some(overlay.proxy("relayed"))),
         ("the same, jumbo packets", Some(jumbo.proxy("direct"))),
         ("  forced relay", Some(jumbo.proxy("relayed"))),
-        ("jumbo packets and Cubic", Some(cubic.proxy("direct"))),
-        ("  forced relay", Some(cubic.proxy("relayed"))),
+        ("jumbo packets and BBR3", Some(bbr3.proxy("direct"))),
+        ("  forced relay", Some(bbr3.proxy("relayed"))),
     ];
     let rivals = rivals::start();
     ways.extend(rivals.iter().map(|rival| (rival.name, Some(rival.proxy()))));
