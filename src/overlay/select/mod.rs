@@ -111,7 +111,7 @@ impl Selector {
     /// Decides which of `candidates` to use from `now` on, and remembers it.
     ///
     /// A route that a lane has found dead is to be marked by the caller as
-    /// [`Exclusion::Silent`](super::candidates::Exclusion::Silent).
+    /// [`Exclusion::Silent`].
     pub fn decide(&mut self, now: Instant, mut candidates: Vec<Candidate>) -> Decision {
         if let Some(share) = &mut self.share {
             share.claim(&self.hint, &mut candidates);
