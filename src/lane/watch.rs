@@ -31,6 +31,10 @@ const MEMORY: Duration = Duration::from_secs(300);
 /// that the route works.
 const UNKNOWN_RTT: Duration = Duration::from_millis(250);
 
+/// A longer round trip is taken for what is left of an outage in the estimate. Answers that really
+/// take so long are waited for nevertheless, as those of the last minutes were.
+const LONGEST_RTT: Duration = Duration::from_secs(1);
+
 /// Longest time-out of the verdict after several verdicts in a row: about what an outage of all
 /// routes lasts longer for the lane when it is over.
 const LONGEST_VERDICT: Duration = Duration::from_secs(1);
@@ -57,7 +61,7 @@ pub(super) struct Rtt {
 
 impl Rtt {
     pub(super) fn new(smoothed: Option<Duration>, least: Option<Duration>) -> Self {
-        let smoothed = smoothed.unwrap_or(UNKNOWN_RTT);
+        let smoothed = smoothed.unwrap_or(UNKNOWN_RTT).min(LONGEST_RTT);
         Self { smoothed, least: least.unwrap_or_default().min(smoothed) }
     }
 }
@@ -335,6 +339,21 @@ mod tests {
     fn an_outage_of_all_routes_causes_no_storm() {
         let findings = run(60_000, |t| (t / 2, t.min(300) / 2));
         assert!(verdicts(&findings).len() < 70, "{}", verdicts(&findings).len());
+    }
+
+    #[test]
+    fn an_estimate_of_seconds_that_an_outage_left_behind_does_not_delay_the_verdict_by_seconds() {
+        let (t0, rtt) = (Instant::now(), Rtt::new(Some(Duration::from_secs(7)), None));
+        let mut watch = Watch::new(t0, (0, 0));
+        let (mut now, mut dead) = (t0, None);
+        while dead.is_none() && now < t0 + Duration::from_secs(10) {
+            match watch.look(now, (1, 0), rtt) {
+                Finding::LookAt(at) | Finding::Ping(at) => now = at,
+                Finding::Dead(silence) => dead = Some(silence),
+                Finding::Rest => panic!("a packet is outstanding"),
+            }
+        }
+        assert!(dead.is_some_and(|silence| silence < Duration::from_secs(2)), "{dead:?}");
     }
 
     #[test]
