@@ -287,8 +287,8 @@ async fn open_lab(topology: &Topology, listen: SocketAddr, seed: u64) -> Result<
         LabNode::new(Place::ArosNet.name(), false, false),
     ];
     nodes[3].entry = Some(entry::Config { listen, ..entry::Config::default() });
-    // Its rate survives the random loss of the paper's commercial paths.
-    // The paper's paths lose packets, MediaOne's too, to which a flow moves when Utah's are cut.
+    // Its rate survives the random loss of the paper's commercial paths, MediaOne's too, to which a
+    // flow moves when Utah's are cut.
     Lab::start(topology.clone(), seed, nodes, site::services(), Congestion::Bbr3).await
 }
 

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::{
     LaneEnd,
+    keeper::now,
     suspects::{Fault, Standing},
 };
 use crate::{
@@ -56,11 +55,17 @@ fn standing(excluded: Option<&Exclusion>) -> Option<Standing> {
     }
 }
 
+/// The routes that can be taken at all, with how the probes find each.
+fn standings(decision: &Decision) -> Vec<(Standing, Route)> {
+    let candidates = decision.candidates.iter().map(|explained| &explained.candidate);
+    candidates.filter_map(|c| Some((standing(c.excluded.as_ref())?, c.route.clone()))).collect()
+}
+
 impl LaneEnd {
     /// Decides which route to use now, by what is measured and by what this lane found dead.
     pub(super) fn decide(&self) -> Decision {
         let candidates = self.candidates();
-        let now = Instant::now().into_std();
+        let now = now();
         let mut state = self.state();
         let judged = state.suspects.judge(now, candidates);
         state.selector.decide(now, judged)
@@ -70,7 +75,7 @@ impl LaneEnd {
     #[must_use]
     pub fn explain(&self) -> (Decision, RouteHistory) {
         let candidates = self.candidates();
-        let now = Instant::now().into_std();
+        let now = now();
         let state = self.state();
         let judged = state.suspects.judge(now, candidates);
         let decision = state.selector.clone().decide(now, judged);
@@ -87,7 +92,7 @@ impl LaneEnd {
     /// are taken into account, too: a way out is needed.
     pub(super) fn cleaner(&self, loss: LossRate) -> Option<Route> {
         let candidates = self.candidates();
-        let (now, current) = (Instant::now().into_std(), self.route());
+        let (now, current) = (now(), self.route());
         let used = candidates.iter().find(|candidate| candidate.route == current)?;
         let cost = hindrance(used.metrics?.rtt, loss);
         let state = self.state();
@@ -119,32 +124,28 @@ impl LaneEnd {
         if let Some(route) = usable(&decision).filter(|route| route != dead) {
             return Some(route);
         }
-        let candidates = decision.candidates.iter().map(|explained| &explained.candidate);
-        let resorts: Vec<_> = candidates
-            .filter_map(|c| Some((standing(c.excluded.as_ref())?, c.route.clone())))
-            .collect();
-        self.state().suspects.last_resort(dead, &resorts)
+        self.state().suspects.last_resort(dead, &standings(&decision))
     }
 
     /// Whether to go along with the far end to `route`: not if it was found dead lately, unless
     /// nothing better is known. Two ends that each try a route of their own may never meet on the
     /// one that works.
     pub(super) fn goes_along(&self, route: &Route) -> bool {
-        let now = Instant::now().into_std();
+        let now = now();
         if !self.state().suspects.avoids(now, route) {
             return true;
         }
         let decision = self.decide();
-        let standing = |route: &Route| {
-            let mut all = decision.candidates.iter().map(|explained| &explained.candidate);
-            all.find(|c| c.route == *route).and_then(|c| standing(c.excluded.as_ref()))
+        let standings = standings(&decision);
+        let of = |route: &Route| {
+            standings.iter().find(|(_, other)| other == route).map(|(standing, _)| *standing)
         };
-        usable(&decision).is_none() && standing(route) <= standing(&self.route())
+        usable(&decision).is_none() && of(route) <= of(&self.route())
     }
 
     /// Records that nothing comes through on `route`, or too little.
     pub(super) fn found(&self, route: &Route, fault: Fault) {
-        self.state().suspects.failed(Instant::now().into_std(), route, fault);
+        self.state().suspects.failed(now(), route, fault);
         if fault == Fault::Silent {
             self.suspect(route);
         }

@@ -6,11 +6,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
-
 use super::{
     history::{Cause, History, LaneFacts, Reroute, RerouteFacts},
     hops::Hops,
+    keeper::now,
     suspects::Suspects,
 };
 use crate::{
@@ -72,9 +71,9 @@ pub struct HopRequest {
 
 /// One end of a lane. Dropping it closes its slot.
 pub struct LaneEnd {
-    pub(super) slot: SlotId,
+    slot: SlotId,
     role: LaneEndRole,
-    pub(super) peer: NodeName,
+    peer: NodeName,
     pub(super) far_label: Label,
     pub(super) wish: RouteWish,
     pub(super) switch: Arc<Switch>,
@@ -262,10 +261,6 @@ impl LaneEnd {
     pub(super) fn state(&self) -> MutexGuard<'_, EndState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn now() -> std::time::Instant {
-    Instant::now().into_std()
 }
 
 impl Drop for LaneEnd {

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     history::Cause,
-    keeper::{Keeper, STEP},
+    keeper::{Keeper, STEP, kick},
     suspects::Fault,
 };
 use crate::{
@@ -93,7 +93,7 @@ impl Keeper {
         });
         let cause = Cause { far_reason: Some(reason), ..cause };
         match self.use_route(route, cause).await {
-            Ok(true) => self.kick(),
+            Ok(true) => kick(&self.conn),
             Ok(false) => {}
             Err(error) => {
                 tracing::info!(lane = ?self.end, %route, %error, "cannot follow the far end");

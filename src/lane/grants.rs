@@ -1,8 +1,6 @@
 //! Obtains, renews and replaces the relays' grants that a lane's end holds.
 
-use tokio::time::Instant;
-
-use super::{HopRequest, LaneEnd, suspects::Fault};
+use super::{HopRequest, LaneEnd, keeper::now, suspects::Fault};
 use crate::{
     flow::Route,
     underlay::NextHop,
@@ -20,7 +18,7 @@ impl LaneEnd {
             return Ok(hop);
         }
         let request = HopRequest {
-            peer: self.peer.clone(),
+            peer: self.peer().clone(),
             far_label: self.far_label,
             route: route.clone(),
             role: self.role(),
@@ -34,10 +32,7 @@ impl LaneEnd {
 
     /// Which process the relay of `route` is, as far as we know.
     fn granter(&self, route: &Route) -> Option<u64> {
-        match route {
-            Route::Direct => None,
-            Route::Via(relay) => self.control.incarnation(relay),
-        }
+        self.control.incarnation(route.relay()?)
     }
 
     /// Renews the grants that are to end; forgets those that are gone.
@@ -72,7 +67,7 @@ impl LaneEnd {
     }
 
     async fn renew_grant(&self, route: &Route, label: Label) {
-        let Route::Via(relay) = route else { return };
+        let Some(relay) = route.relay() else { return };
         match self.control.renew(relay, vec![label]).await.first() {
             Some(true) => self.state().hops.renewed(now(), route, label),
             Some(false) => self.state().hops.forget(route, label),
@@ -88,28 +83,30 @@ impl LaneEnd {
                 let state = self.state();
                 let used = state.route == *route;
                 if used {
-                    self.switch.route_slot(self.slot, Some(hop));
+                    self.switch.route_slot(self.slot(), Some(hop));
                 }
                 used
             }
             Err(error) => {
-                tracing::info!(%route, peer = %self.peer, %error, "the relay's grant is gone");
-                if Fault::of(&error) == Fault::Refused {
-                    self.found(route, Fault::Refused);
-                }
+                tracing::info!(%route, peer = %self.peer(), %error, "the relay's grant is gone");
+                self.heed_refusal(route, &error);
                 false
             }
+        }
+    }
+
+    /// Avoids `route` if its relay said no. A lack of an answer proves nothing of a route that is not
+    /// in use.
+    pub(super) fn heed_refusal(&self, route: &Route, error: &LinkRefusal) {
+        if Fault::of(error) == Fault::Refused {
+            self.found(route, Fault::Refused);
         }
     }
 
     /// Whether the far end says that it knows nothing of this lane any more, as after a long sleep of
     /// ours. False also where it cannot be asked.
     pub(super) async fn is_forgotten(&self) -> bool {
-        let renewed = self.control.renew(&self.peer, vec![self.far_label]).await;
+        let renewed = self.control.renew(self.peer(), vec![self.far_label]).await;
         renewed.first() == Some(&false)
     }
-}
-
-fn now() -> std::time::Instant {
-    Instant::now().into_std()
 }

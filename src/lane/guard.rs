@@ -85,7 +85,7 @@ impl Keeper {
         }
         tracing::debug!(lane = ?self.end, ?silence, "the only route is silent");
         self.end.mark().urge();
-        self.kick();
+        kick(&self.conn);
     }
 
     /// Asks whether the relay, and the far end, still know the labels that we send under: whoever

@@ -22,7 +22,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{LaneEnd, history::Cause, suspects::Fault};
+use super::{LaneEnd, history::Cause, suspects::Fault, watch::UNKNOWN_RTT};
 use crate::{
     flow::Route,
     transport::code,
@@ -46,9 +46,6 @@ pub(super) const STEP: Duration = Duration::from_millis(20);
 
 /// Longest wait for a label on the way to another route, besides two round trips.
 const GRANTED_AFTER: Duration = Duration::from_millis(50);
-
-/// The round-trip time of a route that was not measured.
-const UNKNOWN_RTT: Duration = Duration::from_millis(250);
 
 /// Keeps one lane's end.
 pub(super) struct Keeper {
@@ -124,7 +121,7 @@ impl Keeper {
                 *announced = Some(Instant::now());
                 drop(announced);
                 self.notify(&LaneNotice::Rerouted { sequence, left, route, reason });
-                self.kick();
+                kick(&self.conn);
             }
             Ok(false) => {}
             Err(error) => {
@@ -140,24 +137,13 @@ impl Keeper {
     pub(super) async fn use_route(&self, route: &Route, cause: Cause) -> Result<bool, LinkRefusal> {
         let rtt = self.end.measured(route).map_or(UNKNOWN_RTT, |metrics| metrics.rtt);
         let granted = timeout(2 * rtt + GRANTED_AFTER, self.end.use_route(route, cause)).await;
-        let relay = || match route {
-            Route::Via(relay) => relay.clone(),
-            Route::Direct => self.end.peer().clone(),
-        };
-        granted.unwrap_or_else(|_| Err(LinkRefusal::NoLink(relay())))
+        let asked = || route.relay().unwrap_or(self.end.peer()).clone();
+        granted.unwrap_or_else(|_| Err(LinkRefusal::NoLink(asked())))
     }
 
-    /// The round-trip time of the lane's own packets: QUIC's, but where that has taken an outage for a
-    /// round trip, our own, which is coarser.
+    /// The round-trip time of the lane's own packets.
     pub(super) fn rtt(&self) -> Option<Duration> {
-        let quic = self.conn.rtt(PathId::ZERO)?;
-        let ours = self.end.mark().smoothed_rtt().filter(|ours| quic > 2 * *ours);
-        Some(ours.unwrap_or(quic))
-    }
-
-    /// See [`kick`].
-    pub(super) fn kick(&self) {
-        kick(&self.conn);
+        self.conn.rtt(PathId::ZERO).map(|quic| self.end.mark().believable(quic))
     }
 
     /// A far end that runs as a new process knows nothing of this lane: it ends now, with a clear
@@ -201,10 +187,7 @@ impl Keeper {
         for route in others.filter(|route| **route != current) {
             if let Err(error) = self.end.prepare(route).await {
                 tracing::debug!(lane = ?self.end, %route, %error, "no label ahead");
-                // A lack of an answer proves nothing of a route that is not in use; a no does.
-                if Fault::of(&error) == Fault::Refused {
-                    self.end.found(route, Fault::Refused);
-                }
+                self.end.heed_refusal(route, &error);
             }
         }
     }

@@ -29,7 +29,7 @@ const MEMORY: Duration = Duration::from_secs(300);
 
 /// Without a measurement yet, the round-trip time is taken to be this; a handshake has just shown
 /// that the route works.
-const UNKNOWN_RTT: Duration = Duration::from_millis(250);
+pub(super) const UNKNOWN_RTT: Duration = Duration::from_millis(250);
 
 /// A longer round trip is taken for what is left of an outage in the estimate. Answers that really
 /// take so long are waited for nevertheless, as those of the last minutes were.

@@ -21,7 +21,10 @@ use std::{
 
 use noq::congestion::{Controller, ControllerFactory, ControllerMetrics};
 
-use super::{recent_loss::RecentLoss, reroute_mark::RerouteMark};
+use super::{
+    recent_loss::RecentLoss,
+    reroute_mark::{RerouteMark, is_misled},
+};
 
 /// The slowest pace of a lane, in bytes per second: 1 Mbit/s.
 ///
@@ -251,7 +254,7 @@ fn pace(window: u64, quic: Duration, ours: Option<Duration>) -> Option<u64> {
     let ours = ours.map_or(quic, |ours| ours.min(quic));
     let micros = u64::try_from(ours.as_micros()).unwrap_or(u64::MAX).max(1);
     let pace = window.saturating_mul(1_250_000) / micros;
-    (quic > 2 * ours || pace < LEAST_PACING).then(|| pace.max(LEAST_PACING))
+    (is_misled(quic, ours) || pace < LEAST_PACING).then(|| pace.max(LEAST_PACING))
 }
 
 #[cfg(test)]

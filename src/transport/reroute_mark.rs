@@ -114,6 +114,12 @@ impl RerouteMark {
         measured(self.smoothed_rtt.load(Ordering::Relaxed))
     }
 
+    /// QUIC's round-trip time, or ours, which is coarser, where QUIC has taken an outage for one.
+    #[must_use]
+    pub fn believable(&self, quic: Duration) -> Duration {
+        self.smoothed_rtt().filter(|ours| is_misled(quic, *ours)).unwrap_or(quic)
+    }
+
     /// The round trips seen since this was last asked, or since the last reroute.
     pub fn take_round_trips(&self) -> RoundTrips {
         RoundTrips {
@@ -189,6 +195,11 @@ impl Default for Lately {
     fn default() -> Self {
         Self { least: AtomicU64::new(u64::MAX), all: AtomicU64::new(0), queued: AtomicU64::new(0) }
     }
+}
+
+/// Whether QUIC's round-trip time is so much longer than ours that it must have counted an outage.
+pub(super) fn is_misled(quic: Duration, ours: Duration) -> bool {
+    quic > 2 * ours
 }
 
 fn measured(micros: u64) -> Option<Duration> {
