@@ -6,8 +6,9 @@
 //! alone tells loss recovery that the path works again.
 //!
 //! [`RouteAware`] wraps any controller. From a reroute until the first packet sent after it is
-//! acknowledged, it opens the window by what the [`RerouteMark`] allows, so that new packets leave
-//! at once; and it keeps the losses of packets sent before the reroute from the wrapped controller.
+//! acknowledged, it lets leave what the [`RerouteMark`] allows, however much is in flight on the old
+//! route, so that new packets leave at once; and it keeps the losses of packets sent before the
+//! reroute from the wrapped controller.
 //!
 //! On a lossy route a controller learns to crawl. Leaving one, for whatever reason, it begins anew:
 //! what it learnt from that route's loss says nothing about the next one.
@@ -52,6 +53,7 @@ impl<F: ControllerFactory + Send + Sync + ?Sized + 'static> ControllerFactory
             loss: RecentLoss::default(),
             seen: self.mark.count(),
             mark: self.mark.clone(),
+            in_flight: 0,
             rerouted_at: None,
             first_after: None,
             newest: None,
@@ -69,6 +71,8 @@ struct RouteAware<F: ?Sized> {
     /// What was lost lately on the route in use.
     loss: RecentLoss,
     mark: Arc<RerouteMark>,
+    /// Bytes sent and neither acknowledged nor lost.
+    in_flight: u64,
     /// How many reroutes have been taken into account.
     seen: u64,
     /// When the last reroute was.
@@ -116,6 +120,9 @@ impl<F: ControllerFactory + Send + Sync + ?Sized + 'static> Controller for Route
         if self.rerouted_at.is_some() && self.first_after.is_none() {
             self.first_after = Some(pn);
         }
+        self.in_flight += u64::from(bytes);
+        let excess = self.in_flight.saturating_sub(self.inner.window());
+        self.mark.spend(excess.min(bytes.into()));
         self.inner.on_packet_sent(now, bytes, pn);
     }
 
@@ -134,6 +141,7 @@ impl<F: ControllerFactory + Send + Sync + ?Sized + 'static> Controller for Route
     ) {
         self.note_reroutes();
         self.quic_rtt = Some(rtt.get());
+        self.in_flight = self.in_flight.saturating_sub(bytes);
         self.mark.acknowledged(sent);
         if !self.is_before_reroute(pn) {
             self.loss.acknowledged();
@@ -155,6 +163,8 @@ impl<F: ControllerFactory + Send + Sync + ?Sized + 'static> Controller for Route
         if let Some(sent) = self.newest.take() {
             self.mark.sampled(now.saturating_duration_since(sent));
         }
+        // Packets that need no acknowledgement are not told otherwise.
+        self.in_flight = in_flight;
         self.inner.on_end_acks(now, in_flight, app_limited, largest_packet_num_acked);
     }
 
@@ -183,6 +193,7 @@ impl<F: ControllerFactory + Send + Sync + ?Sized + 'static> Controller for Route
 
     fn on_packet_lost(&mut self, lost_bytes: u16, pn: u64, now: Instant) {
         self.note_reroutes();
+        self.in_flight = self.in_flight.saturating_sub(lost_bytes.into());
         if !self.is_before_reroute(pn) {
             self.loss.lost();
             self.inner.on_packet_lost(lost_bytes, pn, now);
@@ -203,7 +214,11 @@ impl<F: ControllerFactory + Send + Sync + ?Sized + 'static> Controller for Route
     }
 
     fn window(&self) -> u64 {
-        self.inner.window().saturating_add(self.mark.allowance())
+        let window = self.inner.window();
+        match self.mark.allowance() {
+            0 => window,
+            more => window.max(self.in_flight).saturating_add(more),
+        }
     }
 
     fn metrics(&self) -> ControllerMetrics {
@@ -211,7 +226,8 @@ impl<F: ControllerFactory + Send + Sync + ?Sized + 'static> Controller for Route
         metrics.pacing_rate = match metrics.pacing_rate {
             Some(rate) => Some(rate.max(LEAST_PACING)),
             None => {
-                self.quic_rtt.and_then(|quic| pace(self.window(), quic, self.mark.smoothed_rtt()))
+                let window = self.inner.window().saturating_add(self.mark.allowance());
+                self.quic_rtt.and_then(|quic| pace(window, quic, self.mark.smoothed_rtt()))
             }
         };
         metrics
@@ -225,6 +241,7 @@ impl<F: ControllerFactory + Send + Sync + ?Sized + 'static> Controller for Route
             restarted_at: self.restarted_at,
             loss: self.loss,
             mark: self.mark.clone(),
+            in_flight: self.in_flight,
             seen: self.seen,
             rerouted_at: self.rerouted_at,
             first_after: self.first_after,
@@ -265,6 +282,27 @@ mod tests {
 
     const RTT: Duration = Duration::from_millis(60);
 
+    fn cubic() -> (Arc<RerouteMark>, Box<dyn Controller>, Instant) {
+        let (mark, now) = (Arc::new(RerouteMark::new(Arc::default())), Instant::now());
+        let inner = Arc::new(CubicConfig::default());
+        let factory = Arc::new(RouteAwareFactory { mark: mark.clone(), inner });
+        (mark, factory.build(now, 1_200), now)
+    }
+
+    #[test]
+    fn a_ping_leaves_however_much_is_in_flight_on_a_dead_route() {
+        let (mark, mut controller, now) = cubic();
+        let in_flight = 200 * 1_200;
+        (0..200).for_each(|pn| controller.on_packet_sent(now, 1_200, pn));
+        assert!(controller.window() < in_flight, "the window is full");
+        mark.urge();
+        assert!(controller.window() >= in_flight + 1_443);
+        (200..203).for_each(|pn| controller.on_packet_sent(now, 1_200, pn));
+        assert!(controller.window() < in_flight, "and that was all");
+        mark.rerouted(now);
+        assert!(controller.window() >= in_flight + 30 * 1_443);
+    }
+
     #[test]
     fn a_window_that_losses_made_small_does_not_hold_back_a_ping() {
         assert_eq!(pace(2_400, RTT, Some(RTT)), Some(LEAST_PACING));
@@ -285,13 +323,11 @@ mod tests {
 
     #[test]
     fn what_was_lost_before_the_reroute_is_no_congestion_after_it_be_it_sent_in_the_same_instant() {
-        let (mark, now) = (Arc::new(RerouteMark::new(Arc::default())), Instant::now());
-        let inner = Arc::new(CubicConfig::default());
-        let factory = Arc::new(RouteAwareFactory { mark: mark.clone(), inner });
-        let mut controller = factory.build(now, 1_200);
+        let (mark, mut controller, now) = cubic();
         (0..10).for_each(|pn| controller.on_packet_sent(now, 1_200, pn));
         mark.rerouted(now);
         (10..20).for_each(|pn| controller.on_packet_sent(now, 1_200, pn));
+        mark.answered(now, now);
         let before = controller.window();
         controller.on_congestion_event(now + RTT, now, false, false, 1_200, 9);
         assert_eq!(controller.window(), before, "the old route lost it");

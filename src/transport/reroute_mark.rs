@@ -19,13 +19,15 @@ const BURST: u64 = 32 * 1_443;
 const MOST_BURSTS: u64 = 4;
 
 /// What may leave at once for each further reroute, or ping. Without it, a lane that looked for a
-/// route in vain four times could not even ask on the fifth until a timer of seconds ran out.
+/// route in vain four times could not even ask on the fifth until a timer of seconds ran out. Nor
+/// could it answer: QUIC keeps acknowledgements back, too, while there is data that the window
+/// keeps back.
 const URGENT: u64 = 2 * 1_443;
 
 /// A round trip counts for no more than twice the smoothed one and this, in microseconds.
 const LATE_MICROS: u64 = 100_000;
 
-/// All that may be in flight in vain: more than an outage of two minutes takes.
+/// All that may leave so until something is answered: more than an outage of two minutes takes.
 const MOST_ALLOWED: u64 = 512 * 1_024;
 
 /// Tells a connection's controller that the route changed, and the route's owner whether packets
@@ -34,8 +36,10 @@ const MOST_ALLOWED: u64 = 512 * 1_024;
 pub struct RerouteMark {
     count: AtomicU64,
     at: Mutex<Option<Instant>>,
-    /// Bytes that may leave although the window is full.
-    allowance: AtomicU64,
+    /// Bytes that were allowed to leave although the window is full, since one was answered.
+    allowed: AtomicU64,
+    /// Those of them that left.
+    spent: AtomicU64,
     sent: AtomicU64,
     acknowledged: AtomicU64,
     /// In microseconds; `u64::MAX` where none was measured.
@@ -53,7 +57,8 @@ impl RerouteMark {
         Self {
             count: AtomicU64::new(0),
             at: Mutex::default(),
-            allowance: AtomicU64::new(0),
+            allowed: AtomicU64::new(0),
+            spent: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             acknowledged: AtomicU64::new(0),
             least_rtt: AtomicU64::new(u64::MAX),
@@ -68,7 +73,7 @@ impl RerouteMark {
         *self.at.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
         self.least_rtt.store(u64::MAX, Ordering::Relaxed);
         self.take_round_trips();
-        let few = self.allowance() < MOST_BURSTS * BURST;
+        let few = self.allowed.load(Ordering::Relaxed) < MOST_BURSTS * BURST;
         self.allow(if few { BURST } else { URGENT });
         self.count.fetch_add(1, Ordering::Release);
     }
@@ -79,15 +84,24 @@ impl RerouteMark {
         self.allow(URGENT);
     }
 
-    /// How many bytes more than the window says may be in flight.
+    /// How many bytes may leave now although the window is full.
     pub(super) fn allowance(&self) -> u64 {
-        self.allowance.load(Ordering::Relaxed)
+        let allowed = self.allowed.load(Ordering::Relaxed);
+        allowed.saturating_sub(self.spent.load(Ordering::Relaxed))
+    }
+
+    /// Records that so many left although the window was full.
+    pub(super) fn spend(&self, bytes: u64) {
+        let allowed = self.allowed.load(Ordering::Relaxed);
+        let more = |spent: u64| Some((spent + bytes).min(allowed));
+        // `more` never says no.
+        let _ = self.spent.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
     }
 
     fn allow(&self, bytes: u64) {
         let more = |allowed: u64| Some((allowed + bytes).min(MOST_ALLOWED));
         // `more` never says no.
-        let _ = self.allowance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        let _ = self.allowed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
     }
 
     /// Packets sent that must be acknowledged, and those that newly were, so far. Other than packets
@@ -142,16 +156,16 @@ impl RerouteMark {
 
     /// Records that one that was sent then on the route in use has just been acknowledged.
     pub(super) fn answered(&self, now: Instant, sent: Instant) {
-        self.allowance.store(0, Ordering::Relaxed);
+        self.allowed.store(0, Ordering::Relaxed);
+        self.spent.store(0, Ordering::Relaxed);
         let rtt = now.saturating_duration_since(sent).as_micros();
         let rtt = u64::try_from(rtt).unwrap_or(u64::MAX);
-        let ever = self.least_rtt.fetch_min(rtt, Ordering::Relaxed).min(rtt);
+        self.least_rtt.fetch_min(rtt, Ordering::Relaxed);
         self.lately.least.fetch_min(rtt, Ordering::Relaxed);
-        self.lately.all.fetch_add(1, Ordering::Relaxed);
-        self.lately.queued.fetch_add(u64::from(rtt > ever + ever / 8), Ordering::Relaxed);
     }
 
-    /// Records how long the newest packet of an acknowledgement took.
+    /// Records how long the newest packet of an acknowledgement took. The older ones say nothing of
+    /// the path: on a lossy one, they waited for the acknowledgements before, which were lost.
     pub(super) fn sampled(&self, rtt: Duration) {
         let sample = u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX - 1);
         let smoothed = match self.smoothed_rtt.load(Ordering::Relaxed) {
@@ -160,6 +174,10 @@ impl RerouteMark {
             old => (7 * old + sample.min(2 * old + LATE_MICROS)) / 8,
         };
         self.smoothed_rtt.store(smoothed, Ordering::Relaxed);
+        let least = self.least_rtt.load(Ordering::Relaxed);
+        let queued = sample > least.saturating_add(least / 8);
+        self.lately.all.fetch_add(1, Ordering::Relaxed);
+        self.lately.queued.fetch_add(u64::from(queued), Ordering::Relaxed);
     }
 
     pub(super) fn count(&self) -> u64 {
@@ -176,7 +194,7 @@ impl RerouteMark {
 pub struct RoundTrips {
     /// The smallest; `None` without one.
     pub least: Option<Duration>,
-    /// How many there were.
+    /// How many there were, one for each acknowledgement.
     pub all: u64,
     /// How many of them took an eighth longer than the route's least: they waited in a queue.
     pub queued: u64,
@@ -213,17 +231,33 @@ mod tests {
     #[test]
     fn a_lane_that_finds_no_route_may_always_ask_on_the_next_but_not_flood_it() {
         let (mark, now) = (RerouteMark::new(Arc::default()), Instant::now());
-        let mut before = 0;
+        mark.spend(BURST);
+        let mut left = 0;
         for n in 1..=20 {
             mark.rerouted(now);
-            let allowed = mark.allowance() - before;
+            let allowed = mark.allowance();
             assert_eq!(allowed, if n <= MOST_BURSTS { BURST } else { URGENT }, "reroute {n}");
-            before = mark.allowance();
+            mark.spend(allowed);
+            left += allowed;
         }
         (0..1_000).for_each(|_| mark.urge());
-        assert_eq!(mark.allowance(), MOST_ALLOWED);
+        assert_eq!(left + mark.allowance(), MOST_ALLOWED);
         mark.answered(now, now);
         assert_eq!(mark.allowance(), 0, "a route works; the window decides again");
+    }
+
+    #[test]
+    fn packets_whose_acknowledgement_was_lost_did_not_wait_in_a_queue() {
+        let (mark, t0) = (RerouteMark::new(Arc::default()), Instant::now());
+        let (ms, rtt) = (Duration::from_millis, Duration::from_millis(60));
+        // Acknowledged together, a round trip after the last of them was sent.
+        (0..=40).for_each(|late| mark.answered(t0 + rtt + ms(40), t0 + ms(late)));
+        mark.sampled(rtt);
+        assert_eq!(mark.take_round_trips(), RoundTrips { least: Some(rtt), all: 1, queued: 0 });
+        mark.answered(t0 + 2 * rtt, t0);
+        mark.sampled(2 * rtt);
+        let queued = RoundTrips { least: Some(2 * rtt), all: 1, queued: 1 };
+        assert_eq!(mark.take_round_trips(), queued);
     }
 
     #[test]
