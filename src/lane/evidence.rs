@@ -22,6 +22,10 @@ const WINDOW: Duration = Duration::from_millis(500);
 /// A window with fewer packets stays open: one loss of ten says nothing.
 const MIN_PACKETS: u64 = 40;
 
+/// Unless so many of them were lost. At 30 % loss a controller crawls, and takes seconds to send that
+/// many packets.
+const MANY_LOST: u64 = 6;
+
 /// A window that did not fill within this time is dropped, and all before it: what they said is
 /// too old by now.
 const STALE: Duration = Duration::from_secs(5);
@@ -130,7 +134,7 @@ impl Evidence {
             return None;
         }
         let window = counts.since(self.at_opening);
-        if window.sent < MIN_PACKETS {
+        if window.sent < MIN_PACKETS && window.lost < MANY_LOST {
             if over >= STALE {
                 *self = Self::new(now, counts);
             }
@@ -238,8 +242,15 @@ mod tests {
     }
 
     #[test]
+    fn high_loss_shows_in_few_packets() {
+        assert_eq!(after(std::iter::repeat_n((20, 6), 3)), Some(0.3));
+        assert_eq!(after(std::iter::repeat_n((20, 5), 3)), None, "they make one window and a half");
+    }
+
+    #[test]
     fn a_quiet_lane_says_nothing() {
-        assert_eq!(after(std::iter::repeat_n((3, 1), 100)), None);
+        assert_eq!(after(std::iter::repeat_n((3, 0), 100)), None);
+        assert_eq!(after((0..100).map(|n| (2, n % 2))), None, "five lost in five seconds");
     }
 
     #[test]

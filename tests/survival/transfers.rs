@@ -16,7 +16,7 @@ use crate::support::pattern;
 const LOST_AFTER: Duration = Duration::from_secs(61);
 
 /// A longer stall is noted in the log.
-const NOTEWORTHY: Duration = Duration::from_secs(5);
+const NOTEWORTHY: Duration = Duration::from_secs(2);
 
 /// What became of all flows.
 #[derive(Default)]
