@@ -82,9 +82,20 @@ impl LaneEnd {
         (decision, state.selector.history().clone())
     }
 
-    /// The route to move to because the overlay finds it better than the one in use.
+    /// The route to move to because the overlay finds it better than the one in use; or, where all
+    /// others are avoided and a link of that one is down, because its own links are up.
     pub(super) fn better(&self) -> Option<Route> {
-        usable(&self.decide()).filter(|best| *best != self.route())
+        let (decision, current) = (self.decide(), self.route());
+        if let Some(best) = usable(&decision) {
+            return Some(best).filter(|best| *best != current);
+        }
+        let standings = standings(&decision);
+        let is = |standing, route: &Route| standings.contains(&(standing, route.clone()));
+        if !is(Standing::Down, &current) {
+            return None;
+        }
+        let other = self.state().suspects.last_resort(&current, &standings)?;
+        is(Standing::Up, &other).then_some(other)
     }
 
     /// The route that promises the most throughput, if it promises clearly more than the one in

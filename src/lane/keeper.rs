@@ -94,11 +94,12 @@ impl Keeper {
         loop {
             tick.tick().await;
             match self.end.role() {
-                LaneEndRole::Entry => {
-                    if let Some(best) = self.end.better() {
+                LaneEndRole::Entry => match self.end.better() {
+                    Some(best) => {
                         self.reroute(&best, Cause::other(RerouteReason::Better)).await;
                     }
-                }
+                    None => self.heed_probes().await,
+                },
                 LaneEndRole::Exit => {
                     let owed = self.owed().clone();
                     if let Some(route) = owed.filter(|route| self.end.goes_along(route)) {

@@ -10,8 +10,8 @@ use tokio::{
 
 use crate::{
     app::Node,
-    emulator,
-    flow::{FlowIo, FlowRequest, Ingress},
+    emulator::{self, Loss, LossRate},
+    flow::{FlowIo, FlowRequest, Ingress, Route},
     lab::{Lab, LabNode, Services},
     transport::{Congestion, code},
     underlay::SlotId,
@@ -90,5 +90,44 @@ async fn a_lane_that_the_exit_has_forgotten_ends_and_the_next_flow_works() {
     timeout(SOON, type_a_key(&mut *new)).await.unwrap().unwrap();
     let ended = timeout(SOON, type_a_key(&mut *old)).await.expect("the old flow hangs");
     assert!(ended.is_err(), "its lane is gone");
+    lab.stop().await;
+}
+
+/// Waits until the entry's lane is on this route.
+async fn settles_on(lab: &Lab, route: &Route, within: Duration) {
+    let lane = || lab.node("entry").unwrap().lanes().lanes()[0].1.end().route();
+    let start = Instant::now();
+    while lane() != *route {
+        assert!(start.elapsed() < within, "still {} after {within:?}", lane());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Lets the direct path die under a flow, and heals it as soon as the lane has moved to the relay.
+async fn make_direct_suspect(lab: &Lab, io: &mut dyn FlowIo) {
+    let at = |name| lab.topology().address(name);
+    lab.internet().cut(at("entry"), at("exit"));
+    timeout(SOON, type_a_key(io)).await.unwrap().unwrap();
+    settles_on(lab, &Route::Via("relay".parse().unwrap()), SOON).await;
+    lab.internet().heal(at("entry"), at("exit"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_lane_leaves_a_relay_whose_probes_are_lost_though_it_avoids_the_other_route() {
+    let lab = triangle().await;
+    let mut io = open(lab.node("entry").unwrap(), "latency").await;
+    for _ in 0..2 {
+        make_direct_suspect(&lab, &mut *io).await;
+        settles_on(&lab, &Route::Direct, Duration::from_secs(60)).await;
+    }
+    make_direct_suspect(&lab, &mut *io).await;
+    let at = |name| lab.topology().address(name);
+    for (from, to) in [("entry", "relay"), ("relay", "entry")] {
+        lab.internet().update(at(from), at(to), |model| {
+            model.loss = Loss::Bernoulli(LossRate::from_percent(20.0));
+        });
+    }
+    // The third time it would avoid the direct path for 80 s.
+    settles_on(&lab, &Route::Direct, Duration::from_secs(40)).await;
     lab.stop().await;
 }

@@ -24,6 +24,10 @@ const WEIGH_EVERY: Duration = Duration::from_millis(250);
 /// what another route promises. Congestion control alone stays far below it.
 const LEAVE_ABOVE_PPM: u32 = 6_000;
 
+/// So many lost probes of a million are believed without packets of the lane's own; of the last
+/// hundred, that is ten.
+const PROBES_LOST_PPM: u32 = 100_000;
+
 impl Keeper {
     /// Weighs what is lost on the route in use, as far as this end sends on it.
     pub(super) async fn weigh(&self) {
@@ -55,9 +59,23 @@ impl Keeper {
         if *route == Route::Direct {
             self.end.observed(&PassiveSample { rtt, ..sample(closed, loss) });
         }
-        if loss.ppm() < LEAVE_ABOVE_PPM {
-            return;
+        if loss.ppm() >= LEAVE_ABOVE_PPM {
+            self.leave_lossy_route(route, loss).await;
         }
+    }
+
+    /// Leaves a route that loses many of the probes for one that this lane avoided for a while, if
+    /// probes find that clean. A lane that carries little does not notice by its own packets.
+    pub(super) async fn heed_probes(&self) {
+        let route = self.end.route();
+        let Some(metrics) = self.end.measured(&route) else { return };
+        let loss = metrics.loss_out.max(metrics.loss_in);
+        if loss.ppm() >= PROBES_LOST_PPM {
+            self.leave_lossy_route(&route, loss).await;
+        }
+    }
+
+    async fn leave_lossy_route(&self, route: &Route, loss: LossRate) {
         let Some(cleaner) = self.end.cleaner(loss) else { return };
         let percent = u8::try_from((loss.ppm() + 5_000) / 10_000).unwrap_or(100);
         self.end.found(route, Fault::Lossy(percent));
