@@ -61,6 +61,10 @@ fn standings(decision: &Decision) -> Vec<(Standing, Route)> {
     candidates.filter_map(|c| Some((standing(c.excluded.as_ref())?, c.route.clone()))).collect()
 }
 
+fn standing_of(standings: &[(Standing, Route)], route: &Route) -> Option<Standing> {
+    standings.iter().find(|(_, other)| other == route).map(|(standing, _)| *standing)
+}
+
 impl LaneEnd {
     /// Decides which route to use now, by what is measured and by what this lane found dead.
     pub(super) fn decide(&self) -> Decision {
@@ -90,12 +94,11 @@ impl LaneEnd {
             return Some(best).filter(|best| *best != current);
         }
         let standings = standings(&decision);
-        let is = |standing, route: &Route| standings.contains(&(standing, route.clone()));
-        if !is(Standing::Down, &current) {
+        if standing_of(&standings, &current) != Some(Standing::Down) {
             return None;
         }
         let other = self.state().suspects.last_resort(&current, &standings)?;
-        is(Standing::Up, &other).then_some(other)
+        (standing_of(&standings, &other) == Some(Standing::Up)).then_some(other)
     }
 
     /// The route that promises the most throughput, if it promises clearly more than the one in
@@ -114,7 +117,7 @@ impl LaneEnd {
         });
         let promised = others.filter_map(|other| {
             let metrics = other.metrics?;
-            let promised = hindrance(metrics.rtt, metrics.loss_out.max(metrics.loss_in));
+            let promised = hindrance(metrics.rtt, metrics.worse_loss());
             let suspect = state.suspects.avoids(now, &other.route);
             (promised * CLEANER <= cost).then_some((suspect, promised, &other.route))
         });
@@ -148,9 +151,7 @@ impl LaneEnd {
         }
         let decision = self.decide();
         let standings = standings(&decision);
-        let of = |route: &Route| {
-            standings.iter().find(|(_, other)| other == route).map(|(standing, _)| *standing)
-        };
+        let of = |route: &Route| standing_of(&standings, route);
         usable(&decision).is_none() && of(route) <= of(&self.route())
     }
 

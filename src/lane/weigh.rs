@@ -69,7 +69,7 @@ impl Keeper {
     pub(super) async fn heed_probes(&self) {
         let route = self.end.route();
         let Some(metrics) = self.end.measured(&route) else { return };
-        let loss = metrics.loss_out.max(metrics.loss_in);
+        let loss = metrics.worse_loss();
         if loss.ppm() >= PROBES_LOST_PPM {
             self.leave_lossy_route(&route, loss).await;
         }

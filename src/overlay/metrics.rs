@@ -47,6 +47,12 @@ impl PathMetrics {
         }
     }
 
+    /// The loss in the direction that loses more.
+    #[must_use]
+    pub fn worse_loss(self) -> LossRate {
+        self.loss_out.max(self.loss_in)
+    }
+
     /// The chance that a packet or its answer is lost: both directions composed as two hops.
     #[must_use]
     pub fn round_trip_loss(self) -> LossRate {
@@ -59,7 +65,7 @@ impl PathMetrics {
     /// of a flow goes is not known when its route is chosen.
     #[must_use]
     pub fn throughput(self) -> ThroughputScore {
-        ThroughputScore::of(self.rtt, self.loss_out.max(self.loss_in))
+        ThroughputScore::of(self.rtt, self.worse_loss())
     }
 
     /// How long a request and its answer are expected to take, retransmissions included.

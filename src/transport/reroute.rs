@@ -122,7 +122,9 @@ impl<F: ControllerFactory + Send + Sync + ?Sized + 'static> Controller for Route
         }
         self.in_flight += u64::from(bytes);
         let excess = self.in_flight.saturating_sub(self.inner.window());
-        self.mark.spend(excess.min(bytes.into()));
+        if excess > 0 {
+            self.mark.spend(excess.min(bytes.into()));
+        }
         self.inner.on_packet_sent(now, bytes, pn);
     }
 

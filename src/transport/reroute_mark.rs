@@ -93,15 +93,11 @@ impl RerouteMark {
     /// Records that so many left although the window was full.
     pub(super) fn spend(&self, bytes: u64) {
         let allowed = self.allowed.load(Ordering::Relaxed);
-        let more = |spent: u64| Some((spent + bytes).min(allowed));
-        // `more` never says no.
-        let _ = self.spent.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        add_up_to(allowed, &self.spent, bytes);
     }
 
     fn allow(&self, bytes: u64) {
-        let more = |allowed: u64| Some((allowed + bytes).min(MOST_ALLOWED));
-        // `more` never says no.
-        let _ = self.allowed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        add_up_to(MOST_ALLOWED, &self.allowed, bytes);
     }
 
     /// Packets sent that must be acknowledged, and those that newly were, so far. Other than packets
@@ -218,6 +214,12 @@ impl Default for Lately {
 /// Whether QUIC's round-trip time is so much longer than ours that it must have counted an outage.
 pub(super) fn is_misled(quic: Duration, ours: Duration) -> bool {
     quic > 2 * ours
+}
+
+fn add_up_to(most: u64, sum: &AtomicU64, bytes: u64) {
+    let more = |sum: u64| Some((sum + bytes).min(most));
+    // `more` never says no.
+    let _ = sum.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
 }
 
 fn measured(micros: u64) -> Option<Duration> {
