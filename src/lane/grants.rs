@@ -26,8 +26,7 @@ impl LaneEnd {
         };
         let hop = self.control.next_hop(request).await?;
         let granter = self.granter(route);
-        self.state().hops.hold(now(), route, hop.clone(), granter);
-        Ok(hop)
+        Ok(self.state().hops.hold(now(), route, hop, granter))
     }
 
     /// Which process the relay of `route` is, as far as we know.

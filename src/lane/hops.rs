@@ -47,9 +47,21 @@ impl Hops {
         (!ended).then(|| held.hop.clone())
     }
 
-    /// Holds what process `granter` of the relay has granted.
-    pub(super) fn hold(&mut self, now: Instant, route: &Route, hop: NextHop, granter: Option<u64>) {
-        self.0.insert(route.clone(), Held { hop, granter, renewed: now });
+    /// Holds what process `granter` of the relay has granted, unless it granted another hop while
+    /// this one was asked for. Returns the hop that is held: no other is renewed, so no other may be
+    /// used.
+    pub(super) fn hold(
+        &mut self,
+        now: Instant,
+        route: &Route,
+        hop: NextHop,
+        granter: Option<u64>,
+    ) -> NextHop {
+        if let Some(first) = self.get(now, route, granter) {
+            return first;
+        }
+        self.0.insert(route.clone(), Held { hop: hop.clone(), granter, renewed: now });
+        hop
     }
 
     /// The label held for `route`, whatever its age.
@@ -131,6 +143,15 @@ mod tests {
         assert!(hops.get(t0, &utah(), Some(8)).is_none());
         assert!(hops.forget_restarted(|_| Some(8)));
         assert_eq!((hops.label(&utah()), hops.label(&Route::Direct)), (None, Some(Label(2))));
+    }
+
+    #[test]
+    fn of_two_grants_asked_for_at_once_both_askers_use_the_first() {
+        let (mut hops, t0) = (Hops::default(), Instant::now());
+        let used = [1, 2].map(|label| hops.hold(t0, &utah(), hop(label), Some(7)).label);
+        assert_eq!((used, hops.label(&utah())), ([Label(1); 2], Some(Label(1))));
+        let anew = hops.hold(t0, &utah(), hop(3), Some(8)).label;
+        assert_eq!(anew, Label(3), "the process that granted the first is gone");
     }
 
     #[test]

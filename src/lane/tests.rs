@@ -8,6 +8,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
+use super::{history::Cause, hops::Hops};
 use crate::{
     app::Node,
     emulator::{self, Loss, LossRate},
@@ -15,10 +16,14 @@ use crate::{
     lab::{Lab, LabNode, Services},
     transport::{Congestion, code},
     underlay::SlotId,
+    wire::lane::RerouteReason,
 };
 
 /// Anything that must happen happens within this time.
 const SOON: Duration = Duration::from_secs(5);
+
+/// What waits for no time-out is done within this time.
+const AT_ONCE: Duration = Duration::from_millis(150);
 
 async fn triangle() -> Lab {
     let nodes = vec![
@@ -129,5 +134,29 @@ async fn an_idle_lane_leaves_a_relay_whose_probes_are_lost_though_it_avoids_the_
     }
     // The third time it would avoid the direct path for 80 s.
     settles_on(&lab, &Route::Direct, Duration::from_secs(40)).await;
+    lab.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relay_asked_by_several_tasks_at_once_carries_the_lane_longer_than_one_grant_lasts() {
+    let lab = triangle().await;
+    let mut io = open(lab.node("entry").unwrap(), "latency").await;
+    let (at, relay) = (|name| lab.topology().address(name), Route::Via("relay".parse().unwrap()));
+    lab.internet().cut(at("entry"), at("exit"));
+    timeout(SOON, type_a_key(&mut *io)).await.unwrap().unwrap();
+    settles_on(&lab, &relay, SOON).await;
+    // As when the relay restarted: one task takes this route, another gets the next routes ready.
+    // Whichever is answered first, both must use the grant that is renewed.
+    let end = lab.node("entry").unwrap().lanes().lanes()[0].1.end().clone();
+    end.state().hops = Hops::default();
+    let ask = async || end.prepare(&relay).await.map(drop);
+    let take = async || end.use_route(&relay, Cause::other(RerouteReason::Better)).await.map(drop);
+    let asked = tokio::join!(ask(), take(), ask());
+    assert!(matches!(asked, (Ok(()), Ok(()), Ok(()))), "{asked:?}");
+    for second in 0..125 {
+        let answered = timeout(AT_ONCE, type_a_key(&mut *io)).await;
+        answered.unwrap_or_else(|_| panic!("no answer after {second} s")).unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
     lab.stop().await;
 }
