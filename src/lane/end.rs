@@ -39,6 +39,9 @@ pub trait RouteControl: Send + Sync + 'static {
     /// sees on a relayed route cannot be attributed to one of its two links.)
     fn observe(&self, peer: &NodeName, sample: &PassiveSample);
 
+    /// The least round-trip time that probes to `neighbour` took lately.
+    fn least_rtt(&self, neighbour: &NodeName) -> Option<Duration>;
+
     /// Asks `exit` for a lane; answers with the exit's label.
     fn open_lane(
         &self,
@@ -214,6 +217,11 @@ impl LaneEnd {
         self.control.incarnation(&self.peer)
     }
 
+    /// The least round-trip time to `relay` lately.
+    pub(super) fn least_rtt_to(&self, relay: &NodeName) -> Option<Duration> {
+        self.control.least_rtt(relay)
+    }
+
     /// Tells the overlay what this lane saw on the direct path.
     pub(super) fn observed(&self, sample: &PassiveSample) {
         self.control.observe(&self.peer, sample);
@@ -254,7 +262,7 @@ impl LaneEnd {
     /// What went out since the route died goes out again, before the next packet.
     pub(super) fn send_again(&self, cause: &Cause) {
         if let (Some(since), Some(from)) = (cause.dead_since, cause.lost_from) {
-            self.switch.send_again(self.slot, since.into_std(), from.into_std());
+            self.switch.send_again(self.slot, since.into_std(), from.map(|from| from.into_std()));
         }
     }
 

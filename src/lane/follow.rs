@@ -89,7 +89,7 @@ impl Keeper {
             _ => None,
         };
         let cause = began.map_or(Cause::other(RerouteReason::FarEnd), |began| {
-            self.silent_since(began, RerouteReason::FarEnd)
+            self.silent_since(began, [self.one_way(); 2], RerouteReason::FarEnd)
         });
         let cause = Cause { far_reason: Some(reason), ..cause };
         match self.use_route(route, cause).await {

@@ -14,12 +14,13 @@ use super::{
 use crate::{
     flow::Route,
     transport::code,
+    underlay::SlotActivity,
     wire::lane::{LaneNotice, RerouteReason},
 };
 
 /// How much earlier than computed the first lost packet may have been sent: the smoothed round-trip
 /// time lags behind a queue that grows or shrinks.
-const UNSURE: Duration = Duration::from_millis(5);
+const UNSURE: Duration = Duration::from_millis(10);
 
 /// Room for a queue, and for a late acknowledgement (25 ms, RFC 9000), that was not there when the
 /// round-trip time was measured.
@@ -49,8 +50,9 @@ impl Keeper {
             }
             let mark = self.end.mark();
             let rtt = Rtt::new(self.rtt().max(longer), mark.least_rtt());
-            let heard = packets.look(now(), self.end.activity().packets(), rtt);
-            let answered = answers.look(now(), mark.progress(), unhurried(rtt));
+            let (activity, at) = (self.end.activity(), now());
+            let heard = packets.look(at, activity.packets(), last(activity, at), rtt);
+            let answered = answers.look(at, mark.progress(), (at, at), unhurried(rtt));
             match heard.and(answered) {
                 Finding::LookAt(at) => tokio::time::sleep_until(at.into()).await,
                 Finding::Rest => self.end.activity().sent_again().await,
@@ -75,7 +77,7 @@ impl Keeper {
         self.end.found(&dead, Fault::Silent);
         let began = self.silence_began(silence);
         let reason = RerouteReason::Silent { ms: millis(began.elapsed()) };
-        let cause = self.silent_since(began, reason);
+        let cause = self.silent_since(began, self.breaks_of(&dead), reason);
         self.check_labels(dead.clone(), cause);
         for _ in 0..ATTEMPTS {
             let Some(instead) = self.end.instead_of(&dead) else { break };
@@ -121,19 +123,52 @@ impl Keeper {
         Instant::now().checked_sub(Duration::from_millis(ms.into()) + way)
     }
 
-    /// What follows from a silence that began at one of the two ends then: the packets that were on
-    /// their way to it, and those whose acknowledgements were, are lost.
-    pub(super) fn silent_since(&self, began: Instant, reason: RerouteReason) -> Cause {
+    /// What follows from a silence that began then: the packets that were on their way, and those
+    /// whose acknowledgements were, are lost. The first of them had waited in the queue, and was sent
+    /// one of `ways` before.
+    pub(super) fn silent_since(
+        &self,
+        began: Instant,
+        ways: [Duration; 2],
+        reason: RerouteReason,
+    ) -> Cause {
         let rtt = self.rtt().unwrap_or_default();
-        let way_back = self.end.mark().least_rtt().unwrap_or_default() / 2;
-        let way_there = rtt.saturating_sub(way_back);
+        let queue = rtt.saturating_sub(self.end.mark().least_rtt().unwrap_or_default());
+        let [first, second] = ways.map(|way| began.checked_sub(queue + way + UNSURE));
         Cause {
             reason,
             far_reason: None,
             dead_since: began.checked_sub(rtt + STEP),
-            lost_from: began.checked_sub(way_there + UNSURE),
+            lost_from: first.zip(second).map(<[Instant; 2]>::from),
         }
     }
+
+    /// How long a packet takes to the far end when no queue is in its way.
+    pub(super) fn one_way(&self) -> Duration {
+        self.end.mark().least_rtt().unwrap_or_default() / 2
+    }
+
+    /// How long before our last packet from the far end the first one was sent that was lost: for each
+    /// link of `route` that may have broken, the farther one first.
+    ///
+    /// The last packet from the far end had just left a link whose near end is `a` away from us, and
+    /// the last one from us had left its far end, `b` away: they came in after `a`, and had been sent
+    /// `b` before.
+    fn breaks_of(&self, route: &Route) -> [Duration; 2] {
+        let way = self.one_way();
+        let Some(relay) = route.relay() else { return [way; 2] };
+        let to_relay = self.end.least_rtt_to(relay).map_or(way / 2, |rtt| way.min(rtt / 2));
+        [to_relay + way, to_relay]
+    }
+}
+
+/// When the last packet went out and came in; `now` where there was none.
+fn last(
+    activity: &SlotActivity,
+    now: std::time::Instant,
+) -> (std::time::Instant, std::time::Instant) {
+    let arrived = activity.arrivals().last().map(Instant::into_std);
+    (activity.departed().unwrap_or(now).min(now), arrived.unwrap_or(now).min(now))
 }
 
 /// The round-trip time to be assumed for acknowledgements while other packets come in: they may

@@ -44,8 +44,9 @@ pub struct Cause {
     /// Since when what was sent has probably been lost, all of it.
     pub dead_since: Option<Instant>,
     /// About when the first packet was sent that was lost: later, for what was sent in between may
-    /// have arrived without our having heard of it.
-    pub lost_from: Option<Instant>,
+    /// have arrived without our having heard of it. Twice, in order: nobody knows which of the two
+    /// links of a relayed route broke.
+    pub lost_from: Option<[Instant; 2]>,
 }
 
 impl Cause {

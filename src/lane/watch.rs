@@ -125,8 +125,15 @@ impl Watch {
         }
     }
 
-    /// Looks at the counters. `rtt` is what QUIC has measured, and what it was at least.
-    pub(super) fn look(&mut self, now: Instant, (sent, received): (u64, u64), rtt: Rtt) -> Finding {
+    /// Looks at the counters, and at when the last packet went out and came in. `rtt` is what QUIC
+    /// has measured, and what it was at least.
+    pub(super) fn look(
+        &mut self,
+        now: Instant,
+        (sent, received): (u64, u64),
+        (last_out, last_in): (Instant, Instant),
+        rtt: Rtt,
+    ) -> Finding {
         let Rtt { smoothed: rtt, least } = rtt;
         let overslept = self.expected_look.is_some_and(|at| now > at + OVERSLEPT);
         if received != self.received || overslept {
@@ -136,17 +143,18 @@ impl Watch {
             if overslept || self.may_be_answered(now, least) {
                 (self.outstanding_since, self.pinged) = (None, None);
             }
-            self.last_in = now;
+            self.last_in = if overslept { now } else { last_in };
             if received != self.received {
                 self.verdicts = 0;
             }
             // The receiver of a transfer has nothing to send when it stops. It is not to learn from
             // the sender that the path is dead: in one direction, that takes longer to notice.
             if received.saturating_sub(self.received) >= BUSY {
-                (self.outstanding_since, self.pinged) = (Some(now), None);
+                (self.outstanding_since, self.pinged) = (Some(self.last_in), None);
             }
         } else if sent != self.sent && self.outstanding_since.is_none() {
-            self.outstanding_since = Some(now);
+            // What went out before a reroute says nothing of the route since.
+            self.outstanding_since = Some(last_out.max(self.last_in));
         }
         (self.sent, self.received) = (sent, received);
         let finding = self.judge(now, rtt);
@@ -238,7 +246,7 @@ mod tests {
             let now = t0 + Duration::from_millis(t);
             let woken = look_at.is_none() && counters(t).0 != watch.sent;
             if look_at.is_some_and(|at| now >= at) || woken {
-                let finding = watch.look(now, counters(t), measured());
+                let finding = watch.look(now, counters(t), (now, now), measured());
                 look_at = match finding {
                     Finding::LookAt(at) | Finding::Ping(at) => Some(at),
                     Finding::Rest => None,
@@ -300,6 +308,19 @@ mod tests {
     }
 
     #[test]
+    fn what_went_out_between_two_looks_is_outstanding_from_then_on() {
+        let t0 = Instant::now();
+        let mut watch = Watch::new(t0, (0, 0));
+        let ms = |t| t0 + Duration::from_millis(t);
+        watch.look(ms(20), (1, 0), (ms(5), t0), measured());
+        let ping_at = ms(5) + RTT / 4 + PING_AFTER;
+        let early = watch.look(ping_at - RTT / 60, (1, 0), (ms(5), t0), measured());
+        assert_eq!(early, Finding::LookAt(ping_at));
+        let due = watch.look(ping_at, (1, 0), (ms(5), t0), measured());
+        assert!(matches!(due, Finding::Ping(_)), "{due:?}");
+    }
+
+    #[test]
     fn an_idle_route_is_never_dead() {
         let findings = run(60_000, |_| (0, 0));
         assert!(verdicts(&findings).is_empty(), "{findings:?}");
@@ -347,7 +368,7 @@ mod tests {
         let mut watch = Watch::new(t0, (0, 0));
         let (mut now, mut dead) = (t0, None);
         while dead.is_none() && now < t0 + Duration::from_secs(10) {
-            match watch.look(now, (1, 0), rtt) {
+            match watch.look(now, (1, 0), (now, now), rtt) {
                 Finding::LookAt(at) | Finding::Ping(at) => now = at,
                 Finding::Dead(silence) => dead = Some(silence),
                 Finding::Rest => panic!("a packet is outstanding"),
@@ -373,9 +394,9 @@ mod tests {
         let t0 = Instant::now();
         let mut watch = Watch::new(t0, (0, 0));
         let ms = |t| t0 + Duration::from_millis(t);
-        watch.look(ms(0), (5, 5), measured());
-        watch.look(ms(20), (9, 5), measured());
-        let woken = watch.look(ms(90_000), (9, 5), measured());
+        watch.look(ms(0), (5, 5), (ms(0), ms(0)), measured());
+        watch.look(ms(20), (9, 5), (ms(20), ms(20)), measured());
+        let woken = watch.look(ms(90_000), (9, 5), (ms(90_000), ms(90_000)), measured());
         assert!(!matches!(woken, Finding::Dead(_)), "{woken:?}");
     }
 }

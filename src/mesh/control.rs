@@ -1,5 +1,7 @@
 //! Which routes lanes may take, and how to get onto them.
 
+use std::time::Duration;
+
 use super::Mesh;
 use crate::{
     flow::{BoxFuture, Host, Route, RouteWish},
@@ -86,6 +88,10 @@ impl RouteControl for Mesh {
 
     fn incarnation(&self, peer: &NodeName) -> Option<u64> {
         self.links.incarnation(peer)
+    }
+
+    fn least_rtt(&self, neighbour: &NodeName) -> Option<Duration> {
+        self.routing().least_rtt(neighbour)
     }
 
     fn observe(&self, peer: &NodeName, sample: &PassiveSample) {

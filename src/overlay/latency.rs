@@ -12,6 +12,10 @@ const OLD_TENTHS: u32 = 9;
 /// beyond is a machine that slept while its probe was out.
 const MAX_SAMPLE: Duration = Duration::from_secs(120);
 
+/// The least round trip is that of the last one to two hundred samples: the paper's window of probes,
+/// for a path that has become longer is to be believed in the end.
+const LEAST_OF: u32 = 100;
+
 /// The bounds of the time-out of a probe.
 ///
 /// Below 100 ms the scheduling noise of a busy machine looks like loss; above 3 s (the paper's fixed
@@ -31,12 +35,21 @@ const MIN_SLACK: Duration = Duration::from_millis(50);
 pub struct LatencyEstimator {
     smoothed: Option<Duration>,
     variation: Duration,
+    /// Of the samples since the last time that [`LEAST_OF`] were complete, and of those before.
+    least: [Option<Duration>; 2],
+    samples: u32,
 }
 
 impl LatencyEstimator {
     /// Takes one round-trip time; the first one is the estimate.
     pub fn record(&mut self, sample: Duration) {
         let sample = sample.min(MAX_SAMPLE);
+        if self.samples == LEAST_OF {
+            self.least = [None, self.least[0]];
+            self.samples = 0;
+        }
+        self.samples += 1;
+        self.least[0] = Some(self.least[0].map_or(sample, |least| least.min(sample)));
         let Some(old) = self.smoothed else {
             self.smoothed = Some(sample);
             // RFC 6298, 2.2: with one sample, the variation is taken as half of it.
@@ -52,6 +65,12 @@ impl LatencyEstimator {
     #[must_use]
     pub fn rtt(&self) -> Option<Duration> {
         self.smoothed
+    }
+
+    /// The least round-trip time lately, about that of empty queues; `None` before the first sample.
+    #[must_use]
+    pub fn least(&self) -> Option<Duration> {
+        self.least.into_iter().flatten().min()
     }
 
     /// The smoothed mean deviation of the round-trip time (RFC 6298's RTTVAR).
@@ -106,6 +125,17 @@ mod tests {
         let mut latency = LatencyEstimator::default();
         (0..50).for_each(|_| latency.record(ms(60)));
         assert_eq!(latency.timeout(), ms(110));
+    }
+
+    #[test]
+    fn the_least_round_trip_is_remembered_for_one_to_two_hundred_samples() {
+        let mut latency = LatencyEstimator::default();
+        assert_eq!(latency.least(), None);
+        latency.record(ms(60));
+        (0..100).for_each(|_| latency.record(ms(110)));
+        assert_eq!(latency.least(), Some(ms(60)));
+        (0..100).for_each(|_| latency.record(ms(110)));
+        assert_eq!(latency.least(), Some(ms(110)));
     }
 
     proptest! {

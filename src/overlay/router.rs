@@ -1,7 +1,10 @@
 //! What one node measures, what it heard, and the candidates that follow: everything else in this
 //! folder put together. The mesh drives it with packets; simulations drive it with messages.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use crate::{
     flow::{Route, RouteWish},
@@ -249,6 +252,11 @@ impl Router {
     /// The links as they are measured now.
     pub fn links(&self, now: Instant) -> BTreeMap<NodeName, LinkSummary> {
         self.summaries(now)
+    }
+
+    /// The least round-trip time that probes to `neighbour` took lately.
+    pub fn least_rtt(&self, neighbour: &NodeName) -> Option<Duration> {
+        self.monitors.get(neighbour)?.least_rtt()
     }
 
     /// What the exits in the overlay serve, by their advertisements.

@@ -27,9 +27,9 @@ const MAX_AGE: Duration = Duration::from_secs(3);
 /// More lost packets than these are a bulk transfer: 0.3 s of a stream of 10 Mbit/s.
 const BULK: usize = 256;
 
-/// What is sent again of a bulk transfer: what 100 Mbit/s carry in 11 ms, for nobody knows to within
+/// What is sent again of a bulk transfer: what 100 Mbit/s carry in 15 ms, for nobody knows to within
 /// some milliseconds which packet was the first one to be lost.
-const BEGINNING: usize = 96;
+const BEGINNING: usize = 128;
 
 /// The packets a slot sent lately.
 #[derive(Debug, Default)]
@@ -77,19 +77,24 @@ impl Replay {
     }
 
     /// Marks what was sent after `since` to be sent again, or of a bulk transfer the beginning of what
-    /// was sent after `from`; only what is kept without a gap.
-    pub(super) fn rewind(&mut self, since: Instant, from: Instant) {
+    /// was sent after each of `from`, in this order; only what is kept without a gap.
+    pub(super) fn rewind(&mut self, since: Instant, from: [Instant; 2]) {
         let gap_at_end = std::mem::take(&mut self.gap);
         let mut sent = std::mem::take(&mut self.sent);
         sent.retain(|sent| sent.at >= since);
         // A gap before the first one is of what arrived.
         let bulk = gap_at_end || sent.len() > BULK || sent.iter().skip(1).any(|sent| sent.gap);
-        let (from, limit) = if bulk { (from, BEGINNING) } else { (since, BULK) };
-        let mut lost = sent.into_iter().filter(|sent| sent.at >= from);
-        let first = lost.next();
-        let rest = lost.take_while(|sent| !sent.gap);
-        let again = first.into_iter().chain(rest).take(limit);
-        self.again = again.map(|sent| sent.packet).collect();
+        let (from, limit) = if bulk { (from, BEGINNING) } else { ([since; 2], BULK) };
+        self.again.clear();
+        let mut marked = 0;
+        for from in from {
+            let first = sent.partition_point(|sent| sent.at < from);
+            let kept = sent.iter().skip(first + 1).take_while(|sent| !sent.gap).count() + 1;
+            let end = (first + kept.min(limit)).min(sent.len());
+            let again = sent.range_mut(first.max(marked).min(end)..end);
+            self.again.extend(again.map(|sent| std::mem::take(&mut sent.packet)));
+            marked = marked.max(end);
+        }
     }
 
     /// The next packet to be sent again.
@@ -118,9 +123,9 @@ mod tests {
         for i in 0..6 {
             replay.record(ms(10 * u64::from(i)), &[i, i, i, i], 4, None);
         }
-        replay.rewind(ms(30), ms(40));
+        replay.rewind(ms(30), [ms(40); 2]);
         assert_eq!(again(&mut replay), [3, 4, 5]);
-        replay.rewind(ms(0), ms(0));
+        replay.rewind(ms(0), [ms(0); 2]);
         assert_eq!(again(&mut replay), [0; 0]);
     }
 
@@ -133,18 +138,31 @@ mod tests {
             replay.record(ms(u64::from(i)), &[i], 1, arrived);
         }
         assert_eq!(replay.sent.len(), 6);
-        replay.rewind(t0, t0);
+        replay.rewind(t0, [t0; 2]);
         assert_eq!(again(&mut replay), [94, 95, 96, 97, 98, 99]);
     }
 
     #[test]
-    fn of_a_bulk_transfer_the_beginning_is_sent_again() {
+    fn of_a_bulk_transfer_the_beginning_is_sent_again_wherever_that_may_be() {
         let (t0, mut replay) = (Instant::now(), Replay::default());
         for i in 0..1000_u32 {
             replay.record(t0 + Duration::from_millis(i.into()), &[i.to_be_bytes()[3]], 1, None);
         }
-        replay.rewind(t0, t0 + Duration::from_millis(512));
-        assert_eq!(again(&mut replay), (0..=u8::MAX).take(BEGINNING).collect::<Vec<_>>());
+        replay.rewind(t0, [512, 720].map(|ms| t0 + Duration::from_millis(ms)));
+        let first = (0..=u8::MAX).take(BEGINNING);
+        let second = (208..=u8::MAX).chain(0..=u8::MAX).take(BEGINNING);
+        assert_eq!(again(&mut replay), first.chain(second).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_two_beginnings_share_is_sent_again_once() {
+        for (second, expected) in [(0, BEGINNING), (10, BEGINNING + 10)] {
+            let (t0, mut replay) = (Instant::now(), Replay::default());
+            let ms = |ms| t0 + Duration::from_millis(ms);
+            (0..1000).for_each(|i| replay.record(ms(i), &[i.to_be_bytes()[7]], 1, None));
+            replay.rewind(t0, [ms(0), ms(second)]);
+            assert_eq!(again(&mut replay), (0..=u8::MAX).take(expected).collect::<Vec<_>>());
+        }
     }
 
     #[test]
@@ -154,10 +172,10 @@ mod tests {
         replay.record(ms(0), &[0, 1], 1, None);
         replay.record(ms(1), &[7; MAX_BATCH + 1], 1400, None);
         replay.record(ms(2), &[2], 1, None);
-        replay.rewind(ms(0), ms(0));
+        replay.rewind(ms(0), [ms(0); 2]);
         assert_eq!(again(&mut replay), [0, 1]);
         replay.record(ms(3), &[7; MAX_BATCH + 1], 1400, None);
-        replay.rewind(ms(3), ms(3));
+        replay.rewind(ms(3), [ms(3); 2]);
         assert_eq!(again(&mut replay), [0; 0]);
     }
 

@@ -58,10 +58,11 @@ impl LabelSender {
             return Poll::Ready(Ok(()));
         };
         let destination = for_family(address, self.ipv4);
+        let now = tokio::time::Instant::now().into_std();
         let mut replay = replay.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some(packet) = replay.next() {
             match self.poll_send_labelled((destination, label, None), &packet, None, cx) {
-                Poll::Ready(Ok(())) => activity.add_sent(1),
+                Poll::Ready(Ok(())) => activity.add_sent(now, 1),
                 unsent => {
                     replay.put_back(packet);
                     return unsent;
@@ -84,8 +85,7 @@ impl LabelSender {
                 self.switch.count_drop(DropReason::SocketFull, part.len().div_ceil(segment));
             }
         }
-        activity.add_sent(packets);
-        let now = tokio::time::Instant::now().into_std();
+        activity.add_sent(now, packets);
         replay.record(now, transmit.contents, segment, activity.arrived());
         sent
     }

@@ -49,6 +49,7 @@ pub struct SlotActivity {
     /// Whether somebody waits for the next packet to go out.
     awaited: AtomicBool,
     sent_again: Notify,
+    departed: Latest,
     arrivals: Arrivals,
     acknowledged: Latest,
 }
@@ -58,6 +59,12 @@ impl SlotActivity {
     #[must_use]
     pub fn packets(&self) -> (u64, u64) {
         (self.sent.load(Ordering::Relaxed), self.received.load(Ordering::Relaxed))
+    }
+
+    /// When the last packet went out.
+    #[must_use]
+    pub fn departed(&self) -> Option<Instant> {
+        self.departed.get()
     }
 
     /// When packets came in.
@@ -87,7 +94,8 @@ impl SlotActivity {
         }
     }
 
-    pub(super) fn add_sent(&self, packets: usize) {
+    pub(super) fn add_sent(&self, now: Instant, packets: usize) {
+        self.departed.raise(now);
         self.sent.fetch_add(packets as u64, Ordering::SeqCst);
         if self.awaited.load(Ordering::SeqCst) && self.awaited.swap(false, Ordering::SeqCst) {
             self.sent_again.notify_one();

@@ -129,13 +129,13 @@ impl Switch {
     }
 
     /// Sends what the slot sent after `since` again, before its next packet, except what is known to
-    /// have arrived; if that is much, only the beginning of what was sent after `from`. Call it at a
-    /// reroute away from a route that was dead.
-    pub fn send_again(&self, id: SlotId, since: Instant, from: Instant) {
+    /// have arrived; if that is much, only the beginning of what was sent after each of `from`. Call it
+    /// at a reroute away from a route that was dead.
+    pub fn send_again(&self, id: SlotId, since: Instant, from: [Instant; 2]) {
         if let Some(slot) = self.slot(id) {
             let since = slot.activity.arrived().map_or(since, |arrived| arrived.max(since));
             let mut replay = slot.replay.lock().unwrap_or_else(PoisonError::into_inner);
-            replay.rewind(since, from.max(since));
+            replay.rewind(since, from);
         }
     }
 

@@ -47,10 +47,8 @@ struct Scenario {
 const BULK: Bound = Bound { median: 300, most: 600, worst: 1_000 };
 const PACED: Bound = Bound { median: 250, most: 600, worst: 1_000 };
 
-/// What holds where the aim is not met: a relayed path's replacement takes 120 ms, and the sender does
-/// not know on which of its two legs the packets were lost.
-const SLOWER: Bound = Bound { median: 400, most: 600, worst: 1_000 };
-const SLOWER_PACED: Bound = Bound { median: 350, most: 600, worst: 1_000 };
+/// What holds where the aim is not met: a relayed path's replacement takes 120 ms.
+const SLOWER: Bound = Bound { median: 300, most: 600, worst: 1_000 };
 
 impl Scenario {
     fn aim(&self) -> Bound {
@@ -59,8 +57,7 @@ impl Scenario {
 
     fn holds(&self) -> Bound {
         match (self.cut, self.work) {
-            (Cut::Relayed, Work::Download | Work::Upload) => SLOWER,
-            (Cut::Relayed, Work::Stream | Work::Keystrokes) => SLOWER_PACED,
+            (Cut::Relayed, Work::Stream | Work::Keystrokes) => SLOWER,
             _ => self.aim(),
         }
     }

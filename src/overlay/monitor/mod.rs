@@ -250,6 +250,12 @@ impl Monitor {
         }
     }
 
+    /// The least round-trip time lately; `None` before the first.
+    #[must_use]
+    pub fn least_rtt(&self) -> Option<Duration> {
+        self.latency.least()
+    }
+
     fn message(&mut self, kind: ProbeKind) -> Probe {
         let seq = self.next_seq;
         self.next_seq = seq.wrapping_add(1);
