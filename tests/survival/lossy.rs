@@ -4,13 +4,16 @@ use std::time::Duration;
 
 use ronproxy::{
     emulator::{self, LossRate},
+    flow::Route,
     lab::Lab,
     transport::Congestion::{self, Bbr3, Cubic},
 };
 
+use tokio::time::{Instant, sleep};
+
 use crate::{
     cut::triangle,
-    figures::{asserts, moment, rng, row, seeds},
+    figures::{Stalls, asserts, moment, rng, row, seeds},
     watch::Watch,
     work::{self, Arrivals, Work},
 };
@@ -52,6 +55,51 @@ async fn a_download_is_not_slowed_by_two_percent_of_loss() {
     for congestion in [Bbr3, Cubic] {
         run(&Scenario { work: Work::Download, congestion, percent: 2.0 }).await;
     }
+}
+
+/// A lane that carries little sees few of its packets lost, but its user feels each.
+#[tokio::test(start_paused = true)]
+async fn a_typist_leaves_a_lossy_path() {
+    for (percent, within) in [(30.0, 10), (10.0, 30)] {
+        let (mut moved, mut waits) = (Vec::new(), Vec::new());
+        for seed in seeds(2) {
+            let (after, wait) = typist(percent, seed).await;
+            moved.push(after);
+            waits.push(wait);
+        }
+        let (moved, waits) = (Stalls::new(moved), Stalls::new(waits));
+        moved.print(&format!("{percent} % loss, Keystrokes: moved"), &format!("{within} s"));
+        waits.print(&format!("{percent} % loss, Keystrokes: until then"), "worst 1000 ms");
+        let held =
+            moved.worst() <= Duration::from_secs(within) && waits.worst() <= Duration::from_secs(1);
+        assert!(held || !asserts(), "{percent} %");
+    }
+}
+
+/// How long after the onset of the loss both ends have left the path, and the longest wait for an echo
+/// until then.
+async fn typist(percent: f64, seed: u64) -> (Duration, Duration) {
+    let watch = Watch::begin();
+    let arrivals = Arrivals::new();
+    let lab = triangle(emulator::triangle(), seed, &arrivals, Congestion::default()).await;
+    let node = |name| lab.node(name).unwrap();
+    sleep(moment(&mut rng(seed), 3_000, 6_000)).await;
+    let job = work::start(node("entry"), Work::Keystrokes, &arrivals).await;
+    sleep(moment(&mut rng(seed), 2_000, 4_000)).await;
+    arrivals.restart();
+    let onset = Instant::now();
+    lose(&lab, percent);
+    let on_it = |end| node(end).lane_facts()[0].facts.route == Route::Direct;
+    while on_it("entry") || on_it("exit") {
+        assert!(onset.elapsed() < Duration::from_secs(60), "seed {seed}: still there");
+        sleep(Duration::from_millis(10)).await;
+    }
+    let (after, wait) = (onset.elapsed(), arrivals.longest());
+    assert_eq!(arrivals.wrong(), None, "seed {seed}");
+    job.abort();
+    lab.stop().await;
+    watch.check(&format!("seed {seed}"));
+    (after, wait)
 }
 
 /// From 5 s after the onset on, a flow gets at least 90 % of what it would get on the detour.
