@@ -178,11 +178,12 @@ impl LaneEnd {
         if self.route() != *route {
             self.send_again(&cause);
         }
+        let rtt = self.measured(route).map(|metrics| metrics.rtt);
         let mut state = self.state();
         let left = std::mem::replace(&mut state.route, route.clone());
         let changed = left != *route;
         if changed {
-            self.mark.rerouted(now());
+            self.mark.rerouted(now(), rtt);
             let reason = cause.reason;
             tracing::info!(lane = self.slot.0, peer = %self.peer, from = %left, to = %route, %reason, "rerouted");
             state.history.add(self.activity.arrivals(), (left, route.clone()), &cause);

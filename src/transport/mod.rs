@@ -6,6 +6,7 @@ mod parameters;
 mod recent_loss;
 mod reroute;
 mod reroute_mark;
+mod restarted_bbr3;
 
 pub use configs::{
     ConfigureError, LaneClient, LaneServer, join_client_config, link_client_config,

@@ -4,11 +4,15 @@ use std::{sync::Arc, time::Duration};
 
 use noq::{
     AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt,
-    congestion::{Bbr3Config, ControllerFactory, CubicConfig},
+    congestion::{Bbr3Config, CubicConfig},
 };
 use serde::Deserialize;
 
-use super::{reroute::RouteAwareFactory, reroute_mark::RerouteMark};
+use super::{
+    reroute::{Factory, RouteAwareFactory},
+    reroute_mark::RerouteMark,
+    restarted_bbr3::RestartedBbr3,
+};
 use crate::{flow::Hint, underlay::MAX_QUIC_PACKET};
 
 /// The congestion control of lanes.
@@ -83,16 +87,13 @@ impl Default for LaneOptions {
 }
 
 impl Congestion {
-    fn factory(self, mark: &Arc<RerouteMark>) -> Arc<dyn ControllerFactory + Send + Sync> {
-        let mark = mark.clone();
-        match self {
-            Self::Cubic => {
-                Arc::new(RouteAwareFactory { mark, inner: Arc::new(CubicConfig::default()) })
-            }
-            Self::Bbr3 => {
-                Arc::new(RouteAwareFactory { mark, inner: Arc::new(Bbr3Config::default()) })
-            }
-        }
+    fn factory(self, mark: &Arc<RerouteMark>) -> Factory {
+        let (first, later): (Factory, Factory) = match self {
+            Self::Cubic => (Arc::<CubicConfig>::default(), Arc::<CubicConfig>::default()),
+            Self::Bbr3 => (Arc::<Bbr3Config>::default(), Arc::<RestartedBbr3>::default()),
+        };
+        let believes_least_rtt = self == Self::Bbr3;
+        Arc::new(RouteAwareFactory { mark: mark.clone(), first, later, believes_least_rtt })
     }
 }
 

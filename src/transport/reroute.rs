@@ -11,7 +11,8 @@
 //! reroute from the wrapped controller.
 //!
 //! On a lossy route a controller learns to crawl. Leaving one, for whatever reason, it begins anew:
-//! what it learnt from that route's loss says nothing about the next one.
+//! what it learnt from that route's loss says nothing about the next one. So does one that bounds what
+//! is in flight by the least round trip of the last seconds, on the way to a longer route.
 
 use std::{
     any::Any,
@@ -35,19 +36,26 @@ use super::{
 /// by seconds. The window still bounds what is in flight.
 const LEAST_PACING: u64 = 125_000;
 
+/// Makes congestion controllers.
+pub(super) type Factory = Arc<dyn ControllerFactory + Send + Sync>;
+
 /// Makes [`RouteAware`] controllers that listen to one mark.
-pub(super) struct RouteAwareFactory<F: ?Sized> {
+pub(super) struct RouteAwareFactory {
     pub(super) mark: Arc<RerouteMark>,
-    pub(super) inner: Arc<F>,
+    /// Makes the controller of a new connection.
+    pub(super) first: Factory,
+    /// Makes one that begins anew in the middle of a connection.
+    pub(super) later: Factory,
+    /// Whether the controllers bound what is in flight by the least round trip of the last seconds.
+    pub(super) believes_least_rtt: bool,
 }
 
-impl<F: ControllerFactory + Send + Sync + ?Sized + 'static> ControllerFactory
-    for RouteAwareFactory<F>
-{
-    fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
-        Box::new(RouteAware {
-            inner: self.inner.clone().build(now, current_mtu),
-            factory: self.inner.clone(),
+impl RouteAwareFactory {
+    fn make(&self, now: Instant, current_mtu: u16) -> RouteAware {
+        RouteAware {
+            inner: self.first.clone().build(now, current_mtu),
+            later: self.later.clone(),
+            believes_least_rtt: self.believes_least_rtt,
             mtu: current_mtu,
             restarted_at: None,
             loss: RecentLoss::default(),
@@ -55,16 +63,24 @@ impl<F: ControllerFactory + Send + Sync + ?Sized + 'static> ControllerFactory
             mark: self.mark.clone(),
             in_flight: 0,
             rerouted_at: None,
+            not_followed_since: None,
             first_after: None,
             newest: None,
             quic_rtt: None,
-        })
+        }
     }
 }
 
-struct RouteAware<F: ?Sized> {
+impl ControllerFactory for RouteAwareFactory {
+    fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
+        Box::new(self.make(now, current_mtu))
+    }
+}
+
+struct RouteAware {
     inner: Box<dyn Controller>,
-    factory: Arc<F>,
+    later: Factory,
+    believes_least_rtt: bool,
     mtu: u16,
     /// When the controller last began anew; it knows nothing of packets sent before.
     restarted_at: Option<Instant>,
@@ -77,6 +93,8 @@ struct RouteAware<F: ?Sized> {
     seen: u64,
     /// When the last reroute was.
     rerouted_at: Option<Instant>,
+    /// The same, while the far end may still answer on the route before, which may be faster.
+    not_followed_since: Option<Instant>,
     /// The first packet sent after the last reroute.
     first_after: Option<u64>,
     /// When the newest packet of the acknowledgement at hand was sent, if on the route in use.
@@ -85,20 +103,32 @@ struct RouteAware<F: ?Sized> {
     quic_rtt: Option<Duration>,
 }
 
-impl<F: ControllerFactory + Send + Sync + ?Sized + 'static> RouteAware<F> {
+impl RouteAware {
     fn note_reroutes(&mut self) {
         let count = self.mark.count();
         if count != self.seen {
             self.seen = count;
             self.rerouted_at = self.mark.at();
+            self.not_followed_since = self.rerouted_at;
             self.first_after = None;
             let loss = std::mem::take(&mut self.loss);
-            if loss.is_lossy()
+            let longer = self.believes_least_rtt && self.mark.is_longer();
+            if (loss.is_lossy() || longer)
                 && let Some(at) = self.rerouted_at
             {
-                self.inner = self.factory.clone().build(at, self.mtu);
+                self.inner = self.later.clone().build(at, self.mtu);
                 self.restarted_at = Some(at);
             }
+        }
+    }
+
+    /// A packet that was sent then on the route in use has just been acknowledged.
+    fn answered(&mut self, now: Instant, sent: Instant) {
+        self.mark.answered(now, sent);
+        let rtt = now.saturating_duration_since(sent);
+        if self.not_followed_since.is_some_and(|at| sent >= at + rtt) {
+            self.not_followed_since = None;
+            self.mark.followed(rtt);
         }
     }
 
@@ -109,7 +139,7 @@ impl<F: ControllerFactory + Send + Sync + ?Sized + 'static> RouteAware<F> {
     }
 }
 
-impl<F: ControllerFactory + Send + Sync + ?Sized + 'static> Controller for RouteAware<F> {
+impl Controller for RouteAware {
     fn on_sent(&mut self, now: Instant, bytes: u64, largest_pn: u64) {
         self.inner.on_sent(now, bytes, largest_pn);
     }
@@ -147,7 +177,7 @@ impl<F: ControllerFactory + Send + Sync + ?Sized + 'static> Controller for Route
         self.mark.acknowledged(sent);
         if !self.is_before_reroute(pn) {
             self.loss.acknowledged();
-            self.mark.answered(now, sent);
+            self.answered(now, sent);
             self.newest = self.newest.max(Some(sent));
         }
         if self.restarted_at.is_none_or(|at| sent >= at) {
@@ -238,7 +268,8 @@ impl<F: ControllerFactory + Send + Sync + ?Sized + 'static> Controller for Route
     fn clone_box(&self) -> Box<dyn Controller> {
         Box::new(Self {
             inner: self.inner.clone_box(),
-            factory: self.factory.clone(),
+            later: self.later.clone(),
+            believes_least_rtt: self.believes_least_rtt,
             mtu: self.mtu,
             restarted_at: self.restarted_at,
             loss: self.loss,
@@ -246,6 +277,7 @@ impl<F: ControllerFactory + Send + Sync + ?Sized + 'static> Controller for Route
             in_flight: self.in_flight,
             seen: self.seen,
             rerouted_at: self.rerouted_at,
+            not_followed_since: self.not_followed_since,
             first_after: self.first_after,
             newest: self.newest,
             quic_rtt: self.quic_rtt,
@@ -261,7 +293,7 @@ impl<F: ControllerFactory + Send + Sync + ?Sized + 'static> Controller for Route
     }
 }
 
-impl<F: ?Sized> fmt::Debug for RouteAware<F> {
+impl fmt::Debug for RouteAware {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RouteAware").field("mark", &self.mark).finish_non_exhaustive()
     }
@@ -277,63 +309,5 @@ fn pace(window: u64, quic: Duration, ours: Option<Duration>) -> Option<u64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use noq::congestion::CubicConfig;
-
-    use super::*;
-
-    const RTT: Duration = Duration::from_millis(60);
-
-    fn cubic() -> (Arc<RerouteMark>, Box<dyn Controller>, Instant) {
-        let (mark, now) = (Arc::new(RerouteMark::new(Arc::default())), Instant::now());
-        let inner = Arc::new(CubicConfig::default());
-        let factory = Arc::new(RouteAwareFactory { mark: mark.clone(), inner });
-        (mark, factory.build(now, 1_200), now)
-    }
-
-    #[test]
-    fn a_ping_leaves_however_much_is_in_flight_on_a_dead_route() {
-        let (mark, mut controller, now) = cubic();
-        let in_flight = 200 * 1_200;
-        (0..200).for_each(|pn| controller.on_packet_sent(now, 1_200, pn));
-        assert!(controller.window() < in_flight, "the window is full");
-        mark.urge();
-        assert!(controller.window() >= in_flight + 1_443);
-        (200..203).for_each(|pn| controller.on_packet_sent(now, 1_200, pn));
-        assert!(controller.window() < in_flight, "and that was all");
-        mark.rerouted(now);
-        assert!(controller.window() >= in_flight + 30 * 1_443);
-    }
-
-    #[test]
-    fn a_window_that_losses_made_small_does_not_hold_back_a_ping() {
-        assert_eq!(pace(2_400, RTT, Some(RTT)), Some(LEAST_PACING));
-        assert_eq!(pace(2_400, RTT, None), Some(LEAST_PACING));
-    }
-
-    #[test]
-    fn what_was_answered_after_an_outage_does_not_set_the_pace() {
-        let misled = Duration::from_secs(2);
-        assert_eq!(pace(60_000, misled, Some(RTT)), Some(1_250_000));
-    }
-
-    #[test]
-    fn otherwise_the_pace_is_left_to_quic() {
-        assert_eq!(pace(60_000, RTT, Some(RTT)), None);
-        assert_eq!(pace(60_000, RTT, None), None);
-    }
-
-    #[test]
-    fn what_was_lost_before_the_reroute_is_no_congestion_after_it_be_it_sent_in_the_same_instant() {
-        let (mark, mut controller, now) = cubic();
-        (0..10).for_each(|pn| controller.on_packet_sent(now, 1_200, pn));
-        mark.rerouted(now);
-        (10..20).for_each(|pn| controller.on_packet_sent(now, 1_200, pn));
-        mark.answered(now, now);
-        let before = controller.window();
-        controller.on_congestion_event(now + RTT, now, false, false, 1_200, 9);
-        assert_eq!(controller.window(), before, "the old route lost it");
-        controller.on_congestion_event(now + RTT, now + RTT / 2, false, false, 1_200, 19);
-        assert!(controller.window() < before, "the new one lost it");
-    }
-}
+#[path = "reroute_tests.rs"]
+mod tests;

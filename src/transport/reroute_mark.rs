@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -27,6 +27,10 @@ const URGENT: u64 = 2 * 1_443;
 /// A round trip counts for no more than twice the smoothed one and this, in microseconds.
 const LATE_MICROS: u64 = 100_000;
 
+/// A round-trip time that is longer by one in so many counts as longer: what jitter makes of equal
+/// ones is less.
+const LONGER: u32 = 16;
+
 /// All that may leave so until something is answered: more than an outage of two minutes takes.
 const MOST_ALLOWED: u64 = 512 * 1_024;
 
@@ -35,6 +39,7 @@ const MOST_ALLOWED: u64 = 512 * 1_024;
 #[derive(Debug)]
 pub struct RerouteMark {
     count: AtomicU64,
+    longer: AtomicBool,
     at: Mutex<Option<Instant>>,
     /// Bytes that were allowed to leave although the window is full, since one was answered.
     allowed: AtomicU64,
@@ -56,6 +61,7 @@ impl RerouteMark {
     pub fn new(activity: Arc<SlotActivity>) -> Self {
         Self {
             count: AtomicU64::new(0),
+            longer: AtomicBool::new(false),
             at: Mutex::default(),
             allowed: AtomicU64::new(0),
             spent: AtomicU64::new(0),
@@ -68,14 +74,22 @@ impl RerouteMark {
         }
     }
 
-    /// Records a reroute. Call it before the first packet on the new route.
-    pub fn rerouted(&self, now: Instant) {
+    /// Records a reroute, to a route whose round-trip time is that, if known. Call it before the first
+    /// packet on the new route.
+    pub fn rerouted(&self, now: Instant, rtt: Option<Duration>) {
+        let longer = rtt.zip(self.least_rtt()).is_some_and(|(new, old)| new > old + old / LONGER);
+        self.longer.store(longer, Ordering::Relaxed);
         *self.at.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
         self.least_rtt.store(u64::MAX, Ordering::Relaxed);
         self.take_round_trips();
         let few = self.allowed.load(Ordering::Relaxed) < MOST_BURSTS * BURST;
         self.allow(if few { BURST } else { URGENT });
         self.count.fetch_add(1, Ordering::Release);
+    }
+
+    /// Whether the route in use is clearly longer than the one before.
+    pub(super) fn is_longer(&self) -> bool {
+        self.longer.load(Ordering::Relaxed)
     }
 
     /// Lets a few packets leave although the window is full of such as are probably lost. Call it
@@ -160,6 +174,14 @@ impl RerouteMark {
         self.lately.least.fetch_min(rtt, Ordering::Relaxed);
     }
 
+    /// Records that the far end has had the time to move to the route in use, too; its first answer since
+    /// took that long. Before, answers may have come on a faster one.
+    pub(super) fn followed(&self, rtt: Duration) {
+        let rtt = u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX);
+        self.least_rtt.store(rtt, Ordering::Relaxed);
+        self.take_round_trips();
+    }
+
     /// Records how long the newest packet of an acknowledgement took. The older ones say nothing of
     /// the path: on a lossy one, they waited for the acknowledgements before, which were lost.
     pub(super) fn sampled(&self, rtt: Duration) {
@@ -236,7 +258,7 @@ mod tests {
         mark.spend(BURST);
         let mut left = 0;
         for n in 1..=20 {
-            mark.rerouted(now);
+            mark.rerouted(now, None);
             let allowed = mark.allowance();
             assert_eq!(allowed, if n <= MOST_BURSTS { BURST } else { URGENT }, "reroute {n}");
             mark.spend(allowed);

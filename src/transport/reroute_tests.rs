@@ -1,0 +1,98 @@
+//! Tests of the congestion controller that knows of reroutes.
+
+use noq::congestion::CubicConfig;
+
+use super::*;
+
+const RTT: Duration = Duration::from_millis(60);
+
+fn cubic() -> (Arc<RerouteMark>, RouteAware, Instant) {
+    believing(false)
+}
+
+fn believing(believes_least_rtt: bool) -> (Arc<RerouteMark>, RouteAware, Instant) {
+    let (mark, now) = (Arc::new(RerouteMark::new(Arc::default())), Instant::now());
+    let inner: Factory = Arc::new(CubicConfig::default());
+    let (first, later) = (inner.clone(), inner);
+    let factory = RouteAwareFactory { mark: mark.clone(), first, later, believes_least_rtt };
+    (mark, factory.make(now, 1_200), now)
+}
+
+#[test]
+fn a_ping_leaves_however_much_is_in_flight_on_a_dead_route() {
+    let (mark, mut controller, now) = cubic();
+    let in_flight = 200 * 1_200;
+    (0..200).for_each(|pn| controller.on_packet_sent(now, 1_200, pn));
+    assert!(controller.window() < in_flight, "the window is full");
+    mark.urge();
+    assert!(controller.window() >= in_flight + 1_443);
+    (200..203).for_each(|pn| controller.on_packet_sent(now, 1_200, pn));
+    assert!(controller.window() < in_flight, "and that was all");
+    mark.rerouted(now, None);
+    assert!(controller.window() >= in_flight + 30 * 1_443);
+}
+
+#[test]
+fn answers_that_came_on_a_faster_route_are_not_the_least_round_trip_of_the_present_one() {
+    let (mark, mut controller, t0) = cubic();
+    let ms = |ms| t0 + Duration::from_millis(ms);
+    let mut answer = |pn, sent, rtt| {
+        controller.on_packet_sent(ms(sent), 1_200, pn);
+        controller.answered(ms(sent + rtt), ms(sent));
+        mark.least_rtt()
+    };
+    assert_eq!(answer(0, 0, 60), Some(RTT));
+    mark.rerouted(ms(100), None);
+    assert_eq!(answer(1, 101, 70), Some(Duration::from_millis(70)));
+    assert_eq!(answer(2, 180, 80), Some(Duration::from_millis(80)));
+    assert_eq!(answer(3, 190, 79), Some(Duration::from_millis(79)));
+}
+
+#[test]
+fn a_controller_that_believes_in_a_least_round_trip_begins_anew_on_a_longer_route() {
+    for (believes, rtt, anew) in
+        [(true, 80, true), (true, 61, false), (true, 40, false), (false, 80, false)]
+    {
+        let (mark, mut controller, t0) = believing(believes);
+        let initial = controller.inner.window();
+        controller.on_packet_sent(t0, 1_200, 0);
+        controller.answered(t0 + RTT, t0);
+        controller.on_congestion_event(t0 + RTT, t0, false, false, 1_200, 0);
+        assert!(controller.inner.window() < initial);
+        mark.rerouted(t0 + RTT, Some(Duration::from_millis(rtt)));
+        controller.on_packet_sent(t0 + RTT, 1_200, 1);
+        assert_eq!(controller.inner.window() == initial, anew, "{believes}, {rtt} ms");
+    }
+}
+
+#[test]
+fn a_window_that_losses_made_small_does_not_hold_back_a_ping() {
+    assert_eq!(pace(2_400, RTT, Some(RTT)), Some(LEAST_PACING));
+    assert_eq!(pace(2_400, RTT, None), Some(LEAST_PACING));
+}
+
+#[test]
+fn what_was_answered_after_an_outage_does_not_set_the_pace() {
+    let misled = Duration::from_secs(2);
+    assert_eq!(pace(60_000, misled, Some(RTT)), Some(1_250_000));
+}
+
+#[test]
+fn otherwise_the_pace_is_left_to_quic() {
+    assert_eq!(pace(60_000, RTT, Some(RTT)), None);
+    assert_eq!(pace(60_000, RTT, None), None);
+}
+
+#[test]
+fn what_was_lost_before_the_reroute_is_no_congestion_after_it_be_it_sent_in_the_same_instant() {
+    let (mark, mut controller, now) = cubic();
+    (0..10).for_each(|pn| controller.on_packet_sent(now, 1_200, pn));
+    mark.rerouted(now, None);
+    (10..20).for_each(|pn| controller.on_packet_sent(now, 1_200, pn));
+    mark.answered(now, now);
+    let before = controller.window();
+    controller.on_congestion_event(now + RTT, now, false, false, 1_200, 9);
+    assert_eq!(controller.window(), before, "the old route lost it");
+    controller.on_congestion_event(now + RTT, now + RTT / 2, false, false, 1_200, 19);
+    assert!(controller.window() < before, "the new one lost it");
+}
