@@ -9,7 +9,9 @@ use std::{
 
 use noq::AsyncUdpSocket;
 
-use super::{counters::Counters, link::LinkModel, socket::EmulatedSocket, world::World};
+use super::{
+    counters::Counters, inbox::SocketId, link::LinkModel, socket::EmulatedSocket, world::World,
+};
 
 /// A seeded Internet in memory. Clones are handles on the same Internet.
 ///
@@ -53,8 +55,15 @@ impl Internet {
     /// also receives what was already on its way to the address.
     #[must_use]
     pub fn attach(&self, address: SocketAddr) -> Box<dyn AsyncUdpSocket> {
+        self.plug_in(address).0
+    }
+
+    /// The same, with the socket's cable.
+    #[must_use]
+    pub fn plug_in(&self, address: SocketAddr) -> (Box<dyn AsyncUdpSocket>, Cable) {
         let (id, address) = self.world().attach(now(), address);
-        Box::new(EmulatedSocket::new(self.clone(), id, address))
+        let cable = Cable { internet: self.clone(), id };
+        (Box::new(EmulatedSocket::new(self.clone(), id, address)), cable)
     }
 
     /// Sets how packets travel from one host to another, in this direction. What is in flight
@@ -150,6 +159,25 @@ impl Internet {
 
     pub(super) fn world(&self) -> MutexGuard<'_, World> {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What joins a socket to the Internet, wherever its host moves.
+pub struct Cable {
+    internet: Internet,
+    id: SocketId,
+}
+
+impl fmt::Debug for Cable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Cable").field(&self.id).finish()
+    }
+}
+
+impl Cable {
+    /// Pulls it out: what the socket sends from now on is lost, and nothing reaches it any more.
+    pub fn pull(self) {
+        self.internet.world().detach(now(), self.id);
     }
 }
 

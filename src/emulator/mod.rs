@@ -43,7 +43,7 @@ mod world;
 mod tests;
 
 pub use counters::{Counters, DropReason};
-pub use internet::Internet;
+pub use internet::{Cable, Internet};
 pub use link::{InFlight, Link, LinkModel, Loss, Queue, Verdict};
 pub use scenario::{Change, Event, play};
 pub use topology::{Path, Site, Topology, Triangle, paper_sites, triangle};

@@ -20,7 +20,7 @@ pub use service::{Service, Services};
 use crate::{
     app::{Node, NodeSettings, StartError},
     config::Rules,
-    emulator::{Internet, Topology},
+    emulator::{Cable, Internet, Topology},
     entry,
     identity::{
         Attributes, Authority, AuthorityError, IdentityError, LIFETIME, NodeDir, NodeIdentity,
@@ -113,7 +113,7 @@ pub struct Lab {
     internet: Internet,
     topology: Topology,
     plans: BTreeMap<String, (LabNode, NodeIdentity)>,
-    nodes: BTreeMap<String, Node>,
+    nodes: BTreeMap<String, (Node, Cable)>,
     services: Services,
     congestion: Congestion,
     authority: Authority,
@@ -187,10 +187,11 @@ impl Lab {
             lane: LaneOptions { congestion: self.congestion, ..LaneOptions::default() },
             desk: None,
         };
-        let node = Node::start(settings, self.internet.attach(address), DRAIN)
+        let (socket, cable) = self.internet.plug_in(address);
+        let node = Node::start(settings, socket, DRAIN)
             .await
             .map_err(|error| LabError::Start(name.to_owned(), error))?;
-        self.nodes.insert(name.to_owned(), node);
+        self.nodes.insert(name.to_owned(), (node, cable));
         Ok(())
     }
 
@@ -220,7 +221,9 @@ impl Lab {
 
     /// Kills a node: its socket is gone before it can say goodbye.
     pub fn crash(&mut self, name: &str) {
-        self.nodes.remove(name);
+        if let Some((_, cable)) = self.nodes.remove(name) {
+            cable.pull();
+        }
     }
 
     /// The addresses that every node is told at its start.
@@ -239,12 +242,12 @@ impl Lab {
     /// The node of this name, if it runs.
     #[must_use]
     pub fn node(&self, name: &str) -> Option<&Node> {
-        self.nodes.get(name)
+        self.nodes.get(name).map(|(node, _)| node)
     }
 
     /// The running nodes, by name.
     pub fn nodes(&self) -> impl Iterator<Item = (&str, &Node)> {
-        self.nodes.iter().map(|(name, node)| (name.as_str(), node))
+        self.nodes.iter().map(|(name, (node, _))| (name.as_str(), node))
     }
 
     /// The Internet between the nodes.
@@ -263,12 +266,12 @@ impl Lab {
     #[must_use]
     pub fn is_meshed(&self) -> bool {
         let others = self.nodes.len() - 1;
-        self.nodes.values().all(|node| node.mesh().links().all().len() >= others)
+        self.nodes.values().all(|(node, _)| node.mesh().links().all().len() >= others)
     }
 
     /// Stops all nodes in order.
     pub async fn stop(mut self) {
-        while let Some((_, node)) = self.nodes.pop_first() {
+        while let Some((_, (node, _))) = self.nodes.pop_first() {
             node.stop().await;
         }
     }

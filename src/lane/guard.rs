@@ -133,12 +133,15 @@ impl Keeper {
         reason: RerouteReason,
     ) -> Cause {
         let rtt = self.rtt().unwrap_or_default();
+        // What answered the last packet at once may have been the first to be lost: the watch counts
+        // from the packet after it.
+        let dead_since = began.checked_sub(2 * rtt + STEP);
         let queue = rtt.saturating_sub(self.end.mark().least_rtt().unwrap_or_default());
         let [first, second] = ways.map(|way| began.checked_sub(queue + way + UNSURE));
         Cause {
             reason,
             far_reason: None,
-            dead_since: began.checked_sub(rtt + STEP),
+            dead_since,
             lost_from: first.zip(second).map(<[Instant; 2]>::from),
         }
     }

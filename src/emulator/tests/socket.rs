@@ -120,6 +120,22 @@ async fn nobody_hears_a_packet_to_a_socket_that_is_gone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_socket_whose_cable_was_pulled_is_deaf_and_dumb_though_its_host_has_moved() {
+    let internet = quiet(ms(1));
+    let (mut a, cable) = internet.plug_in(at_port(1, 1));
+    let mut b = internet.attach(at_port(2, 2));
+    internet.move_host(host(1), host(9));
+    cable.pull();
+    send(&*a, at_port(2, 2), b"goodbye");
+    send(&*b, at_port(9, 1), b"hello?");
+    assert!(is_silent(&mut *b).await && is_silent(&mut *a).await);
+    drop(a);
+    let mut again = internet.attach(at_port(9, 1));
+    send(&*b, at_port(9, 1), b"hello");
+    assert_eq!(receive(&mut *again).await.0, b"hello");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_address_in_use_changes_hands() {
     let internet = quiet(ms(30));
     let mut a = internet.attach(at_port(1, 1));
