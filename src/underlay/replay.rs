@@ -24,12 +24,20 @@ const MAX_BATCH: usize = 16 * 1024;
 /// not acknowledged, as acknowledgements themselves are not, would else be kept for ever.
 const MAX_AGE: Duration = Duration::from_secs(3);
 
-/// More lost packets than these are a bulk transfer: 0.3 s of a stream of 10 Mbit/s.
-const BULK: usize = 256;
+/// More lost packets than these are a bulk transfer: they might overflow the queue of a new route of
+/// 20 Mbit/s, and the news of the reroute is behind them.
+const BULK: usize = 64;
 
 /// What is sent again of a bulk transfer: what 100 Mbit/s carry in 15 ms, for nobody knows to within
 /// some milliseconds which packet was the first one to be lost.
 const BEGINNING: usize = 128;
+
+/// No more than this part of what is in flight is sent again at once. That is what the old route and
+/// its queue held; a queue holds a third of it or more.
+const PART: usize = 3;
+
+/// But so many may be.
+const LEAST: usize = 16;
 
 /// The packets a slot sent lately.
 #[derive(Debug, Default)]
@@ -84,7 +92,10 @@ impl Replay {
         sent.retain(|sent| sent.at >= since);
         // A gap before the first one is of what arrived.
         let bulk = gap_at_end || sent.len() > BULK || sent.iter().skip(1).any(|sent| sent.gap);
-        let (from, limit) = if bulk { (from, BEGINNING) } else { ([since; 2], BULK) };
+        let beginnings = if from[0] == from[1] { 1 } else { 2 };
+        let few = sent.len() / PART / beginnings;
+        let (from, limit) =
+            if bulk { (from, few.clamp(LEAST, BEGINNING)) } else { ([since; 2], BULK) };
         self.again.clear();
         let mut marked = 0;
         for from in from {
@@ -152,6 +163,19 @@ mod tests {
         let first = (0..=u8::MAX).take(BEGINNING);
         let second = (208..=u8::MAX).chain(0..=u8::MAX).take(BEGINNING);
         assert_eq!(again(&mut replay), first.chain(second).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn no_more_than_a_third_of_what_is_in_flight_is_sent_again_at_once() {
+        for (sent, second, again_each) in [(150, 75, 25), (150, 0, 50), (65, 30, 16)] {
+            let (t0, mut replay) = (Instant::now(), Replay::default());
+            let ms = |ms: u64| t0 + Duration::from_millis(ms);
+            (0..sent).for_each(|i: u8| replay.record(ms(i.into()), &[i], 1, None));
+            replay.rewind(t0, [ms(0), ms(second.into())]);
+            let mut expected: Vec<u8> = (0..again_each).collect();
+            expected.extend((second..second + again_each).filter(|_| second > 0));
+            assert_eq!(again(&mut replay), expected);
+        }
     }
 
     #[test]
