@@ -77,8 +77,11 @@ impl RerouteMark {
     /// Records a reroute, to a route whose round-trip time is that, if known. Call it before the first
     /// packet on the new route.
     pub fn rerouted(&self, now: Instant, rtt: Option<Duration>) {
-        let longer = rtt.zip(self.least_rtt()).is_some_and(|(new, old)| new > old + old / LONGER);
-        self.longer.store(longer, Ordering::Relaxed);
+        // Where nothing was answered on the route before, it is not what the controller knows.
+        if let Some(old) = self.least_rtt() {
+            let longer = rtt.is_some_and(|new| new > old + old / LONGER);
+            self.longer.store(longer, Ordering::Relaxed);
+        }
         *self.at.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
         self.least_rtt.store(u64::MAX, Ordering::Relaxed);
         self.take_round_trips();

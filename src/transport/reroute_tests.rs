@@ -60,6 +60,7 @@ fn a_controller_that_believes_in_a_least_round_trip_begins_anew_on_a_longer_rout
         controller.on_congestion_event(t0 + RTT, t0, false, false, 1_200, 0);
         assert!(controller.inner.window() < initial);
         mark.rerouted(t0 + RTT, Some(Duration::from_millis(rtt)));
+        mark.rerouted(t0 + RTT, Some(RTT));
         controller.on_packet_sent(t0 + RTT, 1_200, 1);
         assert_eq!(controller.inner.window() == initial, anew, "{believes}, {rtt} ms");
     }
