@@ -160,3 +160,20 @@ async fn a_relay_asked_by_several_tasks_at_once_carries_the_lane_longer_than_one
     }
     lab.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_relay_that_was_away_until_nobody_knew_of_it_is_used_again_soon_after_its_return() {
+    let mut lab = triangle().await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    lab.crash("relay");
+    // Its advertisement expires. In virtual time it starts again with the clock where it was.
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    lab.restart("relay").await.unwrap();
+    tokio::time::sleep(SOON).await;
+    let mut io = open(lab.node("entry").unwrap(), "latency").await;
+    let at = |name| lab.topology().address(name);
+    lab.internet().cut(at("entry"), at("exit"));
+    timeout(SOON, type_a_key(&mut *io)).await.expect("no way through the relay").unwrap();
+    settles_on(&lab, &Route::Via("relay".parse().unwrap()), SOON).await;
+    lab.stop().await;
+}

@@ -203,7 +203,7 @@ impl Router {
         let send = to
             .into_iter()
             .filter(|peer| !again(peer))
-            .filter_map(|peer| Some((peer, self.db.flood(&origin, now)?)))
+            .filter_map(|peer| Some((peer, self.db.last_flood(&origin, now)?)))
             .collect();
         Heard { installed, send }
     }

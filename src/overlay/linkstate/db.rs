@@ -8,8 +8,8 @@ use std::{
 use super::{Advertisement, Flood, MAX_NODES, Version};
 use crate::identity::NodeName;
 
-/// Versions remembered of nodes whose advertisement expired, so that an old one that is sent again
-/// does not bring them back. Four times the nodes: an overlay's turnover of names is slow.
+/// Advertisements remembered after they expired, so that an old one that is sent again does not bring
+/// its node back, and a node that starts again hears what it has to outbid. Four times the nodes: an overlay's turnover of names is slow.
 const MAX_RETIRED: usize = 4 * MAX_NODES;
 
 /// The longest lifetime believed, whatever an advertisement says: five of the slowest intervals
@@ -75,8 +75,8 @@ impl RefuseReason {
 pub struct LinkStateDb {
     own: NodeName,
     nodes: BTreeMap<NodeName, Entry>,
-    /// The last version of expired nodes, and when they expired.
-    retired: BTreeMap<NodeName, (Version, Instant)>,
+    /// The last advertisements of expired nodes, and when they expired.
+    retired: BTreeMap<NodeName, (Entry, Instant)>,
 }
 
 #[derive(Debug, Clone)]
@@ -85,6 +85,15 @@ struct Entry {
     advert: Advertisement,
     made: Instant,
     expires: Instant,
+}
+
+impl Entry {
+    fn flood(&self, now: Instant) -> Flood {
+        let age = now.saturating_duration_since(self.made);
+        // Rounded up: an advertisement that goes round must not become younger.
+        let age_s = u16::try_from(age.as_millis().div_ceil(1000)).unwrap_or(u16::MAX);
+        Flood { age_s, signature: self.signature.clone(), advert: self.advert.clone() }
+    }
 }
 
 impl LinkStateDb {
@@ -144,7 +153,7 @@ impl LinkStateDb {
 
     fn retire(&mut self, name: &NodeName, now: Instant) {
         let Some(entry) = self.nodes.remove(name) else { return };
-        self.retired.insert(name.clone(), (entry.advert.version, now));
+        self.retired.insert(name.clone(), (entry, now));
         while self.retired.len() > MAX_RETIRED {
             let oldest = self.retired.iter().min_by_key(|(_, (_, at))| *at);
             let Some(name) = oldest.map(|(name, _)| name.clone()) else { break };
@@ -201,12 +210,16 @@ impl LinkStateDb {
     /// The advertisement of `name` with its age at `now`, ready to send.
     #[must_use]
     pub fn flood(&self, name: &NodeName, now: Instant) -> Option<Flood> {
-        let advert = self.get(name, now)?.clone();
-        let Entry { signature, made, .. } = self.nodes.get(name)?;
-        let age = now.saturating_duration_since(*made);
-        // Rounded up: an advertisement that goes round must not become younger.
-        let age_s = u16::try_from(age.as_millis().div_ceil(1000)).unwrap_or(u16::MAX);
-        Some(Flood { age_s, signature: signature.clone(), advert })
+        self.get(name, now)?;
+        Some(self.nodes.get(name)?.flood(now))
+    }
+
+    /// The last advertisement of `name`, though it may have expired: for its origin, which starts again
+    /// with a smaller incarnation.
+    #[must_use]
+    pub fn last_flood(&self, name: &NodeName, now: Instant) -> Option<Flood> {
+        let held = self.nodes.get(name);
+        Some(held.or_else(|| self.retired.get(name).map(|(entry, _)| entry))?.flood(now))
     }
 
     /// To which of the neighbours `up` this node forwards the newly installed advertisement of
@@ -233,7 +246,7 @@ impl LinkStateDb {
 
     fn known_version(&self, origin: &NodeName) -> Option<Version> {
         let held = self.nodes.get(origin).map(|entry| entry.advert.version);
-        held.or_else(|| self.retired.get(origin).map(|(version, _)| *version))
+        held.or_else(|| self.retired.get(origin).map(|(entry, _)| entry.advert.version))
     }
 }
 
