@@ -163,15 +163,10 @@ impl Internet {
 }
 
 /// What joins a socket to the Internet, wherever its host moves.
+#[derive(Debug)]
 pub struct Cable {
     internet: Internet,
     id: SocketId,
-}
-
-impl fmt::Debug for Cable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Cable").field(&self.id).finish()
-    }
 }
 
 impl Cable {

@@ -136,7 +136,7 @@ impl Keeper {
         // What answered the last packet at once may have been the first to be lost: the watch counts
         // from the packet after it.
         let dead_since = began.checked_sub(2 * rtt + STEP);
-        let queue = rtt.saturating_sub(self.end.mark().least_rtt().unwrap_or_default());
+        let queue = rtt.saturating_sub(2 * self.one_way());
         let [first, second] = ways.map(|way| began.checked_sub(queue + way + UNSURE));
         Cause {
             reason,

@@ -1,12 +1,12 @@
 //! How QUIC is used: one endpoint per node, and the parameters of links and lanes.
 
 mod configs;
+mod first_rtt;
 mod framing;
 mod parameters;
 mod recent_loss;
 mod reroute;
 mod reroute_mark;
-mod restarted_bbr3;
 
 pub use configs::{
     ConfigureError, LaneClient, LaneServer, join_client_config, link_client_config,

@@ -11,7 +11,6 @@ use serde::Deserialize;
 use super::{
     reroute::{Factory, RouteAwareFactory},
     reroute_mark::RerouteMark,
-    restarted_bbr3::RestartedBbr3,
 };
 use crate::{flow::Hint, underlay::MAX_QUIC_PACKET};
 
@@ -88,12 +87,12 @@ impl Default for LaneOptions {
 
 impl Congestion {
     fn factory(self, mark: &Arc<RerouteMark>) -> Factory {
-        let (first, later): (Factory, Factory) = match self {
-            Self::Cubic => (Arc::<CubicConfig>::default(), Arc::<CubicConfig>::default()),
-            Self::Bbr3 => (Arc::<Bbr3Config>::default(), Arc::<RestartedBbr3>::default()),
+        let inner: Factory = match self {
+            Self::Cubic => Arc::<CubicConfig>::default(),
+            Self::Bbr3 => Arc::<Bbr3Config>::default(),
         };
         let believes_least_rtt = self == Self::Bbr3;
-        Arc::new(RouteAwareFactory { mark: mark.clone(), first, later, believes_least_rtt })
+        Arc::new(RouteAwareFactory { mark: mark.clone(), inner, believes_least_rtt })
     }
 }
 

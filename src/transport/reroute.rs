@@ -24,6 +24,7 @@ use std::{
 use noq::congestion::{Controller, ControllerFactory, ControllerMetrics};
 
 use super::{
+    first_rtt::{FirstRtt, is_followed},
     recent_loss::RecentLoss,
     reroute_mark::{RerouteMark, is_misled},
 };
@@ -42,10 +43,7 @@ pub(super) type Factory = Arc<dyn ControllerFactory + Send + Sync>;
 /// Makes [`RouteAware`] controllers that listen to one mark.
 pub(super) struct RouteAwareFactory {
     pub(super) mark: Arc<RerouteMark>,
-    /// Makes the controller of a new connection.
-    pub(super) first: Factory,
-    /// Makes one that begins anew in the middle of a connection.
-    pub(super) later: Factory,
+    pub(super) inner: Factory,
     /// Whether the controllers bound what is in flight by the least round trip of the last seconds.
     pub(super) believes_least_rtt: bool,
 }
@@ -53,11 +51,12 @@ pub(super) struct RouteAwareFactory {
 impl RouteAwareFactory {
     fn make(&self, now: Instant, current_mtu: u16) -> RouteAware {
         RouteAware {
-            inner: self.first.clone().build(now, current_mtu),
-            later: self.later.clone(),
+            inner: self.inner.clone().build(now, current_mtu),
+            factory: self.inner.clone(),
             believes_least_rtt: self.believes_least_rtt,
             mtu: current_mtu,
             restarted_at: None,
+            awaits: None,
             loss: RecentLoss::default(),
             seen: self.mark.count(),
             mark: self.mark.clone(),
@@ -79,11 +78,13 @@ impl ControllerFactory for RouteAwareFactory {
 
 struct RouteAware {
     inner: Box<dyn Controller>,
-    later: Factory,
+    factory: Factory,
     believes_least_rtt: bool,
     mtu: u16,
     /// When the controller last began anew; it knows nothing of packets sent before.
     restarted_at: Option<Instant>,
+    /// What it then waits for before it learns of acknowledgements.
+    awaits: Option<FirstRtt>,
     /// What was lost lately on the route in use.
     loss: RecentLoss,
     mark: Arc<RerouteMark>,
@@ -116,8 +117,9 @@ impl RouteAware {
             if (loss.is_lossy() || longer)
                 && let Some(at) = self.rerouted_at
             {
-                self.inner = self.later.clone().build(at, self.mtu);
+                self.inner = self.factory.clone().build(at, self.mtu);
                 self.restarted_at = Some(at);
+                self.awaits = self.believes_least_rtt.then(|| FirstRtt::of_one_that_began(at));
             }
         }
     }
@@ -125,11 +127,22 @@ impl RouteAware {
     /// A packet that was sent then on the route in use has just been acknowledged.
     fn answered(&mut self, now: Instant, sent: Instant) {
         self.mark.answered(now, sent);
-        let rtt = now.saturating_duration_since(sent);
-        if self.not_followed_since.is_some_and(|at| sent >= at + rtt) {
+        if self.not_followed_since.is_some_and(|at| is_followed(at, now, sent)) {
             self.not_followed_since = None;
-            self.mark.followed(rtt);
+            self.mark.followed(now.saturating_duration_since(sent));
         }
+    }
+
+    /// Whether the controller is to learn that a packet that was sent then has just been acknowledged.
+    fn learns(&mut self, now: Instant, sent: Instant, smoothed: Duration) -> bool {
+        if self.restarted_at.is_some_and(|at| sent < at) {
+            return false;
+        }
+        if self.awaits.as_mut().is_some_and(|first| !first.is_known(now, sent, smoothed)) {
+            return false;
+        }
+        self.awaits = None;
+        true
     }
 
     /// Whether a packet went over a route that has been left. (Its number says so better than its
@@ -180,7 +193,7 @@ impl Controller for RouteAware {
             self.answered(now, sent);
             self.newest = self.newest.max(Some(sent));
         }
-        if self.restarted_at.is_none_or(|at| sent >= at) {
+        if self.learns(now, sent, rtt.get()) {
             self.inner.on_ack(now, sent, bytes, pn, app_limited, rtt);
         }
     }
@@ -268,10 +281,11 @@ impl Controller for RouteAware {
     fn clone_box(&self) -> Box<dyn Controller> {
         Box::new(Self {
             inner: self.inner.clone_box(),
-            later: self.later.clone(),
+            factory: self.factory.clone(),
             believes_least_rtt: self.believes_least_rtt,
             mtu: self.mtu,
             restarted_at: self.restarted_at,
+            awaits: self.awaits,
             loss: self.loss,
             mark: self.mark.clone(),
             in_flight: self.in_flight,

@@ -171,8 +171,7 @@ impl RerouteMark {
     pub(super) fn answered(&self, now: Instant, sent: Instant) {
         self.allowed.store(0, Ordering::Relaxed);
         self.spent.store(0, Ordering::Relaxed);
-        let rtt = now.saturating_duration_since(sent).as_micros();
-        let rtt = u64::try_from(rtt).unwrap_or(u64::MAX);
+        let rtt = micros(now.saturating_duration_since(sent));
         self.least_rtt.fetch_min(rtt, Ordering::Relaxed);
         self.lately.least.fetch_min(rtt, Ordering::Relaxed);
     }
@@ -180,8 +179,7 @@ impl RerouteMark {
     /// Records that the far end has had the time to move to the route in use, too; its first answer since
     /// took that long. Before, answers may have come on a faster one.
     pub(super) fn followed(&self, rtt: Duration) {
-        let rtt = u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX);
-        self.least_rtt.store(rtt, Ordering::Relaxed);
+        self.least_rtt.store(micros(rtt), Ordering::Relaxed);
         self.take_round_trips();
     }
 
@@ -245,6 +243,10 @@ fn add_up_to(most: u64, sum: &AtomicU64, bytes: u64) {
     let more = |sum: u64| Some((sum + bytes).min(most));
     // `more` never says no.
     let _ = sum.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn measured(micros: u64) -> Option<Duration> {

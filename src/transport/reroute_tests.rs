@@ -12,9 +12,8 @@ fn cubic() -> (Arc<RerouteMark>, RouteAware, Instant) {
 
 fn believing(believes_least_rtt: bool) -> (Arc<RerouteMark>, RouteAware, Instant) {
     let (mark, now) = (Arc::new(RerouteMark::new(Arc::default())), Instant::now());
-    let inner: Factory = Arc::new(CubicConfig::default());
-    let (first, later) = (inner.clone(), inner);
-    let factory = RouteAwareFactory { mark: mark.clone(), first, later, believes_least_rtt };
+    let inner = Arc::new(CubicConfig::default());
+    let factory = RouteAwareFactory { mark: mark.clone(), inner, believes_least_rtt };
     (mark, factory.make(now, 1_200), now)
 }
 

@@ -8,7 +8,6 @@ use ronproxy::{
     lab::Lab,
     transport::Congestion::{self, Bbr3, Cubic},
 };
-
 use tokio::time::{Instant, sleep};
 
 use crate::{

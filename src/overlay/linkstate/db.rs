@@ -9,7 +9,8 @@ use super::{Advertisement, Flood, MAX_NODES, Version};
 use crate::identity::NodeName;
 
 /// Advertisements remembered after they expired, so that an old one that is sent again does not bring
-/// its node back, and a node that starts again hears what it has to outbid. Four times the nodes: an overlay's turnover of names is slow.
+/// its node back, and a node that starts again hears what it has to outbid. Four times the nodes: an
+/// overlay's turnover of names is slow.
 const MAX_RETIRED: usize = 4 * MAX_NODES;
 
 /// The longest lifetime believed, whatever an advertisement says: five of the slowest intervals
@@ -218,8 +219,7 @@ impl LinkStateDb {
     /// with a smaller incarnation.
     #[must_use]
     pub fn last_flood(&self, name: &NodeName, now: Instant) -> Option<Flood> {
-        let held = self.nodes.get(name);
-        Some(held.or_else(|| self.retired.get(name).map(|(entry, _)| entry))?.flood(now))
+        self.last(name).map(|entry| entry.flood(now))
     }
 
     /// To which of the neighbours `up` this node forwards the newly installed advertisement of
@@ -245,8 +245,12 @@ impl LinkStateDb {
     }
 
     fn known_version(&self, origin: &NodeName) -> Option<Version> {
-        let held = self.nodes.get(origin).map(|entry| entry.advert.version);
-        held.or_else(|| self.retired.get(origin).map(|(entry, _)| entry.advert.version))
+        self.last(origin).map(|entry| entry.advert.version)
+    }
+
+    /// What is held of `name`, or was until it expired.
+    fn last(&self, name: &NodeName) -> Option<&Entry> {
+        self.nodes.get(name).or_else(|| self.retired.get(name).map(|(entry, _)| entry))
     }
 }
 

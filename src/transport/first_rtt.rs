@@ -1,0 +1,86 @@
+//! When BBR3 may learn the first round trip of the route on which it begins anew: pure, time is an
+//! argument.
+//!
+//! BBR takes its first round trip from the connection's smoothed round-trip time (noq-proto 1.4.0,
+//! `Bbr3::on_ack`), which is still that of the route before; and the first answers come on that route, until
+//! the far end follows. Where it was faster, BBR believes for ten seconds in a least round trip that
+//! the new route never reaches, and lowers its rate in vain until so little is in flight: to two
+//! thirds. So it learns of acknowledgements only once the far end has had the time to follow, and the
+//! smoothed round-trip time has become the new route's.
+
+use std::time::{Duration, Instant};
+
+/// The smoothed round-trip time counts as the new route's when it is short of the least one seen by no
+/// more than this part of it. BBR empties a queue at nine tenths of the rate, so it gets that far.
+const CLOSE: u32 = 32;
+
+/// After so many round trips, acknowledgements count whatever the smoothed round-trip time is.
+const MOST: u32 = 5;
+
+/// Whether the far end had had the time to follow a reroute at `at` when it answered a packet that was
+/// sent then and has just been acknowledged.
+pub(super) fn is_followed(at: Instant, now: Instant, sent: Instant) -> bool {
+    sent >= at + now.saturating_duration_since(sent)
+}
+
+/// What a controller that begins anew waits for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FirstRtt {
+    began: Instant,
+    /// The least round trip since the far end had the time to follow.
+    least: Option<Duration>,
+}
+
+impl FirstRtt {
+    /// For a controller that began then.
+    pub(super) fn of_one_that_began(began: Instant) -> Self {
+        Self { began, least: None }
+    }
+
+    /// Whether the controller may take `smoothed` for a round trip of the route in use, on which a packet
+    /// that was sent then has just been acknowledged.
+    pub(super) fn is_known(&mut self, now: Instant, sent: Instant, smoothed: Duration) -> bool {
+        if !is_followed(self.began, now, sent) {
+            return false;
+        }
+        let sample = now.saturating_duration_since(sent);
+        let least = self.least.map_or(sample, |least| least.min(sample));
+        self.least = Some(least);
+        smoothed + least / CLOSE >= least || now >= self.began + MOST * least
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether a controller that began at 0 takes notice of packets that were acknowledged then and took
+    /// so long, while the smoothed round-trip time was that; all in milliseconds.
+    fn ready(acknowledged: &[(u64, u64, u64)]) -> Vec<bool> {
+        let (t0, ms) = (Instant::now(), Duration::from_millis);
+        let mut first = FirstRtt::of_one_that_began(t0);
+        let looks = acknowledged.iter();
+        looks
+            .map(|&(at, rtt, smoothed)| {
+                first.is_known(t0 + ms(at), t0 + ms(at - rtt), ms(smoothed))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn what_the_far_end_answered_on_a_faster_route_and_a_mean_with_such_answers_are_no_measure() {
+        let mixed = [(70, 70, 62), (80, 70, 63), (165, 80, 72), (170, 80, 75), (180, 80, 78)];
+        assert_eq!(ready(&mixed), [false, false, false, false, true]);
+    }
+
+    #[test]
+    fn on_a_shorter_route_two_round_trips_are_waited_for() {
+        assert_eq!(ready(&[(60, 60, 80), (119, 60, 79), (120, 60, 79)]), [false, false, true]);
+    }
+
+    #[test]
+    fn it_does_not_wait_for_ever() {
+        let slow = [(200, 100, 20), (400, 100, 30), (500, 100, 30), (501, 100, 30)];
+        assert_eq!(ready(&slow), [false, false, true, true]);
+    }
+}
