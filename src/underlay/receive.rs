@@ -98,6 +98,12 @@ impl Batch {
         while used < room {
             let Some(run) = self.next_run() else { break };
             let meta = self.meta[self.buffer];
+            if SlotId::from_address(meta.addr).is_some() {
+                // QUIC would take it for a packet of that slot's lane.
+                switch.count_drop(DropReason::VirtualSource, run.packets());
+                self.advance(run.end);
+                continue;
+            }
             let bytes = &mut self.buffers[self.buffer][run.start..run.end];
             match run.class {
                 Class::Quic => {

@@ -24,6 +24,8 @@ struct Scripted {
     incoming: Arc<Mutex<VecDeque<Received>>>,
     outgoing: Arc<Mutex<Vec<Sent>>>,
     blocked: bool,
+    /// Where what is received comes from, if not from 192.0.2.9.
+    source: Option<SocketAddr>,
 }
 
 impl AsyncUdpSocket for Scripted {
@@ -42,7 +44,7 @@ impl AsyncUdpSocket for Scripted {
         };
         bufs[0][..bytes.len()].copy_from_slice(&bytes);
         meta[0] = RecvMeta::default();
-        meta[0].addr = ([192, 0, 2, 9], 4600).into();
+        meta[0].addr = self.source.unwrap_or_else(|| ([192, 0, 2, 9], 4600).into());
         (meta[0].len, meta[0].stride) = (bytes.len(), stride);
         Poll::Ready(Ok(1))
     }
@@ -217,6 +219,20 @@ fn a_closed_slot_takes_nothing() {
     bench.switch.close_slot(slot);
     assert!(bench.receive(&[labelled(1, b"late")]).is_empty());
     assert_eq!(bench.dropped(DropReason::UnknownLabel), 1);
+}
+
+#[test]
+fn a_packet_from_a_virtual_address_is_dropped_and_counted() {
+    let mut bench = Bench::new(false);
+    let slot = bench.grant_slot(1);
+    for source in [slot.virtual_address(), "[fd72:6f6e::ffff:1]:4600".parse().unwrap()] {
+        bench.socket.source = Some(source);
+        assert!(bench.receive(&[quic(20)]).is_empty());
+        assert!(bench.receive(&[labelled(1, b"forged")]).is_empty());
+    }
+    assert_eq!(bench.dropped(DropReason::VirtualSource), 4);
+    bench.socket.source = Some("[fd72:6f6f::1]:4600".parse().unwrap());
+    assert_eq!(bench.receive(&[quic(20)]).len(), 1);
 }
 
 proptest::proptest! {

@@ -48,17 +48,20 @@ pub enum DropReason {
     NoRoute,
     /// Larger than QUIC's receive buffer.
     Oversized,
+    /// The source is an address that stands for a lane slot: no real packet has one.
+    VirtualSource,
 }
 
 impl DropReason {
     /// Every reason, in the order of the counters.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Unclassified,
         Self::UnknownLabel,
         Self::RateLimited,
         Self::SocketFull,
         Self::NoRoute,
         Self::Oversized,
+        Self::VirtualSource,
     ];
 
     /// The stable name, as in metrics and JSON.
@@ -71,6 +74,7 @@ impl DropReason {
             Self::SocketFull => "socket-full",
             Self::NoRoute => "no-route",
             Self::Oversized => "oversized",
+            Self::VirtualSource => "virtual-source",
         }
     }
 }
