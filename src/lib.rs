@@ -53,3 +53,6 @@ pub mod overlay;
 pub mod transport;
 pub mod underlay;
 pub mod wire;
+
+#[cfg(test)]
+mod fuzz;

@@ -127,6 +127,24 @@ impl Internet {
         world.counters(from, to)
     }
 
+    /// What became of the packets that a host sent, by the host they went to, also to addresses
+    /// where nobody is; sorted by address.
+    #[must_use]
+    pub fn sent_by(&self, from: IpAddr) -> Vec<(IpAddr, Counters)> {
+        let mut world = self.world();
+        world.settle(now());
+        world.sent_by(from)
+    }
+
+    /// Sends one datagram from a host, with any source address: what a network does that does not
+    /// filter its customers' sources (RFC 2827). It takes the link between the two hosts.
+    pub fn forge(&self, from: IpAddr, source: SocketAddr, destination: SocketAddr, payload: &[u8]) {
+        let reader = self.world().forge(now(), from, source, destination, payload);
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+    }
+
     /// Gives a host another address, as when a laptop changes networks.
     ///
     /// Its sockets stay open and send from the new address (one that is in use changes hands).

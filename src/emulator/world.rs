@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use noq::udp::{RecvMeta, Transmit};
+use noq::udp::{EcnCodepoint, RecvMeta, Transmit};
 use rand_pcg::Pcg64Mcg;
 
 use super::{
@@ -100,6 +100,16 @@ impl World {
         link.map_or_else(Counters::default, |&LinkId(link)| *self.links[link].link.counters())
     }
 
+    pub(super) fn sent_by(&self, host: IpAddr) -> Vec<(IpAddr, Counters)> {
+        let sent = self.index.iter().filter(|((from, _), _)| *from == host);
+        let mut sent: Vec<_> = sent
+            .map(|((_, to), LinkId(link))| (*to, *self.links[*link].link.counters()))
+            .filter(|(_, counters)| counters.sent > 0)
+            .collect();
+        sent.sort_unstable_by_key(|(to, _)| *to);
+        sent
+    }
+
     pub(super) fn set_model(&mut self, now: Instant, from: IpAddr, to: IpAddr, model: LinkModel) {
         let id = self.link_between(from, to);
         self.links[id.0].listed = true;
@@ -169,9 +179,26 @@ impl World {
         let mut wake = None;
         while !rest.is_empty() {
             let payload = rest.split_to(segment.min(rest.len()));
-            wake = self.send_one(now, &route, transmit, payload).or(wake);
+            wake = self.send_one(now, &route, transmit.ecn, payload).or(wake);
         }
         wake
+    }
+
+    /// Sends one datagram that claims to come from `source`; gives the reader to wake, if there is
+    /// one to wake.
+    pub(super) fn forge(
+        &mut self,
+        now: Instant,
+        from: IpAddr,
+        source: SocketAddr,
+        destination: SocketAddr,
+        payload: &[u8],
+    ) -> Option<Waker> {
+        let local = SocketAddr::new(from, source.port());
+        let target = self.nats.translate_destination(local, source, destination);
+        let link = self.link_between(from, target.unwrap_or(destination).ip());
+        let route = Route { link, source, target: target.ok_or(DropReason::NatNoMapping) };
+        self.send_one(now, &route, None, Bytes::copy_from_slice(payload))
     }
 
     /// Reads what has arrived, one datagram per buffer (longer ones are truncated, as by UDP).
@@ -262,7 +289,7 @@ impl World {
         &mut self,
         now: Instant,
         route: &Route,
-        transmit: &Transmit<'_>,
+        ecn: Option<EcnCodepoint>,
         payload: Bytes,
     ) -> Option<Waker> {
         let target = match route.target {
@@ -280,8 +307,7 @@ impl World {
         let seq = self.next_seq;
         self.next_seq += 1;
         let Route { link, source, .. } = *route;
-        let (target_ip, ecn) = (target.ip(), transmit.ecn);
-        let packet = Packet { at, seq, link, source, target: target_ip, ecn, payload };
+        let packet = Packet { at, seq, link, source, target: target.ip(), ecn, payload };
         let Some(inbox) = self.inboxes.get_mut(&target) else {
             drop_packet(&mut self.links, link, DropReason::NoReceiver);
             return None;

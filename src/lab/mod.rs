@@ -219,6 +219,15 @@ impl Lab {
         Ok(())
     }
 
+    /// An identity of the lab's overlay for a peer that is no node of the lab: tests of hostile
+    /// members speak the protocol by hand.
+    ///
+    /// # Errors
+    /// When no certificate can be made.
+    pub fn certify(&self, plan: &LabNode) -> Result<NodeIdentity, LabError> {
+        certify(&self.authority, plan, UnixTime::now())
+    }
+
     /// Kills a node: its socket is gone before it can say goodbye.
     pub fn crash(&mut self, name: &str) {
         if let Some((_, cable)) = self.nodes.remove(name) {

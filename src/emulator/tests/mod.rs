@@ -1,5 +1,6 @@
 //! Tests of the emulator; helpers shared by them stand below.
 
+mod forged;
 mod link;
 mod nat;
 mod quic;
