@@ -10,22 +10,33 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::exits::{Held, Offer, cost, order};
+use super::{
+    exits::{Held, Offer, cost, order},
+    local::LocalFlow,
+};
 use crate::{
     config::{Action, Rules, Wishes},
-    flow::{BoxFuture, Flow, FlowDialer, FlowRequest, Host, Refusal, RefusalKind, RouteWish},
+    flow::{
+        BoxFuture, Flow, FlowDialer, FlowEntry, FlowRequest, Host, Refusal, RefusalKind, RouteWish,
+    },
     identity::NodeName,
-    lane::{LaneKey, LanePool, RouteControl},
+    lane::{FlowAcceptor, LaneKey, LanePool, RouteControl},
     mesh::Mesh,
     overlay::select::Selector,
     wire::link::LaneEndRole,
 };
+
+/// Most exits that may refuse a flow before its client is told. With more, a destination that no exit
+/// carries would open a lane to every exit of the overlay.
+const MAX_REFUSALS: usize = 4;
 
 /// Opens flows for the entry.
 pub(super) struct Dialer {
     pub(super) rules: Rules,
     mesh: Arc<Mesh>,
     pool: Arc<LanePool>,
+    /// Opens flows that leave at this node.
+    acceptor: Arc<dyn FlowAcceptor>,
     held: Mutex<Held>,
     /// Counts the flows that are spread.
     spread: AtomicU8,
@@ -39,28 +50,40 @@ impl FlowDialer for Dialer {
                 // The next flow takes the next way.
                 self.spread.fetch_add(1, Ordering::Relaxed);
             }
-            let mut last = Refusal::new(RefusalKind::NoExit, "no exit is known yet");
+            let mut refusals = Vec::new();
             for (at, key) in keys.iter().enumerate() {
                 let others = at + 1 < keys.len();
-                match self.pool.open_flow(&request, key, others).await {
-                    // Another exit may do better only where this one could not be reached.
-                    Err(refusal) if refusal.kind == RefusalKind::ExitUnreachable => last = refusal,
-                    opened => {
-                        if opened.is_ok() {
-                            self.held().hold(&request.target.host, &key.exit);
-                        }
-                        return opened;
+                let opened = match self.is_here(&key.exit) {
+                    true => self.open_here(&request, key).await,
+                    false => self.pool.open_flow(&request, key, others).await,
+                };
+                match opened {
+                    Ok(flow) => {
+                        self.held().hold(&request.target.host, &key.exit);
+                        return Ok(flow);
                     }
+                    Err(refusal) => refusals.push(refusal.at(key.exit.clone())),
+                }
+                if is_final(&refusals) {
+                    break;
+                }
+                if let (true, Some(refusal)) = (others, refusals.last()) {
+                    tracing::info!(exit = %key.exit, %refusal, "trying the next exit");
                 }
             }
-            Err(last)
+            Err(to_tell(refusals))
         })
     }
 }
 
 impl Dialer {
-    pub(super) fn new(rules: Rules, mesh: Arc<Mesh>, pool: Arc<LanePool>) -> Self {
-        Self { rules, mesh, pool, held: Mutex::default(), spread: AtomicU8::new(0) }
+    pub(super) fn new(
+        rules: Rules,
+        mesh: Arc<Mesh>,
+        pool: Arc<LanePool>,
+        acceptor: Arc<dyn FlowAcceptor>,
+    ) -> Self {
+        Self { rules, mesh, pool, acceptor, held: Mutex::default(), spread: AtomicU8::new(0) }
     }
 
     /// The lanes that may carry the flow, in the order to be tried.
@@ -81,14 +104,65 @@ impl Dialer {
         let wish = RouteWish { hint, class, pin, avoid };
         let any = |names: Vec<NodeName>| names.into_iter().map(|name| (name, 0)).collect();
         let (exits, fallback) = match &request.exit {
-            Some(exit) => (vec![(exit.clone(), 0)], Vec::new()),
-            None if exits.is_empty() => (self.mesh.exits_serving(host), fallback),
-            None => (any(exits), fallback),
+            Some(exit) => (any(self.active(vec![exit.clone()])?), Vec::new()),
+            None if exits.is_empty() => (self.unnamed(host), self.active(fallback)?),
+            None if fallback.is_empty() => (any(self.active(exits)?), fallback),
+            None => match self.active(exits) {
+                Ok(exits) => (any(exits), self.active(fallback).unwrap_or_default()),
+                Err(_) => (Vec::new(), self.active(fallback)?),
+            },
         };
         let ordered = [self.ordered(exits, host, &wish), self.ordered(any(fallback), host, &wish)];
         let way = spread.map(|lanes| self.spread.load(Ordering::Relaxed) % lanes.max(1));
         let key = |exit: NodeName| LaneKey { exit, wish: wish.clone(), patience, way };
         Ok(ordered.into_iter().flatten().map(key).collect())
+    }
+
+    /// The exits for a flow that names none. This node is one only if it knows no other.
+    fn unnamed(&self, host: &Host) -> Vec<(NodeName, usize)> {
+        let others = self.mesh.exits_serving(host);
+        if others.is_empty() && self.mesh.serves_itself(host) {
+            return vec![(self.mesh.us().name.clone(), 0)];
+        }
+        others
+    }
+
+    /// Those of `exits` that are exits now; a refusal if none of several is.
+    fn active(&self, exits: Vec<NodeName>) -> Result<Vec<NodeName>, Refusal> {
+        let (active, others): (Vec<_>, Vec<_>) =
+            exits.into_iter().partition(|exit| self.mesh.is_exit(exit));
+        match others.into_iter().next() {
+            Some(exit) if active.is_empty() => {
+                let who = match self.is_here(&exit) {
+                    true => format!("this node ({exit})"),
+                    false => format!("node {exit}"),
+                };
+                let detail = format!(
+                    "{who} is not an exit: it needs a certificate that grants it and [exit] enabled = true"
+                );
+                Err(Refusal::new(RefusalKind::NotAnExit, detail).at(exit))
+            }
+            _ => Ok(active),
+        }
+    }
+
+    /// Whether a flow that is to leave at `exit` leaves at this node.
+    pub(super) fn is_here(&self, exit: &NodeName) -> bool {
+        self.mesh.us().name == *exit
+    }
+
+    /// Opens a flow that leaves at this node, under the same policy as those of other entries.
+    async fn open_here(
+        &self,
+        request: &FlowRequest,
+        key: &LaneKey,
+    ) -> Result<Box<dyn Flow>, Refusal> {
+        let guard = self.pool.flows().insert(&mut rand::random, |label| {
+            let since = Instant::now().into_std();
+            FlowEntry::opening(label, request, key.exit.clone(), key.wish.hint.clone(), since)
+        });
+        let outward = self.acceptor.open(self.mesh.us(), &request.target).await?;
+        Ok(Box::new(LocalFlow::new(guard, outward)))
     }
 
     /// The exits, each given with how closely it serves `host`, in the order to be tried.
@@ -99,6 +173,9 @@ impl Dialer {
         wish: &RouteWish,
     ) -> Vec<NodeName> {
         let offer = |(exit, fit): (NodeName, usize)| {
+            if self.is_here(&exit) {
+                return Offer { exit, fit, cost: Some(0) };
+            }
             let candidates = self.mesh.candidates(&exit, LaneEndRole::Entry, wish);
             let mut selector = Selector::new(wish.hint.clone());
             let decision = selector.decide(Instant::now().into_std(), candidates);
@@ -113,6 +190,27 @@ impl Dialer {
 
     fn held(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether no other exit is to be asked after these refusals.
+fn is_final(refusals: &[Refusal]) -> bool {
+    // An exit that cannot be reached costs no lane.
+    let answered = refusals.iter().filter(|r| r.kind != RefusalKind::ExitUnreachable).count();
+    answered >= MAX_REFUSALS || refusals.last().is_some_and(|r| !r.kind.may_differ_elsewhere())
+}
+
+/// Which of several exits' refusals the client is told: one that concerns the destination, else the
+/// first of an exit that answered, else the last.
+fn to_tell(mut refusals: Vec<Refusal>) -> Refusal {
+    let at = refusals
+        .iter()
+        .position(|refusal| !refusal.kind.may_differ_elsewhere())
+        .or_else(|| refusals.iter().position(|r| r.kind != RefusalKind::ExitUnreachable))
+        .or(refusals.len().checked_sub(1));
+    match at {
+        Some(at) => refusals.swap_remove(at),
+        None => Refusal::new(RefusalKind::NoExit, "no exit is known yet"),
     }
 }
 

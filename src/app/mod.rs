@@ -11,6 +11,7 @@ mod accept;
 mod dialer;
 mod exits;
 mod join;
+mod local;
 mod node;
 mod status;
 mod why;

@@ -47,6 +47,8 @@ pub struct NodeSettings {
     pub rules: Rules,
     /// What opens connections for flows that leave here; usually an [`ExitDoor`].
     pub acceptor: Arc<dyn FlowAcceptor>,
+    /// Whether the configuration makes it an exit. Its certificate must grant it too.
+    pub exit: bool,
     /// The relay role.
     pub relay: RelayConfig,
     /// Which flows may use which links and relays.
@@ -123,13 +125,15 @@ impl Node {
             addresses: settings.addresses,
             link_client: transport::link_client_config(identity)?,
             relay: settings.relay,
+            exit: settings.exit,
             policy: settings.policy,
             probe_budget: settings.probe_budget,
         };
         let mesh = Mesh::new(mesh_config, endpoint.clone(), switch.clone())?;
         mesh.remember(&settings.members);
         let control: Weak<dyn RouteControl> = Arc::downgrade(&(mesh.clone() as Arc<_>));
-        let host = Arc::new(LaneHost::new(switch.clone(), control.clone(), settings.acceptor));
+        let acceptor = settings.acceptor;
+        let host = Arc::new(LaneHost::new(switch.clone(), control.clone(), acceptor.clone()));
         mesh.host_lanes(host.clone());
         let pool = Arc::new(LanePool::new(
             endpoint.clone(),
@@ -138,7 +142,7 @@ impl Node {
             control,
             FlowTable::default(),
         ));
-        let dialer = Arc::new(Dialer::new(settings.rules, mesh.clone(), pool.clone()));
+        let dialer = Arc::new(Dialer::new(settings.rules, mesh.clone(), pool.clone(), acceptor));
         let mut node = Self {
             mesh,
             pool,

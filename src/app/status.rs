@@ -129,7 +129,7 @@ impl NodeView {
         NodeStatus {
             name: us.name.clone(),
             version: env!("CARGO_PKG_VERSION"),
-            exit: us.roles.exit,
+            exit: self.mesh.is_exit(&us.name),
             relay: us.roles.relay,
             proxy: self.proxy,
             members: self.mesh.known_members().len(),

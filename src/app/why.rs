@@ -56,7 +56,8 @@ pub struct Choice {
     pub class: Option<String>,
     /// The lane that would carry the flow; `None` when one would be opened.
     pub lane: Option<u32>,
-    /// The route in use, or the one a new lane would take; `None` when there is none.
+    /// The route in use, or the one a new lane would take; `local` when the flow leaves at this node;
+    /// `None` when there is none.
     pub route: Option<String>,
     /// Seconds since the lane's route changed last; `None` when it never did.
     pub since_seconds: Option<f64>,
@@ -133,6 +134,9 @@ impl NodeView {
     pub fn routes(&self) -> Vec<Choice> {
         let mut keys: Vec<LaneKey> = self.pool.lanes().into_iter().map(|(key, _)| key).collect();
         for exit in self.mesh.known_members().into_iter().filter(|member| member.roles.exit) {
+            if !self.mesh.is_exit(&exit.name) {
+                continue;
+            }
             if !keys.iter().any(|key| key.exit == exit.name) {
                 keys.push(LaneKey::plain(exit.name));
             }
@@ -141,6 +145,11 @@ impl NodeView {
     }
 
     fn choice(&self, key: &LaneKey) -> Choice {
+        if self.dialer.is_here(&key.exit) {
+            let decision = Selector::new(key.wish.hint.clone()).decide(now(), Vec::new());
+            let here = choice(key, None, decision, &RouteHistory::default());
+            return Choice { route: Some("local".to_owned()), ..here };
+        }
         let open = self.pool.lanes().into_iter().find(|(open, _)| open == key);
         match open {
             Some((_, lane)) => of_lane(key, lane.end()),

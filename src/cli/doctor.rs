@@ -66,6 +66,11 @@ impl Finding {
         Self { check, ok: false, found: found.into(), advice: Some(advice.into()) }
     }
 
+    /// In order, but perhaps not what was meant.
+    fn note(check: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { check, ok: true, found: found.into(), advice: Some(advice.into()) }
+    }
+
     fn line(&self) -> String {
         let mark = if self.ok { "ok  " } else { "FAIL" };
         let advice = self.advice.as_ref().map(|advice| format!("\n{:19}→ {advice}", ""));
@@ -85,6 +90,9 @@ async fn examine(folder: &Folder) -> Vec<Finding> {
             let now = UnixTime::now();
             findings.push(clock(identity.peer().expires.as_secs(), now.as_secs()));
             findings.push(certificate(&identity, now, folder.dir.has_authority()));
+            if let Ok(config) = &config {
+                findings.extend(exit_role(identity.peer().roles.exit, config.exit.enabled));
+            }
         }
         Err(error) => findings.push(Finding::bad("identity", "cannot be used", error.to_string())),
     }
@@ -153,6 +161,24 @@ fn certificate(identity: &NodeIdentity, now: UnixTime, at_authority: bool) -> Fi
     }
 }
 
+/// An exit needs a certificate that grants it and a configuration that enables it.
+fn exit_role(granted: bool, enabled: bool) -> Option<Finding> {
+    match (granted, enabled) {
+        (true, true) => Some(Finding::good("exit", "granted by the certificate and enabled")),
+        (true, false) => Some(Finding::note(
+            "exit",
+            "granted by the certificate, but not enabled: no flow leaves here",
+            "to be an exit, set `enabled = true` under [exit] and restart the node",
+        )),
+        (false, true) => Some(Finding::bad(
+            "exit",
+            "enabled, but not granted by the certificate: no flow leaves here",
+            "ask for an invitation with --exit and join with it in a new folder, or set `enabled = false` under [exit]",
+        )),
+        (false, false) => None,
+    }
+}
+
 fn udp(config: &Config) -> Finding {
     let listen: SocketAddr = config.node.listen;
     match bind_udp(listen) {
@@ -211,6 +237,17 @@ mod tests {
         assert!(clock(expires, made).ok);
         assert!(clock(expires, made - BACKDATED).ok);
         assert!(!clock(expires, made - BACKDATED - 1).ok);
+    }
+
+    #[test]
+    fn an_exit_that_is_only_granted_or_only_enabled_is_named() {
+        let line = |granted, enabled| exit_role(granted, enabled).map(|found| found.line());
+        assert_eq!(line(false, false), None);
+        assert!(line(true, true).unwrap().starts_with("ok "));
+        let granted = line(true, false).unwrap();
+        assert!(granted.starts_with("ok ") && granted.contains("`enabled = true`"), "{granted}");
+        let enabled = line(false, true).unwrap();
+        assert!(enabled.starts_with("FAIL") && enabled.contains("not granted"), "{enabled}");
     }
 
     #[test]

@@ -69,6 +69,7 @@ pub(super) fn node(
         exit.enabled = false;
     }
     Ok(NodeSettings {
+        exit: exit.enabled,
         addresses: addresses(&config.node.advertise, listen),
         members: members::load(&folder.dir),
         entry: config.entry.enabled.then_some(config.entry),

@@ -75,6 +75,9 @@ fn choice(choice: &Value) -> Vec<String> {
     };
     let how = match choice["lane"].as_u64() {
         Some(lane) => format!("lane {lane} goes {route}"),
+        None if route == "local" => {
+            return vec![format!("Exit {exit}: flows leave at this node, without a lane.")];
+        }
         None => format!("a new lane would go {route}"),
     };
     let mut lines = vec![format!("Exit {exit}, hint {hint}: {how}.")];

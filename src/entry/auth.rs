@@ -38,10 +38,11 @@ impl Authenticator {
         if self.is_required() { Err(AuthError::Missing) } else { Ok(Options::default()) }
     }
 
-    /// Checks `user` (`name` or `name+options`; without configured users just `options`).
+    /// Checks `user`: `name` or `name+options`. Without configured users every name and password is
+    /// accepted, and the name may be `options`.
     pub(super) fn check(&self, user: &str, password: &str) -> Result<Options, AuthError> {
         if !self.is_required() {
-            return Ok(Options::parse(user)?);
+            return Ok(Options::of_name(user)?);
         }
         let (name, options) = user.split_once('+').unwrap_or((user, ""));
         // Every user is compared, so that the time taken does not tell which names exist.
@@ -54,6 +55,15 @@ impl Authenticator {
             return Err(AuthError::Wrong);
         }
         Ok(Options { user: Some(name.to_owned()), ..Options::parse(options)? })
+    }
+}
+
+/// The text of a user name or password: UTF-8, or else Latin-1, which some clients still send. Every
+/// byte string has one.
+pub(super) fn text_of(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text.to_owned(),
+        Err(_) => bytes.iter().copied().map(char::from).collect(),
     }
 }
 
@@ -103,11 +113,19 @@ mod tests {
     }
 
     #[test]
-    fn without_users_a_name_carries_options_only_and_any_password_will_do() {
+    fn without_users_any_name_and_password_is_accepted() {
         let auth = Authenticator::new(Vec::new());
         assert_eq!(auth.check("exit=mit", "x").unwrap().exit.unwrap().as_str(), "mit");
         assert_eq!(auth.check("", "x"), Ok(Options::default()));
-        assert!(matches!(auth.check("ann", "x"), Err(AuthError::Options(_))));
+        assert_eq!(auth.check("ann", ""), Ok(Options::default()));
+        assert!(matches!(auth.check("exit=A", "x"), Err(AuthError::Options(_))));
         assert_eq!(auth.anonymous(), Ok(Options::default()));
+    }
+
+    #[test]
+    fn a_name_in_latin_1_is_the_same_name() {
+        assert_eq!(text_of("Jörg".as_bytes()), "Jörg");
+        assert_eq!(text_of(b"J\xf6rg"), "Jörg");
+        assert_eq!(text_of(&[0, 0xff]), "\0ÿ");
     }
 }

@@ -8,6 +8,9 @@ use crate::{
     identity::{NodeName, ParseNameError},
 };
 
+/// The keys of all options.
+const KEYS: [&str; 2] = ["exit", "hint"];
+
 /// What an application asked for beside its destination.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Options {
@@ -35,6 +38,17 @@ pub(super) enum OptionsError {
 }
 
 impl Options {
+    /// Reads the user name of a client that needs none. A name without any option asks for nothing:
+    /// many programs send a login name, or a random one. A name with an option must be a list of
+    /// options, because a misspelt exit must not lead to another one.
+    pub(super) fn of_name(name: &str) -> Result<Self, OptionsError> {
+        let is_option = |pair: &str| {
+            let key = pair.split_once('=').map_or("", |(key, _)| key.trim());
+            KEYS.iter().any(|known| known.eq_ignore_ascii_case(key))
+        };
+        if name.split(',').any(is_option) { Self::parse(name) } else { Ok(Self::default()) }
+    }
+
     /// Reads `key=value[,key=value]`. The empty text asks for nothing.
     pub(super) fn parse(text: &str) -> Result<Self, OptionsError> {
         let mut options = Self::default();
@@ -104,10 +118,24 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_name_without_an_option_asks_for_nothing() {
+        let long = "x".repeat(255);
+        for name in ["", "ann", "=", "a=b", "exit", "session=7,retry", "exit:mit", "ä+ö@ü", &long]
+        {
+            assert_eq!(Options::of_name(name), Ok(Options::default()), "{name:?}");
+        }
+        assert_eq!(Options::of_name("exit=mit").unwrap().exit.unwrap().as_str(), "mit");
+        for name in ["exit=MIT", "Exit=mit", "hint=fast", "ann,exit=mit", "exit=mit,x=y"] {
+            assert!(Options::of_name(name).is_err(), "{name:?}");
+        }
+    }
+
     proptest! {
         #[test]
         fn no_text_makes_the_parser_panic(text in "(exit=|hint=|[a-z=,:\\PC])*") {
             let _ = Options::parse(&text);
+            let _ = Options::of_name(&text);
         }
     }
 }

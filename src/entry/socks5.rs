@@ -20,7 +20,7 @@ use tokio::{
 use tracing::{debug, info};
 
 use super::{
-    auth::AuthError,
+    auth::{AuthError, text_of},
     options::Options,
     session::{Borrowed, Session, close},
 };
@@ -58,8 +58,6 @@ enum Failed {
     Io(#[from] std::io::Error),
     #[error("version {0} of the user name and password exchange is unknown")]
     AuthVersion(u8),
-    #[error("the user name or the password is not UTF-8")]
-    NotText,
     #[error(transparent)]
     Auth(#[from] AuthError),
     #[error("{0:?} is not supported, only CONNECT is")]
@@ -124,8 +122,9 @@ async fn handshake<'a>(
     }
 }
 
-/// Agrees on a method and runs it. User name and password come first, because a client that offers
-/// both has a user name to say, and it may carry options.
+/// Agrees on a method and runs it. A client that offers a user name is asked for it even where none is
+/// needed: the name may carry options, and the method has to be chosen before it is known. Such a
+/// client has a name to send, and any name is accepted.
 async fn authenticate<'a>(
     tcp: &'a TcpStream,
     session: &Session,
@@ -171,7 +170,7 @@ async fn read_credentials(stream: &mut Borrowed<'_>) -> Result<(String, String),
 async fn read_text(stream: &mut Borrowed<'_>) -> Result<String, Failed> {
     let mut text = vec![0; stream.read_u8().await?.into()];
     stream.read_exact(&mut text).await?;
-    String::from_utf8(text).map_err(|_| Failed::NotText)
+    Ok(text_of(&text))
 }
 
 /// The RFC 1928 reply for a refusal. Where RFC 1928 leaves a choice, this is Tor's: "TTL expired"
@@ -184,9 +183,10 @@ fn reply_to(kind: RefusalKind) -> ReplyError {
         RefusalKind::TimedOut => ReplyError::TtlExpired,
         // It is the overlay, the network between, that cannot be crossed.
         RefusalKind::ExitUnreachable => ReplyError::NetworkUnreachable,
-        RefusalKind::NoExit | RefusalKind::Overloaded | RefusalKind::Protocol => {
-            ReplyError::GeneralFailure
-        }
+        RefusalKind::NoExit
+        | RefusalKind::NotAnExit
+        | RefusalKind::Overloaded
+        | RefusalKind::Protocol => ReplyError::GeneralFailure,
     }
 }
 
@@ -227,6 +227,7 @@ mod tests {
             (RefusalKind::ExitUnreachable, 3),
             (RefusalKind::Overloaded, 1),
             (RefusalKind::Protocol, 1),
+            (RefusalKind::NotAnExit, 1),
         ] {
             assert_eq!(reply_to(kind).as_u8(), code, "{kind:?}");
         }

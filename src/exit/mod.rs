@@ -98,8 +98,8 @@ impl Exit {
     /// dropping the future gives everything back.
     ///
     /// # Errors
-    /// - [`RefusalKind::Policy`] when the node is no exit, or its policy denies the request or
-    ///   every address of the name;
+    /// - [`RefusalKind::NotAnExit`] when the node is no exit;
+    /// - [`RefusalKind::Policy`] when its policy denies the request or every address of the name;
     /// - [`RefusalKind::Overloaded`] when a limit on flows is reached;
     /// - [`RefusalKind::NameNotFound`], [`RefusalKind::TimedOut`],
     ///   [`RefusalKind::ConnectionRefused`] or [`RefusalKind::Unreachable`] as it happened;

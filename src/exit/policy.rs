@@ -230,7 +230,11 @@ impl PolicyDenial {
 
 impl From<PolicyDenial> for Refusal {
     fn from(denial: PolicyDenial) -> Self {
-        Self::new(RefusalKind::Policy, denial.to_string())
+        let kind = match denial.reason {
+            DenialReason::NotAnExit => RefusalKind::NotAnExit,
+            _ => RefusalKind::Policy,
+        };
+        Self::new(kind, denial.to_string())
     }
 }
 

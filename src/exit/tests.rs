@@ -47,7 +47,7 @@ impl Resolver for Silent {
 #[tokio::test]
 async fn a_node_that_is_no_exit_says_so() {
     let refusal = open(&exit("", &[]), "utah", "8.8.8.8", 53).await.unwrap_err();
-    assert_eq!(refusal, Refusal::new(RefusalKind::Policy, "this node is not an exit"));
+    assert_eq!(refusal, Refusal::new(RefusalKind::NotAnExit, "this node is not an exit"));
 }
 
 #[tokio::test]

@@ -4,6 +4,8 @@ use std::{fmt, io};
 
 use serde::{Deserialize, Serialize};
 
+use crate::identity::NodeName;
+
 /// Longest detail text a refusal carries, in bytes.
 ///
 /// It is shown to people; a peer must not be able to fill a log or a page with it.
@@ -16,6 +18,10 @@ pub struct Refusal {
     pub kind: RefusalKind,
     /// One human sentence, at most 200 bytes.
     pub detail: String,
+    /// The exit that refused or that could not be reached; `None` when no exit was chosen. Local
+    /// knowledge of the entry: it is not sent.
+    #[serde(skip)]
+    pub exit: Option<NodeName>,
 }
 
 /// The reasons for which a flow is refused.
@@ -40,13 +46,22 @@ pub enum RefusalKind {
     Overloaded,
     /// The peer broke the protocol.
     Protocol,
+    /// The chosen node opens no connections for others: its certificate does not grant it, or its
+    /// configuration does not enable it.
+    NotAnExit,
 }
 
 impl Refusal {
     /// A refusal of `kind`; `detail` is cut at 200 bytes.
     #[must_use]
     pub fn new(kind: RefusalKind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into() }.bounded()
+        Self { kind, detail: detail.into(), exit: None }.bounded()
+    }
+
+    /// The same refusal as one of this exit.
+    #[must_use]
+    pub fn at(self, exit: NodeName) -> Self {
+        Self { exit: Some(exit), ..self }
     }
 
     /// The same refusal with its detail cut to the limit; for one that came from a peer.
@@ -94,6 +109,24 @@ impl RefusalKind {
             Self::ExitUnreachable => "exit-unreachable",
             Self::Overloaded => "overloaded",
             Self::Protocol => "protocol",
+            Self::NotAnExit => "not-an-exit",
+        }
+    }
+
+    /// Whether another exit may carry the flow although this one refused it.
+    ///
+    /// A name that does not resolve and a destination that refuses are the same everywhere, and a
+    /// destination that does not answer has used up the client's time.
+    #[must_use]
+    pub fn may_differ_elsewhere(self) -> bool {
+        match self {
+            Self::Policy
+            | Self::Unreachable
+            | Self::ExitUnreachable
+            | Self::Overloaded
+            | Self::Protocol
+            | Self::NotAnExit => true,
+            Self::NameNotFound | Self::ConnectionRefused | Self::TimedOut | Self::NoExit => false,
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::{
     config::Rules,
     emulator::{Cable, Internet, Topology},
     entry,
+    flow::RefusalKind,
     identity::{
         Attributes, Authority, AuthorityError, IdentityError, LIFETIME, NodeDir, NodeIdentity,
         NodeKey, Roles, StoreError, UnixTime,
@@ -48,6 +49,10 @@ pub struct LabNode {
     pub groups: Vec<String>,
     /// The domains it serves as an exit; empty means all.
     pub serves: Vec<String>,
+    /// Whether its configuration makes it an exit, if `roles` grants it.
+    pub exit_enabled: bool,
+    /// Why it refuses every flow that is to leave there; `None`: it does not.
+    pub refuses: Option<RefusalKind>,
     /// Its local proxy, on a real port; `None`: no proxy.
     pub entry: Option<entry::Config>,
     /// Its routing rules.
@@ -69,6 +74,8 @@ impl LabNode {
             roles: Roles { relay, exit },
             groups: Vec::new(),
             serves: Vec::new(),
+            exit_enabled: true,
+            refuses: None,
             entry: None,
             rules: Rules::default(),
             policy: Policy::default(),
@@ -180,7 +187,8 @@ impl Lab {
             members: self.members(),
             entry: plan.entry.clone(),
             rules: plan.rules.clone(),
-            acceptor: Arc::new(self.services.clone()),
+            acceptor: Arc::new(self.services.clone().refusing(plan.refuses)),
+            exit: plan.exit_enabled,
             relay: RelayConfig { enabled: true, rate_limit: plan.forwarding_limit },
             policy: plan.policy.clone(),
             probe_budget: DEFAULT_BUDGET,

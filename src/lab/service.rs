@@ -18,6 +18,7 @@ pub type Service = Arc<dyn Fn(Box<dyn FlowIo>) + Send + Sync>;
 #[derive(Clone, Default)]
 pub struct Services {
     hosts: HashMap<String, Service>,
+    refuses: Option<RefusalKind>,
 }
 
 impl Services {
@@ -26,6 +27,12 @@ impl Services {
     pub fn with(mut self, host: &str, service: Service) -> Self {
         self.hosts.insert(host.to_owned(), service);
         self
+    }
+
+    /// The same behind an exit that refuses every flow for this reason, if there is one.
+    #[must_use]
+    pub(super) fn refusing(self, refuses: Option<RefusalKind>) -> Self {
+        Self { refuses, ..self }
     }
 }
 
@@ -36,6 +43,9 @@ impl FlowAcceptor for Services {
         target: &'a Target,
     ) -> BoxFuture<'a, Result<Outward, Refusal>> {
         Box::pin(async move {
+            if let Some(kind) = self.refuses {
+                return Err(Refusal::new(kind, "this exit refuses everything"));
+            }
             let host = target.host.to_string();
             let Some(service) = self.hosts.get(&host) else {
                 let detail = format!("{host} does not exist in this lab");

@@ -10,6 +10,7 @@ use crate::{
     link::LinkError,
     overlay::{
         candidates::Candidate,
+        linkstate::Roles,
         monitor::{LinkState, PassiveSample},
     },
     underlay::NextHop,
@@ -27,13 +28,33 @@ impl Mesh {
         self.links.get(peer).is_some() && !down
     }
 
-    /// The exits that serve `host`, by name, each with how closely it does: the length of the
+    /// Whether `name` is an exit now.
+    ///
+    /// Its signed advertisement decides. Before one arrives a node is taken for an exit: the node
+    /// itself refuses the flow if it is none.
+    #[must_use]
+    pub fn is_exit(&self, name: &NodeName) -> bool {
+        if *name == self.us.name {
+            return self.exit;
+        }
+        let now = tokio::time::Instant::now().into_std();
+        self.routing().roles(now, name).is_none_or(|roles| roles.contains(Roles::EXIT))
+    }
+
+    /// Whether this node is an exit that serves `host`.
+    #[must_use]
+    pub fn serves_itself(&self, host: &Host) -> bool {
+        self.exit && fit(&self.us.serves, host).is_some()
+    }
+
+    /// The other exits that serve `host`, by name, each with how closely it does: the length of the
     /// longest domain suffix or prefix, 0 for one without limits.
     #[must_use]
     pub fn exits_serving(&self, host: &Host) -> Vec<(NodeName, usize)> {
         let now = tokio::time::Instant::now().into_std();
         let others = self.known_members().into_iter().filter(|member| member.roles.exit);
         others
+            .filter(|member| self.is_exit(&member.name))
             .filter_map(|member| {
                 let link = self.links.get(&member.name);
                 // What the certificate says goes before what the advertisement says.

@@ -31,6 +31,7 @@ use crate::{
     link::{Link, Links},
     overlay::{
         budget::Plan,
+        linkstate::Roles,
         monitor::{LinkState, LinkSummary},
         policy::Policy,
         router::Router,
@@ -50,6 +51,8 @@ pub struct MeshConfig {
     pub link_client: ClientConfig,
     /// The relay role.
     pub relay: RelayConfig,
+    /// Whether the node is an exit now: its certificate grants it and its configuration enables it.
+    pub exit: bool,
     /// Which flows may use which links and relays.
     pub policy: Policy,
     /// What probes and advertisements together may send.
@@ -59,6 +62,7 @@ pub struct MeshConfig {
 /// The mesh of one node.
 pub struct Mesh {
     us: Peer,
+    exit: bool,
     hello: Hello,
     endpoint: Endpoint,
     link_client: ClientConfig,
@@ -101,9 +105,9 @@ pub struct LinkFacts {
     pub control_bps: Option<u64>,
     /// Labels the neighbour holds here.
     pub labels: usize,
-    /// Whether the neighbour may be an exit.
+    /// Whether the neighbour is an exit now; before its advertisement arrives: may be one.
     pub exit: bool,
-    /// Whether the neighbour may be a relay.
+    /// The same of the relay role.
     pub relay: bool,
 }
 
@@ -125,9 +129,12 @@ impl Mesh {
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let relaying = config.relay.enabled && us.roles.relay;
+        let exit = config.exit && us.roles.exit;
+        let role = |held: bool, role| if held { role } else { Roles::NONE };
+        let does = role(exit, Roles::EXIT).with(role(relaying, Roles::RELAY));
         // Advertisements of a later process must win over those of an earlier one.
         let started = UnixTime::now().as_secs();
-        let routing = Router::new(&us, relaying, started, config.policy, config.probe_budget);
+        let routing = Router::new(&us, does, started, config.policy, config.probe_budget);
         Ok(Arc::new(Self {
             relay: relay::Relay::new(config.relay, us.roles.relay),
             routing: Mutex::new(routing),
@@ -141,6 +148,7 @@ impl Mesh {
             members: Mutex::new(Members::new(us.name.clone())),
             host: OnceLock::new(),
             attestations,
+            exit,
             us,
         }))
     }
@@ -220,6 +228,7 @@ impl Mesh {
     ) -> LinkFacts {
         let link = self.links.get(&peer);
         let roles = link.as_ref().map(|link| link.peer().roles);
+        let does = self.routing().roles(now, &peer);
         let percent = |loss: LossRate| loss.fraction() * 100.0;
         let up = link.is_some() && measured.is_some_and(|m| m.state == LinkState::Up);
         LinkFacts {
@@ -234,8 +243,8 @@ impl Mesh {
             control_bytes: link.as_ref().map_or((0, 0), |link| link.bytes()),
             control_bps: link.as_deref().and_then(control_rate),
             labels: self.switch.with_labels(|labels| labels.held_by(&peer)),
-            exit: roles.is_some_and(|roles| roles.exit),
-            relay: roles.is_some_and(|roles| roles.relay),
+            exit: does.map_or(roles.is_some_and(|r| r.exit), |does| does.contains(Roles::EXIT)),
+            relay: does.map_or(roles.is_some_and(|r| r.relay), |does| does.contains(Roles::RELAY)),
             peer,
         }
     }

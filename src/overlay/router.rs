@@ -62,19 +62,12 @@ pub struct Due {
 }
 
 impl Router {
-    /// The router of the node whose certificate says `us`, without links. `incarnation` is to be
-    /// larger than at the last start.
+    /// The router of the node whose certificate says `us`, without links. `does` is what the node
+    /// does for others now: no more than its certificate grants. `incarnation` is to be larger than
+    /// at the last start.
     #[must_use]
-    pub fn new(
-        us: &Peer,
-        relaying: bool,
-        incarnation: u64,
-        policy: Policy,
-        budget: Bitrate,
-    ) -> Self {
-        let role = |held: bool, role| if held { role } else { Roles::NONE };
-        let roles = role(us.roles.exit, Roles::EXIT).with(role(relaying, Roles::RELAY));
-        Self::named(us.name.clone(), roles, us.serves.clone(), incarnation, policy, budget)
+    pub fn new(us: &Peer, does: Roles, incarnation: u64, policy: Policy, budget: Bitrate) -> Self {
+        Self::named(us.name.clone(), does, us.serves.clone(), incarnation, policy, budget)
     }
 
     /// The same for a node without a certificate, as in a simulation.
@@ -262,6 +255,11 @@ impl Router {
     /// What the exits in the overlay serve, by their advertisements.
     pub fn serves(&self, now: Instant, exit: &NodeName) -> Option<Vec<String>> {
         self.db.get(exit, now).map(|advert| advert.serves.clone())
+    }
+
+    /// What a node does for others now, by its advertisement; `None` when none is held.
+    pub fn roles(&self, now: Instant, node: &NodeName) -> Option<Roles> {
+        self.db.get(node, now).map(|advert| advert.roles)
     }
 
     fn summaries(&self, now: Instant) -> BTreeMap<NodeName, LinkSummary> {

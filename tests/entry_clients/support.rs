@@ -109,7 +109,7 @@ impl Flow for DirectFlow {
     }
 }
 
-pub(crate) const KINDS: [RefusalKind; 9] = [
+pub(crate) const KINDS: [RefusalKind; 10] = [
     RefusalKind::Policy,
     RefusalKind::NameNotFound,
     RefusalKind::ConnectionRefused,
@@ -119,6 +119,7 @@ pub(crate) const KINDS: [RefusalKind; 9] = [
     RefusalKind::ExitUnreachable,
     RefusalKind::Overloaded,
     RefusalKind::Protocol,
+    RefusalKind::NotAnExit,
 ];
 
 fn kind_named(name: &str) -> RefusalKind {

@@ -114,6 +114,11 @@ fn meaning(kind: RefusalKind) -> (StatusCode, &'static str, &'static str) {
             "connection_limit_reached",
             "A limit is reached, try again later",
         ),
+        RefusalKind::NotAnExit => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "destination_unavailable",
+            "The chosen node is not an exit",
+        ),
         RefusalKind::Protocol => {
             (StatusCode::BAD_GATEWAY, "proxy_internal_error", "The exit broke the protocol")
         }
@@ -149,6 +154,7 @@ mod tests {
             (RefusalKind::ExitUnreachable, 502),
             (RefusalKind::Overloaded, 503),
             (RefusalKind::Protocol, 502),
+            (RefusalKind::NotAnExit, 503),
         ] {
             let answer = refused(&Refusal::new(kind, "because \"é\"\r\nX: y"));
             assert_eq!(answer.status(), status, "{kind:?}");

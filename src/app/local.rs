@@ -1,0 +1,130 @@
+//! A flow that leaves at its own entry, because the node is an exit too: no lane carries it.
+
+use std::{
+    any::Any,
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use socket2::SockRef;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, copy_bidirectional},
+    net::TcpStream,
+};
+
+use crate::{
+    flow::{BoxFuture, Flow, FlowGuard, FlowIo, FlowLabel, FlowState, Spliced},
+    lane::{Outward, OutwardStream},
+};
+
+/// An open flow without a lane. Dropping it before it is shut down resets its connection.
+pub(super) struct LocalFlow {
+    guard: FlowGuard,
+    stream: OutwardStream,
+    finished: bool,
+    _permit: Box<dyn Any + Send + Sync>,
+}
+
+impl LocalFlow {
+    /// The listed flow, carried by the connection that the exit role opened.
+    pub(super) fn new(guard: FlowGuard, outward: Outward) -> Self {
+        guard.entry().set_state(FlowState::Open);
+        let Outward { stream, permit, .. } = outward;
+        Self { guard, stream, finished: false, _permit: Box::new(permit) }
+    }
+
+    async fn carry(&mut self, client: &mut TcpStream, preread: &[u8]) -> io::Result<()> {
+        self.write_all(preread).await?;
+        copy_bidirectional(client, self).await.map(|_| ())
+    }
+
+    fn stream(&mut self) -> Pin<&mut dyn FlowIo> {
+        match &mut self.stream {
+            OutwardStream::Tcp(tcp) => Pin::new(tcp),
+            OutwardStream::Inside(io) => Pin::new(io),
+        }
+    }
+}
+
+impl Flow for LocalFlow {
+    fn label(&self) -> FlowLabel {
+        self.guard.entry().label
+    }
+
+    fn splice(
+        mut self: Box<Self>,
+        mut client: TcpStream,
+        preread: Bytes,
+    ) -> BoxFuture<'static, Spliced> {
+        Box::pin(async move {
+            let result = self.carry(&mut client, &preread).await;
+            if result.is_err() {
+                // Neither side must take a broken flow for a complete one.
+                self.finished = false;
+                reset_on_close(&client);
+            }
+            let (sent, received) = self.guard.entry().carried.bytes();
+            Spliced { sent, received, result }
+        })
+    }
+
+    fn into_io(self: Box<Self>) -> Box<dyn FlowIo> {
+        self
+    }
+}
+
+impl AsyncRead for LocalFlow {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        let polled = this.stream().poll_read(cx, buf);
+        this.guard.entry().carried.add_received(buf.filled().len() - before);
+        polled
+    }
+}
+
+impl AsyncWrite for LocalFlow {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let polled = this.stream().poll_write(cx, bytes);
+        if let Poll::Ready(Ok(written)) = &polled {
+            this.guard.entry().carried.add_sent(*written);
+        }
+        polled
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().stream().poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        this.finished = true;
+        this.stream().poll_shutdown(cx)
+    }
+}
+
+impl Drop for LocalFlow {
+    fn drop(&mut self) {
+        if let (false, OutwardStream::Tcp(tcp)) = (self.finished, &self.stream) {
+            reset_on_close(tcp);
+        }
+    }
+}
+
+fn reset_on_close(tcp: &TcpStream) {
+    if let Err(error) = SockRef::from(tcp).set_linger(Some(Duration::ZERO)) {
+        tracing::debug!(%error, "cannot reset the TCP connection; closing it");
+    }
+}
