@@ -12,9 +12,9 @@ use tokio::time::timeout;
 
 use crate::{
     identity::{
-        Authority, Invitation, JoinError, JoinRefusal, JoinReply, JoinRequest, MAX_JOIN_REPLY,
-        MAX_JOIN_REQUEST, NodeIdentity, NodeKey, PendingInvitations, UnixTime, Welcome, answer,
-        join_crypto, server_name,
+        Authority, DeskRequest, Invitation, JoinError, JoinRefusal, JoinReply, JoinRequest,
+        MAX_JOIN_REPLY, MAX_JOIN_REQUEST, NodeIdentity, NodeKey, PendingInvitations, Renewed,
+        UnixTime, Welcome, answer, join_crypto, renew, server_name,
     },
     mesh::Mesh,
     transport::{code, join_client_config},
@@ -49,15 +49,28 @@ impl JoinDesk {
     async fn answer(&self, conn: &Connection, mesh: &Mesh) -> Result<(), String> {
         let (mut send, mut recv) = conn.accept_bi().await.map_err(|e| e.to_string())?;
         let bytes = recv.read_to_end(MAX_JOIN_REQUEST).await.map_err(|e| e.to_string())?;
-        let request = JoinRequest::decode(&bytes).map_err(|e| e.to_string())?;
-        let reply = {
-            let mut invitations = self.invitations.lock().unwrap_or_else(PoisonError::into_inner);
-            let members = mesh.tell_members();
-            answer(&self.authority, &mut invitations, &request, &members, UnixTime::now())
+        let reply = match DeskRequest::decode(&bytes).map_err(|e| e.to_string())? {
+            DeskRequest::Join(request) => self.join(&request, mesh),
+            DeskRequest::Renew(request) => match self.renew(&request) {
+                Ok(renewed) => JoinReply::Renewed(renewed),
+                Err(refusal) => JoinReply::Refused(refusal),
+            },
+            DeskRequest::Time => JoinReply::Time(UnixTime::now().as_secs()),
         };
         let bytes = reply.encode().map_err(|e| e.to_string())?;
         send.write_all(&bytes).await.map_err(|e| e.to_string())?;
         send.finish().map_err(|e| e.to_string())
+    }
+
+    fn join(&self, request: &JoinRequest, mesh: &Mesh) -> JoinReply {
+        let mut invitations = self.invitations.lock().unwrap_or_else(PoisonError::into_inner);
+        let members = mesh.tell_members();
+        answer(&self.authority, &mut invitations, request, &members, UnixTime::now())
+    }
+
+    /// The next certificate for the key of a signing request.
+    fn renew(&self, signing_request: &[u8]) -> Result<Renewed, JoinRefusal> {
+        renew(&self.authority, signing_request, UnixTime::now())
     }
 }
 
@@ -96,7 +109,7 @@ pub async fn join(
     let client = join_client_config(tls).map_err(|e| local(&e))?;
     let signing_request = key.signing_request().map_err(|e| local(&e))?;
     let request = JoinRequest { token: invitation.token.clone(), signing_request, listen };
-    let request = request.encode()?;
+    let request = DeskRequest::Join(request).encode()?;
     let name = server_name(&invitation.authority);
     let mut tried = Vec::new();
     for address in &invitation.addresses {
@@ -132,6 +145,7 @@ async fn redeem(
     match JoinReply::decode(&bytes)? {
         JoinReply::Welcome(welcome) => Ok((welcome.accept(invitation, key)?, welcome)),
         JoinReply::Refused(refusal) => Err(refusal.into()),
+        JoinReply::Renewed(_) | JoinReply::Time(_) => Err(JoinError::Unreadable.into()),
     }
 }
 

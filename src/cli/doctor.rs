@@ -14,12 +14,9 @@ use super::{
 };
 use crate::{
     config::Config,
-    identity::{LIFETIME, NodeFile, NodeIdentity, UnixTime, needs_renewal},
+    identity::{NodeFile, NodeIdentity, UnixTime},
     underlay::bind_udp,
 };
-
-/// How far certificates are backdated, in seconds: see `identity`.
-const BACKDATED: u64 = 3600;
 
 /// Look for what is wrong with this node, and say what to do
 #[derive(Debug, Args)]
@@ -88,7 +85,7 @@ async fn examine(folder: &Folder) -> Vec<Finding> {
     match NodeIdentity::load(&folder.dir) {
         Ok(identity) => {
             let now = UnixTime::now();
-            findings.push(clock(identity.peer().expires.as_secs(), now.as_secs()));
+            findings.push(clock(identity.peer().starts.as_secs(), now.as_secs()));
             findings.push(certificate(&identity, now, folder.dir.has_authority()));
             if let Ok(config) = &config {
                 findings.extend(exit_role(identity.peer().roles.exit, config.exit.enabled));
@@ -129,11 +126,10 @@ fn permissions(folder: &Folder) -> Finding {
 }
 
 /// A certificate that is not valid yet was made by a clock ahead of this one.
-fn clock(expires: u64, now: u64) -> Finding {
-    let made = expires.saturating_sub(LIFETIME.as_secs());
-    if now.saturating_add(BACKDATED) < made {
-        let late = units::span(made - now);
-        let found = format!("{late} behind the clock of the overlay's authority");
+fn clock(starts: u64, now: u64) -> Finding {
+    if now < starts {
+        let late = units::span(starts - now);
+        let found = format!("at least {late} behind the clock of the overlay's authority");
         return Finding::bad("clock", found, "set this machine's clock, best by NTP");
     }
     Finding::good("clock", "not behind the certificate")
@@ -154,7 +150,7 @@ fn certificate(identity: &NodeIdentity, now: UnixTime, at_authority: bool) -> Fi
             let late = units::span(now.as_secs() - expires);
             Finding::bad("certificate", format!("expired {late} ago"), again)
         }
-        Some(left) if needs_renewal(identity.peer(), now) => {
+        Some(left) if left < identity.peer().lifetime().as_secs() / 4 => {
             Finding::bad("certificate", format!("ends in {}", units::span(left)), again)
         }
         Some(left) => Finding::good("certificate", format!("valid for {}", units::span(left))),
@@ -232,11 +228,9 @@ mod tests {
 
     #[test]
     fn a_clock_that_is_behind_is_told_from_one_that_is_not() {
-        let made = 1_800_000_000;
-        let expires = made + LIFETIME.as_secs();
-        assert!(clock(expires, made).ok);
-        assert!(clock(expires, made - BACKDATED).ok);
-        assert!(!clock(expires, made - BACKDATED - 1).ok);
+        let starts = 1_800_000_000;
+        assert!(clock(starts, starts).ok);
+        assert!(!clock(starts, starts - 1).ok);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::{
     app::{ExitDoor, JoinDesk, NodeSettings},
     config::Config,
     exit::{Exit, SystemResolver},
-    identity::{Authority, LIFETIME, NodeIdentity, PendingInvitations, UnixTime, needs_renewal},
+    identity::{Authority, NodeIdentity, PendingInvitations, UnixTime, needs_renewal},
     mesh::RelayConfig,
     overlay::units::Bitrate,
 };
@@ -25,12 +25,7 @@ pub(super) fn identity(folder: &Folder, now: UnixTime) -> Result<NodeIdentity, C
     if folder.dir.has_authority() && needs_renewal(peer, now) {
         let authority = Authority::load(&folder.dir)?;
         let request = identity.signing_request()?;
-        let chain = match left {
-            Some(_) => authority.renew(peer, &request, now)?,
-            // An expired certificate is off the record, and its name is free.
-            None => authority.issue(&request, &peer.attributes(), LIFETIME, now)?,
-        };
-        let renewed = identity.renewed(chain)?;
+        let renewed = identity.renewed(authority.renew(&request, now)?)?;
         renewed.save(&folder.dir)?;
         tracing::info!("this node's certificate is renewed");
         return Ok(renewed);

@@ -4,8 +4,8 @@ use rustls::pki_types::CertificateDer;
 
 use super::Fuzz;
 use crate::identity::{
-    Fingerprint, Invitation, JoinRefusal, JoinReply, JoinRequest, MemberInfo, NodeIdentity, Peer,
-    RevocationList, Roles, Token, Welcome,
+    DeskRequest, Fingerprint, Invitation, JoinRefusal, JoinReply, JoinRequest, MemberInfo,
+    NodeIdentity, Peer, RevocationList, Roles, Token, Welcome,
     test_support::{NOW, Overlay},
 };
 
@@ -36,14 +36,16 @@ fn mutated_invitations_are_read_or_refused() {
 #[test]
 fn mutated_join_messages_are_read_or_refused() {
     let node = Overlay::new().node("utah", NOW);
-    let request = JoinRequest {
+    let request = DeskRequest::Join(JoinRequest {
         token: Token::from_random([7; 32]),
         signing_request: node.signing_request().unwrap(),
         listen: vec![address(); 8],
-    };
-    Fuzz::new("join-request", [request.encode().unwrap()]).run(|bytes| {
-        if let Ok(request) = JoinRequest::decode(bytes) {
-            assert_eq!(JoinRequest::decode(&request.encode().unwrap()).unwrap(), request);
+    });
+    let renew = DeskRequest::Renew(node.signing_request().unwrap());
+    let requests = [request, renew, DeskRequest::Time].map(|request| request.encode().unwrap());
+    Fuzz::new("join-request", requests).run(|bytes| {
+        if let Ok(request) = DeskRequest::decode(bytes) {
+            assert_eq!(DeskRequest::decode(&request.encode().unwrap()).unwrap(), request);
         }
     });
     let welcome = JoinReply::Welcome(Welcome {
@@ -54,6 +56,7 @@ fn mutated_join_messages_are_read_or_refused() {
             addresses: vec![address()],
             roles: Roles { relay: true, exit: false },
         }],
+        time: 1_900_000_000,
     });
     let refused = JoinReply::Refused(JoinRefusal::NameTaken("taken".into()));
     let seeds = [welcome, refused].map(|reply| reply.encode().unwrap());

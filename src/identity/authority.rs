@@ -11,20 +11,27 @@ use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer, pem::PemOb
 use time::OffsetDateTime;
 
 use super::{
-    Attributes, AttributesError, Fingerprint, NodeDir, NodeFile, NodeName, Peer, RevocationError,
+    Attributes, AttributesError, Fingerprint, NodeDir, NodeFile, NodeName, RevocationError,
     RevocationList, Serial, StoreError, UnixTime,
     attributes::EXTENSION,
     digest::{hex, sha256},
     ledger::{Issued, Ledger, MAX_ISSUED},
+    peer::BACKDATED,
     tls::server_name,
 };
 
-/// How long a node's certificate is valid: 90 days, so that a node may be off for two months and
-/// still renew, and what a stolen key can do has an end.
-pub const LIFETIME: Duration = Duration::from_secs(90 * 24 * 3600);
+/// How long a node's certificate is valid unless the authority is configured otherwise: 7 days.
+/// That bounds what a stolen key can do where the revocation list does not reach, and leaves a
+/// node, which renews when a third has passed, more than four days to reach the authority.
+pub const LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// How far certificates are backdated, for nodes whose clock is behind the authority's.
-const CLOCK_SKEW: Duration = Duration::from_secs(3600);
+/// A renewal within this part of the lifetime gets the same certificate once more. So a lost
+/// reply costs nothing, and a request that somebody sends again and again fills no record.
+const SAME_AGAIN: u32 = 6;
+
+/// Certificates that one revocation list names: with 37 bytes each they fit a message on a link.
+/// 200 nodes with four certificates each, all revoked, need half of that.
+const MAX_LISTED: usize = 1600;
 
 /// The authority's own lifetime: 20 years. There is no way yet to change an overlay's authority.
 const AUTHORITY_LIFETIME: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
@@ -40,12 +47,14 @@ const MAX_REQUEST: usize = 2048;
 ///
 /// It issues ECDSA P-256 certificates with the DNS name of [`server_name`] and the node's
 /// [`Attributes`] in an extension of their own, and keeps on record what it issued. A name belongs
-/// to one node at a time: it is free again when its certificates have expired or are revoked.
+/// to one node at a time: it is free again when its certificates are revoked, or were not renewed
+/// for 400 days after the last one ended.
 pub struct Authority {
     certificate: CertificateDer<'static>,
     issuer: Issuer<'static, KeyPair>,
     dir: NodeDir,
     ledger: Ledger,
+    lifetime: Duration,
 }
 
 /// The authority cannot do what was asked.
@@ -60,14 +69,22 @@ pub enum AuthorityError {
     #[error(transparent)]
     Attributes(#[from] AttributesError),
     /// Another node has the name.
-    #[error("{0} is the name of a live node; choose another, or `ronproxy revoke {0}` first")]
+    #[error("{0} is the name of another node; choose another, or `ronproxy revoke {0}` first")]
     NameTaken(NodeName),
     /// Nothing to revoke.
-    #[error("no live node is named {0}; `ronproxy links` lists the nodes")]
+    #[error("no node is named {0}, or it is revoked already; `ronproxy links` lists the nodes")]
     NoSuchNode(NodeName),
-    /// The certificate to be renewed is revoked or not on record.
-    #[error("the certificate of {0} cannot be renewed; ask for an invitation and join again")]
-    NotRenewable(NodeName),
+    /// The certificate to be renewed is revoked.
+    #[error("{0} was revoked; ask for an invitation and join again in a new folder")]
+    Revoked(NodeName),
+    /// No certificate of the key to be renewed is on record.
+    #[error(
+        "the authority has no record of this node's key; ask for an invitation and join again in a new folder"
+    )]
+    UnknownKey,
+    /// The revocation list is full.
+    #[error("{MAX_LISTED} revoked certificates have not ended yet; revoke again when some have")]
+    ListFull,
     /// The record is full.
     #[error("{MAX_ISSUED} certificates are on record; wait until some have expired")]
     Full,
@@ -123,7 +140,20 @@ impl Authority {
         dir: &NodeDir,
     ) -> Result<Self, AuthorityError> {
         let issuer = Issuer::from_ca_cert_der(&certificate, key)?;
-        Ok(Self { certificate, issuer, dir: dir.clone(), ledger: Ledger::new(dir.clone()) })
+        let ledger = Ledger::new(dir.clone());
+        Ok(Self { certificate, issuer, dir: dir.clone(), ledger, lifetime: LIFETIME })
+    }
+
+    /// The same authority, whose certificates last this long.
+    #[must_use]
+    pub fn with_lifetime(self, lifetime: Duration) -> Self {
+        Self { lifetime, ..self }
+    }
+
+    /// How long its certificates last.
+    #[must_use]
+    pub fn lifetime(&self) -> Duration {
+        self.lifetime
     }
 
     /// The authority's certificate.
@@ -138,13 +168,13 @@ impl Authority {
         Fingerprint::of(&self.certificate)
     }
 
-    /// Whether a live node has this name.
+    /// Whether a node has this name: its certificate is in force, or may still be renewed.
     ///
     /// # Errors
     /// When the record cannot be read.
     pub fn is_taken(&self, name: &NodeName, now: UnixTime) -> Result<bool, AuthorityError> {
-        let live = self.ledger.live(now)?;
-        Ok(live.iter().any(|(_, issued)| issued.name == *name && issued.revoked.is_none()))
+        let all = self.ledger.all()?;
+        Ok(all.iter().any(|(_, issued)| issued.name() == name && issued.holds_name(now)))
     }
 
     /// Issues the first certificate of a node: the chain of it and the authority's own.
@@ -167,37 +197,62 @@ impl Authority {
         self.sign(request, attributes, lifetime, now)
     }
 
-    /// Issues the next certificate of a node, with the same attributes, to the `peer` at the other
-    /// end of a connection.
+    /// Issues the next certificate for a key that has one on record, with the same attributes.
+    ///
+    /// `request` is a PKCS#10 signing request in DER: its signature proves that the asker has the
+    /// key. The certificate on record may have ended up to 400 days ago.
     ///
     /// # Errors
-    /// [`AuthorityError::NotRenewable`] when its certificate is revoked, and as for
+    /// [`AuthorityError::UnknownKey`] and [`AuthorityError::Revoked`], and as for
     /// [`issue`](Self::issue).
     pub fn renew(
         &self,
-        peer: &Peer,
         request: &[u8],
         now: UnixTime,
     ) -> Result<Vec<CertificateDer<'static>>, AuthorityError> {
-        let live = self.ledger.live(now)?;
-        if !live.iter().any(|(serial, issued)| *serial == peer.serial && issued.revoked.is_none()) {
-            return Err(AuthorityError::NotRenewable(peer.name.clone()));
+        let key = key_hash(&Self::check_request(request)?);
+        let newest = self.newest(key, now)?;
+        let again = newest.issued + (self.lifetime / SAME_AGAIN).as_secs();
+        if let Some(same) = newest.certificate().filter(|_| now.as_secs() < again) {
+            return Ok(vec![same, self.certificate.clone()]);
         }
-        self.sign(request, &peer.attributes(), LIFETIME, now)
+        let chain = self.sign(request, &newest.attributes, self.lifetime, now)?;
+        // A `revoke` in another process may have looked through the record just before.
+        self.newest(key, now)?;
+        Ok(chain)
     }
 
-    /// Revokes every live certificate of `name` and returns the new revocation list, which is
-    /// kept in the folder too.
+    /// The newest certificate on record for `key`, if it may be renewed.
+    fn newest(&self, key: Fingerprint, now: UnixTime) -> Result<Issued, AuthorityError> {
+        let mut of_key = self.ledger.all()?;
+        of_key.retain(|(_, issued)| issued.key == key);
+        if let Some((_, issued)) = of_key.iter().find(|(_, issued)| issued.revoked.is_some()) {
+            return Err(AuthorityError::Revoked(issued.name().clone()));
+        }
+        let newest = of_key.into_iter().max_by_key(|(_, issued)| issued.not_after);
+        let renewable = newest.filter(|(_, issued)| issued.holds_name(now));
+        renewable.map(|(_, issued)| issued).ok_or(AuthorityError::UnknownKey)
+    }
+
+    /// Revokes every certificate of `name`, and the right to renew it, and returns the new
+    /// revocation list, which is kept in the folder too.
     ///
     /// # Errors
     /// [`AuthorityError::NoSuchNode`] when there is none, or when the folder cannot be written.
     pub fn revoke(&self, name: &NodeName, now: UnixTime) -> Result<RevocationList, AuthorityError> {
         let mut found = false;
-        for (serial, mut issued) in self.ledger.live(now)? {
-            if issued.name == *name && issued.revoked.is_none() {
+        // The running node may renew a certificate of the name meanwhile: look again until
+        // nothing is left.
+        loop {
+            let mut held = self.ledger.all()?;
+            held.retain(|(_, issued)| issued.name() == name && issued.holds_name(now));
+            if held.is_empty() {
+                break;
+            }
+            found = true;
+            for (serial, mut issued) in held {
                 issued.revoked = Some(now.as_secs());
                 self.ledger.put(serial, &issued)?;
-                found = true;
             }
         }
         if !found {
@@ -243,13 +298,13 @@ impl Authority {
         unique.copy_from_slice(&digest[..16]);
         let serial = Serial::from_unique(unique);
         let params = node_params(attributes, serial, lifetime, now)?;
-        let not_after = now.as_secs().saturating_add(lifetime.as_secs());
-        let issued = Issued { name: attributes.name.clone(), not_after, revoked: None };
-        // First on record, then made: what is issued can always be revoked.
+        let mut issued = Issued::new(attributes.clone(), key_hash(&key), now, lifetime);
+        let certificate = params.signed_by(&key, &self.issuer)?;
+        issued.set_certificate(certificate.der());
+        // On record before it leaves this function: what is given out can always be revoked.
         if !self.ledger.add(serial, &issued, now)? {
             return Err(AuthorityError::Full);
         }
-        let certificate = params.signed_by(&key, &self.issuer)?;
         Ok(vec![certificate.der().clone(), self.certificate.clone()])
     }
 
@@ -258,7 +313,12 @@ impl Authority {
         now: UnixTime,
         number: u64,
     ) -> Result<RevocationList, AuthorityError> {
-        let revoked = self.ledger.live(now)?.into_iter().filter_map(|(serial, issued)| {
+        let mut listed = self.ledger.all()?;
+        listed.retain(|(_, issued)| issued.is_listed(now));
+        if listed.len() > MAX_LISTED {
+            return Err(AuthorityError::ListFull);
+        }
+        let revoked = listed.into_iter().filter_map(|(serial, issued)| {
             Some(RevokedCertParams {
                 serial_number: SerialNumber::from_slice(serial.as_bytes()),
                 revocation_time: date(issued.revoked?).ok()?,
@@ -296,7 +356,7 @@ fn authority_params(key: &KeyPair, now: UnixTime) -> Result<CertificateParams, A
     params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    params.not_before = date(now.as_secs().saturating_sub(CLOCK_SKEW.as_secs()))?;
+    params.not_before = date(now.as_secs().saturating_sub(BACKDATED.as_secs()))?;
     params.not_after = date(now.as_secs().saturating_add(AUTHORITY_LIFETIME.as_secs()))?;
     Ok(params)
 }
@@ -319,9 +379,16 @@ fn node_params(
     params.use_authority_key_identifier_extension = true;
     params.custom_extensions =
         vec![CustomExtension::from_oid_content(EXTENSION, attributes.encode()?)];
-    params.not_before = date(now.as_secs().saturating_sub(CLOCK_SKEW.as_secs()))?;
+    // A short certificate is backdated by no more than it lasts, so that its lifetime can be told.
+    let backdated = BACKDATED.min(lifetime);
+    params.not_before = date(now.as_secs().saturating_sub(backdated.as_secs()))?;
     params.not_after = date(now.as_secs().saturating_add(lifetime.as_secs()))?;
     Ok(params)
+}
+
+/// The hash by which the record tells keys apart.
+fn key_hash(key: &rcgen::PublicKey) -> Fingerprint {
+    Fingerprint::of(rcgen::PublicKeyData::der_bytes(key))
 }
 
 fn date(seconds: u64) -> Result<OffsetDateTime, rcgen::Error> {

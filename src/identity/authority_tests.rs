@@ -1,6 +1,7 @@
 //! Tests of the authority.
 
 use super::*;
+use crate::identity::ledger::RENEWABLE;
 use crate::identity::test_support::{NOW, Overlay, after};
 
 #[test]
@@ -21,12 +22,15 @@ fn an_authority_is_never_made_over_another() {
 }
 
 #[test]
-fn a_name_is_free_again_when_its_certificate_has_expired() {
+fn a_name_is_reserved_for_400_days_after_the_end_and_free_by_revocation() {
     let overlay = Overlay::new();
     let node = overlay.node("utah", NOW);
     let end = LIFETIME.as_secs();
-    assert!(overlay.authority.is_taken(node.name(), after(end - 1)).unwrap());
-    assert!(!overlay.authority.is_taken(node.name(), after(end)).unwrap());
+    let taken = |at| overlay.authority.is_taken(node.name(), after(at)).unwrap();
+    assert!(taken(end - 1) && taken(end) && taken(end + RENEWABLE.as_secs() - 1));
+    assert!(!taken(end + RENEWABLE.as_secs()));
+    overlay.authority.revoke(node.name(), after(end + 1)).unwrap();
+    assert!(!taken(end + 1));
 }
 
 #[test]
@@ -34,16 +38,56 @@ fn a_revoked_node_cannot_renew_and_every_certificate_it_had_is_listed() {
     let overlay = Overlay::new();
     let node = overlay.node("utah", NOW);
     let request = node.signing_request().unwrap();
-    let renewed =
-        node.renewed(overlay.authority.renew(node.peer(), &request, after(1)).unwrap()).unwrap();
-    let list = overlay.authority.revoke(node.name(), after(2)).unwrap();
-    for peer in [node.peer(), renewed.peer()] {
-        assert!(list.contains(peer));
-        let refused = overlay.authority.renew(peer, &request, after(3));
-        assert!(matches!(refused, Err(AuthorityError::NotRenewable(_))));
-    }
-    let twice = overlay.authority.revoke(node.name(), after(4));
+    let later = after(LIFETIME.as_secs() / 3);
+    let renewed = node.renewed(overlay.authority.renew(&request, later).unwrap()).unwrap();
+    assert_eq!(renewed.peer().attributes(), node.peer().attributes());
+    assert_ne!(renewed.peer().serial, node.peer().serial);
+    assert_eq!(renewed.peer().key, node.peer().key);
+    let list = overlay.authority.revoke(node.name(), later).unwrap();
+    assert!(list.contains(node.peer()) && list.contains(renewed.peer()));
+    let refused = overlay.authority.renew(&request, later);
+    assert!(matches!(refused, Err(AuthorityError::Revoked(_))));
+    let twice = overlay.authority.revoke(node.name(), later);
     assert!(matches!(twice, Err(AuthorityError::NoSuchNode(_))));
+    // The next holder of the name does not bring the last one back.
+    overlay.node("utah", later);
+    let refused = overlay.authority.renew(&request, later);
+    assert!(matches!(refused, Err(AuthorityError::Revoked(_))));
+}
+
+#[test]
+fn a_certificate_that_ended_is_renewed_for_its_key_alone() {
+    let overlay = Overlay::new();
+    let node = overlay.node("utah", NOW);
+    let quarter = after(90 * 24 * 3600);
+    let chain = overlay.authority.renew(&node.signing_request().unwrap(), quarter).unwrap();
+    let renewed = node.renewed(chain).unwrap();
+    assert_eq!(renewed.peer().expires.as_secs(), quarter.as_secs() + LIFETIME.as_secs());
+    let other = crate::identity::NodeKey::generate().unwrap().signing_request().unwrap();
+    let refused = overlay.authority.renew(&other, quarter);
+    assert!(matches!(refused, Err(AuthorityError::UnknownKey)));
+    let too_late = after(LIFETIME.as_secs() * 20 + RENEWABLE.as_secs());
+    let refused = overlay.authority.renew(&node.signing_request().unwrap(), too_late);
+    assert!(matches!(refused, Err(AuthorityError::UnknownKey)));
+}
+
+#[test]
+fn a_renewal_asked_for_again_and_again_gets_the_same_certificate() {
+    let overlay = Overlay::new();
+    let node = overlay.node("utah", NOW);
+    let request = node.signing_request().unwrap();
+    let records = || overlay.authority.ledger.all().unwrap().len();
+    for second in 0..20 {
+        let chain = overlay.authority.renew(&request, after(second)).unwrap();
+        assert_eq!(chain, node.chain());
+    }
+    assert_eq!(records(), 1);
+    // Years of renewals leave what is still in time, and no more.
+    let step = LIFETIME.as_secs() / 3;
+    for renewal in 1..60 {
+        overlay.authority.renew(&request, after(renewal * step)).unwrap();
+    }
+    assert!(records() <= 5, "{}", records());
 }
 
 #[test]
@@ -57,11 +101,12 @@ fn each_revocation_list_has_a_higher_number_and_all_that_is_revoked() {
 }
 
 #[test]
-fn what_has_expired_leaves_the_record_and_a_full_record_issues_nothing() {
+fn what_nobody_can_renew_leaves_the_record_and_a_full_record_issues_nothing() {
     let overlay = Overlay::new();
     let folder = overlay.dir.folder(NodeFile::Issued).unwrap();
-    let issued =
-        Issued { name: "old".parse().unwrap(), not_after: after(60).as_secs(), revoked: None };
+    let key = Fingerprint::of(b"old");
+    let old = Attributes::entry("old".parse().unwrap());
+    let issued = Issued::new(old, key, NOW, Duration::from_secs(60));
     let text = serde_json::to_vec(&issued).unwrap();
     for number in 0..MAX_ISSUED {
         std::fs::write(folder.join(format!("40{number:030x}.json")), &text).unwrap();
@@ -76,8 +121,28 @@ fn what_has_expired_leaves_the_record_and_a_full_record_issues_nothing() {
         )
     };
     assert!(matches!(issue(NOW), Err(AuthorityError::Full)));
-    issue(after(60)).unwrap();
+    issue(after(60 + RENEWABLE.as_secs())).unwrap();
     assert_eq!(std::fs::read_dir(folder).unwrap().count(), 1);
+}
+
+#[test]
+fn the_longest_revocation_list_fits_a_message_on_a_link_and_a_longer_one_is_refused() {
+    let overlay = Overlay::new();
+    let folder = overlay.dir.folder(NodeFile::Issued).unwrap();
+    let bad = Attributes::entry("bad".parse().unwrap());
+    let mut issued = Issued::new(bad, Fingerprint::of(b"bad"), NOW, LIFETIME);
+    issued.revoked = Some(NOW.as_secs());
+    let text = serde_json::to_vec(&issued).unwrap();
+    for number in 1..MAX_LISTED {
+        std::fs::write(folder.join(format!("40{number:030x}.json")), &text).unwrap();
+    }
+    overlay.node("a", NOW);
+    let list = overlay.authority.revoke(&"a".parse().unwrap(), NOW).unwrap();
+    assert_eq!(list.len(), MAX_LISTED);
+    assert!(list.der().len() + 16 < crate::wire::MAX_MESSAGE, "{} bytes", list.der().len());
+    overlay.node("b", NOW);
+    let full = overlay.authority.revoke(&"b".parse().unwrap(), NOW);
+    assert!(matches!(full, Err(AuthorityError::ListFull)));
 }
 
 #[cfg(unix)]

@@ -6,14 +6,14 @@ use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
-    Authority, AuthorityError, Fingerprint, IdentityError, Invitation, LIFETIME, NodeIdentity,
-    NodeKey, NodeName, PendingInvitations, RedeemError, Roles, Token, UnixTime,
+    Authority, AuthorityError, Fingerprint, IdentityError, Invitation, NodeIdentity, NodeKey,
+    NodeName, PendingInvitations, RedeemError, Roles, Token, UnixTime,
 };
 
 /// The largest encoded [`JoinRequest`]: a token, a signing request and 8 addresses need under 700
 /// bytes.
 pub const MAX_JOIN_REQUEST: usize = 4 * 1024;
-/// The largest encoded [`JoinReply`]: the largest revocation list (256 KiB), chain and members.
+/// The largest encoded [`JoinReply`]: the largest revocation list, chain and members.
 pub const MAX_JOIN_REPLY: usize = 512 * 1024;
 /// Members told to a joiner; the overlay is made for a few dozen.
 pub const MAX_MEMBERS: usize = 256;
@@ -21,6 +21,18 @@ pub const MAX_MEMBERS: usize = 256;
 const MAX_ADDRESSES: usize = 8;
 /// Characters of a reason that the joiner shows.
 const MAX_REASON: usize = 300;
+
+/// What somebody without a valid certificate asks the authority.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DeskRequest {
+    /// Let me join. Answered by [`JoinReply::Welcome`].
+    Join(JoinRequest),
+    /// My certificate has ended, or no link of mine leads to you: here is a PKCS#10 signing
+    /// request in DER for the same key. Answered by [`JoinReply::Renewed`].
+    Renew(Vec<u8>),
+    /// What time is it? Answered by [`JoinReply::Time`].
+    Time,
+}
 
 /// What a joiner sends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +52,21 @@ pub enum JoinReply {
     Welcome(Welcome),
     /// It is not, and why.
     Refused(JoinRefusal),
+    /// The next certificate.
+    Renewed(Renewed),
+    /// The authority's clock, in seconds since 1970.
+    Time(u64),
+}
+
+/// What a node gets whose certificate is renewed outside a link.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Renewed {
+    /// The node's certificate and the authority's, in DER.
+    pub chain: Vec<Vec<u8>>,
+    /// The revocation list, in DER.
+    pub revocations: Vec<u8>,
+    /// The authority's clock, in seconds since 1970.
+    pub time: u64,
 }
 
 /// What a new member gets.
@@ -51,6 +78,8 @@ pub struct Welcome {
     pub revocations: Vec<u8>,
     /// The other members, as the authority knows them.
     pub members: Vec<MemberInfo>,
+    /// The authority's clock, in seconds since 1970.
+    pub time: u64,
 }
 
 /// A member of the overlay and where it listens.
@@ -76,6 +105,9 @@ pub enum JoinRefusal {
     /// Another node has the name.
     #[error("{0}")]
     NameTaken(String),
+    /// The certificate cannot be renewed: it is revoked, or the key is not on record.
+    #[error("{0}")]
+    NotRenewable(String),
     /// The authority failed; its own log says why.
     #[error("the authority could not issue a certificate; look at its log and try again")]
     Internal,
@@ -131,16 +163,35 @@ fn welcome(
     }
     let revocations = authority.revocations()?.der().to_vec();
     let granted = invitations.redeem(&request.token, now)?;
-    let chain = authority.issue(&request.signing_request, &granted, LIFETIME, now)?;
+    let lifetime = authority.lifetime();
+    let chain = authority.issue(&request.signing_request, &granted, lifetime, now)?;
     tracing::info!(node = %granted.name, "a node joined the overlay");
     Ok(Welcome {
         chain: chain.iter().map(|certificate| certificate.to_vec()).collect(),
         revocations,
         members: members.iter().take(MAX_MEMBERS).cloned().collect(),
+        time: now.as_secs(),
     })
 }
 
-impl JoinRequest {
+/// The next certificate for the key of `signing_request`, in answer to [`DeskRequest::Renew`].
+///
+/// # Errors
+/// Why the node is refused.
+pub fn renew(
+    authority: &Authority,
+    signing_request: &[u8],
+    now: UnixTime,
+) -> Result<Renewed, JoinRefusal> {
+    let chain = authority.renew(signing_request, now)?;
+    Ok(Renewed {
+        chain: chain.iter().map(|certificate| certificate.to_vec()).collect(),
+        revocations: authority.revocations()?.der().to_vec(),
+        time: now.as_secs(),
+    })
+}
+
+impl DeskRequest {
     /// The message's bytes.
     ///
     /// # Errors
@@ -154,11 +205,12 @@ impl JoinRequest {
     /// # Errors
     /// When it is unreadable or out of bounds.
     pub fn decode(bytes: &[u8]) -> Result<Self, JoinError> {
-        let request: Self = decode(bytes, MAX_JOIN_REQUEST)?;
-        if request.listen.len() > MAX_ADDRESSES {
-            return Err(JoinError::Unreadable);
+        match decode(bytes, MAX_JOIN_REQUEST)? {
+            Self::Join(request) if request.listen.len() > MAX_ADDRESSES => {
+                Err(JoinError::Unreadable)
+            }
+            request => Ok(request),
         }
-        Ok(request)
     }
 }
 
@@ -183,6 +235,8 @@ impl JoinReply {
                 welcome.members.len() <= MAX_MEMBERS && welcome.members.iter().all(addresses)
             }
             Self::Refused(refusal) => is_printable(&refusal.to_string()),
+            Self::Renewed(renewed) => renewed.chain.len() == 2,
+            Self::Time(_) => true,
         };
         if within { Ok(reply) } else { Err(JoinError::Unreadable) }
     }
@@ -223,13 +277,16 @@ impl From<AuthorityError> for JoinRefusal {
         match error {
             AuthorityError::Request(_) => Self::Request(error.to_string()),
             AuthorityError::NameTaken(_) => Self::NameTaken(error.to_string()),
+            AuthorityError::Revoked(_) | AuthorityError::UnknownKey => {
+                Self::NotRenewable(error.to_string())
+            }
             error => internal(&error),
         }
     }
 }
 
 fn internal(error: &dyn std::error::Error) -> JoinRefusal {
-    tracing::warn!(%error, "a node could not join");
+    tracing::warn!(%error, "the authority could not issue a certificate");
     JoinRefusal::Internal
 }
 

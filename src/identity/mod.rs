@@ -42,8 +42,8 @@ pub use authority::{Authority, AuthorityError, LIFETIME};
 pub use digest::{Fingerprint, ParseFingerprintError};
 pub use invitation::{Invitation, InvitationError, Token};
 pub use join::{
-    JoinError, JoinRefusal, JoinReply, JoinRequest, MAX_JOIN_REPLY, MAX_JOIN_REQUEST, MAX_MEMBERS,
-    MemberInfo, Welcome, answer,
+    DeskRequest, JoinError, JoinRefusal, JoinReply, JoinRequest, MAX_JOIN_REPLY, MAX_JOIN_REQUEST,
+    MAX_MEMBERS, MemberInfo, Renewed, Welcome, answer, renew,
 };
 pub use name::{NodeName, ParseNameError};
 pub use node::{IdentityError, NodeIdentity, NodeKey, needs_renewal};

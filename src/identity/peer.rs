@@ -1,12 +1,12 @@
 //! Who is at the other end: what a peer's certificate says.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use rustls::pki_types::CertificateDer;
 use x509_parser::{oid_registry::Oid, parse_x509_certificate};
 
 use super::{
-    Attributes, AttributesError, NodeName, Roles, UnixTime,
+    Attributes, AttributesError, Fingerprint, NodeName, Roles, UnixTime,
     attributes::EXTENSION,
     digest::{hex, unhex},
 };
@@ -24,9 +24,17 @@ pub struct Peer {
     pub serves: Vec<String>,
     /// The serial number of its certificate, by which it is revoked.
     pub serial: Serial,
+    /// From when on its certificate counts: up to an hour before it was issued.
+    pub starts: UnixTime,
     /// When its certificate ends.
     pub expires: UnixTime,
+    /// The SHA-256 of its public key. A node keeps its key when its certificate is renewed, so
+    /// this tells a renewed node from the next holder of its name.
+    pub key: Fingerprint,
 }
+
+/// How far certificates are backdated at most, for nodes whose clock is behind the authority's.
+pub(super) const BACKDATED: Duration = Duration::from_secs(3600);
 
 /// A certificate's serial number: 16 bytes, of which the first is 0x40 to 0x7f.
 ///
@@ -60,15 +68,33 @@ impl Peer {
         let extension =
             parsed.get_extension_unique(&oid).ok().flatten().ok_or(PeerError::Foreign)?;
         let attributes = Attributes::decode(extension.value)?;
-        let expires = u64::try_from(parsed.validity().not_after.timestamp());
+        let seconds = |at: x509_parser::time::ASN1Time| {
+            u64::try_from(at.timestamp()).map(unix).map_err(|_| PeerError::Foreign)
+        };
         Ok(Self {
             name: attributes.name,
             roles: attributes.roles,
             groups: attributes.groups,
             serves: attributes.serves,
             serial: Serial::from_raw(parsed.raw_serial()).ok_or(PeerError::Foreign)?,
-            expires: unix(expires.map_err(|_| PeerError::Foreign)?),
+            starts: seconds(parsed.validity().not_before)?,
+            expires: seconds(parsed.validity().not_after)?,
+            key: Fingerprint::of(&parsed.public_key().subject_public_key.data),
         })
+    }
+
+    /// How long the certificate is valid from its issue on. Certificates are backdated by an hour,
+    /// or by their own lifetime if that is shorter.
+    #[must_use]
+    pub fn lifetime(&self) -> Duration {
+        let whole = self.expires.as_secs().saturating_sub(self.starts.as_secs());
+        Duration::from_secs(whole.saturating_sub(BACKDATED.as_secs()).max(whole / 2))
+    }
+
+    /// Whether `now` is within the certificate's dates.
+    #[must_use]
+    pub fn is_in_time(&self, now: UnixTime) -> bool {
+        self.starts <= now && now < self.expires
     }
 
     /// The attributes with which the certificate was issued.
@@ -111,7 +137,7 @@ pub(super) fn certificates_of(
 
 /// `seconds` since 1970 as a time.
 pub(super) fn unix(seconds: u64) -> UnixTime {
-    UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds))
+    UnixTime::since_unix_epoch(Duration::from_secs(seconds))
 }
 
 impl Serial {

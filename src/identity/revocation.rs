@@ -13,9 +13,9 @@ use super::{
     tls::{provider, roots},
 };
 
-/// The largest revocation list accepted: room for over 4,000 revoked certificates, far above what
-/// a few dozen nodes revoke within the lifetime of a certificate.
-const MAX_LEN: usize = 256 * 1024;
+/// The largest revocation list accepted: what a message on a link carries, with room for 1,600
+/// revoked certificates. A list names those only that are not long over.
+const MAX_LEN: usize = 63 * 1024;
 
 /// A certificate revocation list (X.509 CRL) whose signature was checked.
 ///
@@ -33,9 +33,7 @@ pub struct RevocationList {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RevocationError {
     /// Larger than any list this program makes.
-    #[error(
-        "the revocation list is larger than 256 KiB; ask the overlay's authority for a new one"
-    )]
+    #[error("the revocation list is larger than 63 KiB; ask the overlay's authority for a new one")]
     TooLarge,
     /// Not a CRL.
     #[error("the revocation list is unreadable; ask the overlay's authority for a new one")]
