@@ -6,6 +6,8 @@
 #[path = "cli/overlay.rs"]
 #[expect(dead_code, reason = "other tests use the rest")]
 mod overlay;
+#[path = "cli/trust.rs"]
+mod trust;
 #[path = "cli/web.rs"]
 mod web;
 

@@ -9,4 +9,8 @@ mod cost;
 mod membership;
 #[path = "mesh/nat.rs"]
 mod nat;
+#[path = "mesh/renewal.rs"]
+mod renewal;
+#[path = "mesh/revocation.rs"]
+mod revocation;
 mod support;

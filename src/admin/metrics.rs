@@ -2,7 +2,10 @@
 
 use std::fmt::{self, Write};
 
-use crate::{app::NodeStatus, mesh::LinkFacts};
+use crate::{
+    app::{CertificateStatus, NodeStatus},
+    mesh::LinkFacts,
+};
 
 /// What `Content-Type` says.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -34,6 +37,7 @@ fn write_all(out: &mut String, status: &NodeStatus, links: &[LinkFacts]) -> fmt:
     for (reason, count) in &status.dropped {
         writeln!(out, "ronproxy_dropped_packets_total{{reason=\"{reason}\"}} {count}")?;
     }
+    write_certificate(out, &status.certificate)?;
     head(out, "link_up", "Whether the link to a member stands.", "gauge")?;
     for link in links {
         writeln!(out, "ronproxy_link_up{{peer=\"{}\"}} {}", link.peer, u8::from(link.up))?;
@@ -43,6 +47,52 @@ fn write_all(out: &mut String, status: &NodeStatus, links: &[LinkFacts]) -> fmt:
         if let Some(rtt) = link.rtt_ms {
             writeln!(out, "ronproxy_link_rtt_seconds{{peer=\"{}\"}} {}", link.peer, rtt / 1e3)?;
         }
+    }
+    Ok(())
+}
+
+fn write_certificate(out: &mut String, certificate: &CertificateStatus) -> fmt::Result {
+    let gauges = [
+        (
+            "certificate_expires_seconds",
+            "When the certificate ends, since 1970.",
+            certificate.expires,
+        ),
+        (
+            "certificate_renewed_seconds",
+            "When the certificate was last renewed, since 1970; 0: not since the start.",
+            certificate.renewed.unwrap_or(0),
+        ),
+        ("certificate_revoked", "Whether the certificate is revoked.", certificate.revoked.into()),
+        (
+            "revocation_list",
+            "The number of the revocation list in force.",
+            certificate.revocation_list,
+        ),
+    ];
+    for (name, help, value) in gauges {
+        head(out, name, help, "gauge")?;
+        writeln!(out, "ronproxy_{name} {value}")?;
+    }
+    head(out, "certificate_renewals_total", "Renewals of the certificate, by outcome.", "counter")?;
+    for (outcome, count) in
+        [("renewed", certificate.renewals), ("failed", certificate.renewals_failed)]
+    {
+        writeln!(out, "ronproxy_certificate_renewals_total{{outcome=\"{outcome}\"}} {count}")?;
+    }
+    head(
+        out,
+        "revocation_lists_ignored_total",
+        "Lists from neighbours not taken over.",
+        "counter",
+    )?;
+    for (reason, count) in &certificate.lists_ignored {
+        writeln!(out, "ronproxy_revocation_lists_ignored_total{{reason=\"{reason}\"}} {count}")?;
+    }
+    if let Some(ahead) = certificate.clock_ahead_seconds {
+        let help = "By how much this machine's clock is ahead of the authority's.";
+        head(out, "clock_ahead_seconds", help, "gauge")?;
+        writeln!(out, "ronproxy_clock_ahead_seconds {ahead}")?;
     }
     Ok(())
 }
@@ -73,6 +123,11 @@ mod tests {
             forwarded: 7,
             dropped: vec![("unknown_label", 3)],
             measuring: Measuring::default(),
+            certificate: CertificateStatus {
+                lists_ignored: vec![("forged", 1)],
+                clock_ahead_seconds: Some(-7),
+                ..CertificateStatus::default()
+            },
         };
         let link = LinkFacts {
             peer: "b".parse().unwrap(),

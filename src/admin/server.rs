@@ -67,8 +67,6 @@ pub struct RunFacts {
     pub listen: SocketAddr,
     /// Whether the overlay authority is in this node's folder.
     pub authority: bool,
-    /// When the node's certificate ends, in seconds since 1970.
-    pub certificate_expires: u64,
     /// When the node started; `status` shows its age.
     #[serde(skip)]
     pub started: Instant,

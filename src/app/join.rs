@@ -8,16 +8,20 @@ use std::{
 };
 
 use noq::{Connection, Endpoint};
+use rustls::pki_types::CertificateDer;
 use tokio::time::timeout;
 
 use crate::{
+    flow::BoxFuture,
     identity::{
-        Authority, DeskRequest, Invitation, JoinError, JoinRefusal, JoinReply, JoinRequest,
-        MAX_JOIN_REPLY, MAX_JOIN_REQUEST, NodeIdentity, NodeKey, PendingInvitations, Renewed,
-        UnixTime, Welcome, answer, join_crypto, renew, server_name,
+        Authority, AuthorityContact, AuthorityError, Clock, Credentials, DeskRequest, Fingerprint,
+        Invitation, InvitationError, JoinError, JoinRefusal, JoinReply, JoinRequest,
+        MAX_JOIN_REPLY, MAX_JOIN_REQUEST, NodeIdentity, NodeKey, NodeName, PendingInvitations,
+        Welcome, answer, clock_crypto, join_crypto, renew, server_name, skew, skew_in_words,
     },
-    mesh::Mesh,
-    transport::{code, join_client_config},
+    mesh::{CertificateDesk, Mesh},
+    transport::{code, join_client_config, refused_by_date},
+    wire::link::RenewalRefusal,
 };
 
 /// A joiner must send its request, and fetch the answer, within this time.
@@ -27,13 +31,14 @@ const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct JoinDesk {
     authority: Authority,
     invitations: Mutex<PendingInvitations>,
+    clock: Clock,
 }
 
 impl JoinDesk {
-    /// The desk of an authority.
+    /// The desk of an authority, which dates what it issues by `clock`.
     #[must_use]
-    pub fn new(authority: Authority, invitations: PendingInvitations) -> Self {
-        Self { authority, invitations: Mutex::new(invitations) }
+    pub fn new(authority: Authority, invitations: PendingInvitations, clock: Clock) -> Self {
+        Self { authority, invitations: Mutex::new(invitations), clock }
     }
 
     pub(super) async fn serve(&self, conn: Connection, mesh: &Mesh) {
@@ -51,11 +56,13 @@ impl JoinDesk {
         let bytes = recv.read_to_end(MAX_JOIN_REQUEST).await.map_err(|e| e.to_string())?;
         let reply = match DeskRequest::decode(&bytes).map_err(|e| e.to_string())? {
             DeskRequest::Join(request) => self.join(&request, mesh),
-            DeskRequest::Renew(request) => match self.renew(&request) {
-                Ok(renewed) => JoinReply::Renewed(renewed),
-                Err(refusal) => JoinReply::Refused(refusal),
-            },
-            DeskRequest::Time => JoinReply::Time(UnixTime::now().as_secs()),
+            DeskRequest::Renew(request) => {
+                match renew(&self.authority, &request, self.clock.now()) {
+                    Ok(renewed) => JoinReply::Renewed(renewed),
+                    Err(refusal) => JoinReply::Refused(refusal),
+                }
+            }
+            DeskRequest::Time => JoinReply::Time(self.clock.now().as_secs()),
         };
         let bytes = reply.encode().map_err(|e| e.to_string())?;
         send.write_all(&bytes).await.map_err(|e| e.to_string())?;
@@ -65,12 +72,26 @@ impl JoinDesk {
     fn join(&self, request: &JoinRequest, mesh: &Mesh) -> JoinReply {
         let mut invitations = self.invitations.lock().unwrap_or_else(PoisonError::into_inner);
         let members = mesh.tell_members();
-        answer(&self.authority, &mut invitations, request, &members, UnixTime::now())
+        answer(&self.authority, &mut invitations, request, &members, self.clock.now())
     }
+}
 
-    /// The next certificate for the key of a signing request.
-    fn renew(&self, signing_request: &[u8]) -> Result<Renewed, JoinRefusal> {
-        renew(&self.authority, signing_request, UnixTime::now())
+impl CertificateDesk for JoinDesk {
+    fn renew(
+        &self,
+        signing_request: Vec<u8>,
+    ) -> BoxFuture<'_, Result<Vec<CertificateDer<'static>>, RenewalRefusal>> {
+        Box::pin(async move {
+            let renewed = self.authority.renew(&signing_request, self.clock.now());
+            renewed.map_err(|error| match error {
+                AuthorityError::UnknownKey => RenewalRefusal::UnknownKey,
+                AuthorityError::Revoked(_) => RenewalRefusal::Revoked,
+                error => {
+                    tracing::warn!(%error, "a certificate could not be renewed");
+                    RenewalRefusal::Failed
+                }
+            })
+        })
     }
 }
 
@@ -89,50 +110,187 @@ pub enum JoinFailure {
     /// The answer does not fit.
     #[error(transparent)]
     Join(#[from] JoinError),
-    /// The joiner's own side.
-    #[error("cannot join: {0}")]
+    /// The invitation.
+    #[error(transparent)]
+    Invitation(#[from] InvitationError),
+    /// This machine's clock, or the authority's, is wrong.
+    #[error(
+        "this machine's clock is {0} the authority's, so certificates are refused; \
+         set it (best by NTP) and try again"
+    )]
+    Clock(String),
+    /// The node's own side.
+    #[error("the authority cannot be asked: {0}")]
     Local(String),
 }
 
 /// Redeems `invitation` with `key`: asks the authority at each of its addresses in turn.
 ///
 /// # Errors
-/// When no address answers, or the authority refuses.
+/// When no address answers, or the authority refuses. [`JoinFailure::Clock`] when certificates, or
+/// the invitation, are refused because the clocks differ.
 pub async fn join(
     endpoint: &Endpoint,
     invitation: &Invitation,
     key: &NodeKey,
     listen: Vec<SocketAddr>,
+    clock: &Clock,
 ) -> Result<(NodeIdentity, Welcome), JoinFailure> {
-    let local = |error: &dyn fmt::Display| JoinFailure::Local(error.to_string());
-    let tls = join_crypto(invitation.fingerprint).map_err(|e| local(&e))?;
-    let client = join_client_config(tls).map_err(|e| local(&e))?;
+    let authority = Remote {
+        endpoint,
+        name: &invitation.authority,
+        addresses: &invitation.addresses,
+        fingerprint: invitation.fingerprint,
+        clock,
+        credentials: None,
+    };
+    // By a clock that is ahead an invitation seems to be over.
+    if let Err(error) = invitation.check_expiry(clock.now()) {
+        authority.check_clock().await?;
+        return Err(error.into());
+    }
     let signing_request = key.signing_request().map_err(|e| local(&e))?;
     let request = JoinRequest { token: invitation.token.clone(), signing_request, listen };
-    let request = DeskRequest::Join(request).encode()?;
-    let name = server_name(&invitation.authority);
-    let mut tried = Vec::new();
-    for address in &invitation.addresses {
-        let connecting = endpoint.connect_with(client.clone(), *address, &name);
-        let conn = match connecting {
-            Ok(connecting) => timeout(JOIN_TIMEOUT / 2, connecting).await,
-            Err(error) => return Err(local(&error)),
-        };
-        match conn {
-            Ok(Ok(conn)) => return redeem(&conn, &request, invitation, key).await,
-            Ok(Err(error)) => tried.push(format!("{address} ({error})")),
-            Err(_) => tried.push(address.to_string()),
+    match authority.ask(&DeskRequest::Join(request)).await? {
+        JoinReply::Welcome(welcome) => {
+            let identity = welcome.accept(invitation, key)?;
+            if let Some(words) = skew_in_words(skew(clock.now(), welcome.time)) {
+                tracing::warn!(
+                    "this machine's clock is {words} the authority's; set it, best by NTP"
+                );
+            }
+            Ok((identity, welcome))
         }
+        JoinReply::Refused(refusal) => Err(refusal.into()),
+        JoinReply::Renewed(_) | JoinReply::Time(_) => Err(JoinError::Unreadable.into()),
     }
-    Err(JoinFailure::NoAnswer(tried.join(", ")))
 }
 
-async fn redeem(
-    conn: &Connection,
-    request: &[u8],
-    invitation: &Invitation,
-    key: &NodeKey,
-) -> Result<(NodeIdentity, Welcome), JoinFailure> {
+/// Asks the authority, over a connection of its own, for this node's next certificate. Also takes
+/// over the revocation list that comes along. `None` if nobody knows where the authority is.
+///
+/// # Errors
+/// When no address answers, or the authority refuses.
+pub(super) async fn renew_outside(
+    endpoint: &Endpoint,
+    credentials: &Credentials,
+    signing_request: Vec<u8>,
+) -> Result<Option<Vec<CertificateDer<'static>>>, JoinFailure> {
+    let Some(contact) = credentials.authority() else { return Ok(None) };
+    let authority = Remote::of(endpoint, credentials, &contact);
+    match authority.ask(&DeskRequest::Renew(signing_request)).await? {
+        JoinReply::Renewed(renewed) => {
+            credentials.compare_clock(renewed.time);
+            if let Err(reason) = credentials.learn_revocations(&renewed.revocations) {
+                tracing::debug!(reason = reason.name(), "the revocation list that came along");
+            }
+            Ok(Some(renewed.chain.into_iter().map(CertificateDer::from).collect()))
+        }
+        JoinReply::Refused(refusal) => Err(refusal.into()),
+        JoinReply::Welcome(_) | JoinReply::Time(_) => Err(JoinError::Unreadable.into()),
+    }
+}
+
+/// Asks the authority for the time, and returns by how many seconds this machine's clock is ahead.
+/// `None` if nobody knows where the authority is.
+///
+/// # Errors
+/// When no address answers.
+pub(super) async fn ask_time(
+    endpoint: &Endpoint,
+    credentials: &Credentials,
+) -> Result<Option<i64>, JoinFailure> {
+    let Some(contact) = credentials.authority() else { return Ok(None) };
+    let time = Remote::of(endpoint, credentials, &contact).time().await?;
+    Ok(Some(credentials.compare_clock(time)))
+}
+
+/// The authority, as somebody without a link to it asks it.
+struct Remote<'a> {
+    endpoint: &'a Endpoint,
+    name: &'a NodeName,
+    addresses: &'a [SocketAddr],
+    fingerprint: Fingerprint,
+    clock: &'a Clock,
+    /// Told of the authority's clock, if a member asks.
+    credentials: Option<&'a Credentials>,
+}
+
+impl<'a> Remote<'a> {
+    fn of(
+        endpoint: &'a Endpoint,
+        credentials: &'a Credentials,
+        contact: &'a AuthorityContact,
+    ) -> Self {
+        Self {
+            endpoint,
+            name: &contact.name,
+            addresses: &contact.addresses,
+            fingerprint: Fingerprint::of(credentials.identity().authority()),
+            clock: credentials.clock(),
+            credentials: Some(credentials),
+        }
+    }
+
+    /// Asks at each address in turn. If a certificate is refused because of its dates, the error
+    /// says what is wrong with the clock.
+    async fn ask(&self, request: &DeskRequest) -> Result<JoinReply, JoinFailure> {
+        let tls = join_crypto(self.fingerprint, self.clock).map_err(|e| local(&e))?;
+        let (tried, dates) = match self.exchange(tls, request).await? {
+            Ok(reply) => return Ok(reply),
+            Err(failed) => failed,
+        };
+        if dates {
+            self.check_clock().await?;
+        }
+        Err(JoinFailure::NoAnswer(tried))
+    }
+
+    /// Compares this machine's clock with the authority's.
+    async fn check_clock(&self) -> Result<(), JoinFailure> {
+        let time = self.time().await?;
+        if let Some(credentials) = self.credentials {
+            credentials.compare_clock(time);
+        }
+        let ahead = skew(self.clock.now(), time);
+        skew_in_words(ahead).map_or(Ok(()), |words| Err(JoinFailure::Clock(words)))
+    }
+
+    async fn time(&self) -> Result<u64, JoinFailure> {
+        let tls = clock_crypto(self.fingerprint, self.clock).map_err(|e| local(&e))?;
+        match self.exchange(tls, &DeskRequest::Time).await? {
+            Ok(JoinReply::Time(time)) => Ok(time),
+            Ok(_) => Err(JoinError::Unreadable.into()),
+            Err((tried, _)) => Err(JoinFailure::NoAnswer(tried)),
+        }
+    }
+
+    /// The first answer, or what was tried and whether certificates were refused by their dates.
+    async fn exchange(
+        &self,
+        tls: rustls::ClientConfig,
+        request: &DeskRequest,
+    ) -> Result<Result<JoinReply, (String, bool)>, JoinFailure> {
+        let client = join_client_config(tls).map_err(|e| local(&e))?;
+        let (request, name) = (request.encode()?, server_name(self.name));
+        let (mut tried, mut dates) = (Vec::new(), false);
+        for address in self.addresses {
+            let connecting = self.endpoint.connect_with(client.clone(), *address, &name);
+            let connecting = connecting.map_err(|error| local(&error))?;
+            match timeout(JOIN_TIMEOUT / 2, connecting).await {
+                Ok(Ok(conn)) => return Ok(Ok(converse(&conn, &request).await?)),
+                Ok(Err(error)) => {
+                    dates |= refused_by_date(&error);
+                    tried.push(format!("{address} ({error})"));
+                }
+                Err(_) => tried.push(address.to_string()),
+            }
+        }
+        Ok(Err((tried.join(", "), dates)))
+    }
+}
+
+async fn converse(conn: &Connection, request: &[u8]) -> Result<JoinReply, JoinFailure> {
     let failed = |error: &dyn fmt::Display| JoinFailure::NoAnswer(error.to_string());
     let exchange = async {
         let (mut send, mut recv) = conn.open_bi().await.map_err(|e| failed(&e))?;
@@ -142,11 +300,11 @@ async fn redeem(
     };
     let bytes = timeout(JOIN_TIMEOUT, exchange).await.map_err(|e| failed(&e))??;
     conn.close(code::DONE.into(), b"");
-    match JoinReply::decode(&bytes)? {
-        JoinReply::Welcome(welcome) => Ok((welcome.accept(invitation, key)?, welcome)),
-        JoinReply::Refused(refusal) => Err(refusal.into()),
-        JoinReply::Renewed(_) | JoinReply::Time(_) => Err(JoinError::Unreadable.into()),
-    }
+    Ok(JoinReply::decode(&bytes)?)
+}
+
+fn local(error: &dyn fmt::Display) -> JoinFailure {
+    JoinFailure::Local(error.to_string())
 }
 
 impl fmt::Debug for JoinDesk {

@@ -13,10 +13,12 @@ mod exits;
 mod join;
 mod local;
 mod node;
+mod renewal;
 mod status;
 mod why;
 
 pub use join::{JoinDesk, JoinFailure, join};
 pub use node::{ExitDoor, Node, NodeSettings, StartError};
+pub use renewal::CertificateStatus;
 pub use status::{FlowFacts, LaneStatus, Measuring, NodeStatus, NodeView};
 pub use why::{CandidateFacts, Change, Choice, Question, Why};

@@ -15,6 +15,7 @@ use super::{
     accept::Door,
     dialer::Dialer,
     join::JoinDesk,
+    renewal::Renewal,
     status::{FlowFacts, LaneStatus, NodeStatus, NodeView},
 };
 use crate::{
@@ -22,7 +23,7 @@ use crate::{
     entry::{self, Entry, EntryError},
     exit::Exit,
     flow::{BoxFuture, FlowDialer, FlowTable, Refusal, Target},
-    identity::{MemberInfo, NodeIdentity, Peer, TlsError},
+    identity::{Credentials, MemberInfo, Peer},
     lane::{FlowAcceptor, LaneHost, LanePool, Outward, OutwardStream, RouteControl},
     mesh::{LinkFacts, Mesh, MeshConfig, RelayConfig},
     overlay::{policy::Policy, units::Bitrate},
@@ -35,8 +36,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What a node is to be.
 pub struct NodeSettings {
-    /// Who it is.
-    pub identity: NodeIdentity,
+    /// Who it is, and whom it trusts.
+    pub credentials: Credentials,
     /// Where others can dial it; empty behind a NAT.
     pub addresses: Vec<SocketAddr>,
     /// The members known from the last run or from joining.
@@ -64,9 +65,6 @@ pub struct NodeSettings {
 /// Why a node could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The identity is unusable.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
     /// QUIC refused the configuration.
     #[error(transparent)]
     Configure(#[from] ConfigureError),
@@ -84,6 +82,8 @@ pub struct Node {
     pool: Arc<LanePool>,
     host: Arc<LaneHost>,
     dialer: Arc<Dialer>,
+    renewal: Arc<Renewal>,
+    credentials: Credentials,
     switch: Arc<Switch>,
     endpoint: Endpoint,
     proxy: Option<SocketAddr>,
@@ -106,7 +106,7 @@ impl Node {
         socket: Box<dyn AsyncUdpSocket>,
         drain: Duration,
     ) -> Result<Self, StartError> {
-        let identity = &settings.identity;
+        let credentials = &settings.credentials;
         let switch = Arc::<Switch>::default();
         let socket = Box::new(LabelSocket::new(socket, switch.clone()));
         let mut config = EndpointConfig::default();
@@ -116,20 +116,20 @@ impl Node {
         let endpoint =
             Endpoint::new_with_abstract_socket(config, None, socket, Arc::new(TokioRuntime))?;
         let at_authority = settings.desk.is_some();
-        let link_server = transport::link_server_config(identity, at_authority)?;
-        let lane_server = LaneServer::new(identity, settings.lane)?;
+        let link_server = transport::link_server_config(credentials, at_authority)?;
+        let lane_server = LaneServer::new(credentials, settings.lane)?;
         endpoint.set_server_config(Some(link_server.clone()));
 
         let mesh_config = MeshConfig {
-            identity: identity.clone(),
+            credentials: credentials.clone(),
             addresses: settings.addresses,
-            link_client: transport::link_client_config(identity)?,
+            link_client: transport::link_client_config(credentials)?,
             relay: settings.relay,
             exit: settings.exit,
             policy: settings.policy,
             probe_budget: settings.probe_budget,
         };
-        let mesh = Mesh::new(mesh_config, endpoint.clone(), switch.clone())?;
+        let mesh = Mesh::new(mesh_config, endpoint.clone(), switch.clone());
         mesh.remember(&settings.members);
         let control: Weak<dyn RouteControl> = Arc::downgrade(&(mesh.clone() as Arc<_>));
         let acceptor = settings.acceptor;
@@ -137,17 +137,25 @@ impl Node {
         mesh.host_lanes(host.clone());
         let pool = Arc::new(LanePool::new(
             endpoint.clone(),
-            LaneClient::new(identity, settings.lane)?,
+            LaneClient::new(credentials, settings.lane)?,
             switch.clone(),
             control,
             FlowTable::default(),
         ));
+        let desk = settings.desk.map(Arc::new);
+        if let Some(desk) = &desk {
+            mesh.open_desk(desk.clone());
+        }
+        let renewal =
+            Renewal::new(credentials.clone(), mesh.clone(), endpoint.clone(), desk.clone());
         let dialer = Arc::new(Dialer::new(settings.rules, mesh.clone(), pool.clone(), acceptor));
         let mut node = Self {
             mesh,
             pool,
             host,
             dialer,
+            renewal: Arc::new(renewal),
+            credentials: credentials.clone(),
             switch,
             endpoint,
             proxy: None,
@@ -158,7 +166,6 @@ impl Node {
         if let Some(config) = settings.entry {
             node.open_entry(config, drain).await?;
         }
-        let desk = settings.desk.map(Arc::new);
         node.open_door(desk, Arc::new(link_server), lane_server);
         Ok(node)
     }
@@ -193,6 +200,8 @@ impl Node {
         tokio::spawn(self.shutdown.clone().run_until_cancelled_owned(Arc::new(door).run()));
         tokio::spawn(self.shutdown.clone().run_until_cancelled_owned(pool.keep()));
         tokio::spawn(mesh.clone().measure(shutdown.clone()));
+        tokio::spawn(mesh.clone().watch_members(shutdown.clone()));
+        tokio::spawn(self.renewal.clone().run(shutdown.clone()));
         tokio::spawn(mesh.run(shutdown));
     }
 
@@ -220,6 +229,12 @@ impl Node {
     #[must_use]
     pub fn proxy(&self) -> Option<SocketAddr> {
         self.proxy
+    }
+
+    /// What the node shows others and judges them by.
+    #[must_use]
+    pub fn credentials(&self) -> &Credentials {
+        &self.credentials
     }
 
     /// The mesh.
@@ -254,6 +269,7 @@ impl Node {
             pool: self.pool.clone(),
             dialer: self.dialer.clone(),
             host: self.host.clone(),
+            renewal: self.renewal.clone(),
             switch: self.switch.clone(),
             proxy: self.proxy,
         }

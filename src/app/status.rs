@@ -5,7 +5,10 @@ use std::{fmt, net::SocketAddr, sync::Arc};
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::dialer::Dialer;
+use super::{
+    dialer::Dialer,
+    renewal::{CertificateStatus, Renewal},
+};
 use crate::{
     flow::{FlowEntry, FlowLabel, FlowState, Ingress, OnLane},
     identity::{MemberInfo, NodeName},
@@ -45,6 +48,8 @@ pub struct NodeStatus {
     pub dropped: Vec<(&'static str, u64)>,
     /// What it spends on measuring.
     pub measuring: Measuring,
+    /// Its certificate and its clock.
+    pub certificate: CertificateStatus,
 }
 
 /// What a node spends on probes and advertisements.
@@ -116,6 +121,7 @@ pub struct NodeView {
     pub(super) pool: Arc<LanePool>,
     pub(super) dialer: Arc<Dialer>,
     pub(super) host: Arc<LaneHost>,
+    pub(super) renewal: Arc<Renewal>,
     pub(super) switch: Arc<Switch>,
     pub(super) proxy: Option<SocketAddr>,
 }
@@ -141,6 +147,7 @@ impl NodeView {
             forwarded: self.switch.forwarded(),
             dropped: dropped.map(|(reason, count)| (reason.name(), count)).collect(),
             measuring: self.measuring(),
+            certificate: self.renewal.status(),
         }
     }
 

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    identity::{NodeFile, NodeIdentity, UnixTime},
+    identity::{NodeFile, NodeIdentity, UnixTime, skew_in_words},
     underlay::bind_udp,
 };
 
@@ -86,7 +86,15 @@ async fn examine(folder: &Folder) -> Vec<Finding> {
         Ok(identity) => {
             let now = UnixTime::now();
             findings.push(clock(identity.peer().starts.as_secs(), now.as_secs()));
-            findings.push(certificate(&identity, now, folder.dir.has_authority()));
+            let running = folder.client().get("/status").await.ok();
+            let told = |field| running.as_ref().and_then(|status| status.pointer(field));
+            let failed = told("/certificate/renewal_error").and_then(Value::as_str);
+            findings.push(certificate(&identity, now, failed));
+            let ahead = told("/certificate/clock_ahead_seconds").and_then(Value::as_i64);
+            findings.extend(ahead.and_then(skew_in_words).map(|words| {
+                let found = format!("{words} the authority's");
+                Finding::bad("clock", found, "set this machine's clock, best by NTP")
+            }));
             if let Ok(config) = &config {
                 findings.extend(exit_role(identity.peer().roles.exit, config.exit.enabled));
             }
@@ -135,23 +143,25 @@ fn clock(starts: u64, now: u64) -> Finding {
     Finding::good("clock", "not behind the certificate")
 }
 
-fn certificate(identity: &NodeIdentity, now: UnixTime, at_authority: bool) -> Finding {
-    let expires = identity.peer().expires.as_secs();
-    let again = if at_authority {
-        "restart the node: it renews its own"
-    } else {
-        "ask for an invitation, move this folder away, and join again"
-    };
-    if identity.revoked().contains(identity.peer()) {
+/// `failed` is why the running node could not renew it the last time it tried.
+fn certificate(identity: &NodeIdentity, now: UnixTime, failed: Option<&str>) -> Finding {
+    let peer = identity.peer();
+    if identity.revoked().contains(peer) {
+        let again = "ask for an invitation, move this folder away, and join again";
         return Finding::bad("certificate", "revoked", again);
     }
-    match expires.checked_sub(now.as_secs()) {
+    let advice = failed.map_or_else(
+        || "run the node: it asks the authority for the next one by itself".to_owned(),
+        |error| format!("the last renewal failed: {error}; it is tried again by itself"),
+    );
+    match peer.expires.as_secs().checked_sub(now.as_secs()) {
         None => {
-            let late = units::span(now.as_secs() - expires);
-            Finding::bad("certificate", format!("expired {late} ago"), again)
+            let late = units::span(now.as_secs() - peer.expires.as_secs());
+            Finding::bad("certificate", format!("ended {late} ago"), advice)
         }
-        Some(left) if left < identity.peer().lifetime().as_secs() / 4 => {
-            Finding::bad("certificate", format!("ends in {}", units::span(left)), again)
+        // Two thirds are left when renewals begin: that late they have failed for long.
+        Some(left) if left < peer.lifetime().as_secs() / 4 => {
+            Finding::bad("certificate", format!("ends in {}", units::span(left)), advice)
         }
         Some(left) => Finding::good("certificate", format!("valid for {}", units::span(left))),
     }

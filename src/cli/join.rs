@@ -18,7 +18,10 @@ use super::{
 };
 use crate::{
     app,
-    identity::{Invitation, MemberInfo, NodeFile, NodeIdentity, NodeKey, Roles, UnixTime, Welcome},
+    identity::{
+        AuthorityContact, Clock, Invitation, MemberInfo, NodeFile, NodeIdentity, NodeKey, Roles,
+        Welcome,
+    },
     underlay::{LabelSocket, Switch, bind_udp},
 };
 
@@ -47,18 +50,22 @@ pub(super) struct Join {
 impl Join {
     pub(super) async fn run(self, folder: &Folder) -> Result<(), CliError> {
         let line = if self.line == "-" { read_line()? } else { self.line.clone() };
-        let invitation = Invitation::parse(&line, UnixTime::now())?;
+        // Whether it is over is judged together with the clock, by the authority's if need be.
+        let invitation: Invitation = line.parse()?;
         // Before the invitation is used up, and before anybody is asked.
         folder.begin()?;
         let key = NodeKey::generate()?;
         let endpoint = endpoint()?;
-        let joined = app::join(&endpoint, &invitation, &key, self.reachable()).await;
+        let joined =
+            app::join(&endpoint, &invitation, &key, self.reachable(), &Clock::system()).await;
         endpoint.close(0u32.into(), b"");
         let (identity, welcome) = joined?;
         let template =
             Template { listen: self.listen, advertise: &self.advertise, exit: self.exit };
         folder.dir.write_default_config(&template.text())?;
         members::save(&folder.dir, &known(&invitation, welcome))?;
+        let (name, addresses) = (invitation.authority.clone(), invitation.addresses.clone());
+        AuthorityContact { name, addresses }.save(&folder.dir)?;
         identity.save(&folder.dir)?;
         self.report(folder, &identity, &invitation)
     }

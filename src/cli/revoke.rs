@@ -26,9 +26,10 @@ impl Revoke {
             list.len()
         ))?;
         if folder.is_running().await {
+            note("The running node takes the list over within a second and passes it on.");
+        } else {
             note(format_args!(
-                "The running node read its list when it started: restart it with `{}` and `{}`.",
-                folder.command("stop"),
+                "No node is running here; the others hear of it when it is: {}",
                 folder.command("run")
             ));
         }

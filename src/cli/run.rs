@@ -1,8 +1,9 @@
 //! `ronproxy run`
 
 use std::{
-    io,
+    fs, io,
     net::SocketAddr,
+    path::PathBuf,
     process::ExitCode,
     sync::Arc,
     time::{Duration, Instant},
@@ -21,7 +22,7 @@ use crate::{
     admin::{self, Admin, ControlSocket, RunFacts},
     app::{Node, NodeView},
     config::Config,
-    identity::{MemberInfo, NodeDir, NodeFile, UnixTime},
+    identity::{Credentials, MemberInfo, NodeDir, NodeFile},
     underlay::bind_udp,
 };
 
@@ -32,6 +33,10 @@ const FILE_LIMIT: u64 = 32_768;
 /// How often to see whether the members changed; only then they are written down. A node that is
 /// killed and started again must know whom to dial, as others still wait for the dead one.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
+
+/// How often to see whether a command wrote a newer revocation list: `revoke` is to act within
+/// seconds, and a look costs one system call.
+const LOOK_AT_LIST_EVERY: Duration = Duration::from_secs(1);
 
 /// Exit code after a second signal, as a shell reports an interrupted program.
 const INTERRUPTED: u8 = 130;
@@ -57,10 +62,9 @@ impl Run {
         let mut signals = Signals::new().map_err(CliError::Runtime)?;
         let (socket, listener) = ControlSocket::claim(&folder.socket()).await?;
         raise_file_limit();
-        let identity = settings::identity(folder, UnixTime::now())?;
-        let certificate_expires = identity.peer().expires.as_secs();
+        let credentials = settings::credentials(folder)?;
         let (udp, listen) = bind(&config, folder)?;
-        let settings = settings::node(folder, config, identity, listen)?;
+        let settings = settings::node(folder, config, credentials, listen)?;
         let node = Node::start(settings, udp, self.drain.unwrap_or(settings::DRAIN)).await?;
         let admin = Arc::new(Admin {
             view: node.view(),
@@ -68,7 +72,6 @@ impl Run {
                 pid: std::process::id(),
                 listen,
                 authority: folder.dir.has_authority(),
-                certificate_expires,
                 started: Instant::now(),
             },
             stop: CancellationToken::new(),
@@ -116,7 +119,9 @@ async fn until_told(
     stop: &CancellationToken,
 ) -> ExitCode {
     let mut keeper = MemberKeeper::new(&folder.dir, node.view());
+    let lists = ListWatch::new(&folder.dir, node.credentials().clone());
     tokio::select! {
+        () = lists.run() => {}
         () = keeper.run() => {}
         name = signals.next() => tracing::info!(signal = name, "stopping"),
         () = stop.cancelled() => tracing::info!("stopping, as asked"),
@@ -186,6 +191,37 @@ impl<'a> MemberKeeper<'a> {
         match members::save(self.dir, &members) {
             Ok(()) => self.saved = members,
             Err(error) => tracing::warn!(%error, "the members could not be written down"),
+        }
+    }
+}
+
+/// Takes over the revocation list that a command writes into the folder.
+struct ListWatch {
+    path: PathBuf,
+    credentials: Credentials,
+}
+
+impl ListWatch {
+    fn new(dir: &NodeDir, credentials: Credentials) -> Self {
+        Self { path: dir.path(NodeFile::Revoked), credentials }
+    }
+
+    async fn run(&self) {
+        let mut ticks = interval(LOOK_AT_LIST_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut seen = None;
+        loop {
+            ticks.tick().await;
+            let changed = fs::metadata(&self.path).and_then(|file| file.modified()).ok();
+            if changed == seen {
+                continue;
+            }
+            seen = changed;
+            match self.credentials.reload_revocations() {
+                Ok(Some(number)) => tracing::info!(number, "took over a newer revocation list"),
+                Ok(None) => {}
+                Err(error) => tracing::warn!(%error, "the revocation list was not taken over"),
+            }
         }
     }
 }

@@ -11,55 +11,54 @@ use crate::{
     app::{ExitDoor, JoinDesk, NodeSettings},
     config::Config,
     exit::{Exit, SystemResolver},
-    identity::{Authority, NodeIdentity, PendingInvitations, UnixTime, needs_renewal},
+    identity::{Authority, Clock, Credentials, PendingInvitations},
     mesh::RelayConfig,
     overlay::units::Bitrate,
 };
 
-/// The node's identity. The authority's own node renews its certificate here; other nodes do not renew
-/// yet: they are invited anew.
-pub(super) fn identity(folder: &Folder, now: UnixTime) -> Result<NodeIdentity, CliError> {
-    let identity = NodeIdentity::load(&folder.dir)?;
-    let peer = identity.peer();
-    let left = peer.expires.as_secs().checked_sub(now.as_secs());
-    if folder.dir.has_authority() && needs_renewal(peer, now) {
-        let authority = Authority::load(&folder.dir)?;
-        let request = identity.signing_request()?;
-        let renewed = identity.renewed(authority.renew(&request, now)?)?;
-        renewed.save(&folder.dir)?;
-        tracing::info!("this node's certificate is renewed");
-        return Ok(renewed);
+/// What the node shows others and judges them by. It renews its certificate by itself while it
+/// runs, also one that has ended.
+pub(super) fn credentials(folder: &Folder) -> Result<Credentials, CliError> {
+    let credentials = Credentials::load(&folder.dir, Clock::system())?;
+    let (peer, now) = (credentials.peer(), credentials.now());
+    if now < peer.starts {
+        let behind = units::span(peer.starts.as_secs() - now.as_secs());
+        tracing::warn!(
+            "this machine's clock is at least {behind} behind the authority's: the node's own \
+             certificate is not valid yet; set the clock, best by NTP"
+        );
     }
-    match left {
-        Some(left) => {
-            if needs_renewal(peer, now) {
-                tracing::warn!(left = units::span(left), "this node's certificate ends soon");
-            }
-            Ok(identity)
-        }
-        None => Err(CliError::say(format!(
-            "the certificate of {} has expired; ask for an invitation, move this folder away, and join again \
-             (if it should be valid, this machine's clock is wrong)",
+    if let Some(late) = now.as_secs().checked_sub(peer.expires.as_secs()) {
+        let late = units::span(late);
+        tracing::warn!(
+            "the certificate of {} ended {late} ago by this machine's clock; \
+             the node asks the authority for the next one and has no links until then",
             peer.name
-        ))),
+        );
     }
+    if credentials.is_revoked(&peer) {
+        tracing::warn!("{} was revoked: no other node accepts it", peer.name);
+    }
+    Ok(credentials)
 }
 
 /// Everything that the node is started with; `listen` is where its UDP socket really is.
 pub(super) fn node(
     folder: &Folder,
     config: Config,
-    identity: NodeIdentity,
+    credentials: Credentials,
     listen: SocketAddr,
 ) -> Result<NodeSettings, CliError> {
     let desk = if folder.dir.has_authority() {
-        let authority = Authority::load(&folder.dir)?;
-        Some(JoinDesk::new(authority, PendingInvitations::new(&folder.dir)))
+        let lifetime = config.authority.certificate_lifetime;
+        let authority = Authority::load(&folder.dir)?.with_lifetime(lifetime);
+        let invitations = PendingInvitations::new(&folder.dir);
+        Some(JoinDesk::new(authority, invitations, credentials.clock().clone()))
     } else {
         None
     };
     let mut exit = config.exit;
-    if exit.enabled && !identity.peer().roles.exit {
+    if exit.enabled && !credentials.peer().roles.exit {
         tracing::warn!("[exit] is enabled, but the certificate does not grant it; it stays off");
         exit.enabled = false;
     }
@@ -78,7 +77,7 @@ pub(super) fn node(
         probe_budget: Bitrate::from_bps(config.probe.budget.bits_per_second()),
         lane: config.lane.into(),
         desk,
-        identity,
+        credentials,
     })
 }
 

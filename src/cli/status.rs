@@ -10,7 +10,7 @@ use super::{
     output::{entries, print, print_json, text},
     units,
 };
-use crate::identity::UnixTime;
+use crate::identity::{UnixTime, skew_in_words};
 
 /// Show what the running node is doing
 #[derive(Debug, Args)]
@@ -45,6 +45,7 @@ fn table(status: &Value) -> String {
         ("dropped", drops(status)),
         ("measuring", measuring(status)),
         ("certificate", certificate(status, UnixTime::now().as_secs())),
+        ("clock", clock(status)),
         ("version", text(status, "version")),
     ];
     lines.map(|(name, value)| format!("{name:12} {value}")).join("\n")
@@ -69,11 +70,29 @@ fn drops(status: &Value) -> String {
 }
 
 fn certificate(status: &Value, now: u64) -> String {
-    let expires = status.get("certificate_expires").and_then(Value::as_u64);
-    match expires.map(|expires| expires.checked_sub(now)) {
+    let Some(facts) = status.get("certificate") else { return "-".to_owned() };
+    let seconds = |field| facts.get(field).and_then(Value::as_u64);
+    if is(facts, "revoked") {
+        return "revoked; see `ronproxy doctor`".to_owned();
+    }
+    let validity = match seconds("expires").map(|expires| expires.checked_sub(now)) {
         Some(Some(left)) => format!("valid for {}", units::span(left)),
-        Some(None) => "expired; see `ronproxy doctor`".to_owned(),
-        None => "-".to_owned(),
+        Some(None) => "ended; see `ronproxy doctor`".to_owned(),
+        None => return "-".to_owned(),
+    };
+    let renewed = seconds("renewed")
+        .map(|at| format!(", renewed {} ago", units::span(now.saturating_sub(at))));
+    let failed = facts.get("renewal_error").and_then(Value::as_str);
+    let failed = failed.map(|error| format!(", last renewal failed: {error}"));
+    format!("{validity}{}{}", renewed.unwrap_or_default(), failed.unwrap_or_default())
+}
+
+fn clock(status: &Value) -> String {
+    let ahead = status.pointer("/certificate/clock_ahead_seconds").and_then(Value::as_i64);
+    match ahead.map(skew_in_words) {
+        None => "not compared with the authority's".to_owned(),
+        Some(None) => "agrees with the authority's".to_owned(),
+        Some(Some(words)) => format!("{words} the authority's; set it, best by NTP"),
     }
 }
 
@@ -82,6 +101,25 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn the_certificate_shows_its_end_its_renewal_and_why_the_last_one_failed() {
+        let mut facts = json!({ "expires": 90_000, "revoked": false, "renewed": null,
+            "renewal_error": null, "clock_ahead_seconds": null });
+        let told = |facts: &Value, now| certificate(&json!({ "certificate": facts }), now);
+        assert_eq!(told(&facts, 3_600), "valid for 1d00h");
+        assert!(told(&facts, 90_001).starts_with("ended"));
+        facts["renewed"] = 3_000.into();
+        facts["renewal_error"] = "no answer".into();
+        let told = told(&facts, 3_600);
+        assert!(
+            told.contains("renewed 10m00s ago") && told.contains("failed: no answer"),
+            "{told}"
+        );
+        facts["clock_ahead_seconds"] = (-3 * 86_400).into();
+        let told = clock(&json!({ "certificate": facts }));
+        assert_eq!(told, "3 days behind the authority's; set it, best by NTP");
+    }
 
     #[test]
     fn measuring_shows_the_plan_and_the_budget() {

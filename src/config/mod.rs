@@ -19,7 +19,7 @@ pub use crate::{overlay::policy::Policy, transport::Congestion};
 pub use patterns::{Domain, Ports};
 pub use problem::ConfigError;
 pub use rules::{Action, Choice, Rule, Rules, Wishes};
-pub use sections::{Lane, Log, Node, Probe, Relay};
+pub use sections::{Authority, Lane, Log, Node, Probe, Relay};
 pub use units::{Bitrate, ParseUnitError, format_duration, parse_duration};
 
 /// The largest file read: far above 1,024 long rules.
@@ -41,6 +41,8 @@ pub struct Config {
     pub probe: Probe,
     /// Forwarding for others.
     pub relay: Relay,
+    /// The overlay's authority.
+    pub authority: Authority,
     /// The log.
     pub log: Log,
     /// The `[[rule]]` tables.

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 use super::units::{Bitrate, duration_within};
+use crate::identity::LIFETIME;
 use crate::transport::{Congestion, CongestionByHint, LaneOptions};
 
 /// The `[node]` section.
@@ -84,6 +85,28 @@ fn rate_limit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Bitra
         return Ok(None);
     }
     text.parse().map(Some).map_err(D::Error::custom)
+}
+
+/// The `[authority]` section; it matters at the node that has the overlay's authority.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Authority {
+    /// How long certificates last that are issued or renewed from now on. Default: `168h`, from
+    /// `10s` to `2160h`.
+    #[serde(deserialize_with = "certificate_lifetime")]
+    pub certificate_lifetime: Duration,
+}
+
+impl Default for Authority {
+    fn default() -> Self {
+        Self { certificate_lifetime: LIFETIME }
+    }
+}
+
+/// A lifetime in bounds: the shortest is for tests, and the longest what a stolen key may do.
+fn certificate_lifetime<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    const DAY: u64 = 24 * 3600;
+    duration_within(deserializer, &(Duration::from_secs(10)..=Duration::from_secs(90 * DAY)))
 }
 
 /// The `[log]` section.

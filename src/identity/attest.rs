@@ -4,38 +4,22 @@
 //! signature begins with (those start with 64 spaces, RFC 8446, §4.4.3), so neither can be taken
 //! for the other.
 
-use std::{
-    fmt,
-    sync::{Arc, LazyLock},
-};
+use std::sync::LazyLock;
 
 use rustls::{
     SignatureScheme,
     pki_types::{CertificateDer, SignatureVerificationAlgorithm},
-    server::danger::ClientCertVerifier,
-    sign::{Signer, SigningKey},
+    sign::{CertifiedKey, Signer},
 };
 use x509_parser::parse_x509_certificate;
 
-use super::{
-    NodeIdentity, Peer, TlsError, UnixTime,
-    tls::{provider, verifier},
-};
+use super::{TlsError, tls::provider};
 
 /// What every node's key can do: ECDSA P-256 with SHA-256.
 const SCHEME: SignatureScheme = SignatureScheme::ECDSA_NISTP256_SHA256;
 
 /// What precedes every signed statement.
-const CONTEXT: &[u8] = b"ronproxy statement 1\0";
-
-/// Signs in a node's name.
-pub struct Attestor(Box<dyn Signer>);
-
-/// Judges who made a statement, by the overlay's authority and its revocation list.
-#[derive(Clone)]
-pub struct Trust {
-    verifier: Arc<dyn ClientCertVerifier>,
-}
+pub(super) const CONTEXT: &[u8] = b"ronproxy statement 1\0";
 
 /// A statement is not proved to be its author's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -67,49 +51,13 @@ impl AttestError {
     }
 }
 
-impl Attestor {
-    /// Signs with the key of `identity`.
-    ///
-    /// # Errors
-    /// When the key is of another kind, which `ronproxy` never makes.
-    pub fn new(identity: &NodeIdentity) -> Result<Self, TlsError> {
-        let (_, key) = identity.certified_key();
-        let key: Arc<dyn SigningKey> = provider().key_provider.load_private_key(key)?;
-        let unusable = || rustls::Error::General("the node's key is not ECDSA P-256".into());
-        Ok(Self(key.choose_scheme(&[SCHEME]).ok_or_else(unusable)?))
-    }
-
-    /// The signature of `statement`: ECDSA in DER, at most 72 bytes.
-    ///
-    /// # Errors
-    /// When the operating system gives no randomness.
-    pub fn sign(&self, statement: &[u8]) -> Result<Vec<u8>, TlsError> {
-        Ok(self.0.sign(&[CONTEXT, statement].concat())?)
-    }
-}
-
-impl Trust {
-    /// Trust in the authority of `identity`, less what its revocation list names.
-    ///
-    /// # Errors
-    /// When `rustls` refuses the authority's certificate.
-    pub fn new(identity: &NodeIdentity) -> Result<Self, TlsError> {
-        Ok(Self { verifier: verifier(identity, false)? })
-    }
-
-    /// Reads a certificate that came from a third node, if it is a member's at `now`.
-    ///
-    /// # Errors
-    /// [`AttestError::Certificate`].
-    pub fn member(
-        &self,
-        certificate: &CertificateDer<'_>,
-        now: UnixTime,
-    ) -> Result<Peer, AttestError> {
-        let verified = self.verifier.verify_client_cert(certificate, &[], now);
-        verified.map_err(|_| AttestError::Certificate)?;
-        Peer::from_certificate(certificate).map_err(|_| AttestError::Certificate)
-    }
+/// What signs statements with a node's key.
+///
+/// # Errors
+/// When the key is of another kind, which `ronproxy` never makes.
+pub(super) fn signer(certified: &CertifiedKey) -> Result<Box<dyn Signer>, TlsError> {
+    let unusable = || rustls::Error::General("the node's key is not ECDSA P-256".into());
+    Ok(certified.key.choose_scheme(&[SCHEME]).ok_or_else(unusable)?)
 }
 
 /// The key that a certificate certifies, read once: a node checks an advertisement several times a
@@ -154,31 +102,19 @@ fn algorithms() -> &'static [&'static dyn SignatureVerificationAlgorithm] {
     &ALGORITHMS
 }
 
-impl fmt::Debug for Attestor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Attestor(..)")
-    }
-}
-
-impl fmt::Debug for Trust {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Trust(..)")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::identity::{
         LIFETIME,
-        test_support::{NOW, Overlay, after},
+        test_support::{NOW, Overlay, after, live},
     };
 
     #[test]
     fn a_statement_is_its_authors_and_of_nobody_else() {
         let overlay = Overlay::new();
         let (utah, mit) = (overlay.node("utah", NOW), overlay.node("mit", NOW));
-        let signature = Attestor::new(&utah).unwrap().sign(b"I am up").unwrap();
+        let signature = live(&utah).sign(b"I am up").unwrap();
         assert!(signature.len() <= 72);
         let [own, other] = [&utah, &mit].map(|node| StatementKey::of(&node.chain()[0]).unwrap());
         assert_eq!(own.check(b"I am up", &signature), Ok(()));
@@ -196,16 +132,15 @@ mod tests {
         let (overlay, foreign) = (Overlay::new(), Overlay::new());
         let judge = overlay.node("mit", NOW);
         let (utah, stranger) = (overlay.node("utah", NOW), foreign.node("utah", NOW));
-        let trust = Trust::new(&judge).unwrap();
+        let trust = live(&judge);
         let own = &utah.chain()[0];
         assert_eq!(trust.member(own, NOW).as_ref(), Ok(utah.peer()));
         let refused = Err(AttestError::Certificate);
         assert_eq!(trust.member(own, after(LIFETIME.as_secs() + 1)), refused);
         assert_eq!(trust.member(&stranger.chain()[0], NOW), refused);
         assert_eq!(trust.member(&CertificateDer::from(vec![0x30; 600]), NOW), refused);
-        let mut wary = judge.clone();
         let list = overlay.authority.revoke(utah.name(), NOW).unwrap();
-        wary.learn_revocations(list.der()).unwrap();
-        assert_eq!(Trust::new(&wary).unwrap().member(own, NOW), refused);
+        trust.learn_revocations(list.der()).unwrap();
+        assert_eq!(trust.member(own, NOW), refused);
     }
 }

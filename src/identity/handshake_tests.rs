@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use noq::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 
 use super::{
-    test_support::{Overlay, real_now},
+    test_support::{Overlay, live, real_now},
     *,
 };
 
@@ -20,7 +20,7 @@ async fn members_meet_as_themselves() {
         (ALPN_LINK, Accepted::Link(utah.peer().clone())),
         (ALPN_LANE, Accepted::Lane(utah.peer().clone())),
     ] {
-        let met = meet(&mit, MEMBERS, client_crypto(&utah, &[alpn]).unwrap(), "mit").await;
+        let met = meet(&mit, MEMBERS, client_crypto(&live(&utah), &[alpn]).unwrap(), "mit").await;
         assert_eq!(met.client, Ok(mit.peer().clone()));
         assert_eq!(met.server, Ok(Ok(expected)));
     }
@@ -30,7 +30,8 @@ async fn members_meet_as_themselves() {
 async fn whoever_calls_another_name_is_not_connected() {
     let overlay = Overlay::new();
     let (mit, utah) = (overlay.node("mit", real_now()), overlay.node("utah", real_now()));
-    let met = meet(&mit, MEMBERS, client_crypto(&utah, &[ALPN_LINK]).unwrap(), "cornell").await;
+    let met =
+        meet(&mit, MEMBERS, client_crypto(&live(&utah), &[ALPN_LINK]).unwrap(), "cornell").await;
     assert!(met.client.unwrap_err().contains("NotValidForName"));
 }
 
@@ -38,7 +39,7 @@ async fn whoever_calls_another_name_is_not_connected() {
 async fn members_of_another_overlay_are_refused_by_both_ends() {
     let (ours, other) = (Overlay::new(), Overlay::new());
     let (mit, stranger) = (ours.node("mit", real_now()), other.node("utah", real_now()));
-    let met = meet(&mit, ALL, client_crypto(&stranger, &[ALPN_LINK]).unwrap(), "mit").await;
+    let met = meet(&mit, ALL, client_crypto(&live(&stranger), &[ALPN_LINK]).unwrap(), "mit").await;
     assert!(met.client.is_err() && met.server.is_err());
     // Also when the stranger does not mind to whom it talks.
     let careless = careless(&stranger);
@@ -51,9 +52,9 @@ async fn an_expired_certificate_is_refused_by_both_ends() {
     let overlay = Overlay::new();
     let old = UnixTime::since_unix_epoch(Duration::from_secs(real_now().as_secs()) - 2 * LIFETIME);
     let (mit, expired) = (overlay.node("mit", real_now()), overlay.node("utah", old));
-    let met = meet(&mit, ALL, client_crypto(&expired, &[ALPN_LINK]).unwrap(), "mit").await;
+    let met = meet(&mit, ALL, client_crypto(&live(&expired), &[ALPN_LINK]).unwrap(), "mit").await;
     assert!(met.server.unwrap_err().contains("Expired"));
-    let met = meet(&expired, ALL, client_crypto(&mit, &[ALPN_LINK]).unwrap(), "utah").await;
+    let met = meet(&expired, ALL, client_crypto(&live(&mit), &[ALPN_LINK]).unwrap(), "utah").await;
     assert!(met.client.unwrap_err().contains("Expired"));
 }
 
@@ -63,9 +64,9 @@ async fn a_revoked_certificate_is_refused_by_both_ends() {
     let (mut mit, utah) = (overlay.node("mit", real_now()), overlay.node("utah", real_now()));
     let list = overlay.authority.revoke(utah.name(), real_now()).unwrap();
     assert!(mit.learn_revocations(list.der()).unwrap());
-    let met = meet(&mit, ALL, client_crypto(&utah, &[ALPN_LINK]).unwrap(), "mit").await;
+    let met = meet(&mit, ALL, client_crypto(&live(&utah), &[ALPN_LINK]).unwrap(), "mit").await;
     assert!(met.server.unwrap_err().contains("Revoked"));
-    let met = meet(&utah, ALL, client_crypto(&mit, &[ALPN_LINK]).unwrap(), "utah").await;
+    let met = meet(&utah, ALL, client_crypto(&live(&mit), &[ALPN_LINK]).unwrap(), "utah").await;
     assert!(met.client.unwrap_err().contains("Revoked"));
 }
 
@@ -73,7 +74,7 @@ async fn a_revoked_certificate_is_refused_by_both_ends() {
 async fn a_joiner_reaches_the_authority_and_may_only_join() {
     let overlay = Overlay::new();
     let mit = overlay.node("mit", real_now());
-    let joiner = join_crypto(overlay.authority.fingerprint()).unwrap();
+    let joiner = join_crypto(overlay.authority.fingerprint(), &Clock::system()).unwrap();
     assert_eq!(meet(&mit, ALL, joiner.clone(), "mit").await.server, Ok(Ok(Accepted::Join)));
     for alpn in [ALPN_LINK, ALPN_LANE] {
         let mut intruder = joiner.clone();
@@ -87,7 +88,7 @@ async fn a_joiner_reaches_the_authority_and_may_only_join() {
 async fn a_node_that_is_not_the_authority_lets_nobody_in_without_a_certificate() {
     let overlay = Overlay::new();
     let mit = overlay.node("mit", real_now());
-    let mut joiner = join_crypto(overlay.authority.fingerprint()).unwrap();
+    let mut joiner = join_crypto(overlay.authority.fingerprint(), &Clock::system()).unwrap();
     assert!(meet(&mit, MEMBERS, joiner.clone(), "mit").await.server.is_err());
     joiner.alpn_protocols = vec![ALPN_LINK.to_vec()];
     assert!(meet(&mit, MEMBERS, joiner, "mit").await.server.is_err());
@@ -97,11 +98,23 @@ async fn a_node_that_is_not_the_authority_lets_nobody_in_without_a_certificate()
 async fn a_joiner_talks_to_the_pinned_authority_only() {
     let (ours, other) = (Overlay::new(), Overlay::new());
     let fake = other.node("mit", real_now());
-    let met = meet(&fake, ALL, join_crypto(ours.authority.fingerprint()).unwrap(), "mit").await;
+    let met = meet(
+        &fake,
+        ALL,
+        join_crypto(ours.authority.fingerprint(), &Clock::system()).unwrap(),
+        "mit",
+    )
+    .await;
     assert!(met.client.unwrap_err().contains("UnknownIssuer"));
     // A member that is not the authority's node, which could otherwise take the token.
     let member = ours.node("utah", real_now());
-    let met = meet(&member, ALL, join_crypto(ours.authority.fingerprint()).unwrap(), "mit").await;
+    let met = meet(
+        &member,
+        ALL,
+        join_crypto(ours.authority.fingerprint(), &Clock::system()).unwrap(),
+        "mit",
+    )
+    .await;
     assert!(met.client.unwrap_err().contains("NotValidForName"));
 }
 
@@ -118,7 +131,7 @@ async fn meet(
     name: &str,
 ) -> Met {
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-    let config = QuicServerConfig::try_from(server_crypto(server, alpn).unwrap()).unwrap();
+    let config = QuicServerConfig::try_from(server_crypto(&live(server), alpn).unwrap()).unwrap();
     let config = noq::ServerConfig::with_crypto(Arc::new(config));
     let listener = noq::Endpoint::server(config, any).unwrap();
     let address = listener.local_addr().unwrap();
@@ -148,7 +161,7 @@ async fn meet(
 
 /// A client that shows `identity` and accepts any server.
 fn careless(identity: &NodeIdentity) -> rustls::ClientConfig {
-    let mut config = client_crypto(identity, &[ALPN_LINK]).unwrap();
+    let mut config = client_crypto(&live(identity), &[ALPN_LINK]).unwrap();
     config.dangerous().set_certificate_verifier(Arc::new(Careless));
     config
 }

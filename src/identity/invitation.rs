@@ -112,10 +112,17 @@ impl Invitation {
     /// Says whether the line is cut off, altered, of another version, or too late.
     pub fn parse(text: &str, now: UnixTime) -> Result<Self, InvitationError> {
         let invitation: Self = text.parse()?;
-        match now.as_secs().checked_sub(invitation.expires) {
-            Some(late) => Err(InvitationError::Expired(late)),
-            None => Ok(invitation),
-        }
+        invitation.check_expiry(now)?;
+        Ok(invitation)
+    }
+
+    /// Checks that the invitation is not over at `now`.
+    ///
+    /// # Errors
+    /// [`InvitationError::Expired`].
+    pub fn check_expiry(&self, now: UnixTime) -> Result<(), InvitationError> {
+        let late = now.as_secs().checked_sub(self.expires);
+        late.map_or(Ok(()), |late| Err(InvitationError::Expired(late)))
     }
 }
 

@@ -12,16 +12,24 @@
 //! - `rcgen` issues, `rustls` and `webpki` verify; there is no cryptography of our own here, and
 //!   the *ring* provider is always passed, never taken from the process.
 //! - No secret is in `Debug` output; files are private to the user and replaced in one step.
-//! - Time is an argument. Only [`NodeDir`] and what is built on it touch the disk.
+//! - Time is an argument, or comes from a [`Clock`]. Only [`NodeDir`] and what is built on it
+//!   touch the disk.
+//!
+//! A running node holds its identity as [`Credentials`], which everything asks at each use: a
+//! renewed certificate and a newer revocation list count from the next handshake on.
 
 mod attest;
 mod attributes;
 mod authority;
+mod clock;
+mod contact;
+mod credentials;
 mod digest;
 mod files;
 mod invitation;
 mod join;
 mod ledger;
+mod live;
 mod name;
 mod node;
 mod peer;
@@ -36,9 +44,12 @@ mod handshake_tests;
 #[cfg(test)]
 pub(crate) mod test_support;
 
-pub use attest::{AttestError, Attestor, StatementKey, Trust};
+pub use attest::{AttestError, StatementKey};
 pub use attributes::{Attributes, AttributesError, Roles};
 pub use authority::{Authority, AuthorityError, LIFETIME};
+pub use clock::{Clock, TOLERATED_SKEW, skew, skew_in_words};
+pub use contact::AuthorityContact;
+pub use credentials::{Changes, Credentials, ListIgnored};
 pub use digest::{Fingerprint, ParseFingerprintError};
 pub use invitation::{Invitation, InvitationError, Token};
 pub use join::{
@@ -49,7 +60,7 @@ pub use name::{NodeName, ParseNameError};
 pub use node::{IdentityError, NodeIdentity, NodeKey, needs_renewal};
 pub use peer::{Peer, PeerError, Serial, certificate_of, peer_of};
 pub use pending::{Granted, PendingError, PendingInvitations, RedeemError};
-pub use pin::join_crypto;
+pub use pin::{clock_crypto, join_crypto};
 pub use revocation::{RevocationError, RevocationList};
 pub use rustls::pki_types::UnixTime;
 pub use store::{NodeDir, NodeFile, StoreError};

@@ -11,7 +11,7 @@ use rustls::{
 
 use super::{
     NodeDir, NodeFile, NodeName, Peer, PeerError, RevocationError, RevocationList, StoreError,
-    UnixTime, tls::provider,
+    TlsError, UnixTime, tls::provider,
 };
 
 /// A node's private key: ECDSA P-256. Its `Debug` shows nothing of it.
@@ -39,9 +39,15 @@ pub enum IdentityError {
     /// The operating system gave no randomness, or the key is unusable.
     #[error("a key could not be made or used: {0}; try again")]
     Crypto(String),
+    /// A new certificate that the overlay's authority did not issue.
+    #[error("the new certificate is not from this overlay's authority; the old one stays")]
+    NotIssued,
     /// The node's certificate.
     #[error(transparent)]
     Certificate(#[from] PeerError),
+    /// `rustls` refuses the identity.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The revocation list.
     #[error(transparent)]
     Revocations(#[from] RevocationError),
@@ -117,10 +123,31 @@ impl NodeIdentity {
     /// # Errors
     /// When the folder cannot be written.
     pub fn save(&self, dir: &NodeDir) -> Result<(), IdentityError> {
-        let chain: String = self.chain.iter().map(|der| to_pem("CERTIFICATE", der)).collect();
         dir.write(NodeFile::Revoked, self.revoked.der())?;
-        dir.write(NodeFile::Chain, chain.as_bytes())?;
+        self.save_chain(dir)?;
         dir.write(NodeFile::Key, to_pem("PRIVATE KEY", self.pkcs8.secret_pkcs8_der()).as_bytes())?;
+        Ok(())
+    }
+
+    /// Keeps the certificates alone, after a renewal.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub(super) fn save_chain(&self, dir: &NodeDir) -> Result<(), IdentityError> {
+        let chain: String = self.chain.iter().map(|der| to_pem("CERTIFICATE", der)).collect();
+        Ok(dir.write(NodeFile::Chain, chain.as_bytes())?)
+    }
+
+    /// Keeps the revocation list alone, unless a newer one is there: the authority's commands
+    /// write theirs in the same place.
+    ///
+    /// # Errors
+    /// When the folder cannot be read or written.
+    pub(super) fn save_revocations(&self, dir: &NodeDir) -> Result<(), IdentityError> {
+        let kept = dir.read(NodeFile::Revoked)?;
+        if RevocationList::number_of(&kept).is_none_or(|kept| kept < self.revoked.number()) {
+            dir.write(NodeFile::Revoked, self.revoked.der())?;
+        }
         Ok(())
     }
 
@@ -175,22 +202,24 @@ impl NodeIdentity {
     }
 
     /// Takes over a revocation list, if it is newer and signed by this overlay's authority.
-    /// Returns whether it did: then the TLS configurations have to be made again, connections to
-    /// revoked peers closed, and the list passed on.
+    /// Returns whether it did: then connections to revoked peers have to be closed, and the list
+    /// passed on.
     ///
     /// # Errors
     /// When the list is forged or unreadable.
     pub fn learn_revocations(&mut self, der: &[u8]) -> Result<bool, RevocationError> {
-        let list = RevocationList::parse(der, self.authority())?;
-        let newer = list.number() > self.revoked.number();
-        if newer {
-            self.revoked = list;
+        // A list that is no news is not worth the verification.
+        if RevocationList::number_of(der).is_some_and(|number| number <= self.revoked.number()) {
+            return Ok(false);
         }
-        Ok(newer)
+        self.revoked = RevocationList::parse(der, self.authority())?;
+        Ok(true)
     }
 
-    pub(super) fn certified_key(&self) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
-        (self.chain.clone(), PrivateKeyDer::Pkcs8(self.pkcs8.clone_key()))
+    /// What `rustls` shows and signs with.
+    pub(super) fn certified(&self) -> Result<CertifiedKey, rustls::Error> {
+        let key = PrivateKeyDer::Pkcs8(self.pkcs8.clone_key());
+        CertifiedKey::from_der(self.chain.clone(), key, &provider())
     }
 
     fn assemble(

@@ -14,7 +14,7 @@ use rustls::{
 };
 
 use super::{
-    ALPN_JOIN, Fingerprint, TlsError,
+    ALPN_JOIN, Clock, Fingerprint, Peer, TlsError,
     tls::{owned, provider, roots},
 };
 
@@ -27,10 +27,25 @@ use super::{
 ///
 /// # Errors
 /// When `rustls` refuses the configuration.
-pub fn join_crypto(fingerprint: Fingerprint) -> Result<ClientConfig, TlsError> {
+pub fn join_crypto(fingerprint: Fingerprint, clock: &Clock) -> Result<ClientConfig, TlsError> {
+    pinned(fingerprint, clock, true)
+}
+
+/// How to ask the authority for the time, if this machine's clock may be wrong: as
+/// [`join_crypto`], but the dates of the authority's certificate are not looked at. Nothing that
+/// is a secret, or that has to be right, goes over such a connection.
+///
+/// # Errors
+/// When `rustls` refuses the configuration.
+pub fn clock_crypto(fingerprint: Fingerprint, clock: &Clock) -> Result<ClientConfig, TlsError> {
+    pinned(fingerprint, clock, false)
+}
+
+fn pinned(fingerprint: Fingerprint, clock: &Clock, dates: bool) -> Result<ClientConfig, TlsError> {
     let provider = provider();
-    let verifier = Arc::new(PinnedAuthority { fingerprint, provider: provider.clone() });
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let verifier = PinnedAuthority { fingerprint, provider: provider.clone(), dates };
+    let verifier = Arc::new(verifier);
+    let mut config = ClientConfig::builder_with_details(provider, Arc::new(clock.clone()))
         .with_protocol_versions(&[&TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(verifier)
@@ -44,6 +59,8 @@ pub fn join_crypto(fingerprint: Fingerprint) -> Result<ClientConfig, TlsError> {
 struct PinnedAuthority {
     fingerprint: Fingerprint,
     provider: Arc<CryptoProvider>,
+    /// Whether the dates of the server's certificate count.
+    dates: bool,
 }
 
 impl ServerCertVerifier for PinnedAuthority {
@@ -57,6 +74,11 @@ impl ServerCertVerifier for PinnedAuthority {
     ) -> Result<ServerCertVerified, Error> {
         let pinned = intermediates.iter().find(|c| Fingerprint::of(c) == self.fingerprint);
         let authority = pinned.ok_or(Error::InvalidCertificate(CertificateError::UnknownIssuer))?;
+        let foreign = |_| Error::InvalidCertificate(CertificateError::BadEncoding);
+        let now = match self.dates {
+            true => now,
+            false => Peer::from_certificate(end_entity).map_err(foreign)?.starts,
+        };
         // The joiner has no revocation list yet; it comes with the welcome.
         WebPkiServerVerifier::builder_with_provider(roots(authority)?, self.provider.clone())
             .build()

@@ -69,6 +69,15 @@ impl RevocationList {
         })
     }
 
+    /// The number of a list whose signature is not checked.
+    pub(super) fn number_of(der: &[u8]) -> Option<u64> {
+        if der.len() > MAX_LEN {
+            return None;
+        }
+        let (_, crl) = parse_x509_crl(der).ok()?;
+        u64::try_from(crl.crl_number()?).ok()
+    }
+
     /// Whether the peer's certificate is revoked.
     #[must_use]
     pub fn contains(&self, peer: &Peer) -> bool {

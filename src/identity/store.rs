@@ -39,6 +39,8 @@ pub enum NodeFile {
     Revoked,
     /// The members as last heard, JSON: `members.json`.
     Members,
+    /// Where the authority's node is, JSON, not at the authority itself: `authority.json`.
+    Authority,
     /// The token of the admin API: `control.token`.
     ControlToken,
     /// One file per open invitation, only at the authority: `invitations/`.
@@ -92,6 +94,7 @@ impl NodeFile {
             Self::AuthorityKey => "ca.key",
             Self::Revoked => "revoked.crl",
             Self::Members => "members.json",
+            Self::Authority => "authority.json",
             Self::ControlToken => "control.token",
             Self::Invitations => "invitations",
             Self::Issued => "issued",
@@ -103,7 +106,7 @@ impl NodeFile {
     }
 
     fn is_state(self) -> bool {
-        matches!(self, Self::Revoked | Self::Members | Self::ControlToken)
+        matches!(self, Self::Revoked | Self::Members | Self::Authority | Self::ControlToken)
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Attributes, Authority, LIFETIME, NodeDir, NodeIdentity, NodeKey, UnixTime};
+use super::{
+    Attributes, Authority, Clock, Credentials, LIFETIME, NodeDir, NodeIdentity, NodeKey, UnixTime,
+};
 
 /// 1 January 2030: the time of the tests that read no clock.
 pub(crate) const NOW: UnixTime = UnixTime::since_unix_epoch(Duration::from_secs(1_893_456_000));
@@ -41,6 +43,11 @@ impl Overlay {
         let chain = self.authority.issue(&request, attributes, LIFETIME, now).unwrap();
         NodeIdentity::new(&key, chain, self.authority.revocations().unwrap().der()).unwrap()
     }
+}
+
+/// The credentials of a node that starts as `identity`, by the system's clock.
+pub(crate) fn live(identity: &NodeIdentity) -> Credentials {
+    Credentials::new(identity.clone(), Clock::system()).unwrap()
 }
 
 /// The real time, for handshakes: `rustls` reads the clock itself.

@@ -4,14 +4,18 @@ use std::sync::Arc;
 
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
-    client::{Resumption, WebPkiServerVerifier},
+    client::{Resumption, WebPkiServerVerifier, danger::ServerCertVerifier},
     crypto::CryptoProvider,
     pki_types::CertificateDer,
     server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
     version::TLS13,
 };
 
-use super::{NodeIdentity, NodeName, Peer, PeerError, peer::certificates_of};
+use super::{
+    Credentials, NodeIdentity, NodeName, Peer, PeerError,
+    live::{LiveCertificate, LiveClients, LiveServers},
+    peer::certificates_of,
+};
 
 /// The protocol of links between neighbours.
 pub const ALPN_LINK: &[u8] = b"ronproxy-link/1";
@@ -88,18 +92,20 @@ fn judge(protocol: &[u8], chain: Option<&[CertificateDer<'_>]>) -> Result<Accept
 
 /// How this node answers others, for the protocols in `alpn`.
 ///
-/// Certificates are verified under the overlay's authority and its revocation list. A client
+/// Certificates are verified under the overlay's authority and the revocation list that is in
+/// force at the handshake; the certificate shown is the one in force then. A client
 /// without a certificate completes TLS only where [`ALPN_JOIN`] is among the protocols, which is
 /// at the authority; [`accepted`] then lets it do nothing but join.
 ///
 /// # Errors
 /// When `rustls` refuses the identity.
-pub fn server_crypto(identity: &NodeIdentity, alpn: &[&[u8]]) -> Result<ServerConfig, TlsError> {
-    let (chain, key) = identity.certified_key();
-    let mut config = ServerConfig::builder_with_provider(provider())
+pub fn server_crypto(credentials: &Credentials, alpn: &[&[u8]]) -> Result<ServerConfig, TlsError> {
+    let clients = LiveClients::new(credentials, alpn.contains(&ALPN_JOIN));
+    let clock = Arc::new(credentials.clock().clone());
+    let mut config = ServerConfig::builder_with_details(provider(), clock)
         .with_protocol_versions(&[&TLS13])?
-        .with_client_cert_verifier(verifier(identity, alpn.contains(&ALPN_JOIN))?)
-        .with_single_cert(chain, key)?;
+        .with_client_cert_verifier(Arc::new(clients))
+        .with_cert_resolver(Arc::new(LiveCertificate(credentials.clone())));
     config.alpn_protocols = owned(alpn);
     // A resumed session would skip the certificate, and with it a revocation; 0-RTT can be replayed.
     config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -108,37 +114,38 @@ pub fn server_crypto(identity: &NodeIdentity, alpn: &[&[u8]]) -> Result<ServerCo
     Ok(config)
 }
 
-/// Who counts as a member: certified by the authority of `identity`, and not revoked.
-pub(super) fn verifier(
+/// Who counts as a member when it connects: certified by the authority of `identity`, and not
+/// revoked.
+pub(super) fn member_as_client(
     identity: &NodeIdentity,
-    allow_unauthenticated: bool,
 ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
-    let verifier =
-        WebPkiClientVerifier::builder_with_provider(roots(identity.authority())?, provider())
-            .with_crls([identity.revoked().to_crl()])
-            .only_check_end_entity_revocation();
-    Ok(match allow_unauthenticated {
-        true => verifier.allow_unauthenticated().build()?,
-        false => verifier.build()?,
-    })
+    Ok(WebPkiClientVerifier::builder_with_provider(roots(identity.authority())?, provider())
+        .with_crls([identity.revoked().to_crl()])
+        .only_check_end_entity_revocation()
+        .build()?)
+}
+
+/// Who counts as a member when it is connected to.
+pub(super) fn member_as_server(
+    identity: &NodeIdentity,
+) -> Result<Arc<dyn ServerCertVerifier>, TlsError> {
+    Ok(WebPkiServerVerifier::builder_with_provider(roots(identity.authority())?, provider())
+        .with_crls([identity.revoked().to_crl()])
+        .only_check_end_entity_revocation()
+        .build()?)
 }
 
 /// How this node connects to another, whose [`server_name`] is given when connecting.
 ///
 /// # Errors
-/// When `rustls` refuses the identity.
-pub fn client_crypto(identity: &NodeIdentity, alpn: &[&[u8]]) -> Result<ClientConfig, TlsError> {
-    let provider = provider();
-    let verifier =
-        WebPkiServerVerifier::builder_with_provider(roots(identity.authority())?, provider.clone())
-            .with_crls([identity.revoked().to_crl()])
-            .only_check_end_entity_revocation()
-            .build()?;
-    let (chain, key) = identity.certified_key();
-    let mut config = ClientConfig::builder_with_provider(provider)
+/// When `rustls` refuses the configuration.
+pub fn client_crypto(credentials: &Credentials, alpn: &[&[u8]]) -> Result<ClientConfig, TlsError> {
+    let clock = Arc::new(credentials.clock().clone());
+    let mut config = ClientConfig::builder_with_details(provider(), clock)
         .with_protocol_versions(&[&TLS13])?
-        .with_webpki_verifier(verifier)
-        .with_client_auth_cert(chain, key)?;
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(LiveServers(credentials.clone())))
+        .with_client_cert_resolver(Arc::new(LiveCertificate(credentials.clone())));
     config.alpn_protocols = owned(alpn);
     config.resumption = Resumption::disabled();
     Ok(config)

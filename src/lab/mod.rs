@@ -18,14 +18,15 @@ use tempfile::TempDir;
 pub use service::{Service, Services};
 
 use crate::{
-    app::{Node, NodeSettings, StartError},
+    app::{JoinDesk, Node, NodeSettings, StartError},
     config::Rules,
     emulator::{Cable, Internet, Topology},
     entry,
     flow::RefusalKind,
     identity::{
-        Attributes, Authority, AuthorityError, IdentityError, LIFETIME, NodeDir, NodeIdentity,
-        NodeKey, Roles, StoreError, UnixTime,
+        Attributes, Authority, AuthorityContact, AuthorityError, Clock, Credentials, Granted,
+        IdentityError, Invitation, LIFETIME, NodeDir, NodeIdentity, NodeKey, PendingError,
+        PendingInvitations, Roles, StoreError, TlsError, Token, UnixTime,
     },
     mesh::RelayConfig,
     overlay::{budget::DEFAULT_BUDGET, policy::Policy},
@@ -106,6 +107,12 @@ pub enum LabError {
     /// A node's identity.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// An invitation.
+    #[error(transparent)]
+    Pending(#[from] PendingError),
+    /// A node's TLS.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// A node did not start.
     #[error("node {0}: {1}")]
     Start(String, #[source] StartError),
@@ -114,17 +121,44 @@ pub enum LabError {
     NoSite(String),
 }
 
+/// The time that a lab's certificates live in.
+#[derive(Debug, Clone)]
+pub struct Dates {
+    /// How long certificates last.
+    pub lifetime: Duration,
+    /// How many seconds pass for certificates in one of tokio's: 1, or more to make weeks short.
+    pub rate: u32,
+    /// The node at which the authority answers; `None`: nobody renews anything.
+    pub authority: Option<String>,
+}
+
+impl Default for Dates {
+    fn default() -> Self {
+        Self { lifetime: LIFETIME, rate: 1, authority: None }
+    }
+}
+
+/// What a node of a lab is, from one start to the next.
+#[derive(Debug)]
+struct Plan {
+    node: LabNode,
+    /// Of its last or next start.
+    credentials: Credentials,
+}
+
 /// A running lab.
 #[derive(Debug)]
 pub struct Lab {
     internet: Internet,
     topology: Topology,
-    plans: BTreeMap<String, (LabNode, NodeIdentity)>,
+    plans: BTreeMap<String, Plan>,
     nodes: BTreeMap<String, (Node, Cable)>,
     services: Services,
     congestion: Congestion,
     authority: Authority,
-    _folder: TempDir,
+    clock: Clock,
+    dates: Dates,
+    folder: TempDir,
 }
 
 impl Lab {
@@ -139,19 +173,36 @@ impl Lab {
         services: Services,
         congestion: Congestion,
     ) -> Result<Self, LabError> {
+        let dates = Dates::default();
+        Self::start_in(dates, topology, seed, nodes, services, congestion).await
+    }
+
+    /// The same with certificates of other dates, and perhaps an authority that answers.
+    ///
+    /// # Errors
+    /// As for [`Lab::start`].
+    pub async fn start_in(
+        dates: Dates,
+        topology: Topology,
+        seed: u64,
+        nodes: Vec<LabNode>,
+        services: Services,
+        congestion: Congestion,
+    ) -> Result<Self, LabError> {
         let folder = tempfile::tempdir()?;
         let dir = NodeDir::at(folder.path());
         dir.begin()?;
-        let now = UnixTime::now();
-        let authority = Authority::create(&dir, now)?;
+        let clock = Clock::in_lab(UnixTime::now(), dates.rate);
+        let authority = Authority::create(&dir, clock.now())?.with_lifetime(dates.lifetime);
         let mut plans = BTreeMap::new();
         for node in nodes {
-            let identity = certify(&authority, &node, now)?;
-            plans.insert(node.name.clone(), (node, identity));
+            let identity = certify(&authority, &node, clock.now())?;
+            let credentials = Credentials::new(identity, clock.of_another_machine())?;
+            plans.insert(node.name.clone(), Plan { node, credentials });
         }
         let internet = topology.build(seed);
-        for (plan, _) in plans.values() {
-            let (Some(nat), Some(host)) = (plan.nat, topology.find(&plan.name)) else { continue };
+        for Plan { node, .. } in plans.values() {
+            let (Some(nat), Some(host)) = (node.nat, topology.find(&node.name)) else { continue };
             internet.nat(host, nat);
         }
         let nodes = BTreeMap::new();
@@ -163,7 +214,9 @@ impl Lab {
             services,
             congestion,
             authority,
-            _folder: folder,
+            clock,
+            dates,
+            folder,
         };
         let names: Vec<String> = lab.plans.keys().cloned().collect();
         for name in names {
@@ -178,11 +231,12 @@ impl Lab {
     /// When it cannot start.
     pub async fn restart(&mut self, name: &str) -> Result<(), LabError> {
         self.crash(name);
+        self.read_files(name)?;
         let no_site = || LabError::NoSite(name.to_owned());
-        let (plan, identity) = self.plans.get(name).ok_or_else(no_site)?;
+        let Plan { node: plan, credentials } = self.plans.get(name).ok_or_else(no_site)?;
         let address = SocketAddr::new(self.topology.find(name).ok_or_else(no_site)?, PORT);
         let settings = NodeSettings {
-            identity: identity.clone(),
+            credentials: credentials.clone(),
             addresses: dialled_at(plan, address),
             members: self.members(),
             entry: plan.entry.clone(),
@@ -193,7 +247,7 @@ impl Lab {
             policy: plan.policy.clone(),
             probe_budget: DEFAULT_BUDGET,
             lane: LaneOptions { congestion: self.congestion, ..LaneOptions::default() },
-            desk: None,
+            desk: self.desk(name)?,
         };
         let (socket, cable) = self.internet.plug_in(address);
         let node = Node::start(settings, socket, DRAIN)
@@ -203,14 +257,89 @@ impl Lab {
         Ok(())
     }
 
+    /// What a node finds in its folder when it starts: the certificate and the revocation list of
+    /// its last run, and where the authority is.
+    fn read_files(&mut self, name: &str) -> Result<(), LabError> {
+        let contact = self.dates.authority.as_ref().filter(|authority| *authority != name);
+        let contact = contact.and_then(|authority| {
+            let address = SocketAddr::new(self.topology.find(authority)?, PORT);
+            let name = authority.parse().ok()?;
+            Some(AuthorityContact { name, addresses: vec![address] })
+        });
+        let Some(plan) = self.plans.get_mut(name) else { return Ok(()) };
+        let identity = (*plan.credentials.identity()).clone();
+        let clock = plan.credentials.clock().clone();
+        plan.credentials = Credentials::new(identity, clock)?.with_contact(contact);
+        Ok(())
+    }
+
+    fn desk(&self, name: &str) -> Result<Option<JoinDesk>, LabError> {
+        if self.dates.authority.as_deref() != Some(name) {
+            return Ok(None);
+        }
+        let dir = NodeDir::at(self.folder.path());
+        let authority = Authority::load(&dir)?.with_lifetime(self.dates.lifetime);
+        Ok(Some(JoinDesk::new(authority, PendingInvitations::new(&dir), self.clock.clone())))
+    }
+
+    /// Revokes a node, and gives the running node `told` the new list, as the authority's folder
+    /// does.
+    ///
+    /// # Errors
+    /// When there is no such node.
+    pub fn revoke(&self, name: &str, told: &str) -> Result<(), LabError> {
+        let no_site = || LabError::NoSite(name.to_owned());
+        let plan = self.plans.get(name).ok_or_else(no_site)?;
+        let revoked = plan.credentials.peer().name;
+        let list = self.authority.revoke(&revoked, self.clock.now())?;
+        let node = self.node(told).ok_or_else(|| LabError::NoSite(told.to_owned()))?;
+        // It is newer than any other: nothing can be wrong with it.
+        let _ = node.credentials().learn_revocations(list.der());
+        Ok(())
+    }
+
+    /// An invitation of `name` for an hour, by the authority's node.
+    ///
+    /// # Errors
+    /// When no authority answers in this lab, or the name is not one.
+    pub fn invite(&self, name: &str) -> Result<Invitation, LabError> {
+        let no_site = || LabError::NoSite(name.to_owned());
+        let authority = self.dates.authority.as_ref().ok_or_else(no_site)?;
+        let address = SocketAddr::new(self.topology.find(authority).ok_or_else(no_site)?, PORT);
+        let attributes = Attributes::entry(name.parse().map_err(|_| no_site())?);
+        let invitation = Invitation {
+            addresses: vec![address],
+            authority: authority.parse().map_err(|_| no_site())?,
+            fingerprint: self.authority.fingerprint(),
+            token: Token::from_random(rand::random()),
+            name: attributes.name.clone(),
+            expires: self.clock.now().as_secs() + 3600,
+        };
+        let granted = Granted { attributes, expires: invitation.expires };
+        let invitations = PendingInvitations::new(&NodeDir::at(self.folder.path()));
+        invitations.add(&invitation.token, &granted, self.clock.now())?;
+        Ok(invitation)
+    }
+
+    /// The clock that shows the right time, as the authority's.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// The clock by which a node judges certificates; `None` if there is no such node.
+    #[must_use]
+    pub fn clock_of(&self, name: &str) -> Option<&Clock> {
+        self.plans.get(name).map(|plan| plan.credentials.clock())
+    }
+
     /// Changes what a node will be from its next start on, as an edited configuration does.
     ///
     /// # Errors
     /// When there is no such node.
     pub fn edit(&mut self, name: &str, change: impl FnOnce(&mut LabNode)) -> Result<(), LabError> {
-        let (plan, _) =
-            self.plans.get_mut(name).ok_or_else(|| LabError::NoSite(name.to_owned()))?;
-        change(plan);
+        let plan = self.plans.get_mut(name).ok_or_else(|| LabError::NoSite(name.to_owned()))?;
+        change(&mut plan.node);
         Ok(())
     }
 
@@ -220,10 +349,11 @@ impl Lab {
     /// When there is no such node, or no certificate can be made.
     pub fn rekey(&mut self, name: &str) -> Result<(), LabError> {
         let no_site = || LabError::NoSite(name.to_owned());
-        let (plan, identity) = self.plans.get_mut(name).ok_or_else(no_site)?;
-        let now = UnixTime::now();
-        self.authority.revoke(identity.name(), now)?;
-        *identity = certify(&self.authority, plan, now)?;
+        let plan = self.plans.get_mut(name).ok_or_else(no_site)?;
+        let now = self.clock.now();
+        self.authority.revoke(&plan.credentials.peer().name, now)?;
+        let identity = certify(&self.authority, &plan.node, now)?;
+        plan.credentials = Credentials::new(identity, plan.credentials.clock().clone())?;
         Ok(())
     }
 
@@ -245,12 +375,12 @@ impl Lab {
 
     /// The addresses that every node is told at its start.
     fn members(&self) -> Vec<crate::identity::MemberInfo> {
-        let told = self.plans.values().filter_map(|(plan, identity)| {
-            let address = SocketAddr::new(self.topology.find(&plan.name)?, PORT);
+        let told = self.plans.values().filter_map(|Plan { node, credentials }| {
+            let address = SocketAddr::new(self.topology.find(&node.name)?, PORT);
             Some(crate::identity::MemberInfo {
-                name: identity.name().clone(),
-                addresses: dialled_at(plan, address),
-                roles: plan.roles,
+                name: credentials.peer().name,
+                addresses: dialled_at(node, address),
+                roles: node.roles,
             })
         });
         told.collect()
@@ -307,6 +437,7 @@ fn certify(authority: &Authority, node: &LabNode, now: UnixTime) -> Result<NodeI
         serves: node.serves.clone(),
     };
     let key = NodeKey::generate()?;
-    let chain = authority.issue(&key.signing_request()?, &attributes, LIFETIME, now)?;
+    let lifetime = authority.lifetime();
+    let chain = authority.issue(&key.signing_request()?, &attributes, lifetime, now)?;
     Ok(NodeIdentity::new(&key, chain, authority.revocations()?.der())?)
 }

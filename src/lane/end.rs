@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     flow::{BoxFuture, Hint, OnLane, Route, RouteWish},
-    identity::NodeName,
+    identity::{NodeName, Peer},
     overlay::{candidates::Candidate, monitor::PassiveSample, select::Selector},
     transport::RerouteMark,
     underlay::{NextHop, SlotActivity, SlotId, Switch},
@@ -34,6 +34,10 @@ pub trait RouteControl: Send + Sync + 'static {
 
     /// Which process of `peer` we have, or last had, a link to; `None` if none so far.
     fn incarnation(&self, peer: &NodeName) -> Option<u64>;
+
+    /// Whether the node that showed the certificate `peer` is still a member; the error says why
+    /// not.
+    fn standing(&self, peer: &Peer) -> Result<(), String>;
 
     /// Takes note of what a lane saw among its own packets on the direct path to `peer`. (What it
     /// sees on a relayed route cannot be attributed to one of its two links.)
@@ -216,6 +220,11 @@ impl LaneEnd {
     /// Which process the far end is, as far as we know.
     pub(super) fn far_incarnation(&self) -> Option<u64> {
         self.control.incarnation(&self.peer)
+    }
+
+    /// Why the far end, which showed the certificate `peer`, is no member any more, if so.
+    pub(super) fn far_end_expelled(&self, peer: &Peer) -> Option<String> {
+        self.control.standing(peer).err()
     }
 
     /// The least round-trip time to `relay` lately.

@@ -141,6 +141,12 @@ impl LaneHost {
         }
     }
 
+    /// Ends the lanes that `entry` was granted and has not connected. Those that it has connected
+    /// end by themselves when it is no member any more.
+    pub fn end_pending_of(&self, entry: &NodeName) {
+        self.lanes().retain(|_, lane| lane.end.peer() != entry || lane.pending_since.is_none());
+    }
+
     /// The hint of the lane in `slot`, and what tells its congestion controller of reroutes; `None`
     /// if no lane was granted there.
     #[must_use]

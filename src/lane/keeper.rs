@@ -25,6 +25,7 @@ use tokio::{
 use super::{LaneEnd, history::Cause, suspects::Fault, watch::UNKNOWN_RTT};
 use crate::{
     flow::Route,
+    identity::peer_of,
     transport::code,
     wire::{
         self,
@@ -151,7 +152,11 @@ impl Keeper {
     /// reason, and not when its silence has lasted too long.
     ///
     /// A relay that does so knows nothing of its grants: others are asked for.
+    ///
+    /// A far end that is no member any more, as it was revoked or its certificate has ended, loses
+    /// the lane.
     async fn notice_restarts(&self) {
+        let far_end = peer_of(&self.conn);
         let mut known = self.end.far_incarnation();
         let mut tick = tokio::time::interval(STEER_EVERY);
         loop {
@@ -161,6 +166,11 @@ impl Keeper {
             if known != present {
                 tracing::info!(lane = ?self.end, "the far end has restarted; the lane ends");
                 self.conn.close(VarInt::from_u32(code::DONE), b"the far end has restarted");
+            }
+            let expelled = far_end.as_ref().ok().and_then(|peer| self.end.far_end_expelled(peer));
+            if let Some(reason) = expelled {
+                tracing::warn!(lane = ?self.end, reason, "the lane ends");
+                self.conn.close(VarInt::from_u32(code::UNAUTHORISED), reason.as_bytes());
             }
             if self.end.forget_restarted_relays() {
                 self.ungranted.notify_one();

@@ -69,7 +69,9 @@ impl Fault {
             LinkRefusal::Policy(_) | LinkRefusal::NotMyRole(_) | LinkRefusal::Full(_) => {
                 Self::Refused
             }
-            LinkRefusal::NoLink(_) | LinkRefusal::Unexpected => Self::Silent,
+            LinkRefusal::NoLink(_) | LinkRefusal::Unexpected | LinkRefusal::Renewal(_) => {
+                Self::Silent
+            }
         }
     }
 }

@@ -78,6 +78,8 @@ pub struct Link {
     since: Instant,
     /// A hash of the members told last. The link delivers what it was given or ends.
     told: AtomicU64,
+    /// The number of the newest revocation list that the neighbour is known to hold.
+    holds_list: AtomicU64,
 }
 
 impl Link {
@@ -119,6 +121,7 @@ impl Link {
         hello: Hello,
         we_dialled: bool,
     ) -> Self {
+        let list = hello.revocations;
         let link = Self {
             peer,
             conn,
@@ -127,6 +130,7 @@ impl Link {
             we_dialled,
             since: Instant::now(),
             told: AtomicU64::new(0),
+            holds_list: AtomicU64::new(list),
         };
         link.note_address();
         link
@@ -172,6 +176,12 @@ impl Link {
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.conn.close_reason().is_none()
+    }
+
+    /// Why the connection has ended, for logs.
+    #[must_use]
+    pub fn end(&self) -> String {
+        self.conn.close_reason().map_or_else(|| "it stands".to_owned(), |reason| reason.to_string())
     }
 
     /// Whether the connection was closed because another one between the same nodes serves.
@@ -232,6 +242,18 @@ impl Link {
         if self.told.swap(hash, Ordering::Relaxed) != hash {
             self.notify(notice);
         }
+    }
+
+    /// Tells the neighbour the revocation list of this number, unless it holds that or a newer one.
+    pub fn tell_revocations(&self, number: u64, der: &[u8]) {
+        if self.holds_list.fetch_max(number, Ordering::Relaxed) < number {
+            self.notify(Notice::Revocations(der.to_vec()));
+        }
+    }
+
+    /// Takes note that the neighbour holds the revocation list of this number.
+    pub fn holds_revocations(&self, number: u64) {
+        self.holds_list.fetch_max(number, Ordering::Relaxed);
     }
 
     /// Sends a probe; it may get lost, that is its purpose.

@@ -2,17 +2,14 @@
 //! whoever passes one on sends the origin's certificate along.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use rustls::pki_types::CertificateDer;
 
 use crate::{
-    identity::{
-        AttestError, Attestor, NodeIdentity, NodeName, Peer, StatementKey, TlsError, Trust,
-        UnixTime,
-    },
+    identity::{AttestError, Credentials, NodeName, Peer, StatementKey, TlsError, UnixTime},
     overlay::linkstate::{Advertisement, Flood, MAX_NODES, Roles},
     wire::{self, link::Notice},
 };
@@ -20,8 +17,7 @@ use crate::{
 /// Signs this node's advertisements and checks those of others.
 pub(super) struct Attestations {
     us: NodeName,
-    attestor: Attestor,
-    trust: Trust,
+    credentials: Credentials,
     /// The members' certificates that a link showed or an advertisement brought; at most 256.
     known: Mutex<BTreeMap<NodeName, Arc<Certified>>>,
 }
@@ -46,15 +42,35 @@ impl Certified {
 }
 
 impl Attestations {
-    pub(super) fn new(identity: &NodeIdentity) -> Result<Self, TlsError> {
+    pub(super) fn new(credentials: &Credentials) -> Self {
+        let identity = credentials.identity();
         let this = Self {
             us: identity.name().clone(),
-            attestor: Attestor::new(identity)?,
-            trust: Trust::new(identity)?,
+            credentials: credentials.clone(),
             known: Mutex::default(),
         };
         this.meet(identity.peer(), &identity.chain()[0]);
-        Ok(this)
+        this
+    }
+
+    /// The newest certificate known for the name and key of `peer`: the one it showed, unless it
+    /// has been renewed since.
+    pub(super) fn newest_of(&self, peer: &Peer) -> Peer {
+        let known = self.known().get(&peer.name).cloned();
+        let renewed =
+            known.filter(|known| known.peer.key == peer.key && known.peer.expires > peer.expires);
+        renewed.map_or_else(|| peer.clone(), |known| known.peer.clone())
+    }
+
+    /// Forgets the certificates that the revocation list names; returns whose they are.
+    pub(super) fn forget_revoked(&self) -> BTreeSet<NodeName> {
+        let mut known = self.known();
+        let revoked = known.iter().filter(|(name, certified)| {
+            **name != self.us && self.credentials.is_revoked(&certified.peer)
+        });
+        let revoked: BTreeSet<NodeName> = revoked.map(|(name, _)| name.clone()).collect();
+        known.retain(|name, _| !revoked.contains(name));
+        revoked
     }
 
     /// Takes note of the certificate that a neighbour showed in its handshake.
@@ -77,7 +93,7 @@ impl Attestations {
 
     /// This node's advertisement, signed.
     pub(super) fn sign(&self, advert: Advertisement) -> Result<Flood, TlsError> {
-        let signature = self.attestor.sign(&wire::encode(&advert))?;
+        let signature = self.credentials.sign(&wire::encode(&advert))?;
         Ok(Flood::new(advert, signature))
     }
 
@@ -100,21 +116,34 @@ impl Attestations {
         let statement = wire::encode(&flood.advert);
         let origin = &flood.advert.origin;
         let at_hand = self.known().get(origin).cloned();
-        let refused = match at_hand.as_ref().map(|by| by.signed(&statement, flood)) {
-            Some(Ok(())) => return Ok(()),
-            Some(Err(error)) => error,
-            None => AttestError::NoCertificate,
+        let in_time = at_hand.as_ref().filter(|by| by.peer.expires > now);
+        let refused = match in_time.map(|by| by.signed(&statement, flood)) {
+            Some(Ok(())) => None,
+            Some(Err(error)) => Some(error),
+            None => Some(AttestError::NoCertificate),
         };
-        // Unknown, or its origin has a new key: then the certificate that came along decides.
-        let certificate = CertificateDer::from(certificate.ok_or(refused)?);
-        let peer = self.trust.member(&certificate, now)?;
+        let same =
+            |der: &Vec<u8>| in_time.is_some_and(|by| by.certificate.as_ref() == der.as_slice());
+        let certificate = match (refused, certificate.filter(|der| !same(der))) {
+            // Nothing to learn.
+            (None, None) => return Ok(()),
+            (Some(refused), None) => return Err(refused),
+            // Its origin has another certificate: renewed, or of a new holder of the name.
+            (_, Some(der)) => CertificateDer::from(der),
+        };
+        let peer = match (self.credentials.member(&certificate, now), refused) {
+            (Ok(peer), _) => peer,
+            // An old certificate came along; the one at hand does.
+            (Err(_), None) => return Ok(()),
+            (Err(error), Some(_)) => return Err(error),
+        };
         if peer.name != *origin {
             return Err(AttestError::Certificate);
         }
         let certified = Arc::new(Certified::new(certificate, peer)?);
         certified.signed(&statement, flood)?;
         // An older certificate must not displace that of the present holder of the name.
-        if at_hand.is_none_or(|at_hand| at_hand.peer.expires <= certified.peer.expires) {
+        if at_hand.is_none_or(|at_hand| at_hand.peer.starts <= certified.peer.starts) {
             self.remember(certified);
         }
         Ok(())
@@ -138,8 +167,8 @@ mod tests {
     use super::*;
     use crate::{
         identity::{
-            Attributes, Roles as CertifiedRoles,
-            test_support::{NOW, Overlay, after},
+            Attributes, NodeIdentity, Roles as CertifiedRoles,
+            test_support::{NOW, Overlay, after, live},
         },
         overlay::linkstate::Version,
     };
@@ -169,8 +198,8 @@ mod tests {
     fn an_advertisement_is_believed_from_its_origin_whoever_brings_it() {
         let overlay = Overlay::new();
         let (us, utah) = (relay(&overlay, "us"), relay(&overlay, "utah"));
-        let here = Attestations::new(&us).unwrap();
-        let there = Attestations::new(&utah).unwrap();
+        let here = Attestations::new(&live(&us));
+        let there = Attestations::new(&live(&utah));
         let flood = there.sign(advert("utah", Roles::RELAY)).unwrap();
         assert_eq!(here.check(&flood, None, NOW), Err(AttestError::NoCertificate));
         assert_eq!(here.check(&flood, certificate(&us), NOW), Err(AttestError::Certificate));
@@ -187,9 +216,9 @@ mod tests {
         let overlay = Overlay::new();
         let (us, utah, liar) =
             (relay(&overlay, "us"), relay(&overlay, "utah"), relay(&overlay, "liar"));
-        let here = Attestations::new(&us).unwrap();
+        let here = Attestations::new(&live(&us));
         here.meet(utah.peer(), &utah.chain()[0]);
-        let forged = Attestations::new(&liar).unwrap().sign(advert("utah", Roles::RELAY)).unwrap();
+        let forged = Attestations::new(&live(&liar)).sign(advert("utah", Roles::RELAY)).unwrap();
         assert_eq!(here.check(&forged, None, NOW), Err(AttestError::Signature));
         assert_eq!(here.check(&forged, certificate(&liar), NOW), Err(AttestError::Certificate));
         assert_eq!(here.check(&forged, certificate(&utah), NOW), Err(AttestError::Signature));
@@ -201,9 +230,9 @@ mod tests {
     fn a_node_cannot_claim_what_its_certificate_does_not_say() {
         let overlay = Overlay::new();
         let (us, utah) = (relay(&overlay, "us"), relay(&overlay, "utah"));
-        let here = Attestations::new(&us).unwrap();
+        let here = Attestations::new(&live(&us));
         here.meet(utah.peer(), &utah.chain()[0]);
-        let there = Attestations::new(&utah).unwrap();
+        let there = Attestations::new(&live(&utah));
         let exit = there.sign(advert("utah", Roles::EXIT)).unwrap();
         assert_eq!(here.check(&exit, None, NOW), Err(AttestError::Overclaimed));
         let served = vec!["mit.edu".to_owned()];
@@ -222,11 +251,11 @@ mod tests {
             let roles = CertifiedRoles { relay: true, exit: false };
             overlay.node_with(&Attributes { roles, ..entry }, after(60))
         };
-        let here = Attestations::new(&us).unwrap();
+        let here = Attestations::new(&live(&us));
         here.meet(old.peer(), &old.chain()[0]);
-        let flood = Attestations::new(&new).unwrap().sign(advert("utah", Roles::RELAY)).unwrap();
+        let flood = Attestations::new(&live(&new)).sign(advert("utah", Roles::RELAY)).unwrap();
         assert_eq!(here.check(&flood, certificate(&new), after(60)), Ok(()));
-        let replayed = Attestations::new(&old).unwrap().sign(advert("utah", Roles::NONE)).unwrap();
+        let replayed = Attestations::new(&live(&old)).sign(advert("utah", Roles::NONE)).unwrap();
         assert_eq!(here.check(&replayed, certificate(&old), after(60)), Ok(()));
         assert_eq!(here.check(&flood, None, after(60)), Ok(()), "the new key is still at hand");
     }
@@ -235,7 +264,7 @@ mod tests {
     fn certificates_without_end_fill_no_more_than_the_cap() {
         let overlay = Overlay::new();
         let us = relay(&overlay, "us");
-        let here = Attestations::new(&us).unwrap();
+        let here = Attestations::new(&live(&us));
         for i in 0..2 * MAX_NODES {
             let peer = Peer { name: format!("n{i}").parse().unwrap(), ..us.peer().clone() };
             here.meet(&peer, &us.chain()[0]);

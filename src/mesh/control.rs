@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Mesh;
 use crate::{
     flow::{BoxFuture, Host, Route, RouteWish},
-    identity::NodeName,
+    identity::{NodeName, Peer},
     lane::{HopRequest, RouteControl},
     link::LinkError,
     overlay::{
@@ -105,6 +105,10 @@ impl RouteControl for Mesh {
         self.look_at_network();
         self.routing().suspect(tokio::time::Instant::now().into_std(), peer, route);
         self.news.notify_one();
+    }
+
+    fn standing(&self, peer: &Peer) -> Result<(), String> {
+        Self::standing(self, peer).map_err(|ended| ended.to_string())
     }
 
     fn incarnation(&self, peer: &NodeName) -> Option<u64> {

@@ -13,7 +13,7 @@ use super::Mesh;
 use crate::{
     identity::{MemberInfo, NodeName, Peer, certificate_of, peer_of, server_name},
     link::{Link, LinkService, Verdict},
-    transport::code,
+    transport::{code, refused_by_date},
     wire::link::Hello,
 };
 
@@ -37,6 +37,10 @@ impl Mesh {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 _ = look.tick() => {
+                    // Without a certificate nobody would answer: `app` renews it first.
+                    if self.credentials.peer().expires <= self.credentials.now() {
+                        continue;
+                    }
                     let due = self.members().due(Instant::now().into_std());
                     for (name, addresses) in due {
                         dials.spawn(self.clone().dial(name, addresses));
@@ -77,14 +81,26 @@ impl Mesh {
                 return None;
             }
         };
-        let conn =
-            conn.inspect_err(|error| tracing::debug!(%name, %address, %error, "no answer")).ok()?;
+        let conn = conn.inspect_err(|error| {
+            tracing::debug!(%name, %address, %error, "no answer");
+            if refused_by_date(error) {
+                self.credentials.count_refused_by_date();
+            }
+        });
+        let conn = conn.ok()?;
         let peer = peer_of(&conn).ok().filter(|peer| peer.name == name);
         let Some(peer) = peer else {
             conn.close(code::UNAUTHORISED.into(), b"not the node that was dialled");
             return None;
         };
-        let hello = Link::introduce(&conn, self.hello.clone()).await;
+        let ours = self.hello();
+        let hello = match Link::introduce(&conn, ours.clone()).await {
+            Ok(hello) => {
+                let exchanged = self.exchange_lists(&conn, &peer, (&ours, &hello)).await;
+                exchanged.map(|()| hello)
+            }
+            Err(error) => Err(error),
+        };
         let hello = hello.inspect_err(|error| tracing::debug!(%name, %error, "no introduction"));
         Some((conn, peer, hello.ok()?))
     }
@@ -96,7 +112,15 @@ impl Mesh {
             conn.close(code::UNAUTHORISED.into(), b"this is your own name");
             return;
         }
-        match Link::await_introduction(&conn, self.hello.clone()).await {
+        let ours = self.hello();
+        let introduced = match Link::await_introduction(&conn, ours.clone()).await {
+            Ok(hello) => {
+                let exchanged = self.exchange_lists(&conn, &peer, (&ours, &hello)).await;
+                exchanged.map(|()| hello)
+            }
+            Err(error) => Err(error),
+        };
+        match introduced {
             Ok(hello) => self.take_up(conn, peer, hello, false),
             Err(error) => {
                 tracing::debug!(neighbour = %peer.name, %error, "no introduction");
@@ -124,6 +148,9 @@ impl Mesh {
             roles: link.peer().roles,
         };
         let observed = link.neighbour().address();
+        let seen: Vec<SocketAddr> =
+            observed.into_iter().chain(info.addresses.iter().copied()).collect();
+        self.credentials.seen_at(&name, &seen);
         self.members().linked(Instant::now().into_std(), info, observed);
         tracing::info!(neighbour = %name, address = ?observed, we_dialled, "link up");
         let now = Instant::now().into_std();
@@ -134,7 +161,7 @@ impl Mesh {
             let service: Arc<dyn LinkService> = self.clone();
             link.serve(&service).await;
             if self.links.remove(&link) {
-                tracing::info!(neighbour = %name, "link down");
+                tracing::info!(neighbour = %name, reason = link.end(), "link down");
                 self.members().unlinked(Instant::now().into_std(), &name);
             }
         });

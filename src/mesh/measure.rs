@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Mesh;
 use crate::{
-    identity::{NodeName, UnixTime},
+    identity::NodeName,
     link::Link,
     overlay::{
         linkstate::{Advertisement, Flood, Install, MAX_NODES, Version},
@@ -121,7 +121,7 @@ impl Mesh {
                 return;
             }
         };
-        if let Err(error) = self.attestations.check(&flood, certificate, UnixTime::now()) {
+        if let Err(error) = self.attestations.check(&flood, certificate, self.credentials.now()) {
             let (origin, reason) = (&flood.advert.origin, error.name());
             tracing::info!(?link, %origin, reason, "advertisement not believed");
             return;

@@ -194,6 +194,11 @@ impl Members {
         }
     }
 
+    /// Forgets a member whose certificate was revoked.
+    pub fn expel(&mut self, name: &NodeName) {
+        self.known.remove(name);
+    }
+
     /// Whether the path of the present link to the member went down since the link was made.
     #[must_use]
     pub fn is_path_down(&self, name: &NodeName) -> bool {

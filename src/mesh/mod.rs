@@ -10,6 +10,7 @@ mod measure;
 mod members;
 mod relay;
 mod service;
+mod trust;
 
 use std::{
     fmt,
@@ -23,10 +24,11 @@ use tokio::sync::Notify;
 
 pub use members::{MAX_MEMBERS, Members};
 pub use relay::RelayConfig;
+pub use trust::{CertificateDesk, Ended};
 
 use self::attest::Attestations;
 use crate::{
-    identity::{MemberInfo, NodeIdentity, NodeName, Peer, TlsError, UnixTime},
+    identity::{Credentials, MemberInfo, NodeName, Peer},
     lane::LaneHost,
     link::{Link, Links},
     overlay::{
@@ -43,8 +45,8 @@ use crate::{
 
 /// What the mesh needs to know about its node.
 pub struct MeshConfig {
-    /// Who we are: our certificate, and the key that signs our advertisements.
-    pub identity: NodeIdentity,
+    /// Who we are: our certificate, the key that signs our advertisements, and whom we trust.
+    pub credentials: Credentials,
     /// Where others can dial us; empty behind a NAT.
     pub addresses: Vec<SocketAddr>,
     /// The TLS configuration for dialling links.
@@ -63,7 +65,11 @@ pub struct MeshConfig {
 pub struct Mesh {
     us: Peer,
     exit: bool,
-    hello: Hello,
+    credentials: Credentials,
+    /// Drawn at random; tells this process from an earlier one.
+    incarnation: u64,
+    /// Where others can dial us.
+    addresses: Vec<SocketAddr>,
     endpoint: Endpoint,
     link_client: ClientConfig,
     relay: relay::Relay,
@@ -76,6 +82,10 @@ pub struct Mesh {
     news: Notify,
     looked_at_network: Mutex<Option<tokio::time::Instant>>,
     host: OnceLock<Arc<LaneHost>>,
+    desk: OnceLock<Arc<dyn CertificateDesk>>,
+    /// Held while what belongs to revoked nodes is taken away, so that a link that is taken up
+    /// afterwards is not taken for theirs.
+    expelling: Mutex<()>,
 }
 
 /// What listings show of a link.
@@ -113,44 +123,48 @@ pub struct LinkFacts {
 
 impl Mesh {
     /// A mesh without links.
-    ///
-    /// # Errors
-    /// When the identity's key or certificate is unusable.
-    pub fn new(
-        config: MeshConfig,
-        endpoint: Endpoint,
-        switch: Arc<Switch>,
-    ) -> Result<Arc<Self>, TlsError> {
-        let attestations = Attestations::new(&config.identity)?;
-        let us = config.identity.peer().clone();
-        let hello = Hello {
-            incarnation: rand::random(),
-            addresses: config.addresses,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-        };
+    #[must_use]
+    pub fn new(config: MeshConfig, endpoint: Endpoint, switch: Arc<Switch>) -> Arc<Self> {
+        let credentials = config.credentials;
+        let us = credentials.peer();
         let relaying = config.relay.enabled && us.roles.relay;
         let exit = config.exit && us.roles.exit;
         let role = |held: bool, role| if held { role } else { Roles::NONE };
         let does = role(exit, Roles::EXIT).with(role(relaying, Roles::RELAY));
         // Advertisements of a later process must win over those of an earlier one.
-        let started = UnixTime::now().as_secs();
+        let started = credentials.now().as_secs();
         let routing = Router::new(&us, does, started, config.policy, config.probe_budget);
-        Ok(Arc::new(Self {
+        Arc::new(Self {
             relay: relay::Relay::new(config.relay, us.roles.relay),
             routing: Mutex::new(routing),
             news: Notify::new(),
             looked_at_network: Mutex::default(),
-            hello,
+            incarnation: rand::random(),
+            addresses: config.addresses,
             endpoint,
             link_client: config.link_client,
             switch,
             links: Links::default(),
             members: Mutex::new(Members::new(us.name.clone())),
             host: OnceLock::new(),
-            attestations,
             exit,
+            desk: OnceLock::new(),
+            expelling: Mutex::default(),
+            attestations: Attestations::new(&credentials),
+            credentials,
             us,
-        }))
+        })
+    }
+
+    /// What this node says of itself on a new link.
+    fn hello(&self) -> Hello {
+        Hello {
+            incarnation: self.incarnation,
+            addresses: self.addresses.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            revocations: self.credentials.identity().revoked().number(),
+            time: self.credentials.now().as_secs(),
+        }
     }
 
     /// Makes this node host lanes: it is an exit.
@@ -196,7 +210,7 @@ impl Mesh {
     pub fn tell_members(&self) -> Vec<MemberInfo> {
         let us = MemberInfo {
             name: self.us.name.clone(),
-            addresses: self.hello.addresses.clone(),
+            addresses: self.addresses.clone(),
             roles: self.us.roles,
         };
         self.members().tell(us, tokio::time::Instant::now().into_std())

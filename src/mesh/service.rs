@@ -36,6 +36,8 @@ impl LinkService for Mesh {
                 self.heard_advertisement(link, &flood, certificate);
             }
             Notice::Digest(bytes) => self.heard_digest(link, &bytes),
+            Notice::Revocations(der) => self.heard_revocations(link, &der),
+            Notice::Certificate(der) => self.heard_certificate(link, der),
         }
     }
 
@@ -61,6 +63,9 @@ impl Mesh {
                 self.relay.grant(now, holder, &request, &self.links, &self.switch)
             }
             Request::Renew(labels) => Ok(self.renew_labels(now, &holder.name, &labels)),
+            Request::RenewCertificate { signing_request, passed_on } => {
+                self.renew_certificate(signing_request, passed_on).await
+            }
             Request::Hello(_) => Err(LinkRefusal::Unexpected),
         }
     }

@@ -104,6 +104,15 @@ impl Router {
         self.divide_budget(now);
     }
 
+    /// Forgets a node whose certificate was revoked: the link to it and its advertisement.
+    pub fn forget(&mut self, now: Instant, peer: &NodeName) {
+        self.db.forget(peer);
+        if self.monitors.remove(peer).is_some() {
+            self.originator.changed();
+            self.divide_budget(now);
+        }
+    }
+
     /// What the node may spend on measuring and advertising, and how it does.
     #[must_use]
     pub fn budget(&self) -> (Bitrate, Plan) {

@@ -1,9 +1,9 @@
-//! QUIC configurations from an identity: TLS plus transport parameters.
+//! QUIC configurations from credentials: TLS plus transport parameters.
 
 use std::{sync::Arc, time::Duration};
 
 use noq::{
-    ClientConfig, ServerConfig,
+    ClientConfig, ConnectionError, ServerConfig, TransportErrorCode,
     crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig},
 };
 
@@ -11,7 +11,7 @@ use super::{LaneOptions, RerouteMark, join_parameters, lane_parameters, link_par
 use crate::{
     flow::Hint,
     identity::{
-        ALPN_JOIN, ALPN_LANE, ALPN_LINK, NodeIdentity, TlsError, client_crypto, server_crypto,
+        ALPN_JOIN, ALPN_LANE, ALPN_LINK, Credentials, TlsError, client_crypto, server_crypto,
     },
 };
 
@@ -34,11 +34,11 @@ pub enum ConfigureError {
 /// # Errors
 /// When the identity is unusable.
 pub fn link_server_config(
-    identity: &NodeIdentity,
+    credentials: &Credentials,
     at_authority: bool,
 ) -> Result<ServerConfig, ConfigureError> {
     let alpn: &[&[u8]] = if at_authority { &[ALPN_LINK, ALPN_JOIN] } else { &[ALPN_LINK] };
-    let tls = QuicServerConfig::try_from(server_crypto(identity, alpn)?)?;
+    let tls = QuicServerConfig::try_from(server_crypto(credentials, alpn)?)?;
     let mut config = ServerConfig::with_crypto(Arc::new(tls));
     config.transport_config(link_parameters());
     Ok(config)
@@ -53,12 +53,12 @@ pub struct LaneServer {
 }
 
 impl LaneServer {
-    /// Lanes for `identity`.
+    /// Lanes for these credentials.
     ///
     /// # Errors
     /// When the identity is unusable.
-    pub fn new(identity: &NodeIdentity, options: LaneOptions) -> Result<Self, ConfigureError> {
-        let tls = QuicServerConfig::try_from(server_crypto(identity, &[ALPN_LANE])?)?;
+    pub fn new(credentials: &Credentials, options: LaneOptions) -> Result<Self, ConfigureError> {
+        let tls = QuicServerConfig::try_from(server_crypto(credentials, &[ALPN_LANE])?)?;
         let mut config = ServerConfig::with_crypto(Arc::new(tls));
         config.migration(false);
         // The entry's patience is to decide.
@@ -79,8 +79,8 @@ impl LaneServer {
 ///
 /// # Errors
 /// When the identity is unusable.
-pub fn link_client_config(identity: &NodeIdentity) -> Result<ClientConfig, ConfigureError> {
-    let mut config = client(client_crypto(identity, &[ALPN_LINK])?)?;
+pub fn link_client_config(credentials: &Credentials) -> Result<ClientConfig, ConfigureError> {
+    let mut config = client(client_crypto(credentials, &[ALPN_LINK])?)?;
     config.transport_config(link_parameters());
     Ok(config)
 }
@@ -93,12 +93,12 @@ pub struct LaneClient {
 }
 
 impl LaneClient {
-    /// Lanes for `identity`.
+    /// Lanes for these credentials.
     ///
     /// # Errors
     /// When the identity is unusable.
-    pub fn new(identity: &NodeIdentity, options: LaneOptions) -> Result<Self, ConfigureError> {
-        Ok(Self { config: client(client_crypto(identity, &[ALPN_LANE])?)?, options })
+    pub fn new(credentials: &Credentials, options: LaneOptions) -> Result<Self, ConfigureError> {
+        Ok(Self { config: client(client_crypto(credentials, &[ALPN_LANE])?)?, options })
     }
 
     /// The configuration of one lane for flows with `hint`, whose reroutes `mark` tells; without a
@@ -126,6 +126,20 @@ pub fn join_client_config(tls: rustls::ClientConfig) -> Result<ClientConfig, Con
     let mut config = client(tls)?;
     config.transport_config(join_parameters());
     Ok(config)
+}
+
+/// Whether a handshake failed because of a certificate's dates: the peer's by our clock, or ours by
+/// the peer's.
+#[must_use]
+pub fn refused_by_date(error: &ConnectionError) -> bool {
+    // TLS alert `certificate_expired` (RFC 8446, §6.2); rustls uses it for "not yet valid", too.
+    const CERTIFICATE_EXPIRED: u8 = 45;
+    let expired = TransportErrorCode::crypto(CERTIFICATE_EXPIRED);
+    match error {
+        ConnectionError::TransportError(error) => error.code == expired,
+        ConnectionError::ConnectionClosed(close) => close.error_code == expired,
+        _ => false,
+    }
 }
 
 fn client(tls: rustls::ClientConfig) -> Result<ClientConfig, ConfigureError> {

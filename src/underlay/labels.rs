@@ -147,6 +147,14 @@ impl LabelTable {
         self.grants.retain(|_, grant| !matches!(grant.meaning, LabelMeaning::Slot(s) if s == slot));
     }
 
+    /// Withdraws every label that `node` holds, and every one under which packets go to it.
+    pub fn withdraw_node(&mut self, node: &NodeName) {
+        self.grants.retain(|_, grant| {
+            let toward = matches!(&grant.meaning, LabelMeaning::Forward(next) if next.neighbour.name() == node);
+            grant.holder != *node && !toward
+        });
+    }
+
     /// Forgets what has expired.
     fn sweep(&mut self, now: Instant) {
         self.grants.retain(|_, grant| !grant.expired(now));
@@ -306,6 +314,20 @@ mod tests {
         table.withdraw_slot(SlotId(1));
         assert!(table.lookup(t0, Label(1), 1).is_err());
         assert!(table.lookup(t0, Label(2), 1).is_ok());
+    }
+
+    #[test]
+    fn the_labels_of_a_node_and_towards_it_are_withdrawn_and_no_others() {
+        let (mut table, t0) = (LabelTable::default(), Instant::now());
+        let mut grant = |label, holder: &str, to: &str| {
+            table.grant_forward(t0, Label(label), &name(holder), toward(to), MINUTE, None).unwrap();
+        };
+        grant(1, "eve", "mit");
+        grant(2, "aros", "eve");
+        grant(3, "aros", "mit");
+        table.withdraw_node(&name("eve"));
+        let left: Vec<_> = (1..=3).map(|label| table.lookup(t0, Label(label), 1).is_ok()).collect();
+        assert_eq!(left, [false, false, true]);
     }
 
     #[test]

@@ -43,6 +43,14 @@ pub enum Request {
         /// Its request.
         open: OpenLane,
     },
+    /// My certificate is to be renewed. Answered by [`Reply::Certificate`], by the authority's
+    /// node or by one that passes the request on to it.
+    RenewCertificate {
+        /// A PKCS#10 signing request in DER, of the key whose certificate is to be renewed.
+        signing_request: Vec<u8>,
+        /// Whether a neighbour passed it on already: then it goes no further.
+        passed_on: bool,
+    },
 }
 
 /// What a node is at present.
@@ -54,6 +62,11 @@ pub struct Hello {
     pub addresses: Vec<SocketAddr>,
     /// The program's version, for listings.
     pub version: String,
+    /// The number of the revocation list I hold: the side with the newer one sends it next, and
+    /// the other waits for it before the link counts.
+    pub revocations: u64,
+    /// My clock, in seconds since 1970.
+    pub time: u64,
 }
 
 /// An entry asks an exit for a lane.
@@ -110,6 +123,8 @@ pub enum Reply {
     Renewed(Vec<bool>),
     /// No, and why.
     Refused(LinkRefusal),
+    /// The next certificate and the authority's, in DER.
+    Certificate(Vec<Vec<u8>>),
 }
 
 /// Why a neighbour refuses a request.
@@ -130,6 +145,26 @@ pub enum LinkRefusal {
     /// The request makes no sense here.
     #[error("it does not understand the request")]
     Unexpected,
+    /// No certificate is renewed.
+    #[error(transparent)]
+    Renewal(#[from] RenewalRefusal),
+}
+
+/// Why a certificate is not renewed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum RenewalRefusal {
+    /// Neither is the node the authority's, nor has it a link to that one.
+    #[error("it has no link to the overlay's authority")]
+    NoAuthority,
+    /// The authority has no record of the key.
+    #[error("the authority has no record of this node's key; join again in a new folder")]
+    UnknownKey,
+    /// The node was revoked.
+    #[error("the authority has revoked this node")]
+    Revoked,
+    /// The authority failed; its own log says why.
+    #[error("the authority could not issue a certificate; look at its log")]
+    Failed,
 }
 
 /// What a node tells its neighbour unasked.
@@ -146,6 +181,10 @@ pub enum Notice {
     },
     /// Which advertisements I hold, by origin and version, encoded; send me what is newer.
     Digest(Vec<u8>),
+    /// The authority's revocation list in DER, which is newer than the one you hold.
+    Revocations(Vec<u8>),
+    /// My certificate was renewed: the new one in DER, of the same key.
+    Certificate(Vec<u8>),
 }
 
 #[cfg(test)]

@@ -169,6 +169,21 @@ pub async fn dial(node: &Node, target: &str) -> Result<Box<dyn Flow>, Refusal> {
     node.dialer().dial(request).await
 }
 
+/// Opens a flow that leaves at `exit`, as a byte stream.
+pub async fn open_at(node: &Node, target: &str, exit: &str) -> Box<dyn FlowIo> {
+    let request = FlowRequest { exit: Some(exit.parse().unwrap()), ..flow_request(target) };
+    node.dialer().dial(request).await.unwrap().into_io()
+}
+
+/// Sends a byte to an echo service and waits until it is back.
+///
+/// # Errors
+/// When the flow has ended.
+pub async fn type_a_key(io: &mut dyn FlowIo) -> std::io::Result<()> {
+    io.write_all(b"k").await?;
+    io.read_exact(&mut [0]).await.map(drop)
+}
+
 /// Opens a flow as a byte stream.
 pub async fn open(node: &Node, target: &str) -> Box<dyn FlowIo> {
     dial(node, target).await.unwrap().into_io()

@@ -146,10 +146,12 @@ impl LinkStateDb {
         expired
     }
 
-    /// Drops a node at once, because its certificate was revoked. That nothing newer is taken from
-    /// it is for the caller to see to.
-    pub fn remove(&mut self, name: &NodeName, now: Instant) {
-        self.retire(name, now);
+    /// Forgets a node at once, because its certificate was revoked: also the version of its last
+    /// advertisement, so that the next holder of the name is not taken for stale. That nothing
+    /// more is taken from the revoked one is for the caller to see to.
+    pub fn forget(&mut self, name: &NodeName) {
+        self.nodes.remove(name);
+        self.retired.remove(name);
     }
 
     fn retire(&mut self, name: &NodeName, now: Instant) {

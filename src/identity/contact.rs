@@ -1,0 +1,88 @@
+//! Where the overlay's authority is, for a node that has no link to it.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::{NodeDir, NodeFile, NodeName, StoreError};
+
+/// Addresses kept: as many as an invitation has.
+const MAX_ADDRESSES: usize = 8;
+
+/// The authority's node: its name, from the invitation, and its addresses, from the invitation
+/// and later from the link to it.
+///
+/// Nothing is trusted for it: what the authority answers is verified by its certificate, and what
+/// it is asked, a signing request, is no secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthorityContact {
+    /// The name of the authority's node.
+    pub name: NodeName,
+    /// Where it was last seen; at most 8.
+    pub addresses: Vec<SocketAddr>,
+}
+
+impl AuthorityContact {
+    /// Reads what is kept in `dir`; `None` when nothing is.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is damaged.
+    pub fn load(dir: &NodeDir) -> Result<Option<Self>, StoreError> {
+        let bytes = match dir.read(NodeFile::Authority) {
+            Err(StoreError::Missing(_)) => return Ok(None),
+            bytes => bytes?,
+        };
+        let mut contact: Self = serde_json::from_slice(&bytes)
+            .map_err(|error| dir.damaged(NodeFile::Authority, error))?;
+        contact.addresses.truncate(MAX_ADDRESSES);
+        Ok(Some(contact))
+    }
+
+    /// Keeps it in `dir`.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub fn save(&self, dir: &NodeDir) -> Result<(), StoreError> {
+        let bytes = serde_json::to_vec_pretty(self)
+            .map_err(|error| dir.damaged(NodeFile::Authority, error))?;
+        dir.write(NodeFile::Authority, &bytes)
+    }
+
+    /// Takes over where the authority's node was seen; the last known addresses follow. True if
+    /// that is news.
+    pub(super) fn seen_at(&mut self, addresses: &[SocketAddr]) -> bool {
+        let mut all: Vec<SocketAddr> = Vec::new();
+        for address in addresses.iter().chain(&self.addresses) {
+            if !all.contains(address) && all.len() < MAX_ADDRESSES {
+                all.push(*address);
+            }
+        }
+        let news = addresses.iter().any(|address| !self.addresses.contains(address));
+        if news {
+            self.addresses = all;
+        }
+        news
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_authoritys_address_is_kept_and_the_newest_comes_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = NodeDir::at(folder.path());
+        assert_eq!(AuthorityContact::load(&dir).unwrap(), None);
+        let at = |port: u16| SocketAddr::from(([192, 0, 2, 1], port));
+        let mut contact = AuthorityContact { name: "mit".parse().unwrap(), addresses: vec![at(1)] };
+        assert!(!contact.seen_at(&[at(1)]));
+        for port in 2..20 {
+            assert!(contact.seen_at(&[at(port)]));
+        }
+        assert_eq!((contact.addresses.len(), contact.addresses[0]), (MAX_ADDRESSES, at(19)));
+        contact.save(&dir).unwrap();
+        assert_eq!(AuthorityContact::load(&dir).unwrap(), Some(contact));
+    }
+}

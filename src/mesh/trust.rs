@@ -1,0 +1,311 @@
+//! Who is a member, while it is running: revocations and renewals spread over links, and what
+//! belongs to a node that is no member any more ends.
+//!
+//! A connection is bound to the key that its peer proved in the handshake. It lasts as long as the
+//! newest certificate known for that name and key: a renewed node shows its new certificate over
+//! its standing links, and advertisements carry it to everyone else, so neither links nor lanes
+//! are made anew for a renewal.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+
+use noq::Connection;
+use rustls::pki_types::CertificateDer;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::Mesh;
+use crate::{
+    flow::BoxFuture,
+    identity::{ListIgnored, NodeName, Peer, skew, skew_in_words},
+    link::{Link, LinkError},
+    transport::{FrameError, code, read_message, write_message},
+    wire::link::{Hello, LinkRefusal, Notice, RenewalRefusal, Reply, Request},
+};
+
+/// How often links are looked through for certificates that have ended. Revocations act at once;
+/// an end that is found a second late makes no difference.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How long the neighbour with the newer revocation list may take to send it: as for a request.
+const LIST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Neighbours asked in one attempt to pass a renewal on: most have a link to the authority, or
+/// none has.
+const ASKED_TO_PASS_ON: usize = 8;
+
+/// Why a node is no member any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Ended {
+    /// The authority has revoked it.
+    #[error("certificate revoked")]
+    Revoked,
+    /// Its certificate has ended, and it has shown no newer one.
+    #[error("certificate ended")]
+    Expired,
+}
+
+/// Issues certificates; implemented where the authority lives.
+pub trait CertificateDesk: Send + Sync + 'static {
+    /// The next certificate for the key of `signing_request`, and the authority's.
+    fn renew(
+        &self,
+        signing_request: Vec<u8>,
+    ) -> BoxFuture<'_, Result<Vec<CertificateDer<'static>>, RenewalRefusal>>;
+}
+
+impl Mesh {
+    /// Lets the authority's desk answer neighbours whose certificates are to be renewed.
+    pub fn open_desk(&self, desk: Arc<dyn CertificateDesk>) {
+        // Called once, by the wiring.
+        let _ = self.desk.set(desk);
+    }
+
+    /// Ends what belongs to nodes that are no members any more, and spreads what is newer than
+    /// what the neighbours have, until `shutdown`.
+    pub async fn watch_members(self: Arc<Self>, shutdown: CancellationToken) {
+        let mut changes = self.credentials.changes();
+        let mut look = interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut shown = self.credentials.peer().serial;
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = changes.next() => {
+                    self.expel_revoked();
+                    self.spread_revocations();
+                    let own = self.credentials.peer();
+                    if own.serial != shown {
+                        shown = own.serial;
+                        self.show_certificate();
+                    }
+                }
+                _ = look.tick() => {}
+            }
+            self.close_ended_links();
+        }
+    }
+
+    /// Whether the node that showed the certificate `peer` is still a member.
+    ///
+    /// # Errors
+    /// Why it is none.
+    pub fn standing(&self, peer: &Peer) -> Result<(), Ended> {
+        let newest = self.attestations.newest_of(peer);
+        if self.credentials.is_revoked(peer) || self.credentials.is_revoked(&newest) {
+            return Err(Ended::Revoked);
+        }
+        if newest.expires <= self.credentials.now() {
+            return Err(Ended::Expired);
+        }
+        Ok(())
+    }
+
+    /// Forgets every node whose certificate is on the revocation list: certificates, members,
+    /// advertisements, labels. Its lanes end by themselves: each looks at its peer's standing.
+    fn expel_revoked(&self) {
+        let _one_at_a_time = self.expelling.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut revoked: BTreeSet<NodeName> = self.attestations.forget_revoked();
+        let links = self.links.all();
+        let linked = |link: &&Arc<Link>| self.standing(link.peer()) == Err(Ended::Revoked);
+        revoked.extend(links.iter().filter(linked).map(|link| link.peer().name.clone()));
+        let now = tokio::time::Instant::now().into_std();
+        for name in revoked {
+            let link = self.links.get(&name);
+            if link.as_ref().is_some_and(|link| self.standing(link.peer()).is_ok()) {
+                // The next holder of the name.
+                continue;
+            }
+            tracing::warn!(%name, "the node was revoked; what it had here ends");
+            if let Some(link) = link {
+                link.close(code::UNAUTHORISED, &Ended::Revoked.to_string());
+                self.links.remove(&link);
+            }
+            // Nothing goes to it any more, also not as a relay of lanes that have not noticed yet.
+            self.links.neighbour(&name).set_address(None);
+            self.switch.with_labels(|labels| labels.withdraw_node(&name));
+            self.members().expel(&name);
+            self.routing().forget(now, &name);
+            if let Some(host) = self.host.get() {
+                host.end_pending_of(&name);
+            }
+        }
+        self.news.notify_one();
+    }
+
+    fn close_ended_links(&self) {
+        for link in self.links.all() {
+            if let Err(ended) = self.standing(link.peer()) {
+                tracing::warn!(neighbour = %link.peer().name, reason = %ended, "closing the link");
+                link.close(code::UNAUTHORISED, &ended.to_string());
+            }
+        }
+    }
+
+    /// Sends the revocation list in force to every neighbour that is not known to have it.
+    fn spread_revocations(&self) {
+        let identity = self.credentials.identity();
+        let list = identity.revoked();
+        for link in self.links.all() {
+            link.tell_revocations(list.number(), list.der());
+        }
+    }
+
+    /// Shows this node's new certificate to all neighbours.
+    fn show_certificate(&self) {
+        let own = self.credentials.identity();
+        self.attestations.meet(own.peer(), &own.chain()[0]);
+        for link in self.links.all() {
+            link.notify(Notice::Certificate(own.chain()[0].to_vec()));
+        }
+    }
+
+    /// A neighbour told a revocation list.
+    pub(super) fn heard_revocations(&self, link: &Link, der: &[u8]) {
+        match self.credentials.learn_revocations(der) {
+            Ok(number) => {
+                tracing::info!(?link, number, "took over a newer revocation list");
+                link.holds_revocations(number);
+            }
+            Err(ListIgnored::Stale) => {}
+            Err(reason) => {
+                tracing::warn!(?link, reason = reason.name(), "revocation list ignored");
+                link.close(code::PROTOCOL, "not a revocation list of this overlay");
+            }
+        }
+    }
+
+    /// A neighbour showed its new certificate.
+    pub(super) fn heard_certificate(&self, link: &Link, der: Vec<u8>) {
+        let certificate = CertificateDer::from(der);
+        match self.credentials.member(&certificate, self.credentials.now()) {
+            Ok(peer) if peer.name == link.peer().name && peer.key == link.peer().key => {
+                tracing::debug!(?link, "the neighbour's certificate was renewed");
+                self.attestations.meet(&peer, &certificate);
+            }
+            _ => tracing::info!(?link, "ignoring a certificate that is not the neighbour's"),
+        }
+    }
+
+    /// After the introductions: whoever has the newer revocation list sends it, and the other side
+    /// takes it over before the link counts. Then the neighbour is judged by it.
+    pub(super) async fn exchange_lists(
+        &self,
+        conn: &Connection,
+        peer: &Peer,
+        (ours, theirs): (&Hello, &Hello),
+    ) -> Result<(), LinkError> {
+        let failed = |error: &dyn std::fmt::Display| FrameError::Stream(error.to_string());
+        if ours.revocations > theirs.revocations {
+            let der = self.credentials.identity().revoked().der().to_vec();
+            let mut stream = conn.open_uni().await.map_err(|e| failed(&e))?;
+            write_message(&mut stream, &Notice::Revocations(der)).await?;
+        } else if theirs.revocations > ours.revocations {
+            let receive = async {
+                let mut stream = conn.accept_uni().await.map_err(|e| failed(&e))?;
+                read_message::<Notice>(&mut stream).await
+            };
+            let told = timeout(LIST_TIMEOUT, receive).await.map_err(|_| LinkError::TimedOut)??;
+            let Notice::Revocations(der) = told else {
+                return Err(LinkRefusal::Unexpected.into());
+            };
+            match self.credentials.learn_revocations(&der) {
+                Ok(number) => {
+                    tracing::info!(neighbour = %peer.name, number, "took over a newer revocation list");
+                    // Before the link counts: it may be that of the next holder of a name.
+                    self.expel_revoked();
+                }
+                // Another neighbour was quicker.
+                Err(ListIgnored::Stale) => {}
+                Err(reason) => {
+                    tracing::warn!(neighbour = %peer.name, reason = reason.name(), "revocation list ignored");
+                    return Err(LinkRefusal::Unexpected.into());
+                }
+            }
+        }
+        if self.credentials.is_revoked(peer) {
+            tracing::warn!(neighbour = %peer.name, "no link: the node is revoked");
+            conn.close(code::UNAUTHORISED.into(), Ended::Revoked.to_string().as_bytes());
+            return Err(LinkRefusal::Unexpected.into());
+        }
+        self.compare_clocks(peer, theirs.time);
+        Ok(())
+    }
+
+    /// Compares this machine's clock with a neighbour's, which told its own in its introduction.
+    fn compare_clocks(&self, peer: &Peer, theirs: u64) {
+        let contact = self.credentials.authority();
+        if contact.is_some_and(|contact| contact.name == peer.name) {
+            self.credentials.compare_clock(theirs);
+        }
+        let ahead = skew(self.credentials.now(), theirs);
+        if let Some(words) = skew_in_words(ahead) {
+            tracing::warn!("this machine's clock is {words} that of {}", peer.name);
+        }
+    }
+
+    /// Asks for the next certificate over links: the authority's node, else neighbours that may
+    /// have a link to it.
+    ///
+    /// # Errors
+    /// The last refusal, or why nobody could be asked.
+    pub async fn request_certificate(
+        &self,
+        signing_request: &[u8],
+    ) -> Result<Vec<CertificateDer<'static>>, LinkError> {
+        let ask = |passed_on| Request::RenewCertificate {
+            signing_request: signing_request.to_vec(),
+            passed_on,
+        };
+        let authority = self.credentials.authority().map(|contact| contact.name);
+        let direct = authority.as_ref().and_then(|name| self.links.get(name));
+        let others = self.links.all();
+        let others =
+            others.into_iter().filter(|link| Some(&link.peer().name) != authority.as_ref());
+        let mut last = LinkError::Refused(RenewalRefusal::NoAuthority.into());
+        for link in direct.into_iter().chain(others.take(ASKED_TO_PASS_ON)) {
+            match link.request(&ask(false)).await {
+                Ok(Reply::Certificate(chain)) => {
+                    return Ok(chain.into_iter().map(CertificateDer::from).collect());
+                }
+                Ok(_) => last = LinkRefusal::Unexpected.into(),
+                Err(error) => {
+                    let of_authority = Some(&link.peer().name) == authority.as_ref();
+                    tracing::debug!(?link, %error, "certificate not renewed over this link");
+                    if of_authority
+                        || matches!(
+                            last,
+                            LinkError::Refused(LinkRefusal::Renewal(RenewalRefusal::NoAuthority))
+                        )
+                    {
+                        last = error;
+                    }
+                }
+            }
+        }
+        Err(last)
+    }
+
+    /// Answers a neighbour whose certificate, or whose neighbour's, is to be renewed.
+    pub(super) async fn renew_certificate(
+        &self,
+        signing_request: Vec<u8>,
+        passed_on: bool,
+    ) -> Result<Reply, LinkRefusal> {
+        if let Some(desk) = self.desk.get() {
+            let chain = desk.renew(signing_request).await?;
+            return Ok(Reply::Certificate(chain.iter().map(|der| der.to_vec()).collect()));
+        }
+        let authority = self.credentials.authority().filter(|_| !passed_on);
+        let authority = authority.ok_or(RenewalRefusal::NoAuthority)?;
+        let onward = Request::RenewCertificate { signing_request, passed_on: true };
+        match self.links.request(&authority.name, &onward).await {
+            Ok(reply) => Ok(reply),
+            Err(LinkError::Refused(refusal)) => Err(refusal),
+            Err(_) => Err(RenewalRefusal::NoAuthority.into()),
+        }
+    }
+}
