@@ -29,6 +29,7 @@
 //! | [`emulator`] | a seeded Internet in memory, for the demo, tests and benchmarks |
 //! | [`identity`] | keys, certificates, invitations, the node's folder |
 //! | [`flow`] | what a flow is: label, target, hint, refusal, and the dialer trait |
+//! | [`text`] | PURE: text of others, made safe to log and to show |
 //!
 //! One exception: `flow` takes [`identity::NodeName`] from above, as a flow names its exit.
 //! `docs/architecture.md` follows a flow through these modules.
@@ -50,6 +51,7 @@ pub mod lane;
 pub mod link;
 pub mod mesh;
 pub mod overlay;
+pub mod text;
 pub mod transport;
 pub mod underlay;
 pub mod wire;

@@ -295,26 +295,6 @@ fn help_is_no_error_and_a_wrong_command_line_is_one_of_its_own() {
     }
 }
 
-#[test]
-fn a_service_unit_is_written_and_removed_without_calling_systemctl() {
-    let site = Site::new();
-    let hub = site.hub();
-    let home = site.dir("home");
-    let service = |action: &str| {
-        let mut command = overlay::ronproxy(&hub);
-        command.args(["service", action]).env("XDG_CONFIG_HOME", &home).output().unwrap()
-    };
-    let unit = home.join("systemd/user/ronproxy.service");
-    assert!(service("install").status.success());
-    let text = std::fs::read_to_string(&unit).unwrap();
-    assert!(text.contains(&format!("--dir \"{}\" run", hub.display())), "{text}");
-    assert!(service("uninstall").status.success());
-    assert!(!unit.exists());
-    std::fs::create_dir_all(unit.parent().unwrap()).unwrap();
-    std::fs::write(&unit, "[Unit]\n").unwrap();
-    assert!(!service("install").status.success());
-}
-
 fn ask(socket: &Path, request: &str) -> String {
     let mut stream = UnixStream::connect(socket).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();

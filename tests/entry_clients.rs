@@ -12,5 +12,7 @@ mod bounds;
 mod curl;
 #[path = "entry_clients/http.rs"]
 mod http;
+#[path = "entry_clients/local_users.rs"]
+mod local_users;
 #[path = "entry_clients/socks.rs"]
 mod socks;

@@ -1,4 +1,4 @@
-//! What the entry writes to the log. It needs the process-wide subscriber, so it stands alone.
+//! What the entry writes to the log. One test needs the process-wide subscriber, so they stand alone.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test may fail it too")]
 
@@ -24,6 +24,39 @@ impl io::Write for Log {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// On this thread, and with it all tasks of a test; not the libraries' `log` messages.
+fn on_this_thread(filter: &str, log: &Log) -> tracing::subscriber::DefaultGuard {
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    tracing::subscriber::set_default(subscriber)
+}
+
+#[tokio::test]
+async fn at_info_the_log_names_the_flow_and_no_destination() {
+    for (filter, named) in [("info", false), ("info,ronproxy::destination=debug", true)] {
+        let log = Log::default();
+        let _subscriber = on_this_thread(filter, &log);
+        let (proxy, origin) = (Proxy::start().await, echo().await);
+        for destination in [origin.to_string(), "policy.refused.test:80".to_owned()] {
+            let mut client = proxy.connect().await;
+            client.send(format!("CONNECT {destination} HTTP/1.1\r\n\r\n").as_bytes()).await;
+            assert!(client.until("\r\n\r\n").await.starts_with("HTTP/1.1 "));
+        }
+        proxy.shutdown.cancel();
+        proxy.running.await.unwrap();
+        let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        assert!(text.contains("flow{label=00000000}"), "{text}");
+        assert!(text.contains("flow open") && text.contains("flow refused"), "{text}");
+        for destination in [&origin.to_string(), "policy.refused.test", "the test says so"] {
+            assert_eq!(text.contains(destination), named, "{filter}, {destination}: {text}");
+        }
     }
 }
 
@@ -55,7 +88,7 @@ async fn the_most_talkative_log_names_the_flow_and_no_password() {
     proxy.running.await.unwrap();
 
     let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-    let span = format!("flow{{target={origin} label=00000000}}");
+    let span = format!("flow{{label=00000000}}:to{{target={origin}}}");
     assert!(text.contains(&span) && text.contains("flow open"), "{text}");
     assert!(text.contains("fast_socks5"), "the libraries' messages are not captured: {text}");
     for secret in ["secret-guess", "YW5uOm9uZQ", "[115, 101, 99, 114, 101, 116", "[111, 110, 101]"]

@@ -38,6 +38,10 @@ fn write_all(out: &mut String, status: &NodeStatus, links: &[LinkFacts]) -> fmt:
         writeln!(out, "ronproxy_dropped_packets_total{{reason=\"{reason}\"}} {count}")?;
     }
     write_certificate(out, &status.certificate)?;
+    head(out, "refused_clients_total", "Local clients that the proxy does not serve.", "counter")?;
+    for (reason, count) in &status.refused_clients {
+        writeln!(out, "ronproxy_refused_clients_total{{reason=\"{reason}\"}} {count}")?;
+    }
     head(out, "link_up", "Whether the link to a member stands.", "gauge")?;
     for link in links {
         writeln!(out, "ronproxy_link_up{{peer=\"{}\"}} {}", link.peer, u8::from(link.up))?;
@@ -122,6 +126,7 @@ mod tests {
             exit_flows: 0,
             forwarded: 7,
             dropped: vec![("unknown_label", 3)],
+            refused_clients: vec![("other-user", 5)],
             measuring: Measuring::default(),
             certificate: CertificateStatus {
                 lists_ignored: vec![("forged", 1)],
@@ -147,6 +152,7 @@ mod tests {
         };
         let text = text(&status, &[link]);
         assert!(text.contains("ronproxy_dropped_packets_total{reason=\"unknown_label\"} 3\n"));
+        assert!(text.contains("ronproxy_refused_clients_total{reason=\"other-user\"} 5\n"));
         assert!(text.contains("ronproxy_link_rtt_seconds{peer=\"b\"} 0.0025\n"));
         for sample in text.lines().filter(|line| !line.starts_with('#')) {
             let (series, value) = sample.rsplit_once(' ').unwrap();

@@ -67,6 +67,8 @@ pub struct RunFacts {
     pub listen: SocketAddr,
     /// Whether the overlay authority is in this node's folder.
     pub authority: bool,
+    /// How the process is confined, in words.
+    pub confinement: String,
     /// When the node started; `status` shows its age.
     #[serde(skip)]
     pub started: Instant,

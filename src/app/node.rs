@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     config::Rules,
-    entry::{self, Entry, EntryError},
+    entry::{self, Entry, EntryError, RefusedClients},
     exit::Exit,
     flow::{BoxFuture, FlowDialer, FlowTable, Refusal, Target},
     identity::{Credentials, MemberInfo, Peer},
@@ -87,6 +87,7 @@ pub struct Node {
     switch: Arc<Switch>,
     endpoint: Endpoint,
     proxy: Option<SocketAddr>,
+    refused: Arc<RefusedClients>,
     /// Ends the entry; its flows may go on for the drain time.
     stop_entry: CancellationToken,
     entry: Option<JoinHandle<()>>,
@@ -159,6 +160,7 @@ impl Node {
             switch,
             endpoint,
             proxy: None,
+            refused: Arc::default(),
             stop_entry: CancellationToken::new(),
             entry: None,
             shutdown: CancellationToken::new(),
@@ -177,6 +179,7 @@ impl Node {
     ) -> Result<(), StartError> {
         let entry = Entry::bind(config, self.dialer.clone()).await?;
         self.proxy = Some(entry.local_addr());
+        self.refused = entry.refused();
         self.entry = Some(tokio::spawn(entry.run(self.stop_entry.clone(), drain)));
         Ok(())
     }
@@ -272,6 +275,7 @@ impl Node {
             renewal: self.renewal.clone(),
             switch: self.switch.clone(),
             proxy: self.proxy,
+            refused: self.refused.clone(),
         }
     }
 

@@ -10,6 +10,7 @@ use super::{
     renewal::{CertificateStatus, Renewal},
 };
 use crate::{
+    entry::RefusedClients,
     flow::{FlowEntry, FlowLabel, FlowState, Ingress, OnLane},
     identity::{MemberInfo, NodeName},
     lane::{LaneFacts, LaneHost, LanePool, RerouteFacts},
@@ -46,6 +47,8 @@ pub struct NodeStatus {
     pub forwarded: u64,
     /// Packets dropped, by reason.
     pub dropped: Vec<(&'static str, u64)>,
+    /// Clients on this machine that the proxy does not serve, by reason.
+    pub refused_clients: Vec<(&'static str, u64)>,
     /// What it spends on measuring.
     pub measuring: Measuring,
     /// Its certificate and its clock.
@@ -124,6 +127,7 @@ pub struct NodeView {
     pub(super) renewal: Arc<Renewal>,
     pub(super) switch: Arc<Switch>,
     pub(super) proxy: Option<SocketAddr>,
+    pub(super) refused: Arc<RefusedClients>,
 }
 
 impl NodeView {
@@ -146,6 +150,7 @@ impl NodeView {
             exit_flows: self.host.flow_count(),
             forwarded: self.switch.forwarded(),
             dropped: dropped.map(|(reason, count)| (reason.name(), count)).collect(),
+            refused_clients: self.refused.counts().into(),
             measuring: self.measuring(),
             certificate: self.renewal.status(),
         }

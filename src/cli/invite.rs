@@ -92,7 +92,7 @@ async fn report(
         }));
     }
     print(line)?;
-    note(format_args!("On the new node: ronproxy join '{line}'"));
+    note("On the new node, run `ronproxy join -` and paste the line.");
     if !running {
         let run = folder.command("run");
         note(format_args!("No node is running here; it has to when the line is used: {run}"));

@@ -1,7 +1,7 @@
 //! `ronproxy join`
 
 use std::{
-    io::{self, Read as _},
+    io::{self, BufRead as _, BufReader, IsTerminal as _, Read as _},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
 };
@@ -31,7 +31,8 @@ const MAX_INPUT: u64 = 16 * 1024;
 /// Join an overlay with the line that `ronproxy invite` printed there
 #[derive(Debug, Args)]
 pub(super) struct Join {
-    /// The invitation, `ron1:…`, or `-` to read it from standard input
+    /// The invitation, `ron1:…`; `-`: a line of standard input, where other users do not see it
+    #[arg(default_value = "-")]
     line: String,
     /// Where the node's UDP socket will listen [default: 0.0.0.0:4600]
     #[arg(long, value_name = "IP:PORT")]
@@ -49,7 +50,15 @@ pub(super) struct Join {
 
 impl Join {
     pub(super) async fn run(self, folder: &Folder) -> Result<(), CliError> {
-        let line = if self.line == "-" { read_line()? } else { self.line.clone() };
+        let line = if self.line == "-" {
+            read_line()?
+        } else {
+            note(
+                "Every user of this machine could see the invitation while this command ran; \
+                 `ronproxy join -` reads it from standard input.",
+            );
+            self.line.clone()
+        };
         // Whether it is over is judged together with the clock, by the authority's if need be.
         let invitation: Invitation = line.parse()?;
         // Before the invitation is used up, and before anybody is asked.
@@ -128,14 +137,24 @@ fn known(invitation: &Invitation, welcome: Welcome) -> Vec<MemberInfo> {
     members
 }
 
+/// The first line with something on it: at a terminal the end of the input never comes.
 fn read_line() -> Result<String, CliError> {
-    let mut text = String::new();
-    io::stdin().take(MAX_INPUT).read_to_string(&mut text).map_err(|error| {
+    if io::stdin().is_terminal() {
+        note("Paste the invitation (ron1:…) and press Enter:");
+    }
+    let input = BufReader::new(io::stdin().take(MAX_INPUT));
+    let failed = |error: io::Error| {
         CliError::say(format!(
-            "cannot read the invitation from standard input: {error}; name it as the argument"
+            "cannot read the invitation from standard input: {error}; pass it as one line of text"
         ))
-    })?;
-    Ok(text)
+    };
+    for line in input.lines() {
+        let line = line.map_err(failed)?;
+        if !line.trim().is_empty() {
+            return Ok(line);
+        }
+    }
+    Ok(String::new())
 }
 
 /// A QUIC endpoint on any free port, for both families where the system has both.

@@ -5,6 +5,7 @@
 //! code is 0, 1 after an error (one sentence with a next step), or 2 when the command line is wrong.
 
 mod completions;
+mod confine;
 mod demo;
 mod doctor;
 mod env;
@@ -96,13 +97,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    let done = tokio::runtime::Builder::new_multi_thread().enable_all().build().map(|runtime| {
-        let done = runtime.block_on(cli.run());
-        // What is left after a second signal, or blocked in the system, is not waited for.
-        runtime.shutdown_background();
-        done
-    });
-    match done.map_err(CliError::Runtime).and_then(|done| done) {
+    match cli.run() {
         Ok(code) => code,
         Err(error) => {
             output::note(format_args!("ronproxy: {error}"));
@@ -112,30 +107,41 @@ pub fn main() -> ExitCode {
 }
 
 impl Cli {
-    async fn run(self) -> Result<ExitCode, CliError> {
+    fn run(self) -> Result<ExitCode, CliError> {
         let folder = || Folder::new(self.global.dir.as_deref());
         let done = match self.command {
-            Command::Run(command) => return command.run(&folder()?, self.global.verbose).await,
-            Command::Doctor(command) => return command.run(&folder()?).await,
-            Command::Demo(command) => demo::run(command).await.map_err(Into::into),
+            Command::Run(command) => return command.run(&folder()?, self.global.verbose),
+            Command::Doctor(command) => return wait(command.run(&folder()?)),
+            Command::Demo(command) => wait(async { Ok(demo::run(command).await?) }),
             Command::Init(command) => command.run(&folder()?),
-            Command::Invite(command) => command.run(&folder()?).await,
-            Command::Join(command) => command.run(&folder()?).await,
-            Command::Stop(command) => command.run(&folder()?).await,
-            Command::Status(command) => command.run(&folder()?).await,
-            Command::Links(command) => command.run(&folder()?).await,
-            Command::Routes(command) => command.run(&folder()?).await,
-            Command::Why(command) => command.run(&folder()?).await,
-            Command::Lanes(command) => command.run(&folder()?).await,
-            Command::Flows(command) => command.run(&folder()?).await,
-            Command::Env(command) => command.run(&folder()?).await,
-            Command::Revoke(command) => command.run(&folder()?).await,
+            Command::Invite(command) => wait(command.run(&folder()?)),
+            Command::Join(command) => wait(command.run(&folder()?)),
+            Command::Stop(command) => wait(command.run(&folder()?)),
+            Command::Status(command) => wait(command.run(&folder()?)),
+            Command::Links(command) => wait(command.run(&folder()?)),
+            Command::Routes(command) => wait(command.run(&folder()?)),
+            Command::Why(command) => wait(command.run(&folder()?)),
+            Command::Lanes(command) => wait(command.run(&folder()?)),
+            Command::Flows(command) => wait(command.run(&folder()?)),
+            Command::Env(command) => wait(command.run(&folder()?)),
+            Command::Revoke(command) => wait(command.run(&folder()?)),
             Command::Service(command) => command.run(&folder()?),
             Command::Completions(command) => command.run(),
             Command::Man(command) => command.run(),
         };
         done.map(|()| ExitCode::SUCCESS)
     }
+}
+
+/// Runs `work` to its end on a runtime of its own. Its threads start here, with this thread's
+/// confinement.
+fn wait<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(CliError::Runtime)?;
+    let done = runtime.block_on(work);
+    // What is left after a second signal, or blocked in the system, is not waited for.
+    runtime.shutdown_background();
+    done
 }
 
 #[cfg(test)]

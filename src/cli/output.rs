@@ -1,7 +1,7 @@
 //! Output: lines, JSON, and tables with aligned columns, without colour.
 
 use std::{
-    fmt::Display,
+    fmt::{self, Display},
     io::{self, Write as _},
 };
 
@@ -9,11 +9,12 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::CliError;
+use crate::text::{Escaped, EscapedLines, is_unsafe};
 
-/// Prints a line to stdout. A reader that has gone away, as `head` does, is no error.
+/// Prints a line to stdout, without control characters but line ends and tabs. A reader that has gone away, as `head` does, is no error.
 pub(super) fn print(line: impl Display) -> Result<(), CliError> {
     let mut out = io::stdout().lock();
-    match writeln!(out, "{line}").and_then(|()| out.flush()) {
+    match writeln!(out, "{}", EscapedLines(line)).and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         done => done.map_err(CliError::Output),
     }
@@ -23,12 +24,27 @@ pub(super) fn print(line: impl Display) -> Result<(), CliError> {
 pub(super) fn print_json(facts: &impl Serialize) -> Result<(), CliError> {
     let text =
         serde_json::to_string_pretty(facts).map_err(|error| CliError::Output(error.into()))?;
-    print(text)
+    print(json_escaped(&text))
+}
+
+/// JSON allows DEL, C1 controls and direction marks as they are; a terminal obeys them. All of them
+/// have one unit of UTF-16, and stand only inside strings.
+fn json_escaped(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len());
+    for c in json.chars() {
+        if is_unsafe(c) && c != '\n' {
+            // Writing to a string does not fail.
+            let _ = fmt::Write::write_fmt(&mut escaped, format_args!("\\u{:04x}", u32::from(c)));
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped
 }
 
 /// Prints a note to stderr. Nothing depends on notes, so failures are ignored.
 pub(super) fn note(line: impl Display) {
-    let _ = writeln!(io::stderr().lock(), "{line}");
+    let _ = writeln!(io::stderr().lock(), "{}", EscapedLines(line));
 }
 
 /// A table under construction.
@@ -45,7 +61,7 @@ impl Table {
 
     /// Adds a row.
     pub(super) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(cells.map(|cell| printable(&cell)).into());
+        self.rows.push(cells.map(|cell| Escaped(cell).to_string()).into());
     }
 
     /// The table as text, without a line end after the last row.
@@ -68,7 +84,7 @@ impl Table {
 pub(super) fn text(facts: &Value, field: &str) -> String {
     match facts.get(field) {
         None | Some(Value::Null) => "-".to_owned(),
-        Some(Value::String(text)) => printable(text),
+        Some(Value::String(text)) => Escaped(text).to_string(),
         Some(other) => other.to_string(),
     }
 }
@@ -76,11 +92,6 @@ pub(super) fn text(facts: &Value, field: &str) -> String {
 /// The entries of a listing.
 pub(super) fn entries(listing: &Value) -> &[Value] {
     listing.as_array().map_or(&[], Vec::as_slice)
-}
-
-/// What a peer or an application named must not drive the terminal.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -96,9 +107,17 @@ mod tests {
     }
 
     #[test]
+    fn json_for_a_terminal_means_the_same() {
+        let facts = serde_json::json!({ "name": "a\u{1b}\u{9b}31m\u{7f}\u{202e}\nü" });
+        let text = json_escaped(&serde_json::to_string_pretty(&facts).unwrap());
+        assert!(!text.replace('\n', "").contains(is_unsafe), "{text:?}");
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), facts);
+    }
+
+    #[test]
     fn a_listing_cannot_drive_the_terminal() {
         let facts = serde_json::json!({ "name": "a\u{1b}[2Jb", "n": 3, "none": null });
-        assert_eq!(text(&facts, "name"), "a?[2Jb");
+        assert_eq!(text(&facts, "name"), r"a\u{1b}[2Jb");
         assert_eq!(text(&facts, "n"), "3");
         assert_eq!((text(&facts, "none"), text(&facts, "absent")), ("-".into(), "-".into()));
     }

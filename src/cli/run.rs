@@ -17,7 +17,14 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{CliError, folder::Folder, log, members, output::print, settings, units};
+use super::{
+    CliError,
+    confine::{Confinement, confine},
+    folder::Folder,
+    log, members,
+    output::print,
+    settings, units, wait,
+};
 use crate::{
     admin::{self, Admin, ControlSocket, RunFacts},
     app::{Node, NodeView},
@@ -56,9 +63,24 @@ pub(super) struct Run {
 }
 
 impl Run {
-    pub(super) async fn run(self, folder: &Folder, verbose: u8) -> Result<ExitCode, CliError> {
+    pub(super) fn run(self, folder: &Folder, verbose: u8) -> Result<ExitCode, CliError> {
         let config = self.config(folder)?;
-        log::start(verbose, &config.log.filter)?;
+        log::start(verbose, &config.log)?;
+        // Before there are threads: each inherits it.
+        let confinement = confine(folder, &config);
+        match &confinement {
+            Confinement::Failed(error) => tracing::warn!(error, "this node is not confined"),
+            known => tracing::info!(enforced = %known, "confinement"),
+        }
+        wait(self.serve(folder, config, confinement))
+    }
+
+    async fn serve(
+        self,
+        folder: &Folder,
+        config: Config,
+        confinement: Confinement,
+    ) -> Result<ExitCode, CliError> {
         let mut signals = Signals::new().map_err(CliError::Runtime)?;
         let (socket, listener) = ControlSocket::claim(&folder.socket()).await?;
         raise_file_limit();
@@ -72,6 +94,7 @@ impl Run {
                 pid: std::process::id(),
                 listen,
                 authority: folder.dir.has_authority(),
+                confinement: confinement.to_string(),
                 started: Instant::now(),
             },
             stop: CancellationToken::new(),

@@ -10,7 +10,10 @@ use super::{
     output::{entries, print, print_json, text},
     units,
 };
-use crate::identity::{UnixTime, skew_in_words};
+use crate::{
+    identity::{UnixTime, skew_in_words},
+    text::Escaped,
+};
 
 /// Show what the running node is doing
 #[derive(Debug, Args)]
@@ -42,8 +45,10 @@ fn table(status: &Value) -> String {
         ("lanes", pair("lanes_out", "as entry", "lanes_in", "as exit")),
         ("flows", pair("flows", "as entry", "exit_flows", "as exit")),
         ("forwarded", format!("{} packets", text(status, "forwarded"))),
-        ("dropped", drops(status)),
+        ("dropped", counts(status, "dropped")),
+        ("refused", counts(status, "refused_clients")),
         ("measuring", measuring(status)),
+        ("confined", text(status, "confinement")),
         ("certificate", certificate(status, UnixTime::now().as_secs())),
         ("clock", clock(status)),
         ("version", text(status, "version")),
@@ -60,11 +65,13 @@ fn measuring(status: &Value) -> String {
     format!("{planned} planned of {budget}{over}; each link every {seconds:.1} s")
 }
 
-fn drops(status: &Value) -> String {
-    let drops = status.get("dropped").map(entries).unwrap_or_default();
-    let named = drops
-        .iter()
-        .filter_map(|drop| Some(format!("{} {}", drop.get(1)?.as_u64()?, drop.get(0)?.as_str()?)));
+/// A listing of names and numbers: those that are not zero.
+fn counts(status: &Value, field: &str) -> String {
+    let counts = status.get(field).map(entries).unwrap_or_default();
+    let named = counts.iter().filter_map(|count| {
+        let number = count.get(1)?.as_u64().filter(|number| *number > 0)?;
+        Some(format!("{number} {}", Escaped(count.get(0)?.as_str()?)))
+    });
     let named: Vec<String> = named.collect();
     if named.is_empty() { "nothing".to_owned() } else { named.join(", ") }
 }

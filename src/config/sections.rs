@@ -18,6 +18,9 @@ pub struct Node {
     /// the node tells the addresses of its interfaces, and others what they see.
     #[serde(deserialize_with = "advertise")]
     pub advertise: Vec<SocketAddr>,
+    /// Whether the running node confines itself with Landlock, as far as the kernel can. Default:
+    /// `true`.
+    pub confine: bool,
 }
 
 /// The `[lane]` section.
@@ -116,11 +119,14 @@ pub struct Log {
     /// What is logged, in the notation of `tracing`. Default: `info`.
     #[serde(deserialize_with = "filter")]
     pub filter: String,
+    /// Whether the destinations of flows are logged at the level `info` too; otherwise only at
+    /// `debug`. Default: `false`.
+    pub destinations: bool,
 }
 
 impl Default for Node {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([0; 4], 4600)), advertise: Vec::new() }
+        Self { listen: SocketAddr::from(([0; 4], 4600)), advertise: Vec::new(), confine: true }
     }
 }
 
@@ -139,7 +145,7 @@ impl Default for Probe {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { filter: "info".to_owned() }
+        Self { filter: "info".to_owned(), destinations: false }
     }
 }
 

@@ -72,7 +72,7 @@ fn a_slip_is_shown_with_its_line_and_the_nearest_key() {
             "[[rule]]\nport = 1\n[[rule]]\nhnit = 'loss'",
             "config.toml:4: unknown key `hnit`; did you mean `hint`?",
         ),
-        ("[log]\nx = 1", "config.toml:2: unknown key `x`; there are filter"),
+        ("[log]\nx = 1", "config.toml:2: unknown key `x`; there are filter, destinations"),
     ] {
         assert_eq!(Config::parse(text).unwrap_err().to_string(), expected);
     }

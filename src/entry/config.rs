@@ -4,6 +4,8 @@ use std::{fmt, net::SocketAddr, time::Duration};
 
 use serde::Deserialize;
 
+use super::local_users::LocalUsers;
+
 /// How long a client may take to say what it wants: from accept to a complete SOCKS request, or
 /// for one HTTP request head (which also bounds how long an HTTP connection may sit idle).
 ///
@@ -30,6 +32,9 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Who may use the proxy. Empty (the default): everyone who can reach the listen address.
     pub users: Vec<User>,
+    /// Which users of this machine may use the proxy over loopback. Default: the one who runs the
+    /// node, and root. Only Linux tells users apart; elsewhere all of them may.
+    pub local_users: LocalUsers,
     /// How many client connections are served at once; further ones wait, unaccepted, in the
     /// system's backlog. Default: 4096, at least 1. Each costs one file descriptor and, idle,
     /// about 20 KiB.
@@ -75,6 +80,7 @@ impl Default for Config {
             enabled: true,
             listen: SocketAddr::from(([127, 0, 0, 1], 1080)),
             users: Vec::new(),
+            local_users: LocalUsers::Own,
             max_connections: 4096,
         }
     }

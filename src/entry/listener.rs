@@ -16,8 +16,10 @@ use super::{
     config::{Config, ConfigError},
     detect::Protocol,
     http,
+    local_users::{LocalGate, LocalUsersError, RefusedClients},
     session::{Session, Shared, close},
     socks4, socks5,
+    turned_away::turn_away,
 };
 use crate::flow::{FlowDialer, is_exhaustion};
 
@@ -44,6 +46,9 @@ pub enum EntryError {
     /// The configuration cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The local users cannot be told.
+    #[error(transparent)]
+    LocalUsers(#[from] LocalUsersError),
     /// Somebody else listens there.
     #[error(
         "port {} on {} is in use, perhaps by another ronproxy; stop that program or set another port with entry.listen",
@@ -81,6 +86,7 @@ impl Entry {
         let local = listener.local_addr().map_err(failed)?;
         let shared = Shared {
             dialer,
+            gate: LocalGate::new(&config.local_users)?,
             auth: Authenticator::new(config.users),
             stop: CancellationToken::new(),
             kill: CancellationToken::new(),
@@ -99,6 +105,12 @@ impl Entry {
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.local
+    }
+
+    /// How many clients were not served because of their user.
+    #[must_use]
+    pub fn refused(&self) -> Arc<RefusedClients> {
+        self.shared.gate.refused()
     }
 
     /// Serves clients until `shutdown` is cancelled. Then the port is closed at once, clients that
@@ -171,6 +183,9 @@ async fn serve(tcp: TcpStream, client: SocketAddr, shared: Arc<Shared>) {
     // Both fail only on a connection that is already dead; the next read tells.
     let _ = tcp.set_nodelay(true);
     let Ok(local) = tcp.local_addr() else { return };
+    if let Some(refusal) = shared.gate.judge(client, local).await {
+        return turn_away(tcp, refusal).await;
+    }
     let session = Session { client, local, shared };
     let mut first = [0];
     match session.handshake(tcp.peek(&mut first)).await {

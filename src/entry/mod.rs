@@ -2,7 +2,8 @@
 //!
 //! An accepted connection goes through these steps, each in its own file:
 //!
-//! 1. `listener` accepts it under the connection cap;
+//! 1. `listener` accepts it under the connection cap; on Linux `local_users` asks `socket_owner`
+//!    whose it is, and `turned_away` tells a client that is not served;
 //! 2. `detect` tells the protocol by the first byte, which is peeked, never consumed;
 //! 3. `socks5`, `socks4` or `http` read who asks (`auth`) for what (`options`);
 //! 4. `session` dials through the node's [`FlowDialer`](crate::flow::FlowDialer), the only way out,
@@ -18,11 +19,16 @@ mod config;
 mod detect;
 mod http;
 mod listener;
+mod local_users;
 mod options;
 mod pac;
 mod session;
+#[cfg(target_os = "linux")]
+mod socket_owner;
 mod socks4;
 mod socks5;
+mod turned_away;
 
 pub use config::{Config, ConfigError, HANDSHAKE_TIMEOUT, User};
 pub use listener::{Entry, EntryError};
+pub use local_users::{LocalRefusal, LocalUsers, LocalUsersError, RefusedClients};

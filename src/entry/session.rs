@@ -18,10 +18,14 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{Instrument, Span, field, info, info_span};
+use tracing::{Instrument, Span, debug, field, info, info_span};
 
-use super::{auth::Authenticator, config::HANDSHAKE_TIMEOUT, options::Options};
-use crate::flow::{Flow, FlowDialer, FlowRequest, Ingress, Refusal, Target};
+use super::{
+    auth::Authenticator, config::HANDSHAKE_TIMEOUT, local_users::LocalGate, options::Options,
+};
+use crate::flow::{
+    DESTINATION_TARGET, Flow, FlowDialer, FlowRequest, Ingress, Refusal, Target, with_destination,
+};
 
 /// How long a refused client may go on sending before the connection is cut.
 ///
@@ -43,6 +47,7 @@ pub(super) struct Session {
 /// What all sessions of one entry share.
 pub(super) struct Shared {
     pub(super) dialer: Arc<dyn FlowDialer>,
+    pub(super) gate: LocalGate,
     pub(super) auth: Authenticator,
     /// Cancelled when the entry stops: a client that has no flow yet gets none.
     pub(super) stop: CancellationToken,
@@ -98,7 +103,8 @@ impl Session {
         options: Options,
         ingress: Ingress,
     ) -> Result<Opened, Refusal> {
-        let span = info_span!("flow", label = field::Empty, target = %target);
+        let flow_span = info_span!("flow", label = field::Empty);
+        let span = with_destination(&flow_span, &target);
         let request = FlowRequest {
             user: options.user,
             target,
@@ -110,12 +116,13 @@ impl Session {
         let dialed = self.shared.dialer.dial(request).instrument(span.clone()).await;
         span.in_scope(|| match dialed {
             Ok(flow) => {
-                span.record("label", field::display(flow.label()));
+                flow_span.record("label", field::display(flow.label()));
                 info!(client = %self.client, ?ingress, "flow open");
                 Ok(Opened { flow, span: span.clone() })
             }
             Err(refusal) => {
-                info!(client = %self.client, ?ingress, %refusal, "flow refused");
+                info!(client = %self.client, ?ingress, reason = refusal.kind.name(), "flow refused");
+                debug!(target: DESTINATION_TARGET, detail = refusal.detail, "why it is refused");
                 Err(refusal)
             }
         })

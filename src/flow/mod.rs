@@ -10,13 +10,14 @@ mod route;
 mod table;
 mod target;
 
-use std::{future::Future, io, net::SocketAddr, pin::Pin};
+use std::{fmt, future::Future, io, net::SocketAddr, pin::Pin};
 
 use bytes::Bytes;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
 };
+use tracing::Span;
 
 pub use hint::{AppMetric, Hint, ParseHintError};
 pub use label::FlowLabel;
@@ -26,6 +27,19 @@ pub use table::{Carried, FlowEntry, FlowGuard, FlowState, FlowTable, Ingress, On
 pub use target::{Host, ParseTargetError, Target};
 
 use crate::identity::NodeName;
+
+/// The log target of all that names a flow's destination. It is logged at `debug` only.
+pub const DESTINATION_TARGET: &str = "ronproxy::destination";
+
+/// The span in which a flow is logged: `flow` itself, or where destinations are logged, one inside
+/// it that names `destination`.
+#[must_use]
+pub fn with_destination(flow: &Span, destination: &dyn fmt::Display) -> Span {
+    let named = tracing::debug_span!(
+        target: DESTINATION_TARGET, parent: flow, "to", target = %destination
+    );
+    if named.is_disabled() { flow.clone() } else { named }
+}
 
 /// A boxed future, as the object-safe traits of this module return it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

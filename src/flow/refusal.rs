@@ -4,7 +4,7 @@ use std::{fmt, io};
 
 use serde::{Deserialize, Serialize};
 
-use crate::identity::NodeName;
+use crate::{identity::NodeName, text::cleaned};
 
 /// Longest detail text a refusal carries, in bytes.
 ///
@@ -64,13 +64,11 @@ impl Refusal {
         Self { exit: Some(exit), ..self }
     }
 
-    /// The same refusal with its detail cut to the limit; for one that came from a peer.
+    /// The same refusal with its detail cut to the limit and without control characters; for one
+    /// that came from a peer.
     #[must_use]
     pub fn bounded(mut self) -> Self {
-        if self.detail.len() > MAX_DETAIL {
-            let cut = (0..=MAX_DETAIL).rev().find(|&i| self.detail.is_char_boundary(i));
-            self.detail.truncate(cut.unwrap_or(0));
-        }
+        self.detail = cleaned(&self.detail, MAX_DETAIL);
         self
     }
 
@@ -144,8 +142,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_long_detail_is_cut_at_a_character_boundary() {
+    fn a_detail_is_cut_and_drives_no_terminal() {
         let refusal = Refusal::new(RefusalKind::Policy, "ä".repeat(500));
         assert_eq!(refusal.detail.len(), 200);
+        let detail = "no\u{1b}[2J\r\nX: y".to_owned();
+        let refusal = Refusal { detail, ..Refusal::new(RefusalKind::Policy, "") }.bounded();
+        assert_eq!(refusal.detail, "no?[2J??X: y");
     }
 }

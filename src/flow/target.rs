@@ -18,12 +18,37 @@ pub struct Target {
 }
 
 /// A destination host.
+///
+/// A name that came over the wire is checked like one that a client wrote.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "WrittenHost")]
 pub enum Host {
     /// A literal IPv4 or IPv6 address.
     Ip(IpAddr),
     /// A DNS name: ASCII, lower case, no trailing dot, 1 to 253 bytes.
     Name(String),
+}
+
+/// A [`Host`] as the wire has it.
+#[derive(Deserialize)]
+enum WrittenHost {
+    Ip(IpAddr),
+    Name(String),
+}
+
+impl TryFrom<WrittenHost> for Host {
+    type Error = ParseTargetError;
+
+    fn try_from(written: WrittenHost) -> Result<Self, Self::Error> {
+        match written {
+            WrittenHost::Ip(ip) => Ok(Self::Ip(ip)),
+            WrittenHost::Name(name) => match name.parse()? {
+                Self::Name(checked) if checked == name => Ok(Self::Name(checked)),
+                // Capitals, a final dot, or an address: an entry writes a host in one way only.
+                _ => Err(ParseTargetError::Host(name.chars().take(64).collect())),
+            },
+        }
+    }
 }
 
 /// The text or the parts are no destination.
@@ -118,6 +143,19 @@ mod tests {
     fn a_target_reads_back_what_it_prints() {
         for text in ["example.org:443", "192.0.2.7:80", "[2001:db8::1]:8080", "_dmarc.a-b.test:1"] {
             assert_eq!(text.parse::<Target>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_host_from_the_wire_is_checked_and_has_one_spelling() {
+        let wire = |host: &Host| postcard::to_stdvec(host).unwrap();
+        let read = |bytes: &[u8]| postcard::from_bytes::<Host>(bytes);
+        for host in ["192.0.2.7", "2001:db8::1", "a-b.test"] {
+            let host: Host = host.parse().unwrap();
+            assert_eq!(read(&wire(&host)).unwrap(), host);
+        }
+        for name in ["a\u{1b}[2J", "a\nb", "", "A.test", "a.test.", "192.0.2.7", "a b"] {
+            assert!(read(&wire(&Host::Name(name.to_owned()))).is_err(), "{name:?}");
         }
     }
 

@@ -9,6 +9,7 @@ use super::{
     Authority, AuthorityError, Fingerprint, IdentityError, Invitation, NodeIdentity, NodeKey,
     NodeName, PendingInvitations, RedeemError, Roles, Token, UnixTime,
 };
+use crate::text::is_unsafe;
 
 /// The largest encoded [`JoinRequest`]: a token, a signing request and 8 addresses need under 700
 /// bytes.
@@ -292,7 +293,7 @@ fn internal(error: &dyn std::error::Error) -> JoinRefusal {
 
 /// Whether the text may be shown on a terminal.
 fn is_printable(text: &str) -> bool {
-    text.len() <= MAX_REASON && !text.chars().any(char::is_control)
+    text.len() <= MAX_REASON && !text.contains(is_unsafe)
 }
 
 fn encode<T: Serialize>(message: &T, cap: usize) -> Result<Vec<u8>, JoinError> {

@@ -22,7 +22,10 @@ use super::{
     pump::{TcpIs, pump, pump_inside},
 };
 use crate::{
-    flow::{BoxFuture, Carried, FlowIo, Hint, Refusal, RefusalKind, Target},
+    flow::{
+        BoxFuture, Carried, DESTINATION_TARGET, FlowIo, Hint, Refusal, RefusalKind, Target,
+        with_destination,
+    },
     identity::{NodeName, Peer},
     transport::{RerouteMark, code, read_frame, write_frame},
     underlay::{SlotId, Switch},
@@ -194,7 +197,8 @@ impl LaneHost {
             Ok(Err(error)) => return refuse(&mut send, &entry, error.to_string()).await,
             Err(_) => return refuse(&mut send, &entry, "the OPEN header never came".into()).await,
         };
-        let span = tracing::info_span!("flow", label = %open.label, entry = %entry.name, target = %open.target);
+        let span = tracing::info_span!("flow", label = %open.label, entry = %entry.name);
+        let span = with_destination(&span, &open.target);
         self.flows.fetch_add(1, Ordering::Relaxed);
         self.carry(entry, open, send, recv).instrument(span).await;
         self.flows.fetch_sub(1, Ordering::Relaxed);
@@ -209,7 +213,8 @@ impl LaneHost {
         let outward = match opened {
             Ok(outward) => outward,
             Err(refusal) => {
-                tracing::info!(%refusal, "flow refused");
+                tracing::info!(reason = refusal.kind.name(), "flow refused");
+                tracing::debug!(target: DESTINATION_TARGET, detail = refusal.detail, "why it is refused");
                 let reply: OpenReply = Err(refusal);
                 if write_frame(&mut send, &reply).await.is_ok() {
                     let _ = send.finish();
@@ -222,7 +227,8 @@ impl LaneHost {
             tracing::info!(%error, "the entry is gone");
             return;
         }
-        tracing::info!(remote = %outward.remote, "flow open");
+        tracing::info!("flow open");
+        tracing::debug!(target: DESTINATION_TARGET, remote = %outward.remote, "connected");
         let carried = Carried::default();
         let streams = (send, recv);
         let done = match outward.stream {

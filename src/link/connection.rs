@@ -21,6 +21,7 @@ use tokio::{
 use crate::{
     flow::BoxFuture,
     identity::{MemberInfo, Peer},
+    text::cleaned,
     transport::{FrameError, code, read_message, write_message},
     underlay::Neighbour,
     wire::{
@@ -347,9 +348,12 @@ async fn request_on(conn: &Connection, request: &Request) -> Result<Reply, LinkE
     timeout(REQUEST_TIMEOUT, exchange).await.map_err(|_| LinkError::TimedOut)?
 }
 
+/// The longest version shown of a neighbour's program, in bytes: "12.34.56-rc.1" has 13.
+const MAX_VERSION: usize = 32;
+
 fn bounded(mut hello: Hello) -> Hello {
     hello.addresses.truncate(MAX_ADDRESSES);
-    hello.version = hello.version.chars().filter(|c| !c.is_control()).take(32).collect();
+    hello.version = cleaned(&hello.version, MAX_VERSION);
     hello
 }
 

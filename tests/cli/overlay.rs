@@ -228,3 +228,8 @@ impl Site {
         (hub, leaf)
     }
 }
+
+/// The admin socket of the node in `dir`.
+pub fn socket(dir: &Path) -> PathBuf {
+    dir.join("control.sock")
+}

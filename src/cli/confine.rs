@@ -1,0 +1,250 @@
+//! The running node confines itself: after this, it reaches its own folder, what name look-ups
+//! need, and the network, and starts no program. A fault in the code that parses what strangers send
+//! then leads to this node's key and flows, and not to the files of its user.
+//!
+//! Landlock confines a thread and those that it starts. So `run` calls this on the main thread, when
+//! the node's files are found and the signer of an authority runs, and before the runtime has threads.
+
+use std::fmt;
+
+use super::folder::Folder;
+use crate::config::Config;
+
+/// What is enforced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Confinement {
+    /// The configuration says `confine = false`.
+    Off,
+    /// All that the kernel knows of what is asked for.
+    Landlock {
+        /// Whether the kernel knows all of it.
+        whole: bool,
+        /// Which TCP connections it may not make.
+        tcp: Tcp,
+    },
+    /// The kernel has no Landlock, or the system is not Linux.
+    Unsupported,
+    /// The rules could not be set.
+    Failed(String),
+}
+
+/// What a confined node may do with TCP, where the kernel can tell (Linux 6.7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tcp {
+    /// An exit connects to anything, and listens for clients only.
+    Connects,
+    /// Without the exit role a node connects to nothing by TCP.
+    ListensOnly,
+}
+
+impl fmt::Display for Confinement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("off, by the configuration"),
+            Self::Unsupported => f.write_str("none: this system has no Landlock"),
+            Self::Failed(error) => write!(f, "none: {error}"),
+            Self::Landlock { whole, tcp } => {
+                let parts = if *whole { "" } else { ", as far as this kernel can" };
+                let tcp = match tcp {
+                    Tcp::Connects => "no TCP port but the proxy's",
+                    Tcp::ListensOnly => "no TCP port but the proxy's, no TCP connection",
+                };
+                write!(f, "Landlock: own folder, no programs, {tcp}{parts}")
+            }
+        }
+    }
+}
+
+/// Confines this thread, and those that it starts from now on.
+pub(super) fn confine(folder: &Folder, config: &Config) -> Confinement {
+    if !config.node.confine {
+        return Confinement::Off;
+    }
+    enforce(folder, config)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn enforce(_: &Folder, _: &Config) -> Confinement {
+    Confinement::Unsupported
+}
+
+#[cfg(target_os = "linux")]
+use linux::enforce;
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::path::{Path, PathBuf};
+
+    use landlock::{
+        ABI, Access as _, AccessFs, AccessNet, BitFlags, NetPort, Ruleset, RulesetAttr as _,
+        RulesetCreatedAttr as _, RulesetError, RulesetStatus, Scope, make_bitflags,
+        path_beneath_rules,
+    };
+
+    use super::{Confinement, Tcp};
+    use crate::{cli::folder::Folder, config::Config, identity::NodeFile};
+
+    /// The newest rights asked for: those of Linux 6.12. An older kernel enforces what it knows.
+    const RIGHTS: ABI = ABI::V6;
+
+    /// What may be read beside the node's own files. What is missing needs no rule.
+    const READABLE: [&str; 3] = [
+        // Name servers, hosts and users. Their files are replaced by new ones while the node runs,
+        // so the rule is about the folder.
+        "/etc",
+        // The owner of a local client, where netlink is forbidden. Landlock itself keeps a confined
+        // process from the memory and the environment of others.
+        "/proc",
+        // How many processors the runtime's threads may use.
+        "/sys/fs/cgroup",
+    ];
+
+    /// Reading files and folders; not running them.
+    const READ: BitFlags<AccessFs> = make_bitflags!(AccessFs::{ReadFile | ReadDir});
+
+    /// Replacing files in one step and having a socket in the folder.
+    const WRITE: BitFlags<AccessFs> =
+        make_bitflags!(AccessFs::{WriteFile | Truncate | RemoveFile | MakeReg | MakeSock});
+
+    pub(super) fn enforce(folder: &Folder, config: &Config) -> Confinement {
+        let tcp = if config.exit.enabled { Tcp::Connects } else { Tcp::ListensOnly };
+        match restrict(folder, config, tcp) {
+            Ok(RulesetStatus::FullyEnforced) => Confinement::Landlock { whole: true, tcp },
+            Ok(RulesetStatus::PartiallyEnforced) => Confinement::Landlock { whole: false, tcp },
+            Ok(RulesetStatus::NotEnforced) => Confinement::Unsupported,
+            Err(error) => Confinement::Failed(error.to_string()),
+        }
+    }
+
+    fn restrict(folder: &Folder, config: &Config, tcp: Tcp) -> Result<RulesetStatus, RulesetError> {
+        let mut ruleset = Ruleset::default()
+            .handle_access(AccessFs::from_all(RIGHTS))?
+            .handle_access(AccessNet::BindTcp)?
+            .scope(Scope::from_all(RIGHTS))?;
+        if tcp == Tcp::ListensOnly {
+            ruleset = ruleset.handle_access(AccessNet::ConnectTcp)?;
+        }
+        let dir = &folder.dir;
+        let own = [NodeFile::Key, NodeFile::Members].map(|file| dir.path(file));
+        let own = own.iter().filter_map(|path| path.parent());
+        let mut ruleset = ruleset
+            .create()?
+            .add_rules(path_beneath_rules(READABLE, READ))?
+            .add_rules(path_beneath_rules(behind_links(), READ))?
+            .add_rules(path_beneath_rules([dir.path(NodeFile::Config)], READ))?
+            .add_rules(path_beneath_rules(own, READ | WRITE))?;
+        if config.entry.enabled {
+            let port = NetPort::new(config.entry.listen.port(), AccessNet::BindTcp);
+            ruleset = ruleset.add_rule(port)?;
+        }
+        Ok(ruleset.restrict_self()?.ruleset)
+    }
+
+    /// The folders of the files that `/etc/resolv.conf` links to: their owner replaces them when the
+    /// network changes, and a rule about the file would be about the old one.
+    fn behind_links() -> Option<PathBuf> {
+        let real = std::fs::canonicalize("/etc/resolv.conf").ok()?;
+        real.parent().filter(|folder| *folder != Path::new("/etc")).map(Path::to_owned)
+    }
+}
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
+    use std::{
+        fs,
+        io::ErrorKind,
+        net::{TcpListener, TcpStream},
+        process::Command,
+        thread,
+    };
+
+    use super::*;
+    use crate::identity::NodeFile;
+
+    /// Runs `work` on a thread that is confined to a folder; `None` where the kernel cannot.
+    fn confined<T: Send>(
+        exit: bool,
+        work: impl FnOnce(&Folder) -> T + Send,
+    ) -> Option<(Confinement, T)> {
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = Folder::new(Some(&temporary.path().join("node"))).unwrap();
+        folder.begin().unwrap();
+        folder.dir.write_default_config("").unwrap();
+        fs::write(temporary.path().join("outside"), "secret").unwrap();
+        let mut config = Config::default();
+        config.exit.enabled = exit;
+        config.entry.listen.set_port(0);
+        // Landlock stays with the thread, and ends with it.
+        thread::scope(|scope| {
+            let on_it = scope.spawn(|| match confine(&folder, &config) {
+                Confinement::Unsupported => None,
+                confinement => Some((confinement, work(&folder))),
+            });
+            on_it.join().unwrap()
+        })
+        .or_else(|| {
+            println!("skipped: this kernel has no Landlock");
+            None
+        })
+    }
+
+    #[test]
+    fn a_confined_thread_has_its_folder_and_nothing_beside_it() {
+        let Some((confinement, ())) = confined(false, |folder| {
+            let outside = folder.named().unwrap().with_file_name("outside");
+            let denied =
+                |error: std::io::Error| assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+            denied(fs::read(&outside).unwrap_err());
+            denied(fs::write(&outside, "x").unwrap_err());
+            denied(fs::read_dir(outside.parent().unwrap()).unwrap_err());
+            denied(fs::write("/tmp/ronproxy-confined", "x").unwrap_err());
+            denied(Command::new("/bin/true").status().unwrap_err());
+            folder.dir.write(NodeFile::Members, b"[]").unwrap();
+            folder.dir.write(NodeFile::Revoked, b"list").unwrap();
+            assert_eq!(folder.dir.read(NodeFile::Revoked).unwrap(), b"list");
+            folder.config().unwrap();
+            fs::read_to_string("/etc/hosts").unwrap();
+            fs::read_to_string("/proc/net/tcp").unwrap();
+        }) else {
+            return;
+        };
+        assert!(matches!(confinement, Confinement::Landlock { .. }), "{confinement}");
+        assert!(confinement.to_string().starts_with("Landlock: own folder"), "{confinement}");
+    }
+
+    #[test]
+    fn only_an_exit_connects_by_tcp_and_it_connects_anywhere() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        for exit in [false, true] {
+            let connect = |_: &Folder| {
+                (
+                    TcpStream::connect(address),
+                    TcpListener::bind("127.0.0.1:0"),
+                    TcpListener::bind("127.0.0.1:41999"),
+                )
+            };
+            let Some((confinement, (connected, proxy, other))) = confined(exit, connect) else {
+                return;
+            };
+            if confinement == (Confinement::Landlock { whole: false, tcp: Tcp::Connects }) {
+                println!("skipped: this kernel has no rules for TCP");
+                return;
+            }
+            assert_eq!(connected.is_ok(), exit, "{connected:?}");
+            proxy.unwrap();
+            assert_eq!(other.unwrap_err().kind(), ErrorKind::PermissionDenied);
+        }
+    }
+
+    #[test]
+    fn the_switch_leaves_the_thread_as_it_is() {
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = Folder::new(Some(temporary.path())).unwrap();
+        let mut config = Config::default();
+        config.node.confine = false;
+        assert_eq!(confine(&folder, &config), Confinement::Off);
+        assert!(Command::new("/bin/true").status().is_ok());
+    }
+}

@@ -1,0 +1,295 @@
+//! Which users of this machine the proxy serves.
+//!
+//! A TCP port on loopback is open to everyone on the machine, unlike a file. So the owner of each
+//! client's socket is looked up (`socket_owner`), once per connection, before a byte of it is read.
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use serde::{Deserialize, Deserializer, de::Error as _};
+use tokio::time::Instant;
+use tracing::{debug, warn};
+
+use super::backoff::WarnLimit;
+
+/// The largest list of users, so that a check stays a short loop.
+const MAX_LISTED: usize = 256;
+
+/// The uid of root, which can read every process anyway.
+#[cfg(target_os = "linux")]
+const ROOT: u32 = 0;
+
+/// Which users of this machine may use the proxy over loopback.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum LocalUsers {
+    /// The user that runs the node, and root. The default.
+    #[default]
+    Own,
+    /// Everyone.
+    All,
+    /// These, by name or uid, beside the own user and root. At most 256.
+    Listed(Vec<String>),
+}
+
+/// Why a client on this machine is not served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LocalRefusal {
+    /// It belongs to a user that `local_users` does not name.
+    OtherUser,
+    /// The system does not tell whose it is: it has closed already, or a sandbox hides it.
+    UnknownUser,
+}
+
+/// How many clients were not served, by reason.
+#[derive(Debug, Default)]
+pub struct RefusedClients {
+    other_user: AtomicU64,
+    unknown_user: AtomicU64,
+}
+
+/// Tells which clients are served, and counts those that are not.
+#[derive(Debug)]
+pub(super) struct LocalGate {
+    /// The uids that are served; `None`: everyone.
+    served: Option<Vec<u32>>,
+    refused: Arc<RefusedClients>,
+    warnings: Mutex<WarnLimit>,
+}
+
+/// The list of users cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LocalUsersError {
+    /// A name that `/etc/passwd` lacks.
+    #[error(
+        "local_users names {0:?}, which is no user in /etc/passwd; write the name as `id -un` shows it, or the number of `id -u`"
+    )]
+    NoSuchUser(String),
+    /// The node cannot tell as whom it runs.
+    #[error(
+        "the user who runs this node cannot be told: {0}; set local_users = \"all\" under [entry]"
+    )]
+    Own(String),
+}
+
+impl LocalRefusal {
+    /// The stable name, as in metrics and JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::OtherUser => "other-user",
+            Self::UnknownUser => "unknown-user",
+        }
+    }
+}
+
+impl fmt::Display for LocalRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::OtherUser => {
+                "This proxy serves the user who runs it; that user can add others with local_users under [entry]."
+            }
+            Self::UnknownUser => {
+                "This proxy cannot tell which user of this machine asks; local_users under [entry] decides who is served."
+            }
+        })
+    }
+}
+
+impl RefusedClients {
+    /// The counts with their stable names.
+    #[must_use]
+    pub fn counts(&self) -> [(&'static str, u64); 2] {
+        [
+            (LocalRefusal::OtherUser.name(), self.other_user.load(Ordering::Relaxed)),
+            (LocalRefusal::UnknownUser.name(), self.unknown_user.load(Ordering::Relaxed)),
+        ]
+    }
+
+    fn count(&self, refusal: LocalRefusal) {
+        let counter = match refusal {
+            LocalRefusal::OtherUser => &self.other_user,
+            LocalRefusal::UnknownUser => &self.unknown_user,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl<'de> Deserialize<'de> for LocalUsers {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Word(String),
+            List(Vec<UserName>),
+        }
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum UserName {
+            Uid(u32),
+            Name(String),
+        }
+        const FORM: &str =
+            "write local_users = \"own\", \"all\", or a list such as [\"ann\", 1001]";
+        match Written::deserialize(deserializer).map_err(|_| D::Error::custom(FORM))? {
+            Written::Word(word) if word == "own" => Ok(Self::Own),
+            Written::Word(word) if word == "all" => Ok(Self::All),
+            Written::List(users) if users.len() <= MAX_LISTED => {
+                let name = |user| match user {
+                    UserName::Uid(uid) => uid.to_string(),
+                    UserName::Name(name) => name,
+                };
+                Ok(Self::Listed(users.into_iter().map(name).collect()))
+            }
+            Written::List(_) => Err(D::Error::custom(format!("name at most {MAX_LISTED} users"))),
+            Written::Word(_) => Err(D::Error::custom(FORM)),
+        }
+    }
+}
+
+/// The uids of `users`, by `passwd`, the text of `/etc/passwd`.
+#[cfg(target_os = "linux")]
+fn uids(users: &[String], passwd: &str) -> Result<Vec<u32>, LocalUsersError> {
+    let uid = |user: &String| {
+        let entry = passwd.lines().map(|line| line.split(':')).find_map(|mut fields| {
+            (fields.next()? == user).then(|| fields.nth(1)?.parse().ok()).flatten()
+        });
+        entry.or_else(|| user.parse().ok()).ok_or_else(|| LocalUsersError::NoSuchUser(user.clone()))
+    };
+    users.iter().map(uid).collect()
+}
+
+impl LocalGate {
+    pub(super) fn new(users: &LocalUsers) -> Result<Self, LocalUsersError> {
+        Ok(Self { served: served(users)?, refused: Arc::default(), warnings: Mutex::default() })
+    }
+
+    pub(super) fn refused(&self) -> Arc<RefusedClients> {
+        Arc::clone(&self.refused)
+    }
+
+    /// Why the client at `client`, connected to `proxy`, is not served; `None`: it is. Clients that
+    /// are not on loopback are the business of `[[entry.users]]`.
+    pub(super) async fn judge(
+        &self,
+        client: SocketAddr,
+        proxy: SocketAddr,
+    ) -> Option<LocalRefusal> {
+        let served = self.served.as_ref()?;
+        if !client.ip().to_canonical().is_loopback() {
+            return None;
+        }
+        let refusal = match owner(client, proxy).await {
+            Some(uid) if served.contains(&uid) => return None,
+            Some(uid) => {
+                debug!(%client, uid, "a client of another local user is refused");
+                LocalRefusal::OtherUser
+            }
+            None => LocalRefusal::UnknownUser,
+        };
+        self.refused.count(refusal);
+        let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        if warnings.allows(Instant::now()) {
+            warn!(
+                reason = refusal.name(),
+                "a local client is not served; see local_users under [entry]"
+            );
+        }
+        Some(refusal)
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn served(users: &LocalUsers) -> Result<Option<Vec<u32>>, LocalUsersError> {
+    let listed: &[String] = match users {
+        LocalUsers::All => return Ok(None),
+        LocalUsers::Own => &[],
+        LocalUsers::Listed(listed) => listed,
+    };
+    // Without the file, numbers still work.
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let mut served = uids(listed, &passwd)?;
+    // A socket pair tells the own user, also where /proc is hidden.
+    let own = tokio::net::UnixStream::pair().and_then(|(end, _)| end.peer_cred());
+    served.push(own.map_err(|error| LocalUsersError::Own(error.to_string()))?.uid());
+    served.push(ROOT);
+    Ok(Some(served))
+}
+
+/// The uid of the process at `client`; `None` when the system does not tell.
+#[cfg(target_os = "linux")]
+async fn owner(client: SocketAddr, proxy: SocketAddr) -> Option<u32> {
+    use super::socket_owner::{Answer, by_netlink, by_proc};
+    let answer = match by_netlink(client, proxy) {
+        Ok(answer) => Ok(answer),
+        Err(error) => {
+            debug!(%error, "netlink tells no socket owner; reading /proc/net");
+            let read = tokio::task::spawn_blocking(move || by_proc(client, proxy)).await;
+            read.unwrap_or_else(|error| Err(std::io::Error::other(error)))
+        }
+    };
+    match answer {
+        Ok(Answer::Owned(uid)) => Some(uid),
+        Ok(Answer::Gone) => None,
+        Err(error) => {
+            debug!(%error, "/proc/net tells no socket owner either");
+            None
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn served(users: &LocalUsers) -> Result<Option<Vec<u32>>, LocalUsersError> {
+    if *users != LocalUsers::All {
+        debug!("this system does not tell whose a connection is: every local user is served");
+    }
+    Ok(None)
+}
+
+#[cfg(not(target_os = "linux"))]
+#[expect(clippy::unused_async, reason = "as on Linux")]
+async fn owner(_: SocketAddr, _: SocketAddr) -> Option<u32> {
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<LocalUsers, toml::de::Error> {
+        #[derive(Debug, Deserialize)]
+        struct Section {
+            local_users: LocalUsers,
+        }
+        toml::from_str::<Section>(text).map(|section| section.local_users)
+    }
+
+    #[test]
+    fn the_switch_is_own_all_or_a_list() {
+        assert_eq!(read("local_users = \"own\"").unwrap(), LocalUsers::Own);
+        assert_eq!(read("local_users = \"all\"").unwrap(), LocalUsers::All);
+        let listed = LocalUsers::Listed(vec!["ann".to_owned(), "1001".to_owned()]);
+        assert_eq!(read("local_users = [\"ann\", 1001]").unwrap(), listed);
+        for wrong in ["\"none\"", "3", "[true]", "[-1]"] {
+            let error = read(&format!("local_users = {wrong}")).unwrap_err().to_string();
+            assert!(error.contains("\"own\", \"all\", or a list"), "{wrong}: {error}");
+        }
+        let many = vec!["1"; MAX_LISTED + 1].join(",");
+        assert!(read(&format!("local_users = [{many}]")).is_err());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn users_are_found_by_name_and_by_number() {
+        let passwd = "root:x:0:0:root:/root:/bin/sh\nann:x:1000:1000::/home/ann:/bin/sh\n";
+        let users = ["ann".to_owned(), "1001".to_owned()];
+        assert_eq!(uids(&users, passwd), Ok(vec![1000, 1001]));
+        let error = uids(&["bob".to_owned()], passwd).unwrap_err().to_string();
+        assert!(error.contains("bob") && error.contains("id -un"), "{error}");
+    }
+}

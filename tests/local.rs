@@ -1,0 +1,198 @@
+//! A node and its own machine: what it may reach, what it logs, and who can read it.
+
+#![cfg(unix)]
+#![expect(unreachable_pub, clippy::unwrap_used, clippy::print_stderr, reason = "test helpers")]
+
+#[path = "cli/overlay.rs"]
+#[expect(dead_code, reason = "other tests use the rest")]
+mod overlay;
+#[path = "cli/web.rs"]
+mod web;
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    os::unix::net::UnixListener,
+    path::Path,
+    process::Stdio,
+    thread,
+};
+
+use overlay::{Running, Site, configure, free_udp, json, must, run, stderr, wait_for};
+
+/// Fetches the page by a name that the exit resolves.
+fn fetch_by_name(proxy: SocketAddr, port: u16) -> String {
+    let mut stream = TcpStream::connect(proxy).unwrap();
+    stream.set_read_timeout(Some(overlay::PATIENCE)).unwrap();
+    write!(stream, "GET http://localhost:{port}/ HTTP/1.1\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+fn log(dir: &Path) -> String {
+    std::fs::read_to_string(dir.join("log")).unwrap()
+}
+
+#[test]
+fn a_confined_node_does_all_that_an_unconfined_one_does() {
+    let site = Site::new();
+    let (_hub, leaf) = site.pair(&[]);
+    let server = web::serve();
+    let answer = fetch_by_name(leaf.proxy(), server.port());
+    assert!(answer.ends_with(web::PAGE), "{answer}");
+    assert_eq!(web::fetch(leaf.proxy(), server).unwrap(), web::PAGE);
+    for name in ["hub", "leaf"] {
+        let confinement = json(&site.dir(name), &["status"])["confinement"].clone();
+        let confinement = confinement.as_str().unwrap();
+        assert!(log(&site.dir(name)).contains("confinement"), "{}", log(&site.dir(name)));
+        if confinement.starts_with("none: this system has no Landlock") {
+            println!("skipped: {confinement}");
+            return;
+        }
+        assert!(confinement.starts_with("Landlock: own folder, no programs"), "{confinement}");
+        assert_eq!(confinement.contains("no TCP connection"), name == "leaf", "{confinement}");
+        assert!(must(&site.dir(name), &["status"]).contains(confinement));
+    }
+    // A newcomer is written down, with a certificate from here.
+    let third = Running::start(&site.join("third"), &[]);
+    wait_for("the members", || {
+        let members = must(&site.dir("hub"), &["links"]);
+        members.contains("third") && members.contains("leaf")
+    });
+    drop(third);
+    for warning in ["WARN", "ERROR", "denied"] {
+        assert!(!log(&site.dir("hub")).contains(warning), "{}", log(&site.dir("hub")));
+    }
+}
+
+#[test]
+fn the_confinement_can_be_switched_off() {
+    let site = Site::new();
+    let hub = site.hub();
+    configure(&hub, "confine = true", "confine = false");
+    let _hub = Running::start(&hub, &[]);
+    assert_eq!(json(&hub, &["status"])["confinement"], "off, by the configuration");
+}
+
+#[test]
+fn the_logs_of_both_ends_name_destinations_only_when_asked_to() {
+    for asked in [false, true] {
+        let site = Site::new();
+        let hub = site.hub();
+        if asked {
+            configure(&hub, "destinations = false", "destinations = true");
+        }
+        let _hub = Running::start(&hub, &[]);
+        let leaf = site.join("leaf");
+        if asked {
+            configure(&leaf, "destinations = false", "destinations = true");
+        }
+        let running = Running::start(&leaf, &[]);
+        wait_for("the link", || json(&leaf, &["links"])[0]["up"] == true);
+        let server = web::serve();
+        fetch_by_name(running.proxy(), server.port());
+        // A refusal repeats the destination in its sentence.
+        let refused = TcpStream::connect(running.proxy()).and_then(|mut stream| {
+            write!(stream, "CONNECT 10.9.8.7:{} HTTP/1.1\r\n\r\n", server.port())?;
+            stream.read(&mut [0; 12])
+        });
+        assert_eq!(refused.unwrap(), 12);
+        for dir in [&hub, &leaf] {
+            let text = log(dir);
+            assert!(text.contains("flow open") && text.contains("flow refused"), "{text}");
+            for destination in ["localhost", "10.9.8.7", &format!(":{}", server.port())] {
+                assert_eq!(text.contains(destination), asked, "{destination}: {text}");
+            }
+        }
+    }
+}
+
+/// What drives a terminal and forges a line of a log.
+const HOSTILE: &str = "\u{1b}[2J\u{9b}31m\r\n2026-01-01T00:00:00Z ERROR forged";
+
+#[test]
+fn what_a_client_wrote_stays_inside_its_line_of_the_log() {
+    let site = Site::new();
+    let hub = site.hub();
+    let running = Running::start(&hub, &[]);
+    let mut stream = TcpStream::connect(running.proxy()).unwrap();
+    let user = format!("hint={HOSTILE},exit=x");
+    let length = u8::try_from(user.len()).unwrap();
+    stream.write_all(&[&[5, 1, 2, 1, length], user.as_bytes(), &[1, b'x']].concat()).unwrap();
+    let mut answer = [0; 4];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(answer, [5, 2, 1, 1]);
+    wait_for("the line", || log(&hub).contains("SOCKS5 client refused"));
+    let text = log(&hub);
+    assert!(!text.contains(['\u{1b}', '\u{9b}', '\r']), "{text:?}");
+    assert!(!text.lines().any(|line| line.starts_with("2026-01-01T00:00:00Z ERROR")), "{text}");
+}
+
+#[test]
+fn listings_show_what_peers_wrote_as_harmless_text() {
+    let site = Site::new();
+    let dir = site.hub();
+    let listener = UnixListener::bind(overlay::socket(&dir)).unwrap();
+    let body = serde_json::json!([{
+        "label": HOSTILE, "target": HOSTILE, "peer": HOSTILE, "state": HOSTILE, "exit": HOSTILE,
+        "up": true, "version": HOSTILE, "address": HOSTILE, "route": HOSTILE, "hint": HOSTILE,
+    }]);
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).unwrap();
+                head.extend(byte);
+            }
+            let text = body.to_string();
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+                text.len()
+            );
+            // A command that has read enough may be gone.
+            let _ = stream.write_all(format!("{head}{text}").as_bytes());
+        }
+    });
+    for command in ["flows", "links"] {
+        let table = must(&dir, &[command]);
+        assert_eq!(table.lines().count(), 2, "{table}");
+        assert!(table.contains(r"\u{1b}[2J\u{9b}31m\r\n2026"), "{table}");
+        for shown in [table, must(&dir, &[command, "--json"])] {
+            assert!(!shown.replace('\n', "").contains(char::is_control), "{shown:?}");
+        }
+    }
+}
+
+#[test]
+fn an_invitation_on_standard_input_is_not_among_the_processes() {
+    let site = Site::new();
+    let _hub = Running::start(&site.hub(), &[]);
+    let said = run(&site.dir("hub"), &["invite", "--name", "leaf"]);
+    assert!(stderr(&said).contains("ronproxy join -"), "{}", stderr(&said));
+    let line = String::from_utf8(said.stdout).unwrap();
+    // Without an argument it waits for the line, as with `-`.
+    let mut child = overlay::ronproxy(&site.dir("leaf"))
+        .args(["join", "--listen", &free_udp().to_string()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    if let Ok(arguments) = std::fs::read(format!("/proc/{}/cmdline", child.id())) {
+        assert!(!String::from_utf8_lossy(&arguments).contains("ron1:"));
+    }
+    // The input stays open, as at a terminal: the line's end is enough.
+    let mut input = child.stdin.take().unwrap();
+    write!(input, "\n{line}").unwrap();
+    let status = child.wait().unwrap();
+    let mut said = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(status.success() && said.is_empty(), "{said}");
+    drop(input);
+    let line = site.invite("third");
+    let said = run(&site.dir("third"), &["join", &line]);
+    assert!(stderr(&said).contains("could see the invitation"), "{}", stderr(&said));
+}
