@@ -202,6 +202,8 @@ impl Node {
         let shutdown = self.shutdown.clone();
         tokio::spawn(self.shutdown.clone().run_until_cancelled_owned(Arc::new(door).run()));
         tokio::spawn(self.shutdown.clone().run_until_cancelled_owned(pool.keep()));
+        let host = self.host.clone();
+        tokio::spawn(self.shutdown.clone().run_until_cancelled_owned(host.sweep()));
         tokio::spawn(mesh.clone().measure(shutdown.clone()));
         tokio::spawn(mesh.clone().watch_members(shutdown.clone()));
         tokio::spawn(self.renewal.clone().run(shutdown.clone()));
@@ -256,6 +258,12 @@ impl Node {
     #[must_use]
     pub fn lanes(&self) -> &Arc<LanePool> {
         &self.pool
+    }
+
+    /// The lanes that end here.
+    #[must_use]
+    pub fn host(&self) -> &Arc<LaneHost> {
+        &self.host
     }
 
     /// What labels and slots mean here.

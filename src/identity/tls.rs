@@ -18,11 +18,11 @@ use super::{
 };
 
 /// The protocol of links between neighbours.
-pub const ALPN_LINK: &[u8] = b"ronproxy-link/1";
+pub const ALPN_LINK: &[u8] = b"ronproxy-link/2";
 /// The protocol of lanes between an entry and an exit.
-pub const ALPN_LANE: &[u8] = b"ronproxy-lane/1";
+pub const ALPN_LANE: &[u8] = b"ronproxy-lane/2";
 /// The protocol of a node that has no certificate yet and asks the authority for one.
-pub const ALPN_JOIN: &[u8] = b"ronproxy-join/1";
+pub const ALPN_JOIN: &[u8] = b"ronproxy-join/2";
 
 /// What an accepted connection is. Made by [`accepted`] only.
 #[derive(Debug, Clone, PartialEq, Eq)]

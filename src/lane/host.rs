@@ -1,7 +1,7 @@
 //! The exit's side: lanes that entries open to us, and the flows on them.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     fmt,
     net::SocketAddr,
     sync::{
@@ -28,7 +28,7 @@ use crate::{
     },
     identity::{NodeName, Peer},
     transport::{RerouteMark, code, read_frame, write_frame},
-    underlay::{SlotId, Switch},
+    underlay::{MAX_SLOTS, SlotId, Switch},
     wire::{
         label::Label,
         lane::{Open, OpenReply, Opened},
@@ -42,6 +42,21 @@ const PENDING_LIFETIME: Duration = Duration::from_secs(15);
 
 /// Lanes one entry may hold here, connected or not.
 const MAX_LANES_PER_ENTRY: usize = 64;
+
+/// Traffic classes among the lanes of one entry. Each has lanes of its own; an entry's rules name a
+/// handful.
+const MAX_CLASSES_PER_ENTRY: usize = 16;
+
+/// Lanes of all entries together; the other slots of the node are for the lanes it opens itself.
+const MAX_LANES: usize = MAX_SLOTS - 512;
+
+/// How often pending lanes and the labels granted as a relay are swept: what has ended costs memory
+/// that much longer.
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// An ended lane keeps its slot so long, for the packet that tells the entry: it leaves at the
+/// connection's next turn.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// An OPEN header must be complete within this time of its stream's start.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -85,8 +100,19 @@ pub struct LaneHost {
 
 struct Hosted {
     end: Arc<LaneEnd>,
-    /// When the lane was granted, while no connection has come.
-    pending_since: Option<Instant>,
+    stage: Stage,
+}
+
+enum Stage {
+    /// Granted then; no connection has come yet.
+    Pending(Instant),
+    Connected(Connection),
+}
+
+impl Hosted {
+    fn is_overdue(&self) -> bool {
+        matches!(self.stage, Stage::Pending(since) if since.elapsed() >= PENDING_LIFETIME)
+    }
 }
 
 impl LaneHost {
@@ -106,7 +132,7 @@ impl LaneHost {
     /// # Errors
     /// When a cap is reached or the route for our direction cannot be had.
     pub async fn grant(&self, entry: &NodeName, open: OpenLane) -> Result<Label, LinkRefusal> {
-        self.make_room(entry)?;
+        self.judge_room(entry, open.wish.class.as_deref())?;
         let Some(control) = self.control.upgrade() else {
             return Err(LinkRefusal::Full("the node is stopping".into()));
         };
@@ -123,31 +149,66 @@ impl LaneHost {
         ));
         let label = Label(rand::random());
         self.switch
-            .with_labels(|labels| labels.grant_slot(Instant::now().into_std(), label, entry, id))
+            .with_labels(|labels| labels.grant_slot(label, entry, id))
             .map_err(|error| LinkRefusal::Full(error.to_string()))?;
-        end.begin_on(&route).await?;
-        self.lanes().insert(id, Hosted { end, pending_since: Some(Instant::now()) });
+        // It counts from here on: an entry must not have more requests under way than lanes.
+        let stage = Stage::Pending(Instant::now());
+        self.lanes().insert(id, Hosted { end: end.clone(), stage });
+        if let Err(refusal) = end.begin_on(&route).await {
+            self.lanes().remove(&id);
+            return Err(refusal);
+        }
         Ok(label)
     }
 
-    /// Forgets grants that were not used in time; refuses an entry that holds too many lanes.
-    fn make_room(&self, entry: &NodeName) -> Result<(), LinkRefusal> {
-        let mut lanes = self.lanes();
-        lanes.retain(|_, lane| {
-            lane.pending_since.is_none_or(|since| since.elapsed() < PENDING_LIFETIME)
-        });
-        let held = lanes.values().filter(|lane| lane.end.peer() == entry).count();
-        if held < MAX_LANES_PER_ENTRY {
-            Ok(())
-        } else {
-            Err(LinkRefusal::Full(format!("{MAX_LANES_PER_ENTRY} lanes of one entry")))
+    /// Refuses a lane that would be one too many.
+    fn judge_room(&self, entry: &NodeName, class: Option<&str>) -> Result<(), LinkRefusal> {
+        let lanes = self.lanes();
+        if lanes.len() >= MAX_LANES {
+            return Err(LinkRefusal::Full(format!("{MAX_LANES} lanes")));
+        }
+        let (mut held, mut classes) = (0, BTreeSet::new());
+        for lane in lanes.values().filter(|lane| lane.end.peer() == entry && !lane.is_overdue()) {
+            held += 1;
+            classes.extend(lane.end.wish.class.as_deref());
+        }
+        if held >= MAX_LANES_PER_ENTRY {
+            return Err(LinkRefusal::Full(format!("{MAX_LANES_PER_ENTRY} lanes of one entry")));
+        }
+        classes.extend(class);
+        if classes.len() > MAX_CLASSES_PER_ENTRY {
+            return Err(LinkRefusal::Full(format!("{MAX_CLASSES_PER_ENTRY} classes of one entry")));
+        }
+        Ok(())
+    }
+
+    /// Forgets, until the node stops, lanes that no connection came for, and labels that expired.
+    pub async fn sweep(self: Arc<Self>) {
+        let mut tick = tokio::time::interval(SWEEP_EVERY);
+        loop {
+            let now = tick.tick().await.into_std();
+            // Ends are dropped after the lock is given back: dropping one closes its slot.
+            let overdue: Vec<_> = self.lanes().extract_if(|_, lane| lane.is_overdue()).collect();
+            drop(overdue);
+            self.switch.with_labels(|labels| labels.sweep(now));
         }
     }
 
-    /// Ends the lanes that `entry` was granted and has not connected. Those that it has connected
-    /// end by themselves when it is no member any more.
-    pub fn end_pending_of(&self, entry: &NodeName) {
-        self.lanes().retain(|_, lane| lane.end.peer() != entry || lane.pending_since.is_none());
+    /// Ends every lane of `entry`, and with it the lane's flows; returns how many. For an entry that
+    /// is no member any more: the labels it holds end with [`Switch::withdraw_holder`].
+    pub fn end_lanes_of(&self, entry: &NodeName) -> usize {
+        let ended: Vec<_> = self.lanes().extract_if(|_, lane| lane.end.peer() == entry).collect();
+        for (_, lane) in &ended {
+            if let Stage::Connected(conn) = &lane.stage {
+                conn.close(VarInt::from_u32(code::UNAUTHORISED), b"no member any more");
+            }
+        }
+        let count = ended.len();
+        tokio::spawn(async move {
+            tokio::time::sleep(LINGER).await;
+            drop(ended);
+        });
+        count
     }
 
     /// The hint of the lane in `slot`, and what tells its congestion controller of reroutes; `None`
@@ -162,8 +223,11 @@ impl LaneHost {
         let end = {
             let mut lanes = self.lanes();
             match lanes.get_mut(&slot) {
-                Some(lane) if *lane.end.peer() == entry.name && lane.pending_since.is_some() => {
-                    lane.pending_since = None;
+                Some(lane)
+                    if *lane.end.peer() == entry.name
+                        && matches!(lane.stage, Stage::Pending(_)) =>
+                {
+                    lane.stage = Stage::Connected(conn.clone());
                     lane.end.clone()
                 }
                 _ => {

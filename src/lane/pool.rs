@@ -277,9 +277,8 @@ impl LanePool {
             )
         };
         let reply_label = Label(rand::random());
-        let now = Instant::now().into_std();
         let granted =
-            self.switch.with_labels(|labels| labels.grant_slot(now, reply_label, &key.exit, id));
+            self.switch.with_labels(|labels| labels.grant_slot(reply_label, &key.exit, id));
         let open = OpenLane { reply_label, route: route.clone(), wish: key.wish.clone() };
         let far_label = match granted {
             Ok(()) => control.open_lane(&key.exit, open).await.map_err(|e| e.to_string()),

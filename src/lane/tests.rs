@@ -98,6 +98,40 @@ async fn a_lane_that_the_exit_has_forgotten_ends_and_the_next_flow_works() {
     lab.stop().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_lanes_of_a_revoked_entry_end_at_once_with_their_flows() {
+    let lab = triangle().await;
+    let (entry, exit) = (lab.node("entry").unwrap(), lab.node("exit").unwrap());
+    let mut io = open(entry, "latency").await;
+    assert_eq!(exit.host().end_lanes_of(&"relay".parse().unwrap()), 0);
+    timeout(SOON, type_a_key(&mut *io)).await.unwrap().unwrap();
+    assert_eq!(exit.host().end_lanes_of(&"entry".parse().unwrap()), 1);
+    assert!(timeout(AT_ONCE, type_a_key(&mut *io)).await.expect("the flow hangs").is_err());
+    assert!(exit.host().facts().is_empty());
+    tokio::time::sleep(SOON).await;
+    assert_eq!(exit.switch().slot_count(), 0);
+    lab.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relay_drops_what_a_revoked_holder_sends_and_the_lane_leaves_it() {
+    let lab = triangle().await;
+    let mut io = open(lab.node("entry").unwrap(), "latency").await;
+    let at = |name| lab.topology().address(name);
+    lab.internet().cut(at("entry"), at("exit"));
+    timeout(SOON, type_a_key(&mut *io)).await.unwrap().unwrap();
+    settles_on(&lab, &Route::Via("relay".parse().unwrap()), SOON).await;
+    let relay = lab.node("relay").unwrap().switch();
+    let forwarded = relay.forwarded();
+    assert!(relay.withdraw_holder(&"entry".parse().unwrap()) >= 2, "both directions");
+    // Nothing passes under the old labels; the lane's ends notice, and ask for new ones.
+    let dropped = || relay.drops().iter().map(|(_, count)| count).sum::<u64>();
+    let before = dropped();
+    timeout(SOON, type_a_key(&mut *io)).await.expect("the lane does not recover").unwrap();
+    assert!(dropped() > before && relay.forwarded() > forwarded);
+    lab.stop().await;
+}
+
 /// Waits until the entry's lane is on this route.
 async fn settles_on(lab: &Lab, route: &Route, within: Duration) {
     let lane = || lab.node("entry").unwrap().lanes().lanes()[0].1.end().route();

@@ -11,7 +11,7 @@ use crate::{
     link::Links,
     underlay::{
         NextHop, Switch,
-        labels::{GrantError, Meter},
+        labels::{Forwarding, GrantError, Meter},
     },
     wire::{
         label::Label,
@@ -59,21 +59,15 @@ impl Relay {
             .get(&request.toward)
             .ok_or_else(|| LinkRefusal::NoLink(request.toward.clone()))?;
         let next = NextHop { neighbour: toward.neighbour().clone(), label: request.label };
-        let meter = self.meter(&holder.name);
+        let forwarding = Forwarding {
+            meter: self.meter(&holder.name),
+            ..Forwarding::new(holder.name.clone(), next, GRANT_LIFETIME)
+        };
         let label = switch
             .with_labels(|labels| {
                 loop {
                     let label = Label(rand::random());
-                    let next = next.clone();
-                    let granted = labels.grant_forward(
-                        now,
-                        label,
-                        &holder.name,
-                        next,
-                        GRANT_LIFETIME,
-                        meter.clone(),
-                    );
-                    match granted {
+                    match labels.grant_forward(now, label, forwarding.clone()) {
                         Ok(()) => return Ok(label),
                         Err(GrantError::InUse) => {}
                         Err(error) => return Err(error),

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Labels that one renewal may name: more than a neighbour may hold.
-const MAX_RENEWED: usize = crate::underlay::labels::MAX_PER_HOLDER;
+const MAX_RENEWED: usize = crate::underlay::labels::MAX_PER_PAYER;
 
 impl LinkService for Mesh {
     fn answer<'a>(&'a self, link: &'a Link, request: Request) -> BoxFuture<'a, Reply> {

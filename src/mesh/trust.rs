@@ -105,7 +105,8 @@ impl Mesh {
     }
 
     /// Forgets every node whose certificate is on the revocation list: certificates, members,
-    /// advertisements, labels. Its lanes end by themselves: each looks at its peer's standing.
+    /// advertisements, labels, lanes that end here. Lanes that lead to it end by themselves: each
+    /// looks at its peer's standing.
     fn expel_revoked(&self) {
         let _one_at_a_time = self.expelling.lock().unwrap_or_else(PoisonError::into_inner);
         let mut revoked: BTreeSet<NodeName> = self.attestations.forget_revoked();
@@ -126,11 +127,11 @@ impl Mesh {
             }
             // Nothing goes to it any more, also not as a relay of lanes that have not noticed yet.
             self.links.neighbour(&name).set_address(None);
-            self.switch.with_labels(|labels| labels.withdraw_node(&name));
+            self.switch.withdraw_holder(&name);
             self.members().expel(&name);
             self.routing().forget(now, &name);
             if let Some(host) = self.host.get() {
-                host.end_pending_of(&name);
+                host.end_lanes_of(&name);
             }
         }
         self.news.notify_one();

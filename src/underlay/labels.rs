@@ -1,7 +1,8 @@
 //! The label table: pure, time is an argument.
 
 use std::{
-    collections::HashMap,
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -9,12 +10,16 @@ use std::{
 use super::{DropReason, NextHop, SlotId};
 use crate::{identity::NodeName, wire::label::Label};
 
-/// Most labels one neighbour may hold here.
+/// Most forwarding labels that one node may have asked for here.
 ///
-/// A neighbour needs one per lane end and destination behind us: 50 nodes, four lanes each, twice.
-pub const MAX_PER_HOLDER: usize = 512;
+/// A node needs one per lane end and destination behind us: 50 nodes, four lanes each, twice.
+pub const MAX_PER_PAYER: usize = 512;
 
-/// Most labels in all; it bounds the table when every one of 200 neighbours asks without end.
+/// Most forwarding labels that one node may hold towards one other. An exit has at most 64 lanes of one
+/// entry; labels of lanes that have ended last two minutes more.
+pub const MAX_PER_PAIR: usize = 128;
+
+/// Most forwarding labels in all: 128 neighbours that ask without end fill it, at about 20 MB.
 pub const MAX_LABELS: usize = 65_536;
 
 /// What a label means at this node.
@@ -29,9 +34,12 @@ pub enum LabelMeaning {
 /// A label cannot be granted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum GrantError {
-    /// The neighbour holds as many labels as it may.
-    #[error("this neighbour already holds {MAX_PER_HOLDER} labels")]
-    HolderFull,
+    /// The node that asked has asked for as many labels as it may.
+    #[error("{MAX_PER_PAYER} labels were granted at the request of this node, the maximum")]
+    PayerFull,
+    /// The holder has as many labels towards this destination as it may.
+    #[error("this node already holds {MAX_PER_PAIR} labels towards that destination")]
+    PairFull,
     /// The node's table is full.
     #[error("this node has granted {MAX_LABELS} labels, its maximum")]
     TableFull,
@@ -40,41 +48,92 @@ pub enum GrantError {
     InUse,
 }
 
-struct Grant {
-    holder: NodeName,
-    meaning: LabelMeaning,
-    /// `None`: until the slot closes.
-    expires: Option<Instant>,
-    meter: Option<Arc<Meter>>,
+/// What a forwarding label allows, and to whom.
+#[derive(Debug, Clone)]
+pub struct Forwarding {
+    /// The neighbour that may send under the label and renew it.
+    pub holder: NodeName,
+    /// The node whose request led to the grant; the label counts against its share.
+    pub payer: NodeName,
+    /// Where the packets go.
+    pub next: NextHop,
+    /// How long the label lasts unless renewed.
+    pub lifetime: Duration,
+    /// The pace of the holder's packets; `None`: no limit.
+    pub meter: Option<Arc<Meter>>,
 }
 
-/// The labels this node has granted.
+impl Forwarding {
+    /// Forwarding for a holder that asks for itself, at any pace.
+    #[must_use]
+    pub fn new(holder: NodeName, next: NextHop, lifetime: Duration) -> Self {
+        Self { payer: holder.clone(), holder, next, lifetime, meter: None }
+    }
+
+    fn accounts(&self) -> [Account; 3] {
+        let destination = self.next.neighbour.name().clone();
+        [
+            Account::Payer(self.payer.clone()),
+            Account::Pair(self.holder.clone(), destination),
+            Account::Holder(self.holder.clone()),
+        ]
+    }
+}
+
+/// What labels are counted by.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Account {
+    Payer(NodeName),
+    /// A holder and a destination.
+    Pair(NodeName, NodeName),
+    Holder(NodeName),
+}
+
+enum Grant {
+    /// Until the slot closes.
+    Slot {
+        slot: SlotId,
+        holder: NodeName,
+    },
+    Forward {
+        forwarding: Forwarding,
+        expires: Instant,
+    },
+}
+
+/// The labels this node has granted. Every operation but [`LabelTable::withdraw_holder`] takes a time
+/// that does not grow with the table: relays forward under the same lock.
 #[derive(Default)]
 pub struct LabelTable {
     grants: HashMap<Label, Grant>,
+    slots: HashMap<SlotId, Label>,
+    counts: HashMap<Account, usize>,
+    /// Each forwarding label once, at or before the time when it expires.
+    expiring: BinaryHeap<Reverse<(Instant, Label)>>,
 }
 
 impl LabelTable {
-    /// Grants the way into a slot; it lasts until the slot closes.
+    /// Grants `holder` the way into a slot; it lasts until the slot closes, or until the slot gets
+    /// another label. The number of slots bounds the number of these labels.
     ///
     /// # Errors
-    /// When a cap is reached or the label is in use.
+    /// When the label is in use.
     pub fn grant_slot(
         &mut self,
-        now: Instant,
         label: Label,
         holder: &NodeName,
         slot: SlotId,
     ) -> Result<(), GrantError> {
-        let meaning = LabelMeaning::Slot(slot);
-        self.insert(
-            now,
-            label,
-            Grant { holder: holder.clone(), meaning, expires: None, meter: None },
-        )
+        if self.grants.contains_key(&label) {
+            return Err(GrantError::InUse);
+        }
+        self.withdraw_slot(slot);
+        self.slots.insert(slot, label);
+        self.grants.insert(label, Grant::Slot { slot, holder: holder.clone() });
+        Ok(())
     }
 
-    /// Grants forwarding to `next` for `lifetime`, at the pace of `meter` if there is one.
+    /// Grants forwarding.
     ///
     /// # Errors
     /// When a cap is reached or the label is in use.
@@ -82,32 +141,34 @@ impl LabelTable {
         &mut self,
         now: Instant,
         label: Label,
-        holder: &NodeName,
-        next: NextHop,
-        lifetime: Duration,
-        meter: Option<Arc<Meter>>,
+        forwarding: Forwarding,
     ) -> Result<(), GrantError> {
-        let meaning = LabelMeaning::Forward(next);
-        let expires = Some(now + lifetime);
-        self.insert(now, label, Grant { holder: holder.clone(), meaning, expires, meter })
-    }
-
-    fn insert(&mut self, now: Instant, label: Label, grant: Grant) -> Result<(), GrantError> {
         self.sweep(now);
         if self.grants.contains_key(&label) {
             return Err(GrantError::InUse);
         }
-        if self.grants.len() >= MAX_LABELS {
+        if self.forwarding_labels() >= MAX_LABELS {
             return Err(GrantError::TableFull);
         }
-        if self.held_by(&grant.holder) >= MAX_PER_HOLDER {
-            return Err(GrantError::HolderFull);
+        let accounts = forwarding.accounts();
+        let [payer, pair, _] = &accounts;
+        if self.count(payer) >= MAX_PER_PAYER {
+            return Err(GrantError::PayerFull);
         }
-        self.grants.insert(label, grant);
+        if self.count(pair) >= MAX_PER_PAIR {
+            return Err(GrantError::PairFull);
+        }
+        for account in accounts {
+            *self.counts.entry(account).or_default() += 1;
+        }
+        let expires = now + forwarding.lifetime;
+        self.expiring.push(Reverse((expires, label)));
+        self.grants.insert(label, Grant::Forward { forwarding, expires });
         Ok(())
     }
 
-    /// Extends a forwarding grant that `holder` holds; false if there is none (any more).
+    /// Extends a grant that `holder` holds; false if there is none (any more). The way into a slot
+    /// needs no extension; the answer tells its holder whether the lane is still known here.
     pub fn renew(
         &mut self,
         now: Instant,
@@ -116,15 +177,19 @@ impl LabelTable {
         lifetime: Duration,
     ) -> bool {
         match self.grants.get_mut(&label) {
-            Some(grant) if grant.holder == *holder && !grant.expired(now) => {
-                grant.expires = grant.expires.map(|_| now + lifetime);
+            Some(Grant::Forward { forwarding, expires })
+                if forwarding.holder == *holder && *expires > now =>
+            {
+                // The queue still has the earlier time; `sweep` looks here when that has come.
+                *expires = (*expires).max(now + lifetime);
                 true
             }
+            Some(Grant::Slot { holder: entitled, .. }) => entitled == holder,
             _ => false,
         }
     }
 
-    /// What to do with a packet of `bytes` bytes under `label`.
+    /// The meaning of `label` for a packet of `bytes` bytes that no relay has forwarded yet.
     ///
     /// # Errors
     /// The reason to drop it.
@@ -134,36 +199,101 @@ impl LabelTable {
         label: Label,
         bytes: usize,
     ) -> Result<LabelMeaning, DropReason> {
-        let grant = self.grants.get(&label).filter(|grant| !grant.expired(now));
-        let grant = grant.ok_or(DropReason::UnknownLabel)?;
-        match &grant.meter {
-            Some(meter) if !meter.admit(now, bytes) => Err(DropReason::RateLimited),
-            _ => Ok(grant.meaning.clone()),
+        match self.grants.get(&label) {
+            Some(Grant::Slot { slot, .. }) => Ok(LabelMeaning::Slot(*slot)),
+            Some(Grant::Forward { forwarding, expires }) if *expires > now => {
+                match &forwarding.meter {
+                    Some(meter) if !meter.admit(now, bytes) => Err(DropReason::RateLimited),
+                    _ => Ok(LabelMeaning::Forward(forwarding.next.clone())),
+                }
+            }
+            _ => Err(DropReason::UnknownLabel),
         }
     }
 
-    /// Withdraws every label that leads into `slot`.
+    /// The same for a packet that a relay has forwarded: it is not forwarded again.
+    ///
+    /// # Errors
+    /// The reason to drop it.
+    pub fn lookup_relayed(&self, now: Instant, label: Label) -> Result<LabelMeaning, DropReason> {
+        match self.grants.get(&label) {
+            Some(Grant::Slot { slot, .. }) => Ok(LabelMeaning::Slot(*slot)),
+            Some(Grant::Forward { expires, .. }) if *expires > now => {
+                Err(DropReason::ForwardedTwice)
+            }
+            _ => Err(DropReason::UnknownLabel),
+        }
+    }
+
+    /// Withdraws the label that leads into `slot`.
     pub fn withdraw_slot(&mut self, slot: SlotId) {
-        self.grants.retain(|_, grant| !matches!(grant.meaning, LabelMeaning::Slot(s) if s == slot));
+        if let Some(label) = self.slots.remove(&slot) {
+            self.grants.remove(&label);
+        }
     }
 
-    /// Withdraws every label that `node` holds, and every one under which packets go to it.
-    pub fn withdraw_node(&mut self, node: &NodeName) {
-        self.grants.retain(|_, grant| {
-            let toward = matches!(&grant.meaning, LabelMeaning::Forward(next) if next.neighbour.name() == node);
-            grant.holder != *node && !toward
-        });
+    /// Withdraws every forwarding label that `holder` holds, and every one that leads to it; returns
+    /// how many. It looks at the whole table, so it is for a revocation.
+    pub fn withdraw_holder(&mut self, holder: &NodeName) -> usize {
+        let concerned: Vec<Label> = self
+            .grants
+            .iter()
+            .filter(|(_, grant)| match grant {
+                Grant::Slot { .. } => false,
+                Grant::Forward { forwarding, .. } => {
+                    forwarding.holder == *holder || forwarding.next.neighbour.name() == holder
+                }
+            })
+            .map(|(label, _)| *label)
+            .collect();
+        for label in &concerned {
+            self.forget(*label);
+        }
+        concerned.len()
     }
 
-    /// Forgets what has expired.
-    fn sweep(&mut self, now: Instant) {
-        self.grants.retain(|_, grant| !grant.expired(now));
+    /// Forgets the forwarding labels that have expired.
+    pub fn sweep(&mut self, now: Instant) {
+        while let Some(Reverse((when, label))) = self.expiring.peek().copied() {
+            if when > now {
+                return;
+            }
+            self.expiring.pop();
+            match self.grants.get(&label) {
+                // It was renewed meanwhile.
+                Some(Grant::Forward { expires, .. }) if *expires > now => {
+                    self.expiring.push(Reverse((*expires, label)));
+                }
+                Some(Grant::Forward { .. }) => self.forget(label),
+                Some(Grant::Slot { .. }) | None => {}
+            }
+        }
     }
 
-    /// How many labels `holder` has here.
+    fn forget(&mut self, label: Label) {
+        let Some(Grant::Forward { forwarding, .. }) = self.grants.remove(&label) else { return };
+        for account in forwarding.accounts() {
+            if let Some(count) = self.counts.get_mut(&account) {
+                *count -= 1;
+                if *count == 0 {
+                    self.counts.remove(&account);
+                }
+            }
+        }
+    }
+
+    fn count(&self, account: &Account) -> usize {
+        self.counts.get(account).copied().unwrap_or(0)
+    }
+
+    fn forwarding_labels(&self) -> usize {
+        self.grants.len() - self.slots.len()
+    }
+
+    /// How many forwarding labels `holder` has here.
     #[must_use]
     pub fn held_by(&self, holder: &NodeName) -> usize {
-        self.grants.values().filter(|grant| grant.holder == *holder).count()
+        self.count(&Account::Holder(holder.clone()))
     }
 
     /// How many labels are granted.
@@ -176,12 +306,6 @@ impl LabelTable {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.grants.is_empty()
-    }
-}
-
-impl Grant {
-    fn expired(&self, now: Instant) -> bool {
-        self.expires.is_some_and(|expires| expires <= now)
     }
 }
 
@@ -224,120 +348,5 @@ impl Meter {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::underlay::Neighbour;
-
-    fn name(text: &str) -> NodeName {
-        text.parse().unwrap()
-    }
-
-    fn toward(node: &str) -> NextHop {
-        NextHop { neighbour: Arc::new(Neighbour::new(name(node), None)), label: Label(99) }
-    }
-
-    const MINUTE: Duration = Duration::from_secs(60);
-
-    #[test]
-    fn a_forwarding_label_works_until_it_expires_and_longer_if_renewed() {
-        let (mut table, t0) = (LabelTable::default(), Instant::now());
-        table.grant_forward(t0, Label(1), &name("aros"), toward("mit"), MINUTE, None).unwrap();
-        assert!(matches!(table.lookup(t0, Label(1), 100), Ok(LabelMeaning::Forward(_))));
-        assert!(table.renew(t0 + MINUTE / 2, Label(1), &name("aros"), MINUTE));
-        assert!(table.lookup(t0 + MINUTE, Label(1), 100).is_ok());
-        let late = t0 + 2 * MINUTE;
-        assert_eq!(table.lookup(late, Label(1), 100).unwrap_err(), DropReason::UnknownLabel);
-        assert!(!table.renew(late, Label(1), &name("aros"), MINUTE));
-    }
-
-    #[test]
-    fn only_the_holder_renews() {
-        let (mut table, t0) = (LabelTable::default(), Instant::now());
-        table.grant_forward(t0, Label(1), &name("aros"), toward("mit"), MINUTE, None).unwrap();
-        assert!(!table.renew(t0, Label(1), &name("eve"), MINUTE));
-    }
-
-    #[test]
-    fn a_holder_that_asks_without_end_harms_only_itself() {
-        let (mut table, t0) = (LabelTable::default(), Instant::now());
-        for label in 0..MAX_PER_HOLDER as u64 {
-            table
-                .grant_forward(t0, Label(label), &name("eve"), toward("mit"), MINUTE, None)
-                .unwrap();
-        }
-        let more = table.grant_forward(t0, Label(9999), &name("eve"), toward("mit"), MINUTE, None);
-        assert_eq!(more, Err(GrantError::HolderFull));
-        table.grant_forward(t0, Label(9999), &name("aros"), toward("mit"), MINUTE, None).unwrap();
-        table
-            .grant_forward(t0 + MINUTE, Label(1), &name("eve"), toward("mit"), MINUTE, None)
-            .expect("expired grants make room");
-    }
-
-    #[test]
-    fn the_table_never_grows_past_its_cap() {
-        let (mut table, t0) = (LabelTable::default(), Instant::now());
-        let mut refused = 0;
-        for holder in 0..=(MAX_LABELS / MAX_PER_HOLDER) as u64 {
-            let holder_name = name(&format!("n{holder}"));
-            // One probe of the cap per holder is enough; a full fill is quadratic in the holders.
-            for i in 0..MAX_PER_HOLDER as u64 {
-                let label = Label(holder << 32 | i);
-                let grant = Grant {
-                    holder: holder_name.clone(),
-                    meaning: LabelMeaning::Slot(SlotId(0)),
-                    expires: None,
-                    meter: None,
-                };
-                if table.grants.len() < MAX_LABELS {
-                    table.grants.insert(label, grant);
-                } else {
-                    refused +=
-                        usize::from(table.insert(t0, label, grant) == Err(GrantError::TableFull));
-                }
-            }
-        }
-        assert_eq!((table.len(), refused), (MAX_LABELS, MAX_PER_HOLDER));
-    }
-
-    #[test]
-    fn a_label_in_use_is_not_granted_twice() {
-        let (mut table, t0) = (LabelTable::default(), Instant::now());
-        table.grant_slot(t0, Label(1), &name("aros"), SlotId(1)).unwrap();
-        assert_eq!(table.grant_slot(t0, Label(1), &name("eve"), SlotId(2)), Err(GrantError::InUse));
-    }
-
-    #[test]
-    fn closing_a_slot_withdraws_its_labels_only() {
-        let (mut table, t0) = (LabelTable::default(), Instant::now());
-        table.grant_slot(t0, Label(1), &name("aros"), SlotId(1)).unwrap();
-        table.grant_slot(t0, Label(2), &name("aros"), SlotId(2)).unwrap();
-        table.withdraw_slot(SlotId(1));
-        assert!(table.lookup(t0, Label(1), 1).is_err());
-        assert!(table.lookup(t0, Label(2), 1).is_ok());
-    }
-
-    #[test]
-    fn the_labels_of_a_node_and_towards_it_are_withdrawn_and_no_others() {
-        let (mut table, t0) = (LabelTable::default(), Instant::now());
-        let mut grant = |label, holder: &str, to: &str| {
-            table.grant_forward(t0, Label(label), &name(holder), toward(to), MINUTE, None).unwrap();
-        };
-        grant(1, "eve", "mit");
-        grant(2, "aros", "eve");
-        grant(3, "aros", "mit");
-        table.withdraw_node(&name("eve"));
-        let left: Vec<_> = (1..=3).map(|label| table.lookup(t0, Label(label), 1).is_ok()).collect();
-        assert_eq!(left, [false, false, true]);
-    }
-
-    #[test]
-    fn a_meter_holds_a_holder_to_its_rate() {
-        let t0 = Instant::now();
-        let meter = Meter::new(1_000_000);
-        let admitted = (0..10_000u64)
-            .filter(|i| meter.admit(t0 + Duration::from_micros(i * 500), 1400))
-            .count();
-        // 5 s at 1 MB/s plus the burst of 250 ms, in packets of 1400 bytes.
-        assert!((3_700..=3_760).contains(&admitted), "{admitted}");
-    }
-}
+#[path = "labels_tests.rs"]
+mod tests;

@@ -31,4 +31,5 @@ pub use neighbour::Neighbour;
 pub(crate) use send::MAX_QUIC_PACKET;
 pub use slots::{SlotActivity, SlotId};
 pub use socket::{LabelSocket, bind_udp};
+pub(crate) use switch::MAX_SLOTS;
 pub use switch::{DropCounts, DropReason, NextHop, Switch};

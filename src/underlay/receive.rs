@@ -19,7 +19,7 @@ use super::{
     labels::LabelMeaning,
     socket::{for_family, mapped},
 };
-use crate::wire::label::{Class, HEADER_LEN, classify, swap};
+use crate::wire::label::{Class, HEADER_LEN, classify, relay};
 
 /// Room for one datagram, or for one batch that the kernel coalesced (GRO): up to 64 KiB.
 const COALESCED_BUFFER: usize = 65_536;
@@ -105,7 +105,7 @@ impl Batch {
                 continue;
             }
             let bytes = &mut self.buffers[self.buffer][run.start..run.end];
-            match run.class {
+            let meaning = match run.class {
                 Class::Quic => {
                     used += usize::from(pass_up(
                         switch,
@@ -115,18 +115,22 @@ impl Batch {
                         &mut out[used],
                         &mut out_meta[used],
                     ));
+                    self.advance(run.end);
+                    continue;
                 }
-                Class::Unknown => switch.count_drop(DropReason::Unclassified, run.packets()),
-                Class::Labelled(label) => match switch.lookup(now, label, bytes.len()) {
-                    Ok(LabelMeaning::Slot(slot)) => {
-                        let to = (&mut out[used], &mut out_meta[used]);
-                        used += usize::from(pass_to_slot(switch, slot, &run, bytes, meta, to));
-                    }
-                    Ok(LabelMeaning::Forward(next)) => {
-                        forward(switch, &next, &run, bytes, meta, cx, forwarder.as_mut());
-                    }
-                    Err(reason) => switch.count_drop(reason, run.packets()),
-                },
+                Class::Unknown => Err(DropReason::Unclassified),
+                Class::Labelled(label) => switch.lookup(now, label, bytes.len()),
+                Class::Relayed(label) => switch.lookup_relayed(now, label),
+            };
+            match meaning {
+                Ok(LabelMeaning::Slot(slot)) => {
+                    let to = (&mut out[used], &mut out_meta[used]);
+                    used += usize::from(pass_to_slot(switch, slot, &run, bytes, meta, to));
+                }
+                Ok(LabelMeaning::Forward(next)) => {
+                    forward(switch, &next, &run, bytes, meta, cx, forwarder.as_mut());
+                }
+                Err(reason) => switch.count_drop(reason, run.packets()),
             }
             self.advance(run.end);
         }
@@ -214,7 +218,7 @@ fn pass_to_slot(
     true
 }
 
-/// Swaps the label of a run of packets and sends it on: the whole work of a relay.
+/// Marks a run of packets as forwarded, swaps their label and sends them on: all a relay does.
 fn forward(
     switch: &Switch,
     next: &NextHop,
@@ -229,7 +233,7 @@ fn forward(
         return;
     };
     for packet in bytes.chunks_mut(run.stride) {
-        swap(packet, next.label);
+        relay(packet, next.label);
     }
     let max = forwarder.max_transmit_segments().get() * run.stride;
     for part in bytes.chunks(max) {

@@ -9,8 +9,11 @@ use std::{
 
 use super::*;
 use crate::{
-    underlay::{Neighbour, labels::Meter},
-    wire::label::{Label, push_labelled},
+    underlay::{
+        Neighbour,
+        labels::{Forwarding, Meter},
+    },
+    wire::label::{KIND_RELAYED, Label, push_labelled},
 };
 
 /// A received buffer and the size of the packets in it.
@@ -95,22 +98,19 @@ impl Bench {
 
     fn grant_slot(&self, label: u64) -> SlotId {
         let (slot, _) = self.switch.open_slot().unwrap();
-        let holder = "aros".parse().unwrap();
-        self.switch
-            .with_labels(|labels| labels.grant_slot(self.now, Label(label), &holder, slot))
-            .unwrap();
+        let aros = "aros".parse().unwrap();
+        self.switch.with_labels(|labels| labels.grant_slot(Label(label), &aros, slot)).unwrap();
         slot
     }
 
     fn grant_forward(&self, label: u64, next: u64, meter: Option<Arc<Meter>>) {
         let mit = Neighbour::new("mit".parse().unwrap(), Some(([192, 0, 2, 2], 4600).into()));
         let next = NextHop { neighbour: Arc::new(mit), label: Label(next) };
-        let holder = "aros".parse().unwrap();
         let minute = Duration::from_secs(60);
+        let forwarding =
+            Forwarding { meter, ..Forwarding::new("aros".parse().unwrap(), next, minute) };
         self.switch
-            .with_labels(|labels| {
-                labels.grant_forward(self.now, Label(label), &holder, next, minute, meter)
-            })
+            .with_labels(|labels| labels.grant_forward(self.now, Label(label), forwarding))
             .unwrap();
     }
 
@@ -151,6 +151,13 @@ fn labelled(label: u64, payload: &[u8]) -> Vec<u8> {
     packet
 }
 
+/// A packet as a relay sends it on.
+fn relayed(label: u64, payload: &[u8]) -> Vec<u8> {
+    let mut packet = labelled(label, payload);
+    packet[0] = KIND_RELAYED;
+    packet
+}
+
 fn quic(len: usize) -> Vec<u8> {
     vec![0x42; len]
 }
@@ -181,12 +188,46 @@ fn a_coalesced_buffer_that_mixes_lanes_a_relayed_one_links_and_rubbish_is_taken_
             (one.virtual_address(), b"short".to_vec(), 5),
         ]
     );
-    let forwarded = [labelled(70, b"ccccccccccc"), labelled(70, b"ddddddddddd")].concat();
+    let forwarded = [relayed(70, b"ccccccccccc"), relayed(70, b"ddddddddddd")].concat();
     let to: SocketAddr = ([192, 0, 2, 2], 4600).into();
     assert_eq!(*bench.socket.outgoing.lock().unwrap(), [(to, forwarded, Some(20))]);
     assert_eq!(bench.dropped(DropReason::UnknownLabel), 1);
     assert_eq!(bench.dropped(DropReason::Unclassified), 1);
     assert_eq!(bench.switch.forwarded(), 2);
+}
+
+#[test]
+fn a_relayed_packet_reaches_a_lane_slot_and_is_not_forwarded_again() {
+    let mut bench = Bench::new(false);
+    let slot = bench.grant_slot(1);
+    bench.grant_forward(7, 70, None);
+    let up = bench.receive(&[
+        relayed(1, b"aaa"),
+        labelled(1, b"bbb"),
+        relayed(7, b"ccc"),
+        relayed(7, b"ddd"),
+        relayed(9, b"eee"),
+        labelled(7, b"fff"),
+    ]);
+    let address = slot.virtual_address();
+    assert_eq!(up, [(address, b"aaa".to_vec(), 3), (address, b"bbb".to_vec(), 3)]);
+    let to: SocketAddr = ([192, 0, 2, 2], 4600).into();
+    assert_eq!(*bench.socket.outgoing.lock().unwrap(), [(to, relayed(70, b"fff"), None)]);
+    assert_eq!(bench.dropped(DropReason::ForwardedTwice), 2);
+    assert_eq!(bench.dropped(DropReason::UnknownLabel), 1);
+}
+
+#[test]
+fn two_relays_that_lead_to_each_other_forward_a_packet_once() {
+    let mut first = Bench::new(false);
+    first.grant_forward(7, 8, None);
+    let mut second = Bench::new(false);
+    second.grant_forward(8, 7, None);
+    first.receive(&[labelled(7, b"around")]);
+    let (_, packet, _) = first.socket.outgoing.lock().unwrap().remove(0);
+    second.receive(&[packet]);
+    assert!(second.socket.outgoing.lock().unwrap().is_empty());
+    assert_eq!(second.dropped(DropReason::ForwardedTwice), 1);
 }
 
 #[test]

@@ -17,11 +17,11 @@ use super::{
     labels::{LabelMeaning, LabelTable},
     replay::Replay,
 };
-use crate::wire::label::Label;
+use crate::{identity::NodeName, wire::label::Label};
 
 /// Most lane slots a node keeps. A lane carries hundreds of flows, and a node has a few dozen
 /// peers with a handful of lanes each; the cap is there for a peer that asks without end.
-const MAX_SLOTS: usize = 4096;
+pub(crate) const MAX_SLOTS: usize = 4096;
 
 /// Where a labelled packet goes: to this neighbour, under this label.
 #[derive(Debug, Clone)]
@@ -40,6 +40,8 @@ pub enum DropReason {
     Unclassified,
     /// No one was granted this label, or the grant has expired.
     UnknownLabel,
+    /// A relay has forwarded the packet, and the label says to forward it again.
+    ForwardedTwice,
     /// The neighbour that holds the label sends faster than it may.
     RateLimited,
     /// The UDP socket cannot take a packet now; a relay does not queue.
@@ -54,9 +56,10 @@ pub enum DropReason {
 
 impl DropReason {
     /// Every reason, in the order of the counters.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Unclassified,
         Self::UnknownLabel,
+        Self::ForwardedTwice,
         Self::RateLimited,
         Self::SocketFull,
         Self::NoRoute,
@@ -70,6 +73,7 @@ impl DropReason {
         match self {
             Self::Unclassified => "unclassified",
             Self::UnknownLabel => "unknown-label",
+            Self::ForwardedTwice => "forwarded-twice",
             Self::RateLimited => "rate-limited",
             Self::SocketFull => "socket-full",
             Self::NoRoute => "no-route",
@@ -173,6 +177,13 @@ impl Switch {
         self.forwarded.load(Ordering::Relaxed)
     }
 
+    /// Withdraws every forwarding label that `holder` holds here; returns how many. Its packets are
+    /// dropped from now on (`unknown-label`). For a holder that is no member any more: the lanes
+    /// that it has here end with [`LaneHost::end_lanes_of`](crate::lane::LaneHost::end_lanes_of).
+    pub fn withdraw_holder(&self, holder: &NodeName) -> usize {
+        self.with_labels(|labels| labels.withdraw_holder(holder))
+    }
+
     pub(super) fn lookup(
         &self,
         now: Instant,
@@ -180,6 +191,15 @@ impl Switch {
         bytes: usize,
     ) -> Result<LabelMeaning, DropReason> {
         self.labels.read().unwrap_or_else(PoisonError::into_inner).lookup(now, label, bytes)
+    }
+
+    /// The same for a packet that a relay has forwarded: it is for a lane slot, or for nobody.
+    pub(super) fn lookup_relayed(
+        &self,
+        now: Instant,
+        label: Label,
+    ) -> Result<LabelMeaning, DropReason> {
+        self.labels.read().unwrap_or_else(PoisonError::into_inner).lookup_relayed(now, label)
     }
 
     pub(super) fn slot(&self, id: SlotId) -> Option<Slot> {

@@ -3,9 +3,12 @@
 //! ```text
 //!  0                 1 .. 8                       9 ..
 //! +----------------+----------------------------+---------------------------+
-//! | kind = 0x01    | label, 64 bits, big endian | QUIC packet (opaque)      |
+//! | kind           | label, 64 bits, big endian | QUIC packet (opaque)      |
 //! +----------------+----------------------------+---------------------------+
 //! ```
+//!
+//! The kind is 0x01 as the lane's end sends it, and 0x02 once a relay has forwarded it. A relay does
+//! not forward a packet of kind 0x02, so no packet crosses more than one relay.
 //!
 //! Every QUIC packet of ours has the fixed bit 0x40 set in its first byte (RFC 9000, §17; greasing
 //! by RFC 9287 is off), so a first byte below 0x40 tells a labelled packet from a link's packet.
@@ -15,8 +18,11 @@ use std::fmt;
 /// Bytes in front of the QUIC packet.
 pub const HEADER_LEN: usize = 9;
 
-/// First byte of a labelled packet.
+/// First byte of a labelled packet as the lane's end sends it.
 pub const KIND_LABELLED: u8 = 0x01;
+
+/// First byte of a labelled packet that a relay has forwarded.
+pub const KIND_RELAYED: u8 = 0x02;
 
 /// First bytes from here on belong to plain QUIC packets (the fixed bit, RFC 9000 §17.2, §17.3).
 const FIRST_QUIC_BYTE: u8 = 0x40;
@@ -43,8 +49,10 @@ impl fmt::Debug for Label {
 pub enum Class {
     /// A QUIC packet of a link.
     Quic,
-    /// A labelled packet.
+    /// A labelled packet, straight from a lane's end.
     Labelled(Label),
+    /// A labelled packet that a relay has forwarded: for a lane slot only.
+    Relayed(Label),
     /// Neither: too short, or an unknown kind.
     Unknown,
 }
@@ -54,18 +62,21 @@ pub enum Class {
 pub fn classify(datagram: &[u8]) -> Class {
     match datagram {
         [first, ..] if *first >= FIRST_QUIC_BYTE => Class::Quic,
-        [KIND_LABELLED, l0, l1, l2, l3, l4, l5, l6, l7, _, ..] => {
-            Class::Labelled(Label(u64::from_be_bytes([*l0, *l1, *l2, *l3, *l4, *l5, *l6, *l7])))
+        [kind @ (KIND_LABELLED | KIND_RELAYED), l0, l1, l2, l3, l4, l5, l6, l7, _, ..] => {
+            let label = Label(u64::from_be_bytes([*l0, *l1, *l2, *l3, *l4, *l5, *l6, *l7]));
+            if *kind == KIND_LABELLED { Class::Labelled(label) } else { Class::Relayed(label) }
         }
         _ => Class::Unknown,
     }
 }
 
-/// Replaces the label of a labelled packet in place: all that a relay does to a packet.
+/// Replaces the label of a labelled packet in place and marks the packet as forwarded: all that a
+/// relay does to a packet.
 ///
 /// `packet` must be one that [`classify`] called labelled; a shorter one is left alone.
-pub fn swap(packet: &mut [u8], label: Label) {
-    if let Some(field) = packet.get_mut(1..HEADER_LEN) {
+pub fn relay(packet: &mut [u8], label: Label) {
+    if let Some([kind, field @ ..]) = packet.get_mut(..HEADER_LEN) {
+        *kind = KIND_RELAYED;
         field.copy_from_slice(&label.0.to_be_bytes());
     }
 }
@@ -98,20 +109,24 @@ mod tests {
     }
 
     #[test]
-    fn a_swap_touches_nothing_but_the_label() {
+    fn a_relay_changes_the_kind_and_the_label_and_nothing_else() {
         let mut packet = Vec::new();
-        push_labelled(&mut packet, Label(1), b"payload");
-        swap(&mut packet, Label(u64::MAX));
-        assert_eq!(classify(&packet), Class::Labelled(Label(u64::MAX)));
-        assert_eq!((packet[0], &packet[HEADER_LEN..]), (KIND_LABELLED, &b"payload"[..]));
+        push_labelled(&mut packet, Label(1), b"Q!");
+        relay(&mut packet, Label(0x0807_0605_0403_0201));
+        assert_eq!(packet, [2, 8, 7, 6, 5, 4, 3, 2, 1, b'Q', b'!']);
+        assert_eq!(classify(&packet), Class::Relayed(Label(0x0807_0605_0403_0201)));
+        let mut short = [1; HEADER_LEN - 1];
+        relay(&mut short, Label(9));
+        assert_eq!(short, [1; HEADER_LEN - 1]);
     }
 
     #[test]
     fn empty_short_and_foreign_datagrams_are_unknown() {
-        for datagram in [&[][..], &[0x01], &[0x01; 9], &[0x00; 20], &[0x3f; 20]] {
+        for datagram in [&[][..], &[0x01], &[0x01; 9], &[0x02; 9], &[0x00; 20], &[0x3f; 20]] {
             assert_eq!(classify(datagram), Class::Unknown, "{datagram:?}");
         }
         assert_eq!(classify(&[0x01; 10]), Class::Labelled(Label(0x0101_0101_0101_0101)));
+        assert_eq!(classify(&[0x02; 10]), Class::Relayed(Label(0x0202_0202_0202_0202)));
         assert_eq!(classify(&[0x40]), Class::Quic);
     }
 
@@ -126,6 +141,9 @@ mod tests {
             let mut out = Vec::new();
             push_labelled(&mut out, Label(label), &packet);
             prop_assert_eq!(classify(&out), Class::Labelled(Label(label)));
+            prop_assert_eq!(&out[HEADER_LEN..], &packet[..]);
+            relay(&mut out, Label(!label));
+            prop_assert_eq!(classify(&out), Class::Relayed(Label(!label)));
             prop_assert_eq!(&out[HEADER_LEN..], &packet[..]);
         }
     }

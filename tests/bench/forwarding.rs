@@ -22,7 +22,7 @@ use std::{
 
 use noq::{AsyncUdpSocket, udp};
 use ronproxy::{
-    underlay::{LabelSocket, Neighbour, NextHop, Switch, bind_udp},
+    underlay::{LabelSocket, Neighbour, NextHop, Switch, bind_udp, labels::Forwarding},
     wire::label::{HEADER_LEN, KIND_LABELLED, Label},
 };
 
@@ -115,7 +115,9 @@ fn spawn_relay(switch: Arc<Switch>, to: SocketAddr, stop: Arc<AtomicBool>) -> St
         let holder = "sender".parse().unwrap();
         let hour = Duration::from_secs(3600);
         switch
-            .with_labels(|labels| labels.grant_forward(now, label(lane), &holder, next, hour, None))
+            .with_labels(|labels| {
+                labels.grant_forward(now, label(lane), Forwarding::new(holder, next, hour))
+            })
             .unwrap();
     }
     spawn(move |runtime, socket| {
