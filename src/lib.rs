@@ -21,6 +21,7 @@
 //! | [`exit`] | policy (pure), resolution and connection to the real destination |
 //! | [`mesh`] | the shell around `overlay`: links to all members, routes for lanes, labels for others |
 //! | [`lane`] | QUIC connections between entry and exit, whose streams are flows |
+//! | [`failover`] | PURE: which route a lane's end sends on, and when it leaves it |
 //! | [`link`] | one QUIC connection per neighbour: control messages and probes |
 //! | [`transport`] | how QUIC is used: parameters, framing, close codes |
 //! | [`underlay`] | the UDP socket, label switching, virtual addresses |
@@ -44,6 +45,7 @@ pub mod demo;
 pub mod emulator;
 pub mod entry;
 pub mod exit;
+pub mod failover;
 pub mod flow;
 pub mod identity;
 pub mod lab;

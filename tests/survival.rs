@@ -32,6 +32,8 @@ mod congestion;
 mod cut;
 #[path = "survival/lossy.rs"]
 mod lossy;
+#[path = "survival/near.rs"]
+mod near;
 #[path = "survival/nodes.rs"]
 mod nodes;
 #[path = "survival/restore.rs"]

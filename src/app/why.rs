@@ -171,7 +171,7 @@ fn of_lane(key: &LaneKey, end: &LaneEnd) -> Choice {
         .iter()
         .rev()
         .map(|reroute| Change {
-            seconds_ago: reroute.at.elapsed().as_secs_f64(),
+            seconds_ago: now().saturating_duration_since(reroute.at).as_secs_f64(),
             from: Some(reroute.from.to_string()),
             to: Some(reroute.to.to_string()),
             reason: reroute.reason.to_string(),

@@ -3,21 +3,25 @@
 use std::{
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{
-    history::{Cause, History, LaneFacts, Reroute, RerouteFacts},
-    hops::Hops,
-    keeper::now,
-    suspects::Suspects,
+    driver::route_number,
+    facts::{LaneFacts, RerouteFacts},
 };
 use crate::{
+    failover::{Reroute, RouteAgent, SeenRoute, Timing, Traffic},
     flow::{BoxFuture, Hint, OnLane, Route, RouteWish},
     identity::{NodeName, Peer},
-    overlay::{candidates::Candidate, monitor::PassiveSample, select::Selector},
+    overlay::{
+        candidates::Candidate,
+        history::RouteHistory,
+        monitor::PassiveSample,
+        select::{Decision, Selector},
+    },
     transport::RerouteMark,
-    underlay::{NextHop, SlotActivity, SlotId, Switch},
+    underlay::{Neighbour, NextHop, SlotActivity, SlotId, Switch},
     wire::{
         label::Label,
         link::{LaneEndRole, LinkRefusal, OpenLane},
@@ -45,6 +49,15 @@ pub trait RouteControl: Send + Sync + 'static {
 
     /// The least round-trip time that probes to `neighbour` took lately.
     fn least_rtt(&self, neighbour: &NodeName) -> Option<Duration>;
+
+    /// When a probe message of `neighbour` came in last; `None` if none did.
+    fn heard(&self, neighbour: &NodeName) -> Option<Instant>;
+
+    /// Probes the link to `neighbour` now.
+    fn probe(&self, neighbour: &NodeName);
+
+    /// Where `neighbour` is, with or without a link to it.
+    fn neighbour(&self, neighbour: &NodeName) -> Arc<Neighbour>;
 
     /// Asks `exit` for a lane; answers with the exit's label.
     fn open_lane(
@@ -87,36 +100,36 @@ pub struct LaneEnd {
     activity: Arc<SlotActivity>,
     mark: Arc<RerouteMark>,
     pub(super) control: Arc<dyn RouteControl>,
-    state: Mutex<EndState>,
+    agent: Mutex<RouteAgent>,
 }
 
-/// What changes in the life of a lane's end.
-pub(super) struct EndState {
+/// What a lane's end is made of.
+pub(super) struct Parts {
+    pub(super) switch: Arc<Switch>,
+    pub(super) slot: (SlotId, Arc<SlotActivity>),
+    pub(super) control: Arc<dyn RouteControl>,
+    pub(super) peer: NodeName,
+    pub(super) far_label: Label,
+    pub(super) role: LaneEndRole,
+    pub(super) wish: RouteWish,
+    /// The route that the lane begins on, and the selector that chose it.
     pub(super) route: Route,
-    pub(super) hops: Hops,
-    pub(super) suspects: Suspects,
     pub(super) selector: Selector,
-    history: History,
 }
 
 impl LaneEnd {
-    /// The end of a lane in `slot`, which has no route yet.
-    pub(super) fn new(
-        switch: Arc<Switch>,
-        (slot, activity): (SlotId, Arc<SlotActivity>),
-        control: Arc<dyn RouteControl>,
-        peer: NodeName,
-        far_label: Label,
-        role: LaneEndRole,
-        (wish, way): (RouteWish, Option<u8>),
-    ) -> Self {
-        let state = EndState {
-            route: Route::Direct,
-            hops: Hops::default(),
-            suspects: Suspects::default(),
-            selector: Selector::sharing(wish.hint.clone(), way),
-            history: History::default(),
-        };
+    /// The end of a lane that does not send yet.
+    pub(super) fn new(parts: Parts) -> Self {
+        let Parts { switch, slot: (slot, activity), control, peer, far_label, role, wish, .. } =
+            parts;
+        let agent = RouteAgent::new(
+            now(),
+            role,
+            peer.clone(),
+            parts.route,
+            parts.selector,
+            Timing::default(),
+        );
         Self {
             slot,
             role,
@@ -127,7 +140,7 @@ impl LaneEnd {
             mark: Arc::new(RerouteMark::new(activity.clone())),
             activity,
             control,
-            state: Mutex::new(state),
+            agent: Mutex::new(agent),
         }
     }
 
@@ -146,7 +159,7 @@ impl LaneEnd {
     /// The route in use.
     #[must_use]
     pub fn route(&self) -> Route {
-        self.state().route.clone()
+        self.agent().route().clone()
     }
 
     /// What passed through the slot.
@@ -158,53 +171,57 @@ impl LaneEnd {
     /// What listings show.
     #[must_use]
     pub fn facts(&self) -> LaneFacts {
-        let mut state = self.state();
-        let last = state.history.last(self.activity.arrivals());
+        let (route, (last, reroutes)) = {
+            let mut agent = self.agent();
+            agent.settle(&self.traffic());
+            (agent.route().clone(), agent.history())
+        };
         LaneFacts {
             lane: self.slot.0,
             peer: self.peer.clone(),
-            route: state.route.clone(),
-            reroutes: state.history.count(),
+            route,
+            reroutes,
             last_reroute: last.last().map(|reroute| reroute.reason.to_string()),
-            history: last.iter().map(RerouteFacts::from).collect(),
+            history: last.iter().map(|reroute| RerouteFacts::of(reroute, now())).collect(),
             packets: self.activity.packets(),
         }
     }
 
-    /// Sends on `route` from the next packet on. True if that is a change.
-    ///
-    /// What was sent after `cause.dead_since` goes out again on the new route, first.
+    /// Obtains what is needed to send on the lane's first route, and begins.
     ///
     /// # Errors
-    /// When the route cannot be prepared; the old one stays in use.
-    pub async fn use_route(&self, route: &Route, cause: Cause) -> Result<bool, LinkRefusal> {
-        let hop = self.prepare(route).await?;
-        if self.route() != *route {
-            self.send_again(&cause);
+    /// When the relay refuses, or a link is down.
+    pub(super) async fn begin(&self) -> Result<(), LinkRefusal> {
+        let route = self.route();
+        let hop = self.ask(&route).await?;
+        if let Some(relay) = route.relay() {
+            let process = self.control.incarnation(relay);
+            self.agent().hold_grant(now(), &route, hop.label, process);
         }
-        let rtt = self.measured(route).map(|metrics| metrics.rtt);
-        let mut state = self.state();
-        let left = std::mem::replace(&mut state.route, route.clone());
-        let changed = left != *route;
-        if changed {
-            self.mark.rerouted(now(), rtt);
-            let reason = cause.reason;
-            tracing::info!(lane = self.slot.0, peer = %self.peer, from = %left, to = %route, %reason, "rerouted");
-            state.history.add(self.activity.arrivals(), (left, route.clone()), &cause);
-        }
-        self.switch.route_slot(self.slot, Some(hop));
-        Ok(changed)
-    }
-
-    /// Takes `route` as the lane's first one.
-    ///
-    /// # Errors
-    /// When the route cannot be prepared.
-    pub(super) async fn begin_on(&self, route: &Route) -> Result<(), LinkRefusal> {
-        let hop = self.prepare(route).await?;
-        self.state().route = route.clone();
+        self.mark.begins_on(route_number(&route));
         self.switch.route_slot(self.slot, Some(hop));
         Ok(())
+    }
+
+    /// Asks for the next hop of `route`.
+    ///
+    /// # Errors
+    /// When the relay refuses, or a link is down.
+    pub(super) async fn ask(&self, route: &Route) -> Result<NextHop, LinkRefusal> {
+        let request = HopRequest {
+            peer: self.peer.clone(),
+            far_label: self.far_label,
+            route: route.clone(),
+            role: self.role,
+            class: self.wish.class.clone(),
+        };
+        self.control.next_hop(request).await
+    }
+
+    /// The next hop of `route` under a relay's `label`; `None` for the direct route.
+    pub(super) fn hop(&self, route: &Route, label: Option<Label>) -> NextHop {
+        let first = route.relay().unwrap_or(&self.peer);
+        NextHop { neighbour: self.control.neighbour(first), label: label.unwrap_or(self.far_label) }
     }
 
     /// All routes to the far end, as the overlay measures them.
@@ -212,14 +229,37 @@ impl LaneEnd {
         self.control.candidates(&self.peer, self.role, &self.wish)
     }
 
-    /// Tells the overlay that nothing comes through on `route`.
-    pub(super) fn suspect(&self, route: &Route) {
-        self.control.suspect(&self.peer, route);
+    /// The same with what is known of each one's first link.
+    pub(super) fn seen_routes(&self) -> Vec<SeenRoute> {
+        let candidates = self.candidates().into_iter();
+        candidates
+            .map(|candidate| {
+                let first = candidate.route.relay().unwrap_or(&self.peer);
+                SeenRoute {
+                    link_rtt: self.control.least_rtt(first),
+                    heard: self.control.heard(first),
+                    process: self.control.incarnation(first),
+                    candidate,
+                }
+            })
+            .collect()
     }
 
-    /// Which process the far end is, as far as we know.
-    pub(super) fn far_incarnation(&self) -> Option<u64> {
-        self.control.incarnation(&self.peer)
+    /// What has passed through the slot.
+    pub(super) fn traffic(&self) -> Traffic {
+        let (asked, answered) = self.mark.progress();
+        let arrivals = self.activity.arrivals();
+        let std = tokio::time::Instant::into_std;
+        Traffic {
+            asked,
+            answered,
+            received: self.activity.packets().1,
+            departed: self.activity.departed(),
+            arrived: arrivals.last().map(std),
+            pause: arrivals.last_pause().map(|(began, ended)| (std(began), std(ended))),
+            smoothed_rtt: self.mark.smoothed_rtt(),
+            least_rtt: self.mark.least_rtt(),
+        }
     }
 
     /// Why the far end, which showed the certificate `peer`, is no member any more, if so.
@@ -227,14 +267,11 @@ impl LaneEnd {
         self.control.standing(peer).err()
     }
 
-    /// The least round-trip time to `relay` lately.
-    pub(super) fn least_rtt_to(&self, relay: &NodeName) -> Option<Duration> {
-        self.control.least_rtt(relay)
-    }
-
-    /// Tells the overlay what this lane saw on the direct path.
-    pub(super) fn observed(&self, sample: &PassiveSample) {
-        self.control.observe(&self.peer, sample);
+    /// What would be decided now and why, and the decisions before; decides nothing.
+    #[must_use]
+    pub fn explain(&self) -> (Decision, RouteHistory) {
+        let candidates = self.candidates();
+        self.agent().explain(now(), candidates)
     }
 
     /// What the lane's flows want of their route.
@@ -255,29 +292,19 @@ impl LaneEnd {
 
     /// What a flow that begins on the lane has to know to find its reroutes.
     pub(super) fn carries(&self) -> OnLane {
-        OnLane { lane: self.slot.0, reroutes_before: self.state().history.count() }
+        OnLane { lane: self.slot.0, reroutes_before: self.agent().history().1 }
     }
 
     /// The last changes of the route, oldest first.
     #[must_use]
     pub fn history(&self) -> Vec<Reroute> {
-        self.state().history.last(self.activity.arrivals())
+        let mut agent = self.agent();
+        agent.settle(&self.traffic());
+        agent.history().0
     }
 
-    /// Whether the route in use was taken that short a time ago.
-    pub(super) fn moved_within(&self, time: Duration) -> bool {
-        self.state().history.moved_at().is_some_and(|at| at.elapsed() < time)
-    }
-
-    /// What went out since the route died goes out again, before the next packet.
-    pub(super) fn send_again(&self, cause: &Cause) {
-        if let (Some(since), Some(from)) = (cause.dead_since, cause.lost_from) {
-            self.switch.send_again(self.slot, since.into_std(), from.map(|from| from.into_std()));
-        }
-    }
-
-    pub(super) fn state(&self) -> MutexGuard<'_, EndState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn agent(&self) -> MutexGuard<'_, RouteAgent> {
+        self.agent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -289,6 +316,10 @@ impl Drop for LaneEnd {
 
 impl fmt::Debug for LaneEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "lane {} to {} {}", self.slot.0, self.peer, self.route())
+        write!(f, "lane {} to {}", self.slot.0, self.peer)
     }
+}
+
+pub(super) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }

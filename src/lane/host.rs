@@ -18,7 +18,8 @@ use tracing::Instrument;
 
 use super::{
     LaneEnd, LaneFacts, RouteControl,
-    keeper::Keeper,
+    driver::Driver,
+    end::Parts,
     pump::{TcpIs, pump, pump_inside},
 };
 use crate::{
@@ -27,6 +28,7 @@ use crate::{
         with_destination,
     },
     identity::{NodeName, Peer},
+    overlay::select::Selector,
     transport::{RerouteMark, code, read_frame, write_frame},
     underlay::{MAX_SLOTS, SlotId, Switch},
     wire::{
@@ -137,16 +139,18 @@ impl LaneHost {
             return Err(LinkRefusal::Full("the node is stopping".into()));
         };
         let slot = self.switch.open_slot().ok_or_else(|| LinkRefusal::Full("lane slots".into()))?;
-        let (id, route) = (slot.0, open.route);
-        let end = Arc::new(LaneEnd::new(
-            self.switch.clone(),
+        let id = slot.0;
+        let end = Arc::new(LaneEnd::new(Parts {
+            switch: self.switch.clone(),
             slot,
             control,
-            entry.clone(),
-            open.reply_label,
-            LaneEndRole::Exit,
-            (open.wish, None),
-        ));
+            peer: entry.clone(),
+            far_label: open.reply_label,
+            role: LaneEndRole::Exit,
+            selector: Selector::new(open.wish.hint.clone()),
+            wish: open.wish,
+            route: open.route,
+        }));
         let label = Label(rand::random());
         self.switch
             .with_labels(|labels| labels.grant_slot(label, entry, id))
@@ -154,7 +158,7 @@ impl LaneHost {
         // It counts from here on: an entry must not have more requests under way than lanes.
         let stage = Stage::Pending(Instant::now());
         self.lanes().insert(id, Hosted { end: end.clone(), stage });
-        if let Err(refusal) = end.begin_on(&route).await {
+        if let Err(refusal) = end.begin().await {
             self.lanes().remove(&id);
             return Err(refusal);
         }
@@ -240,13 +244,13 @@ impl LaneHost {
             }
         };
         tracing::info!(?end, "lane open");
-        let keeper = tokio::spawn(Keeper::new(conn.clone(), end.clone()).run());
+        let driver = tokio::spawn(Driver::new(conn.clone(), end.clone()).run());
         while let Ok(stream) = conn.accept_bi().await {
             let flow = self.clone().serve_flow(entry.clone(), stream);
             tokio::spawn(flow.in_current_span());
         }
         self.lanes().remove(&slot);
-        keeper.abort();
+        driver.abort();
         tracing::info!(?end, "lane ended");
     }
 

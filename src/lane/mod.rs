@@ -2,7 +2,8 @@
 //!
 //! A lane belongs to one exit, one routing hint and one traffic class; its flows share its route.
 //! QUIC runs end to end over the slot's virtual address. The route beneath it belongs to the
-//! [`LaneEnd`] of each side, which reroutes its own direction.
+//! [`LaneEnd`] of each side, which reroutes its own direction: a driver beside it carries out what its
+//! [`RouteAgent`](crate::failover::RouteAgent) decides.
 //!
 //! ```text
 //!  entry: LanePool ── Lane ── LaneEnd ─┐                      ┌─ LaneEnd ── LaneHost :exit
@@ -10,26 +11,17 @@
 //!                   LaneFlow ⇄ pump ⇄ client        server ⇄ pump ⇄ stream
 //! ```
 
-mod choice;
+mod driver;
 mod end;
-mod evidence;
+mod facts;
 mod flow;
-mod follow;
-mod grants;
-mod guard;
-mod history;
-mod hops;
 mod host;
-mod keeper;
 mod open_lane;
 mod pool;
 mod pump;
-mod suspects;
-mod watch;
-mod weigh;
 
 pub use end::{HopRequest, LaneEnd, RouteControl};
-pub use history::{Cause, LaneFacts, Reroute, RerouteFacts};
+pub use facts::{LaneFacts, RerouteFacts};
 pub use host::{FlowAcceptor, LaneHost, Outward, OutwardStream};
 pub use open_lane::Lane;
 pub use pool::{LaneKey, LanePool};

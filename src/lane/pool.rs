@@ -10,13 +10,13 @@ use std::{
 use noq::{Endpoint, VarInt};
 use tokio::time::{Instant, timeout};
 
-use super::{Lane, LaneEnd, RouteControl, flow::LaneFlow, keeper::Keeper};
+use super::{Lane, LaneEnd, RouteControl, driver::Driver, end::Parts, flow::LaneFlow};
 use crate::{
     flow::{
         Flow, FlowEntry, FlowRequest, FlowState, FlowTable, Refusal, RefusalKind, Route, RouteWish,
     },
     identity::{NodeName, peer_of, server_name},
-    overlay::select::Selector,
+    overlay::select::{ChangeReason, Selector},
     transport::{LaneClient, code},
     underlay::{SlotId, Switch},
     wire::{
@@ -246,7 +246,9 @@ impl LanePool {
             format!("no route to exit {} is up and admissible", key.exit),
         );
         for route in routes {
-            match self.open_lane_on(key, &route).await {
+            let mut selector = selector.clone();
+            selector.adopt(Instant::now().into_std(), &route, ChangeReason::First);
+            match self.open_lane_on(key, &route, selector).await {
                 Ok(lane) => return Ok(lane),
                 Err(refusal) => {
                     tracing::info!(exit = %key.exit, %route, %refusal, "lane not opened");
@@ -257,7 +259,12 @@ impl LanePool {
         Err(last)
     }
 
-    async fn open_lane_on(&self, key: &LaneKey, route: &Route) -> Result<Arc<Lane>, Refusal> {
+    async fn open_lane_on(
+        &self,
+        key: &LaneKey,
+        route: &Route,
+        selector: Selector,
+    ) -> Result<Arc<Lane>, Refusal> {
         let unreachable = |detail: String| Refusal::new(RefusalKind::ExitUnreachable, detail);
         let control = self.control.upgrade().ok_or_else(|| unreachable("stopping".into()))?;
         let (id, activity) = self
@@ -266,15 +273,17 @@ impl LanePool {
             .ok_or_else(|| Refusal::new(RefusalKind::Overloaded, "no lane slot is free"))?;
         let mut unclaimed = Unclaimed { switch: &self.switch, slot: id, claimed: false };
         let end_of = |far_label| {
-            LaneEnd::new(
-                self.switch.clone(),
-                (id, activity),
-                control.clone(),
-                key.exit.clone(),
+            LaneEnd::new(Parts {
+                switch: self.switch.clone(),
+                slot: (id, activity),
+                control: control.clone(),
+                peer: key.exit.clone(),
                 far_label,
-                LaneEndRole::Entry,
-                (key.wish.clone(), key.way),
-            )
+                role: LaneEndRole::Entry,
+                wish: key.wish.clone(),
+                route: route.clone(),
+                selector,
+            })
         };
         let reply_label = Label(rand::random());
         let granted =
@@ -289,7 +298,7 @@ impl LanePool {
         // From here on dropping the end closes the slot.
         unclaimed.claimed = true;
         let end = Arc::new(end_of(far_label));
-        end.begin_on(route).await.map_err(|e| unreachable(format!("{route}: {e}")))?;
+        end.begin().await.map_err(|e| unreachable(format!("{route}: {e}")))?;
         let conn = self
             .endpoint
             .connect_with(
@@ -307,7 +316,7 @@ impl LanePool {
         tracing::info!(?end, hint = %key.wish.hint, "lane open");
         let lane = Arc::new(Lane { conn, end, idle_since: Mutex::new(Instant::now()) });
         self.list(&lane.end);
-        tokio::spawn(Keeper::new(lane.conn.clone(), lane.end.clone()).run());
+        tokio::spawn(Driver::new(lane.conn.clone(), lane.end.clone()).run());
         Ok(lane)
     }
 

@@ -1,6 +1,9 @@
 //! Which routes lanes may take, and how to get onto them.
 
-use std::time::Duration;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::Mesh;
 use crate::{
@@ -13,7 +16,7 @@ use crate::{
         linkstate::Roles,
         monitor::{LinkState, PassiveSample},
     },
-    underlay::NextHop,
+    underlay::{Neighbour, NextHop},
     wire::{
         label::Label,
         link::{ForwardRequest, LaneEndRole, LinkRefusal, OpenLane, Reply, Request},
@@ -117,6 +120,20 @@ impl RouteControl for Mesh {
 
     fn least_rtt(&self, neighbour: &NodeName) -> Option<Duration> {
         self.routing().least_rtt(neighbour)
+    }
+
+    fn heard(&self, neighbour: &NodeName) -> Option<Instant> {
+        self.routing().heard(neighbour)
+    }
+
+    fn probe(&self, neighbour: &NodeName) {
+        let now = tokio::time::Instant::now().into_std();
+        self.routing().suspect(now, neighbour, &Route::Direct);
+        self.news.notify_one();
+    }
+
+    fn neighbour(&self, neighbour: &NodeName) -> Arc<Neighbour> {
+        self.links.neighbour(neighbour)
     }
 
     fn observe(&self, peer: &NodeName, sample: &PassiveSample) {

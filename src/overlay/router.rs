@@ -261,6 +261,11 @@ impl Router {
         self.monitors.get(neighbour)?.least_rtt()
     }
 
+    /// When a probe message of `neighbour` came in last.
+    pub fn heard(&self, neighbour: &NodeName) -> Option<Instant> {
+        self.monitors.get(neighbour)?.heard()
+    }
+
     /// What the exits in the overlay serve, by their advertisements.
     pub fn serves(&self, now: Instant, exit: &NodeName) -> Option<Vec<String>> {
         self.db.get(exit, now).map(|advert| advert.serves.clone())

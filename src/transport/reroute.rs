@@ -37,6 +37,10 @@ use super::{
 /// by seconds. The window still bounds what is in flight.
 const LEAST_PACING: u64 = 125_000;
 
+/// A route that was left for no longer than this has the window that it had: a trial of another route
+/// takes less.
+const PARKED_FOR: Duration = Duration::from_secs(10);
+
 /// Makes congestion controllers.
 pub(super) type Factory = Arc<dyn ControllerFactory + Send + Sync>;
 
@@ -55,6 +59,8 @@ impl RouteAwareFactory {
             factory: self.inner.clone(),
             believes_least_rtt: self.believes_least_rtt,
             mtu: current_mtu,
+            route: self.mark.route(),
+            parked: None,
             restarted_at: None,
             awaits: None,
             loss: RecentLoss::default(),
@@ -76,11 +82,18 @@ impl ControllerFactory for RouteAwareFactory {
     }
 }
 
+/// The controller of a route that was left, and when.
+type Parked = (u64, Box<dyn Controller>, Instant);
+
 struct RouteAware {
     inner: Box<dyn Controller>,
     factory: Factory,
     believes_least_rtt: bool,
     mtu: u16,
+    /// Which route is in use.
+    route: u64,
+    /// The controller as it was when the route before was left, for a lane that returns to it soon.
+    parked: Option<Parked>,
     /// When the controller last began anew; it knows nothing of packets sent before.
     restarted_at: Option<Instant>,
     /// What it then waits for before it learns of acknowledgements.
@@ -107,21 +120,39 @@ struct RouteAware {
 impl RouteAware {
     fn note_reroutes(&mut self) {
         let count = self.mark.count();
-        if count != self.seen {
-            self.seen = count;
-            self.rerouted_at = self.mark.at();
-            self.not_followed_since = self.rerouted_at;
-            self.first_after = None;
-            let loss = std::mem::take(&mut self.loss);
-            let longer = self.believes_least_rtt && self.mark.is_longer();
-            if (loss.is_lossy() || longer)
-                && let Some(at) = self.rerouted_at
-            {
-                self.inner = self.factory.clone().build(at, self.mtu);
-                self.restarted_at = Some(at);
-                self.awaits = self.believes_least_rtt.then(|| FirstRtt::of_one_that_began(at));
-            }
+        if count == self.seen {
+            return;
         }
+        self.seen = count;
+        self.rerouted_at = self.mark.at();
+        self.not_followed_since = self.rerouted_at;
+        self.first_after = None;
+        let lossy = std::mem::take(&mut self.loss).is_lossy();
+        let left = std::mem::replace(&mut self.route, self.mark.route());
+        let Some(at) = self.rerouted_at else { return };
+        if self.takes_up_parked(at) {
+            return;
+        }
+        if !self.believes_least_rtt {
+            self.parked = Some((left, self.inner.clone_box(), at));
+        }
+        if lossy || (self.believes_least_rtt && self.mark.is_longer()) {
+            self.inner = self.factory.clone().build(at, self.mtu);
+            self.restarted_at = Some(at);
+            self.awaits = self.believes_least_rtt.then(|| FirstRtt::of_one_that_began(at));
+        }
+    }
+
+    /// Whether the lane returned to the route that it had left a moment ago: then with the window that
+    /// it had there. Packets that were sent on the route between say nothing about it.
+    fn takes_up_parked(&mut self, at: Instant) -> bool {
+        let Some((route, controller, left_at)) = self.parked.take() else { return false };
+        let returns = route == self.route && at < left_at + PARKED_FOR;
+        if returns {
+            self.inner = controller;
+            self.restarted_at = Some(at);
+        }
+        returns
     }
 
     /// A packet that was sent then on the route in use has just been acknowledged.
@@ -206,7 +237,7 @@ impl Controller for RouteAware {
         largest_packet_num_acked: Option<u64>,
     ) {
         if let Some(sent) = self.newest.take() {
-            self.mark.sampled(now.saturating_duration_since(sent));
+            self.mark.sampled(now.saturating_duration_since(sent), !app_limited);
         }
         // Packets that need no acknowledgement are not told otherwise.
         self.in_flight = in_flight;
@@ -284,6 +315,8 @@ impl Controller for RouteAware {
             factory: self.factory.clone(),
             believes_least_rtt: self.believes_least_rtt,
             mtu: self.mtu,
+            route: self.route,
+            parked: self.parked.as_ref().map(|(route, inner, at)| (*route, inner.clone_box(), *at)),
             restarted_at: self.restarted_at,
             awaits: self.awaits,
             loss: self.loss,

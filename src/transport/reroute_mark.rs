@@ -39,6 +39,8 @@ const MOST_ALLOWED: u64 = 512 * 1_024;
 #[derive(Debug)]
 pub struct RerouteMark {
     count: AtomicU64,
+    /// Which route is in use.
+    route: AtomicU64,
     longer: AtomicBool,
     at: Mutex<Option<Instant>>,
     /// Bytes that were allowed to leave although the window is full, since one was answered.
@@ -61,6 +63,7 @@ impl RerouteMark {
     pub fn new(activity: Arc<SlotActivity>) -> Self {
         Self {
             count: AtomicU64::new(0),
+            route: AtomicU64::new(0),
             longer: AtomicBool::new(false),
             at: Mutex::default(),
             allowed: AtomicU64::new(0),
@@ -74,9 +77,15 @@ impl RerouteMark {
         }
     }
 
-    /// Records a reroute, to a route whose round-trip time is that, if known. Call it before the first
-    /// packet on the new route.
-    pub fn rerouted(&self, now: Instant, rtt: Option<Duration>) {
+    /// Records that the lane begins on the route with this number.
+    pub fn begins_on(&self, route: u64) {
+        self.route.store(route, Ordering::Relaxed);
+    }
+
+    /// Records a reroute, to the route with this number, whose round-trip time is that, if known. Call
+    /// it before the first packet on the new route.
+    pub fn rerouted(&self, now: Instant, route: u64, rtt: Option<Duration>) {
+        self.route.store(route, Ordering::Relaxed);
         // Where nothing was answered on the route before, it is not what the controller knows.
         if let Some(old) = self.least_rtt() {
             let longer = rtt.is_some_and(|new| new > old + old / LONGER);
@@ -88,6 +97,11 @@ impl RerouteMark {
         let few = self.allowed.load(Ordering::Relaxed) < MOST_BURSTS * BURST;
         self.allow(if few { BURST } else { URGENT });
         self.count.fetch_add(1, Ordering::Release);
+    }
+
+    /// The number of the route in use.
+    pub(super) fn route(&self) -> u64 {
+        self.route.load(Ordering::Relaxed)
     }
 
     /// Whether the route in use is clearly longer than the one before.
@@ -153,6 +167,7 @@ impl RerouteMark {
             least: measured(self.lately.least.swap(u64::MAX, Ordering::Relaxed)),
             all: self.lately.all.swap(0, Ordering::Relaxed),
             queued: self.lately.queued.swap(0, Ordering::Relaxed),
+            limited: self.lately.limited.swap(0, Ordering::Relaxed),
         }
     }
 
@@ -185,7 +200,8 @@ impl RerouteMark {
 
     /// Records how long the newest packet of an acknowledgement took. The older ones say nothing of
     /// the path: on a lossy one, they waited for the acknowledgements before, which were lost.
-    pub(super) fn sampled(&self, rtt: Duration) {
+    /// `limited`: the congestion window was the limit then, not the application.
+    pub(super) fn sampled(&self, rtt: Duration, limited: bool) {
         let sample = u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX - 1);
         let smoothed = match self.smoothed_rtt.load(Ordering::Relaxed) {
             u64::MAX => sample,
@@ -197,6 +213,7 @@ impl RerouteMark {
         let queued = sample > least.saturating_add(least / 8);
         self.lately.all.fetch_add(1, Ordering::Relaxed);
         self.lately.queued.fetch_add(u64::from(queued), Ordering::Relaxed);
+        self.lately.limited.fetch_add(u64::from(limited), Ordering::Relaxed);
     }
 
     pub(super) fn count(&self) -> u64 {
@@ -217,6 +234,8 @@ pub struct RoundTrips {
     pub all: u64,
     /// How many of them took an eighth longer than the route's least: they waited in a queue.
     pub queued: u64,
+    /// How many of them came while the congestion window, not the application, was the limit.
+    pub limited: u64,
 }
 
 /// The same as it is counted.
@@ -226,11 +245,17 @@ struct Lately {
     least: AtomicU64,
     all: AtomicU64,
     queued: AtomicU64,
+    limited: AtomicU64,
 }
 
 impl Default for Lately {
     fn default() -> Self {
-        Self { least: AtomicU64::new(u64::MAX), all: AtomicU64::new(0), queued: AtomicU64::new(0) }
+        Self {
+            least: AtomicU64::new(u64::MAX),
+            all: AtomicU64::new(0),
+            queued: AtomicU64::new(0),
+            limited: AtomicU64::new(0),
+        }
     }
 }
 
@@ -263,7 +288,7 @@ mod tests {
         mark.spend(BURST);
         let mut left = 0;
         for n in 1..=20 {
-            mark.rerouted(now, None);
+            mark.rerouted(now, 1, None);
             let allowed = mark.allowance();
             assert_eq!(allowed, if n <= MOST_BURSTS { BURST } else { URGENT }, "reroute {n}");
             mark.spend(allowed);
@@ -281,11 +306,14 @@ mod tests {
         let (ms, rtt) = (Duration::from_millis, Duration::from_millis(60));
         // Acknowledged together, a round trip after the last of them was sent.
         (0..=40).for_each(|late| mark.answered(t0 + rtt + ms(40), t0 + ms(late)));
-        mark.sampled(rtt);
-        assert_eq!(mark.take_round_trips(), RoundTrips { least: Some(rtt), all: 1, queued: 0 });
+        mark.sampled(rtt, false);
+        assert_eq!(
+            mark.take_round_trips(),
+            RoundTrips { least: Some(rtt), all: 1, queued: 0, limited: 0 }
+        );
         mark.answered(t0 + 2 * rtt, t0);
-        mark.sampled(2 * rtt);
-        let queued = RoundTrips { least: Some(2 * rtt), all: 1, queued: 1 };
+        mark.sampled(2 * rtt, false);
+        let queued = RoundTrips { least: Some(2 * rtt), all: 1, queued: 1, limited: 0 };
         assert_eq!(mark.take_round_trips(), queued);
     }
 
@@ -294,10 +322,10 @@ mod tests {
         let mark = RerouteMark::new(Arc::default());
         let ms = Duration::from_millis;
         assert_eq!(mark.smoothed_rtt(), None);
-        (0..50).for_each(|_| mark.sampled(ms(60)));
-        mark.sampled(ms(9_000));
+        (0..50).for_each(|_| mark.sampled(ms(60), false));
+        mark.sampled(ms(9_000), false);
         assert!(mark.smoothed_rtt().unwrap() <= ms(80), "{mark:?}");
-        (0..50).for_each(|_| mark.sampled(ms(300)));
+        (0..50).for_each(|_| mark.sampled(ms(300), false));
         assert!(mark.smoothed_rtt().unwrap() >= ms(290), "{mark:?}");
     }
 }

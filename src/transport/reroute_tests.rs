@@ -27,7 +27,7 @@ fn a_ping_leaves_however_much_is_in_flight_on_a_dead_route() {
     assert!(controller.window() >= in_flight + 1_443);
     (200..203).for_each(|pn| controller.on_packet_sent(now, 1_200, pn));
     assert!(controller.window() < in_flight, "and that was all");
-    mark.rerouted(now, None);
+    mark.rerouted(now, 1, None);
     assert!(controller.window() >= in_flight + 30 * 1_443);
 }
 
@@ -41,7 +41,7 @@ fn answers_that_came_on_a_faster_route_are_not_the_least_round_trip_of_the_prese
         mark.least_rtt()
     };
     assert_eq!(answer(0, 0, 60), Some(RTT));
-    mark.rerouted(ms(100), None);
+    mark.rerouted(ms(100), 1, None);
     assert_eq!(answer(1, 101, 70), Some(Duration::from_millis(70)));
     assert_eq!(answer(2, 180, 80), Some(Duration::from_millis(80)));
     assert_eq!(answer(3, 190, 79), Some(Duration::from_millis(79)));
@@ -58,8 +58,8 @@ fn a_controller_that_believes_in_a_least_round_trip_begins_anew_on_a_longer_rout
         controller.answered(t0 + RTT, t0);
         controller.on_congestion_event(t0 + RTT, t0, false, false, 1_200, 0);
         assert!(controller.inner.window() < initial);
-        mark.rerouted(t0 + RTT, Some(Duration::from_millis(rtt)));
-        mark.rerouted(t0 + RTT, Some(RTT));
+        mark.rerouted(t0 + RTT, 1, Some(Duration::from_millis(rtt)));
+        mark.rerouted(t0 + RTT, 2, Some(RTT));
         controller.on_packet_sent(t0 + RTT, 1_200, 1);
         assert_eq!(controller.inner.window() == initial, anew, "{believes}, {rtt} ms");
     }
@@ -87,7 +87,7 @@ fn otherwise_the_pace_is_left_to_quic() {
 fn what_was_lost_before_the_reroute_is_no_congestion_after_it_be_it_sent_in_the_same_instant() {
     let (mark, mut controller, now) = cubic();
     (0..10).for_each(|pn| controller.on_packet_sent(now, 1_200, pn));
-    mark.rerouted(now, None);
+    mark.rerouted(now, 1, None);
     (10..20).for_each(|pn| controller.on_packet_sent(now, 1_200, pn));
     mark.answered(now, now);
     let before = controller.window();

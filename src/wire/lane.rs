@@ -29,24 +29,29 @@ pub struct Opened {
     pub remote: std::net::SocketAddr,
 }
 
-/// What one end of a lane tells the other about the lane, unreliably.
+/// What one end of a lane tells the other about the lane, unreliably: the whole of its routing state,
+/// so that a later notice makes up for a lost one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum LaneNotice {
-    /// I send on `route` from now on.
-    Rerouted {
-        /// Counts up; an older notice than the last one is ignored.
-        sequence: u64,
-        /// The route I left.
-        left: Route,
-        /// The new route.
-        route: Route,
-        /// Why.
-        reason: RerouteReason,
-    },
-    /// Are you there? Answered by [`LaneNotice::Alive`].
-    Ping,
-    /// I am.
-    Alive,
+pub struct LaneNotice {
+    /// Rises with each of my moves.
+    pub epoch: u64,
+    /// Your last epoch that I heard of.
+    pub seen: u64,
+    /// The route that I send on.
+    pub route: Route,
+    /// My last move; `None` before the first.
+    pub moved: Option<Moved>,
+    /// Answer at once, with a notice that does not ask.
+    pub ping: bool,
+}
+
+/// A move of a lane's end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moved {
+    /// The route that was left.
+    pub left: Route,
+    /// Why.
+    pub reason: RerouteReason,
 }
 
 /// Why a lane's end changed its route.
@@ -67,6 +72,8 @@ pub enum RerouteReason {
     Better,
     /// The far end said so.
     FarEnd,
+    /// To find out whether the new route carries more.
+    Trial,
 }
 
 impl std::fmt::Display for RerouteReason {
@@ -76,6 +83,7 @@ impl std::fmt::Display for RerouteReason {
             Self::Lossy { percent } => write!(f, "the old route lost {percent} % of the packets"),
             Self::Better => f.write_str("the new route is better"),
             Self::FarEnd => f.write_str("the far end asked for it"),
+            Self::Trial => f.write_str("the new route is tried"),
         }
     }
 }
@@ -112,6 +120,23 @@ mod tests {
     fn a_refusal_reads_back() {
         let reply: OpenReply = Err(Refusal::new(RefusalKind::Policy, "no"));
         assert_eq!(decode::<OpenReply>(&encode(&reply)).unwrap(), reply);
+    }
+
+    #[test]
+    fn a_notice_has_these_bytes() {
+        let moved = Moved { left: Route::Direct, reason: RerouteReason::Silent { ms: 130 } };
+        let route = Route::Via("utah".parse().unwrap());
+        let notice = LaneNotice { epoch: 2, seen: 1, route, moved: Some(moved), ping: true };
+        assert_eq!(
+            encode(&notice),
+            [
+                2, 1, // epoch, seen
+                8, b'v', b'i', b'a', b' ', b'u', b't', b'a', b'h', // route
+                1, 6, b'd', b'i', b'r', b'e', b'c', b't', // left
+                0, 0x82, 1, // silent for 130 ms
+                1, // ping
+            ]
+        );
     }
 
     proptest! {

@@ -12,7 +12,7 @@ use ronproxy::{
 
 use crate::sim::Sim;
 
-/// How often a lane asks for a better route (`lane/keeper.rs`, `steer`).
+/// How often a lane asks for a better route (`failover/timing.rs`, `tick`).
 pub(crate) const STEER: Duration = Duration::from_millis(250);
 
 pub(crate) struct Watch {

@@ -91,6 +91,7 @@ pub struct Monitor {
     delivered: DeliveredRate,
     phase: Phase,
     since: Instant,
+    heard: Option<Instant>,
     event: Option<LinkEvent>,
 }
 
@@ -132,6 +133,7 @@ impl Monitor {
             delivered: DeliveredRate::default(),
             phase: Phase::Unmeasured { lost: 0 },
             since: now,
+            heard: None,
             event: None,
         }
     }
@@ -148,6 +150,7 @@ impl Monitor {
     /// Answers are never longer than what they answer, and one for one.
     pub fn handle_message(&mut self, now: Instant, message: &Probe) -> Option<Probe> {
         self.hear(message);
+        self.heard = Some(now);
         match message.kind {
             ProbeKind::Request => {
                 let reply = self.message(ProbeKind::Reply { to: message.seq });
@@ -254,6 +257,12 @@ impl Monitor {
     #[must_use]
     pub fn least_rtt(&self) -> Option<Duration> {
         self.latency.least()
+    }
+
+    /// When a message of the peer came in last; `None` before the first.
+    #[must_use]
+    pub fn heard(&self) -> Option<Instant> {
+        self.heard
     }
 
     fn message(&mut self, kind: ProbeKind) -> Probe {

@@ -103,6 +103,10 @@ pub enum ChangeReason {
     },
     /// The new route is better by more than the margin.
     Better,
+    /// The far end of the lane uses the new route, or refused the one before.
+    FarEnd,
+    /// The new route is tried, to find out what it carries.
+    Trial,
 }
 
 impl ChangeReason {
@@ -116,6 +120,8 @@ impl ChangeReason {
             Self::BetterTier { from: Tier::Lossy, .. } => "lossy",
             Self::BetterTier { .. } => "measured",
             Self::Better => "better",
+            Self::FarEnd => "far-end",
+            Self::Trial => "trial",
         }
     }
 }
@@ -128,6 +134,8 @@ impl fmt::Display for ChangeReason {
             Self::Vanished => f.write_str("the route before is no longer known"),
             Self::BetterTier { from, to } => write!(f, "{to} instead of {from}"),
             Self::Better => f.write_str("better by more than the margin"),
+            Self::FarEnd => f.write_str("the far end uses it"),
+            Self::Trial => f.write_str("tried, to find out what it carries"),
         }
     }
 }

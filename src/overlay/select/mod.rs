@@ -143,6 +143,13 @@ impl Selector {
         Decision { route: self.current.clone(), changed, candidates, alternatives }
     }
 
+    /// Takes note that `route` is in use from `now` on, whoever decided so.
+    pub fn adopt(&mut self, now: Instant, route: &Route, reason: ChangeReason) {
+        if self.current.as_ref() != Some(route) {
+            self.apply(now, Change { to: Some(route.clone()), reason, counts: true });
+        }
+    }
+
     /// The ranks of the usable candidates, best first.
     fn rank(&self, candidates: &[Candidate]) -> Vec<Rank> {
         let usable = candidates.iter().filter(|candidate| candidate.excluded.is_none());

@@ -1,4 +1,4 @@
-//! What a lane's own packets say about the loss of the route beneath it: pure, time is an argument.
+//! The loss of the route in use, by the lane's own packets.
 //!
 //! Probes see one packet a second; a lane under load sees thousands. But congestion control loses
 //! packets on purpose to find the path's rate: a slow start that overshoots may lose a third of a
@@ -14,21 +14,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::Timing;
 use crate::overlay::units::LossRate;
-
-/// Length of a window: some round trips, so that packets and their losses fall into the same one.
-const WINDOW: Duration = Duration::from_millis(500);
-
-/// A window with fewer packets stays open: one loss of ten says nothing.
-const MIN_PACKETS: u64 = 40;
-
-/// Unless so many of them were lost. At 30 % loss a controller crawls, and takes seconds to send that
-/// many packets.
-const MANY_LOST: u64 = 6;
-
-/// A window that did not fill within this time is dropped, and all before it: what they said is
-/// too old by now.
-const STALE: Duration = Duration::from_secs(5);
 
 /// Windows whose least loss is believed: high loss is noticed after a second and a half.
 const FEW: usize = 3;
@@ -49,13 +36,17 @@ const GRACE: Duration = Duration::from_secs(1);
 
 /// Packets sent and lost since a lane began, as its QUIC connection counts them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Counts {
-    pub(super) sent: u64,
-    pub(super) lost: u64,
+pub struct Counts {
+    /// Packets sent, without probes for a larger packet size.
+    pub sent: u64,
+    /// Those of them that were lost.
+    pub lost: u64,
     /// Packets of any kind that came in.
-    pub(super) received: u64,
-    pub(super) sent_bytes: u64,
-    pub(super) lost_bytes: u64,
+    pub received: u64,
+    /// Bytes sent.
+    pub sent_bytes: u64,
+    /// Bytes lost.
+    pub lost_bytes: u64,
 }
 
 impl Counts {
@@ -74,11 +65,49 @@ impl Counts {
     }
 }
 
+/// Round trips on the route in use, since they were last taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Trips {
+    /// The smallest; `None` without one.
+    pub least: Option<Duration>,
+    /// How many there were, one for each acknowledgement.
+    pub all: u64,
+    /// How many of them waited in a queue: they took an eighth longer than the route's least.
+    pub queued: u64,
+    /// How many of them came while the congestion window, not the application, was the limit.
+    pub limited: u64,
+}
+
+impl Trips {
+    fn add(&mut self, more: Self) {
+        self.least = match (self.least, more.least) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        self.all += more.all;
+        self.queued += more.queued;
+        self.limited += more.limited;
+    }
+
+    /// Jitter lets a few round trips look as if they had waited in a queue, congestion most.
+    fn mostly_queued(self) -> bool {
+        4 * self.queued > self.all
+    }
+
+    fn mostly_limited(self) -> bool {
+        2 * self.limited > self.all
+    }
+}
+
 /// One window that was just closed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Closed {
     /// What was counted in it.
     pub(super) counts: Counts,
+    /// The least round trip in it.
+    pub(super) least_rtt: Option<Duration>,
+    /// Whether the congestion window was the limit, not the application.
+    pub(super) limited: bool,
     /// How long it was.
     pub(super) over: Duration,
     /// The loss that persists; `None` while there are too few windows.
@@ -87,9 +116,10 @@ pub(super) struct Closed {
 
 /// Sustained outbound loss of the route in use.
 #[derive(Debug)]
-pub(super) struct Evidence {
+pub(super) struct Loss {
     opened: Instant,
     at_opening: Counts,
+    trips: Trips,
     windows: VecDeque<Window>,
 }
 
@@ -106,10 +136,10 @@ impl Window {
     }
 }
 
-impl Evidence {
+impl Loss {
     /// Starts counting now.
     pub(super) fn new(now: Instant, counts: Counts) -> Self {
-        Self { opened: now, at_opening: counts, windows: VecDeque::new() }
+        Self { opened: now, at_opening: counts, trips: Trips::default(), windows: VecDeque::new() }
     }
 
     /// Starts over on a new route.
@@ -117,33 +147,41 @@ impl Evidence {
         *self = Self::new(now + GRACE, counts);
     }
 
-    /// Looks at the counters; call it a few times per window. `queued` is asked once for each window,
-    /// whether packets mostly waited in a queue in it.
+    /// Looks at the counters, and at the round trips since the last look; call it a few times per
+    /// window.
     pub(super) fn look(
         &mut self,
         now: Instant,
+        timing: &Timing,
         counts: Counts,
-        queued: impl FnOnce() -> bool,
+        trips: Trips,
     ) -> Option<Closed> {
-        let over = now.checked_duration_since(self.opened);
-        let Some(over) = over else {
+        let Some(over) = now.checked_duration_since(self.opened) else {
             self.at_opening = counts;
             return None;
         };
-        if over < WINDOW {
+        self.trips.add(trips);
+        if over < timing.loss_window {
             return None;
         }
         let window = counts.since(self.at_opening);
-        if window.sent < MIN_PACKETS && window.lost < MANY_LOST {
-            if over >= STALE {
+        if window.sent < timing.loss_packets && window.lost < timing.loss_many {
+            if over >= timing.loss_stale {
                 *self = Self::new(now, counts);
             }
             return None;
         }
+        let trips = std::mem::take(&mut self.trips);
         self.windows.truncate(LONG - 1);
-        self.windows.push_front(Window { counts: window, queued: queued() });
+        self.windows.push_front(Window { counts: window, queued: trips.mostly_queued() });
         (self.opened, self.at_opening) = (now, counts);
-        Some(Closed { counts: window, over, sustained: self.sustained() })
+        Some(Closed {
+            counts: window,
+            least_rtt: trips.least,
+            limited: trips.mostly_limited(),
+            over,
+            sustained: self.sustained(),
+        })
     }
 
     fn sustained(&self) -> Option<LossRate> {
@@ -189,12 +227,14 @@ mod tests {
     fn after_queued(windows: impl IntoIterator<Item = (u64, u64, bool)>) -> Option<f64> {
         let mut now = Instant::now();
         let mut counts = Counts::default();
-        let mut evidence = Evidence::new(now, counts);
+        let mut loss = Loss::new(now, counts);
         let mut last = None;
         for (sent, lost, queued) in windows {
-            now += WINDOW;
+            now += Timing::default().loss_window;
             (counts.sent, counts.lost) = (counts.sent + sent, counts.lost + lost);
-            last = evidence.look(now, counts, || queued).and_then(|closed| closed.sustained);
+            let trips = Trips { all: 10, queued: u64::from(queued) * 10, ..Trips::default() };
+            let closed = loss.look(now, &Timing::default(), counts, trips);
+            last = closed.and_then(|closed| closed.sustained);
         }
         last.map(LossRate::fraction)
     }
@@ -207,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_start_that_overflows_the_queue_for_two_seconds_is_not_believed() {
+    fn a_slow_start_that_overflows_the_queue_is_not_believed() {
         // As measured between processes: 100 Mbit/s, 80 ms, a queue of 50 ms.
         let begins = [(650, 205, false), (3667, 95, false), (5057, 1330, true), (4271, 711, true)];
         let drains = [(3798, 240, false), (4300, 0, false), (4300, 3, false)];
@@ -219,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn loss_that_comes_with_a_full_queue_is_believed_when_it_does_not_end() {
+    fn endless_loss_in_a_full_queue_is_believed() {
         let congested = |n| std::iter::repeat_n((4000, 120, true), n);
         assert_eq!(after_queued(congested(LONG - 1)), Some(0.0));
         assert_eq!(after_queued(congested(LONG)), Some(0.03));
@@ -254,15 +294,17 @@ mod tests {
     }
 
     #[test]
-    fn what_was_lost_on_the_old_route_is_not_held_against_the_new_one() {
+    fn losses_on_the_old_route_do_not_count_on_the_new_one() {
         let t0 = Instant::now();
-        let mut evidence = Evidence::new(t0, Counts::default());
+        let mut loss = Loss::new(t0, Counts::default());
         let mut counts = Counts { sent: 1000, ..Counts::default() };
-        evidence.rerouted(t0, counts);
+        loss.rerouted(t0, counts);
         (counts.sent, counts.lost) = (1100, 700);
-        assert_eq!(evidence.look(t0 + GRACE / 2, counts, || false), None);
+        let (timing, none) = (Timing::default(), Trips::default());
+        assert_eq!(loss.look(t0 + GRACE / 2, &timing, counts, none), None);
         counts.sent += 4000;
-        let closed = evidence.look(t0 + GRACE + WINDOW, counts, || false).unwrap();
+        let later = t0 + GRACE + timing.loss_window;
+        let closed = loss.look(later, &timing, counts, none).unwrap();
         assert_eq!(closed.counts.lost, 0);
     }
 }

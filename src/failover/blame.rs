@@ -1,0 +1,166 @@
+//! Routes that failed under the lane's own packets, and for how long they are excluded.
+//!
+//! Probes of the links may find such a route well: a relay may drop data and forward probes, a path
+//! may flap. A route is therefore excluded for a while, and longer each time it fails again.
+//!
+//! Blame for silence is provisional until the move away from the route has brought an answer. If
+//! it has not, the trouble was at an end of the lane, and the blame is withdrawn.
+
+use std::{collections::HashMap, time::Instant};
+
+use super::Timing;
+use crate::{
+    flow::Route,
+    overlay::candidates::{Candidate, Exclusion},
+};
+
+/// Most routes remembered: direct, and every relay of a large overlay.
+const MAX_BLAMED: usize = 64;
+
+/// What was wrong with a route. Of two blamed routes the one with the lesser fault is tried first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// It lost this share of the packets, in percent.
+    Lossy(u8),
+    /// Nothing came through.
+    Silent,
+    /// Its relay refused a grant: by its policy, its role, or for a limit.
+    Refused,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Record {
+    at: Instant,
+    until: Instant,
+    times: u32,
+    fault: Fault,
+    provisional: bool,
+}
+
+/// The routes that a lane's end excludes.
+#[derive(Debug, Default)]
+pub(super) struct Blame {
+    records: HashMap<Route, Record>,
+}
+
+impl Blame {
+    /// Excludes `route`. A route that fails while it is excluded was used because no other worked;
+    /// it is not counted again.
+    pub(super) fn add(&mut self, now: Instant, timing: &Timing, route: &Route, fault: Fault) {
+        self.records.retain(|_, record| now < record.until + timing.forgiven_after);
+        let before = self.records.get(route).copied();
+        if before.is_none() && self.records.len() >= MAX_BLAMED {
+            return;
+        }
+        let times = match before {
+            None => 1,
+            Some(record) if now < record.until => record.times,
+            Some(record) => record.times + 1,
+        };
+        let doubled = timing.first_hold * 2u32.saturating_pow((times - 1).min(8));
+        let until = now + doubled.min(timing.longest_hold);
+        let provisional =
+            fault == Fault::Silent && before.is_none_or(|b| b.provisional || now >= b.until);
+        self.records.insert(route.clone(), Record { at: now, until, times, fault, provisional });
+    }
+
+    /// A move brought an answer: the provisional blame stands.
+    pub(super) fn confirm(&mut self) {
+        self.records.values_mut().for_each(|record| record.provisional = false);
+    }
+
+    /// No move brought an answer, and the silence ended by itself: no route is to blame for it.
+    pub(super) fn withdraw(&mut self) {
+        self.records.retain(|_, record| !record.provisional);
+    }
+
+    /// Why `route` is excluded now, if it is.
+    pub(super) fn fault(&self, now: Instant, route: &Route) -> Option<Fault> {
+        self.records.get(route).filter(|record| now < record.until).map(|record| record.fault)
+    }
+
+    /// The candidates; those that are blamed are marked as excluded.
+    pub(super) fn mark(&self, now: Instant, mut candidates: Vec<Candidate>) -> Vec<Candidate> {
+        for candidate in candidates.iter_mut().filter(|candidate| candidate.excluded.is_none()) {
+            candidate.excluded = self.fault(now, &candidate.route).map(|fault| match fault {
+                Fault::Silent => Exclusion::Silent,
+                Fault::Lossy(percent) => Exclusion::Lossy { percent },
+                Fault::Refused => Exclusion::LabelRefused,
+            });
+        }
+        candidates
+    }
+
+    /// Whether `route` was blamed so lately that even a lane on a lossy route does not take it: in
+    /// the first quarter of its exclusion.
+    pub(super) fn is_fresh(&self, now: Instant, route: &Route) -> bool {
+        let quarter = |record: &Record| record.at + (record.until - record.at) / 4;
+        self.records.get(route).is_some_and(|record| now < quarter(record))
+    }
+
+    /// The order in which blamed routes are tried where no other is left: the least fault first,
+    /// then the one that failed longest ago. A route without blame comes first.
+    pub(super) fn order(&self, route: &Route) -> Option<(Fault, Instant)> {
+        self.records.get(route).map(|record| (record.fault, record.at))
+    }
+
+    /// How long `route` stays excluded.
+    #[cfg(test)]
+    fn left(&self, now: Instant, route: &Route) -> Option<std::time::Duration> {
+        self.records.get(route).and_then(|record| record.until.checked_duration_since(now))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn via(name: &str) -> Route {
+        Route::Via(name.parse().unwrap())
+    }
+
+    #[test]
+    fn a_route_that_fails_again_is_excluded_twice_as_long() {
+        let (mut blame, timing, t0) = (Blame::default(), Timing::default(), Instant::now());
+        blame.add(t0, &timing, &Route::Direct, Fault::Silent);
+        assert_eq!(blame.left(t0, &Route::Direct), Some(timing.first_hold));
+        let again = t0 + timing.first_hold + timing.tick;
+        assert_eq!(blame.fault(again, &Route::Direct), None);
+        blame.add(again, &timing, &Route::Direct, Fault::Silent);
+        assert_eq!(blame.left(again, &Route::Direct), Some(2 * timing.first_hold));
+    }
+
+    #[test]
+    fn a_route_that_fails_while_excluded_is_not_counted_again() {
+        let (mut blame, timing, t0) = (Blame::default(), Timing::default(), Instant::now());
+        for ms in [0, 500, 1_000] {
+            let now = t0 + Duration::from_millis(ms);
+            blame.add(now, &timing, &Route::Direct, Fault::Silent);
+            assert_eq!(blame.left(now, &Route::Direct), Some(timing.first_hold));
+        }
+    }
+
+    #[test]
+    fn provisional_blame_is_withdrawn_and_confirmed_blame_is_not() {
+        let (mut blame, timing, t0) = (Blame::default(), Timing::default(), Instant::now());
+        blame.add(t0, &timing, &Route::Direct, Fault::Silent);
+        blame.confirm();
+        blame.add(t0, &timing, &via("utah"), Fault::Silent);
+        blame.add(t0, &timing, &via("mit"), Fault::Lossy(30));
+        blame.withdraw();
+        assert_eq!(blame.fault(t0, &via("utah")), None);
+        assert_eq!(blame.fault(t0, &Route::Direct), Some(Fault::Silent));
+        assert_eq!(blame.fault(t0, &via("mit")), Some(Fault::Lossy(30)));
+    }
+
+    #[test]
+    fn routes_without_end_fill_no_more_than_the_cap() {
+        let (mut blame, timing, t0) = (Blame::default(), Timing::default(), Instant::now());
+        for n in 0..2 * MAX_BLAMED {
+            blame.add(t0, &timing, &via(&format!("n{n}")), Fault::Silent);
+        }
+        assert_eq!(blame.records.len(), MAX_BLAMED);
+    }
+}

@@ -1,0 +1,229 @@
+//! What routes were seen to carry while a lane was limited by its route and not by its application.
+//!
+//! Round-trip time and loss predict a rate badly: a relay that is near may have a narrow line. So what
+//! was delivered counts more than any prediction, and a lane does not leave a route on which it
+//! delivers more than the other was ever seen to carry. What an untried route carries is found out by
+//! a [`Trial`]: the lane sends on it for a moment, stays if it delivers half as much again, and else
+//! returns. The pauses between trials grow.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use super::Timing;
+use crate::{flow::Route, overlay::units::Bitrate};
+
+/// Most routes remembered: direct, and every relay of a large overlay.
+const MAX_ROUTES: usize = 64;
+
+/// Windows in which the route must have been the limit before its rate is believed: two seconds, as
+/// slow start takes about one.
+const WINDOWS: usize = 4;
+
+/// A route that is being tried.
+#[derive(Debug, Clone)]
+pub(super) struct Trial {
+    /// The route that was in use.
+    pub(super) from: Route,
+    /// Packets a second that were acknowledged on it.
+    before: f64,
+    /// When the far end's answers on the tried route are all of packets sent on it.
+    counts_from: Instant,
+    /// Packets acknowledged until then.
+    answered: Option<u64>,
+}
+
+/// What is to become of a trial.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// It is not decided yet.
+    Open,
+    /// The tried route carries clearly more.
+    Stay,
+    /// It does not.
+    Return,
+}
+
+impl Trial {
+    /// A trial that begins at `now` on a route of this round-trip time. Before it, `packets` were
+    /// acknowledged in the time `over`.
+    pub(super) fn new(
+        now: Instant,
+        from: Route,
+        rtt: Duration,
+        (packets, over): (u64, Duration),
+    ) -> Self {
+        let before = packets as f64 / over.as_secs_f64().max(1e-3);
+        Self { from, before, counts_from: now + 2 * rtt, answered: None }
+    }
+
+    /// Judges the tried route by the packets `answered` so far.
+    pub(super) fn judge(&mut self, now: Instant, timing: &Timing, answered: u64) -> Outcome {
+        if now < self.counts_from {
+            return Outcome::Open;
+        }
+        let since = *self.answered.get_or_insert(answered);
+        let over = now.saturating_duration_since(self.counts_from);
+        if over < timing.tick {
+            return Outcome::Open;
+        }
+        let rate = answered.saturating_sub(since) as f64 / over.as_secs_f64();
+        if rate >= self.before * timing.capacity_factor {
+            return Outcome::Stay;
+        }
+        // A route that is far behind at once is narrow; one that is near may be in slow start.
+        let narrow = rate < self.before / 2.0 && over >= 2 * timing.tick;
+        if narrow || over >= timing.trial { Outcome::Return } else { Outcome::Open }
+    }
+}
+
+/// What each route carried.
+#[derive(Debug, Default)]
+pub(super) struct Capacity {
+    carried: HashMap<Route, (Bitrate, Instant)>,
+    /// The rates of the last windows on the route in use while the lane was limited by it.
+    now: VecDeque<Bitrate>,
+}
+
+impl Capacity {
+    /// A window on the route in use has ended. `delivered` is `None` where the application was the
+    /// limit.
+    pub(super) fn window(&mut self, now: Instant, route: &Route, delivered: Option<Bitrate>) {
+        let Some(rate) = delivered else { return self.now.clear() };
+        self.now.truncate(WINDOWS - 1);
+        self.now.push_front(rate);
+        let room = self.carried.len() < MAX_ROUTES || self.carried.contains_key(route);
+        if let Some(rate) = self.delivered().filter(|_| room) {
+            self.carried.insert(route.clone(), (rate, now));
+        }
+    }
+
+    /// Another route is in use now.
+    pub(super) fn rerouted(&mut self) {
+        self.now.clear();
+    }
+
+    /// A trial has shown that `route` carries no more than is delivered elsewhere.
+    pub(super) fn tried(&mut self, now: Instant, route: &Route, delivered: Bitrate) {
+        if self.carried.len() < MAX_ROUTES {
+            self.carried.insert(route.clone(), (delivered, now));
+        }
+    }
+
+    /// Whether the lane is limited by its route.
+    pub(super) fn is_limited(&self) -> bool {
+        self.now.len() >= WINDOWS
+    }
+
+    /// What the lane delivers while its route is the limit: the best of the last windows.
+    pub(super) fn delivered(&self) -> Option<Bitrate> {
+        self.is_limited().then(|| self.now.iter().max().copied()).flatten()
+    }
+
+    /// What `route` was seen to carry lately.
+    pub(super) fn carried(&self, now: Instant, timing: &Timing, route: &Route) -> Option<Bitrate> {
+        let (rate, at) = self.carried.get(route)?;
+        (now < *at + timing.capacity_memory).then_some(*rate)
+    }
+
+    /// Whether `route` was seen to carry less than what is delivered now.
+    pub(super) fn is_less(&self, now: Instant, timing: &Timing, route: &Route) -> bool {
+        let carried = self.carried(now, timing, route);
+        carried.zip(self.delivered()).is_some_and(|(carried, delivered)| carried < delivered)
+    }
+
+    /// Whether `route` was seen to carry so much more than what is delivered now that it is worth a
+    /// move.
+    pub(super) fn is_more(&self, now: Instant, timing: &Timing, route: &Route) -> bool {
+        let carried = self.carried(now, timing, route);
+        carried.zip(self.delivered()).is_some_and(|(carried, delivered)| {
+            carried.bps() as f64 >= delivered.bps() as f64 * timing.capacity_factor
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fill(capacity: &mut Capacity, now: Instant, route: &Route, mbit: u64) {
+        for _ in 0..WINDOWS {
+            capacity.window(now, route, Some(Bitrate::from_bps(mbit * 1_000_000)));
+        }
+    }
+
+    #[test]
+    fn a_rate_is_believed_after_two_seconds_at_the_limit() {
+        let (mut capacity, t0) = (Capacity::default(), Instant::now());
+        for n in 1..WINDOWS {
+            capacity.window(t0, &Route::Direct, Some(Bitrate::from_bps(n as u64)));
+            assert!(!capacity.is_limited());
+        }
+        capacity.window(t0, &Route::Direct, Some(Bitrate::from_bps(9)));
+        assert_eq!(capacity.delivered(), Some(Bitrate::from_bps(9)));
+        capacity.window(t0, &Route::Direct, None);
+        assert!(!capacity.is_limited(), "the application is the limit");
+    }
+
+    #[test]
+    fn the_route_that_carried_half_as_much_again_is_worth_a_move() {
+        let (mut capacity, timing, t0) = (Capacity::default(), Timing::default(), Instant::now());
+        let utah = Route::Via("utah".parse().unwrap());
+        fill(&mut capacity, t0, &Route::Direct, 90);
+        capacity.rerouted();
+        fill(&mut capacity, t0, &utah, 5);
+        assert!(capacity.is_more(t0, &timing, &Route::Direct));
+        assert!(!capacity.is_less(t0, &timing, &Route::Direct));
+        capacity.rerouted();
+        fill(&mut capacity, t0, &Route::Direct, 80);
+        assert!(capacity.is_less(t0, &timing, &utah));
+        let later = t0 + timing.capacity_memory;
+        assert!(!capacity.is_less(later, &timing, &utah), "forgotten");
+    }
+
+    /// What becomes of a trial after 1,000 packets a second, at `rate` packets a second.
+    fn outcome(rate: u64) -> (u128, Outcome) {
+        let (timing, t0) = (Timing::default(), Instant::now());
+        let rtt = Duration::from_millis(50);
+        let mut trial = Trial::new(t0, Route::Direct, rtt, (500, Duration::from_millis(500)));
+        for ms in (0..10_000).step_by(50) {
+            let now = t0 + Duration::from_millis(ms);
+            let outcome = trial.judge(now, &timing, rate * ms / 1_000);
+            if outcome != Outcome::Open {
+                return ((now - t0).as_millis(), outcome);
+            }
+        }
+        panic!("no outcome")
+    }
+
+    #[test]
+    fn a_trial_on_a_narrow_route_is_short() {
+        let (ms, outcome) = outcome(50);
+        assert_eq!(outcome, Outcome::Return);
+        assert!(ms <= 650, "{ms}");
+    }
+
+    #[test]
+    fn a_trial_on_a_wide_route_ends_at_once() {
+        let (ms, outcome) = outcome(2_000);
+        assert_eq!(outcome, Outcome::Stay);
+        assert!(ms <= 400, "{ms}");
+    }
+
+    #[test]
+    fn a_trial_on_an_equal_route_returns_after_its_time() {
+        let (ms, outcome) = outcome(1_000);
+        assert_eq!(outcome, Outcome::Return);
+        assert!((3_000..3_300).contains(&ms), "{ms}");
+    }
+
+    #[test]
+    fn routes_without_end_fill_no_more_than_the_cap() {
+        let (mut capacity, t0) = (Capacity::default(), Instant::now());
+        for n in 0..2 * MAX_ROUTES {
+            fill(&mut capacity, t0, &Route::Via(format!("n{n}").parse().unwrap()), 1);
+        }
+        assert_eq!(capacity.carried.len(), MAX_ROUTES);
+    }
+}

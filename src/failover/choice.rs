@@ -1,0 +1,280 @@
+//! Which route an agent takes: by the overlay's figures, and by what the lane found itself.
+
+use std::time::{Duration, Instant};
+
+use super::{Command, RouteAgent, SeenRoute};
+use crate::{
+    flow::Route,
+    overlay::{
+        candidates::{Candidate, Exclusion},
+        history::RouteHistory,
+        metrics::PathMetrics,
+        select::{Decision, Verdict},
+        units::LossRate,
+    },
+};
+
+/// Less loss than this counts as so much: a hundred probes cannot tell it from none.
+const NEGLIGIBLE_LOSS: f64 = 0.002;
+
+/// What bounds a loss-driven sender's throughput on a path: rtt · √p (Mathis et al., 1997).
+fn hindrance(rtt: Duration, loss: LossRate) -> f64 {
+    rtt.as_secs_f64() * loss.fraction().max(NEGLIGIBLE_LOSS).sqrt()
+}
+
+/// How probes find a route that is not usable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Standing {
+    /// Its links are up.
+    Up,
+    /// A link was down and has not yet proved itself.
+    Recovering,
+    /// A link is down, or its relay refused.
+    Down,
+}
+
+/// How the probes find a route; `None` if it must or can not be taken at all.
+fn standing(excluded: Option<&Exclusion>) -> Option<Standing> {
+    match excluded {
+        None | Some(Exclusion::Silent | Exclusion::Lossy { .. } | Exclusion::LeftToOthers) => {
+            Some(Standing::Up)
+        }
+        Some(Exclusion::Recovering { .. }) => Some(Standing::Recovering),
+        Some(Exclusion::LinkDown(..) | Exclusion::LabelRefused) => Some(Standing::Down),
+        Some(
+            Exclusion::Pinned
+            | Exclusion::Vetoed
+            | Exclusion::Policy(_)
+            | Exclusion::NotRelay
+            | Exclusion::Unknown,
+        ) => None,
+    }
+}
+
+/// Whether a route's first link works while another route is silent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Evidence {
+    /// It was heard since, or nothing can be known of it.
+    Answered,
+    /// It was not asked yet.
+    NotAsked,
+    /// It was asked and may answer yet.
+    Pending,
+    /// It was asked and did not answer in time.
+    Overdue,
+}
+
+impl RouteAgent {
+    /// What would be decided now and why, and the decisions before; decides nothing.
+    #[must_use]
+    pub fn explain(&self, now: Instant, candidates: Vec<Candidate>) -> (Decision, RouteHistory) {
+        let marked = self.blame.mark(now, candidates);
+        (self.selector.clone().decide(now, marked), self.selector.history().clone())
+    }
+
+    pub(super) fn seen(&self, route: &Route) -> Option<&SeenRoute> {
+        self.routes.iter().find(|seen| seen.candidate.route == *route)
+    }
+
+    fn metrics(&self, route: &Route) -> Option<PathMetrics> {
+        self.seen(route)?.candidate.metrics
+    }
+
+    /// The round-trip time of `route` by probes.
+    pub(super) fn expected_rtt(&self, route: &Route) -> Option<Duration> {
+        self.metrics(route).map(|metrics| metrics.rtt)
+    }
+
+    fn candidates(&self) -> Vec<Candidate> {
+        self.routes.iter().map(|seen| seen.candidate.clone()).collect()
+    }
+
+    /// The next best routes besides that in use.
+    pub(super) fn alternatives(&self, now: Instant) -> Vec<Route> {
+        let decision = self.explain(now, self.candidates()).0;
+        let others = decision.alternatives.into_iter().chain(decision.route);
+        others.filter(|route| *route != self.route).collect()
+    }
+
+    /// Asks the first link of `route` whether it works.
+    pub(super) fn probe_first_link(&mut self, now: Instant, route: &Route) {
+        let first = route.relay().unwrap_or(&self.peer).clone();
+        let rtt = self.seen(route).and_then(|seen| seen.link_rtt);
+        let rtt = rtt.unwrap_or(self.timing.unknown_rtt);
+        // A link that did not answer in time once is overdue until it is heard.
+        let overdue = now + rtt + rtt / 4 + self.timing.verdict_after;
+        self.probes.entry(first.clone()).or_insert(overdue);
+        self.push(Command::Probe(first));
+    }
+
+    fn evidence(&self, now: Instant, route: &Route) -> Evidence {
+        let (Some(suspected), Some(seen)) = (self.suspected_at, self.seen(route)) else {
+            return Evidence::Answered;
+        };
+        if seen.link_rtt.is_none() || seen.heard.is_some_and(|heard| heard >= suspected) {
+            return Evidence::Answered;
+        }
+        match self.probes.get(route.relay().unwrap_or(&self.peer)) {
+            None => Evidence::NotAsked,
+            Some(deadline) if now < *deadline => Evidence::Pending,
+            Some(_) => Evidence::Overdue,
+        }
+    }
+
+    /// The route to take instead of the silent one in use: the best whose first link works. `None`
+    /// while that is not known of any, or where staying promises most.
+    pub(super) fn instead(&mut self, now: Instant) -> Option<Route> {
+        let routes = self.other_routes(now);
+        for route in &routes {
+            match self.evidence(now, route) {
+                Evidence::Answered | Evidence::Pending => break,
+                Evidence::Overdue => {}
+                Evidence::NotAsked => {
+                    self.probe_first_link(now, route);
+                    break;
+                }
+            }
+        }
+        let works = |route: &&Route| self.evidence(now, route) == Evidence::Answered;
+        let instead = routes.iter().find(works).cloned()?;
+        let overdue = |route: &Route| self.evidence(now, route) == Evidence::Overdue;
+        if !routes.iter().any(overdue) {
+            return Some(instead);
+        }
+        // Other links were silent, too, and now one answers: the trouble may be over for all.
+        let relieved = *self.relieved_at.get_or_insert(now);
+        if relieved == now {
+            self.ping_now();
+        }
+        let rtt = self.expected_rtt(&self.route).unwrap_or(self.timing.unknown_rtt);
+        (now >= relieved + rtt + rtt / 4 + self.timing.verdict_after).then_some(instead)
+    }
+
+    /// The routes besides the silent one in use, in the order in which they are to be tried. Where no
+    /// other is usable: the blamed ones, unless probes find them worse than the one in use.
+    fn other_routes(&self, now: Instant) -> Vec<Route> {
+        let mut candidates = self.blame.mark(now, self.candidates());
+        for candidate in candidates.iter_mut().filter(|c| c.route == self.route) {
+            candidate.excluded.get_or_insert(Exclusion::Silent);
+        }
+        let decision = self.selector.clone().decide(now, candidates);
+        let usable = |c: &Candidate| {
+            matches!(c.excluded, None | Some(Exclusion::LeftToOthers)) && c.route != self.route
+        };
+        let explained = || decision.candidates.iter().map(|explained| &explained.candidate);
+        let routes: Vec<Route> =
+            explained().filter(|c| usable(c)).map(|c| c.route.clone()).collect();
+        if !routes.is_empty() {
+            return routes;
+        }
+        let own = explained().find(|c| c.route == self.route);
+        let own = own.and_then(|c| standing(c.excluded.as_ref()));
+        let others = explained().filter(|c| c.route != self.route);
+        let mut others: Vec<_> = others
+            .filter_map(|c| Some((standing(c.excluded.as_ref())?, c.route.clone())))
+            .filter(|(standing, _)| own.is_none_or(|own| *standing <= own))
+            .collect();
+        others.sort_by_key(|(standing, route)| (*standing, self.blame.order(route)));
+        others.into_iter().map(|(_, route)| route).collect()
+    }
+
+    /// The route to move to because it is better than the one in use: by the hint; or, where the lane
+    /// is limited by its route, because it was seen to carry clearly more.
+    pub(super) fn better(&mut self, now: Instant) -> Option<Route> {
+        let marked = self.blame.mark(now, self.candidates());
+        let usable =
+            |route: &Route| marked.iter().any(|c| c.route == *route && c.excluded.is_none());
+        if self.capacity.is_limited() && usable(&self.route) {
+            return self.roomier(now);
+        }
+        let decision = self.selector.decide(now, marked);
+        let chosen = decision.candidates.iter().find(|c| c.verdict == Verdict::Chosen);
+        if let Some(chosen) = chosen {
+            let best = chosen.candidate.route.clone();
+            let less = self.capacity.is_less(now, &self.timing, &best);
+            return (best != self.route && !less).then_some(best);
+        }
+        let own = self.standing_of(&decision, &self.route)?;
+        if own != Standing::Down {
+            return None;
+        }
+        let others = self.other_routes(now);
+        others.into_iter().find(|r| self.standing_of(&decision, r) == Some(Standing::Up))
+    }
+
+    fn standing_of(&self, decision: &Decision, route: &Route) -> Option<Standing> {
+        let explained = decision.candidates.iter().find(|c| c.candidate.route == *route)?;
+        standing(explained.candidate.excluded.as_ref())
+    }
+
+    /// A route that was seen to carry clearly more than what is delivered now, blamed for loss or not.
+    fn roomier(&self, now: Instant) -> Option<Route> {
+        let others = self.routes.iter().map(|seen| &seen.candidate);
+        let admissible = others.filter(|c| c.route != self.route && c.excluded.is_none());
+        let more = admissible.filter(|c| self.capacity.is_more(now, &self.timing, &c.route));
+        more.max_by_key(|c| self.capacity.carried(now, &self.timing, &c.route))
+            .map(|c| c.route.clone())
+    }
+
+    /// The usable route that promises most of those of which is not known what they carry, if the lane
+    /// is limited by the route in use.
+    pub(super) fn untried(&self, now: Instant) -> Option<Route> {
+        if !self.capacity.is_limited() {
+            return None;
+        }
+        let marked = self.blame.mark(now, self.candidates());
+        let untried = marked.iter().filter(|c| {
+            let unknown = self.capacity.carried(now, &self.timing, &c.route).is_none();
+            c.route != self.route && c.excluded.is_none() && unknown
+        });
+        let promised = untried.filter_map(|c| {
+            Some((hindrance(c.metrics?.rtt, c.metrics?.worse_loss()), c.route.clone()))
+        });
+        promised.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, route)| route)
+    }
+
+    /// The loss by probes of the route in use, if it is so high that it is believed without packets of
+    /// the lane's own. A lane that carries little does not notice by its own packets.
+    pub(super) fn lost_probes(&self) -> Option<LossRate> {
+        let loss = self.metrics(&self.route)?.worse_loss();
+        (loss.ppm() >= self.timing.probes_lost.ppm()).then_some(loss)
+    }
+
+    /// The route that promises the most throughput, if it promises clearly more than the one in use,
+    /// which loses `loss` of the packets. Routes that failed some time ago are taken into account,
+    /// too: a way out is needed. Routes that were seen to carry less than what is delivered now are
+    /// not.
+    pub(super) fn cleaner(&self, now: Instant, loss: LossRate) -> Option<Route> {
+        let cost = hindrance(self.metrics(&self.route)?.rtt, loss);
+        let others = self.routes.iter().map(|seen| &seen.candidate).filter(|other| {
+            other.route != self.route
+                && other.excluded.is_none()
+                && !self.blame.is_fresh(now, &other.route)
+                && !self.capacity.is_less(now, &self.timing, &other.route)
+        });
+        let promised = others.filter_map(|other| {
+            let metrics = other.metrics?;
+            let promised = hindrance(metrics.rtt, metrics.worse_loss());
+            let blamed = self.blame.fault(now, &other.route).is_some();
+            (promised * self.timing.cleaner_factor <= cost).then_some((
+                blamed,
+                promised,
+                &other.route,
+            ))
+        });
+        let best = promised.min_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
+        best.map(|(_, _, route)| route.clone())
+    }
+
+    /// Whether to go along with the far end to `route`: not if it failed lately, unless nothing better
+    /// is known.
+    pub(super) fn goes_along(&self, now: Instant, route: &Route) -> bool {
+        if self.blame.fault(now, route).is_none() {
+            return true;
+        }
+        let decision = self.explain(now, self.candidates()).0;
+        let usable = decision.candidates.iter().any(|c| c.verdict == Verdict::Chosen);
+        let of = |route: &Route| self.standing_of(&decision, route);
+        !usable && of(route) <= of(&self.route)
+    }
+}

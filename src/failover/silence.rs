@@ -1,0 +1,317 @@
+//! Detects that the route in use has become silent.
+//!
+//! A route is suspected when a packet that asks for an answer has gone out, or a transfer was coming
+//! in, and nothing has come in for a while. The far end is then pinged. If nothing comes in until
+//! the answer is overdue, the route is silent.
+//!
+//! ```text
+//!  last packet in      ping               verdict
+//!  ──┬─────────────────┬──────────────────┬──►
+//!    │  ¼ RTT + 10 ms  │  1¼ RTT + 30 ms  │        in all 1½ RTT + 40 ms
+//! ```
+//!
+//! The time-outs adapt to the round-trip time, queues included, and to the slowest answer of the
+//! last minutes, so that jitter is not taken for an outage. They double after each verdict without
+//! any packet in between, so that a long outage does not cause a storm.
+//!
+//! Two [`Watch`]es look at the same route. One sees packets of any kind come in: it serves the
+//! receiver of a download, which asks for nothing. The other sees acknowledgements: where only our
+//! own direction is dead, the far end's packets still come in. Neither counts what asks for no
+//! answer, acknowledgements and answers to pings, so two idle ends stay silent.
+
+use std::time::{Duration, Instant};
+
+use super::Timing;
+
+/// What has passed through the lane's slot so far, and its round-trip times.
+#[derive(Debug, Clone, Copy)]
+pub struct Traffic {
+    /// Packets sent that must be acknowledged.
+    pub asked: u64,
+    /// Those of them that were acknowledged.
+    pub answered: u64,
+    /// Packets of any kind that came in.
+    pub received: u64,
+    /// When the last packet went out; `None` before the first.
+    pub departed: Option<Instant>,
+    /// When the last packet came in; `None` before the first.
+    pub arrived: Option<Instant>,
+    /// From when to when nothing came in, most recently; less than 10 ms does not count.
+    pub pause: Option<(Instant, Instant)>,
+    /// The smoothed round-trip time, queues included; `None` before the first.
+    pub smoothed_rtt: Option<Duration>,
+    /// The least round-trip time seen on the route in use; `None` before the first.
+    pub least_rtt: Option<Duration>,
+}
+
+impl Traffic {
+    /// No packet yet.
+    pub const NONE: Self = Self {
+        asked: 0,
+        answered: 0,
+        received: 0,
+        departed: None,
+        arrived: None,
+        pause: None,
+        smoothed_rtt: None,
+        least_rtt: None,
+    };
+}
+
+/// What the agent shall do about the route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Finding {
+    /// Look again at this time.
+    LookAt(Instant),
+    /// Nothing is outstanding: sleep until a packet goes out.
+    Rest,
+    /// Ping the far end now, then look again at this time.
+    Ping(Instant),
+    /// The route has been silent for so long although something was outstanding.
+    Silent(Duration),
+}
+
+impl Finding {
+    /// The more urgent of two findings about the same route.
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Silent(a), Self::Silent(b)) => Self::Silent(a.max(b)),
+            (silent @ Self::Silent(_), _) | (_, silent @ Self::Silent(_)) => silent,
+            (Self::Ping(a), Self::Ping(b) | Self::LookAt(b)) | (Self::LookAt(a), Self::Ping(b)) => {
+                Self::Ping(a.min(b))
+            }
+            (Self::LookAt(a), Self::LookAt(b)) => Self::LookAt(a.min(b)),
+            (some, Self::Rest) | (Self::Rest, some) => some,
+        }
+    }
+}
+
+/// Both watches over the route in use.
+#[derive(Debug)]
+pub(super) struct Silence {
+    packets: Watch,
+    answers: Watch,
+    /// What probes say of a longer route just taken, until the lane has measured it.
+    expected_rtt: Option<Duration>,
+    /// Packets sent that ask for no answer although they must be acknowledged: answers to pings.
+    answers_sent: u64,
+}
+
+impl Silence {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            packets: Watch::new(now),
+            answers: Watch::new(now),
+            expected_rtt: None,
+            answers_sent: 0,
+        }
+    }
+
+    /// Looks at what has passed.
+    pub(super) fn look(&mut self, now: Instant, timing: &Timing, traffic: &Traffic) -> Finding {
+        let rtt = self.rtt(timing, traffic);
+        let late = Rtt { smoothed: rtt.smoothed + rtt.smoothed / 2 + timing.ack_queue, ..rtt };
+        let asked = traffic.asked.saturating_sub(self.answers_sent);
+        let last = |at: Option<Instant>| at.unwrap_or(now).min(now);
+        let counts = Counts {
+            asked,
+            heard: traffic.received,
+            last_out: last(traffic.departed),
+            last_in: last(traffic.arrived),
+        };
+        let acks = Counts { heard: traffic.answered, last_out: now, last_in: now, ..counts };
+        let heard = self.packets.look(now, timing, counts, rtt, None);
+        // One ping serves both.
+        heard.and(self.answers.look(now, timing, acks, late, self.packets.pinged))
+    }
+
+    /// The round-trip time that answers are expected to take.
+    pub(super) fn rtt(&self, timing: &Timing, traffic: &Traffic) -> Rtt {
+        let smoothed = traffic.smoothed_rtt.max(self.expected_rtt).unwrap_or(timing.unknown_rtt);
+        let smoothed = smoothed.min(timing.longest_rtt);
+        Rtt { smoothed, least: traffic.least_rtt.unwrap_or_default().min(smoothed) }
+    }
+
+    /// An answer to a ping is about to leave: nobody answers it.
+    pub(super) fn answering(&mut self) {
+        self.answers_sent += 1;
+    }
+
+    /// Starts over on another route, which probes measured to take `expected`.
+    pub(super) fn rerouted(&mut self, now: Instant, expected: Option<Duration>) {
+        self.expected_rtt = expected;
+        self.packets.rerouted(now);
+        self.answers.rerouted(now);
+    }
+
+    /// Since when something has been outstanding on a route on which nothing comes in.
+    pub(super) fn suspected_since(&self) -> Option<Instant> {
+        [&self.packets, &self.answers]
+            .into_iter()
+            .filter(|watch| watch.pinged.is_some())
+            .filter_map(|watch| watch.outstanding_since)
+            .min()
+    }
+}
+
+/// What is known of the round-trip time of the route in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Rtt {
+    /// Smoothed, queues included.
+    pub(super) smoothed: Duration,
+    /// The least that was seen; zero where nothing is known.
+    pub(super) least: Duration,
+}
+
+/// What one watch looks at.
+#[derive(Debug, Clone, Copy)]
+struct Counts {
+    asked: u64,
+    heard: u64,
+    last_out: Instant,
+    last_in: Instant,
+}
+
+#[derive(Debug)]
+struct Watch {
+    asked: u64,
+    heard: u64,
+    last_in: Instant,
+    /// When the first packet went out after the last one came in, or since when more of a transfer
+    /// is expected.
+    outstanding_since: Option<Instant>,
+    pinged: Option<Instant>,
+    verdicts: u32,
+    /// The slowest answer lately, and when it came.
+    slowest: Option<(Duration, Instant)>,
+    expected_look: Option<Instant>,
+}
+
+impl Watch {
+    fn new(now: Instant) -> Self {
+        Self {
+            asked: 0,
+            heard: 0,
+            last_in: now,
+            outstanding_since: None,
+            pinged: None,
+            verdicts: 0,
+            slowest: None,
+            expected_look: None,
+        }
+    }
+
+    /// Looks at the counters. `pinged`: when the far end was pinged for another watch.
+    fn look(
+        &mut self,
+        now: Instant,
+        timing: &Timing,
+        counts: Counts,
+        rtt: Rtt,
+        pinged: Option<Instant>,
+    ) -> Finding {
+        let overslept = self.expected_look.is_some_and(|at| now > at + timing.overslept);
+        if counts.heard != self.heard || overslept {
+            self.hear(now, timing, counts, rtt, overslept);
+        } else if counts.asked > self.asked && self.outstanding_since.is_none() {
+            // What went out before a reroute says nothing of the route since.
+            self.outstanding_since = Some(counts.last_out.max(self.last_in));
+        }
+        (self.asked, self.heard) = (counts.asked, counts.heard);
+        if let (Some(since), None) = (self.outstanding_since, self.pinged) {
+            self.pinged = pinged.filter(|pinged| *pinged >= since);
+        }
+        let finding = self.judge(now, timing, rtt.smoothed);
+        self.expected_look = match finding {
+            Finding::LookAt(at) | Finding::Ping(at) => Some(at),
+            Finding::Rest | Finding::Silent(_) => None,
+        };
+        finding
+    }
+
+    /// Something came in, or this process slept.
+    fn hear(&mut self, now: Instant, timing: &Timing, counts: Counts, rtt: Rtt, overslept: bool) {
+        let heard = counts.heard != self.heard;
+        if heard && !overslept {
+            self.learn(now, timing, rtt.smoothed);
+        }
+        if overslept || self.may_be_answered(now, rtt.least) {
+            (self.outstanding_since, self.pinged) = (None, None);
+        }
+        self.last_in = if overslept { now } else { counts.last_in };
+        if heard {
+            self.verdicts = 0;
+        }
+        // The receiver of a transfer asks for nothing. It detects the silence itself: the sender's
+        // verdict would reach it later.
+        if counts.heard.saturating_sub(self.heard) >= timing.busy_packets {
+            (self.outstanding_since, self.pinged) = (Some(self.last_in), None);
+        }
+    }
+
+    /// Whether what came in may answer what is outstanding: no answer comes within ¾ of the least
+    /// round trip.
+    fn may_be_answered(&self, now: Instant, least: Duration) -> bool {
+        self.outstanding_since.is_none_or(|since| now >= since + least / 4 * 3)
+    }
+
+    fn judge(&mut self, now: Instant, timing: &Timing, rtt: Duration) -> Finding {
+        let next = now + step(timing, rtt);
+        let Some(since) = self.outstanding_since else {
+            let rest_at = self.last_in + timing.rest_after;
+            return if now >= rest_at { Finding::Rest } else { Finding::LookAt(next) };
+        };
+        let Some(pinged) = self.pinged else {
+            let ping_at = since + rtt / 4 + timing.ping_after;
+            if now < ping_at {
+                return Finding::LookAt(ping_at.min(next));
+            }
+            self.pinged = Some(now);
+            return Finding::Ping(next);
+        };
+        let overdue = pinged + self.patience(timing, rtt);
+        if now < overdue {
+            return Finding::LookAt(overdue.min(next));
+        }
+        let silence = now.saturating_duration_since(self.last_in.max(since));
+        self.verdicts += 1;
+        (self.outstanding_since, self.pinged) = (None, None);
+        Finding::Silent(silence)
+    }
+
+    /// Notes how long an answer took, for the jitter of this path.
+    fn learn(&mut self, now: Instant, timing: &Timing, rtt: Duration) {
+        let (Some(since), 0) = (self.outstanding_since, self.verdicts) else { return };
+        let longest = 2 * rtt + timing.verdict_after;
+        let answer = now.saturating_duration_since(since).min(longest);
+        let memory = timing.slow_answer_memory;
+        let old = self.slowest.is_none_or(|(_, at)| now.saturating_duration_since(at) > memory);
+        if old || self.slowest.is_some_and(|(slowest, _)| answer >= slowest) {
+            self.slowest = Some((answer, now));
+        }
+    }
+
+    fn patience(&self, timing: &Timing, rtt: Duration) -> Duration {
+        let least = rtt + rtt / 4 + timing.verdict_after;
+        // On a path whose answers were late before, they may be as late again, and a quarter more.
+        let before_ping = rtt / 4 + timing.ping_after;
+        let seen = self.slowest.map_or(Duration::ZERO, |(slowest, _)| slowest + slowest / 4);
+        let once = least.max((seen + timing.verdict_after).saturating_sub(before_ping));
+        let doubled = once * 2u32.saturating_pow(self.verdicts.min(8));
+        doubled.min(timing.longest_verdict.max(once))
+    }
+
+    fn rerouted(&mut self, now: Instant) {
+        (self.last_in, self.outstanding_since, self.pinged) = (now, None, None);
+        self.expected_look = None;
+    }
+}
+
+/// How often to look while there is traffic: the resolution of the verdict.
+fn step(timing: &Timing, rtt: Duration) -> Duration {
+    (rtt / 8).clamp(Duration::from_millis(4), timing.step)
+}
+
+#[cfg(test)]
+#[path = "silence_tests.rs"]
+mod tests;

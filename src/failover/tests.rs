@@ -1,0 +1,419 @@
+//! Two agents, the two ends of one lane, over three routes in stepped time.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap},
+    time::{Duration, Instant},
+};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    flow::Hint,
+    overlay::{candidates::Exclusion, metrics::PathMetrics, select::Selector, units::LossRate},
+    wire::{lane::RerouteReason, link::LaneEndRole},
+};
+
+const RELAYS: [&str; 2] = ["north", "south"];
+/// One way, in milliseconds: direct, via north, via south. Half of a relayed way is its first link.
+const WAYS: [u64; 3] = [30, 40, 50];
+/// Probes find a link that fails for so long to be down.
+const DOWN_AFTER: u64 = 1_500;
+
+fn route(n: usize) -> Route {
+    if n == 0 { Route::Direct } else { Route::Via(RELAYS[n - 1].parse().unwrap()) }
+}
+
+fn index(route: &Route) -> usize {
+    (0..WAYS.len()).find(|n| self::route(*n) == *route).unwrap()
+}
+
+/// A time in which a way carries nothing: from, until, the way, towards the exit, towards the entry.
+#[derive(Debug, Clone, Copy)]
+struct Outage {
+    from: u64,
+    until: u64,
+    way: usize,
+    directions: [bool; 2],
+}
+
+impl Outage {
+    fn of(way: usize, from: u64, until: u64) -> Self {
+        Self { from, until, way, directions: [true; 2] }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Packet {
+    Data(u64),
+    Acknowledgement(u64),
+    Notice(u64, LaneNotice),
+    /// The answer of a link that an end probed.
+    Heard(NodeName),
+}
+
+struct End {
+    agent: RouteAgent,
+    traffic: Traffic,
+    sent: BTreeMap<u64, u64>,
+    next_id: u64,
+    moves: Vec<(u64, Route, Option<RerouteReason>)>,
+    closed: bool,
+    packets_out: usize,
+}
+
+/// Both ends, and what is under way between them.
+struct Pair {
+    t0: Instant,
+    now: u64,
+    ends: [End; 2],
+    heap: BinaryHeap<Reverse<(u64, u64, usize)>>,
+    flying: BTreeMap<u64, Packet>,
+    outages: Vec<Outage>,
+    next: u64,
+    /// When data last arrived at each end.
+    delivered: [u64; 2],
+    longest_wait: [u64; 2],
+}
+
+impl Pair {
+    fn new(outages: &[Outage]) -> Self {
+        let t0 = Instant::now();
+        let end = |n: usize| {
+            let role = [LaneEndRole::Entry, LaneEndRole::Exit][n];
+            let peer: NodeName = ["exit", "entry"][n].parse().unwrap();
+            let selector = Selector::new(Hint::Latency);
+            let agent = RouteAgent::new(t0, role, peer, Route::Direct, selector, Timing::default());
+            End {
+                agent,
+                traffic: Traffic::NONE,
+                sent: BTreeMap::new(),
+                next_id: 0,
+                moves: Vec::new(),
+                closed: false,
+                packets_out: 0,
+            }
+        };
+        Self {
+            t0,
+            now: 0,
+            ends: [end(0), end(1)],
+            heap: BinaryHeap::new(),
+            flying: BTreeMap::new(),
+            outages: outages.to_vec(),
+            next: 0,
+            delivered: [0; 2],
+            longest_wait: [0; 2],
+        }
+    }
+
+    fn at(&self) -> Instant {
+        self.t0 + Duration::from_millis(self.now)
+    }
+
+    /// Whether what leaves end `from` on `way` at `t` arrives.
+    fn carries(&self, way: usize, from: usize, t: u64) -> bool {
+        let hit = |o: &Outage| o.way == way && o.directions[from] && (o.from..o.until).contains(&t);
+        !self.outages.iter().any(hit)
+    }
+
+    /// Since when the way fails in either direction.
+    fn failing_since(&self, way: usize) -> Option<u64> {
+        let hit = |o: &&Outage| o.way == way && (o.from..o.until).contains(&self.now);
+        self.outages.iter().filter(hit).map(|o| o.from).min()
+    }
+
+    fn send(&mut self, from: usize, way: usize, packet: Packet) {
+        let end = &mut self.ends[from];
+        end.traffic.departed = Some(self.t0 + Duration::from_millis(self.now));
+        end.packets_out += 1;
+        if let Packet::Data(id) | Packet::Notice(id, _) = &packet {
+            end.traffic.asked += 1;
+            end.sent.insert(*id, self.now);
+        }
+        if self.carries(way, from, self.now) {
+            self.fly(self.now + WAYS[way], 1 - from, packet);
+        }
+    }
+
+    fn fly(&mut self, arrives: u64, to: usize, packet: Packet) {
+        self.next += 1;
+        self.heap.push(Reverse((arrives, self.next, to)));
+        self.flying.insert(self.next, packet);
+    }
+
+    fn id(&mut self, of: usize) -> u64 {
+        self.ends[of].next_id += 1;
+        self.ends[of].next_id
+    }
+
+    fn send_data(&mut self, from: usize) {
+        let (id, way) = (self.id(from), index(self.ends[from].agent.route()));
+        self.send(from, way, Packet::Data(id));
+    }
+
+    fn arrive(&mut self, to: usize, packet: Packet) {
+        let now = self.at();
+        if let Packet::Heard(name) = packet {
+            return self.input(to, Input::Heard(vec![(name, now)]));
+        }
+        let traffic = &mut self.ends[to].traffic;
+        if let Some(last) = traffic.arrived.filter(|last| now - *last >= Duration::from_millis(10))
+        {
+            traffic.pause = Some((last, now));
+        }
+        traffic.received += 1;
+        traffic.arrived = Some(now);
+        let way = index(self.ends[to].agent.route());
+        match packet {
+            Packet::Data(id) => {
+                let wait = self.now - self.delivered[to];
+                self.longest_wait[to] = self.longest_wait[to].max(wait);
+                self.delivered[to] = self.now;
+                self.send(to, way, Packet::Acknowledgement(id));
+            }
+            Packet::Notice(id, notice) => {
+                self.send(to, way, Packet::Acknowledgement(id));
+                self.input(to, Input::Notice(notice));
+            }
+            Packet::Acknowledgement(id) => {
+                let end = &mut self.ends[to];
+                if let Some(sent) = end.sent.remove(&id) {
+                    end.traffic.answered += 1;
+                    let moved = end.moves.last().map_or(0, |(at, ..)| *at);
+                    if sent >= moved {
+                        let rtt = Duration::from_millis(self.now - sent);
+                        let least = end.traffic.least_rtt.map_or(rtt, |least| least.min(rtt));
+                        end.traffic.least_rtt = Some(least);
+                        end.traffic.smoothed_rtt = Some(rtt);
+                    }
+                }
+            }
+            Packet::Heard(_) => unreachable!("handled above"),
+        }
+    }
+
+    fn view(&self, of: usize) -> View {
+        let routes = (0..WAYS.len()).map(|way| {
+            let down = self.failing_since(way).is_some_and(|since| self.now > since + DOWN_AFTER);
+            let peer: NodeName = ["exit", "entry"][of].parse().unwrap();
+            let metrics = PathMetrics {
+                rtt: Duration::from_millis(2 * WAYS[way]),
+                loss_out: LossRate::ZERO,
+                loss_in: LossRate::ZERO,
+                delivered: None,
+            };
+            let excluded = down.then(|| Exclusion::LinkDown(peer.clone(), peer.clone()));
+            SeenRoute {
+                candidate: Candidate {
+                    route: route(way),
+                    metrics: Some(metrics),
+                    app: None,
+                    excluded,
+                },
+                link_rtt: Some(Duration::from_millis(Self::link_rtt(way))),
+                heard: None,
+                process: Some(1),
+            }
+        });
+        View { routes: routes.collect(), far_process: Some(1), ..View::default() }
+    }
+
+    fn link_rtt(way: usize) -> u64 {
+        if way == 0 { 2 * WAYS[0] } else { WAYS[way] }
+    }
+
+    fn input(&mut self, of: usize, input: Input) {
+        let now = self.at();
+        self.ends[of].agent.handle_input(now, input);
+        while let Some(command) = self.ends[of].agent.poll_command() {
+            self.execute(of, command);
+        }
+    }
+
+    fn execute(&mut self, of: usize, command: Command) {
+        match command {
+            Command::Use { route, moved: true, .. } => {
+                let end = &mut self.ends[of];
+                let reason = end.agent.history().0.last().map(|last| last.reason);
+                end.moves.push((self.now, route, reason));
+                end.traffic.least_rtt = None;
+            }
+            Command::AskGrant { route } => {
+                let label = Label(index(&route) as u64);
+                self.input(of, Input::Granted { route, label, process: Some(1) });
+            }
+            Command::Renew { route, label } => {
+                self.input(of, Input::Renewed { route, label, holds: true });
+            }
+            Command::Tell(notice) => {
+                let (id, way) = (self.id(of), index(self.ends[of].agent.route()));
+                self.send(of, way, Packet::Notice(id, notice));
+            }
+            Command::Probe(name) => {
+                let way = RELAYS.iter().position(|relay| *relay == name.as_str());
+                let way = way.map_or(0, |n| n + 1);
+                let rtt = Self::link_rtt(way);
+                let works = [0, 1].iter().all(|end| self.carries(way, *end, self.now));
+                if works {
+                    self.fly(self.now + rtt, of, Packet::Heard(name));
+                }
+            }
+            Command::Kick => self.send_data(of),
+            Command::Close(_) => self.ends[of].closed = true,
+            Command::Use { .. }
+            | Command::AskFar
+            | Command::Suspect(_)
+            | Command::Urge
+            | Command::Observe(_) => {}
+        }
+    }
+
+    /// Runs until `until`; each end sends data every so many milliseconds, 0 for never.
+    fn run(&mut self, until: u64, every: [u64; 2]) {
+        while self.now < until {
+            while let Some(Reverse((at, id, to))) = self.heap.peek().copied() {
+                if at > self.now {
+                    break;
+                }
+                self.heap.pop();
+                if let Some(packet) = self.flying.remove(&id) {
+                    self.arrive(to, packet);
+                }
+            }
+            for of in [0, 1] {
+                if every[of] > 0 && self.now.is_multiple_of(every[of]) {
+                    self.send_data(of);
+                }
+                let now = self.at();
+                if now >= self.ends[of].agent.next_view() {
+                    let view = self.view(of);
+                    self.input(of, Input::View(view));
+                }
+                let outstanding = self.ends[of].agent.poll_timeout();
+                if outstanding.is_none_or(|at| now >= at) {
+                    let traffic = self.ends[of].traffic;
+                    self.input(of, Input::Traffic(traffic));
+                }
+            }
+            self.now += 1;
+        }
+    }
+
+    fn reasons(&self, of: usize) -> Vec<String> {
+        self.ends[of].moves.iter().map(|(at, to, why)| format!("{at} {to} {why:?}")).collect()
+    }
+
+    /// The longest wait for data that `of` receives, from now on.
+    fn restart_waits(&mut self) {
+        self.longest_wait = [0; 2];
+        self.delivered = [self.now; 2];
+    }
+}
+
+const BUSY: [u64; 2] = [2, 2];
+
+#[test]
+fn both_ends_move_once_when_the_direct_path_is_cut() {
+    let mut pair = Pair::new(&[Outage::of(0, 3_000, 60_000)]);
+    pair.run(2_900, BUSY);
+    pair.restart_waits();
+    pair.run(8_000, BUSY);
+    for of in [0, 1] {
+        assert_eq!(pair.ends[of].moves.len(), 1, "{:?}", pair.reasons(of));
+        assert_eq!(*pair.ends[of].agent.route(), route(1));
+        assert!(pair.longest_wait[of] < 220, "{} ms", pair.longest_wait[of]);
+    }
+}
+
+#[test]
+fn a_cut_of_one_direction_is_healed_by_whichever_end_notices() {
+    for directions in [[true, false], [false, true]] {
+        let cut = Outage { directions, ..Outage::of(0, 3_000, 60_000) };
+        let mut pair = Pair::new(&[cut]);
+        pair.run(2_900, BUSY);
+        pair.restart_waits();
+        pair.run(8_000, BUSY);
+        let reasons = [pair.reasons(0), pair.reasons(1)];
+        assert!(pair.longest_wait.iter().all(|wait| *wait < 350), "{:?}", pair.longest_wait);
+        assert!(reasons.iter().all(|moves| moves.len() <= 1), "{reasons:?}");
+    }
+}
+
+#[test]
+fn a_pause_of_the_access_line_moves_nobody() {
+    let pause = |at: u64, long: u64| (0..3).map(move |way| Outage::of(way, at, at + long));
+    for long in [150, 400, 1_500, 5_000] {
+        let outages: Vec<_> = pause(3_000, long).chain(pause(20_000, long)).collect();
+        for every in [BUSY, [200, 200], [0, 2]] {
+            let mut pair = Pair::new(&outages);
+            pair.run(40_000, every);
+            let moves = [pair.reasons(0), pair.reasons(1)];
+            assert!(moves.iter().all(Vec::is_empty), "{long} ms, {every:?}: {moves:?}");
+        }
+    }
+}
+
+#[test]
+fn idle_ends_stay_silent() {
+    let mut pair = Pair::new(&[]);
+    pair.run(2_000, BUSY);
+    pair.run(3_000, [0, 0]);
+    let before = pair.ends.iter().map(|end| end.packets_out).sum::<usize>();
+    pair.run(63_000, [0, 0]);
+    let after = pair.ends.iter().map(|end| end.packets_out).sum::<usize>();
+    assert_eq!(after - before, 0);
+}
+
+#[test]
+fn a_keystroke_costs_no_more_than_its_ping_and_answer() {
+    let mut pair = Pair::new(&[]);
+    pair.run(1_000, [200, 0]);
+    let before = pair.ends.iter().map(|end| end.packets_out).sum::<usize>();
+    pair.run(11_000, [200, 0]);
+    let packets = pair.ends.iter().map(|end| end.packets_out).sum::<usize>() - before;
+    // The key and its acknowledgement; a ping, its acknowledgement, its answer and that one's.
+    assert!(packets <= 50 * 6 + 6, "{packets}");
+}
+
+fn outages() -> impl Strategy<Value = Vec<Outage>> {
+    let one = (0..3usize, 2_000..40_000u64, 200..20_000u64, 0..3u8).prop_map(
+        |(way, from, long, which)| Outage {
+            directions: [which != 1, which != 2],
+            ..Outage::of(way, from, from + long)
+        },
+    );
+    prop::collection::vec(one, 0..8)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_ends_always_meet_on_a_route_that_works(outages in outages(), every in prop::sample::select(vec![[2, 2], [200, 200], [0, 3], [3, 0]])) {
+        let mut pair = Pair::new(&outages);
+        pair.run(62_000, every);
+        // All outages are over; a lane resumes within the longest verdict and some round trips.
+        pair.restart_waits();
+        pair.run(66_000, every);
+        for to in [0, 1] {
+            if every[1 - to] > 0 {
+                let wait = pair.now - pair.delivered[to];
+                prop_assert!(wait < 1_000, "{wait} ms, {:?} {:?}", pair.reasons(0), pair.reasons(1));
+            }
+        }
+        prop_assert!(!pair.ends[0].closed && !pair.ends[1].closed);
+    }
+
+    #[test]
+    fn while_one_route_works_no_wait_is_long(outages in outages(), working in 0..3usize) {
+        let outages: Vec<_> = outages.into_iter().filter(|o| o.way != working).collect();
+        let mut pair = Pair::new(&outages);
+        pair.run(62_000, BUSY);
+        prop_assert!(
+            pair.longest_wait.iter().all(|wait| *wait < 3_000),
+            "{:?}: {:?} {:?}", pair.longest_wait, pair.reasons(0), pair.reasons(1)
+        );
+    }
+}

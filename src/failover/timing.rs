@@ -1,0 +1,134 @@
+//! Every time and threshold that a lane's end decides by, in one table.
+
+use std::time::Duration;
+
+use crate::overlay::units::LossRate;
+
+/// The constants of a [`RouteAgent`](super::RouteAgent). Tests pass their own.
+#[derive(Debug, Clone, Copy)]
+pub struct Timing {
+    // -- Silence (`silence.rs`) ------------------------------------------------------------------
+    /// A packet that is unanswered for this long plus ¼ RTT causes a ping. It is longer than the
+    /// acknowledgement delay of a busy peer (a few ms), and shorter than the 25 ms of an idle one.
+    pub ping_after: Duration,
+    /// The ping's answer is overdue after this long plus 1¼ RTT: room for jitter and a busy CPU.
+    pub verdict_after: Duration,
+    /// After repeated verdicts the time-out doubles, up to this. A lane resumes at most this long
+    /// after all routes come back.
+    pub longest_verdict: Duration,
+    /// How long the slowest answer is remembered: jitter comes and goes with the hours of the day.
+    pub slow_answer_memory: Duration,
+    /// The round-trip time that is assumed without a measurement.
+    pub unknown_rtt: Duration,
+    /// A longer smoothed round-trip time is what an outage left behind in the estimate.
+    pub longest_rtt: Duration,
+    /// Room for a queue that was not there when the round-trip time was measured, and for an
+    /// acknowledgement that is delayed by 25 ms (RFC 9000, section 18.2). It applies where other
+    /// packets come in while acknowledgements do not.
+    pub ack_queue: Duration,
+    /// So many packets between two looks are a transfer of which more is expected: what a path of
+    /// 5 Mbit/s carries meanwhile.
+    pub busy_packets: u64,
+    /// An agent that is woken up later than this was suspended or starved. Silence is not held
+    /// against the route then.
+    pub overslept: Duration,
+    /// Without packets for this long the agent rests until the next one goes out.
+    pub rest_after: Duration,
+
+    // -- Blame (`blame.rs`) ----------------------------------------------------------------------
+    /// A route that failed is excluded for this long the first time: three good probes of its links.
+    pub first_hold: Duration,
+    /// Longest exclusion. A link that flaps every 10 s for hours moves a lane every ten minutes.
+    pub longest_hold: Duration,
+    /// A route that carried packets for so long after its exclusion begins with the first hold again.
+    pub forgiven_after: Duration,
+
+    // -- Loss (`loss.rs`) ------------------------------------------------------------------------
+    /// Length of a window in which loss is counted: some round trips, so that packets and their
+    /// losses fall into the same one.
+    pub loss_window: Duration,
+    /// A window with fewer packets stays open: one loss of ten says nothing.
+    pub loss_packets: u64,
+    /// Unless so many of them were lost. At 30 % loss a controller takes seconds to send 40 packets.
+    pub loss_many: u64,
+    /// A window that did not fill within this time is dropped with all before it.
+    pub loss_stale: Duration,
+    /// A lane does not leave a route that loses less than this: congestion control alone stays below.
+    pub leave_above: LossRate,
+    /// A route must promise to carry this factor more than the lossy one in use.
+    pub cleaner_factor: f64,
+    /// The loss of the probes, of which ten in a hundred must be lost, that is believed without
+    /// packets of the lane's own.
+    pub probes_lost: LossRate,
+
+    // -- Capacity --------------------------------------------------------------------------------
+    /// A route that carried so much more than what is delivered now is returned to (SOSP 2001,
+    /// section 5.2: the hysteresis of throughput).
+    pub capacity_factor: f64,
+    /// What a route carried is remembered for this long.
+    pub capacity_memory: Duration,
+
+    /// How long a route is tried at most: slow start from one packet to 100 Mbit/s takes less.
+    pub trial: Duration,
+    /// The pause before the first trial. It doubles with each trial in vain, up to `capacity_memory`.
+    pub trial_pause: Duration,
+
+    // -- Grants (`grants.rs`) --------------------------------------------------------------------
+    /// A relay's grant lasts 120 s unless renewed; the last of its time is not relied upon.
+    pub grant_valid: Duration,
+    /// A grant is renewed at this age, so that two attempts may fail.
+    pub grant_renew: Duration,
+    /// How long the answer to a request for a grant may take besides two round trips.
+    pub grant_answer: Duration,
+    /// How often missing grants of the next best routes are asked for.
+    pub prepare_every: Duration,
+
+    // -- The agent -------------------------------------------------------------------------------
+    /// How often candidates and loss are looked at. The selector's hysteresis decides; this bounds
+    /// how late a decision is carried out.
+    pub tick: Duration,
+    /// The same while the agent rests.
+    pub idle_tick: Duration,
+    /// The resolution of silence and of clocks, where packets are sent again.
+    pub step: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        let ms = Duration::from_millis;
+        let s = Duration::from_secs;
+        Self {
+            ping_after: ms(10),
+            verdict_after: ms(30),
+            longest_verdict: s(1),
+            slow_answer_memory: s(300),
+            unknown_rtt: ms(250),
+            longest_rtt: s(1),
+            ack_queue: ms(40),
+            busy_packets: 4,
+            overslept: ms(150),
+            rest_after: ms(500),
+            first_hold: s(20),
+            longest_hold: s(600),
+            forgiven_after: s(600),
+            loss_window: ms(500),
+            loss_packets: 40,
+            loss_many: 6,
+            loss_stale: s(5),
+            leave_above: LossRate::new(0.006),
+            cleaner_factor: 1.3,
+            probes_lost: LossRate::from_percent(10),
+            capacity_factor: 1.5,
+            capacity_memory: s(600),
+            trial: s(3),
+            trial_pause: s(10),
+            grant_valid: s(110),
+            grant_renew: s(40),
+            grant_answer: ms(50),
+            prepare_every: s(5),
+            tick: ms(250),
+            idle_tick: s(1),
+            step: ms(20),
+        }
+    }
+}

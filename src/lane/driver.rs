@@ -1,0 +1,244 @@
+//! What runs beside each lane's end until its connection closes: gives its [`RouteAgent`] inputs and
+//! carries out its commands. All decisions are the agent's.
+//!
+//! [`RouteAgent`]: crate::failover::RouteAgent
+
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+    time::Instant,
+};
+
+use bytes::Bytes;
+use noq::{Connection, PathId, VarInt};
+use tokio::{task::JoinSet, time::sleep_until};
+
+use super::{LaneEnd, end::now};
+use crate::{
+    failover::{Command, Counts, Fault, Input, Traffic, Trips, View},
+    flow::Route,
+    identity::{NodeName, peer_of},
+    transport::code,
+    wire::{self, label::Label, lane::LaneNotice, link::LinkRefusal},
+};
+
+/// The driver of one lane's end.
+pub(super) struct Driver {
+    conn: Connection,
+    end: Arc<LaneEnd>,
+    /// Requests to relays and to the far end; each ends with an input.
+    asked: JoinSet<Option<Input>>,
+}
+
+impl Driver {
+    pub(super) fn new(conn: Connection, end: Arc<LaneEnd>) -> Self {
+        Self { conn, end, asked: JoinSet::new() }
+    }
+
+    /// Runs until the connection closes.
+    pub(super) async fn run(mut self) {
+        let reason = loop {
+            self.look();
+            let (end, conn) = (self.end.clone(), self.conn.clone());
+            let (wake, resting) = (self.wake(), self.is_resting());
+            tokio::select! {
+                reason = conn.closed() => break reason,
+                notice = conn.read_datagram() => {
+                    if let Ok(datagram) = notice {
+                        self.on_datagram(&datagram);
+                    }
+                }
+                Some(answer) = self.asked.join_next() => {
+                    if let Ok(Some(input)) = answer {
+                        self.handle(input);
+                    }
+                }
+                () = sleep_until(wake.into()) => {}
+                () = end.activity().sent_again(), if resting => self.view(),
+            }
+        };
+        tracing::debug!(lane = ?self.end, %reason, "lane closed");
+    }
+
+    fn is_resting(&self) -> bool {
+        self.end.agent().poll_timeout().is_none()
+    }
+
+    fn wake(&self) -> Instant {
+        let agent = self.end.agent();
+        let view = agent.next_view();
+        agent.poll_timeout().map_or(view, |at| at.min(view))
+    }
+
+    /// Shows the agent what is due to be looked at.
+    fn look(&mut self) {
+        if now() >= self.end.agent().next_view() {
+            self.view();
+        }
+        if self.end.agent().wants_heard() {
+            let heard = self.heard();
+            self.handle(Input::Heard(heard));
+        }
+        let quic = self.conn.rtt(PathId::ZERO);
+        let smoothed_rtt = quic.map(|quic| self.end.mark().believable(quic));
+        let traffic = Traffic { smoothed_rtt, ..self.end.traffic() };
+        self.handle(Input::Traffic(traffic));
+    }
+
+    fn view(&mut self) {
+        let trips = self.end.mark().take_round_trips();
+        let view = View {
+            routes: self.end.seen_routes(),
+            counts: self.counts(),
+            trips: Trips {
+                least: trips.least,
+                all: trips.all,
+                queued: trips.queued,
+                limited: trips.limited,
+            },
+            far_process: self.end.control.incarnation(self.end.peer()),
+        };
+        self.handle(Input::View(view));
+        self.end_if_expelled();
+    }
+
+    /// A far end that is no member any more, as it was revoked or its certificate has ended, loses the
+    /// lane.
+    fn end_if_expelled(&self) {
+        let Ok(far_end) = peer_of(&self.conn) else { return };
+        if let Some(reason) = self.end.far_end_expelled(&far_end) {
+            tracing::warn!(lane = ?self.end, reason, "the lane ends");
+            self.conn.close(VarInt::from_u32(code::UNAUTHORISED), reason.as_bytes());
+        }
+    }
+
+    fn heard(&self) -> Vec<(NodeName, Instant)> {
+        let links = self.end.agent().asked_links();
+        let heard = |name: NodeName| self.end.control.heard(&name).map(|at| (name, at));
+        links.into_iter().filter_map(heard).collect()
+    }
+
+    fn on_datagram(&mut self, datagram: &Bytes) {
+        match wire::decode::<LaneNotice>(datagram) {
+            Ok(notice) => self.handle(Input::Notice(notice)),
+            Err(error) => tracing::debug!(lane = ?self.end, %error, "ignoring a notice"),
+        }
+    }
+
+    fn handle(&mut self, input: Input) {
+        self.end.agent().handle_input(now(), input);
+        loop {
+            let Some(command) = self.end.agent().poll_command() else { return };
+            self.execute(command);
+        }
+    }
+
+    fn execute(&mut self, command: Command) {
+        let end = &self.end;
+        match command {
+            Command::Use { .. } => self.send_on(command),
+            Command::AskGrant { route } => drop(self.asked.spawn(ask_grant(end.clone(), route))),
+            Command::Renew { route, label } => {
+                self.asked.spawn(renew(end.clone(), route, label));
+            }
+            Command::AskFar => drop(self.asked.spawn(ask_far(end.clone()))),
+            Command::Probe(neighbour) => end.control.probe(&neighbour),
+            Command::Suspect(route) => end.control.suspect(end.peer(), &route),
+            Command::Tell(notice) => {
+                if let Err(error) = self.conn.send_datagram(Bytes::from(wire::encode(&notice))) {
+                    tracing::debug!(%error, "lane notice not sent");
+                }
+            }
+            Command::Urge => end.mark().urge(),
+            Command::Kick => self.kick(),
+            Command::Observe(sample) => end.control.observe(end.peer(), &sample),
+            Command::Close(reason) => {
+                tracing::info!(lane = ?end, reason, "the lane ends");
+                self.conn.close(VarInt::from_u32(code::DONE), reason.as_bytes());
+            }
+        }
+    }
+
+    fn send_on(&self, command: Command) {
+        let Command::Use { route, label, lost, expected_rtt, moved } = command else { return };
+        let end = &self.end;
+        if let Some(lost) = lost {
+            end.switch.send_again(end.slot(), lost.since, lost.from);
+        }
+        if moved {
+            end.mark().rerouted(now(), route_number(&route), expected_rtt);
+            let last = end.agent().history().0.pop();
+            let (from, reason) = last.map(|last| (last.from, last.reason)).unzip();
+            let shown = |what: Option<&dyn std::fmt::Display>| what.map(ToString::to_string);
+            tracing::info!(
+                lane = end.slot().0,
+                peer = %end.peer(),
+                from = shown(from.as_ref().map(|from| from as _)),
+                to = %route,
+                reason = shown(reason.as_ref().map(|reason| reason as _)),
+                "rerouted"
+            );
+        }
+        end.switch.route_slot(end.slot(), Some(end.hop(&route, label)));
+    }
+
+    fn kick(&self) {
+        if let Some(path) = self.conn.path(PathId::ZERO)
+            && let Err(error) = path.ping()
+        {
+            tracing::debug!(%error, "no ping");
+        }
+    }
+
+    fn counts(&self) -> Counts {
+        let Some(stats) = self.conn.path_stats(PathId::ZERO) else { return Counts::default() };
+        Counts {
+            // A probe for a larger packet size is meant to be lost where the path is narrower.
+            sent: stats.sent_packets - stats.sent_plpmtud_probes,
+            lost: stats.lost_packets - stats.lost_plpmtud_probes,
+            received: self.end.activity().packets().1,
+            sent_bytes: stats.sent_bytes,
+            lost_bytes: stats.lost_bytes,
+        }
+    }
+}
+
+/// A number by which the congestion controller knows a route again.
+pub(super) fn route_number(route: &Route) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    route.hash(&mut hasher);
+    hasher.finish()
+}
+
+async fn ask_grant(end: Arc<LaneEnd>, route: Route) -> Option<Input> {
+    Some(match end.ask(&route).await {
+        Ok(hop) => {
+            let process = route.relay().and_then(|relay| end.control.incarnation(relay));
+            Input::Granted { route, label: hop.label, process }
+        }
+        Err(error) => {
+            tracing::info!(lane = ?end, %route, %error, "no label for the route");
+            Input::Refused { route, fault: fault_of(&error) }
+        }
+    })
+}
+
+/// What is wrong with a route for which no label could be had.
+fn fault_of(refusal: &LinkRefusal) -> Fault {
+    match refusal {
+        LinkRefusal::Policy(_) | LinkRefusal::NotMyRole(_) | LinkRefusal::Full(_) => Fault::Refused,
+        LinkRefusal::NoLink(_) | LinkRefusal::Unexpected | LinkRefusal::Renewal(_) => Fault::Silent,
+    }
+}
+
+/// Asks the relay of `route` to extend the grant. A relay that does not answer may still hold it.
+async fn renew(end: Arc<LaneEnd>, route: Route, label: Label) -> Option<Input> {
+    let renewed = end.control.renew(route.relay()?, vec![label]).await;
+    renewed.first().map(|holds| Input::Renewed { route, label, holds: *holds })
+}
+
+/// Asks the far end whether it knows the lane: after a long sleep of ours it does not.
+async fn ask_far(end: Arc<LaneEnd>) -> Option<Input> {
+    let renewed = end.control.renew(end.peer(), vec![end.far_label]).await;
+    (renewed.first() == Some(&false)).then_some(Input::Forgotten)
+}
