@@ -20,7 +20,7 @@ use crate::{
         Welcome, answer, clock_crypto, join_crypto, renew, server_name, skew, skew_in_words,
     },
     mesh::{CertificateDesk, Mesh},
-    transport::{code, join_client_config, refused_by_date},
+    transport::{CertificateFault, code, join_client_config},
     wire::link::RenewalRefusal,
 };
 
@@ -280,7 +280,7 @@ impl<'a> Remote<'a> {
             match timeout(JOIN_TIMEOUT / 2, connecting).await {
                 Ok(Ok(conn)) => return Ok(Ok(converse(&conn, &request).await?)),
                 Ok(Err(error)) => {
-                    dates |= refused_by_date(&error);
+                    dates |= CertificateFault::of(&error) == Some(CertificateFault::Dates);
                     tried.push(format!("{address} ({error})"));
                 }
                 Err(_) => tried.push(address.to_string()),

@@ -13,7 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::join::{JoinDesk, JoinFailure, ask_time, renew_outside};
 use crate::{
-    identity::{Credentials, IdentityError, Peer, UnixTime, needs_renewal, skew_in_words},
+    identity::{
+        Credentials, IdentityError, JoinRefusal, Peer, UnixTime, needs_renewal, skew_in_words,
+    },
     link::LinkError,
     mesh::{CertificateDesk as _, Mesh},
     wire::link::{LinkRefusal, RenewalRefusal},
@@ -60,6 +62,21 @@ enum RenewalError {
     NoContact,
 }
 
+impl RenewalError {
+    /// Whether trying again is in vain unless the authority changes its mind.
+    fn is_final(&self) -> bool {
+        match self {
+            Self::Here(refusal) => {
+                matches!(refusal, RenewalRefusal::Revoked | RenewalRefusal::UnknownKey)
+            }
+            Self::Outside(failure) => {
+                matches!(failure, JoinFailure::Refused(JoinRefusal::NotRenewable(_)))
+            }
+            _ => false,
+        }
+    }
+}
+
 /// What `status` shows of a node's certificate and clock.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct CertificateStatus {
@@ -67,8 +84,10 @@ pub struct CertificateStatus {
     pub expires: u64,
     /// How long it lasts from its issue, in seconds.
     pub lifetime_seconds: u64,
-    /// Whether the authority has revoked it.
+    /// Whether the authority has revoked it, by the list in force here.
     pub revoked: bool,
+    /// How often members refused it as revoked.
+    pub refused_as_revoked: u64,
     /// When it was last renewed, in seconds since 1970; `None`: not since the node started.
     pub renewed: Option<u64>,
     /// How often it was renewed since the node started.
@@ -188,7 +207,7 @@ impl Renewal {
             Err(error) => {
                 let lifetime = peer.lifetime();
                 let left = Duration::from_secs(left);
-                if left < lifetime / 4 {
+                if left < lifetime / 4 || error.is_final() {
                     tracing::warn!(%error, ?left, "this node's certificate could not be renewed");
                 } else {
                     tracing::info!(%error, ?left, "this node's certificate could not be renewed yet");
@@ -261,6 +280,7 @@ impl Renewal {
             expires: identity.peer().expires.as_secs(),
             lifetime_seconds: identity.peer().lifetime().as_secs(),
             revoked: identity.revoked().contains(identity.peer()),
+            refused_as_revoked: self.credentials.refused_as_revoked(),
             renewed: progress.renewed,
             renewals: progress.renewals,
             renewals_failed: progress.failed,

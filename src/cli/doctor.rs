@@ -90,6 +90,11 @@ async fn examine(folder: &Folder) -> Vec<Finding> {
             let told = |field| running.as_ref().and_then(|status| status.pointer(field));
             let failed = told("/certificate/renewal_error").and_then(Value::as_str);
             findings.push(certificate(&identity, now, failed));
+            let refused = told("/certificate/refused_as_revoked").and_then(Value::as_u64);
+            if refused.is_some_and(|times| times > 0) {
+                let again = "ask for an invitation, move this folder away, and join again";
+                findings.push(Finding::bad("certificate", "refused by members as revoked", again));
+            }
             let ahead = told("/certificate/clock_ahead_seconds").and_then(Value::as_i64);
             findings.extend(ahead.and_then(skew_in_words).map(|words| {
                 let found = format!("{words} the authority's");

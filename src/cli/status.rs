@@ -82,6 +82,9 @@ fn certificate(status: &Value, now: u64) -> String {
     if is(facts, "revoked") {
         return "revoked; see `ronproxy doctor`".to_owned();
     }
+    if seconds("refused_as_revoked").is_some_and(|times| times > 0) {
+        return "revoked, say other members; see `ronproxy doctor`".to_owned();
+    }
     let validity = match seconds("expires").map(|expires| expires.checked_sub(now)) {
         Some(Some(left)) => format!("valid for {}", units::span(left)),
         Some(None) => "ended; see `ronproxy doctor`".to_owned(),
@@ -110,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_certificate_shows_its_end_its_renewal_and_why_the_last_one_failed() {
+    fn status_shows_the_end_and_the_renewals_of_the_certificate() {
         let mut facts = json!({ "expires": 90_000, "revoked": false, "renewed": null,
             "renewal_error": null, "clock_ahead_seconds": null });
         let told = |facts: &Value, now| certificate(&json!({ "certificate": facts }), now);

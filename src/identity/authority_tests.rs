@@ -22,7 +22,7 @@ fn an_authority_is_never_made_over_another() {
 }
 
 #[test]
-fn a_name_is_reserved_for_400_days_after_the_end_and_free_by_revocation() {
+fn a_name_is_reserved_for_400_days_and_freed_by_revocation() {
     let overlay = Overlay::new();
     let node = overlay.node("utah", NOW);
     let end = LIFETIME.as_secs();
@@ -101,7 +101,7 @@ fn each_revocation_list_has_a_higher_number_and_all_that_is_revoked() {
 }
 
 #[test]
-fn what_nobody_can_renew_leaves_the_record_and_a_full_record_issues_nothing() {
+fn a_full_record_issues_nothing_until_old_entries_leave_it() {
     let overlay = Overlay::new();
     let folder = overlay.dir.folder(NodeFile::Issued).unwrap();
     let key = Fingerprint::of(b"old");
@@ -126,7 +126,7 @@ fn what_nobody_can_renew_leaves_the_record_and_a_full_record_issues_nothing() {
 }
 
 #[test]
-fn the_longest_revocation_list_fits_a_message_on_a_link_and_a_longer_one_is_refused() {
+fn the_longest_revocation_list_fits_a_message_on_a_link() {
     let overlay = Overlay::new();
     let folder = overlay.dir.folder(NodeFile::Issued).unwrap();
     let bad = Attributes::entry("bad".parse().unwrap());

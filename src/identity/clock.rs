@@ -115,7 +115,7 @@ mod tests {
     use crate::identity::test_support::{NOW, after};
 
     #[tokio::test(start_paused = true)]
-    async fn a_lab_clock_runs_as_fast_as_it_is_told_and_is_as_wrong_as_it_is_set() {
+    async fn a_lab_clock_has_a_rate_and_an_offset() {
         let clock = Clock::in_lab(NOW, 1000);
         let other = clock.of_another_machine();
         other.set_wrong_by(-3600);

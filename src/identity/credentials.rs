@@ -44,6 +44,7 @@ struct Shared {
     contact: Mutex<Option<AuthorityContact>>,
     ignored: [AtomicU64; ListIgnored::ALL.len()],
     out_of_date: AtomicU64,
+    refused_as_revoked: AtomicU64,
     skew: Mutex<Option<i64>>,
 }
 
@@ -127,6 +128,7 @@ impl Credentials {
             contact: Mutex::default(),
             ignored: counters(),
             out_of_date: AtomicU64::new(0),
+            refused_as_revoked: AtomicU64::new(0),
             skew: Mutex::default(),
         })))
     }
@@ -326,6 +328,18 @@ impl Credentials {
         self.0.out_of_date.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts a handshake in which a member refused our certificate as revoked; returns how many
+    /// there were, with this one.
+    pub fn count_refused_as_revoked(&self) -> u64 {
+        1 + self.0.refused_as_revoked.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// How often members refused this node's certificate as revoked.
+    #[must_use]
+    pub fn refused_as_revoked(&self) -> u64 {
+        self.0.refused_as_revoked.load(Ordering::Relaxed)
+    }
+
     /// Takes note of what the authority's clock shows, in seconds since 1970; returns by how many
     /// seconds this machine's clock is ahead of it.
     pub fn compare_clock(&self, authority: u64) -> i64 {
@@ -365,3 +379,7 @@ impl fmt::Debug for Credentials {
         write!(f, "Credentials({:?})", self.identity())
     }
 }
+
+#[cfg(test)]
+#[path = "credentials_tests.rs"]
+mod tests;

@@ -71,6 +71,28 @@ async fn a_revoked_certificate_is_refused_by_both_ends() {
 }
 
 #[tokio::test]
+async fn a_configuration_shows_and_judges_by_what_is_in_force() {
+    let overlay = Overlay::new();
+    let third = LIFETIME.as_secs() / 3;
+    let issued = UnixTime::since_unix_epoch(Duration::from_secs(real_now().as_secs() - third));
+    let (mit, utah) = (live(&overlay.node("mit", issued)), live(&overlay.node("utah", issued)));
+    // Made once, before anything changes.
+    let (server, client) =
+        (server_crypto(&mit, MEMBERS).unwrap(), client_crypto(&utah, &[ALPN_LINK]).unwrap());
+    for credentials in [&mit, &utah] {
+        let request = credentials.identity().signing_request().unwrap();
+        credentials.renew(overlay.authority.renew(&request, real_now()).unwrap()).unwrap();
+    }
+    let met = meet_with(server.clone(), client.clone(), "mit").await;
+    assert_eq!(met.client, Ok(mit.peer()));
+    assert_eq!(met.server, Ok(Ok(Accepted::Link(utah.peer()))));
+    let list = overlay.authority.revoke(&"utah".parse().unwrap(), real_now()).unwrap();
+    mit.learn_revocations(list.der()).unwrap();
+    let met = meet_with(server, client, "mit").await;
+    assert!(met.server.unwrap_err().contains("Revoked"));
+}
+
+#[tokio::test]
 async fn a_joiner_reaches_the_authority_and_may_only_join() {
     let overlay = Overlay::new();
     let mit = overlay.node("mit", real_now());
@@ -130,8 +152,12 @@ async fn meet(
     client: rustls::ClientConfig,
     name: &str,
 ) -> Met {
+    meet_with(server_crypto(&live(server), alpn).unwrap(), client, name).await
+}
+
+async fn meet_with(server: rustls::ServerConfig, client: rustls::ClientConfig, name: &str) -> Met {
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-    let config = QuicServerConfig::try_from(server_crypto(&live(server), alpn).unwrap()).unwrap();
+    let config = QuicServerConfig::try_from(server).unwrap();
     let config = noq::ServerConfig::with_crypto(Arc::new(config));
     let listener = noq::Endpoint::server(config, any).unwrap();
     let address = listener.local_addr().unwrap();

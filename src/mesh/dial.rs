@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use noq::Connection;
+use noq::{Connection, ConnectionError};
 use tokio::{
     task::JoinSet,
     time::{Instant, timeout},
@@ -13,7 +13,7 @@ use super::Mesh;
 use crate::{
     identity::{MemberInfo, NodeName, Peer, certificate_of, peer_of, server_name},
     link::{Link, LinkService, Verdict},
-    transport::{code, refused_by_date},
+    transport::{CertificateFault, code},
     wire::link::Hello,
 };
 
@@ -83,9 +83,7 @@ impl Mesh {
         };
         let conn = conn.inspect_err(|error| {
             tracing::debug!(%name, %address, %error, "no answer");
-            if refused_by_date(error) {
-                self.credentials.count_refused_by_date();
-            }
+            self.note_fault(&name, error);
         });
         let conn = conn.ok()?;
         let peer = peer_of(&conn).ok().filter(|peer| peer.name == name);
@@ -101,8 +99,25 @@ impl Mesh {
             }
             Err(error) => Err(error),
         };
-        let hello = hello.inspect_err(|error| tracing::debug!(%name, %error, "no introduction"));
+        let hello = hello.inspect_err(|error| {
+            tracing::debug!(%name, %error, "no introduction");
+            // A neighbour judges our certificate after its own part of the handshake is done.
+            if let Some(error) = conn.close_reason() {
+                self.note_fault(&name, &error);
+            }
+        });
         Some((conn, peer, hello.ok()?))
+    }
+
+    /// Takes note of what a failed handshake with `name` says about a certificate.
+    fn note_fault(&self, name: &NodeName, error: &ConnectionError) {
+        match CertificateFault::of(error) {
+            Some(CertificateFault::Dates) => self.credentials.count_refused_by_date(),
+            Some(CertificateFault::Revoked) if self.credentials.count_refused_as_revoked() == 1 => {
+                tracing::warn!(%name, "a member refuses this node: its certificate is revoked");
+            }
+            _ => {}
+        }
     }
 
     /// Takes up a link that a neighbour dialled; `peer` is who its certificate says.

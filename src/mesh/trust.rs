@@ -139,9 +139,14 @@ impl Mesh {
 
     fn close_ended_links(&self) {
         for link in self.links.all() {
-            if let Err(ended) = self.standing(link.peer()) {
-                tracing::warn!(neighbour = %link.peer().name, reason = %ended, "closing the link");
-                link.close(code::UNAUTHORISED, &ended.to_string());
+            match self.standing(link.peer()) {
+                Ok(()) => {}
+                // It was just being taken up when the list came.
+                Err(Ended::Revoked) => self.expel_revoked(),
+                Err(ended) => {
+                    tracing::warn!(neighbour = %link.peer().name, reason = %ended, "closing the link");
+                    link.close(code::UNAUTHORISED, &ended.to_string());
+                }
             }
         }
     }

@@ -128,17 +128,32 @@ pub fn join_client_config(tls: rustls::ClientConfig) -> Result<ClientConfig, Con
     Ok(config)
 }
 
-/// Whether a handshake failed because of a certificate's dates: the peer's by our clock, or ours by
-/// the peer's.
-#[must_use]
-pub fn refused_by_date(error: &ConnectionError) -> bool {
-    // TLS alert `certificate_expired` (RFC 8446, §6.2); rustls uses it for "not yet valid", too.
-    const CERTIFICATE_EXPIRED: u8 = 45;
-    let expired = TransportErrorCode::crypto(CERTIFICATE_EXPIRED);
-    match error {
-        ConnectionError::TransportError(error) => error.code == expired,
-        ConnectionError::ConnectionClosed(close) => close.error_code == expired,
-        _ => false,
+/// What a failed handshake says about a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CertificateFault {
+    /// One was refused because of its dates: the peer's by our clock, or ours by the peer's.
+    Dates,
+    /// The peer refuses ours as revoked.
+    Revoked,
+}
+
+impl CertificateFault {
+    /// What `error` says; `None` if it is about something else.
+    #[must_use]
+    pub fn of(error: &ConnectionError) -> Option<Self> {
+        // TLS alerts `certificate_revoked`, and `certificate_expired`, which rustls uses for "not
+        // yet valid", too (RFC 8446, §6.2).
+        let [revoked, expired] = [44, 45].map(TransportErrorCode::crypto);
+        match error {
+            ConnectionError::TransportError(error) if error.code == expired => Some(Self::Dates),
+            ConnectionError::ConnectionClosed(close) if close.error_code == expired => {
+                Some(Self::Dates)
+            }
+            ConnectionError::ConnectionClosed(close) if close.error_code == revoked => {
+                Some(Self::Revoked)
+            }
+            _ => None,
+        }
     }
 }
 

@@ -9,8 +9,8 @@ mod reroute;
 mod reroute_mark;
 
 pub use configs::{
-    ConfigureError, LaneClient, LaneServer, join_client_config, link_client_config,
-    link_server_config, refused_by_date,
+    CertificateFault, ConfigureError, LaneClient, LaneServer, join_client_config,
+    link_client_config, link_server_config,
 };
 pub use framing::{FrameError, read_frame, read_message, write_frame, write_message};
 pub use parameters::{Congestion, CongestionByHint, LaneOptions};

@@ -80,6 +80,7 @@ fn a_revocation_acts_within_five_seconds_while_a_download_goes_on() {
     download.read_exact(&mut [0; 200]).unwrap();
     assert!(start.elapsed() < WITHIN, "{:?}", start.elapsed());
     wait_for("eve to be alone", || json(&dirs[3], &["status"])["links_up"] == 0);
+    wait_for("eve to be told", || must(&dirs[3], &["status"]).contains("revoked"));
     // After a restart as before: the list is in the folder.
     drop(nodes);
     let _ann = Running::start(&dirs[0], &[]);

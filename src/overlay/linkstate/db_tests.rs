@@ -52,6 +52,21 @@ fn only_a_newer_incarnation_or_sequence_is_installed() {
 }
 
 #[test]
+fn the_next_holder_of_a_forgotten_name_is_not_shadowed_by_the_last() {
+    let (mut db, now) = db();
+    db.install(now, flood("a", MAX_VERSION, MAX_VERSION, &[]));
+    db.install(now, flood("b", 5, 5, &[]));
+    db.forget(&name("a"));
+    assert_eq!((db.get(&name("a"), now), db.len()), (None, 1));
+    assert_eq!(db.install(now, flood("a", 1, 1, &[])), Install::Installed);
+    // Also if the last one had expired before.
+    let later = now + Duration::from_secs(60);
+    db.expire(later);
+    db.forget(&name("a"));
+    assert_eq!(db.install(later, flood("a", 1, 1, &[])), Install::Installed);
+}
+
+#[test]
 fn an_expired_node_does_not_come_back_by_a_replay() {
     let (mut db, now) = db();
     db.install(now, flood("a", 5, 5, &[]));
