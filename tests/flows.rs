@@ -2,15 +2,18 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use ronproxy::{
     emulator::{self, LinkModel},
-    lab::{Lab, LabNode},
+    lab::{Lab, LabNode, Service},
     transport::Congestion,
 };
 use support::{fetch, triangle};
-use tokio::time::Instant;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::Instant,
+};
 
 #[tokio::test(start_paused = true)]
 async fn a_download_arrives_whole_over_the_direct_path() {
@@ -170,5 +173,33 @@ async fn a_flow_shows_the_reroute_around_a_cut_with_its_reason_and_its_stall() {
     let _late = support::open(entry, "echo.test:80").await;
     let late = entry.flow_facts().pop().unwrap();
     assert_eq!((late.target.as_str(), late.reroutes), ("echo.test:80", 0));
+    lab.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_half_closed_flow_ends_after_a_minute_without_bytes() {
+    // Takes everything, and neither answers nor closes.
+    let mute: Service = Arc::new(|mut io| {
+        tokio::spawn(async move {
+            let _ = tokio::io::copy(&mut io, &mut tokio::io::sink()).await;
+            std::future::pending::<()>().await;
+        });
+    });
+    let nodes = vec![LabNode::new("entry", false, false), LabNode::new("exit", false, true)];
+    let services = support::services().with("mute.test", mute);
+    let lab = Lab::start(emulator::triangle(), 9, nodes, services, Congestion::Cubic);
+    let lab = lab.await.unwrap();
+    support::wait_for("the mesh", Duration::from_secs(10), || lab.is_meshed()).await;
+    let (entry, exit) = (lab.node("entry").unwrap(), lab.node("exit").unwrap());
+    let mut closed = support::open(entry, "mute.test:80").await;
+    let mut open = support::open(entry, "mute.test:80").await;
+    closed.shutdown().await.unwrap();
+    open.write_all(b"still here").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(59)).await;
+    assert_eq!(exit.status().exit_flows, 2);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(exit.status().exit_flows, 1);
+    assert_eq!(exit.status().ended_flows, [("half-closed", 1)]);
+    assert!(closed.read(&mut [0]).await.is_err(), "a cut flow is no complete one");
     lab.stop().await;
 }

@@ -37,6 +37,14 @@ fn write_all(out: &mut String, status: &NodeStatus, links: &[LinkFacts]) -> fmt:
     for (reason, count) in &status.dropped {
         writeln!(out, "ronproxy_dropped_packets_total{{reason=\"{reason}\"}} {count}")?;
     }
+    head(out, "handshakes_total", "Connections that others began, by outcome.", "counter")?;
+    for (outcome, count) in &status.handshakes {
+        writeln!(out, "ronproxy_handshakes_total{{outcome=\"{outcome}\"}} {count}")?;
+    }
+    head(out, "ended_flows_total", "Flows that a limit ended, by limit.", "counter")?;
+    for (limit, count) in &status.ended_flows {
+        writeln!(out, "ronproxy_ended_flows_total{{limit=\"{limit}\"}} {count}")?;
+    }
     write_certificate(out, &status.certificate)?;
     head(out, "refused_clients_total", "Local clients that the proxy does not serve.", "counter")?;
     for (reason, count) in &status.refused_clients {
@@ -127,6 +135,8 @@ mod tests {
             forwarded: 7,
             dropped: vec![("unknown_label", 3)],
             refused_clients: vec![("other-user", 5)],
+            handshakes: vec![("prefix-rate", 5)],
+            ended_flows: vec![("idle", 1)],
             measuring: Measuring::default(),
             certificate: CertificateStatus {
                 lists_ignored: vec![("forged", 1)],

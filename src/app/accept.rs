@@ -1,108 +1,280 @@
 //! The node's front door: every incoming QUIC connection is judged here.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use noq::{Connection, Endpoint, Incoming, ServerConfig};
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::time::{Instant, interval, timeout};
+use tokio_util::sync::CancellationToken;
 
-use super::join::JoinDesk;
+use super::{
+    admission::{Admission, Arrival, Verdict, Who},
+    handshakes::{HandshakeCounts, Outcome},
+    join::JoinDesk,
+    joiners::Joiners,
+    known::KnownAddresses,
+};
 use crate::{
     identity::{Accepted, accepted},
-    lane::LaneHost,
+    lane::{Granted, LaneHost},
     mesh::Mesh,
-    transport::{LaneServer, code},
+    transport::{LaneServer, code, trust_link},
     underlay::SlotId,
 };
 
 /// A handshake must be complete within this time: three initial retransmissions at worst.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Handshakes under way at once. Each costs some 50 KiB and half a millisecond of CPU; an overlay
-/// of 200 nodes that all come back at once is through within a second.
-const MAX_HANDSHAKES: usize = 256;
-
-/// From this many handshakes under way on, strangers must first prove their address (RFC 9000,
-/// §8.1.2), so that forged addresses cannot use up the rest.
-const RETRY_ABOVE: usize = 32;
+/// How often the neighbours' addresses are noted: a link that stood for less is not remembered.
+const NOTE_EVERY: Duration = Duration::from_secs(5);
 
 /// What serves accepted connections.
 pub(super) struct Door {
-    pub(super) endpoint: Endpoint,
-    pub(super) mesh: Arc<Mesh>,
-    pub(super) host: Arc<LaneHost>,
-    pub(super) desk: Option<Arc<JoinDesk>>,
-    pub(super) link_server: Arc<ServerConfig>,
-    pub(super) lane_server: LaneServer,
+    endpoint: Endpoint,
+    mesh: Arc<Mesh>,
+    host: Arc<LaneHost>,
+    servers: Servers,
+    desk: Option<Arc<JoinDesk>>,
+    counts: Arc<HandshakeCounts>,
+    state: Mutex<State>,
+    joiners: Joiners,
+}
+
+/// How connections are accepted.
+pub(super) struct Servers {
+    /// Members' links.
+    pub(super) link: Arc<ServerConfig>,
+    /// At the authority: those, and members that renew their certificate.
+    pub(super) renew: Arc<ServerConfig>,
+    /// At the authority, while somebody is invited: joiners, too.
+    pub(super) join: Arc<ServerConfig>,
+    /// Lanes.
+    pub(super) lane: LaneServer,
+}
+
+struct State {
+    admission: Admission,
+    known: KnownAddresses,
+    /// Ends the handshake of a ticket.
+    under_way: HashMap<u64, CancellationToken>,
+}
+
+/// A handshake under way; dropping it makes room for another.
+struct Ticket {
+    door: Arc<Door>,
+    number: u64,
+    gave_way: CancellationToken,
 }
 
 impl Door {
+    pub(super) fn new(
+        endpoint: Endpoint,
+        (mesh, host): (Arc<Mesh>, Arc<LaneHost>),
+        servers: Servers,
+        desk: Option<Arc<JoinDesk>>,
+        counts: Arc<HandshakeCounts>,
+    ) -> Self {
+        let admission = Admission::new(Instant::now().into_std(), rand::random());
+        let known = KnownAddresses::default();
+        let state = Mutex::new(State { admission, known, under_way: HashMap::new() });
+        Self { endpoint, mesh, host, servers, desk, counts, state, joiners: Joiners::default() }
+    }
+
     /// Accepts connections until the endpoint closes.
     pub(super) async fn run(self: Arc<Self>) {
-        let permits = Arc::new(Semaphore::new(MAX_HANDSHAKES));
-        while let Some(incoming) = self.endpoint.accept().await {
-            let pending = MAX_HANDSHAKES - permits.available_permits();
-            if pending >= RETRY_ABOVE
-                && incoming.may_retry()
-                && !incoming.remote_address_validated()
-            {
-                // The error would mean that a retry is not possible, which was just asked.
-                let _ = incoming.retry();
-                continue;
+        let mut tick = interval(NOTE_EVERY);
+        loop {
+            tokio::select! {
+                incoming = self.endpoint.accept() => match incoming {
+                    Some(incoming) => self.clone().answer(incoming),
+                    None => return,
+                },
+                _ = tick.tick() => self.note_neighbours(),
             }
-            let Ok(permit) = permits.clone().try_acquire_owned() else {
-                incoming.ignore();
-                continue;
-            };
-            let door = self.clone();
-            tokio::spawn(async move {
-                let slot = SlotId::from_address(incoming.remote_address());
-                let conn = timeout(HANDSHAKE_TIMEOUT, door.shake_hands(incoming, slot)).await;
-                drop(permit);
-                if let Ok(Some(conn)) = conn {
-                    door.admit(conn, slot).await;
-                }
-            });
         }
     }
 
-    async fn shake_hands(&self, incoming: Incoming, slot: Option<SlotId>) -> Option<Connection> {
-        let remote = incoming.remote_address();
-        let config = match slot {
-            None => self.link_server.clone(),
-            Some(slot) => {
-                let (hint, mark) = self.host.granted(slot)?;
-                Arc::new(self.lane_server.config(&mark, &hint))
+    /// Decides about a connection before anything is computed for it.
+    fn answer(self: Arc<Self>, incoming: Incoming) {
+        let slot = SlotId::from_address(incoming.remote_address());
+        let granted = slot.map(|slot| self.host.granted(slot));
+        let verdict = match &granted {
+            Some(None) => Verdict::Ignore(Outcome::NoGrant),
+            Some(Some(granted)) => self.judge(&incoming, slot.zip(Some(granted))),
+            None => self.judge(&incoming, None),
+        };
+        match verdict {
+            Verdict::Ignore(outcome) => {
+                self.counts.count(outcome);
+                incoming.ignore();
             }
+            Verdict::Retry => {
+                self.counts.count(Outcome::Retried);
+                // The error would mean that a retry is not possible, which was just asked.
+                let _ = incoming.retry();
+            }
+            Verdict::Accept { ticket: number, instead_of } => {
+                let ticket = self.clone().begin(number, instead_of);
+                tokio::spawn(self.serve(incoming, slot, granted.flatten(), ticket));
+            }
+        }
+    }
+
+    fn judge(&self, incoming: &Incoming, lane: Option<(SlotId, &Granted)>) -> Verdict {
+        let (now, ip) = (Instant::now().into_std(), incoming.remote_address().ip());
+        let mut state = self.lock();
+        let (who, begun) = match lane {
+            Some((slot, granted)) => {
+                (Who::Lane { entry: granted.entry.clone(), slot: slot.0 }, Outcome::Lane)
+            }
+            None if state.known.contains(now, ip) => {
+                (Who::Member(ip.to_canonical()), Outcome::Member)
+            }
+            None => (Who::Stranger(ip.to_canonical()), Outcome::Stranger),
+        };
+        let validated = incoming.remote_address_validated();
+        let arrival = Arrival { who, validated, may_retry: incoming.may_retry() };
+        let verdict = state.admission.judge(now, arrival);
+        if matches!(verdict, Verdict::Accept { .. }) {
+            self.counts.count(begun);
+        }
+        verdict
+    }
+
+    fn begin(self: Arc<Self>, number: u64, instead_of: Option<u64>) -> Ticket {
+        let gave_way = CancellationToken::new();
+        {
+            let mut state = self.lock();
+            if let Some(other) = instead_of.and_then(|other| state.under_way.remove(&other)) {
+                other.cancel();
+            }
+            state.under_way.insert(number, gave_way.clone());
+        }
+        Ticket { door: self, number, gave_way }
+    }
+
+    async fn serve(
+        self: Arc<Self>,
+        incoming: Incoming,
+        slot: Option<SlotId>,
+        granted: Option<Granted>,
+        ticket: Ticket,
+    ) {
+        let shaken = tokio::select! {
+            shaken = timeout(HANDSHAKE_TIMEOUT, self.shake_hands(incoming, granted)) => {
+                shaken.unwrap_or(Err(Outcome::TimedOut))
+            }
+            () = ticket.gave_way.cancelled() => Err(Outcome::GaveWay),
+        };
+        drop(ticket);
+        match shaken {
+            Ok(conn) => self.admit(conn, slot).await,
+            Err(outcome) => self.counts.count(outcome),
+        }
+    }
+
+    async fn shake_hands(
+        &self,
+        incoming: Incoming,
+        granted: Option<Granted>,
+    ) -> Result<Connection, Outcome> {
+        let remote = incoming.remote_address();
+        let config = match granted {
+            None => self.server(),
+            Some(granted) => Arc::new(self.servers.lane.config(&granted.mark, &granted.hint)),
         };
         let conn = match incoming.accept_with(config) {
             Ok(connecting) => connecting.await,
             Err(error) => Err(error),
         };
-        conn.inspect_err(|error| tracing::debug!(%remote, %error, "handshake failed")).ok()
+        conn.map_err(|error| {
+            tracing::debug!(%remote, %error, "handshake failed");
+            Outcome::Failed
+        })
+    }
+
+    /// Joiners are spoken with only where and while somebody is invited.
+    fn server(&self) -> Arc<ServerConfig> {
+        let server = match &self.desk {
+            None => &self.servers.link,
+            Some(desk) if desk.is_open() => &self.servers.join,
+            Some(_) => &self.servers.renew,
+        };
+        server.clone()
     }
 
     /// Serves a connection as what its certificate, its protocol and its way of arrival say;
     /// one that does not fit together gets nothing.
     async fn admit(&self, conn: Connection, slot: Option<SlotId>) {
+        let address = remote_ip(&conn);
         match (accepted(&conn), slot) {
-            (Ok(Accepted::Link(peer)), None) => self.mesh.clone().accept(conn, peer).await,
+            (Ok(Accepted::Link(peer)), None) => {
+                if let Some(ip) = address {
+                    self.lock().known.note(Instant::now().into_std(), ip);
+                }
+                trust_link(&conn);
+                self.mesh.clone().accept(conn, peer).await;
+            }
             (Ok(Accepted::Lane(peer)), Some(slot)) => {
                 self.host.clone().serve(conn, slot, peer).await;
             }
-            (Ok(Accepted::Join), None) => match &self.desk {
-                Some(desk) => desk.serve(conn, &self.mesh).await,
-                None => conn.close(code::UNAUTHORISED.into(), b"not the overlay authority"),
-            },
-            (Ok(_), _) => conn.close(code::UNAUTHORISED.into(), b"wrong kind of connection"),
+            (Ok(Accepted::Join), None) => self.admit_to_desk(conn, address, true).await,
+            (Ok(Accepted::Renew), None) => self.admit_to_desk(conn, address, false).await,
+            (Ok(_), _) => {
+                self.counts.count(Outcome::Unauthorised);
+                conn.close(code::UNAUTHORISED.into(), b"wrong kind of connection");
+            }
             (Err(error), _) => {
-                tracing::info!(remote = %conn_address(&conn), %error, "connection refused");
+                self.counts.count(Outcome::Unauthorised);
+                tracing::debug!(?address, %error, "connection refused");
                 conn.close(code::UNAUTHORISED.into(), error.to_string().as_bytes());
             }
         }
     }
+
+    async fn admit_to_desk(&self, conn: Connection, address: Option<IpAddr>, joins: bool) {
+        let place = address.and_then(|ip| self.joiners.admit(ip));
+        match (&self.desk, place) {
+            (Some(desk), Some(_place)) => desk.serve(conn, &self.mesh, joins).await,
+            (Some(_), None) => {
+                self.counts.count(Outcome::JoinersFull);
+                conn.close(
+                    code::FULL.into(),
+                    b"others ask the authority; try again in some seconds",
+                );
+            }
+            (None, _) => conn.close(code::UNAUTHORISED.into(), b"not the overlay authority"),
+        }
+    }
+
+    fn note_neighbours(&self) {
+        let links = self.mesh.links().all();
+        let addresses = links.iter().filter_map(|link| link.neighbour().address());
+        let now = Instant::now().into_std();
+        let mut state = self.lock();
+        for address in addresses {
+            state.known.note(now, address.ip());
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-fn conn_address(conn: &Connection) -> String {
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let mut state = self.door.lock();
+        state.admission.done(self.number);
+        state.under_way.remove(&self.number);
+    }
+}
+
+fn remote_ip(conn: &Connection) -> Option<IpAddr> {
     let path = conn.path(noq::PathId::ZERO).and_then(|path| path.remote_address().ok());
-    path.map_or_else(|| "an unknown address".into(), |address| address.to_string())
+    path.map(|address| address.ip().to_canonical())
 }

@@ -162,7 +162,7 @@ impl Dialer {
             FlowEntry::opening(label, request, key.exit.clone(), key.wish.hint.clone(), since)
         });
         let outward = self.acceptor.open(self.mesh.us(), &request.target).await?;
-        Ok(Box::new(LocalFlow::new(guard, outward)))
+        Ok(Box::new(LocalFlow::new(guard, outward, self.pool.limits())))
     }
 
     /// The exits, each given with how closely it serves `host`, in the order to be tried.

@@ -7,9 +7,9 @@ use std::{
     time::Duration,
 };
 
-use noq::{Connection, Endpoint};
+use noq::{Connection, ConnectionError, Endpoint};
 use rustls::pki_types::CertificateDer;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::{
     flow::BoxFuture,
@@ -17,7 +17,8 @@ use crate::{
         Authority, AuthorityContact, AuthorityError, Clock, Credentials, DeskRequest, Fingerprint,
         Invitation, InvitationError, JoinError, JoinRefusal, JoinReply, JoinRequest,
         MAX_JOIN_REPLY, MAX_JOIN_REQUEST, NodeIdentity, NodeKey, NodeName, PendingInvitations,
-        Welcome, answer, clock_crypto, join_crypto, renew, server_name, skew, skew_in_words,
+        Welcome, answer, clock_crypto, join_crypto, renew, renew_crypto, server_name, skew,
+        skew_in_words,
     },
     mesh::{CertificateDesk, Mesh},
     transport::{CertificateFault, code, join_client_config},
@@ -27,34 +28,62 @@ use crate::{
 /// A joiner must send its request, and fetch the answer, within this time.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Where the authority's node answers joiners.
+/// How long an answer about open invitations is used. Looking reads up to 1,024 small files, and a
+/// stranger must not cause that often; an invitation that is made works a second later.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Where the authority's node answers joiners, and members without a link to it.
 pub struct JoinDesk {
     authority: Authority,
     invitations: Mutex<PendingInvitations>,
     clock: Clock,
+    /// Whether an invitation was open when that was looked up last.
+    open: Mutex<Option<(Instant, bool)>>,
 }
 
 impl JoinDesk {
     /// The desk of an authority, which dates what it issues by `clock`.
     #[must_use]
     pub fn new(authority: Authority, invitations: PendingInvitations, clock: Clock) -> Self {
-        Self { authority, invitations: Mutex::new(invitations), clock }
+        Self { authority, invitations: Mutex::new(invitations), clock, open: Mutex::default() }
     }
 
-    pub(super) async fn serve(&self, conn: Connection, mesh: &Mesh) {
-        match timeout(JOIN_TIMEOUT, self.answer(&conn, mesh)).await {
+    /// Whether anybody may join now: an invitation is open, or was within the last second.
+    pub(super) fn is_open(&self) -> bool {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((when, known)) = *open
+            && when.elapsed() < LOOK_EVERY
+        {
+            return known;
+        }
+        let invitations = self.invitations.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = invitations.any_open(self.clock.now()).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the invitations cannot be read; nobody can join");
+            false
+        });
+        *open = Some((Instant::now(), now));
+        now
+    }
+
+    /// Answers one request: of a joiner if it `joins`, else of a member.
+    pub(super) async fn serve(&self, conn: Connection, mesh: &Mesh, joins: bool) {
+        match timeout(JOIN_TIMEOUT, self.answer(&conn, mesh, joins)).await {
             // The joiner closes when it has read the answer; without it the answer could be lost.
             Ok(Ok(())) => drop(timeout(JOIN_TIMEOUT, conn.closed()).await),
-            Ok(Err(error)) => tracing::info!(error, "a join attempt failed"),
-            Err(_) => tracing::info!("a join attempt timed out"),
+            Ok(Err(error)) => tracing::debug!(error, "a request to the authority failed"),
+            Err(_) => tracing::debug!("a request to the authority timed out"),
         }
         conn.close(code::DONE.into(), b"");
     }
 
-    async fn answer(&self, conn: &Connection, mesh: &Mesh) -> Result<(), String> {
+    async fn answer(&self, conn: &Connection, mesh: &Mesh, joins: bool) -> Result<(), String> {
         let (mut send, mut recv) = conn.accept_bi().await.map_err(|e| e.to_string())?;
         let bytes = recv.read_to_end(MAX_JOIN_REQUEST).await.map_err(|e| e.to_string())?;
-        let reply = match DeskRequest::decode(&bytes).map_err(|e| e.to_string())? {
+        let request = DeskRequest::decode(&bytes).map_err(|e| e.to_string())?;
+        if joins != matches!(request, DeskRequest::Join(_)) {
+            return Err("a request of the other protocol".to_owned());
+        }
+        let reply = match request {
             DeskRequest::Join(request) => self.join(&request, mesh),
             DeskRequest::Renew(request) => {
                 match renew(&self.authority, &request, self.clock.now()) {
@@ -104,6 +133,12 @@ pub enum JoinFailure {
          and can this machine reach that address by UDP?"
     )]
     NoAnswer(String),
+    /// The node there does not speak with joiners: nobody is invited, or it is not the authority.
+    #[error(
+        "the node at {0} takes in nobody now: the invitation was used, cancelled or has expired; \
+         ask for a new one"
+    )]
+    NotInviting(SocketAddr),
     /// The authority refused.
     #[error("{0}")]
     Refused(#[from] JoinRefusal),
@@ -235,7 +270,11 @@ impl<'a> Remote<'a> {
     /// Asks at each address in turn. If a certificate is refused because of its dates, the error
     /// says what is wrong with the clock.
     async fn ask(&self, request: &DeskRequest) -> Result<JoinReply, JoinFailure> {
-        let tls = join_crypto(self.fingerprint, self.clock).map_err(|e| local(&e))?;
+        let tls = match request {
+            DeskRequest::Join(_) => join_crypto(self.fingerprint, self.clock),
+            DeskRequest::Renew(_) | DeskRequest::Time => renew_crypto(self.fingerprint, self.clock),
+        };
+        let tls = tls.map_err(|e| local(&e))?;
         let (tried, dates) = match self.exchange(tls, request).await? {
             Ok(reply) => return Ok(reply),
             Err(failed) => failed,
@@ -279,6 +318,9 @@ impl<'a> Remote<'a> {
             let connecting = connecting.map_err(|error| local(&error))?;
             match timeout(JOIN_TIMEOUT / 2, connecting).await {
                 Ok(Ok(conn)) => return Ok(Ok(converse(&conn, &request).await?)),
+                Ok(Err(error)) if wants_no_joiners(&error) => {
+                    return Err(JoinFailure::NotInviting(*address));
+                }
                 Ok(Err(error)) => {
                     dates |= CertificateFault::of(&error) == Some(CertificateFault::Dates);
                     tried.push(format!("{address} ({error})"));
@@ -288,6 +330,13 @@ impl<'a> Remote<'a> {
         }
         Ok(Err((tried.join(", "), dates)))
     }
+}
+
+/// Whether a node refused the protocol (RFC 7301, §3.2).
+fn wants_no_joiners(error: &ConnectionError) -> bool {
+    const NO_APPLICATION_PROTOCOL: u8 = 120;
+    let refused = noq::TransportErrorCode::crypto(NO_APPLICATION_PROTOCOL);
+    matches!(error, ConnectionError::ConnectionClosed(close) if close.error_code == refused)
 }
 
 async fn converse(conn: &Connection, request: &[u8]) -> Result<JoinReply, JoinFailure> {

@@ -4,6 +4,7 @@ use std::{
     any::Any,
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -16,7 +17,10 @@ use tokio::{
 };
 
 use crate::{
-    flow::{BoxFuture, Flow, FlowGuard, FlowIo, FlowLabel, FlowState, Spliced},
+    flow::{
+        BoxFuture, Carried, Flow, FlowGuard, FlowIo, FlowLabel, FlowLimits, FlowState, HalfClosed,
+        Spliced,
+    },
     lane::{Outward, OutwardStream},
 };
 
@@ -24,21 +28,34 @@ use crate::{
 pub(super) struct LocalFlow {
     guard: FlowGuard,
     stream: OutwardStream,
+    /// Counts at the exit's places, where the flow may be asked to end.
+    at_exit: Arc<Carried>,
+    limits: Arc<FlowLimits>,
+    half: Arc<HalfClosed>,
     finished: bool,
     _permit: Box<dyn Any + Send + Sync>,
 }
 
 impl LocalFlow {
     /// The listed flow, carried by the connection that the exit role opened.
-    pub(super) fn new(guard: FlowGuard, outward: Outward) -> Self {
+    pub(super) fn new(guard: FlowGuard, outward: Outward, limits: Arc<FlowLimits>) -> Self {
         guard.entry().set_state(FlowState::Open);
-        let Outward { stream, permit, .. } = outward;
-        Self { guard, stream, finished: false, _permit: Box::new(permit) }
+        let Outward { stream, carried: at_exit, permit, .. } = outward;
+        let (half, _permit) = (Arc::default(), Box::new(permit));
+        Self { guard, stream, at_exit, limits, half, finished: false, _permit }
     }
 
     async fn carry(&mut self, client: &mut TcpStream, preread: &[u8]) -> io::Result<()> {
-        self.write_all(preread).await?;
-        copy_bidirectional(client, self).await.map(|_| ())
+        let (limits, half) = (self.limits.clone(), self.half.clone());
+        let at_exit = self.at_exit.clone();
+        let both = async {
+            self.write_all(preread).await?;
+            copy_bidirectional(client, self).await.map(|_| ())
+        };
+        tokio::select! {
+            carried = both => carried,
+            end = limits.overdue(at_exit.activity(), &half) => Err(end.into()),
+        }
     }
 
     fn stream(&mut self) -> Pin<&mut dyn FlowIo> {
@@ -52,6 +69,10 @@ impl LocalFlow {
 impl Flow for LocalFlow {
     fn label(&self) -> FlowLabel {
         self.guard.entry().label
+    }
+
+    fn carried(&self) -> Arc<Carried> {
+        self.guard.entry().carried.clone()
     }
 
     fn splice(
@@ -85,7 +106,13 @@ impl AsyncRead for LocalFlow {
         let this = self.get_mut();
         let before = buf.filled().len();
         let polled = this.stream().poll_read(cx, buf);
-        this.guard.entry().carried.add_received(buf.filled().len() - before);
+        let read = buf.filled().len() - before;
+        if read > 0 {
+            this.guard.entry().carried.add_received(read);
+            this.at_exit.add_received(read);
+        } else if matches!(polled, Poll::Ready(Ok(()))) && buf.remaining() > 0 {
+            this.half.set(this.at_exit.activity());
+        }
         polled
     }
 }
@@ -100,6 +127,7 @@ impl AsyncWrite for LocalFlow {
         let polled = this.stream().poll_write(cx, bytes);
         if let Poll::Ready(Ok(written)) = &polled {
             this.guard.entry().carried.add_sent(*written);
+            this.at_exit.add_sent(*written);
         }
         polled
     }
@@ -111,6 +139,7 @@ impl AsyncWrite for LocalFlow {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.finished = true;
+        this.half.set(this.at_exit.activity());
         this.stream().poll_shutdown(cx)
     }
 }

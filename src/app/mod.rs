@@ -8,9 +8,13 @@
 //! ```
 
 mod accept;
+mod admission;
 mod dialer;
 mod exits;
+mod handshakes;
 mod join;
+mod joiners;
+mod known;
 mod local;
 mod node;
 mod renewal;

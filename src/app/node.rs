@@ -12,8 +12,9 @@ use tokio::{task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    accept::Door,
+    accept::{Door, Servers},
     dialer::Dialer,
+    handshakes::HandshakeCounts,
     join::JoinDesk,
     renewal::Renewal,
     status::{FlowFacts, LaneStatus, NodeStatus, NodeView},
@@ -22,8 +23,8 @@ use crate::{
     config::Rules,
     entry::{self, Entry, EntryError, RefusedClients},
     exit::Exit,
-    flow::{BoxFuture, FlowDialer, FlowTable, Refusal, Target},
-    identity::{Credentials, MemberInfo, Peer},
+    flow::{BoxFuture, FlowDialer, FlowLimits, FlowTable, FlowTimes, Refusal, Target},
+    identity::{ALPN_JOIN, ALPN_RENEW, Credentials, MemberInfo, Peer},
     lane::{FlowAcceptor, LaneHost, LanePool, Outward, OutwardStream, RouteControl},
     mesh::{LinkFacts, Mesh, MeshConfig, RelayConfig},
     overlay::{policy::Policy, units::Bitrate},
@@ -58,6 +59,8 @@ pub struct NodeSettings {
     pub probe_budget: Bitrate,
     /// What is configured about its lanes.
     pub lane: LaneOptions,
+    /// How long its flows may rest.
+    pub flow: FlowTimes,
     /// The overlay authority's desk, if the authority lives here.
     pub desk: Option<JoinDesk>,
 }
@@ -85,6 +88,8 @@ pub struct Node {
     renewal: Arc<Renewal>,
     credentials: Credentials,
     switch: Arc<Switch>,
+    handshakes: Arc<HandshakeCounts>,
+    limits: Arc<FlowLimits>,
     endpoint: Endpoint,
     proxy: Option<SocketAddr>,
     refused: Arc<RefusedClients>,
@@ -116,10 +121,16 @@ impl Node {
         config.max_udp_payload_size(MAX_QUIC_PACKET).map_err(io::Error::other)?;
         let endpoint =
             Endpoint::new_with_abstract_socket(config, None, socket, Arc::new(TokioRuntime))?;
-        let at_authority = settings.desk.is_some();
-        let link_server = transport::link_server_config(credentials, at_authority)?;
-        let lane_server = LaneServer::new(credentials, settings.lane)?;
+        let link_server = transport::link_server_config(credentials, &[])?;
         endpoint.set_server_config(Some(link_server.clone()));
+        let at_desk =
+            |more: &[&[u8]]| transport::link_server_config(credentials, more).map(Arc::new);
+        let servers = Servers {
+            link: Arc::new(link_server),
+            renew: at_desk(&[ALPN_RENEW])?,
+            join: at_desk(&[ALPN_RENEW, ALPN_JOIN])?,
+            lane: LaneServer::new(credentials, settings.lane)?,
+        };
 
         let mesh_config = MeshConfig {
             credentials: credentials.clone(),
@@ -133,15 +144,17 @@ impl Node {
         let mesh = Mesh::new(mesh_config, endpoint.clone(), switch.clone());
         mesh.remember(&settings.members);
         let control: Weak<dyn RouteControl> = Arc::downgrade(&(mesh.clone() as Arc<_>));
+        let limits = Arc::new(FlowLimits::new(settings.flow));
         let acceptor = settings.acceptor;
-        let host = Arc::new(LaneHost::new(switch.clone(), control.clone(), acceptor.clone()));
+        let host = LaneHost::new(switch.clone(), control.clone(), acceptor.clone(), limits.clone());
+        let host = Arc::new(host);
         mesh.host_lanes(host.clone());
         let pool = Arc::new(LanePool::new(
             endpoint.clone(),
             LaneClient::new(credentials, settings.lane)?,
             switch.clone(),
             control,
-            FlowTable::default(),
+            (FlowTable::default(), limits.clone()),
         ));
         let desk = settings.desk.map(Arc::new);
         if let Some(desk) = &desk {
@@ -158,6 +171,8 @@ impl Node {
             renewal: Arc::new(renewal),
             credentials: credentials.clone(),
             switch,
+            handshakes: Arc::default(),
+            limits,
             endpoint,
             proxy: None,
             refused: Arc::default(),
@@ -168,7 +183,7 @@ impl Node {
         if let Some(config) = settings.entry {
             node.open_entry(config, drain).await?;
         }
-        node.open_door(desk, Arc::new(link_server), lane_server);
+        node.open_door(desk, servers);
         Ok(node)
     }
 
@@ -184,20 +199,10 @@ impl Node {
         Ok(())
     }
 
-    fn open_door(
-        &self,
-        desk: Option<Arc<JoinDesk>>,
-        link_server: Arc<noq::ServerConfig>,
-        lane_server: LaneServer,
-    ) {
-        let door = Door {
-            endpoint: self.endpoint.clone(),
-            mesh: self.mesh.clone(),
-            host: self.host.clone(),
-            desk,
-            link_server,
-            lane_server,
-        };
+    fn open_door(&self, desk: Option<Arc<JoinDesk>>, servers: Servers) {
+        let roles = (self.mesh.clone(), self.host.clone());
+        let counts = self.handshakes.clone();
+        let door = Door::new(self.endpoint.clone(), roles, servers, desk, counts);
         let (mesh, pool) = (self.mesh.clone(), self.pool.clone());
         let shutdown = self.shutdown.clone();
         tokio::spawn(self.shutdown.clone().run_until_cancelled_owned(Arc::new(door).run()));
@@ -282,6 +287,8 @@ impl Node {
             host: self.host.clone(),
             renewal: self.renewal.clone(),
             switch: self.switch.clone(),
+            handshakes: self.handshakes.clone(),
+            limits: self.limits.clone(),
             proxy: self.proxy,
             refused: self.refused.clone(),
         }
@@ -337,7 +344,12 @@ impl FlowAcceptor for ExitDoor {
     ) -> BoxFuture<'a, Result<Outward, Refusal>> {
         Box::pin(async move {
             let (stream, remote, permit) = self.0.open(&entry.name, &entry.groups, target).await?;
-            Ok(Outward { stream: OutwardStream::Tcp(stream), remote, permit: Box::new(permit) })
+            Ok(Outward {
+                stream: OutwardStream::Tcp(stream),
+                remote,
+                carried: permit.carried(),
+                permit: Box::new(permit),
+            })
         })
     }
 }

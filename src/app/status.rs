@@ -7,11 +7,12 @@ use tokio::time::Instant;
 
 use super::{
     dialer::Dialer,
+    handshakes::HandshakeCounts,
     renewal::{CertificateStatus, Renewal},
 };
 use crate::{
     entry::RefusedClients,
-    flow::{FlowEntry, FlowLabel, FlowState, Ingress, OnLane},
+    flow::{FlowEntry, FlowLabel, FlowLimits, FlowState, Ingress, OnLane},
     identity::{MemberInfo, NodeName},
     lane::{LaneFacts, LaneHost, LanePool, RerouteFacts},
     mesh::{LinkFacts, Mesh},
@@ -49,6 +50,10 @@ pub struct NodeStatus {
     pub dropped: Vec<(&'static str, u64)>,
     /// Clients on this machine that the proxy does not serve, by reason.
     pub refused_clients: Vec<(&'static str, u64)>,
+    /// Connections that others began, by what became of them.
+    pub handshakes: Vec<(&'static str, u64)>,
+    /// Flows that neither side ended, by the limit that ended them.
+    pub ended_flows: Vec<(&'static str, u64)>,
     /// What it spends on measuring.
     pub measuring: Measuring,
     /// Its certificate and its clock.
@@ -126,6 +131,8 @@ pub struct NodeView {
     pub(super) host: Arc<LaneHost>,
     pub(super) renewal: Arc<Renewal>,
     pub(super) switch: Arc<Switch>,
+    pub(super) handshakes: Arc<HandshakeCounts>,
+    pub(super) limits: Arc<FlowLimits>,
     pub(super) proxy: Option<SocketAddr>,
     pub(super) refused: Arc<RefusedClients>,
 }
@@ -151,6 +158,8 @@ impl NodeView {
             forwarded: self.switch.forwarded(),
             dropped: dropped.map(|(reason, count)| (reason.name(), count)).collect(),
             refused_clients: self.refused.counts().into(),
+            handshakes: self.handshakes.so_far(),
+            ended_flows: self.limits.ended(),
             measuring: self.measuring(),
             certificate: self.renewal.status(),
         }

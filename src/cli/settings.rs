@@ -76,6 +76,7 @@ pub(super) fn node(
         policy: config.policy,
         probe_budget: Bitrate::from_bps(config.probe.budget.bits_per_second()),
         lane: config.lane.into(),
+        flow: config.flow.into(),
         desk,
         credentials,
     })

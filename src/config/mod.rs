@@ -19,7 +19,7 @@ pub use crate::{overlay::policy::Policy, transport::Congestion};
 pub use patterns::{Domain, Ports};
 pub use problem::ConfigError;
 pub use rules::{Action, Choice, Rule, Rules, Wishes};
-pub use sections::{Authority, Lane, Log, Node, Probe, Relay};
+pub use sections::{Authority, Flow, Lane, Log, Node, Probe, Relay};
 pub use units::{Bitrate, ParseUnitError, format_duration, parse_duration};
 
 /// The largest file read: far above 1,024 long rules.
@@ -37,6 +37,8 @@ pub struct Config {
     pub exit: crate::exit::Config,
     /// Lanes, the connections that carry flows.
     pub lane: Lane,
+    /// Flows, the proxied connections.
+    pub flow: Flow,
     /// Probing of links.
     pub probe: Probe,
     /// Forwarding for others.

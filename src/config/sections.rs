@@ -5,8 +5,11 @@ use std::{net::SocketAddr, time::Duration};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 use super::units::{Bitrate, duration_within};
-use crate::identity::LIFETIME;
-use crate::transport::{Congestion, CongestionByHint, LaneOptions};
+use crate::{
+    flow::FlowTimes,
+    identity::LIFETIME,
+    transport::{Congestion, CongestionByHint, LaneOptions},
+};
 
 /// The `[node]` section.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -44,6 +47,39 @@ impl From<Lane> for LaneOptions {
         let Lane { congestion, congestion_by_hint: by_hint, patience, max_packet } = lane;
         Self { congestion, by_hint, patience, max_packet }
     }
+}
+
+/// The `[flow]` section.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Flow {
+    /// How long a flow may rest after one side has ended. Default: `60s`, from `1s` to `24h`.
+    #[serde(deserialize_with = "half_closed")]
+    pub half_closed_timeout: Duration,
+    /// How long a flow may rest while both sides are open. Default: `24h`, from `1min` to `720h`.
+    #[serde(deserialize_with = "rest")]
+    pub idle_timeout: Duration,
+}
+
+impl Default for Flow {
+    fn default() -> Self {
+        let FlowTimes { half_closed, idle } = FlowTimes::default();
+        Self { half_closed_timeout: half_closed, idle_timeout: idle }
+    }
+}
+
+impl From<Flow> for FlowTimes {
+    fn from(flow: Flow) -> Self {
+        Self { half_closed: flow.half_closed_timeout, idle: flow.idle_timeout }
+    }
+}
+
+fn half_closed<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    duration_within(deserializer, &(Duration::from_secs(1)..=Duration::from_secs(24 * 3600)))
+}
+
+fn rest<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    duration_within(deserializer, &(Duration::from_secs(60)..=Duration::from_secs(720 * 3600)))
 }
 
 fn max_packet<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {

@@ -32,6 +32,7 @@ fn every_key_is_in_the_default_file() {
         "[[entry.users]]",
         "[exit]",
         "[lane]",
+        "[flow]",
         "[probe]",
         "[relay]",
         "[[policy]]",
@@ -89,6 +90,8 @@ fn a_wrong_value_is_shown_with_its_line_and_what_would_be_right() {
         ("[lane]\npatience = '2h'", 2, "from 1s to 3600s"),
         ("[lane]\npatience = 60", 2, "with its unit"),
         ("[lane]\nmax_packet = 9000", 2, "from 1200 to 8943"),
+        ("[flow]\nhalf_closed_timeout = '0s'", 2, "from 1s to 86400s"),
+        ("[flow]\nidle_timeout = '30s'", 2, "from 60s to 2592000s"),
         ("[probe]\nbudget = '1Gbit'", 2, "from 1kbit to 10Mbit"),
         ("[probe]\nbudget = '32kB'", 2, "32kbit"),
         ("[log]\nfilter = 'ronproxy=loud'", 2, "info"),
@@ -124,6 +127,7 @@ fn every_setting_is_read() {
         "[node]\nlisten = '[::]:1'\nadvertise = ['192.0.2.1:1']
          [lane]\ncongestion = 'cubic'\npatience = '2min'\nmax_packet = 8943
          congestion_by_hint = { throughput = 'bbr3' }
+         [flow]\nhalf_closed_timeout = '5min'\nidle_timeout = '4h'
          [probe]\nbudget = '64kbit'
          [log]\nfilter = 'debug'",
     )
@@ -142,6 +146,9 @@ fn every_setting_is_read() {
             max_packet: 8943,
         }
     );
+    let hours = Duration::from_secs(4 * 3600);
+    let flow = Flow { half_closed_timeout: Duration::from_secs(300), idle_timeout: hours };
+    assert_eq!(config.flow, flow);
     assert_eq!(config.probe.budget.bits_per_second(), 64_000);
     assert_eq!(config.log.filter, "debug");
 }

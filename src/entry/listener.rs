@@ -4,7 +4,7 @@ use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -17,21 +17,26 @@ use super::{
     detect::Protocol,
     http,
     local_users::{LocalGate, LocalUsersError, RefusedClients},
+    places::{ClientActivity, Places},
     session::{Session, Shared, close},
     socks4, socks5,
     turned_away::turn_away,
 };
-use crate::flow::{FlowDialer, is_exhaustion};
+use crate::flow::{FlowDialer, is_exhaustion, probe_when_silent};
 
 /// What a client of an unknown protocol is sent: any text tool shows it.
 const NOT_UNDERSTOOD: &[u8] = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\
     Content-Type: text/plain\r\nContent-Length: 57\r\n\r\n\
     This port speaks SOCKS5, SOCKS4a and HTTP, nothing else.\n";
 
+/// How often a waiting client's listener looks for one that has become idle.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// The entry, bound to its port.
 ///
-/// Beyond `max_connections`, clients wait unaccepted in the system's backlog: a browser that opens
-/// too many connections is slowed down and sees no error.
+/// Beyond `max_connections`, the client that has been idle for longest makes room; while all are
+/// active, further ones wait in the system's backlog: a browser that opens too many connections is
+/// slowed down and sees no error.
 pub struct Entry {
     listener: TcpListener,
     local: SocketAddr,
@@ -150,18 +155,27 @@ async fn accept_loop(
 ) {
     let mut backoff = Backoff::default();
     let mut full = WarnLimit::default();
+    let places = Arc::<Places>::default();
     loop {
-        if permits.available_permits() == 0 && full.allows(Instant::now()) {
-            warn!(max_connections, "the connection limit is reached; further clients wait");
-        }
-        let Ok(permit) = Arc::clone(permits).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((tcp, client)) => {
                 backoff.succeeded();
-                let session = serve(tcp, client, Arc::clone(shared));
+                let made_room = permits.available_permits() > 0 || places.evict();
+                if !made_room && full.allows(Instant::now()) {
+                    warn!(max_connections, "the connection limit is reached; further clients wait");
+                }
+                let permit = permit(permits, &places).await;
+                let place = places.take();
+                let activity = place.activity();
+                let session = serve(tcp, client, activity.clone(), Arc::clone(shared));
                 shared.spawn(async move {
-                    session.await;
-                    drop(permit);
+                    tokio::select! {
+                        () = session => {}
+                        () = activity.evicted() => {
+                            debug!(%client, "the longest idle client makes room for another");
+                        }
+                    }
+                    drop((place, permit));
                 });
             }
             Err(error) => {
@@ -179,14 +193,31 @@ async fn accept_loop(
     }
 }
 
-async fn serve(tcp: TcpStream, client: SocketAddr, shared: Arc<Shared>) {
+/// Waits for room; a client that becomes idle meanwhile makes it.
+async fn permit(permits: &Arc<Semaphore>, places: &Places) -> Option<OwnedSemaphorePermit> {
+    loop {
+        match timeout(LOOK_EVERY, Arc::clone(permits).acquire_owned()).await {
+            // The semaphore is never closed.
+            Ok(permit) => return permit.ok(),
+            Err(_) => drop(places.evict()),
+        }
+    }
+}
+
+async fn serve(
+    tcp: TcpStream,
+    client: SocketAddr,
+    activity: Arc<ClientActivity>,
+    shared: Arc<Shared>,
+) {
+    probe_when_silent(&tcp);
     // Both fail only on a connection that is already dead; the next read tells.
     let _ = tcp.set_nodelay(true);
     let Ok(local) = tcp.local_addr() else { return };
     if let Some(refusal) = shared.gate.judge(client, local).await {
         return turn_away(tcp, refusal).await;
     }
-    let session = Session { client, local, shared };
+    let session = Session { client, local, activity, shared };
     let mut first = [0];
     match session.handshake(tcp.peek(&mut first)).await {
         Ok(Ok(1..)) => {}

@@ -22,6 +22,7 @@ mod listener;
 mod local_users;
 mod options;
 mod pac;
+mod places;
 mod session;
 #[cfg(target_os = "linux")]
 mod socket_owner;

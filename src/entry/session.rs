@@ -22,6 +22,7 @@ use tracing::{Instrument, Span, debug, field, info, info_span};
 
 use super::{
     auth::Authenticator, config::HANDSHAKE_TIMEOUT, local_users::LocalGate, options::Options,
+    places::ClientActivity,
 };
 use crate::flow::{
     DESTINATION_TARGET, Flow, FlowDialer, FlowRequest, Ingress, Refusal, Target, with_destination,
@@ -40,6 +41,8 @@ pub(super) struct Session {
     pub(super) client: SocketAddr,
     /// The address the client connected to.
     pub(super) local: SocketAddr,
+    /// By which it is judged when places run out.
+    pub(super) activity: Arc<ClientActivity>,
     /// What all sessions of the entry share.
     pub(super) shared: Arc<Shared>,
 }
@@ -116,6 +119,7 @@ impl Session {
         let dialed = self.shared.dialer.dial(request).instrument(span.clone()).await;
         span.in_scope(|| match dialed {
             Ok(flow) => {
+                self.activity.add(&flow.carried());
                 flow_span.record("label", field::display(flow.label()));
                 info!(client = %self.client, ?ingress, "flow open");
                 Ok(Opened { flow, span: span.clone() })

@@ -8,7 +8,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout_at},
 };
 
-use crate::flow::{Refusal, RefusalKind, is_exhaustion};
+use crate::flow::{Refusal, RefusalKind, is_exhaustion, probe_when_silent};
 
 /// How long one attempt is alone before the next address is tried as well: the value RFC 8305 §5
 /// recommends, which leaves a SYN to the other side of the world its answer.
@@ -18,6 +18,7 @@ const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 pub(super) async fn tcp(addr: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(addr).await?;
     stream.set_nodelay(true)?;
+    probe_when_silent(&stream);
     Ok(stream)
 }
 

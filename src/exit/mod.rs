@@ -13,6 +13,7 @@
 //! - The caller has authenticated the entry; this module trusts its name and its groups, and
 //!   nothing else of what it sent.
 
+mod cache;
 mod config;
 mod connect;
 mod permit;
@@ -20,6 +21,8 @@ mod policy;
 mod ranges;
 mod resolve;
 mod rule;
+mod system;
+mod turns;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -37,8 +40,9 @@ use tokio::{
 pub use config::Config;
 pub use permit::ExitPermit;
 pub use policy::{DenialReason, Policy, PolicyDenial};
-pub use resolve::{MAX_ADDRESSES, ResolveError, Resolver, StaticResolver, SystemResolver};
+pub use resolve::{MAX_ADDRESSES, ResolveError, Resolver, StaticResolver};
 pub use rule::{DomainPattern, ParseDomainError, ParsePortError, PortRange, Rule};
+pub use system::SystemResolver;
 
 use crate::{
     flow::{Host, Refusal, RefusalKind, Target},
@@ -52,6 +56,7 @@ pub struct Exit {
     policy: Policy,
     resolver: Arc<dyn Resolver>,
     pinned: HashMap<String, SocketAddr>,
+    turns: turns::Turns,
     limits: permit::Limits,
     denials: Mutex<BTreeMap<&'static str, u64>>,
 }
@@ -74,6 +79,7 @@ impl Exit {
             limits: permit::Limits::new(config.max_flows, config.max_flows_per_entry),
             config,
             resolver,
+            turns: turns::Turns::new(),
             pinned: HashMap::new(),
             denials: Mutex::default(),
         }
@@ -113,7 +119,7 @@ impl Exit {
         let deadline = Instant::now() + self.config.connect_timeout;
         let result = self.open_until(deadline, peer_name, groups, target).await;
         if let Err(refusal) = &result {
-            tracing::debug!(entry = %peer_name, %target, %refusal, "flow refused at the exit");
+            tracing::debug!(entry = %peer_name, %refusal, "flow refused at the exit");
         }
         result
     }
@@ -145,7 +151,7 @@ impl Exit {
                 vec![addr]
             }
             None => {
-                let ips = self.resolve(deadline, &host).await?;
+                let ips = self.resolve(deadline, peer_name, &host).await?;
                 self.admitted(groups, &host, resolve::endpoints(ips, port)).await?
             }
         };
@@ -160,13 +166,22 @@ impl Exit {
         }
     }
 
-    async fn resolve(&self, deadline: Instant, host: &Host) -> Result<Vec<IpAddr>, Refusal> {
+    async fn resolve(
+        &self,
+        deadline: Instant,
+        entry: &NodeName,
+        host: &Host,
+    ) -> Result<Vec<IpAddr>, Refusal> {
         let name = match host {
             Host::Ip(ip) => return Ok(vec![*ip]),
             Host::Name(name) => name,
         };
-        match timeout_at(deadline, self.resolver.resolve(name)).await {
-            Ok(answer) => Ok(answer?),
+        let lookup = async {
+            let _turn = self.turns.next(entry).await?;
+            Ok(self.resolver.resolve(name).await?)
+        };
+        match timeout_at(deadline, lookup).await {
+            Ok(answer) => answer,
             Err(_) => Err(ResolveError::TimedOut(name.clone()).into()),
         }
     }

@@ -1,14 +1,22 @@
-//! How many flows the exit carries, in total and for each entry.
+//! How many flows the exit carries, in total and for each entry, and which one goes when a place is
+//! needed.
 
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
+use tokio::time::Instant;
+
 use crate::{
-    flow::{Refusal, RefusalKind},
+    flow::{Carried, Refusal, RefusalKind},
     identity::NodeName,
 };
+
+/// A flow on which something moved within this time keeps its place: longer than a pause in typing,
+/// or than a server thinks.
+const ACTIVE: Duration = Duration::from_secs(10);
 
 /// Counts flows against the exit's limits. Clones share the counts.
 #[derive(Debug, Clone)]
@@ -18,19 +26,35 @@ pub(super) struct Limits {
     counts: Arc<Mutex<Counts>>,
 }
 
-/// Entries without a flow are not kept, so the map is bounded by the total limit.
+/// Entries without a flow are not kept, so the maps are bounded by the total limit.
 #[derive(Debug, Default)]
 struct Counts {
-    total: usize,
+    next: u64,
+    flows: HashMap<u64, Place>,
     by_entry: HashMap<NodeName, usize>,
+}
+
+#[derive(Debug)]
+struct Place {
+    entry: NodeName,
+    carried: Arc<Carried>,
 }
 
 /// One flow's place at the exit; dropping it gives the place back.
 #[derive(Debug)]
 #[must_use = "dropping the permit gives the flow's place to another"]
 pub struct ExitPermit {
-    entry: NodeName,
+    number: u64,
+    carried: Arc<Carried>,
     counts: Arc<Mutex<Counts>>,
+}
+
+impl ExitPermit {
+    /// What the flow carries; it is to end when this says so.
+    #[must_use]
+    pub fn carried(&self) -> Arc<Carried> {
+        self.carried.clone()
+    }
 }
 
 impl Limits {
@@ -38,24 +62,61 @@ impl Limits {
         Self { total, per_entry, counts: Arc::default() }
     }
 
-    /// A place for a flow of `entry`.
+    /// A place for a flow of `entry`; where there is none, that of the longest idle flow.
+    ///
+    /// An entry takes places of its own flows, and of entries that have as many flows or more.
     pub(super) fn admit(&self, entry: &NodeName) -> Result<ExitPermit, Refusal> {
-        let mut counts = lock(&self.counts);
-        let of_entry = counts.by_entry.get(entry).copied().unwrap_or(0);
-        if of_entry >= self.per_entry {
+        let counts = &mut *lock(&self.counts);
+        let own = counts.of(entry);
+        if own >= self.per_entry && !counts.evict(|place, _| place.entry == *entry) {
             return Err(full(format!("{} flows for {entry}", self.per_entry)));
         }
-        if counts.total >= self.total {
+        if counts.flows.len() >= self.total
+            && !counts.evict(|place, held| place.entry == *entry || held >= own)
+        {
             return Err(full(format!("{} flows", self.total)));
         }
-        counts.total += 1;
-        counts.by_entry.insert(entry.clone(), of_entry + 1);
-        Ok(ExitPermit { entry: entry.clone(), counts: self.counts.clone() })
+        counts.next += 1;
+        let (number, carried) = (counts.next, Arc::<Carried>::default());
+        counts.flows.insert(number, Place { entry: entry.clone(), carried: carried.clone() });
+        *counts.by_entry.entry(entry.clone()).or_default() += 1;
+        Ok(ExitPermit { number, carried, counts: self.counts.clone() })
     }
 
     /// How many places are taken.
     pub(super) fn taken(&self) -> usize {
-        lock(&self.counts).total
+        lock(&self.counts).flows.len()
+    }
+}
+
+impl Counts {
+    fn of(&self, entry: &NodeName) -> usize {
+        self.by_entry.get(entry).copied().unwrap_or(0)
+    }
+
+    /// Ends the longest idle flow of those that `may_go`, judged with the number of its entry's flows.
+    fn evict(&mut self, may_go: impl Fn(&Place, usize) -> bool) -> bool {
+        let last = |place: &Place| place.carried.activity().last();
+        let idle = self.flows.iter().filter(|(_, place)| {
+            may_go(place, self.of(&place.entry)) && last(place).elapsed() >= ACTIVE
+        });
+        let longest = idle.min_by_key(|(_, place)| last(place)).map(|(number, _)| *number);
+        let Some(place) = longest.and_then(|number| self.remove(number)) else { return false };
+        let idle = Instant::now().duration_since(last(&place));
+        tracing::info!(entry = %place.entry, ?idle, "a flow ends, as its place is needed");
+        place.carried.activity().evict();
+        true
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Place> {
+        let place = self.flows.remove(&number)?;
+        if let Some(of_entry) = self.by_entry.get_mut(&place.entry) {
+            *of_entry -= 1;
+            if *of_entry == 0 {
+                self.by_entry.remove(&place.entry);
+            }
+        }
+        Some(place)
     }
 }
 
@@ -69,24 +130,28 @@ fn lock(counts: &Mutex<Counts>) -> MutexGuard<'_, Counts> {
 
 impl Drop for ExitPermit {
     fn drop(&mut self) {
-        let mut counts = lock(&self.counts);
-        counts.total -= 1;
-        if let Some(of_entry) = counts.by_entry.get_mut(&self.entry) {
-            *of_entry -= 1;
-            if *of_entry == 0 {
-                counts.by_entry.remove(&self.entry);
-            }
-        }
+        lock(&self.counts).remove(self.number);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+    use tokio::time::advance;
+
     use super::*;
+
+    fn names() -> (NodeName, NodeName) {
+        ("utah".parse().unwrap(), "mit".parse().unwrap())
+    }
+
+    fn is_evicted(permit: &ExitPermit) -> bool {
+        permit.carried.activity().evicted().now_or_never().is_some()
+    }
 
     #[test]
     fn one_entry_cannot_take_every_place() {
-        let (utah, mit): (NodeName, NodeName) = ("utah".parse().unwrap(), "mit".parse().unwrap());
+        let (utah, mit) = names();
         let limits = Limits::new(3, 2);
         let held = [limits.admit(&utah).unwrap(), limits.admit(&utah).unwrap()];
         let refusal = limits.admit(&utah).unwrap_err();
@@ -97,5 +162,46 @@ mod tests {
         drop((held, other));
         assert_eq!(limits.taken(), 0);
         assert!(lock(&limits.counts).by_entry.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_longest_idle_flow_goes_first_and_an_active_one_never() {
+        let (utah, _) = names();
+        let limits = Limits::new(8, 3);
+        let mut held = Vec::new();
+        for _ in 0..3 {
+            held.push(limits.admit(&utah).unwrap());
+            advance(Duration::from_secs(4)).await;
+        }
+        // 12, 8 and 4 seconds old; bytes move on the first.
+        held[0].carried.add_sent(1);
+        assert_eq!(limits.admit(&utah).unwrap_err().kind, RefusalKind::Overloaded);
+        advance(Duration::from_secs(3)).await;
+        let new = limits.admit(&utah).unwrap();
+        assert_eq!([0, 1, 2].map(|n| is_evicted(&held[n])), [false, true, false]);
+        assert_eq!(limits.taken(), 3);
+        drop((held, new));
+        assert_eq!(limits.taken(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_entry_with_many_flows_takes_no_place_of_one_with_few() {
+        let (utah, mit) = names();
+        let limits = Limits::new(4, 4);
+        let few = limits.admit(&mit).unwrap();
+        advance(Duration::from_secs(100)).await;
+        let many: Vec<_> = (0..3).map(|_| limits.admit(&utah).unwrap()).collect();
+        assert!(limits.admit(&utah).is_err());
+        advance(Duration::from_secs(20)).await;
+        let more = limits.admit(&utah).unwrap();
+        assert!(!is_evicted(&few));
+        let gone = many.iter().filter(|permit| is_evicted(permit)).count();
+        assert_eq!(gone, 1);
+        // The other way round, the one with few may.
+        advance(Duration::from_secs(20)).await;
+        few.carried.add_sent(1);
+        let second = limits.admit(&mit).unwrap();
+        assert_eq!(limits.taken(), 4);
+        drop((more, second));
     }
 }

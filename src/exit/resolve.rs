@@ -2,42 +2,30 @@
 
 use std::{
     collections::HashMap,
-    fmt, io,
+    fmt,
     net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
 };
 
-use tokio::{sync::Semaphore, time::timeout};
-
-use crate::flow::{BoxFuture, Refusal, RefusalKind, is_exhaustion};
+use crate::flow::{BoxFuture, Refusal, RefusalKind};
 
 /// The most addresses kept of one answer. A name may have hundreds; a flow that finds none of 16
 /// reachable will not find the rest so, and 16 attempts 250 ms apart fit into the 10 s it waits.
 pub const MAX_ADDRESSES: usize = 16;
 
-/// The most look-ups under way at once. Each occupies a thread of tokio's blocking pool (512),
-/// which must have room for other work when every name server is silent.
-const MAX_LOOKUPS: usize = 64;
-
-/// The longest a look-up may take, waiting for its turn included: one time-out (5 s) of the C
-/// library's resolver, so that the second name server is tried, and its answer's round trip.
-const LOOKUP_TIMEOUT: Duration = Duration::from_secs(7);
-
 /// Resolves host names.
 pub trait Resolver: fmt::Debug + Send + Sync + 'static {
     /// The addresses of `name`, best first.
     ///
-    /// An implementation bounds its own time and work. The caller keeps at most
-    /// [`MAX_ADDRESSES`] of the answer.
+    /// An implementation bounds its own time; the exit bounds how many look-ups of an entry are under
+    /// way, drops the future of a flow that is given up, and keeps at most [`MAX_ADDRESSES`] of the
+    /// answer. The name is a valid host name.
     fn resolve<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Vec<IpAddr>, ResolveError>>;
 }
 
 /// Why a name has no addresses.
 #[derive(Debug, thiserror::Error)]
 pub enum ResolveError {
-    /// No such name, no address for it, or a name server that failed. The system's resolver does
-    /// not let a program tell these apart.
+    /// No such name, no address for it, or a name server that failed.
     #[error("the exit cannot resolve {name}: {why}")]
     NotFound {
         /// The name.
@@ -64,54 +52,6 @@ impl From<ResolveError> for Refusal {
     }
 }
 
-/// The operating system's resolver: `/etc/hosts`, the search list, then the name servers.
-#[derive(Debug)]
-pub struct SystemResolver {
-    turns: Arc<Semaphore>,
-}
-
-impl SystemResolver {
-    /// A resolver that runs up to 64 look-ups at once.
-    #[must_use]
-    pub fn new() -> Self {
-        Self { turns: Arc::new(Semaphore::new(MAX_LOOKUPS)) }
-    }
-
-    async fn lookup(&self, name: String) -> io::Result<Vec<IpAddr>> {
-        let turn = self.turns.clone().acquire_owned().await.map_err(io::Error::other)?;
-        // getaddrinfo cannot be cancelled: the task keeps the turn until its thread is free, even
-        // when nobody waits for the answer any more.
-        let lookup = tokio::spawn(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await;
-            drop(turn);
-            found.map(|addrs| addrs.map(|addr| addr.ip()).take(MAX_ADDRESSES).collect())
-        });
-        lookup.await.map_err(io::Error::other)?
-    }
-}
-
-impl Default for SystemResolver {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Resolver for SystemResolver {
-    fn resolve<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Vec<IpAddr>, ResolveError>> {
-        Box::pin(async move {
-            match timeout(LOOKUP_TIMEOUT, self.lookup(name.to_owned())).await {
-                Ok(Ok(addrs)) if addrs.is_empty() => Err(not_found(name, "it has no address")),
-                Ok(Ok(addrs)) => Ok(addrs),
-                Ok(Err(error)) if is_exhaustion(&error) => {
-                    Err(ResolveError::Exhausted(name.to_owned()))
-                }
-                Ok(Err(error)) => Err(not_found(name, error)),
-                Err(_) => Err(ResolveError::TimedOut(name.to_owned())),
-            }
-        })
-    }
-}
-
 /// A fixed table of names, for the demo and tests.
 #[derive(Debug, Clone, Default)]
 pub struct StaticResolver {
@@ -133,7 +73,7 @@ impl Resolver for StaticResolver {
     }
 }
 
-fn not_found(name: &str, why: impl fmt::Display) -> ResolveError {
+pub(super) fn not_found(name: &str, why: impl fmt::Display) -> ResolveError {
     ResolveError::NotFound { name: name.to_owned(), why: why.to_string() }
 }
 
@@ -154,21 +94,6 @@ pub(super) fn endpoints(ips: Vec<IpAddr>, port: u16) -> Vec<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[tokio::test]
-    async fn the_system_resolver_finds_localhost() {
-        let found = SystemResolver::new().resolve("localhost").await.unwrap();
-        assert!(found.iter().all(IpAddr::is_loopback), "{found:?}");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_look_up_that_never_gets_its_turn_times_out() {
-        let resolver = SystemResolver { turns: Arc::new(Semaphore::new(0)) };
-        let began = tokio::time::Instant::now();
-        let error = resolver.resolve("example.org").await.unwrap_err();
-        assert!(matches!(error, ResolveError::TimedOut(_)), "{error}");
-        assert_eq!(began.elapsed(), LOOKUP_TIMEOUT);
-    }
 
     #[tokio::test]
     async fn a_name_outside_the_table_is_refused_as_not_found() {

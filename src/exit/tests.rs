@@ -163,3 +163,39 @@ async fn an_open_that_is_given_up_gives_its_place_back() {
     assert!(tokio::time::timeout(Duration::from_millis(20), opening).await.is_err());
     assert_eq!(exit.snapshot().flows, 0);
 }
+
+/// Resolves names in `.test` and is silent about all others.
+#[derive(Debug)]
+struct PartlySilent;
+
+impl Resolver for PartlySilent {
+    fn resolve<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Vec<IpAddr>, ResolveError>> {
+        Box::pin(async move {
+            if name.ends_with(".test") { Ok(vec![[127, 0, 0, 1].into()]) } else { pending().await }
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_zone_asked_for_by_one_entry_does_not_delay_another() {
+    let (_listener, addr) = server().await;
+    let exit = Exit::new(toml::from_str(LOOPBACK_OPEN).unwrap(), Arc::new(PartlySilent));
+    let mut silent = Vec::new();
+    let exit = Arc::new(exit);
+    for n in 0..200 {
+        let exit = exit.clone();
+        silent.push(tokio::spawn(async move {
+            open(&exit, "mit", &format!("{n}.silent"), 80).await.map(drop)
+        }));
+    }
+    tokio::task::yield_now().await;
+    let began = Instant::now();
+    drop(open(&exit, "utah", "a.test", addr.port()).await.unwrap());
+    assert!(began.elapsed() < Duration::from_millis(100), "{:?}", began.elapsed());
+    let mut refused = std::collections::BTreeMap::new();
+    for flow in silent {
+        *refused.entry(flow.await.unwrap().unwrap_err().kind.name()).or_insert(0) += 1;
+    }
+    assert_eq!(refused, [("overloaded", 120), ("timed-out", 80)].into());
+    drop(open(&exit, "mit", "a.test", addr.port()).await.unwrap());
+}

@@ -3,14 +3,17 @@
 //!
 //! Nothing here knows how a flow is carried.
 
+mod activity;
 mod hint;
 mod label;
+mod limits;
+mod liveness;
 mod refusal;
 mod route;
 mod table;
 mod target;
 
-use std::{fmt, future::Future, io, net::SocketAddr, pin::Pin};
+use std::{fmt, future::Future, io, net::SocketAddr, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 use tokio::{
@@ -19,8 +22,11 @@ use tokio::{
 };
 use tracing::Span;
 
+pub use activity::Activity;
 pub use hint::{AppMetric, Hint, ParseHintError};
 pub use label::FlowLabel;
+pub use limits::{FlowEnd, FlowLimits, FlowTimes, HalfClosed};
+pub use liveness::probe_when_silent;
 pub use refusal::{Refusal, RefusalKind, is_exhaustion};
 pub use route::{ParseRouteError, Route, RouteWish};
 pub use table::{Carried, FlowEntry, FlowGuard, FlowState, FlowTable, Ingress, OnLane};
@@ -74,6 +80,9 @@ pub trait FlowDialer: Send + Sync + 'static {
 pub trait Flow: Send {
     /// The flow's label, unique among the live flows of this entry.
     fn label(&self) -> FlowLabel;
+
+    /// What the flow carries, and when it last did.
+    fn carried(&self) -> Arc<Carried>;
 
     /// Carries `client`'s bytes until both directions have ended: half-close and reset are passed
     /// on in both directions, and back-pressure is end to end.

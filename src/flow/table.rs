@@ -13,7 +13,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::{FlowLabel, Hint, Target};
+use super::{Activity, FlowLabel, Hint, Target};
 use crate::identity::NodeName;
 
 /// The protocol an application spoke to the entry.
@@ -58,7 +58,7 @@ pub struct FlowEntry {
     /// When it was accepted.
     pub since: Instant,
     /// Bytes carried so far.
-    pub carried: Carried,
+    pub carried: Arc<Carried>,
     state: Mutex<FlowState>,
     lane: Mutex<Option<OnLane>>,
 }
@@ -77,6 +77,7 @@ pub struct OnLane {
 pub struct Carried {
     sent: AtomicU64,
     received: AtomicU64,
+    activity: Activity,
 }
 
 /// The live flows of one entry. Cheap to clone; all clones share the table.
@@ -153,7 +154,7 @@ impl FlowEntry {
             client: request.client,
             ingress: request.ingress,
             since,
-            carried: Carried::default(),
+            carried: Arc::default(),
             state: Mutex::new(FlowState::Opening),
             lane: Mutex::default(),
         }
@@ -192,11 +193,19 @@ impl Carried {
     /// Counts bytes that came from the client.
     pub fn add_sent(&self, bytes: usize) {
         self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.activity.touch();
     }
 
     /// Counts bytes that went to the client.
     pub fn add_received(&self, bytes: usize) {
         self.received.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.activity.touch();
+    }
+
+    /// When bytes last moved, and whether the flow is to end.
+    #[must_use]
+    pub fn activity(&self) -> &Activity {
+        &self.activity
     }
 }
 

@@ -9,7 +9,7 @@ use super::{
     *,
 };
 
-const ALL: &[&[u8]] = &[ALPN_LINK, ALPN_LANE, ALPN_JOIN];
+const ALL: &[&[u8]] = &[ALPN_LINK, ALPN_LANE, ALPN_JOIN, ALPN_RENEW];
 const MEMBERS: &[&[u8]] = &[ALPN_LINK, ALPN_LANE];
 
 #[tokio::test]

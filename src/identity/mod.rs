@@ -60,11 +60,11 @@ pub use name::{NodeName, ParseNameError};
 pub use node::{IdentityError, NodeIdentity, NodeKey, needs_renewal};
 pub use peer::{Peer, PeerError, Serial, certificate_of, peer_of};
 pub use pending::{Granted, PendingError, PendingInvitations, RedeemError};
-pub use pin::{clock_crypto, join_crypto};
+pub use pin::{clock_crypto, join_crypto, renew_crypto};
 pub use revocation::{RevocationError, RevocationList};
 pub use rustls::pki_types::UnixTime;
 pub use store::{NodeDir, NodeFile, StoreError};
 pub use tls::{
-    ALPN_JOIN, ALPN_LANE, ALPN_LINK, AcceptError, Accepted, TlsError, accepted, client_crypto,
-    server_crypto, server_name,
+    ALPN_JOIN, ALPN_LANE, ALPN_LINK, ALPN_RENEW, AcceptError, Accepted, TlsError, accepted,
+    client_crypto, server_crypto, server_name,
 };

@@ -142,6 +142,16 @@ impl PendingInvitations {
         Ok(all.filter(|granted| granted.expires > now.as_secs()).collect())
     }
 
+    /// Whether an invitation is open that has not expired.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn any_open(&self, now: UnixTime) -> Result<bool, StoreError> {
+        let folder = self.dir.path(NodeFile::Invitations);
+        let mut all = store::list(&folder, OPEN, MAX_PENDING)?.into_iter();
+        Ok(all.any(|(_, path)| read(&path).is_ok_and(|granted| granted.expires > now.as_secs())))
+    }
+
     fn path(&self, token: &Token, suffix: &str) -> PathBuf {
         self.dir.path(NodeFile::Invitations).join(format!("{}{suffix}", hex(&token.hash())))
     }
@@ -184,12 +194,14 @@ mod tests {
         assert_eq!(restarted.redeem(&token(1), NOW).unwrap().name.as_str(), "utah");
         assert!(matches!(pending.redeem(&token(1), NOW), Err(RedeemError::Used)));
         assert!(pending.open(NOW).unwrap().is_empty());
+        assert!(!pending.any_open(NOW).unwrap());
     }
 
     #[test]
     fn unknown_and_expired_tokens_grant_nothing() {
         let (_folder, mut pending) = pending();
         pending.add(&token(1), &granted("utah", 60), NOW).unwrap();
+        assert!(pending.any_open(NOW).unwrap() && !pending.any_open(after(60)).unwrap());
         assert!(matches!(pending.redeem(&token(2), NOW), Err(RedeemError::Unknown)));
         assert!(matches!(pending.redeem(&token(1), after(60)), Err(RedeemError::Expired)));
     }

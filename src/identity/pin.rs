@@ -14,7 +14,7 @@ use rustls::{
 };
 
 use super::{
-    ALPN_JOIN, Clock, Fingerprint, Peer, TlsError,
+    ALPN_JOIN, ALPN_RENEW, Clock, Fingerprint, Peer, TlsError,
     tls::{owned, provider, roots},
 };
 
@@ -28,20 +28,34 @@ use super::{
 /// # Errors
 /// When `rustls` refuses the configuration.
 pub fn join_crypto(fingerprint: Fingerprint, clock: &Clock) -> Result<ClientConfig, TlsError> {
-    pinned(fingerprint, clock, true)
+    pinned(ALPN_JOIN, fingerprint, clock, true)
+}
+
+/// How a member asks the authority for its next certificate, with [`ALPN_RENEW`]; otherwise as
+/// [`join_crypto`].
+///
+/// # Errors
+/// When `rustls` refuses the configuration.
+pub fn renew_crypto(fingerprint: Fingerprint, clock: &Clock) -> Result<ClientConfig, TlsError> {
+    pinned(ALPN_RENEW, fingerprint, clock, true)
 }
 
 /// How to ask the authority for the time, if this machine's clock may be wrong: as
-/// [`join_crypto`], but the dates of the authority's certificate are not looked at. Nothing that
+/// [`renew_crypto`], but the dates of the authority's certificate are not looked at. Nothing that
 /// is a secret, or that has to be right, goes over such a connection.
 ///
 /// # Errors
 /// When `rustls` refuses the configuration.
 pub fn clock_crypto(fingerprint: Fingerprint, clock: &Clock) -> Result<ClientConfig, TlsError> {
-    pinned(fingerprint, clock, false)
+    pinned(ALPN_RENEW, fingerprint, clock, false)
 }
 
-fn pinned(fingerprint: Fingerprint, clock: &Clock, dates: bool) -> Result<ClientConfig, TlsError> {
+fn pinned(
+    alpn: &[u8],
+    fingerprint: Fingerprint,
+    clock: &Clock,
+    dates: bool,
+) -> Result<ClientConfig, TlsError> {
     let provider = provider();
     let verifier = PinnedAuthority { fingerprint, provider: provider.clone(), dates };
     let verifier = Arc::new(verifier);
@@ -50,7 +64,7 @@ fn pinned(fingerprint: Fingerprint, clock: &Clock, dates: bool) -> Result<Client
         .dangerous()
         .with_custom_certificate_verifier(verifier)
         .with_no_client_auth();
-    config.alpn_protocols = owned(&[ALPN_JOIN]);
+    config.alpn_protocols = owned(&[alpn]);
     config.resumption = Resumption::disabled();
     Ok(config)
 }

@@ -24,6 +24,10 @@ pub const ALPN_LANE: &[u8] = b"ronproxy-lane/2";
 /// The protocol of a node that has no certificate yet and asks the authority for one.
 pub const ALPN_JOIN: &[u8] = b"ronproxy-join/2";
 
+/// The protocol of a member that asks the authority, over a connection of its own, for its next
+/// certificate or for the time.
+pub const ALPN_RENEW: &[u8] = b"ronproxy-renew/2";
+
 /// What an accepted connection is. Made by [`accepted`] only.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Accepted {
@@ -33,6 +37,8 @@ pub enum Accepted {
     Lane(Peer),
     /// A node that wants to join. It has proved nothing yet: its one-time token decides.
     Join,
+    /// A member whose certificate may be over. Its signing request decides.
+    Renew,
 }
 
 /// An accepted connection is not to be served; close it at once.
@@ -81,6 +87,9 @@ fn judge(protocol: &[u8], chain: Option<&[CertificateDer<'_>]>) -> Result<Accept
     if protocol == ALPN_JOIN {
         return Ok(Accepted::Join);
     }
+    if protocol == ALPN_RENEW {
+        return Ok(Accepted::Renew);
+    }
     let wrap = match protocol {
         ALPN_LINK => Accepted::Link,
         ALPN_LANE => Accepted::Lane,
@@ -94,13 +103,14 @@ fn judge(protocol: &[u8], chain: Option<&[CertificateDer<'_>]>) -> Result<Accept
 ///
 /// Certificates are verified under the overlay's authority and the revocation list that is in
 /// force at the handshake; the certificate shown is the one in force then. A client
-/// without a certificate completes TLS only where [`ALPN_JOIN`] is among the protocols, which is
+/// without a certificate completes TLS only where [`ALPN_JOIN`] or [`ALPN_RENEW`] is among the protocols, which is
 /// at the authority; [`accepted`] then lets it do nothing but join.
 ///
 /// # Errors
 /// When `rustls` refuses the identity.
 pub fn server_crypto(credentials: &Credentials, alpn: &[&[u8]]) -> Result<ServerConfig, TlsError> {
-    let clients = LiveClients::new(credentials, alpn.contains(&ALPN_JOIN));
+    let clients =
+        LiveClients::new(credentials, alpn.contains(&ALPN_RENEW) || alpn.contains(&ALPN_JOIN));
     let clock = Arc::new(credentials.clock().clone());
     let mut config = ServerConfig::builder_with_details(provider(), clock)
         .with_protocol_versions(&[&TLS13])?
@@ -186,6 +196,7 @@ mod tests {
             (ALPN_LANE, own, Ok(Accepted::Lane(peer))),
             (ALPN_JOIN, own, Ok(Accepted::Join)),
             (ALPN_JOIN, None, Ok(Accepted::Join)),
+            (ALPN_RENEW, None, Ok(Accepted::Renew)),
             (ALPN_LINK, None, anonymous.clone()),
             (ALPN_LANE, None, anonymous.clone()),
             (ALPN_LANE, Some(&[][..]), anonymous),

@@ -22,7 +22,7 @@ use crate::{
     config::Rules,
     emulator::{Cable, Internet, Topology},
     entry,
-    flow::RefusalKind,
+    flow::{FlowTimes, RefusalKind},
     identity::{
         Attributes, Authority, AuthorityContact, AuthorityError, Clock, Credentials, Granted,
         IdentityError, Invitation, LIFETIME, NodeDir, NodeIdentity, NodeKey, PendingError,
@@ -64,6 +64,8 @@ pub struct LabNode {
     pub forwarding_limit: Option<u64>,
     /// The outside address of the NAT it is behind; `None`: it can be dialled.
     pub nat: Option<IpAddr>,
+    /// How long its flows may rest.
+    pub flow: FlowTimes,
 }
 
 impl LabNode {
@@ -82,6 +84,7 @@ impl LabNode {
             policy: Policy::default(),
             forwarding_limit: None,
             nat: None,
+            flow: FlowTimes::default(),
         }
     }
 
@@ -247,6 +250,7 @@ impl Lab {
             policy: plan.policy.clone(),
             probe_budget: DEFAULT_BUDGET,
             lane: LaneOptions { congestion: self.congestion, ..LaneOptions::default() },
+            flow: plan.flow,
             desk: self.desk(name)?,
         };
         let (socket, cable) = self.internet.plug_in(address);

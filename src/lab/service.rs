@@ -57,6 +57,7 @@ impl FlowAcceptor for Services {
             Ok(Outward {
                 stream: OutwardStream::Inside(Box::new(near)),
                 remote,
+                carried: Arc::default(),
                 permit: Box::new(()),
             })
         })

@@ -3,6 +3,7 @@
 use std::{
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -15,13 +16,14 @@ use tokio::{
 
 use super::pump::{TcpIs, pump};
 use crate::{
-    flow::{BoxFuture, Flow, FlowGuard, FlowIo, FlowLabel, Spliced},
+    flow::{BoxFuture, Carried, Flow, FlowGuard, FlowIo, FlowLabel, FlowLimits, Spliced},
     transport::code,
 };
 
 /// An open flow. Dropping it before its streams have ended resets it.
 pub(super) struct LaneFlow {
     pub(super) guard: FlowGuard,
+    pub(super) limits: Arc<FlowLimits>,
     pub(super) send: SendStream,
     pub(super) recv: RecvStream,
 }
@@ -31,10 +33,15 @@ impl Flow for LaneFlow {
         self.guard.entry().label
     }
 
+    fn carried(&self) -> Arc<Carried> {
+        self.guard.entry().carried.clone()
+    }
+
     fn splice(self: Box<Self>, client: TcpStream, preread: Bytes) -> BoxFuture<'static, Spliced> {
         Box::pin(async move {
-            let Self { guard, send, recv } = *self;
-            pump(client, (send, recv), preread, TcpIs::Client, &guard.entry().carried).await
+            let Self { guard, limits, send, recv } = *self;
+            let counts = (&*guard.entry().carried, &*limits);
+            pump(client, (send, recv), preread, TcpIs::Client, counts).await
         })
     }
 

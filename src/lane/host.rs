@@ -24,8 +24,8 @@ use super::{
 };
 use crate::{
     flow::{
-        BoxFuture, Carried, DESTINATION_TARGET, FlowIo, Hint, Refusal, RefusalKind, Target,
-        with_destination,
+        BoxFuture, Carried, DESTINATION_TARGET, FlowIo, FlowLimits, Hint, Refusal, RefusalKind,
+        Target, with_destination,
     },
     identity::{NodeName, Peer},
     overlay::select::Selector,
@@ -69,6 +69,8 @@ pub struct Outward {
     pub stream: OutwardStream,
     /// The address it goes to.
     pub remote: SocketAddr,
+    /// What the flow carries; it is to end when this says so.
+    pub carried: Arc<Carried>,
     /// Kept until the flow ends; dropping it gives back what the flow counted against.
     pub permit: Box<dyn Send + Sync>,
 }
@@ -91,11 +93,23 @@ pub trait FlowAcceptor: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<Outward, Refusal>>;
 }
 
+/// A lane that waits for its connection.
+#[derive(Debug, Clone)]
+pub struct Granted {
+    /// Who may connect.
+    pub entry: NodeName,
+    /// What its flows want of the route.
+    pub hint: Hint,
+    /// Tells its congestion controller of reroutes.
+    pub mark: Arc<RerouteMark>,
+}
+
 /// The lanes that end here.
 pub struct LaneHost {
     switch: Arc<Switch>,
     control: Weak<dyn RouteControl>,
     acceptor: Arc<dyn FlowAcceptor>,
+    limits: Arc<FlowLimits>,
     lanes: Mutex<HashMap<SlotId, Hosted>>,
     flows: AtomicUsize,
 }
@@ -124,9 +138,10 @@ impl LaneHost {
         switch: Arc<Switch>,
         control: Weak<dyn RouteControl>,
         acceptor: Arc<dyn FlowAcceptor>,
+        limits: Arc<FlowLimits>,
     ) -> Self {
         let lanes = Mutex::default();
-        Self { switch, control, acceptor, lanes, flows: AtomicUsize::new(0) }
+        Self { switch, control, acceptor, limits, lanes, flows: AtomicUsize::new(0) }
     }
 
     /// Grants `entry` a lane; answers with our label for it.
@@ -215,11 +230,17 @@ impl LaneHost {
         count
     }
 
-    /// The hint of the lane in `slot`, and what tells its congestion controller of reroutes; `None`
-    /// if no lane was granted there.
+    /// The lane that was granted in `slot`, while no connection has come.
     #[must_use]
-    pub fn granted(&self, slot: SlotId) -> Option<(Hint, Arc<RerouteMark>)> {
-        self.lanes().get(&slot).map(|lane| (lane.end.hint().clone(), lane.end.mark().clone()))
+    pub fn granted(&self, slot: SlotId) -> Option<Granted> {
+        let lanes = self.lanes();
+        let pending = |lane: &&Hosted| matches!(lane.stage, Stage::Pending(_));
+        let lane = lanes.get(&slot).filter(pending)?;
+        Some(Granted {
+            entry: lane.end.peer().clone(),
+            hint: lane.end.hint().clone(),
+            mark: lane.end.mark().clone(),
+        })
     }
 
     /// Serves a lane's connection until it closes. `entry` is who its certificate says.
@@ -297,13 +318,13 @@ impl LaneHost {
         }
         tracing::info!("flow open");
         tracing::debug!(target: DESTINATION_TARGET, remote = %outward.remote, "connected");
-        let carried = Carried::default();
         let streams = (send, recv);
+        let counts = (&*outward.carried, &*self.limits);
         let done = match outward.stream {
             OutwardStream::Tcp(tcp) => {
-                pump(tcp, streams, Bytes::new(), TcpIs::Destination, &carried).await
+                pump(tcp, streams, Bytes::new(), TcpIs::Destination, counts).await
             }
-            OutwardStream::Inside(io) => pump_inside(io, streams).await,
+            OutwardStream::Inside(io) => pump_inside(io, streams, counts).await,
         };
         drop(outward.permit);
         match done.result {

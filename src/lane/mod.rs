@@ -22,7 +22,7 @@ mod pump;
 
 pub use end::{HopRequest, LaneEnd, RouteControl};
 pub use facts::{LaneFacts, RerouteFacts};
-pub use host::{FlowAcceptor, LaneHost, Outward, OutwardStream};
+pub use host::{FlowAcceptor, Granted, LaneHost, Outward, OutwardStream};
 pub use open_lane::Lane;
 pub use pool::{LaneKey, LanePool};
 

@@ -13,7 +13,8 @@ use tokio::time::{Instant, timeout};
 use super::{Lane, LaneEnd, RouteControl, driver::Driver, end::Parts, flow::LaneFlow};
 use crate::{
     flow::{
-        Flow, FlowEntry, FlowRequest, FlowState, FlowTable, Refusal, RefusalKind, Route, RouteWish,
+        Flow, FlowEntry, FlowLimits, FlowRequest, FlowState, FlowTable, Refusal, RefusalKind,
+        Route, RouteWish,
     },
     identity::{NodeName, peer_of, server_name},
     overlay::select::{ChangeReason, Selector},
@@ -74,6 +75,7 @@ pub struct LanePool {
     switch: Arc<Switch>,
     control: Weak<dyn RouteControl>,
     flows: FlowTable,
+    limits: Arc<FlowLimits>,
     cells: Mutex<HashMap<LaneKey, Arc<Cell>>>,
     /// All lanes with flows, also those that take no new ones.
     ends: Mutex<HashMap<u32, Weak<LaneEnd>>>,
@@ -105,7 +107,7 @@ impl LanePool {
         client: LaneClient,
         switch: Arc<Switch>,
         control: Weak<dyn RouteControl>,
-        flows: FlowTable,
+        (flows, limits): (FlowTable, Arc<FlowLimits>),
     ) -> Self {
         Self {
             endpoint,
@@ -113,6 +115,7 @@ impl LanePool {
             switch,
             control,
             flows,
+            limits,
             cells: Mutex::default(),
             ends: Mutex::default(),
         }
@@ -171,7 +174,7 @@ impl LanePool {
             }
         };
         guard.entry().set_state(FlowState::Open);
-        Ok(Box::new(LaneFlow { guard, send, recv }))
+        Ok(Box::new(LaneFlow { guard, limits: self.limits.clone(), send, recv }))
     }
 
     /// Opens no more flows on `lane`; those that it carries go on.
@@ -369,6 +372,12 @@ impl LanePool {
     pub fn end_of(&self, lane: u32) -> Option<Arc<LaneEnd>> {
         let ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
         ends.get(&lane).and_then(Weak::upgrade)
+    }
+
+    /// The limits of its flows.
+    #[must_use]
+    pub fn limits(&self) -> Arc<FlowLimits> {
+        self.limits.clone()
     }
 
     /// The live flows.

@@ -20,7 +20,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use noq::{RecvStream, SendStream, VarInt, WriteError};
 use socket2::SockRef;
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncReadExt, AsyncWriteExt, ReadHalf as InsideRead, WriteHalf as InsideWrite},
     net::{
         TcpStream,
         tcp::{ReadHalf, WriteHalf},
@@ -28,7 +28,7 @@ use tokio::{
 };
 
 use crate::{
-    flow::{Carried, FlowIo, Spliced},
+    flow::{Carried, FlowIo, FlowLimits, HalfClosed, Spliced},
     transport::code,
 };
 
@@ -60,14 +60,27 @@ pub(super) async fn pump(
     (send, mut recv): (SendStream, RecvStream),
     preread: Bytes,
     tcp_is: TcpIs,
-    carried: &Carried,
+    (carried, limits): (&Carried, &FlowLimits),
 ) -> Spliced {
+    let half = HalfClosed::default();
     let mut sides = Sides { tcp, send, complete: false };
     let (read_half, write_half) = sides.tcp.split();
-    let from_tcp = tcp_to_stream(read_half, &mut sides.send, preread, tcp_is, carried);
-    let to_tcp = stream_to_tcp(&mut recv, write_half, tcp_is, carried);
+    let from_tcp = async {
+        tcp_to_stream(read_half, &mut sides.send, preread, tcp_is, carried).await?;
+        half.set(carried.activity());
+        Ok(())
+    };
+    let to_tcp = async {
+        let written = stream_to_tcp(&mut recv, write_half, tcp_is, carried).await?;
+        half.set(carried.activity());
+        Ok(written)
+    };
     // A reset ends both directions at once: the other one may be idle and would never learn of it.
-    let result = tokio::try_join!(from_tcp, to_tcp).and_then(|((), written)| written);
+    let both = async { tokio::try_join!(from_tcp, to_tcp).and_then(|((), written)| written) };
+    let result = tokio::select! {
+        result = both => result,
+        end = limits.overdue(carried.activity(), &half) => Err(end.into()),
+    };
     sides.complete = result.is_ok();
     let (sent, received) = carried.bytes();
     Spliced { sent, received, result }
@@ -76,17 +89,68 @@ pub(super) async fn pump(
 /// Carries bytes between a service inside this process and a stream; the service's side of the
 /// table above, without resets.
 pub(super) async fn pump_inside(
-    mut io: Box<dyn FlowIo>,
-    (send, recv): (SendStream, RecvStream),
+    io: Box<dyn FlowIo>,
+    (mut send, mut recv): (SendStream, RecvStream),
+    (carried, limits): (&Carried, &FlowLimits),
 ) -> Spliced {
-    let mut stream = tokio::io::join(recv, send);
-    let copied = tokio::io::copy_bidirectional(&mut io, &mut stream).await;
-    if copied.is_err() {
-        let (_, mut send) = stream.into_inner();
+    let half = HalfClosed::default();
+    let (read_half, write_half) = tokio::io::split(io);
+    let from_inside = async {
+        inside_to_stream(read_half, &mut send, carried).await?;
+        half.set(carried.activity());
+        Ok(())
+    };
+    let to_inside = async {
+        stream_to_inside(&mut recv, write_half, carried).await?;
+        half.set(carried.activity());
+        Ok(())
+    };
+    let both = async { tokio::try_join!(from_inside, to_inside).map(drop) };
+    let result: io::Result<()> = tokio::select! {
+        result = both => result,
+        end = limits.overdue(carried.activity(), &half) => Err(end.into()),
+    };
+    if result.is_err() {
+        // A stream that has ended already needs no reset.
         let _ = send.reset(VarInt::from_u32(code::FLOW_RESET));
     }
-    let (received, sent) = copied.as_ref().map_or((0, 0), |bytes| *bytes);
-    Spliced { sent, received, result: copied.map(|_| ()) }
+    let (sent, received) = carried.bytes();
+    Spliced { sent, received, result }
+}
+
+async fn inside_to_stream(
+    mut io: InsideRead<Box<dyn FlowIo>>,
+    send: &mut SendStream,
+    carried: &Carried,
+) -> io::Result<()> {
+    let mut buffer = BytesMut::new();
+    loop {
+        buffer.reserve(READ_BUFFER);
+        let read = io.read_buf(&mut buffer).await?;
+        if read == 0 {
+            // The stream may have been stopped meanwhile; then there is nothing left to finish.
+            let _ = send.finish();
+            return Ok(());
+        }
+        carried.add_received(read);
+        send.write_chunk(buffer.split().freeze()).await?;
+    }
+}
+
+async fn stream_to_inside(
+    recv: &mut RecvStream,
+    mut io: InsideWrite<Box<dyn FlowIo>>,
+    carried: &Carried,
+) -> io::Result<()> {
+    let mut chunks = vec![Bytes::new(); CHUNKS].into_boxed_slice();
+    while let Some(filled) = recv.read_many_chunks(&mut chunks).await? {
+        for chunk in &mut chunks[..filled] {
+            let bytes = std::mem::take(chunk);
+            carried.add_sent(bytes.len());
+            io.write_all(&bytes).await?;
+        }
+    }
+    io.shutdown().await
 }
 
 /// Both sides of a flow; reset when dropped before the flow is complete.

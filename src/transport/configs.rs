@@ -7,16 +7,24 @@ use noq::{
     crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig},
 };
 
-use super::{LaneOptions, RerouteMark, join_parameters, lane_parameters, link_parameters};
+use super::{
+    LaneOptions, RerouteMark, guest_parameters, join_parameters, lane_parameters, link_parameters,
+};
 use crate::{
     flow::Hint,
-    identity::{
-        ALPN_JOIN, ALPN_LANE, ALPN_LINK, Credentials, TlsError, client_crypto, server_crypto,
-    },
+    identity::{ALPN_LANE, ALPN_LINK, Credentials, TlsError, client_crypto, server_crypto},
 };
 
 /// The longest patience an entry can have; the exit waits as long as any entry.
 const MOST_PATIENCE: Duration = Duration::from_secs(3600);
+
+/// Connections that wait for the door's decision: it takes some microseconds for each, so this is a
+/// fraction of a second's worth.
+const MAX_INCOMING: usize = 4096;
+
+/// Bytes kept of packets that follow a first one the door has not decided about: a flight of a
+/// handshake.
+const INCOMING_BUFFER: u64 = 64 << 10;
 
 /// QUIC cannot be configured.
 #[derive(Debug, thiserror::Error)]
@@ -29,18 +37,24 @@ pub enum ConfigureError {
     Cipher(#[from] NoInitialCipherSuite),
 }
 
-/// How links are accepted; joiners too, at the authority.
+/// How links are accepted, and at the authority the protocols in `more`: those of joiners and of
+/// renewals. Whoever connects is a stranger until its certificate is known:
+/// [`trust_link`](super::trust_link) then gives a member's link its room.
 ///
 /// # Errors
 /// When the identity is unusable.
 pub fn link_server_config(
     credentials: &Credentials,
-    at_authority: bool,
+    more: &[&[u8]],
 ) -> Result<ServerConfig, ConfigureError> {
-    let alpn: &[&[u8]] = if at_authority { &[ALPN_LINK, ALPN_JOIN] } else { &[ALPN_LINK] };
-    let tls = QuicServerConfig::try_from(server_crypto(credentials, alpn)?)?;
+    let alpn = [&[ALPN_LINK], more].concat();
+    let tls = QuicServerConfig::try_from(server_crypto(credentials, &alpn)?)?;
     let mut config = ServerConfig::with_crypto(Arc::new(tls));
-    config.transport_config(link_parameters());
+    config
+        .transport_config(guest_parameters())
+        .max_incoming(MAX_INCOMING)
+        .incoming_buffer_size(INCOMING_BUFFER)
+        .incoming_buffer_size_total(16 * INCOMING_BUFFER);
     Ok(config)
 }
 

@@ -14,8 +14,8 @@ use bytes::Bytes;
 use ronproxy::{
     entry::{Config, Entry, User},
     flow::{
-        BoxFuture, Flow, FlowDialer, FlowIo, FlowLabel, FlowRequest, Host, Refusal, RefusalKind,
-        Spliced,
+        BoxFuture, Carried, Flow, FlowDialer, FlowIo, FlowLabel, FlowRequest, Host, Refusal,
+        RefusalKind, Spliced,
     },
 };
 use tokio::{
@@ -80,6 +80,10 @@ impl FlowDialer for DirectDialer {
 }
 
 impl Flow for DirectFlow {
+    fn carried(&self) -> Arc<Carried> {
+        Arc::default()
+    }
+
     fn label(&self) -> FlowLabel {
         self.label
     }

@@ -1,0 +1,319 @@
+//! Who may begin a handshake: pools and rates, so that a flood of one kind leaves the others room. Pure.
+//!
+//! | pool | who | bounds |
+//! |---|---|---|
+//! | lanes | a connection at the slot of a granted lane that nobody has taken up | 128, 16 per entry, 2 per slot |
+//! | members | from an address that is, or lately was, a neighbour's | 128, 16 per address, a rate per address |
+//! | strangers | everybody else | 64, 16 per prefix (2 under pressure), rates per prefix and in all |
+//!
+//! A prefix is an IPv4 /24 or an IPv6 /48: what one person can have addresses of without effort.
+//! When a pool is full, the oldest handshake that has had its time gives way. Under pressure an
+//! address must first prove itself (Retry, RFC 9000 §8.1.2), at a bounded rate. What is refused is
+//! ignored before any public-key operation, and costs its sender more than us.
+
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use super::handshakes::Outcome;
+use crate::identity::NodeName;
+
+/// Lane handshakes under way. 64 entries that open two lanes each at once fit.
+const MAX_LANES: usize = 128;
+/// The same of one entry: a page that needs lanes of several hints and classes at once has a handful.
+const MAX_LANES_PER_ENTRY: usize = 16;
+/// The same at one slot: the entry's own, and one after its packets were lost.
+const MAX_LANES_PER_SLOT: usize = 2;
+
+/// Members' handshakes under way. An overlay of 200 nodes that all come back at once is through in
+/// two rounds.
+const MAX_MEMBERS: usize = 128;
+/// Of one address: members may share one behind a NAT, and in tests.
+const MAX_PER_ADDRESS: usize = 16;
+/// From so many on, an address must prove itself: a stranger can forge a member's.
+const RETRY_MEMBERS: usize = 32;
+/// Handshakes a second of one member's address: it dials at most every 0.5 s, by two sockets.
+const ADDRESS_RATE: Rate = Rate { per_second: 8.0, burst: 32.0 };
+
+/// Strangers' handshakes under way: at most 64 times 50 KiB of memory.
+const MAX_STRANGERS: usize = 64;
+/// From so many on, an address must prove itself.
+const RETRY_STRANGERS: usize = 4;
+/// Strangers a second beyond which an address must prove itself.
+const CALM: Rate = Rate { per_second: 8.0, burst: 16.0 };
+/// Of one prefix, while less than half the pool is in use.
+const MAX_PER_PREFIX: usize = 16;
+/// Of one prefix otherwise.
+const MAX_PER_PREFIX_UNDER_PRESSURE: usize = 2;
+/// Handshakes a second of one prefix. The burst is a small overlay behind one NAT that starts.
+const PREFIX_RATE: Rate = Rate { per_second: 2.0, burst: 32.0 };
+/// Handshakes a second of all strangers: at half a millisecond each, a twentieth of a core.
+const STRANGER_RATE: Rate = Rate { per_second: 100.0, burst: 100.0 };
+
+/// Retry packets a second to one prefix, and in all. One costs 15 µs and 150 bytes, an eighth of
+/// what it answers.
+const PREFIX_RETRIES: Rate = Rate { per_second: 8.0, burst: 16.0 };
+const ALL_RETRIES: Rate = Rate { per_second: 1000.0, burst: 1000.0 };
+
+/// A handshake of this age may be given up for another: three round trips of 300 ms are over.
+const GIVES_WAY_AFTER: Duration = Duration::from_secs(1);
+
+/// Buckets of prefixes. Two prefixes share one if their keyed hashes agree: with 100 busy prefixes
+/// one other in 40 meets one of them.
+const BUCKETS: usize = 4096;
+
+/// Somebody who wants to connect.
+#[derive(Debug, Clone)]
+pub(super) struct Arrival {
+    pub(super) who: Who,
+    /// The address has answered a Retry.
+    pub(super) validated: bool,
+    /// QUIC allows to ask for that.
+    pub(super) may_retry: bool,
+}
+
+/// By what somebody is known before the handshake.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Who {
+    /// The entry to which the lane of a slot was granted.
+    Lane { entry: NodeName, slot: u32 },
+    /// A neighbour's address.
+    Member(IpAddr),
+    /// Any other address.
+    Stranger(IpAddr),
+}
+
+/// What becomes of an arrival.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// The handshake begins, under this number; the one under the other number ends.
+    Accept { ticket: u64, instead_of: Option<u64> },
+    /// The address must prove itself first.
+    Retry,
+    /// Nothing is answered.
+    Ignore(Outcome),
+}
+
+/// How often something may happen.
+#[derive(Debug, Clone, Copy)]
+struct Rate {
+    per_second: f32,
+    burst: f32,
+}
+
+/// A token bucket: full at first.
+#[derive(Debug, Clone, Copy)]
+struct Bucket {
+    spent: f32,
+    at: Instant,
+}
+
+impl Bucket {
+    fn new(now: Instant) -> Self {
+        Self { spent: 0.0, at: now }
+    }
+
+    fn take(&mut self, now: Instant, rate: Rate) -> bool {
+        let refilled = now.saturating_duration_since(self.at).as_secs_f32() * rate.per_second;
+        self.spent = (self.spent - refilled).max(0.0);
+        self.at = self.at.max(now);
+        let granted = self.spent + 1.0 <= rate.burst;
+        if granted {
+            self.spent += 1.0;
+        }
+        granted
+    }
+}
+
+/// Handshakes of one kind that are under way.
+#[derive(Debug, Default)]
+struct Pool(Vec<UnderWay>);
+
+#[derive(Debug)]
+struct UnderWay {
+    ticket: u64,
+    began: Instant,
+    who: Who,
+}
+
+impl Pool {
+    fn count(&self, same: impl Fn(&Who) -> bool) -> usize {
+        self.0.iter().filter(|under_way| same(&under_way.who)).count()
+    }
+
+    /// Adds one; if the pool holds `max`, in place of the oldest, if that has had its time.
+    fn add(
+        &mut self,
+        now: Instant,
+        max: usize,
+        under_way: UnderWay,
+        full: Outcome,
+    ) -> Result<Option<u64>, Outcome> {
+        let mut instead_of = None;
+        if self.0.len() >= max {
+            let oldest = self.0.iter().enumerate().min_by_key(|(_, other)| other.began);
+            let had_its_time =
+                oldest.filter(|(_, o)| now.saturating_duration_since(o.began) >= GIVES_WAY_AFTER);
+            let (index, _) = had_its_time.ok_or(full)?;
+            instead_of = Some(self.0.swap_remove(index).ticket);
+        }
+        self.0.push(under_way);
+        Ok(instead_of)
+    }
+}
+
+/// All handshakes under way, and what they may still do.
+#[derive(Debug)]
+pub(super) struct Admission {
+    seed: u64,
+    next: u64,
+    lanes: Pool,
+    members: Pool,
+    strangers: Pool,
+    calm: Bucket,
+    all_strangers: Bucket,
+    all_retries: Bucket,
+    /// By prefix of strangers or address of members: handshakes, and retries.
+    handshakes: Box<[Bucket]>,
+    retries: Box<[Bucket]>,
+}
+
+impl Admission {
+    /// No handshake under way. `seed` is secret, so that nobody can aim at another's bucket.
+    pub(super) fn new(now: Instant, seed: u64) -> Self {
+        let bucket = Bucket::new(now);
+        let buckets = || vec![bucket; BUCKETS].into_boxed_slice();
+        Self {
+            seed,
+            next: 0,
+            lanes: Pool::default(),
+            members: Pool::default(),
+            strangers: Pool::default(),
+            calm: bucket,
+            all_strangers: bucket,
+            all_retries: bucket,
+            handshakes: buckets(),
+            retries: buckets(),
+        }
+    }
+
+    /// Decides about an arrival; [`done`](Self::done) has to follow what is accepted.
+    pub(super) fn judge(&mut self, now: Instant, arrival: Arrival) -> Verdict {
+        let judged = match &arrival.who {
+            Who::Lane { entry, slot } => self.lane(entry, *slot),
+            Who::Member(ip) => self.member(now, *ip, &arrival),
+            Who::Stranger(ip) => self.stranger(now, *ip, &arrival),
+        };
+        match judged {
+            Ok(()) => self.begin(now, arrival.who).unwrap_or_else(Verdict::Ignore),
+            Err(verdict) => verdict,
+        }
+    }
+
+    /// A handshake has ended.
+    pub(super) fn done(&mut self, ticket: u64) {
+        for pool in [&mut self.lanes, &mut self.members, &mut self.strangers] {
+            pool.0.retain(|under_way| under_way.ticket != ticket);
+        }
+    }
+
+    fn begin(&mut self, now: Instant, who: Who) -> Result<Verdict, Outcome> {
+        let (pool, max, full) = match who {
+            Who::Lane { .. } => (&mut self.lanes, MAX_LANES, Outcome::LanesFull),
+            Who::Member(_) => (&mut self.members, MAX_MEMBERS, Outcome::MembersFull),
+            Who::Stranger(_) => (&mut self.strangers, MAX_STRANGERS, Outcome::StrangersFull),
+        };
+        self.next += 1;
+        let ticket = self.next;
+        let instead_of = pool.add(now, max, UnderWay { ticket, began: now, who }, full)?;
+        Ok(Verdict::Accept { ticket, instead_of })
+    }
+
+    fn lane(&self, entry: &NodeName, slot: u32) -> Result<(), Verdict> {
+        let of_entry = |who: &Who| matches!(who, Who::Lane { entry: other, .. } if other == entry);
+        let of_slot = |who: &Who| matches!(who, Who::Lane { slot: other, .. } if *other == slot);
+        if self.lanes.count(of_entry) >= MAX_LANES_PER_ENTRY
+            || self.lanes.count(of_slot) >= MAX_LANES_PER_SLOT
+        {
+            return Err(Verdict::Ignore(Outcome::EntryFull));
+        }
+        Ok(())
+    }
+
+    fn member(&mut self, now: Instant, ip: IpAddr, arrival: &Arrival) -> Result<(), Verdict> {
+        if self.members.0.len() >= RETRY_MEMBERS {
+            self.prove(now, ip, arrival)?;
+        }
+        if self.members.count(|who| *who == Who::Member(ip)) >= MAX_PER_ADDRESS {
+            return Err(Verdict::Ignore(Outcome::AddressBusy));
+        }
+        let index = self.index(ip);
+        if !self.handshakes[index].take(now, ADDRESS_RATE) {
+            return Err(Verdict::Ignore(Outcome::AddressRate));
+        }
+        Ok(())
+    }
+
+    fn stranger(&mut self, now: Instant, ip: IpAddr, arrival: &Arrival) -> Result<(), Verdict> {
+        let under_way = self.strangers.0.len();
+        let calm = arrival.validated || self.calm.take(now, CALM);
+        if !calm || under_way >= RETRY_STRANGERS {
+            self.prove(now, ip, arrival)?;
+        }
+        let most = match under_way < MAX_STRANGERS / 2 {
+            true => MAX_PER_PREFIX,
+            false => MAX_PER_PREFIX_UNDER_PRESSURE,
+        };
+        let key = prefix(ip);
+        let same = |who: &Who| matches!(who, Who::Stranger(other) if prefix(*other) == key);
+        if self.strangers.count(same) >= most {
+            return Err(Verdict::Ignore(Outcome::PrefixBusy));
+        }
+        let index = self.index(key);
+        if !self.handshakes[index].take(now, PREFIX_RATE) {
+            return Err(Verdict::Ignore(Outcome::PrefixRate));
+        }
+        if !self.all_strangers.take(now, STRANGER_RATE) {
+            return Err(Verdict::Ignore(Outcome::StrangerRate));
+        }
+        Ok(())
+    }
+
+    /// Whether the address has proved itself; else it is asked to, at a bounded rate.
+    fn prove(&mut self, now: Instant, ip: IpAddr, arrival: &Arrival) -> Result<(), Verdict> {
+        if arrival.validated {
+            return Ok(());
+        }
+        let index = self.index(prefix(ip));
+        let may = arrival.may_retry
+            && self.retries[index].take(now, PREFIX_RETRIES)
+            && self.all_retries.take(now, ALL_RETRIES);
+        Err(if may { Verdict::Retry } else { Verdict::Ignore(Outcome::RetryRate) })
+    }
+
+    fn index(&self, key: impl Hash) -> usize {
+        let mut hasher = DefaultHasher::new();
+        (self.seed, key).hash(&mut hasher);
+        usize::try_from(hasher.finish() % BUCKETS as u64).unwrap_or(0)
+    }
+}
+
+/// The IPv4 /24 or IPv6 /48 of an address.
+pub(super) fn prefix(ip: IpAddr) -> [u8; 7] {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => {
+            let [a, b, c, _] = ip.octets();
+            [4, a, b, c, 0, 0, 0]
+        }
+        IpAddr::V6(ip) => {
+            let [a, b, c, d, e, f, ..] = ip.octets();
+            [6, a, b, c, d, e, f]
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "admission_tests.rs"]
+mod tests;

@@ -1,0 +1,173 @@
+//! Floods against the pools, in virtual time.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn stranger(ip: impl Into<IpAddr>, validated: bool) -> Arrival {
+    Arrival { who: Who::Stranger(ip.into()), validated, may_retry: !validated }
+}
+
+fn member(ip: impl Into<IpAddr>) -> Arrival {
+    Arrival { who: Who::Member(ip.into()), validated: true, may_retry: false }
+}
+
+fn lane(entry: &str, slot: u32) -> Arrival {
+    let who = Who::Lane { entry: entry.parse().unwrap(), slot };
+    Arrival { who, validated: false, may_retry: true }
+}
+
+fn accepted(verdict: Verdict) -> Option<u64> {
+    match verdict {
+        Verdict::Accept { ticket, .. } => Some(ticket),
+        _ => None,
+    }
+}
+
+/// Ten seconds of 1,460 Initials a second (14 Mbit/s) from `prefixes` prefixes whose addresses prove
+/// themselves and then stand still; returns how many of 10 honest strangers, members and lanes, one a
+/// second of each, got in at the first try, and how many handshakes began in all.
+fn flood(prefixes: u8) -> ([usize; 3], usize) {
+    let start = Instant::now();
+    let mut admission = Admission::new(start, 7);
+    let mut honest = [0; 3];
+    let mut began = 0;
+    for packet in 0..14_600_u32 {
+        let now = start + Duration::from_micros(685) * packet;
+        let from = [198, 51, u8::try_from(packet % u32::from(prefixes)).unwrap(), 9];
+        for validated in [false, true] {
+            began +=
+                usize::from(accepted(admission.judge(now, stranger(from, validated))).is_some());
+        }
+        if packet % 1460 == 700 {
+            let slot = packet;
+            let tries =
+                [stranger([192, 0, 2, 1], true), member([192, 0, 2, 2]), lane("utah", slot)];
+            for (kind, arrival) in tries.into_iter().enumerate() {
+                if let Some(ticket) = accepted(admission.judge(now, arrival)) {
+                    honest[kind] += 1;
+                    admission.done(ticket);
+                }
+            }
+        }
+    }
+    (honest, began)
+}
+
+#[test]
+fn a_flood_from_one_address_keeps_nobody_out() {
+    let (honest, began) = flood(1);
+    assert_eq!(honest, [10, 10, 10]);
+    assert!(began < 60, "{began} handshakes began");
+}
+
+#[test]
+fn a_flood_from_100_prefixes_keeps_no_member_and_no_lane_out() {
+    let ([strangers, members, lanes], began) = flood(100);
+    assert_eq!((members, lanes), (10, 10));
+    // A stranger tries again after a second, then two, then four.
+    assert!(strangers >= 3, "{strangers} of 10 strangers");
+    assert!(began < 1_100, "{began} handshakes began");
+}
+
+#[test]
+fn an_address_must_prove_itself_as_soon_as_several_strangers_are_under_way() {
+    let now = Instant::now();
+    let mut admission = Admission::new(now, 1);
+    for n in 0..4 {
+        let verdict = admission.judge(now, stranger([203, 0, n, 1], false));
+        assert!(accepted(verdict).is_some(), "{verdict:?}");
+    }
+    assert_eq!(admission.judge(now, stranger([203, 0, 9, 1], false)), Verdict::Retry);
+    assert!(accepted(admission.judge(now, stranger([203, 0, 9, 1], true))).is_some());
+}
+
+#[test]
+fn forged_addresses_get_a_bounded_number_of_answers() {
+    let now = Instant::now();
+    let mut admission = Admission::new(now, 1);
+    let mut answers = 0;
+    for n in 0..100_000_u32 {
+        let [_, a, b, c] = n.to_be_bytes();
+        let verdict = admission.judge(now, stranger([20 + a, b, c, 1], false));
+        answers += usize::from(!matches!(verdict, Verdict::Ignore(_)));
+    }
+    assert!(answers <= 1_016, "{answers}");
+    // The flood leaves no trace in the buckets of those who prove themselves.
+    assert!(accepted(admission.judge(now, stranger([192, 0, 2, 1], true))).is_some());
+}
+
+#[test]
+fn one_entry_cannot_take_all_lane_handshakes() {
+    let now = Instant::now();
+    let mut admission = Admission::new(now, 1);
+    let of_one =
+        (0..100).filter(|slot| accepted(admission.judge(now, lane("mit", *slot))).is_some());
+    assert_eq!(of_one.count(), MAX_LANES_PER_ENTRY);
+    assert!(accepted(admission.judge(now, lane("utah", 200))).is_some());
+    assert!(accepted(admission.judge(now, lane("nyu", 201))).is_some());
+    assert!(accepted(admission.judge(now, lane("nyu", 201))).is_some());
+    let third = admission.judge(now, lane("nyu", 201));
+    assert_eq!(third, Verdict::Ignore(Outcome::EntryFull));
+}
+
+#[test]
+fn a_full_pool_gives_up_the_oldest_handshake_that_had_its_time() {
+    let start = Instant::now();
+    let mut admission = Admission::new(start, 1);
+    let full = (0..u8::MAX).take(MAX_STRANGERS);
+    let tickets: Vec<_> = full
+        .map(|n| {
+            let now = start + Duration::from_millis(n.into());
+            accepted(admission.judge(now, stranger([203, 0, n, 1], true))).unwrap()
+        })
+        .collect();
+    let late = stranger([192, 0, 2, 1], true);
+    let soon = admission.judge(start + Duration::from_millis(900), late.clone());
+    assert_eq!(soon, Verdict::Ignore(Outcome::StrangersFull));
+    let verdict = admission.judge(start + Duration::from_millis(1_000), late);
+    let Verdict::Accept { instead_of, .. } = verdict else { panic!("{verdict:?}") };
+    assert_eq!(instead_of, Some(tickets[0]));
+}
+
+#[test]
+fn a_prefix_is_what_one_person_has_addresses_of() {
+    let same = |a: &str, b: &str| prefix(a.parse().unwrap()) == prefix(b.parse().unwrap());
+    assert!(same("192.0.2.1", "192.0.2.254") && same("192.0.2.1", "::ffff:192.0.2.9"));
+    assert!(same("2001:db8:1:2::3", "2001:db8:1:ffff::1"));
+    assert!(!same("192.0.2.1", "192.0.3.1") && !same("2001:db8:1::", "2001:db8:2::"));
+}
+
+proptest! {
+    #[test]
+    fn pools_stay_within_their_bounds_whatever_arrives(
+        arrivals in prop::collection::vec((0_u8..3, any::<[u8; 2]>(), any::<bool>(), 0_u64..2_000), 1..400)
+    ) {
+        let mut now = Instant::now();
+        let mut admission = Admission::new(now, 3);
+        let mut open: Vec<u64> = Vec::new();
+        for (kind, [a, b], validated, wait) in arrivals {
+            now += Duration::from_millis(wait / 20);
+            let mut arrival = match kind {
+                0 => lane(["a", "b", "c"][usize::from(a % 3)], b.into()),
+                1 => member([10, 0, 0, a % 16]),
+                _ => stranger([10, a, b, 1], validated),
+            };
+            arrival.validated = validated;
+            match admission.judge(now, arrival) {
+                Verdict::Accept { ticket, instead_of } => {
+                    open.retain(|other| Some(*other) != instead_of);
+                    open.push(ticket);
+                }
+                Verdict::Retry => prop_assert!(!validated),
+                Verdict::Ignore(_) => {}
+            }
+            if b < 60 && !open.is_empty() {
+                admission.done(open.swap_remove(usize::from(a) % open.len()));
+            }
+            let (l, m, s) = (&admission.lanes.0, &admission.members.0, &admission.strangers.0);
+            prop_assert!(l.len() <= MAX_LANES && m.len() <= MAX_MEMBERS && s.len() <= MAX_STRANGERS);
+            prop_assert_eq!(l.len() + m.len() + s.len(), open.len());
+        }
+    }
+}

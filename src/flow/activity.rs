@@ -1,0 +1,49 @@
+//! When a flow's bytes last moved, and how it is told to end.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// When something last happened, written often and read seldom; and whether it is to end.
+#[derive(Debug)]
+pub struct Activity {
+    epoch: Instant,
+    /// Microseconds since the epoch.
+    moved: AtomicU64,
+    evicted: CancellationToken,
+}
+
+impl Default for Activity {
+    fn default() -> Self {
+        let evicted = CancellationToken::new();
+        Self { epoch: Instant::now(), moved: AtomicU64::new(0), evicted }
+    }
+}
+
+impl Activity {
+    /// Something happens now.
+    pub fn touch(&self) {
+        let now = u64::try_from(self.epoch.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.moved.store(now, Ordering::Relaxed);
+    }
+
+    /// When something last happened; at first, when this began.
+    #[must_use]
+    pub fn last(&self) -> Instant {
+        self.epoch + Duration::from_micros(self.moved.load(Ordering::Relaxed))
+    }
+
+    /// Asks whoever does this to end it: its place is needed.
+    pub fn evict(&self) {
+        self.evicted.cancel();
+    }
+
+    /// Waits until somebody asks to end this.
+    pub async fn evicted(&self) {
+        self.evicted.cancelled().await;
+    }
+}
