@@ -45,6 +45,12 @@ fn write_all(out: &mut String, status: &NodeStatus, links: &[LinkFacts]) -> fmt:
     for (limit, count) in &status.ended_flows {
         writeln!(out, "ronproxy_ended_flows_total{{limit=\"{limit}\"}} {count}")?;
     }
+    let help =
+        "Messages of neighbours, and addresses in their records, that were dropped, by reason.";
+    head(out, "dropped_messages_total", help, "counter")?;
+    for (reason, count) in &status.dropped_messages {
+        writeln!(out, "ronproxy_dropped_messages_total{{reason=\"{reason}\"}} {count}")?;
+    }
     write_certificate(out, &status.certificate)?;
     head(out, "refused_clients_total", "Local clients that the proxy does not serve.", "counter")?;
     for (reason, count) in &status.refused_clients {
@@ -137,6 +143,7 @@ mod tests {
             refused_clients: vec![("other-user", 5)],
             handshakes: vec![("prefix-rate", 5)],
             ended_flows: vec![("idle", 1)],
+            dropped_messages: vec![("digest-over-budget", 2)],
             measuring: Measuring::default(),
             certificate: CertificateStatus {
                 lists_ignored: vec![("forged", 1)],
@@ -163,6 +170,7 @@ mod tests {
         let text = text(&status, &[link]);
         assert!(text.contains("ronproxy_dropped_packets_total{reason=\"unknown_label\"} 3\n"));
         assert!(text.contains("ronproxy_refused_clients_total{reason=\"other-user\"} 5\n"));
+        assert!(text.contains("_messages_total{reason=\"digest-over-budget\"} 2\n"));
         assert!(text.contains("ronproxy_link_rtt_seconds{peer=\"b\"} 0.0025\n"));
         for sample in text.lines().filter(|line| !line.starts_with('#')) {
             let (series, value) = sample.rsplit_once(' ').unwrap();

@@ -100,7 +100,7 @@ impl JoinDesk {
 
     fn join(&self, request: &JoinRequest, mesh: &Mesh) -> JoinReply {
         let mut invitations = self.invitations.lock().unwrap_or_else(PoisonError::into_inner);
-        let members = mesh.tell_members();
+        let members = mesh.members_for_joiner();
         answer(&self.authority, &mut invitations, request, &members, self.clock.now())
     }
 }

@@ -26,7 +26,7 @@ use crate::{
     flow::{BoxFuture, FlowDialer, FlowLimits, FlowTable, FlowTimes, Refusal, Target},
     identity::{ALPN_JOIN, ALPN_RENEW, Credentials, MemberInfo, Peer},
     lane::{FlowAcceptor, LaneHost, LanePool, Outward, OutwardStream, RouteControl},
-    mesh::{LinkFacts, Mesh, MeshConfig, RelayConfig},
+    mesh::{LinkFacts, MemberRecord, Mesh, MeshConfig, RelayConfig},
     overlay::{policy::Policy, units::Bitrate},
     transport::{self, ConfigureError, LaneClient, LaneOptions, LaneServer},
     underlay::{LabelSocket, MAX_QUIC_PACKET, Switch},
@@ -41,8 +41,10 @@ pub struct NodeSettings {
     pub credentials: Credentials,
     /// Where others can dial it; empty behind a NAT.
     pub addresses: Vec<SocketAddr>,
-    /// The members known from the last run or from joining.
-    pub members: Vec<MemberInfo>,
+    /// What the authority said of members when the node joined; dialled until their records are known.
+    pub bootstrap: Vec<MemberInfo>,
+    /// The members' records that the last process wrote down.
+    pub records: Vec<MemberRecord>,
     /// The local proxy; `None`: no entry.
     pub entry: Option<entry::Config>,
     /// The entry's routing rules.
@@ -142,7 +144,7 @@ impl Node {
             probe_budget: settings.probe_budget,
         };
         let mesh = Mesh::new(mesh_config, endpoint.clone(), switch.clone());
-        mesh.remember(&settings.members);
+        mesh.remember(&settings.bootstrap, &settings.records);
         let control: Weak<dyn RouteControl> = Arc::downgrade(&(mesh.clone() as Arc<_>));
         let limits = Arc::new(FlowLimits::new(settings.flow));
         let acceptor = settings.acceptor;

@@ -15,7 +15,7 @@ use crate::{
     flow::{FlowEntry, FlowLabel, FlowLimits, FlowState, Ingress, OnLane},
     identity::{MemberInfo, NodeName},
     lane::{LaneFacts, LaneHost, LanePool, RerouteFacts},
-    mesh::{LinkFacts, Mesh},
+    mesh::{LinkFacts, MemberFacts, MemberRecord, Mesh},
     underlay::Switch,
 };
 
@@ -54,6 +54,8 @@ pub struct NodeStatus {
     pub handshakes: Vec<(&'static str, u64)>,
     /// Flows that neither side ended, by the limit that ended them.
     pub ended_flows: Vec<(&'static str, u64)>,
+    /// Messages of neighbours, and addresses in their records, that were dropped, by reason.
+    pub dropped_messages: Vec<(&'static str, u64)>,
     /// What it spends on measuring.
     pub measuring: Measuring,
     /// Its certificate and its clock.
@@ -160,6 +162,7 @@ impl NodeView {
             refused_clients: self.refused.counts().into(),
             handshakes: self.handshakes.so_far(),
             ended_flows: self.limits.ended(),
+            dropped_messages: self.mesh.links().drops().counts(),
             measuring: self.measuring(),
             certificate: self.renewal.status(),
         }
@@ -196,8 +199,14 @@ impl NodeView {
 
     /// The other members that the node knows.
     #[must_use]
-    pub fn members(&self) -> Vec<MemberInfo> {
+    pub fn members(&self) -> Vec<MemberFacts> {
         self.mesh.known_members()
+    }
+
+    /// What is to be written down of them: what the authority said of those without a record, and records.
+    #[must_use]
+    pub fn written_members(&self) -> (Vec<MemberInfo>, Vec<Arc<MemberRecord>>) {
+        self.mesh.written_members()
     }
 }
 

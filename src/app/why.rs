@@ -9,6 +9,7 @@ use crate::{
     flow::{FlowRequest, Hint, Ingress, Route, Target},
     identity::NodeName,
     lane::{LaneEnd, LaneKey, RouteControl},
+    mesh::MemberFacts,
     overlay::{
         candidates::Candidate,
         history::RouteHistory,
@@ -133,7 +134,7 @@ impl NodeView {
     #[must_use]
     pub fn routes(&self) -> Vec<Choice> {
         let mut keys: Vec<LaneKey> = self.pool.lanes().into_iter().map(|(key, _)| key).collect();
-        for exit in self.mesh.known_members().into_iter().filter(|member| member.roles.exit) {
+        for exit in self.mesh.known_members().into_iter().filter(MemberFacts::is_exit) {
             if !self.mesh.is_exit(&exit.name) {
                 continue;
             }

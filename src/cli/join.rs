@@ -12,15 +12,14 @@ use noq::{Endpoint, EndpointConfig, TokioRuntime};
 use super::{
     CliError,
     folder::Folder,
-    members,
+    members::Written,
     output::{note, print, print_json},
     template::Template,
 };
 use crate::{
     app,
     identity::{
-        AuthorityContact, Clock, Invitation, MemberInfo, NodeFile, NodeIdentity, NodeKey, Roles,
-        Welcome,
+        AuthorityContact, Clock, Invitation, MemberInfo, NodeFile, NodeIdentity, NodeKey, Welcome,
     },
     underlay::{LabelSocket, Switch, bind_udp},
 };
@@ -72,7 +71,8 @@ impl Join {
         let template =
             Template { listen: self.listen, advertise: &self.advertise, exit: self.exit };
         folder.dir.write_default_config(&template.text())?;
-        members::save(&folder.dir, &known(&invitation, welcome))?;
+        let members = Written { bootstrap: known(&invitation, welcome), records: Vec::new() };
+        members.save(&folder.dir)?;
         let (name, addresses) = (invitation.authority.clone(), invitation.addresses.clone());
         AuthorityContact { name, addresses }.save(&folder.dir)?;
         identity.save(&folder.dir)?;
@@ -131,7 +131,6 @@ fn known(invitation: &Invitation, welcome: Welcome) -> Vec<MemberInfo> {
         None => members.push(MemberInfo {
             name: invitation.authority.clone(),
             addresses: invitation.addresses.clone(),
-            roles: Roles::default(),
         }),
     }
     members

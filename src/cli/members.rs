@@ -1,34 +1,51 @@
-//! The members as last heard, in `members.json`.
+//! What a node writes down of the members, in `members.json`.
+
+use serde::{Deserialize, Serialize};
 
 use super::CliError;
-use crate::identity::{MAX_MEMBERS, MemberInfo, NodeDir, NodeFile, StoreError};
+use crate::{
+    identity::{MAX_MEMBERS, MemberInfo, NodeDir, NodeFile, StoreError},
+    mesh::MemberRecord,
+};
 
-/// Reads the members. A missing or damaged file is no error: the members are heard of again.
-pub(super) fn load(dir: &NodeDir) -> Vec<MemberInfo> {
-    let read = dir.read(NodeFile::Members);
-    let parsed = read.map(|bytes| serde_json::from_slice::<Vec<MemberInfo>>(&bytes));
-    match parsed {
-        Ok(Ok(mut members)) => {
-            members.truncate(MAX_MEMBERS);
-            members
-        }
-        Err(StoreError::Missing(_)) => Vec::new(),
-        Ok(Err(error)) => {
-            tracing::warn!(%error, "members.json is damaged and will be replaced");
-            Vec::new()
-        }
-        Err(error) => {
-            tracing::warn!(%error, "the members of the last run are not known");
-            Vec::new()
-        }
-    }
+/// The content of `members.json`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Written {
+    /// What the authority said of members when this node joined, while no record of them is here.
+    pub(super) bootstrap: Vec<MemberInfo>,
+    /// The members' signed records, with their certificates.
+    pub(super) records: Vec<MemberRecord>,
 }
 
-/// Replaces the members in one step.
-pub(super) fn save(dir: &NodeDir, members: &[MemberInfo]) -> Result<(), CliError> {
-    let text =
-        serde_json::to_vec_pretty(members).map_err(|error| CliError::Output(error.into()))?;
-    Ok(dir.write(NodeFile::Members, &text)?)
+impl Written {
+    /// Reads the members. A missing or damaged file is no error: the members are heard of again.
+    pub(super) fn load(dir: &NodeDir) -> Self {
+        let read = dir.read(NodeFile::Members);
+        match read.map(|bytes| serde_json::from_slice::<Self>(&bytes)) {
+            Ok(Ok(mut members)) => {
+                members.bootstrap.truncate(MAX_MEMBERS);
+                members.records.truncate(MAX_MEMBERS);
+                members
+            }
+            Err(StoreError::Missing(_)) => Self::default(),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "members.json is damaged and will be replaced");
+                Self::default()
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the members of the last run are not known");
+                Self::default()
+            }
+        }
+    }
+
+    /// Replaces the file in one step.
+    pub(super) fn save(&self, dir: &NodeDir) -> Result<(), CliError> {
+        let text =
+            serde_json::to_vec_pretty(self).map_err(|error| CliError::Output(error.into()))?;
+        Ok(dir.write(NodeFile::Members, &text)?)
+    }
 }
 
 #[cfg(test)]
@@ -39,15 +56,24 @@ mod tests {
     fn members_read_back_and_a_damaged_file_is_forgotten() {
         let folder = tempfile::tempdir().unwrap();
         let dir = NodeDir::at(folder.path());
-        assert!(load(&dir).is_empty());
-        let member = MemberInfo {
-            name: "utah".parse().unwrap(),
-            addresses: vec![([192, 0, 2, 1], 4600).into()],
-            roles: crate::identity::Roles { relay: true, exit: false },
+        assert_eq!(Written::load(&dir), Written::default());
+        let name = |text: &str| text.parse().unwrap();
+        let members = Written {
+            bootstrap: vec![MemberInfo {
+                name: name("utah"),
+                addresses: vec![([192, 0, 2, 1], 4600).into()],
+            }],
+            records: vec![MemberRecord {
+                name: name("mit"),
+                certificate: vec![0x30, 1, 2],
+                record: vec![0xff; 300],
+            }],
         };
-        save(&dir, std::slice::from_ref(&member)).unwrap();
-        assert_eq!(load(&dir), [member]);
-        dir.write(NodeFile::Members, b"[{").unwrap();
-        assert!(load(&dir).is_empty());
+        members.save(&dir).unwrap();
+        assert_eq!(Written::load(&dir), members);
+        for damaged in [&b"[{"[..], b"[]", br#"{"bootstrap":[],"records":[{"name":"a"}]}"#] {
+            dir.write(NodeFile::Members, damaged).unwrap();
+            assert_eq!(Written::load(&dir), Written::default());
+        }
     }
 }

@@ -21,7 +21,8 @@ use super::{
     CliError,
     confine::{Confinement, confine},
     folder::Folder,
-    log, members,
+    log,
+    members::Written,
     output::print,
     settings, units, wait,
 };
@@ -29,7 +30,8 @@ use crate::{
     admin::{self, Admin, ControlSocket, RunFacts},
     app::{Node, NodeView},
     config::Config,
-    identity::{Credentials, MemberInfo, NodeDir, NodeFile},
+    identity::{Credentials, NodeDir, NodeFile},
+    mesh::MemberRecord,
     underlay::bind_udp,
 };
 
@@ -188,12 +190,12 @@ fn raise_file_limit() {
 struct MemberKeeper<'a> {
     dir: &'a NodeDir,
     view: NodeView,
-    saved: Vec<MemberInfo>,
+    saved: Written,
 }
 
 impl<'a> MemberKeeper<'a> {
     fn new(dir: &'a NodeDir, view: NodeView) -> Self {
-        Self { dir, view, saved: Vec::new() }
+        Self { dir, view, saved: Written::default() }
     }
 
     async fn run(&mut self) {
@@ -206,12 +208,13 @@ impl<'a> MemberKeeper<'a> {
     }
 
     fn save(&mut self) {
-        // The first is this node itself.
-        let members = self.view.members();
-        if members == self.saved || members.is_empty() {
+        let (bootstrap, records) = self.view.written_members();
+        let records = records.iter().map(|record| MemberRecord::clone(record)).collect();
+        let members = Written { bootstrap, records };
+        if members == self.saved || members == Written::default() {
             return;
         }
-        match members::save(self.dir, &members) {
+        match members.save(self.dir) {
             Ok(()) => self.saved = members,
             Err(error) => tracing::warn!(%error, "the members could not be written down"),
         }

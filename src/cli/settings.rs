@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{CliError, folder::Folder, members, units};
+use super::{CliError, folder::Folder, members::Written, units};
 use crate::{
     app::{ExitDoor, JoinDesk, NodeSettings},
     config::Config,
@@ -62,10 +62,12 @@ pub(super) fn node(
         tracing::warn!("[exit] is enabled, but the certificate does not grant it; it stays off");
         exit.enabled = false;
     }
+    let members = Written::load(&folder.dir);
     Ok(NodeSettings {
         exit: exit.enabled,
         addresses: addresses(&config.node.advertise, listen),
-        members: members::load(&folder.dir),
+        bootstrap: members.bootstrap,
+        records: members.records,
         entry: config.entry.enabled.then_some(config.entry),
         rules: config.rules,
         acceptor: Arc::new(ExitDoor(Exit::new(exit, Arc::new(SystemResolver::new())))),

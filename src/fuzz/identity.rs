@@ -5,7 +5,7 @@ use rustls::pki_types::CertificateDer;
 use super::Fuzz;
 use crate::identity::{
     DeskRequest, Fingerprint, Invitation, JoinRefusal, JoinReply, JoinRequest, MemberInfo,
-    NodeIdentity, Peer, RevocationList, Roles, Token, Welcome,
+    NodeIdentity, Peer, RevocationList, Token, Welcome,
     test_support::{NOW, Overlay},
 };
 
@@ -51,11 +51,7 @@ fn mutated_join_messages_are_read_or_refused() {
     let welcome = JoinReply::Welcome(Welcome {
         chain: node.chain().iter().map(|certificate| certificate.to_vec()).collect(),
         revocations: node.revoked().der().to_vec(),
-        members: vec![MemberInfo {
-            name: "mit".parse().unwrap(),
-            addresses: vec![address()],
-            roles: Roles { relay: true, exit: false },
-        }],
+        members: vec![MemberInfo { name: "mit".parse().unwrap(), addresses: vec![address()] }],
         time: 1_900_000_000,
     });
     let refused = JoinReply::Refused(JoinRefusal::NameTaken("taken".into()));

@@ -297,8 +297,9 @@ impl Authority {
         let mut unique = [0; 16];
         unique.copy_from_slice(&digest[..16]);
         let serial = Serial::from_unique(unique);
-        let params = node_params(attributes, serial, lifetime, now)?;
         let mut issued = Issued::new(attributes.clone(), key_hash(&key), now, lifetime);
+        issued.starts = self.starts(&issued, now)?;
+        let params = node_params(attributes, serial, &issued)?;
         let certificate = params.signed_by(&key, &self.issuer)?;
         issued.set_certificate(certificate.der());
         // On record before it leaves this function: what is given out can always be revoked.
@@ -306,6 +307,16 @@ impl Authority {
             return Err(AuthorityError::Full);
         }
         Ok(vec![certificate.der().clone(), self.certificate.clone()])
+    }
+
+    /// From when on the next certificate counts: later than every one of that name before, though the last
+    /// was made in this second or the clock was set back a little. So nodes can tell which is
+    /// newer. It is never in the future.
+    fn starts(&self, next: &Issued, now: UnixTime) -> Result<u64, AuthorityError> {
+        let earlier = self.ledger.all()?;
+        let earlier = earlier.into_iter().filter(|(_, issued)| issued.name() == next.name());
+        let after = earlier.map(|(_, issued)| issued.starts.saturating_add(1)).max();
+        Ok(next.starts.max(after.unwrap_or(0)).min(now.as_secs()))
     }
 
     fn sign_revocations(
@@ -364,8 +375,7 @@ fn authority_params(key: &KeyPair, now: UnixTime) -> Result<CertificateParams, A
 fn node_params(
     attributes: &Attributes,
     serial: Serial,
-    lifetime: Duration,
-    now: UnixTime,
+    issued: &Issued,
 ) -> Result<CertificateParams, AuthorityError> {
     let name = server_name(&attributes.name);
     let mut params = CertificateParams::new(vec![name])?;
@@ -379,10 +389,8 @@ fn node_params(
     params.use_authority_key_identifier_extension = true;
     params.custom_extensions =
         vec![CustomExtension::from_oid_content(EXTENSION, attributes.encode()?)];
-    // A short certificate is backdated by no more than it lasts, so that its lifetime can be told.
-    let backdated = BACKDATED.min(lifetime);
-    params.not_before = date(now.as_secs().saturating_sub(backdated.as_secs()))?;
-    params.not_after = date(now.as_secs().saturating_add(lifetime.as_secs()))?;
+    params.not_before = date(issued.starts)?;
+    params.not_after = date(issued.not_after)?;
     Ok(params)
 }
 

@@ -101,6 +101,18 @@ fn each_revocation_list_has_a_higher_number_and_all_that_is_revoked() {
 }
 
 #[test]
+fn the_next_certificate_of_a_name_starts_later_even_within_a_second() {
+    let overlay = Overlay::new();
+    let mut last = overlay.node("utah", NOW);
+    for _ in 0..3 {
+        overlay.authority.revoke(last.name(), NOW).unwrap();
+        let next = overlay.node("utah", NOW);
+        assert_eq!(next.peer().starts.as_secs(), last.peer().starts.as_secs() + 1);
+        last = next;
+    }
+}
+
+#[test]
 fn a_full_record_issues_nothing_until_old_entries_leave_it() {
     let overlay = Overlay::new();
     let folder = overlay.dir.folder(NodeFile::Issued).unwrap();

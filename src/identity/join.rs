@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
     Authority, AuthorityError, Fingerprint, IdentityError, Invitation, NodeIdentity, NodeKey,
-    NodeName, PendingInvitations, RedeemError, Roles, Token, UnixTime,
+    NodeName, PendingInvitations, RedeemError, Token, UnixTime,
 };
 use crate::text::is_unsafe;
 
@@ -83,15 +83,14 @@ pub struct Welcome {
     pub time: u64,
 }
 
-/// A member of the overlay and where it listens.
+/// A member of the overlay and where it listens, by the word of the authority. It is dialled there until
+/// its own signed record is known.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberInfo {
     /// The member's name.
     pub name: NodeName,
     /// Where it listens, at most 8; empty if nobody can reach it.
     pub addresses: Vec<SocketAddr>,
-    /// What it may do for others.
-    pub roles: Roles,
 }
 
 /// Why a joiner is refused: a stable kind, and a sentence with the next step.

@@ -170,11 +170,7 @@ proptest! {
 }
 
 fn member(name: &str) -> MemberInfo {
-    MemberInfo {
-        name: name.parse().unwrap(),
-        addresses: vec!["192.0.2.1:4600".parse().unwrap()],
-        roles: Roles { relay: true, exit: false },
-    }
+    MemberInfo { name: name.parse().unwrap(), addresses: vec!["192.0.2.1:4600".parse().unwrap()] }
 }
 
 /// A valid request of a kind of key that the authority does not certify.

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Attributes, Fingerprint, NodeDir, NodeFile, NodeName, Serial, StoreError, UnixTime, files,
-    store,
+    peer::BACKDATED, store,
 };
 
 /// Certificates on record. 200 nodes with some four certificates each need 800; the cap bounds
@@ -38,6 +38,9 @@ pub(super) struct Issued {
     pub(super) key: Fingerprint,
     /// When it was issued, in seconds since 1970.
     pub(super) issued: u64,
+    /// From when on it counts, in seconds since 1970.
+    #[serde(default)]
+    pub(super) starts: u64,
     /// When it ends, in seconds since 1970.
     pub(super) not_after: u64,
     /// The certificate, DER in base64; absent until it is signed.
@@ -57,7 +60,9 @@ impl Issued {
     ) -> Self {
         let issued = now.as_secs();
         let not_after = issued.saturating_add(lifetime.as_secs());
-        Self { attributes, key, issued, not_after, certificate: None, revoked: None }
+        // A short certificate is backdated by no more than it lasts, so that its lifetime can be told.
+        let starts = issued.saturating_sub(BACKDATED.min(lifetime).as_secs());
+        Self { attributes, key, issued, starts, not_after, certificate: None, revoked: None }
     }
 
     pub(super) fn name(&self) -> &NodeName {

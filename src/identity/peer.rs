@@ -24,7 +24,8 @@ pub struct Peer {
     pub serves: Vec<String>,
     /// The serial number of its certificate, by which it is revoked.
     pub serial: Serial,
-    /// From when on its certificate counts: up to an hour before it was issued.
+    /// From when on its certificate counts: up to an hour before it was issued. It rises with each
+    /// certificate of a name, so it tells which of two is newer.
     pub starts: UnixTime,
     /// When its certificate ends.
     pub expires: UnixTime,

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{MAX_MEMBERS, MemberInfo, files};
+use super::files;
 
 /// The largest file read from the folder: a revocation list is the largest and stays under it.
 const MAX_FILE: u64 = 1 << 20;
@@ -37,7 +37,7 @@ pub enum NodeFile {
     AuthorityKey,
     /// The newest revocation list, DER: `revoked.crl`.
     Revoked,
-    /// The members as last heard, JSON: `members.json`.
+    /// The members' signed records, JSON: `members.json`.
     Members,
     /// Where the authority's node is, JSON, not at the authority itself: `authority.json`.
     Authority,
@@ -196,31 +196,6 @@ impl NodeDir {
         files::write(&path, bytes).map_err(io_error("write", &path))
     }
 
-    /// The members as last heard; none when nothing was kept.
-    ///
-    /// # Errors
-    /// When the file cannot be read or is damaged.
-    pub fn members(&self) -> Result<Vec<MemberInfo>, StoreError> {
-        let bytes = match self.read(NodeFile::Members) {
-            Err(StoreError::Missing(_)) => return Ok(Vec::new()),
-            bytes => bytes?,
-        };
-        let mut members: Vec<MemberInfo> = serde_json::from_slice(&bytes)
-            .map_err(|error| self.damaged(NodeFile::Members, error))?;
-        members.truncate(MAX_MEMBERS);
-        Ok(members)
-    }
-
-    /// Keeps the members, so that a restarted node knows whom to call.
-    ///
-    /// # Errors
-    /// When the file cannot be written.
-    pub fn save_members(&self, members: &[MemberInfo]) -> Result<(), StoreError> {
-        let bytes = serde_json::to_vec_pretty(members)
-            .map_err(|error| self.damaged(NodeFile::Members, error))?;
-        self.write(NodeFile::Members, &bytes)
-    }
-
     /// The folder `file`, made when it is missing.
     pub(super) fn folder(&self, file: NodeFile) -> Result<PathBuf, StoreError> {
         let path = self.path(file);
@@ -311,20 +286,6 @@ mod tests {
         dir.write_default_config("a").unwrap();
         dir.write_default_config("b").unwrap();
         assert_eq!(dir.read(NodeFile::Config).unwrap(), b"a");
-    }
-
-    #[test]
-    fn kept_members_are_read_again_and_none_is_no_error() {
-        let folder = tempfile::tempdir().unwrap();
-        let dir = NodeDir::at(folder.path());
-        assert_eq!(dir.members().unwrap(), []);
-        let member = MemberInfo {
-            name: "mit".parse().unwrap(),
-            addresses: vec!["[2001:db8::1]:4600".parse().unwrap()],
-            roles: crate::identity::Roles { relay: true, exit: false },
-        };
-        dir.save_members(std::slice::from_ref(&member)).unwrap();
-        assert_eq!(dir.members().unwrap(), [member]);
     }
 
     #[test]

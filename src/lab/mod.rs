@@ -241,7 +241,8 @@ impl Lab {
         let settings = NodeSettings {
             credentials: credentials.clone(),
             addresses: dialled_at(plan, address),
-            members: self.members(),
+            bootstrap: self.members(),
+            records: Vec::new(),
             entry: plan.entry.clone(),
             rules: plan.rules.clone(),
             acceptor: Arc::new(self.services.clone().refusing(plan.refuses)),
@@ -384,7 +385,6 @@ impl Lab {
             Some(crate::identity::MemberInfo {
                 name: credentials.peer().name,
                 addresses: dialled_at(node, address),
-                roles: node.roles,
             })
         });
         told.collect()

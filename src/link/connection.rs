@@ -2,31 +2,31 @@
 
 use std::{
     fmt,
-    hash::{DefaultHasher, Hash, Hasher},
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use bytes::Bytes;
-use noq::{Connection, ConnectionError, PathId, VarInt};
+use noq::{Connection, ConnectionError, PathId, SendStream, VarInt};
 use tokio::{
-    sync::Semaphore,
+    sync::{Notify, Semaphore},
     time::{Instant, timeout},
 };
 
+use super::{CloseLink, Conduct, Kind, LinkDrop, Offence, Topic, outbox::Outbox};
 use crate::{
     flow::BoxFuture,
-    identity::{MemberInfo, Peer},
+    identity::Peer,
     text::cleaned,
     transport::{FrameError, code, read_message, write_message},
     underlay::Neighbour,
     wire::{
         self,
-        link::{Hello, LinkRefusal, MAX_ADDRESSES, Notice, Reply, Request},
+        link::{Hello, LinkRefusal, Notice, Reply, Request},
     },
 };
 
@@ -71,24 +71,29 @@ pub enum LinkError {
 
 /// One connection to one neighbour, verified.
 pub struct Link {
-    peer: Peer,
+    peer: Arc<Peer>,
     conn: Connection,
     neighbour: Arc<Neighbour>,
+    conduct: Arc<Conduct>,
     hello: Hello,
     we_dialled: bool,
     since: Instant,
-    /// A hash of the members told last. The link delivers what it was given or ends.
-    told: AtomicU64,
+    outbox: Mutex<Outbox>,
+    /// Wakes the task that sends what is in the outbox.
+    outbox_filled: Notify,
+    /// Where the neighbour sees us.
+    seen: Mutex<Option<SocketAddr>>,
     /// The number of the newest revocation list that the neighbour is known to hold.
     holds_list: AtomicU64,
 }
 
 impl Link {
-    /// Introduces ourselves on a connection that we dialled.
+    /// Introduces ourselves on a connection that we dialled; says where we see the neighbour.
     ///
     /// # Errors
     /// When the neighbour does not answer as the protocol says.
     pub async fn introduce(conn: &Connection, hello: Hello) -> Result<Hello, LinkError> {
+        let hello = Hello { seen: remote_address(conn), ..hello };
         match request_on(conn, &Request::Hello(hello)).await? {
             Reply::Hello(theirs) => Ok(bounded(theirs)),
             Reply::Refused(refusal) => Err(refusal.into()),
@@ -101,6 +106,7 @@ impl Link {
     /// # Errors
     /// When the neighbour does not speak as the protocol says.
     pub async fn await_introduction(conn: &Connection, hello: Hello) -> Result<Hello, LinkError> {
+        let hello = Hello { seen: remote_address(conn), ..hello };
         let exchange = async {
             let stream = conn.accept_bi().await;
             let (mut send, mut recv) = stream.map_err(|e| FrameError::Stream(e.to_string()))?;
@@ -113,12 +119,13 @@ impl Link {
         timeout(REQUEST_TIMEOUT, exchange).await.map_err(|_| LinkError::TimedOut)?
     }
 
-    /// A link over `conn` to `peer`, after the introductions.
+    /// A link over `conn` to `peer`, after the introductions. Address and behaviour of the neighbour
+    /// outlive the link.
     #[must_use]
     pub fn new(
-        peer: Peer,
+        peer: Arc<Peer>,
         conn: Connection,
-        neighbour: Arc<Neighbour>,
+        (neighbour, conduct): (Arc<Neighbour>, Arc<Conduct>),
         hello: Hello,
         we_dialled: bool,
     ) -> Self {
@@ -127,10 +134,13 @@ impl Link {
             peer,
             conn,
             neighbour,
+            conduct,
+            seen: Mutex::new(hello.seen),
             hello,
             we_dialled,
             since: Instant::now(),
-            told: AtomicU64::new(0),
+            outbox: Mutex::default(),
+            outbox_filled: Notify::new(),
             holds_list: AtomicU64::new(list),
         };
         link.note_address();
@@ -140,6 +150,12 @@ impl Link {
     /// Who the neighbour is, by its certificate.
     #[must_use]
     pub fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// The same, to be kept.
+    #[must_use]
+    pub fn certified(&self) -> &Arc<Peer> {
         &self.peer
     }
 
@@ -159,6 +175,23 @@ impl Link {
     #[must_use]
     pub fn neighbour(&self) -> &Arc<Neighbour> {
         &self.neighbour
+    }
+
+    /// How the neighbour behaves.
+    #[must_use]
+    pub fn conduct(&self) -> &Conduct {
+        &self.conduct
+    }
+
+    /// Where the neighbour says that it sees us.
+    #[must_use]
+    pub fn seen(&self) -> Option<SocketAddr> {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Records where the neighbour says that it sees us.
+    pub fn set_seen(&self, address: SocketAddr) {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);
     }
 
     /// When the connection was made.
@@ -216,45 +249,35 @@ impl Link {
         }
     }
 
-    /// Tells the neighbour; best effort.
-    pub fn notify(&self, notice: Notice) {
-        let conn = self.conn.clone();
-        tokio::spawn(async move {
-            let sent = timeout(REQUEST_TIMEOUT, async {
-                let stream = conn.open_uni().await;
-                let mut stream = stream.map_err(|e| FrameError::Stream(e.to_string()))?;
-                write_message(&mut stream, &notice).await
-            });
-            match sent.await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::debug!(%error, "notice not sent"),
-                Err(_) => tracing::debug!("notice not sent in time"),
-            }
-        });
+    /// Tells the neighbour, after what waits already. If the neighbour takes notices too slowly, this one
+    /// is dropped and counted.
+    pub fn notify(&self, notice: &Notice) {
+        self.notify_about(Topic::of(notice), notice);
     }
 
-    /// Tells the neighbour who the members are, unless it was told just that before. What is given
-    /// to a standing link arrives, so it is told once.
-    pub fn tell_members(&self, members: &[MemberInfo]) {
-        let notice = Notice::Members(members.to_vec());
-        let mut hasher = DefaultHasher::new();
-        wire::encode(&notice).hash(&mut hasher);
-        let hash = hasher.finish();
-        if self.told.swap(hash, Ordering::Relaxed) != hash {
-            self.notify(notice);
+    /// The same; if a notice of this topic waits, this one takes its place.
+    pub fn notify_about(&self, topic: Topic, notice: &Notice) {
+        if self.outbox().push(topic, wire::encode(notice)) {
+            self.outbox_filled.notify_one();
+        } else {
+            self.conduct.dropped(Instant::now().into_std(), LinkDrop::OutboxFull);
         }
     }
 
     /// Tells the neighbour the revocation list of this number, unless it holds that or a newer one.
     pub fn tell_revocations(&self, number: u64, der: &[u8]) {
         if self.holds_list.fetch_max(number, Ordering::Relaxed) < number {
-            self.notify(Notice::Revocations(der.to_vec()));
+            self.notify(&Notice::Revocations(der.to_vec()));
         }
     }
 
     /// Takes note that the neighbour holds the revocation list of this number.
     pub fn holds_revocations(&self, number: u64) {
         self.holds_list.fetch_max(number, Ordering::Relaxed);
+    }
+
+    fn outbox(&self) -> MutexGuard<'_, Outbox> {
+        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sends a probe; it may get lost, that is its purpose.
@@ -271,18 +294,24 @@ impl Link {
 
     /// Serves the neighbour until the connection ends.
     pub async fn serve(self: &Arc<Self>, service: &Arc<dyn LinkService>) {
-        let (asked, told, probed) = (
+        let (asked, told, probed, sent) = (
             self.serve_requests(service),
             self.serve_notices(service),
             self.serve_datagrams(service),
+            self.send_notices(),
         );
-        tokio::select! { () = asked => {} () = told => {} () = probed => {} }
+        tokio::select! { () = asked => {} () = told => {} () = probed => {} () = sent => {} }
     }
 
     async fn serve_requests(self: &Arc<Self>, service: &Arc<dyn LinkService>) {
         let permits = Arc::new(Semaphore::new(MAX_CONCURRENT_REQUESTS));
         while let Ok(permit) = permits.clone().acquire_owned().await {
             let Ok((mut send, mut recv)) = self.conn.accept_bi().await else { return };
+            if !self.admits(Kind::Request) {
+                // The asker learns it at once. The error would mean that the stream is closed already.
+                let _ = send.reset(VarInt::from_u32(code::FULL));
+                continue;
+            }
             let (link, service) = (self.clone(), service.clone());
             tokio::spawn(async move {
                 let exchange = async {
@@ -303,6 +332,9 @@ impl Link {
 
     async fn serve_notices(self: &Arc<Self>, service: &Arc<dyn LinkService>) {
         while let Ok(mut stream) = self.conn.accept_uni().await {
+            if !self.admits(Kind::Notice) {
+                continue;
+            }
             match timeout(REQUEST_TIMEOUT, read_message(&mut stream)).await {
                 Ok(Ok(notice)) => service.notice(self, notice),
                 Ok(Err(FrameError::Decode(error))) => self.broke_protocol(&error.to_string()),
@@ -311,8 +343,64 @@ impl Link {
         }
     }
 
+    /// Sends what is in the outbox, one notice after the other.
+    async fn send_notices(&self) {
+        loop {
+            let next = self.outbox().pop();
+            let Some(notice) = next else {
+                self.outbox_filled.notified().await;
+                continue;
+            };
+            match timeout(REQUEST_TIMEOUT, self.conn.open_uni()).await {
+                Ok(Ok(stream)) => self.send_notice(stream, &notice).await,
+                // The connection has ended; the other loops see it, too.
+                Ok(Err(_)) => return,
+                Err(_) => {
+                    self.conduct.dropped(Instant::now().into_std(), LinkDrop::OutboxFull);
+                }
+            }
+        }
+    }
+
+    async fn send_notice(&self, mut stream: SendStream, notice: &[u8]) {
+        match timeout(REQUEST_TIMEOUT, stream.write_all(notice)).await {
+            Ok(Ok(())) => {
+                if let Err(error) = stream.finish() {
+                    tracing::debug!(%error, "notice not sent");
+                }
+            }
+            Ok(Err(error)) => tracing::debug!(%error, "notice not sent"),
+            Err(_) => {
+                // Dropping the stream would end it, and half a notice is malformed.
+                let _ = stream.reset(VarInt::from_u32(code::DONE));
+                self.conduct.dropped(Instant::now().into_std(), LinkDrop::OutboxFull);
+            }
+        }
+    }
+
+    /// Takes a message of this kind from the neighbour's budget. If that is used up the message is to be
+    /// dropped, and the link is closed if there were many.
+    pub fn admits(&self, kind: Kind) -> bool {
+        let taken = self.conduct.take(Instant::now().into_std(), kind);
+        taken.map_err(|close| self.close_if(close)).is_ok()
+    }
+
+    /// Counts a message that no honest node sends; closes the link if there were many.
+    pub fn offended(&self, drop: LinkDrop, offence: Offence) {
+        self.close_if(self.conduct.offended(Instant::now().into_std(), drop, offence));
+    }
+
+    fn close_if(&self, close: CloseLink) {
+        if close.0 {
+            self.close(code::FULL, "too many messages that are dropped");
+        }
+    }
+
     async fn serve_datagrams(self: &Arc<Self>, service: &Arc<dyn LinkService>) {
         while let Ok(datagram) = self.conn.read_datagram().await {
+            if !self.admits(Kind::Probe) {
+                continue;
+            }
             if let Some(address) = self.note_address() {
                 service.moved(self, address);
             }
@@ -327,13 +415,18 @@ impl Link {
         if self.neighbour.address() == Some(address) {
             return None;
         }
-        tracing::info!(neighbour = %self.peer.name, %address, "the neighbour's address");
+        if let Some(more) = self.conduct.log(Instant::now().into_std(), "address") {
+            tracing::info!(neighbour = %self.peer.name, %address, more, "the neighbour's address");
+        }
         self.neighbour.set_address(Some(address));
         Some(address)
     }
 
     fn broke_protocol(&self, error: &str) {
-        tracing::warn!(neighbour = %self.peer.name, error, "closing the link: protocol broken");
+        if let Some(more) = self.conduct.log(Instant::now().into_std(), "protocol") {
+            tracing::warn!(neighbour = %self.peer.name, error, more, "link closed: protocol broken");
+        }
+        self.offended(LinkDrop::Malformed, Offence::Malformed);
         self.close(code::PROTOCOL, "malformed message");
     }
 }
@@ -352,7 +445,6 @@ async fn request_on(conn: &Connection, request: &Request) -> Result<Reply, LinkE
 const MAX_VERSION: usize = 32;
 
 fn bounded(mut hello: Hello) -> Hello {
-    hello.addresses.truncate(MAX_ADDRESSES);
     hello.version = cleaned(&hello.version, MAX_VERSION);
     hello
 }

@@ -4,8 +4,14 @@
 //! dial; of two connections between the same two processes the one that the node with the smaller
 //! name dialled stays.
 
+mod budget;
+mod conduct;
 mod connection;
+mod outbox;
 mod table;
 
+pub use budget::{Bucket, Kind, Offence, PeerBudget};
+pub use conduct::{CloseLink, Conduct, LinkDrop, LinkDrops};
 pub use connection::{Link, LinkError, LinkService};
+pub use outbox::Topic;
 pub use table::{Links, Verdict};

@@ -10,7 +10,7 @@ use std::{
 
 use tokio::{sync::Notify, time::timeout};
 
-use super::{Link, LinkError};
+use super::{Conduct, Link, LinkDrops, LinkError};
 use crate::{
     identity::NodeName,
     transport::code,
@@ -24,6 +24,8 @@ pub struct Links {
     links: Mutex<HashMap<NodeName, Arc<Link>>>,
     neighbours: Mutex<HashMap<NodeName, Arc<Neighbour>>>,
     incarnations: Mutex<HashMap<NodeName, u64>>,
+    conducts: Mutex<HashMap<NodeName, Arc<Conduct>>>,
+    drops: Arc<LinkDrops>,
     /// Wakes who waits for the link that replaces another.
     taken_up: Notify,
 }
@@ -57,6 +59,28 @@ impl Links {
         let mut neighbours = self.neighbours.lock().unwrap_or_else(PoisonError::into_inner);
         let make = || Arc::new(Neighbour::new(name.clone(), None));
         neighbours.entry(name.clone()).or_insert_with(make).clone()
+    }
+
+    /// How the node of this name behaves. Only names of verified certificates are asked for, so there are
+    /// as many as the authority issued.
+    #[must_use]
+    pub fn conduct(&self, name: &NodeName) -> Arc<Conduct> {
+        let mut conducts = self.conducts.lock().unwrap_or_else(PoisonError::into_inner);
+        let make = || Arc::new(Conduct::new(name.clone(), self.drops.clone()));
+        conducts.entry(name.clone()).or_insert_with(make).clone()
+    }
+
+    /// Whether links of `name` are refused at present.
+    #[must_use]
+    pub fn is_refused(&self, now: std::time::Instant, name: &NodeName) -> bool {
+        let conducts = self.conducts.lock().unwrap_or_else(PoisonError::into_inner);
+        conducts.get(name).is_some_and(|conduct| conduct.is_refused(now))
+    }
+
+    /// What was dropped on all links.
+    #[must_use]
+    pub fn drops(&self) -> &LinkDrops {
+        &self.drops
     }
 
     /// Whether `link` leads to another process than the last link to the same neighbour did. False

@@ -50,24 +50,13 @@ impl Mesh {
         self.exit && fit(&self.us.serves, host).is_some()
     }
 
-    /// The other exits that serve `host`, by name, each with how closely it does: the length of the
-    /// longest domain suffix or prefix, 0 for one without limits.
+    /// The other exits that serve `host` by their certificates, by name, each with how closely it
+    /// does: the length of the longest domain suffix or prefix, 0 for one without limits.
     #[must_use]
     pub fn exits_serving(&self, host: &Host) -> Vec<(NodeName, usize)> {
-        let now = tokio::time::Instant::now().into_std();
-        let others = self.known_members().into_iter().filter(|member| member.roles.exit);
-        others
-            .filter(|member| self.is_exit(&member.name))
-            .filter_map(|member| {
-                let link = self.links.get(&member.name);
-                // What the certificate says goes before what the advertisement says.
-                let serves = match &link {
-                    Some(link) => link.peer().serves.clone(),
-                    None => self.routing().serves(now, &member.name).unwrap_or_default(),
-                };
-                Some((member.name, fit(&serves, host)?))
-            })
-            .collect()
+        let certified = self.known_members().into_iter().filter_map(|member| member.certified);
+        let exits = certified.filter(|peer| peer.roles.exit && self.is_exit(&peer.name));
+        exits.filter_map(|exit| Some((exit.name.clone(), fit(&exit.serves, host)?))).collect()
     }
 }
 

@@ -1,18 +1,24 @@
 //! Keeping a link to every member.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use noq::{Connection, ConnectionError};
 use tokio::{
-    task::JoinSet,
+    task::{Id, JoinSet},
     time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::Mesh;
+use super::{Mesh, address::OwnKinds, dials::Dials, outside::Outside};
 use crate::{
-    identity::{MemberInfo, NodeName, Peer, certificate_of, peer_of, server_name},
-    link::{Link, LinkService, Verdict},
+    identity::{NodeName, Peer, certificate_of, peer_of, server_name},
+    link::{Link, LinkDrop, LinkService, Verdict},
+    overlay::linkstate::MAX_ADDRESSES,
     transport::{CertificateFault, code},
     wire::link::Hello,
 };
@@ -23,32 +29,51 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How long one attempt to dial may take: three initial retransmissions at worst.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often news of members are told to the neighbours. When a mesh of 50 forms, each node has
-/// 49 pieces of news within a second or two; they go out together.
-const TELL_EVERY: Duration = Duration::from_secs(1);
+/// How often to look whether certificates have ended.
+const EXPIRE_EVERY: Duration = Duration::from_secs(60);
+
+/// The dials under way.
+#[derive(Default)]
+struct Dialler {
+    dials: Dials,
+    tasks: JoinSet<()>,
+    /// How many addresses each task dials.
+    addresses: HashMap<Id, usize>,
+}
 
 impl Mesh {
     /// Keeps links to all members until `shutdown`.
     pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
         let mut look = tokio::time::interval(LOOK_EVERY);
-        let mut tell = tokio::time::interval(TELL_EVERY);
-        let mut dials = JoinSet::new();
+        let mut expire = tokio::time::interval(EXPIRE_EVERY);
+        let mut dialler = Dialler::default();
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                _ = look.tick() => {
-                    // Without a certificate nobody would answer: `app` renews it first.
-                    if self.credentials.peer().expires <= self.credentials.now() {
-                        continue;
-                    }
-                    let due = self.members().due(Instant::now().into_std());
-                    for (name, addresses) in due {
-                        dials.spawn(self.clone().dial(name, addresses));
-                    }
+                _ = look.tick() => self.dial_due(&mut dialler),
+                _ = expire.tick() => self.expire(),
+                // It makes room for others.
+                Some(ended) = dialler.tasks.join_next_with_id() => {
+                    let id = ended.map_or_else(|error| error.id(), |(id, ())| id);
+                    dialler.dials.end(dialler.addresses.remove(&id).unwrap_or(0));
+                    self.dial_due(&mut dialler);
                 }
-                _ = tell.tick() => self.tell_everyone(),
-                Some(_) = dials.join_next() => {}
             }
+        }
+    }
+
+    fn dial_due(self: &Arc<Self>, dialler: &mut Dialler) {
+        // Without a certificate nobody would answer: `app` renews it first.
+        if self.credentials.peer().expires <= self.credentials.now() {
+            return;
+        }
+        let now = Instant::now().into_std();
+        let refused = |name: &NodeName| self.links.is_refused(now, name);
+        let due = self.members().due(now, &mut dialler.dials, refused);
+        for (name, addresses) in due {
+            let count = addresses.len();
+            let task = dialler.tasks.spawn(self.clone().dial(name, addresses));
+            dialler.addresses.insert(task.id(), count);
         }
     }
 
@@ -127,6 +152,12 @@ impl Mesh {
             conn.close(code::UNAUTHORISED.into(), b"this is your own name");
             return;
         }
+        if self.links.is_refused(Instant::now().into_std(), &peer.name) {
+            let conduct = self.links.conduct(&peer.name);
+            conduct.dropped(Instant::now().into_std(), LinkDrop::LinkRefused);
+            conn.close(code::FULL.into(), b"your links are refused for a while");
+            return;
+        }
         let ours = self.hello();
         let introduced = match Link::await_introduction(&conn, ours.clone()).await {
             Ok(hello) => {
@@ -145,31 +176,30 @@ impl Mesh {
     }
 
     fn take_up(self: Arc<Self>, conn: Connection, peer: Peer, hello: Hello, we_dialled: bool) {
-        let neighbour = self.links.neighbour(&peer.name);
-        let certificate = certificate_of(&conn);
-        let link = Arc::new(Link::new(peer, conn, neighbour, hello, we_dialled));
-        if let Some(certificate) = &certificate {
-            self.attestations.meet(link.peer(), certificate);
+        let peer = Arc::new(peer);
+        let kept = (self.links.neighbour(&peer.name), self.links.conduct(&peer.name));
+        if let Some(certificate) = &certificate_of(&conn) {
+            self.attestations.meet(&peer, certificate);
         }
+        let link = Arc::new(Link::new(peer, conn, kept, hello, we_dialled));
         let restarted = self.links.is_new_process(&link);
-        let path_down = self.members().is_path_down(&link.peer().name);
+        let name = link.peer().name.clone();
+        let path_down = self.members().is_path_down(&name);
         if self.links.insert(&self.us.name, &link, path_down) == Verdict::Duplicate {
             return;
         }
-        let name = link.peer().name.clone();
-        let info = MemberInfo {
-            name: name.clone(),
-            addresses: link.hello().addresses.clone(),
-            roles: link.peer().roles,
-        };
         let observed = link.neighbour().address();
-        let seen: Vec<SocketAddr> =
-            observed.into_iter().chain(info.addresses.iter().copied()).collect();
-        self.credentials.seen_at(&name, &seen);
-        self.members().linked(Instant::now().into_std(), info, observed);
-        tracing::info!(neighbour = %name, address = ?observed, we_dialled, "link up");
         let now = Instant::now().into_std();
+        if !self.members().linked(now, link.certified(), observed) {
+            self.links.remove(&link);
+            link.conduct().dropped(now, LinkDrop::DirectoryFull);
+            link.close(code::FULL, "no room for another member");
+            return;
+        }
+        self.note_authority(&name);
+        tracing::info!(neighbour = %name, address = ?observed, we_dialled, "link up");
         self.routing().link_up(now, &name, restarted, rand::random());
+        self.take_vote(&link);
         self.news.notify_one();
         self.catch_up(&link);
         tokio::spawn(async move {
@@ -178,15 +208,48 @@ impl Mesh {
             if self.links.remove(&link) {
                 tracing::info!(neighbour = %name, reason = link.end(), "link down");
                 self.members().unlinked(Instant::now().into_std(), &name);
+                self.outside_changed(|outside| outside.gone(&name));
             }
         });
     }
 
-    fn tell_everyone(&self) {
-        let members = self.tell_members();
-        for link in self.links.all() {
-            link.tell_members(&members);
+    /// Takes note of where the member can be reached, if it is the authority's node.
+    pub(super) fn note_authority(&self, name: &NodeName) {
+        if let Some(member) = self.members().get(name) {
+            self.credentials.seen_at(name, &member.addresses);
         }
+    }
+
+    /// Takes what a neighbour says of where it sees us. It cannot see us at an address that leads to it only
+    /// from within another machine or network.
+    pub(super) fn take_vote(&self, link: &Link) {
+        let (name, now) = (&link.peer().name, Instant::now().into_std());
+        let near = link.neighbour().address().map(|address| address.ip());
+        let near = near.into_iter().fold(OwnKinds::default(), OwnKinds::with);
+        let seen = link.seen().filter(|seen| near.check(*seen).is_ok());
+        self.outside_changed(|outside| outside.seen(now, name, seen));
+    }
+
+    /// Lets `change` record a vote; if our outside address is another then, it is advertised.
+    pub(super) fn outside_changed(&self, change: impl FnOnce(&mut Outside) -> bool) {
+        let outside = {
+            let mut outside = self.outside.lock().unwrap_or_else(PoisonError::into_inner);
+            if !change(&mut outside) {
+                return;
+            }
+            outside.address()
+        };
+        tracing::info!(address = ?outside, "our outside address, as neighbours see it");
+        self.routing().set_addresses(self.addresses(outside));
+        self.news.notify_one();
+    }
+
+    /// Where this node can be dialled: as configured, and where others see it.
+    fn addresses(&self, outside: Option<SocketAddr>) -> Vec<SocketAddr> {
+        let mut addresses = self.configured.clone();
+        addresses.truncate(MAX_ADDRESSES - 1);
+        addresses.extend(outside.filter(|outside| !self.configured.contains(outside)));
+        addresses
     }
 
     /// Tells all neighbours that we stop, so that they do not wait for us.

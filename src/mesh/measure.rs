@@ -1,7 +1,8 @@
 //! Driving the measurements: probes out and in, advertisements out and in.
 
 use std::{
-    sync::{Arc, PoisonError},
+    net::SocketAddr,
+    sync::{Arc, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -9,10 +10,13 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::Mesh;
+use super::{
+    Mesh,
+    attest::{Attestations, Certified},
+};
 use crate::{
-    identity::NodeName,
-    link::Link,
+    identity::{AttestError, NodeName},
+    link::{Kind, Link, LinkDrop, Offence, Topic},
     overlay::{
         linkstate::{Advertisement, Flood, Install, MAX_NODES, Version},
         monitor::{LinkEvent, Probe},
@@ -52,6 +56,7 @@ impl Mesh {
                     tracing::info!(%peer, "path up");
                     self.members().path_up(&peer);
                     if let Some(link) = self.links.get(&peer) {
+                        self.take_vote(&link);
                         self.catch_up(&link);
                     }
                 }
@@ -59,6 +64,7 @@ impl Mesh {
                     tracing::info!(%peer, "path down");
                     self.look_at_network();
                     self.members().path_down(now, &peer);
+                    self.outside_changed(|outside| outside.gone(&peer));
                 }
             }
         }
@@ -74,13 +80,20 @@ impl Mesh {
     fn advertise(&self, advert: Advertisement) {
         match self.attestations.sign(advert) {
             Ok(flood) => {
-                let notice = self.attestations.notice(&flood);
+                let notice = Attestations::own_notice(&flood);
                 for link in self.links.all() {
-                    link.notify(notice.clone());
+                    link.notify_about(Topic::Advertisement(self.us.name.clone()), &notice);
                 }
+                *self.own_record() = Some((flood, Instant::now()));
             }
             Err(error) => tracing::warn!(%error, "the advertisement could not be signed"),
         }
+    }
+
+    /// Sends an advertisement to a neighbour, in the place of an older one that still waits.
+    fn send_flood(&self, link: &Link, flood: &Flood) {
+        let origin = flood.advert.origin.clone();
+        link.notify_about(Topic::Advertisement(origin), &self.attestations.notice(flood));
     }
 
     /// Something is silent; perhaps it is us who moved. QUIC pins each connection to the local
@@ -104,7 +117,7 @@ impl Mesh {
                 }
                 self.news.notify_one();
             }
-            Err(error) => tracing::debug!(?link, %error, "ignoring a malformed probe"),
+            Err(_) => link.offended(LinkDrop::Malformed, Offence::Malformed),
         }
     }
 
@@ -114,59 +127,136 @@ impl Mesh {
         bytes: &[u8],
         certificate: Option<Vec<u8>>,
     ) {
-        let flood: Flood = match wire::decode(bytes) {
-            Ok(flood) => flood,
-            Err(error) => {
-                tracing::debug!(?link, %error, "ignoring a malformed advertisement");
-                return;
-            }
-        };
-        if let Err(error) = self.attestations.check(&flood, certificate, self.credentials.now()) {
-            let (origin, reason) = (&flood.advert.origin, error.name());
-            tracing::info!(?link, %origin, reason, "advertisement not believed");
+        if !link.admits(Kind::Advertisement) {
             return;
         }
-        self.take_advertisement(link, flood);
+        let Ok(flood) = wire::decode::<Flood>(bytes) else {
+            link.offended(LinkDrop::Malformed, Offence::Malformed);
+            return;
+        };
+        let now = Instant::now().into_std();
+        let judged = self.routing().judge(&flood);
+        match judged {
+            Install::Installed | Install::Own => {}
+            Install::Stale if flood.advert.origin == link.peer().name => {
+                // It has to outbid what is held of it. Its handshake says who it is.
+                let last = self.routing().last_flood(now, &flood.advert.origin);
+                last.into_iter().for_each(|last| self.answer_with(link, &last));
+                return;
+            }
+            Install::Refused(reason) => {
+                link.conduct().dropped(now, LinkDrop::Advertisement(reason.name()));
+                return;
+            }
+            Install::Stale | Install::Duplicate | Install::Expired => return,
+        }
+        if let Some(origin) = self.check(link, &flood, certificate) {
+            self.take_advertisement(link, flood, &origin);
+        }
     }
 
-    fn take_advertisement(&self, link: &Link, flood: Flood) {
+    /// Checks the signature of an advertisement, if the neighbour may cause another check.
+    fn check(
+        &self,
+        link: &Link,
+        flood: &Flood,
+        certificate: Option<Vec<u8>>,
+    ) -> Option<Arc<Certified>> {
+        let (now, conduct) = (Instant::now().into_std(), link.conduct());
+        if !conduct.with_budget(|budget| budget.may_check(now)) {
+            link.offended(LinkDrop::ChecksOverBudget, Offence::OverBudget);
+            return None;
+        }
+        let checked = self.attestations.check(flood, certificate, self.credentials.now());
+        let good = checked.origin.is_ok();
+        conduct.with_budget(|budget| budget.checked(now, checked.of_certificate, good));
+        let error = match checked.origin {
+            Ok(origin) => return Some(origin),
+            Err(error) => error,
+        };
+        let drop = LinkDrop::Advertisement(error.name());
+        match error {
+            AttestError::Signature | AttestError::Overclaimed => {
+                link.offended(drop, Offence::Forged);
+            }
+            // An honest neighbour with an older revocation list passes on what we refuse.
+            AttestError::Certificate | AttestError::NoCertificate => conduct.dropped(now, drop),
+        }
+        None
+    }
+
+    fn take_advertisement(&self, link: &Link, flood: Flood, origin: &Certified) {
         let now = Instant::now().into_std();
         let linked: Vec<NodeName> =
             self.links.all().iter().map(|link| link.peer().name.clone()).collect();
-        let origin = flood.advert.origin.clone();
+        let addresses = self.usable(link, &flood.advert.addresses);
+        let record = Arc::new(origin.record(&flood));
         let heard = self.routing().heard_advertisement(now, &link.peer().name, flood, &linked);
         for (peer, flood) in heard.send {
             if let Some(link) = self.links.get(&peer) {
-                link.notify(self.attestations.notice(&flood));
+                self.send_flood(&link, &flood);
             }
         }
-        match heard.installed {
-            Install::Own => self.news.notify_one(),
-            Install::Refused(reason) => {
-                tracing::info!(?link, %origin, reason = reason.name(), "advertisement refused");
-            }
-            _ => {}
+        if heard.installed == Install::Own {
+            self.news.notify_one();
         }
+        let is_news = heard.installed == Install::Installed;
+        if is_news && !self.members().recorded(now, origin.peer(), addresses, &record) {
+            link.conduct().dropped(now, LinkDrop::DirectoryFull);
+        }
+        self.note_authority(&origin.peer().name);
+    }
+
+    /// The addresses in a record that may be dialled; the others are counted.
+    fn usable(&self, link: &Link, told: &[SocketAddr]) -> Vec<SocketAddr> {
+        let (own, now) = (self.own_kinds(), Instant::now().into_std());
+        let check = |address: &&SocketAddr| {
+            let refused = own.check(**address).err();
+            refused.into_iter().for_each(|refusal| {
+                link.conduct().dropped(now, LinkDrop::Advertisement(refusal.name()));
+            });
+            refused.is_none()
+        };
+        told.iter().filter(check).copied().collect()
     }
 
     /// Tells a neighbour, after silence, what may have got lost, and asks for what we lack.
     pub(super) fn catch_up(&self, link: &Link) {
-        link.tell_members(&self.tell_members());
+        let own = self.own_record().clone();
+        if let Some((mut own, made)) = own {
+            let age = made.elapsed().as_millis().div_ceil(1000);
+            own.age_s = u16::try_from(age).unwrap_or(u16::MAX);
+            self.send_flood(link, &own);
+        }
         let digest = self.routing().digest(Instant::now().into_std());
-        link.notify(Notice::Digest(wire::encode(&digest)));
+        link.notify(&Notice::Digest(wire::encode(&digest)));
     }
 
     pub(super) fn heard_digest(&self, link: &Link, bytes: &[u8]) {
-        let digest: Vec<(NodeName, Version)> = match wire::decode(bytes) {
-            Ok(digest) => digest,
-            Err(error) => {
-                tracing::debug!(?link, %error, "ignoring a malformed digest");
-                return;
-            }
+        if !link.admits(Kind::Digest) {
+            return;
+        }
+        let Ok(digest) = wire::decode::<Vec<(NodeName, Version)>>(bytes) else {
+            link.offended(LinkDrop::Malformed, Offence::Malformed);
+            return;
         };
         let known = &digest[..digest.len().min(MAX_NODES)];
-        for flood in self.routing().newer_than(Instant::now().into_std(), known) {
-            link.notify(self.attestations.notice(&flood));
+        let lacking = self.routing().newer_than(Instant::now().into_std(), known);
+        lacking.iter().for_each(|flood| self.answer_with(link, flood));
+    }
+
+    /// Sends an advertisement that the neighbour asked for, as far as it may ask for more.
+    fn answer_with(&self, link: &Link, flood: &Flood) {
+        let now = Instant::now().into_std();
+        let size = wire::encode(flood).len();
+        if link.conduct().with_budget(|budget| budget.take_answer(now, size)) {
+            self.send_flood(link, flood);
+        } else {
+            link.conduct().dropped(now, LinkDrop::AnswerOverBudget);
         }
+    }
+
+    fn own_record(&self) -> MutexGuard<'_, Option<(Flood, Instant)>> {
+        self.own_record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

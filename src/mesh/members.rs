@@ -1,14 +1,21 @@
-//! Who belongs to the overlay and where each may be dialled. Pure: time is an argument.
+//! Who belongs to the overlay and where each may be dialled. PURE: time is an argument.
+//!
+//! An entry is made from a certificate and a signed record, from a link's handshake, or from what the
+//! authority said of a member when this node joined (*bootstrap*: dialled until a record is here).
+//! Nobody else's word counts. Roles are those of the certificate.
 
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use super::{dials::Dials, record::MemberRecord};
 use crate::{
-    identity::{MemberInfo, NodeName, Roles},
-    wire::link::MAX_ADDRESSES,
+    identity::{MemberInfo, NodeName, Peer, UnixTime},
+    link::Bucket,
+    overlay::linkstate::MAX_ADDRESSES,
 };
 
 /// Most members a node keeps. The overlay is for a few dozen; RON's figures end at 50.
@@ -20,14 +27,26 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// Longest pause. A node that comes back is found within this time even if it cannot dial us.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
+/// Longest pause for a member that nobody told of for [`FORGET_AFTER`]: it is most likely gone.
+const GONE_PAUSE: Duration = Duration::from_secs(60);
+
 /// The head start of the node with the smaller name, so that usually only one side dials: longer
 /// than most handshakes, and short enough for flows to work a second after a node restarted.
 const POLITENESS: Duration = Duration::from_millis(300);
 
-/// A member is forgotten when it had no link to us, and nobody told us of it, for so long; and we
-/// tell others only of those we had a link to within this time. So a node that left for good is
-/// gone everywhere after two days at most, and a laptop that sleeps over night is not.
+/// A member is forgotten when there was no link to it and nothing of it was heard for so long, while
+/// this node has other links. So a node that left for good is gone after a day, a laptop that sleeps
+/// over night is not, and a node that is cut off itself forgets nobody.
 const FORGET_AFTER: Duration = Duration::from_secs(24 * 3600);
+
+/// Bytes of records that are written down: what 50 members say four times over. The smallest go first, so
+/// a member with a needlessly large record keeps nobody else out.
+const WRITTEN_BYTES: usize = 512 << 10;
+
+/// New addresses in a member's record end the pause of its dials: so often at once, and in a second. A
+/// laptop that changes networks needs two or three; a record that changes all the time gets no more
+/// dials than a dead member.
+const FRESH_DIALS: (u32, f64) = (4, 1.0 / 15.0);
 
 /// The known members, without this node itself.
 #[derive(Debug)]
@@ -36,38 +55,92 @@ pub struct Members {
     known: BTreeMap<NodeName, Member>,
 }
 
+/// What listings show of a member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberFacts {
+    /// Its name.
+    pub name: NodeName,
+    /// Where it is dialled.
+    pub addresses: Vec<SocketAddr>,
+    /// What its certificate says; `None` while none is here that is in force.
+    pub certified: Option<Arc<Peer>>,
+    /// When a link to it last stood or something of it was heard.
+    pub heard: Instant,
+}
+
+impl MemberFacts {
+    /// Whether its certificate lets it be an exit.
+    #[must_use]
+    pub fn is_exit(&self) -> bool {
+        self.certified.as_ref().is_some_and(|peer| peer.roles.exit)
+    }
+
+    /// Whether its certificate lets it be a relay.
+    #[must_use]
+    pub fn is_relay(&self) -> bool {
+        self.certified.as_ref().is_some_and(|peer| peer.roles.relay)
+    }
+}
+
 #[derive(Debug)]
 struct Member {
-    /// What the member says of itself.
-    advertised: Vec<SocketAddr>,
-    /// Where a link of ours or of another member last saw it: its outside address behind a NAT.
+    /// What the authority said when we joined; used while there is no record.
+    bootstrap: Vec<SocketAddr>,
+    /// The addresses in its newest record that may be dialled; `None`: no record is here.
+    recorded: Option<Vec<SocketAddr>>,
+    /// What is written down, to be read again by the next process.
+    record: Option<Arc<MemberRecord>>,
+    /// Where a link of ours last saw it.
     observed: Option<SocketAddr>,
-    /// By hearsay, until a link shows its certificate.
-    roles: Roles,
+    /// Its newest certificate, in force or not.
+    certified: Option<Arc<Peer>>,
+    /// Whether that certificate was in force at the last look.
+    in_force: bool,
     failures: u32,
+    /// How many addresses were tried: the next dial begins with the one after them, as the rate to one IP
+    /// address may not allow all at once.
+    tried: usize,
     next_dial: Instant,
+    fresh_dials: Bucket,
     linked: bool,
     /// The link's path is down. QUIC lets only the side that dialled change its address; if the
     /// other side moved, a new connection has to replace the link.
     path_down: bool,
-    /// When a link of ours to it last stood, if one ever did.
-    seen: Option<Instant>,
-    /// When we last heard of it from anyone.
+    /// When a link of ours to it stood, or its newest record came.
     heard: Instant,
 }
 
 impl Member {
-    fn is_recent(since: Instant, now: Instant) -> bool {
-        now.saturating_duration_since(since) < FORGET_AFTER
+    fn new(now: Instant, next_dial: Instant) -> Self {
+        Self {
+            bootstrap: Vec::new(),
+            recorded: None,
+            record: None,
+            observed: None,
+            certified: None,
+            in_force: false,
+            failures: 0,
+            tried: 0,
+            next_dial,
+            fresh_dials: Bucket::new(FRESH_DIALS.0, FRESH_DIALS.1),
+            linked: false,
+            path_down: false,
+            heard: now,
+        }
     }
 
-    fn is_worth_telling(&self, now: Instant) -> bool {
-        self.linked || self.seen.is_some_and(|seen| Self::is_recent(seen, now))
+    fn is_silent(&self, now: Instant) -> bool {
+        !self.linked && now.saturating_duration_since(self.heard) >= FORGET_AFTER
+    }
+
+    fn needs_dial(&self) -> bool {
+        !self.linked || self.path_down
     }
 
     fn addresses(&self) -> Vec<SocketAddr> {
-        let mut addresses = self.advertised.clone();
-        addresses.extend(self.observed.filter(|a| !self.advertised.contains(a)));
+        let told = self.recorded.as_ref().unwrap_or(&self.bootstrap);
+        let mut addresses: Vec<_> = self.observed.into_iter().collect();
+        addresses.extend(told.iter().filter(|told| self.observed != Some(**told)));
         addresses.truncate(MAX_ADDRESSES);
         addresses
     }
@@ -80,86 +153,126 @@ impl Members {
         Self { us, known: BTreeMap::new() }
     }
 
-    /// Learns of a member, by hearsay. New addresses are tried at once.
+    /// Takes what the authority said of a member; it is dialled at once, until a record says more.
+    pub fn bootstrap(&mut self, now: Instant, info: &MemberInfo) {
+        if info.name == self.us || (self.is_full() && !self.known.contains_key(&info.name)) {
+            return;
+        }
+        let new = || Member::new(now, now);
+        let member = self.known.entry(info.name.clone()).or_insert_with(new);
+        member.bootstrap.clone_from(&info.addresses);
+        member.bootstrap.truncate(MAX_ADDRESSES);
+    }
+
+    /// Takes a member's record, which was checked against the certificate of `peer`; `addresses` are those
+    /// of its addresses that may be dialled. New ones are tried at once. A record under an older certificate
+    /// than the known one changes nothing.
     ///
-    /// False when it brought nothing new, or the directory is full.
-    pub fn learn(&mut self, now: Instant, info: &MemberInfo) -> bool {
-        if info.name == self.us {
-            return false;
+    /// False if there is no room: all of 256 members have links.
+    pub fn recorded(
+        &mut self,
+        now: Instant,
+        peer: &Arc<Peer>,
+        mut addresses: Vec<SocketAddr>,
+        record: &Arc<MemberRecord>,
+    ) -> bool {
+        let polite = politeness(&self.us, &peer.name);
+        let Some(member) = self.certified(now, peer) else { return self.has(&peer.name) };
+        addresses.truncate(MAX_ADDRESSES);
+        let before = member.addresses();
+        let same = member.recorded.as_ref() == Some(&addresses)
+            && member.record.as_ref().is_some_and(|old| old.certificate == record.certificate);
+        if !same {
+            member.record = Some(record.clone());
         }
-        let polite = self.politeness(&info.name);
-        let full = self.known.len() >= MAX_MEMBERS;
-        let news = match self.known.get_mut(&info.name) {
-            None if full => return false,
-            None => {
-                let member = Member {
-                    advertised: Vec::new(),
-                    observed: None,
-                    roles: info.roles,
-                    failures: 0,
-                    next_dial: now + polite,
-                    linked: false,
-                    path_down: false,
-                    seen: None,
-                    heard: now,
-                };
-                self.known.insert(info.name.clone(), member);
-                true
-            }
-            // What a working link of ours says goes before hearsay.
-            Some(member) if member.linked && !member.path_down => return false,
-            Some(_) => false,
-        };
-        let Some(member) = self.known.get_mut(&info.name) else { return false };
-        member.heard = now;
-        let mut changed = false;
-        for address in info.addresses.iter().take(MAX_ADDRESSES) {
-            let known = member.advertised.contains(address) || member.observed == Some(*address);
-            if !known && member.advertised.len() < MAX_ADDRESSES {
-                member.advertised.push(*address);
-                changed = true;
-            } else if !known {
-                member.advertised.remove(0);
-                member.advertised.push(*address);
-                changed = true;
-            }
-        }
-        if changed && !news {
+        member.recorded = Some(addresses);
+        let fresh = member.addresses().iter().any(|address| !before.contains(address));
+        if fresh && member.needs_dial() && member.fresh_dials.take(now, 1.0) {
             member.failures = 0;
             member.next_dial = now + polite;
         }
-        news || changed
+        true
     }
 
-    /// Learns of members that were written down before this node started. All are dialled at once:
-    /// they do not know that we are back.
-    pub fn remember(&mut self, now: Instant, members: &[MemberInfo]) {
-        for info in members {
-            self.learn(now, info);
-            if let Some(member) = self.known.get_mut(&info.name) {
-                member.next_dial = now;
-            }
+    /// Takes a record that was written down before this node started. It is dialled at once: the member does
+    /// not know that we are back. Its certificate may have expired since.
+    pub fn remember(
+        &mut self,
+        now: Instant,
+        peer: &Arc<Peer>,
+        addresses: Vec<SocketAddr>,
+        record: &Arc<MemberRecord>,
+    ) {
+        self.recorded(now, peer, addresses, record);
+        if let Some(member) = self.known.get_mut(&peer.name) {
+            member.next_dial = now;
         }
     }
 
-    /// Records that a link to the member stands: what it says of itself, and where we see it.
-    pub fn linked(&mut self, now: Instant, info: MemberInfo, observed: Option<SocketAddr>) {
-        let MemberInfo { name, addresses, roles } = info;
-        self.learn(now, &MemberInfo { name: name.clone(), addresses: Vec::new(), roles });
-        if let Some(member) = self.known.get_mut(&name) {
-            member.advertised = addresses;
-            member.advertised.truncate(MAX_ADDRESSES);
-            member.roles = roles;
-            member.observed = observed;
-            member.linked = true;
-            member.path_down = false;
-            member.seen = Some(now);
+    /// Records that a link to the member stands, and where we see it. False if there is no room.
+    pub fn linked(&mut self, now: Instant, peer: &Arc<Peer>, observed: Option<SocketAddr>) -> bool {
+        let cut_off = self.known.values().all(|member| !member.linked);
+        self.certified(now, peer);
+        let Some(member) = self.known.get_mut(&peer.name) else { return false };
+        member.observed = observed;
+        member.linked = true;
+        member.path_down = false;
+        member.failures = 0;
+        if cut_off {
+            self.dial_everyone(now);
+        }
+        true
+    }
+
+    /// The network works again, so no pause is justified any more.
+    fn dial_everyone(&mut self, now: Instant) {
+        for (name, member) in self.known.iter_mut().filter(|(_, member)| member.failures > 0) {
             member.failures = 0;
+            member.next_dial = member.next_dial.min(now + politeness(&self.us, name));
         }
     }
 
-    /// Records that packets on the link to the member come from another address now, which others
-    /// may want to know.
+    /// The entry of a certified member, made if there is room; `None` as well if a newer certificate of
+    /// that name is known.
+    fn certified(&mut self, now: Instant, peer: &Arc<Peer>) -> Option<&mut Member> {
+        if peer.name == self.us || !self.make_room(&peer.name) {
+            return None;
+        }
+        let dial = now + politeness(&self.us, &peer.name);
+        let new = || Member::new(now, dial);
+        let member = self.known.entry(peer.name.clone()).or_insert_with(new);
+        let newer = |known: &Arc<Peer>| known.starts.as_secs() > peer.starts.as_secs();
+        if member.certified.as_ref().is_some_and(newer) {
+            return None;
+        }
+        member.certified = Some(peer.clone());
+        member.in_force = true;
+        member.heard = now;
+        Some(member)
+    }
+
+    /// Makes room for a certified member: of those without a link, one that is known from the authority's
+    /// word alone goes first, then the one not heard of for longest.
+    fn make_room(&mut self, name: &NodeName) -> bool {
+        if self.known.contains_key(name) || !self.is_full() {
+            return true;
+        }
+        let idle = self.known.iter().filter(|(_, member)| !member.linked);
+        let last = idle.min_by_key(|(_, member)| (member.certified.is_some(), member.heard));
+        let Some(name) = last.map(|(name, _)| name.clone()) else { return false };
+        self.known.remove(&name);
+        true
+    }
+
+    fn is_full(&self) -> bool {
+        self.known.len() >= MAX_MEMBERS
+    }
+
+    fn has(&self, name: &NodeName) -> bool {
+        self.known.contains_key(name)
+    }
+
+    /// Records that packets on the link to the member come from another address now.
     pub fn moved(&mut self, name: &NodeName, address: SocketAddr) {
         if let Some(member) = self.known.get_mut(name).filter(|member| member.linked) {
             member.observed = Some(address);
@@ -168,22 +281,22 @@ impl Members {
 
     /// Records that the link is gone; it is dialled again at once (politely).
     pub fn unlinked(&mut self, now: Instant, name: &NodeName) {
-        let polite = self.politeness(name);
+        let dial = now + politeness(&self.us, name);
         if let Some(member) = self.known.get_mut(name) {
             member.linked = false;
-            member.seen = Some(now);
+            member.heard = now;
             member.failures = 0;
-            member.next_dial = now + polite;
+            member.next_dial = dial;
         }
     }
 
     /// Records that the path of the link to the member is down: it is dialled beside the link.
     pub fn path_down(&mut self, now: Instant, name: &NodeName) {
-        let polite = self.politeness(name);
+        let dial = now + politeness(&self.us, name);
         if let Some(member) = self.known.get_mut(name).filter(|member| member.linked) {
             member.path_down = true;
             member.failures = 0;
-            member.next_dial = now + polite;
+            member.next_dial = dial;
         }
     }
 
@@ -194,51 +307,65 @@ impl Members {
         }
     }
 
-    /// Forgets a member whose certificate was revoked.
-    pub fn expel(&mut self, name: &NodeName) {
-        self.known.remove(name);
-    }
-
     /// Whether the path of the present link to the member went down since the link was made.
     #[must_use]
     pub fn is_path_down(&self, name: &NodeName) -> bool {
         self.known.get(name).is_some_and(|member| member.path_down)
     }
 
-    /// The node with the larger name dials later, so that usually only one side does.
-    fn politeness(&self, name: &NodeName) -> Duration {
-        if self.us < *name { Duration::ZERO } else { POLITENESS }
-    }
-
     /// Records that no address of the member answered.
     pub fn dial_failed(&mut self, now: Instant, name: &NodeName) {
         if let Some(member) = self.known.get_mut(name) {
+            let longest = if member.is_silent(now) { GONE_PAUSE } else { LONGEST_PAUSE };
             let pause = FIRST_PAUSE * 2u32.saturating_pow(member.failures.min(8));
-            member.failures += 1;
-            member.next_dial = now + pause.min(LONGEST_PAUSE);
+            member.failures = member.failures.saturating_add(1);
+            member.next_dial = now + pause.min(longest);
         }
     }
 
-    /// The members to dial now, with the addresses to try; each is counted as being dialled.
-    pub fn due(&mut self, now: Instant) -> Vec<(NodeName, Vec<SocketAddr>)> {
+    /// The members to dial now, with the addresses to try, as far as `dials` admits them. Those with the
+    /// fewest failures go first. `refused` says whose links are refused at present.
+    pub(super) fn due(
+        &mut self,
+        now: Instant,
+        dials: &mut Dials,
+        refused: impl Fn(&NodeName) -> bool,
+    ) -> Vec<(NodeName, Vec<SocketAddr>)> {
         self.forget(now);
         let due = self.known.iter_mut();
-        let due = due.filter(|(_, m)| (!m.linked || m.path_down) && m.next_dial <= now);
-        due.filter_map(|(name, member)| {
-            let addresses = member.addresses();
+        let mut due: Vec<_> = due.filter(|(_, m)| m.needs_dial() && m.next_dial <= now).collect();
+        due.sort_by_key(|(_, member)| (member.failures, member.next_dial));
+        let mut begun = Vec::new();
+        for (name, member) in due {
+            if !dials.has_room() {
+                break;
+            }
+            if refused(name) {
+                continue;
+            }
+            let mut wanted = member.addresses();
+            let first = member.tried.checked_rem(wanted.len()).unwrap_or(0);
+            wanted.rotate_left(first);
+            let addresses = dials.begin(now, &wanted);
             if addresses.is_empty() {
-                return None;
+                continue;
+            }
+            if addresses.len() < wanted.len() {
+                member.tried = member.tried.wrapping_add(addresses.len());
             }
             // Not again before this attempt has ended one way or the other.
             member.next_dial = now + LONGEST_PAUSE;
-            Some((name.clone(), addresses))
-        })
-        .collect()
+            begun.push((name.clone(), addresses));
+        }
+        begun
     }
 
     fn forget(&mut self, now: Instant) {
+        if self.known.values().all(|member| !member.linked) {
+            return;
+        }
         self.known.retain(|name, member| {
-            let keep = member.is_worth_telling(now) || Member::is_recent(member.heard, now);
+            let keep = !member.is_silent(now);
             if !keep {
                 tracing::info!(%name, "member forgotten: no link and no word of it for a day");
             }
@@ -246,17 +373,40 @@ impl Members {
         });
     }
 
-    /// The members as told to others, with `us`: those that we know ourselves, not by hearsay.
-    #[must_use]
-    pub fn tell(&self, us: MemberInfo, now: Instant) -> Vec<MemberInfo> {
-        let known = self.known.iter().filter(|(_, member)| member.is_worth_telling(now));
-        std::iter::once(us).chain(known.map(info)).collect()
+    /// Looks which certificates are in force at `now`; returns the members whose certificate has just ended.
+    /// They have no roles any more, and are dialled as before: they may have a new one.
+    pub fn expire(&mut self, now: UnixTime) -> Vec<NodeName> {
+        let mut ended = Vec::new();
+        for (name, member) in &mut self.known {
+            let over = |peer: &Arc<Peer>| peer.expires.as_secs() <= now.as_secs();
+            if member.in_force && member.certified.as_ref().is_some_and(over) {
+                member.in_force = false;
+                ended.push(name.clone());
+            }
+        }
+        ended
+    }
+
+    /// Forgets a member whose certificate was revoked.
+    pub fn expel(&mut self, name: &NodeName) {
+        self.known.remove(name);
+    }
+
+    /// Takes the next certificate of a member that has a link.
+    pub fn renewed(&mut self, now: Instant, peer: &Arc<Peer>) {
+        self.certified(now, peer);
     }
 
     /// All known members.
     #[must_use]
-    pub fn all(&self) -> Vec<MemberInfo> {
-        self.known.iter().map(info).collect()
+    pub fn all(&self) -> Vec<MemberFacts> {
+        self.known.iter().map(facts).collect()
+    }
+
+    /// The known member of this name.
+    #[must_use]
+    pub fn get(&self, name: &NodeName) -> Option<MemberFacts> {
+        self.known.get_key_value(name).map(facts)
     }
 
     /// The names of the known members.
@@ -264,10 +414,43 @@ impl Members {
     pub fn names(&self) -> Vec<NodeName> {
         self.known.keys().cloned().collect()
     }
+
+    /// What is to be written down: the records, and what the authority said of members without one. It
+    /// changes only when a member's addresses or certificate do.
+    #[must_use]
+    pub fn written(&self) -> (Vec<MemberInfo>, Vec<Arc<MemberRecord>>) {
+        let records = self.known.values().filter_map(|member| member.record.clone());
+        let mut records: Vec<_> = records.collect();
+        records.sort_by_key(|record| (record.size(), record.name.clone()));
+        let mut bytes = 0;
+        records.retain(|record| {
+            bytes += record.size();
+            bytes <= WRITTEN_BYTES
+        });
+        let unrecorded = self.known.iter().filter(|(_, member)| member.record.is_none());
+        let unrecorded = unrecorded.filter(|(_, member)| !member.bootstrap.is_empty());
+        let bootstrap = unrecorded
+            .map(|(name, member)| MemberInfo {
+                name: name.clone(),
+                addresses: member.bootstrap.clone(),
+            })
+            .collect();
+        (bootstrap, records)
+    }
 }
 
-fn info((name, member): (&NodeName, &Member)) -> MemberInfo {
-    MemberInfo { name: name.clone(), addresses: member.addresses(), roles: member.roles }
+/// The node with the larger name dials later, so that usually only one side does.
+fn politeness(us: &NodeName, name: &NodeName) -> Duration {
+    if us < name { Duration::ZERO } else { POLITENESS }
+}
+
+fn facts((name, member): (&NodeName, &Member)) -> MemberFacts {
+    MemberFacts {
+        name: name.clone(),
+        addresses: member.addresses(),
+        certified: member.certified.clone().filter(|_| member.in_force),
+        heard: member.heard,
+    }
 }
 
 #[cfg(test)]

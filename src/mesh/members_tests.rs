@@ -1,140 +1,268 @@
+use proptest::prelude::*;
+
 use super::*;
+use crate::identity::test_support::{NOW, Overlay, after};
 
 fn info(name: &str, port: u16) -> MemberInfo {
-    let addresses = vec![([127, 0, 0, 1], port).into()];
-    MemberInfo { name: name.parse().unwrap(), addresses, roles: Roles::default() }
+    MemberInfo { name: name.parse().unwrap(), addresses: vec![at(port)] }
+}
+
+fn at(port: u16) -> SocketAddr {
+    ([192, 0, 2, 1], port).into()
+}
+
+/// A certificate's content, as if it were `name`'s.
+fn peer(name: &str) -> Arc<Peer> {
+    static TEMPLATE: std::sync::LazyLock<Peer> =
+        std::sync::LazyLock::new(|| Overlay::new().node("a", NOW).peer().clone());
+    Arc::new(Peer { name: name.parse().unwrap(), ..TEMPLATE.clone() })
+}
+
+fn record(name: &str) -> Arc<MemberRecord> {
+    let name = name.parse().unwrap();
+    Arc::new(MemberRecord { name, certificate: vec![1; 600], record: vec![2; 400] })
 }
 
 fn members(us: &str) -> Members {
     Members::new(us.parse().unwrap())
 }
 
+/// The addresses in the record of `name` are these ports of one host.
+fn learn(members: &mut Members, now: Instant, name: &str, ports: &[u16]) -> bool {
+    let addresses = ports.iter().map(|port| at(*port)).collect();
+    members.recorded(now, &peer(name), addresses, &record(name))
+}
+
+/// The members to dial, if nothing else is under way.
+fn due(members: &mut Members, now: Instant) -> Vec<(NodeName, Vec<SocketAddr>)> {
+    members.due(now, &mut Dials::default(), |_| false)
+}
+
 #[test]
-fn a_new_member_is_dialled_at_once_by_the_smaller_name_and_later_by_the_larger() {
+fn the_smaller_name_dials_a_new_member_at_once_the_larger_later() {
     let t0 = Instant::now();
     let (mut a, mut z) = (members("a"), members("z"));
-    a.learn(t0, &info("m", 1));
-    z.learn(t0, &info("m", 1));
-    assert_eq!(a.due(t0).len(), 1);
-    assert_eq!(z.due(t0).len(), 0);
-    assert_eq!(z.due(t0 + POLITENESS).len(), 1);
+    learn(&mut a, t0, "m", &[1]);
+    learn(&mut z, t0, "m", &[1]);
+    assert_eq!(due(&mut a, t0).len(), 1);
+    assert_eq!(due(&mut z, t0).len(), 0);
+    assert_eq!(due(&mut z, t0 + POLITENESS).len(), 1);
 }
 
 #[test]
 fn a_node_that_starts_again_dials_all_it_remembers_at_once() {
     let (mut z, t0) = (members("z"), Instant::now());
-    z.remember(t0, &[info("a", 1), info("m", 1)]);
-    assert_eq!(z.due(t0).len(), 2);
+    z.bootstrap(t0, &info("a", 1));
+    z.remember(t0, &peer("m"), vec![at(2)], &record("m"));
+    assert_eq!(due(&mut z, t0).len(), 2);
 }
 
 #[test]
-fn failures_back_off_and_a_new_address_is_tried_at_once() {
-    let mut t = Instant::now();
-    let mut a = members("a");
-    a.learn(t, &info("m", 1));
-    let name = "m".parse().unwrap();
+fn bootstrap_addresses_are_dialled_until_a_record_is_here() {
+    let (mut a, now) = (members("a"), Instant::now());
+    a.bootstrap(now, &info("m", 1));
+    assert_eq!(due(&mut a, now)[0].1, [at(1)]);
+    assert!(a.all()[0].certified.is_none(), "nobody has shown a certificate");
+    learn(&mut a, now, "m", &[2, 3]);
+    assert_eq!(due(&mut a, now)[0].1, [at(2), at(3)]);
+    let (bootstrap, records) = a.written();
+    assert_eq!((bootstrap.len(), records.len()), (0, 1));
+}
+
+#[test]
+fn failures_back_off_and_new_addresses_are_tried_at_once_a_few_times() {
+    let (mut a, mut now, name) = (members("a"), Instant::now(), "m".parse().unwrap());
+    learn(&mut a, now, "m", &[1]);
     for _ in 0..10 {
-        t += LONGEST_PAUSE;
-        assert_eq!(a.due(t).len(), 1);
-        a.dial_failed(t, &name);
-        assert!(a.due(t).is_empty());
+        now += LONGEST_PAUSE;
+        assert_eq!(due(&mut a, now).len(), 1);
+        a.dial_failed(now, &name);
+        assert!(due(&mut a, now).is_empty());
     }
-    assert!(a.learn(t, &info("m", 2)));
-    assert_eq!(a.due(t), [(name, vec![([127, 0, 0, 1], 1).into(), ([127, 0, 0, 1], 2).into()])]);
+    learn(&mut a, now, "m", &[1, 2]);
+    assert_eq!(due(&mut a, now), [(name.clone(), vec![at(1), at(2)])]);
+    // A record that changes every second does not bring a dial every second.
+    let mut dials = 0;
+    for port in 3..63 {
+        a.dial_failed(now, &name);
+        now += Duration::from_secs(1);
+        learn(&mut a, now, "m", &[port]);
+        dials += due(&mut a, now).len();
+    }
+    assert!((4..=20).contains(&dials), "{dials} dials in a minute");
 }
 
 #[test]
 fn a_node_never_learns_of_itself() {
-    let mut a = members("a");
-    assert!(!a.learn(Instant::now(), &info("a", 1)));
+    let (mut a, now) = (members("a"), Instant::now());
+    learn(&mut a, now, "a", &[1]);
+    a.bootstrap(now, &info("a", 1));
     assert!(a.names().is_empty());
 }
 
 #[test]
-fn hearsay_without_end_fills_no_more_than_the_cap() {
-    let mut a = members("a");
-    let now = Instant::now();
-    for i in 0..2 * MAX_MEMBERS {
-        a.learn(now, &info(&format!("n{i}"), 1));
-    }
-    for port in 1..100 {
-        a.learn(now, &info("n1", port));
+fn a_full_directory_takes_a_certified_member_for_the_one_not_heard_of_for_longest() {
+    let (mut a, now) = (members("a"), Instant::now());
+    for n in 0..2 * MAX_MEMBERS {
+        a.bootstrap(now, &info(&format!("b{n}"), 1));
     }
     assert_eq!(a.names().len(), MAX_MEMBERS);
-    let addresses = |m: &MemberInfo| m.addresses.len();
-    assert_eq!(a.all().iter().map(addresses).max(), Some(MAX_ADDRESSES));
-}
-
-#[test]
-fn hearsay_does_not_touch_a_linked_member() {
-    let mut a = members("a");
-    let now = Instant::now();
-    a.linked(now, info("m", 7), None);
-    assert!(!a.learn(now, &info("m", 666)));
-    assert_eq!(a.tell(info("a", 1), now)[1], info("m", 7));
-}
-
-#[test]
-fn a_member_that_left_is_told_to_nobody_after_a_day_and_forgotten() {
-    let (mut a, mut b) = (members("a"), members("b"));
-    let start = Instant::now();
-    a.linked(start, info("m", 7), None);
-    a.unlinked(start, &"m".parse().unwrap());
-    // The two remind each other as often as they can.
-    let mut now = start;
-    while now < start + FORGET_AFTER * 2 + Duration::from_secs(7200) {
-        now += Duration::from_secs(3600);
-        a.due(now);
-        b.due(now);
-        for told in a.tell(info("a", 1), now) {
-            b.learn(now, &told);
-        }
-        for told in b.tell(info("b", 1), now) {
-            a.learn(now, &told);
-        }
-        let a_day = now < start + FORGET_AFTER;
-        assert_eq!(a.tell(info("a", 1), now).len() > 1, a_day);
+    for n in 0..MAX_MEMBERS {
+        let later = now + Duration::from_millis(n as u64);
+        assert!(learn(&mut a, later, &format!("n{n}"), &[1]), "an uncertified one makes room");
     }
-    assert_eq!((a.names().len(), b.names().len()), (1, 1), "they know each other alone");
+    assert!(a.all().iter().all(|member| member.certified.is_some()));
+    a.linked(now, &peer("n0"), None);
+    assert!(learn(&mut a, now + Duration::from_secs(1), "new", &[1]));
+    let names = a.names();
+    let has = |name: &str| names.contains(&name.parse().unwrap());
+    assert!(has("new") && has("n0") && !has("n1"), "n0 has a link, n1 was silent longest");
+    for n in 0..MAX_MEMBERS {
+        a.linked(now, &peer(&format!("n{n}")), None);
+    }
+    assert!(!learn(&mut a, now, "another", &[1]), "all 256 have links");
+    let many: Vec<_> = (1..100).collect();
+    learn(&mut a, now, "n5", &many);
+    assert_eq!(a.get(&"n5".parse().unwrap()).unwrap().addresses.len(), MAX_ADDRESSES);
+}
+
+#[test]
+fn a_record_under_an_older_certificate_changes_nothing() {
+    let (mut a, now) = (members("a"), Instant::now());
+    let next = Arc::new(Peer { starts: after(9), ..(*peer("m")).clone() });
+    a.recorded(now, &next, vec![at(9)], &record("m"));
+    learn(&mut a, now, "m", &[1]);
+    let m = a.get(&"m".parse().unwrap()).unwrap();
+    assert_eq!((m.addresses, m.certified), (vec![at(9)], Some(next)));
+}
+
+#[test]
+fn a_silent_member_is_forgotten_after_a_day_unless_we_are_cut_off() {
+    let (mut a, start) = (members("a"), Instant::now());
+    learn(&mut a, start, "m", &[1]);
+    let later = start + FORGET_AFTER * 3;
+    due(&mut a, later);
+    assert_eq!(a.names().len(), 1, "we hear of nobody");
+    a.linked(later, &peer("n"), None);
+    due(&mut a, later);
+    assert_eq!(a.names(), ["n".parse().unwrap()], "others would tell of it");
+    due(&mut a, later + FORGET_AFTER * 30);
+    assert_eq!(a.names().len(), 1, "a linked member is never forgotten");
+}
+
+#[test]
+fn the_first_link_after_an_outage_ends_the_pauses() {
+    let (mut a, now) = (members("a"), Instant::now());
+    for name in ["m", "n"] {
+        learn(&mut a, now, name, &[1]);
+        (0..9).for_each(|_| a.dial_failed(now, &name.parse().unwrap()));
+    }
+    assert!(due(&mut a, now).is_empty());
+    a.linked(now, &peer("m"), None);
+    assert_eq!(due(&mut a, now).len(), 1);
 }
 
 #[test]
 fn a_member_whose_path_is_down_is_dialled_beside_its_link() {
     let (mut a, now, name) = (members("a"), Instant::now(), "m".parse().unwrap());
-    a.linked(now, info("m", 7), None);
-    assert!(a.due(now).is_empty());
+    a.linked(now, &peer("m"), Some(at(7)));
+    assert!(due(&mut a, now).is_empty());
     a.path_down(now, &name);
     assert!(a.is_path_down(&name));
-    assert_eq!(a.due(now).len(), 1);
+    assert_eq!(due(&mut a, now).len(), 1);
     a.path_up(&name);
-    assert!(a.due(now + LONGEST_PAUSE * 2).is_empty());
+    assert!(due(&mut a, now + LONGEST_PAUSE * 2).is_empty());
 }
 
 #[test]
-fn a_linked_member_is_never_forgotten() {
-    let mut a = members("a");
-    let start = Instant::now();
-    a.linked(start, info("m", 7), None);
-    a.due(start + FORGET_AFTER * 30);
-    assert_eq!(a.names().len(), 1);
-}
-
-#[test]
-fn two_members_that_both_moved_hear_of_each_other_through_a_third() {
-    let (mut alice, mut north) = (members("alice"), members("north"));
-    let (now, bob) = (Instant::now(), "bob".parse().unwrap());
-    for directory in [&mut alice, &mut north] {
-        directory.linked(now, info("bob", 1), Some(([127, 0, 0, 1], 1).into()));
-    }
-    // The link to alice died with the move; that to north lived on.
+fn a_member_that_moved_is_dialled_where_its_new_record_says() {
+    let (mut alice, now, bob) = (members("alice"), Instant::now(), "bob".parse().unwrap());
+    learn(&mut alice, now, "bob", &[1]);
+    alice.linked(now, &peer("bob"), Some(at(1)));
+    // Our link died with the move. Another node that still hears it passes its record on.
     alice.path_down(now, &bob);
-    alice.due(now);
-    let address: SocketAddr = ([127, 0, 0, 1], 2).into();
-    north.moved(&bob, address);
-    let told = north.tell(info("north", 9), now);
-    for member in &told {
-        alice.learn(now, member);
+    assert_eq!(due(&mut alice, now).len(), 1);
+    learn(&mut alice, now, "bob", &[1, 2]);
+    assert_eq!(due(&mut alice, now), [(bob, vec![at(1), at(2)])]);
+}
+
+#[test]
+fn a_member_without_a_certificate_in_force_has_no_role_and_is_still_dialled() {
+    let (mut a, now) = (members("a"), Instant::now());
+    let mut exit = (*peer("m")).clone();
+    exit.roles.exit = true;
+    a.recorded(now, &Arc::new(exit.clone()), vec![at(1)], &record("m"));
+    assert!(a.all()[0].is_exit());
+    assert!(a.expire(NOW).is_empty());
+    assert_eq!(a.expire(exit.expires), [exit.name.clone()]);
+    assert!(a.expire(exit.expires).is_empty(), "told once");
+    assert!(!a.all()[0].is_exit());
+    assert_eq!(due(&mut a, now).len(), 1);
+    a.renewed(now, &Arc::new(Peer { starts: after(99), ..exit.clone() }));
+    assert!(a.all()[0].is_exit(), "the next certificate is here");
+    a.expel(&exit.name);
+    assert!(a.names().is_empty());
+}
+
+#[test]
+fn members_with_fewer_failures_are_dialled_first_and_refused_ones_not_at_all() {
+    let (mut a, now) = (members("a"), Instant::now());
+    for (host, name) in [(1, "m"), (2, "n"), (3, "o")] {
+        let addresses = vec![([192, 0, 2, host], 1).into()];
+        a.recorded(now, &peer(name), addresses, &record(name));
     }
-    let due = alice.due(now);
-    assert!(due.iter().any(|(name, at)| *name == bob && at.contains(&address)), "{due:?}");
+    a.dial_failed(now, &"m".parse().unwrap());
+    let later = now + LONGEST_PAUSE;
+    let refused = "n".parse().unwrap();
+    let due = a.due(later, &mut Dials::default(), |name| *name == refused);
+    let names: Vec<_> = due.iter().map(|(name, _)| name.to_string()).collect();
+    assert_eq!(names, ["o", "m"]);
+}
+
+#[test]
+fn an_unchanged_record_is_not_written_again_and_large_ones_go_last() {
+    let (mut a, now) = (members("a"), Instant::now());
+    learn(&mut a, now, "m", &[1]);
+    let before = a.written().1[0].clone();
+    let newer = MemberRecord { record: vec![3; 400], ..(*before).clone() };
+    a.recorded(now, &peer("m"), vec![at(1)], &Arc::new(newer.clone()));
+    assert!(Arc::ptr_eq(&before, &a.written().1[0]));
+    a.recorded(now, &peer("m"), vec![at(2)], &Arc::new(newer.clone()));
+    assert_eq!(*a.written().1[0], newer);
+    for n in 0..MAX_MEMBERS - 1 {
+        let name: NodeName = format!("x{n}").parse().unwrap();
+        let large = MemberRecord { name, certificate: vec![0; 600], record: vec![0; 30_000] };
+        a.recorded(now, &peer(&format!("x{n}")), vec![at(1)], &Arc::new(large));
+    }
+    let (_, written) = a.written();
+    assert_eq!(written[0].name.to_string(), "m");
+    assert!(written.iter().map(|record| record.size()).sum::<usize>() <= WRITTEN_BYTES);
+}
+
+proptest! {
+    #[test]
+    fn no_sequence_exceeds_the_caps(
+        steps in prop::collection::vec((0u8..8, 0u16..400, 0u64..100), 1..600)
+    ) {
+        let (mut a, mut now) = (members("a"), Instant::now());
+        let mut dials = Dials::default();
+        for (step, n, wait) in steps {
+            now += Duration::from_millis(wait);
+            let text = format!("n{n}");
+            let name = text.parse().unwrap();
+            match step {
+                0 => a.bootstrap(now, &info(&text, 1)),
+                1 | 2 => { learn(&mut a, now, &text, &[n + 1, n + 2]); }
+                3 => { a.linked(now, &peer(&text), Some(at(n + 1))); }
+                4 => a.unlinked(now, &name),
+                5 => a.path_down(now, &name),
+                6 => a.dial_failed(now, &name),
+                _ => for (_, addresses) in a.due(now, &mut dials, |_| false) {
+                    prop_assert!(!addresses.is_empty());
+                    dials.end(addresses.len());
+                }
+            }
+            prop_assert!(a.names().len() <= MAX_MEMBERS);
+        }
+    }
 }

@@ -3,11 +3,15 @@
 //! It keeps a link to every member, answers neighbours' requests, grants labels as a relay, and
 //! tells lanes which route to take and how to get onto it.
 
+mod address;
 mod attest;
 mod control;
 mod dial;
+mod dials;
 mod measure;
 mod members;
+mod outside;
+mod record;
 mod relay;
 mod service;
 mod trust;
@@ -22,18 +26,24 @@ use noq::{ClientConfig, Endpoint};
 use serde::Serialize;
 use tokio::sync::Notify;
 
-pub use members::{MAX_MEMBERS, Members};
+pub use address::AddressRefusal;
+pub use members::{MAX_MEMBERS, MemberFacts, Members};
+pub use record::MemberRecord;
 pub use relay::RelayConfig;
 pub use trust::{CertificateDesk, Ended};
 
-use self::attest::Attestations;
+use self::{
+    address::{OwnKinds, check_form},
+    attest::Attestations,
+    outside::Outside,
+};
 use crate::{
     identity::{Credentials, MemberInfo, NodeName, Peer},
     lane::LaneHost,
     link::{Link, Links},
     overlay::{
         budget::Plan,
-        linkstate::Roles,
+        linkstate::{Flood, Roles},
         monitor::{LinkState, LinkSummary},
         policy::Policy,
         router::Router,
@@ -47,7 +57,7 @@ use crate::{
 pub struct MeshConfig {
     /// Who we are: our certificate, the key that signs our advertisements, and whom we trust.
     pub credentials: Credentials,
-    /// Where others can dial us; empty behind a NAT.
+    /// Where others can dial us, as far as it is configured; empty behind a NAT.
     pub addresses: Vec<SocketAddr>,
     /// The TLS configuration for dialling links.
     pub link_client: ClientConfig,
@@ -68,8 +78,8 @@ pub struct Mesh {
     credentials: Credentials,
     /// Drawn at random; tells this process from an earlier one.
     incarnation: u64,
-    /// Where others can dial us.
-    addresses: Vec<SocketAddr>,
+    /// Where others can dial us, as configured.
+    configured: Vec<SocketAddr>,
     endpoint: Endpoint,
     link_client: ClientConfig,
     relay: relay::Relay,
@@ -78,6 +88,10 @@ pub struct Mesh {
     members: Mutex<Members>,
     routing: Mutex<Router>,
     attestations: Attestations,
+    /// Where neighbours see us.
+    outside: Mutex<Outside>,
+    /// Our last advertisement and when it was made, for neighbours to come.
+    own_record: Mutex<Option<(Flood, tokio::time::Instant)>>,
     /// Wakes the measuring task: something changed that its next deadline depends on.
     news: Notify,
     looked_at_network: Mutex<Option<tokio::time::Instant>>,
@@ -133,14 +147,17 @@ impl Mesh {
         let does = role(exit, Roles::EXIT).with(role(relaying, Roles::RELAY));
         // Advertisements of a later process must win over those of an earlier one.
         let started = credentials.now().as_secs();
-        let routing = Router::new(&us, does, started, config.policy, config.probe_budget);
+        let mut routing = Router::new(&us, does, started, config.policy, config.probe_budget);
+        routing.set_addresses(config.addresses.clone());
         Arc::new(Self {
             relay: relay::Relay::new(config.relay, us.roles.relay),
             routing: Mutex::new(routing),
             news: Notify::new(),
             looked_at_network: Mutex::default(),
             incarnation: rand::random(),
-            addresses: config.addresses,
+            outside: Mutex::default(),
+            own_record: Mutex::default(),
+            configured: config.addresses,
             endpoint,
             link_client: config.link_client,
             switch,
@@ -160,7 +177,7 @@ impl Mesh {
     fn hello(&self) -> Hello {
         Hello {
             incarnation: self.incarnation,
-            addresses: self.addresses.clone(),
+            seen: None,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             revocations: self.credentials.identity().revoked().number(),
             time: self.credentials.now().as_secs(),
@@ -185,35 +202,71 @@ impl Mesh {
         &self.links
     }
 
-    /// Learns of members, for example from an invitation or from the last run.
-    pub fn learn(&self, members: &[MemberInfo]) {
+    /// Takes what the last process wrote down: records, which are checked again, and what the authority said
+    /// of members when this node joined.
+    pub fn remember(&self, bootstrap: &[MemberInfo], records: &[MemberRecord]) {
         let now = tokio::time::Instant::now().into_std();
-        let mut directory = self.members();
-        for member in members {
-            directory.learn(now, member);
+        for info in bootstrap.iter().take(MAX_MEMBERS) {
+            let addresses = info.addresses.iter().filter(|address| check_form(**address).is_ok());
+            let addresses = addresses.copied().collect();
+            self.members().bootstrap(now, &MemberInfo { addresses, ..info.clone() });
         }
+        for record in records.iter().take(MAX_MEMBERS) {
+            match self.attestations.check_record(record, self.credentials.now()) {
+                Ok((peer, flood)) => {
+                    let mut addresses = flood.advert.addresses;
+                    // Whether our own addresses are of that kind was looked at when it was written.
+                    addresses.retain(|address| check_form(*address).is_ok());
+                    self.members().remember(now, &peer, addresses, &Arc::new(record.clone()));
+                }
+                Err(error) => {
+                    let reason = error.name();
+                    tracing::info!(name = %record.name, reason, "a written record does not count");
+                }
+            }
+        }
+        self.expire();
     }
 
-    /// Learns of members that were written down before this node started.
-    pub fn remember(&self, members: &[MemberInfo]) {
-        self.members().remember(tokio::time::Instant::now().into_std(), members);
-    }
-
-    /// All other members that this node knows, if only by hearsay.
+    /// What is to be written down for the next process: what the authority said of members without a record,
+    /// and records.
     #[must_use]
-    pub fn known_members(&self) -> Vec<MemberInfo> {
+    pub fn written_members(&self) -> (Vec<MemberInfo>, Vec<Arc<MemberRecord>>) {
+        self.members().written()
+    }
+
+    /// All other members that this node knows.
+    #[must_use]
+    pub fn known_members(&self) -> Vec<MemberFacts> {
         self.members().all()
     }
 
-    /// The members as told to others, this node first.
+    /// What the authority tells a joiner: this node first, and the members with a certificate in force.
     #[must_use]
-    pub fn tell_members(&self) -> Vec<MemberInfo> {
-        let us = MemberInfo {
-            name: self.us.name.clone(),
-            addresses: self.addresses.clone(),
-            roles: self.us.roles,
-        };
-        self.members().tell(us, tokio::time::Instant::now().into_std())
+    pub fn members_for_joiner(&self) -> Vec<MemberInfo> {
+        let us = MemberInfo { name: self.us.name.clone(), addresses: self.configured.clone() };
+        let known = self.known_members().into_iter().filter(|member| member.certified.is_some());
+        let known =
+            known.map(|member| MemberInfo { name: member.name, addresses: member.addresses });
+        std::iter::once(us).chain(known).take(MAX_MEMBERS).collect()
+    }
+
+    /// Takes away roles and advertisements of members whose certificate has ended.
+    pub(crate) fn expire(&self) {
+        let now = self.credentials.now();
+        self.attestations.forget_ended(now);
+        let ended = self.members().expire(now);
+        for name in ended {
+            tracing::info!(%name, "the member's certificate has ended");
+            self.routing().forget(tokio::time::Instant::now().into_std(), &name);
+        }
+    }
+
+    /// The kinds of addresses that this node has itself.
+    fn own_kinds(&self) -> OwnKinds {
+        let outside = self.outside.lock().unwrap_or_else(PoisonError::into_inner).address();
+        let own = self.configured.iter().chain(&outside).map(|address| address.ip());
+        own.fold(OwnKinds::default(), OwnKinds::with)
     }
 
     /// What listings show: every member and the link to it, by name.
@@ -221,8 +274,9 @@ impl Mesh {
     pub fn facts(&self) -> Vec<LinkFacts> {
         let now = tokio::time::Instant::now().into_std();
         let measured = self.routing().links(now);
-        let names = self.members().names();
-        names.into_iter().map(|name| self.facts_of(measured.get(&name), name, now)).collect()
+        let members = self.members().all();
+        let facts = members.into_iter();
+        facts.map(|member| self.facts_of(measured.get(&member.name), member, now)).collect()
     }
 
     /// The same of one member; `None` if it is not known.
@@ -230,18 +284,18 @@ impl Mesh {
     pub fn facts_of_link(&self, peer: &NodeName) -> Option<LinkFacts> {
         let now = tokio::time::Instant::now().into_std();
         let measured = self.routing().links(now);
-        let known = self.members().names().contains(peer);
-        known.then(|| self.facts_of(measured.get(peer), peer.clone(), now))
+        let known = self.members().get(peer);
+        known.map(|member| self.facts_of(measured.get(peer), member, now))
     }
 
     fn facts_of(
         &self,
         measured: Option<&LinkSummary>,
-        peer: NodeName,
+        member: MemberFacts,
         now: std::time::Instant,
     ) -> LinkFacts {
+        let (exit, relay, peer) = (member.is_exit(), member.is_relay(), member.name);
         let link = self.links.get(&peer);
-        let roles = link.as_ref().map(|link| link.peer().roles);
         let does = self.routing().roles(now, &peer);
         let percent = |loss: LossRate| loss.fraction() * 100.0;
         let up = link.is_some() && measured.is_some_and(|m| m.state == LinkState::Up);
@@ -257,8 +311,8 @@ impl Mesh {
             control_bytes: link.as_ref().map_or((0, 0), |link| link.bytes()),
             control_bps: link.as_deref().and_then(control_rate),
             labels: self.switch.with_labels(|labels| labels.held_by(&peer)),
-            exit: does.map_or(roles.is_some_and(|r| r.exit), |does| does.contains(Roles::EXIT)),
-            relay: does.map_or(roles.is_some_and(|r| r.relay), |does| does.contains(Roles::RELAY)),
+            exit: does.map_or(exit, |does| does.contains(Roles::EXIT)),
+            relay: does.map_or(relay, |does| does.contains(Roles::RELAY)),
             peer,
         }
     }

@@ -23,7 +23,9 @@ impl LinkService for Mesh {
     fn answer<'a>(&'a self, link: &'a Link, request: Request) -> BoxFuture<'a, Reply> {
         Box::pin(async move {
             self.try_answer(link, request).await.unwrap_or_else(|refusal| {
-                tracing::info!(neighbour = %link.peer().name, %refusal, "request refused");
+                if let Some(more) = link.conduct().log(Instant::now().into_std(), "request refused") {
+                    tracing::info!(neighbour = %link.peer().name, %refusal, more, "request refused");
+                }
                 Reply::Refused(refusal)
             })
         })
@@ -31,13 +33,16 @@ impl LinkService for Mesh {
 
     fn notice(&self, link: &Link, notice: Notice) {
         match notice {
-            Notice::Members(members) => self.learn(&members),
             Notice::Advertisement { flood, certificate } => {
                 self.heard_advertisement(link, &flood, certificate);
             }
             Notice::Digest(bytes) => self.heard_digest(link, &bytes),
             Notice::Revocations(der) => self.heard_revocations(link, &der),
             Notice::Certificate(der) => self.heard_certificate(link, der),
+            Notice::Seen(address) => {
+                link.set_seen(address);
+                self.take_vote(link);
+            }
         }
     }
 
@@ -47,6 +52,7 @@ impl LinkService for Mesh {
 
     fn moved(&self, link: &Link, address: SocketAddr) {
         self.members().moved(&link.peer().name, address);
+        link.notify(&Notice::Seen(address));
     }
 }
 

@@ -14,14 +14,14 @@ use std::{
 
 use noq::Connection;
 use rustls::pki_types::CertificateDer;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Mesh;
 use crate::{
     flow::BoxFuture,
-    identity::{ListIgnored, NodeName, Peer, skew, skew_in_words},
-    link::{Link, LinkError},
+    identity::{AttestError, ListIgnored, NodeName, Peer, skew, skew_in_words},
+    link::{Link, LinkDrop, LinkError, Offence},
     transport::{FrameError, code, read_message, write_message},
     wire::link::{Hello, LinkRefusal, Notice, RenewalRefusal, Reply, Request},
 };
@@ -163,14 +163,20 @@ impl Mesh {
     /// Shows this node's new certificate to all neighbours.
     fn show_certificate(&self) {
         let own = self.credentials.identity();
-        self.attestations.meet(own.peer(), &own.chain()[0]);
+        self.attestations.meet(&Arc::new(own.peer().clone()), &own.chain()[0]);
         for link in self.links.all() {
-            link.notify(Notice::Certificate(own.chain()[0].to_vec()));
+            link.notify(&Notice::Certificate(own.chain()[0].to_vec()));
         }
+        // The next advertisement, which follows, is made under it.
+        self.routing().renew(own.peer());
+        self.news.notify_one();
     }
 
     /// A neighbour told a revocation list.
     pub(super) fn heard_revocations(&self, link: &Link, der: &[u8]) {
+        if !self.may_check(link) {
+            return;
+        }
         match self.credentials.learn_revocations(der) {
             Ok(number) => {
                 tracing::info!(?link, number, "took over a newer revocation list");
@@ -179,6 +185,7 @@ impl Mesh {
             Err(ListIgnored::Stale) => {}
             Err(reason) => {
                 tracing::warn!(?link, reason = reason.name(), "revocation list ignored");
+                link.offended(LinkDrop::Malformed, Offence::Forged);
                 link.close(code::PROTOCOL, "not a revocation list of this overlay");
             }
         }
@@ -186,14 +193,38 @@ impl Mesh {
 
     /// A neighbour showed its new certificate.
     pub(super) fn heard_certificate(&self, link: &Link, der: Vec<u8>) {
+        if !self.may_check(link) {
+            return;
+        }
         let certificate = CertificateDer::from(der);
         match self.credentials.member(&certificate, self.credentials.now()) {
             Ok(peer) if peer.name == link.peer().name && peer.key == link.peer().key => {
                 tracing::debug!(?link, "the neighbour's certificate was renewed");
+                let peer = Arc::new(peer);
                 self.attestations.meet(&peer, &certificate);
+                self.members().renewed(Instant::now().into_std(), &peer);
             }
-            _ => tracing::info!(?link, "ignoring a certificate that is not the neighbour's"),
+            _ => {
+                let drop = LinkDrop::Advertisement(AttestError::Certificate.name());
+                link.conduct().dropped(Instant::now().into_std(), drop);
+            }
         }
+    }
+
+    /// Whether the neighbour may cause one more check of a certificate or list; it is charged for it.
+    fn may_check(&self, link: &Link) -> bool {
+        let now = Instant::now().into_std();
+        let may = link.conduct().with_budget(|budget| {
+            let may = budget.may_check(now);
+            if may {
+                budget.checked(now, true, true);
+            }
+            may
+        });
+        if !may {
+            link.offended(LinkDrop::ChecksOverBudget, Offence::OverBudget);
+        }
+        may
     }
 
     /// After the introductions: whoever has the newer revocation list sends it, and the other side

@@ -53,9 +53,10 @@ impl Overlay {
     fn advertise(mut self, origin: &str, roles: Roles, links: &[(&str, LinkSummary)]) -> Self {
         let advert = Advertisement {
             origin: name(origin),
-            version: Version { incarnation: 1, sequence: 1 },
+            version: Version { issued: 0, incarnation: 1, sequence: 1 },
             lifetime_s: 60,
             roles,
+            addresses: Vec::new(),
             serves: Vec::new(),
             links: links.iter().map(|(peer, link)| LinkReport::new(name(peer), link)).collect(),
         };

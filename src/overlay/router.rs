@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -24,13 +25,14 @@ use crate::{
 
 /// What an advertisement takes, per neighbour and besides: to divide the budget before one was made.
 const REPORT_BYTES: usize = 14;
-const ADVERT_HEAD_BYTES: usize = 40 + MAX_SIGNATURE;
+const ADVERT_HEAD_BYTES: usize = 65 + MAX_SIGNATURE;
 
 /// The state of routing at one node.
 #[derive(Debug)]
 pub struct Router {
     us: NodeName,
     roles: Roles,
+    addresses: Vec<SocketAddr>,
     serves: Vec<String>,
     policy: Policy,
     budget: Bitrate,
@@ -67,7 +69,24 @@ impl Router {
     /// at the last start.
     #[must_use]
     pub fn new(us: &Peer, does: Roles, incarnation: u64, policy: Policy, budget: Bitrate) -> Self {
-        Self::named(us.name.clone(), does, us.serves.clone(), incarnation, policy, budget)
+        let serves = us.serves.clone();
+        let mut this = Self::named(us.name.clone(), does, serves, incarnation, policy, budget);
+        this.originator.certified(us.starts.as_secs());
+        this
+    }
+
+    /// From now on the node advertises under the certificate that says `us`, its next one.
+    pub fn renew(&mut self, us: &Peer) {
+        self.serves.clone_from(&us.serves);
+        self.originator.certified(us.starts.as_secs());
+    }
+
+    /// Where the node can be dialled; if that is news, an advertisement is due.
+    pub fn set_addresses(&mut self, addresses: Vec<SocketAddr>) {
+        if self.addresses != addresses {
+            self.addresses = addresses;
+            self.originator.changed();
+        }
     }
 
     /// The same for a node without a certificate, as in a simulation.
@@ -82,6 +101,7 @@ impl Router {
     ) -> Self {
         Self {
             roles,
+            addresses: Vec::new(),
             serves,
             policy,
             budget,
@@ -104,7 +124,7 @@ impl Router {
         self.divide_budget(now);
     }
 
-    /// Forgets a node whose certificate was revoked: the link to it and its advertisement.
+    /// Forgets a node whose certificate has ended or was revoked: the link to it and its advertisement.
     pub fn forget(&mut self, now: Instant, peer: &NodeName) {
         self.db.forget(peer);
         if self.monitors.remove(peer).is_some() {
@@ -174,8 +194,19 @@ impl Router {
             .map(|(peer, monitor)| LinkReport::new(peer.clone(), &monitor.summary(now)))
             .collect();
         self.originator.measured(&links);
-        due.advert = self.originator.poll(now, self.roles, &self.serves, links);
+        due.advert = self.originator.poll(now, self.roles, &self.addresses, &self.serves, links);
         due
+    }
+
+    /// What [`Self::heard_advertisement`] would make of it. Ask before its signature is checked.
+    pub fn judge(&self, flood: &Flood) -> Install {
+        self.db.judge(flood)
+    }
+
+    /// The last advertisement of a node, though it may have expired: for its origin, which started again
+    /// with a smaller incarnation and has to outbid it.
+    pub fn last_flood(&self, now: Instant, origin: &NodeName) -> Option<Flood> {
+        self.db.last_flood(origin, now)
     }
 
     /// Takes an advertisement that the neighbour `sender` sent; `linked` are the neighbours that can
@@ -264,11 +295,6 @@ impl Router {
     /// When a probe message of `neighbour` came in last.
     pub fn heard(&self, neighbour: &NodeName) -> Option<Instant> {
         self.monitors.get(neighbour)?.heard()
-    }
-
-    /// What the exits in the overlay serve, by their advertisements.
-    pub fn serves(&self, now: Instant, exit: &NodeName) -> Option<Vec<String>> {
-        self.db.get(exit, now).map(|advert| advert.serves.clone())
     }
 
     /// What a node does for others now, by its advertisement; `None` when none is held.

@@ -11,11 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::label::Label;
 use crate::{
     flow::{Route, RouteWish},
-    identity::{MemberInfo, NodeName},
+    identity::NodeName,
 };
-
-/// Most addresses a node tells about itself or another.
-pub const MAX_ADDRESSES: usize = 8;
 
 /// What a node asks its neighbour.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,8 +55,8 @@ pub enum Request {
 pub struct Hello {
     /// Drawn at random when the process starts; tells a restarted neighbour from the old one.
     pub incarnation: u64,
-    /// Where the node can be dialled; empty behind a NAT.
-    pub addresses: Vec<SocketAddr>,
+    /// Where it sees the one it talks to: that one's outside address, if it is behind a NAT.
+    pub seen: Option<SocketAddr>,
     /// The program's version, for listings.
     pub version: String,
     /// The number of the revocation list I hold: the side with the newer one sends it next, and
@@ -170,13 +167,11 @@ pub enum RenewalRefusal {
 /// What a node tells its neighbour unasked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Notice {
-    /// The members I know.
-    Members(Vec<MemberInfo>),
-    /// A link-state advertisement, of my own or passed on.
+    /// A link-state advertisement, of my own or passed on. It is the origin's member record.
     Advertisement {
         /// `overlay::linkstate::Flood`, encoded: with its origin's signature.
         flood: Vec<u8>,
-        /// The certificate of its origin in DER, if I pass it on.
+        /// The certificate of its origin in DER, if I pass it on or the link's handshake showed another.
         certificate: Option<Vec<u8>>,
     },
     /// Which advertisements I hold, by origin and version, encoded; send me what is newer.
@@ -185,6 +180,8 @@ pub enum Notice {
     Revocations(Vec<u8>),
     /// My certificate was renewed: the new one in DER, of the same key.
     Certificate(Vec<u8>),
+    /// Your packets come from this address now.
+    Seen(SocketAddr),
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 /// Largest message on a link or in a flow's header, in bytes.
 ///
-/// A member list of 200 nodes takes about 20 KiB; nothing legitimate comes near the cap.
+/// An advertisement with 256 links takes about 20 KiB; nothing legitimate comes near the cap.
 pub const MAX_MESSAGE: usize = 64 * 1024;
 
 /// A peer's message is not what the protocol says.

@@ -54,7 +54,8 @@ enum Happening {
 
 fn any_version() -> impl Strategy<Value = Version> {
     let number = prop_oneof![0..5u64, Just(MAX_VERSION), Just(u64::MAX), any::<u64>()];
-    (number.clone(), number).prop_map(|(incarnation, sequence)| Version { incarnation, sequence })
+    let version = |(issued, incarnation, sequence)| Version { issued, incarnation, sequence };
+    (0..3u64, number.clone(), number).prop_map(version)
 }
 
 fn any_happening() -> impl Strategy<Value = Happening> {
@@ -97,6 +98,7 @@ fn flood(origin: u8, version: Version, age_s: u16, links: u8) -> Flood {
         version,
         lifetime_s: 60,
         roles: Roles::RELAY,
+        addresses: Vec::new(),
         serves: Vec::new(),
         links: peers.map(|peer| LinkReport::new(name(peer), &up)).collect(),
     };

@@ -1,10 +1,12 @@
 //! The advertisement, in the compact form in which it travels.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{MAX_LINKS, MAX_PATTERN, MAX_SERVES, MAX_SIGNATURE, MAX_VERSION, RefuseReason};
+use super::{
+    MAX_ADDRESSES, MAX_LINKS, MAX_PATTERN, MAX_SERVES, MAX_SIGNATURE, MAX_VERSION, RefuseReason,
+};
 use crate::{
     identity::NodeName,
     overlay::{
@@ -14,9 +16,15 @@ use crate::{
     },
 };
 
-/// Which of two advertisements of one origin is newer: compared by incarnation, then sequence.
+/// Which of two advertisements of one origin is newer: compared by certificate, incarnation, sequence.
+///
+/// As the certificate comes first, the next holder of a name is newer than its last one, whatever numbers
+/// that one used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Version {
+    /// When the certificate begins under which it was made, in seconds since 1970. The receiver compares it
+    /// with the certificate.
+    pub issued: u64,
     /// Grows each time the node starts. From the wall clock or a counter on disk; that it really
     /// grew is not needed ([`super::Originator::outbid`]).
     pub incarnation: u64,
@@ -61,6 +69,8 @@ pub struct Advertisement {
     pub lifetime_s: u16,
     /// What the node does for others.
     pub roles: Roles,
+    /// Where it can be dialled; at most 8.
+    pub addresses: Vec<SocketAddr>,
     /// The domains and CIDRs it serves as an exit, as patterns; at most 64 of 253 bytes.
     pub serves: Vec<String>,
     /// Its links; at most 256, each peer once.
@@ -214,9 +224,12 @@ impl Advertisement {
     /// # Errors
     /// The first rule it breaks.
     pub fn check(&self) -> Result<(), RefuseReason> {
-        let Version { incarnation, sequence } = self.version;
+        let Version { incarnation, sequence, .. } = self.version;
         if incarnation.max(sequence) > MAX_VERSION {
             return Err(RefuseReason::VersionOutOfRange);
+        }
+        if self.addresses.len() > MAX_ADDRESSES {
+            return Err(RefuseReason::TooManyAddresses);
         }
         if self.links.len() > MAX_LINKS {
             return Err(RefuseReason::TooManyLinks);
@@ -257,9 +270,10 @@ mod tests {
         let link = summary(Duration::from_millis(60), 0.02, 1.0, rate);
         let advert = Advertisement {
             origin: "mit".parse().unwrap(),
-            version: Version { incarnation: 300, sequence: 7 },
+            version: Version { issued: 1000, incarnation: 300, sequence: 7 },
             lifetime_s: 60,
             roles: Roles::RELAY.with(Roles::EXIT),
+            addresses: vec![([192, 0, 2, 7], 4600).into()],
             serves: vec!["a.b".to_owned()],
             links: vec![LinkReport::new("utah".parse().unwrap(), &link)],
         };
@@ -267,8 +281,9 @@ mod tests {
             0x05, // age
             0x02, 0xaa, 0xbb, // signature
             0x03, b'm', b'i', b't', // origin
-            0xac, 0x02, 0x07, // incarnation, sequence
+            0xe8, 0x07, 0xac, 0x02, 0x07, // certificate, incarnation, sequence
             0x3c, 0x03, // lifetime, roles
+            0x01, 0x00, 192, 0, 2, 7, 0xf8, 0x23, // one address: 192.0.2.7:4600
             0x01, 0x03, b'a', b'.', b'b', // serves
             0x01, 0x04, b'u', b't', b'a', b'h', 0x01, // one link: peer, up
             0xd8, 0x04, // 600 tenths of a millisecond

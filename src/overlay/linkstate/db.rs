@@ -46,6 +46,8 @@ pub enum RefuseReason {
     TooManyNodes,
     /// A signature of more than 80 bytes.
     SignatureTooLong,
+    /// More than 8 addresses.
+    TooManyAddresses,
     /// More than 256 links.
     TooManyLinks,
     /// More than 64 patterns of what is served, or one of more than 253 bytes.
@@ -63,6 +65,7 @@ impl RefuseReason {
         match self {
             Self::TooManyNodes => "too-many-nodes",
             Self::SignatureTooLong => "signature-too-long",
+            Self::TooManyAddresses => "too-many-addresses",
             Self::TooManyLinks => "too-many-links",
             Self::TooMuchServed => "too-much-served",
             Self::BadLinks => "bad-links",
@@ -104,14 +107,13 @@ impl LinkStateDb {
         Self { own, nodes: BTreeMap::new(), retired: BTreeMap::new() }
     }
 
-    /// Takes an advertisement that came at `now`.
-    ///
-    /// That its origin really made it is for the caller to check.
-    pub fn install(&mut self, now: Instant, flood: Flood) -> Install {
+    /// What [`Self::install`] would say. It costs little, so it is asked before a signature is checked.
+    #[must_use]
+    pub fn judge(&self, flood: &Flood) -> Install {
         if let Err(reason) = flood.check() {
             return Install::Refused(reason);
         }
-        let Flood { age_s, signature, advert } = flood;
+        let advert = &flood.advert;
         if advert.origin == self.own {
             return Install::Own;
         }
@@ -120,14 +122,26 @@ impl LinkStateDb {
             Some(known) if known == advert.version => return Install::Duplicate,
             _ => {}
         }
-        let age = Duration::from_secs(u64::from(age_s));
-        let left = advert.lifetime().min(MAX_LIFETIME).saturating_sub(age);
-        if left.is_zero() {
+        if remaining(flood).is_zero() {
             return Install::Expired;
         }
         if !self.nodes.contains_key(&advert.origin) && self.nodes.len() >= MAX_NODES {
             return Install::Refused(RefuseReason::TooManyNodes);
         }
+        Install::Installed
+    }
+
+    /// Takes an advertisement that came at `now`.
+    ///
+    /// That its origin really made it is for the caller to check.
+    pub fn install(&mut self, now: Instant, flood: Flood) -> Install {
+        let judged = self.judge(&flood);
+        if judged != Install::Installed {
+            return judged;
+        }
+        let left = remaining(&flood);
+        let Flood { age_s, signature, advert } = flood;
+        let age = Duration::from_secs(u64::from(age_s));
         self.retired.remove(&advert.origin);
         let made = now.checked_sub(age).unwrap_or(now);
         let entry = Entry { signature, made, expires: now + left, advert };
@@ -254,6 +268,12 @@ impl LinkStateDb {
     fn last(&self, name: &NodeName) -> Option<&Entry> {
         self.nodes.get(name).or_else(|| self.retired.get(name).map(|(entry, _)| entry))
     }
+}
+
+/// How long it still holds.
+fn remaining(flood: &Flood) -> Duration {
+    let age = Duration::from_secs(u64::from(flood.age_s));
+    flood.advert.lifetime().min(MAX_LIFETIME).saturating_sub(age)
 }
 
 #[cfg(test)]

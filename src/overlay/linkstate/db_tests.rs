@@ -20,9 +20,10 @@ fn flood(origin: &str, incarnation: u64, sequence: u64, up: &[&str]) -> Flood {
     };
     let advert = Advertisement {
         origin: name(origin),
-        version: Version { incarnation, sequence },
+        version: Version { issued: 0, incarnation, sequence },
         lifetime_s: 60,
         roles: Roles::RELAY,
+        addresses: Vec::new(),
         serves: Vec::new(),
         links: up.iter().map(link).collect(),
     };
@@ -64,6 +65,19 @@ fn the_next_holder_of_a_forgotten_name_is_not_shadowed_by_the_last() {
     db.expire(later);
     db.forget(&name("a"));
     assert_eq!(db.install(later, flood("a", 1, 1, &[])), Install::Installed);
+}
+
+#[test]
+fn a_newer_certificate_of_a_name_wins_over_any_number() {
+    let (mut db, now) = db();
+    let under = |issued, incarnation| {
+        let mut flood = flood("a", incarnation, 1, &[]);
+        flood.advert.version.issued = issued;
+        flood
+    };
+    assert_eq!(db.install(now, under(10, MAX_VERSION)), Install::Installed);
+    assert_eq!(db.install(now, under(11, 1)), Install::Installed);
+    assert_eq!(db.install(now, under(10, MAX_VERSION)), Install::Stale);
 }
 
 #[test]
@@ -209,7 +223,7 @@ proptest! {
         let (mut db, now) = db();
         let mut newest = None;
         for (index, &(incarnation, sequence)) in versions.iter().enumerate() {
-            let version = Version { incarnation, sequence };
+            let version = Version { issued: 0, incarnation, sequence };
             let install = db.install(now, flood("a", incarnation, sequence, &[]));
             prop_assert_eq!(install == Install::Installed, newest.is_none_or(|n| version > n));
             newest = newest.max(Some(version));

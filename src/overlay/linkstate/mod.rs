@@ -1,5 +1,7 @@
 //! Link state: what each node floods about itself, and what is kept of it.
 //!
+//! It is the **member record**, too: a node's addresses and roles are believed from it alone.
+//!
 //! An [`Advertisement`] is immutable once its origin has made and signed it; its age and signature
 //! travel beside it, in [`Flood`]. Everything is soft state: it expires in monotonic time, and no
 //! clock of any node is ever compared with another's.
@@ -22,6 +24,8 @@ pub use originate::{Originator, Trigger};
 
 /// The most nodes that are kept: five times the few dozen an overlay is meant for.
 pub const MAX_NODES: usize = 256;
+/// The most addresses in one advertisement.
+pub const MAX_ADDRESSES: usize = 8;
 /// The most links in one advertisement: one to each other node.
 pub const MAX_LINKS: usize = 256;
 /// The most patterns of what an exit serves in one advertisement: as in a certificate.

@@ -1,8 +1,11 @@
 //! When this node advertises itself.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
-use super::{Advertisement, LinkReport, MAX_LINKS, MAX_VERSION, Roles, Version};
+use super::{Advertisement, LinkReport, MAX_ADDRESSES, MAX_LINKS, MAX_VERSION, Roles, Version};
 use crate::{identity::NodeName, overlay::budget::ADVERT_BOUNDS};
 
 /// The least time between two advertisements, whatever happens.
@@ -48,7 +51,7 @@ impl Originator {
     pub fn new(origin: NodeName, incarnation: u64) -> Self {
         Self {
             origin,
-            version: Version { incarnation: incarnation.min(MAX_VERSION), sequence: 0 },
+            version: Version { issued: 0, incarnation: incarnation.min(MAX_VERSION), sequence: 0 },
             interval: ADVERT_BOUNDS.0,
             last: None,
             last_links: Vec::new(),
@@ -61,7 +64,15 @@ impl Originator {
         self.interval = interval.clamp(ADVERT_BOUNDS.0, ADVERT_BOUNDS.1);
     }
 
-    /// A link went up or down, or a role changed: the next advertisement is due.
+    /// From now on it advertises under the certificate that begins at `issued` seconds since 1970.
+    pub fn certified(&mut self, issued: u64) {
+        if self.version.issued != issued {
+            self.version.issued = issued;
+            self.changed();
+        }
+    }
+
+    /// A link went up or down, or an address or role changed: the next advertisement is due.
     pub fn changed(&mut self) {
         self.pending = Some(Trigger::Changed);
     }
@@ -82,11 +93,13 @@ impl Originator {
     /// So a node that starts with a smaller incarnation, because its clock was set back or its disk
     /// was lost, is heard again after one round trip.
     pub fn outbid(&mut self, seen: Version) {
-        if seen <= self.version || seen.incarnation > MAX_VERSION {
+        // What is held under another certificate of this name is older, or cannot be outbid.
+        let comparable = seen.issued == self.version.issued && seen.incarnation <= MAX_VERSION;
+        if seen <= self.version || !comparable {
             return;
         }
         let incarnation = seen.incarnation.saturating_add(1).min(MAX_VERSION);
-        self.version = Version { incarnation, sequence: 0 };
+        self.version = Version { incarnation, sequence: 0, ..self.version };
         if incarnation == seen.incarnation {
             self.version.sequence = seen.sequence;
         }
@@ -106,11 +119,12 @@ impl Originator {
 
     /// The advertisement that is due at `now`, if one is, to be sent to every neighbour that is up.
     ///
-    /// Of more than 256 links the first 256 are told.
+    /// Of more than 256 links the first 256 are told, of more than 8 addresses the first 8.
     pub fn poll(
         &mut self,
         now: Instant,
         roles: Roles,
+        addresses: &[SocketAddr],
         serves: &[String],
         mut links: Vec<LinkReport>,
     ) -> Option<(Advertisement, Trigger)> {
@@ -128,6 +142,7 @@ impl Originator {
             version: self.version,
             lifetime_s: u16::try_from(lifetime).unwrap_or(u16::MAX),
             roles,
+            addresses: addresses.iter().copied().take(MAX_ADDRESSES).collect(),
             serves: serves.to_vec(),
             links,
         };
@@ -156,7 +171,7 @@ mod tests {
     }
 
     fn poll(originator: &mut Originator, now: Instant) -> Option<(u64, Trigger)> {
-        let (advert, trigger) = originator.poll(now, Roles::NONE, &[], links(60, 0))?;
+        let (advert, trigger) = originator.poll(now, Roles::NONE, &[], &[], links(60, 0))?;
         Some((advert.version.sequence, trigger))
     }
 
@@ -203,7 +218,7 @@ mod tests {
         let mut originator = Originator::new("site-49".parse().unwrap(), 1_700_000_000);
         let serves = ["example.edu".to_owned()];
         let (advert, _) =
-            originator.poll(Instant::now(), Roles::RELAY, &serves, links.collect()).unwrap();
+            originator.poll(Instant::now(), Roles::RELAY, &[], &serves, links.collect()).unwrap();
         let bytes = postcard::to_stdvec(&Flood::new(advert, Vec::new())).unwrap().len();
         assert!(bytes < 49 * 15 + 40, "{bytes}");
         let plan = crate::overlay::budget::plan(DEFAULT_BUDGET, 49, bytes);
@@ -216,25 +231,36 @@ mod tests {
         let now = Instant::now();
         let mut others = LinkStateDb::new("b".parse().unwrap());
         let mut before = Originator::new("a".parse().unwrap(), 1_000);
-        let (advert, _) = before.poll(now, Roles::NONE, &[], links(60, 0)).unwrap();
+        let (advert, _) = before.poll(now, Roles::NONE, &[], &[], links(60, 0)).unwrap();
         others.install(now, Flood::new(advert.clone(), Vec::new()));
 
         let mut after = Originator::new("a".parse().unwrap(), 5);
-        let (low, _) = after.poll(now, Roles::NONE, &[], links(60, 0)).unwrap();
+        let (low, _) = after.poll(now, Roles::NONE, &[], &[], links(60, 0)).unwrap();
         assert_eq!(others.install(now, Flood::new(low, Vec::new())), Install::Stale);
         let held = others.get(&"a".parse().unwrap(), now).unwrap();
         after.outbid(held.version);
         let later = now + MIN_SPACING;
-        let (high, _) = after.poll(later, Roles::NONE, &[], links(60, 0)).unwrap();
+        let (high, _) = after.poll(later, Roles::NONE, &[], &[], links(60, 0)).unwrap();
         assert_eq!(others.install(later, Flood::new(high, Vec::new())), Install::Installed);
+    }
+
+    #[test]
+    fn a_version_under_another_certificate_is_not_outbid() {
+        let mut originator = Originator::new("a".parse().unwrap(), 7);
+        originator.certified(1000);
+        for issued in [999, 1001] {
+            originator.outbid(Version { issued, incarnation: MAX_VERSION, sequence: 10 });
+        }
+        let (advert, _) = originator.poll(Instant::now(), Roles::NONE, &[], &[], vec![]).unwrap();
+        assert_eq!(advert.version, Version { issued: 1000, incarnation: 7, sequence: 1 });
     }
 
     #[test]
     fn even_the_largest_version_can_be_outbid_by_its_sequence() {
         let mut originator = Originator::new("a".parse().unwrap(), 0);
-        let seen = Version { incarnation: MAX_VERSION, sequence: 10 };
+        let seen = Version { issued: 0, incarnation: MAX_VERSION, sequence: 10 };
         originator.outbid(seen);
-        let (advert, _) = originator.poll(Instant::now(), Roles::NONE, &[], vec![]).unwrap();
+        let (advert, _) = originator.poll(Instant::now(), Roles::NONE, &[], &[], vec![]).unwrap();
         assert!(advert.version > seen);
     }
 }

@@ -1,0 +1,319 @@
+//! What one neighbour may make this node do on its link. PURE: time is an argument.
+//!
+//! Each kind of message has a token bucket. A message over its budget is dropped and counted. Messages
+//! that no honest node sends, and a flood far over the budgets, use up the neighbour's *credit*; when
+//! that is gone the link is closed, and links of that neighbour are refused for a while.
+//!
+//! The budgets belong to the neighbour's name and outlive its links, so a new link brings no new tokens.
+
+use std::time::{Duration, Instant};
+
+/// Tokens that come back at a steady rate, up to a capacity.
+#[derive(Debug, Clone)]
+pub struct Bucket {
+    capacity: f64,
+    per_second: f64,
+    tokens: f64,
+    counted: Option<Instant>,
+}
+
+impl Bucket {
+    /// A full bucket that holds `capacity` tokens and gains `per_second`.
+    #[must_use]
+    pub fn new(capacity: u32, per_second: f64) -> Self {
+        let capacity = f64::from(capacity);
+        Self { capacity, per_second, tokens: capacity, counted: None }
+    }
+
+    /// Takes `tokens`; false, and takes nothing, if fewer are left.
+    pub fn take(&mut self, now: Instant, tokens: f64) -> bool {
+        self.refill(now);
+        let enough = self.tokens >= tokens;
+        if enough {
+            self.tokens -= tokens;
+        }
+        enough
+    }
+
+    /// Whether `tokens` are left; takes none.
+    pub fn has(&mut self, now: Instant, tokens: f64) -> bool {
+        self.refill(now);
+        self.tokens >= tokens
+    }
+
+    /// Takes `tokens` though fewer may be left: then the bucket is empty until the rest has come in.
+    pub fn spend(&mut self, now: Instant, tokens: f64) {
+        self.refill(now);
+        self.tokens = (self.tokens - tokens).max(-self.capacity);
+    }
+
+    /// Takes up to `tokens`, down to an empty bucket; false if fewer were left.
+    pub fn drain(&mut self, now: Instant, tokens: f64) -> bool {
+        let enough = self.take(now, tokens);
+        if !enough {
+            self.tokens = 0.0;
+        }
+        enough
+    }
+
+    fn refill(&mut self, now: Instant) {
+        let passed = self.counted.map(|then| now.saturating_duration_since(then));
+        let gained = passed.unwrap_or_default().as_secs_f64() * self.per_second;
+        self.tokens = (self.tokens + gained).min(self.capacity);
+        self.counted = Some(self.counted.map_or(now, |then| then.max(now)));
+    }
+}
+
+/// What a neighbour sends on its link, each with a budget of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// A request, whatever it asks for.
+    Request,
+    /// A notice, whatever it says.
+    Notice,
+    /// An advertisement, its own or passed on.
+    Advertisement,
+    /// A digest of what it holds.
+    Digest,
+    /// A probe: one datagram.
+    Probe,
+}
+
+impl Kind {
+    /// Every kind, in the order of the buckets.
+    pub const ALL: [Self; 5] =
+        [Self::Request, Self::Notice, Self::Advertisement, Self::Digest, Self::Probe];
+
+    /// The budget: messages at once, and messages a second.
+    fn budget(self) -> (u32, f64) {
+        match self {
+            // An entry keeps at most 256 lanes. After an outage of everything each of them asks for three
+            // routes at once; in calm times each renews its grants every 40 s, which is 20 a second.
+            Self::Request => (1024, 64.0),
+            // The sum of the next two, with room for one-off notices.
+            Self::Notice => (2048, 300.0),
+            // A digest of a new node is answered with the advertisements of 256 nodes, and a link may be
+            // replaced while that goes on. Later a neighbour passes on at most one a second of each node,
+            // and a quarter of them in the worst storm that a mesh of 256 has.
+            Self::Advertisement => (1024, 128.0),
+            // One when the link stands, one when its path is up; each costs up to 256 advertisements.
+            Self::Digest => (2, 1.0),
+            // Probes are 0.5 s apart at the closest and have three messages. A lane that hears nothing asks
+            // for one at once, at most some ten a second.
+            Self::Probe => (200, 50.0),
+        }
+    }
+}
+
+/// Something that no honest node does, or does too often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Offence {
+    /// A message over its budget. An honest node may have one burst too many, so it costs little.
+    OverBudget,
+    /// A message that cannot be read.
+    Malformed,
+    /// A statement with a signature that its author did not make, or that exceeds its certificate. An
+    /// honest node checks before it passes on.
+    Forged,
+}
+
+impl Offence {
+    /// What it costs of [`CREDIT`].
+    fn price(self) -> f64 {
+        match self {
+            Self::OverBudget => 1.0,
+            Self::Malformed => 64.0,
+            Self::Forged => 32.0,
+        }
+    }
+}
+
+/// The credit of a neighbour, and how much of it comes back in a second: 512 messages over budget in a
+/// burst are forgiven, and so are eight unreadable or sixteen forged ones, or one of these a minute
+/// or two for ever.
+const CREDIT: (u32, f64) = (512, 1.0);
+
+/// Signature checks that a neighbour may cause at once, and in a second. 256 certificates and as many
+/// advertisements come after a digest; each check takes about 0.1 ms, so a second's worth takes 6 ms.
+const CHECKS: (u32, f64) = (1024, 64.0);
+
+/// A certificate that is not at hand: its own signature, its revocation and its attributes are
+/// looked at, too.
+const CERTIFICATE_CHECKS: f64 = 2.0;
+
+/// A check that fails costs so many times more: an honest neighbour causes few.
+const FAILURE_FACTOR: f64 = 8.0;
+
+/// Bytes of advertisements that a neighbour may ask for by digests: what a mesh of 256 says, once, and
+/// then what one of 50 says, every second.
+const ANSWER_BYTES: (u32, f64) = (2 << 20, 64.0 * 1024.0);
+
+/// How long links of a neighbour are refused after it used up its credit for the first time. Then
+/// twice as long each time, up to [`LONGEST_REFUSAL`].
+const FIRST_REFUSAL: Duration = Duration::from_secs(30);
+
+/// The longest refusal: a node that was repaired is back within this time.
+const LONGEST_REFUSAL: Duration = Duration::from_secs(600);
+
+/// After so long without a refusal the next one is short again.
+const FORGIVEN_AFTER: Duration = Duration::from_secs(3600);
+
+/// The budgets of one neighbour.
+#[derive(Debug)]
+pub struct PeerBudget {
+    kinds: [Bucket; Kind::ALL.len()],
+    checks: Bucket,
+    answers: Bucket,
+    credit: Bucket,
+    refused_until: Option<Instant>,
+    refusals: u32,
+}
+
+impl Default for PeerBudget {
+    fn default() -> Self {
+        let bucket = |(capacity, per_second)| Bucket::new(capacity, per_second);
+        Self {
+            kinds: Kind::ALL.map(|kind| bucket(kind.budget())),
+            checks: bucket(CHECKS),
+            answers: bucket(ANSWER_BYTES),
+            credit: bucket(CREDIT),
+            refused_until: None,
+            refusals: 0,
+        }
+    }
+}
+
+impl PeerBudget {
+    /// Takes one message of this kind; false if it is over the budget.
+    pub fn take(&mut self, now: Instant, kind: Kind) -> bool {
+        self.kinds[kind as usize].take(now, 1.0)
+    }
+
+    /// Whether the neighbour may cause one more signature check.
+    pub fn may_check(&mut self, now: Instant) -> bool {
+        self.checks.has(now, CERTIFICATE_CHECKS)
+    }
+
+    /// Records a signature check: of a certificate, too, or of the statement alone; and how it ended.
+    pub fn checked(&mut self, now: Instant, of_certificate: bool, good: bool) {
+        let checks = if of_certificate { CERTIFICATE_CHECKS } else { 1.0 };
+        let factor = if good { 1.0 } else { FAILURE_FACTOR };
+        self.checks.spend(now, checks * factor);
+    }
+
+    /// Takes `bytes` of the answer to a digest; false if they are over the budget.
+    pub fn take_answer(&mut self, now: Instant, bytes: usize) -> bool {
+        self.answers.take(now, u32::try_from(bytes).unwrap_or(u32::MAX).into())
+    }
+
+    /// Records an offence. True if the credit is used up: the link is to be closed, and further ones are
+    /// refused for a while.
+    pub fn offend(&mut self, now: Instant, offence: Offence) -> bool {
+        if self.credit.drain(now, offence.price()) || self.is_refused(now) {
+            return false;
+        }
+        let last = self.refused_until.map(|until| now.saturating_duration_since(until));
+        if last.is_some_and(|calm| calm > FORGIVEN_AFTER) {
+            self.refusals = 0;
+        }
+        let refusal = FIRST_REFUSAL.saturating_mul(2u32.saturating_pow(self.refusals));
+        self.refusals = self.refusals.saturating_add(1);
+        self.refused_until = Some(now + refusal.min(LONGEST_REFUSAL));
+        // What comes after the refusal is judged anew.
+        self.credit = Bucket::new(CREDIT.0, CREDIT.1);
+        true
+    }
+
+    /// Whether links of the neighbour are refused at present.
+    #[must_use]
+    pub fn is_refused(&self, now: Instant) -> bool {
+        self.refused_until.is_some_and(|until| now < until)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_mesh_of_256_that_forms_is_within_the_budgets() {
+        let (mut budget, now) = (PeerBudget::default(), Instant::now());
+        for _ in 0..255 {
+            assert!(budget.take(now, Kind::Notice) && budget.take(now, Kind::Advertisement));
+            assert!(budget.may_check(now));
+            budget.checked(now, true, true);
+        }
+        assert!(budget.take(now, Kind::Digest) && budget.take(now, Kind::Digest));
+        // What 256 nodes with 255 links each say: about 4 KiB and a certificate.
+        assert!((0..255).all(|_| budget.take_answer(now, 5 << 10)));
+    }
+
+    #[test]
+    fn forged_statements_cause_few_checks() {
+        let (mut budget, start) = (PeerBudget::default(), Instant::now());
+        let mut checks = 0;
+        // A thousand a second for a minute.
+        for n in 0..60_000u32 {
+            let now = start + Duration::from_millis(u64::from(n));
+            if budget.may_check(now) {
+                checks += 1;
+                budget.checked(now, true, false);
+            }
+        }
+        // 1,024 at once and 64 a second, at 16 each.
+        assert!((280..=320).contains(&checks), "{checks}");
+    }
+
+    #[test]
+    fn a_flood_ends_the_link_and_refusals_double_up_to_ten_minutes() {
+        let (mut budget, mut now) = (PeerBudget::default(), Instant::now());
+        for expected in [30, 60, 120, 240, 480, 600, 600] {
+            let burst = (0..).take_while(|_| !budget.offend(now, Offence::OverBudget)).count();
+            assert_eq!(burst, 512, "a burst is forgiven");
+            assert!(budget.is_refused(now));
+            now += Duration::from_secs(expected);
+            assert!(!budget.is_refused(now));
+        }
+        now += FORGIVEN_AFTER * 2;
+        while !budget.offend(now, Offence::Malformed) {}
+        assert!(!budget.is_refused(now + FIRST_REFUSAL), "calm is rewarded");
+    }
+
+    #[test]
+    fn one_forged_statement_a_minute_is_forgiven_for_ever() {
+        let (mut budget, start) = (PeerBudget::default(), Instant::now());
+        for minute in 0..10_000 {
+            let now = start + Duration::from_secs(60 * minute);
+            assert!(!budget.offend(now, Offence::Forged));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_bucket_never_gives_more_than_its_capacity_and_rate(
+            waits in prop::collection::vec(0u64..2_000, 1..200),
+            capacity in 1u32..50,
+            rate in 0.1f64..50.0,
+        ) {
+            let (mut bucket, start) = (Bucket::new(capacity, rate), Instant::now());
+            let (mut now, mut given) = (start, 0.0);
+            for wait in waits {
+                now += Duration::from_millis(wait);
+                given += f64::from(u8::from(bucket.take(now, 1.0)));
+                let most = f64::from(capacity) + rate * (now - start).as_secs_f64();
+                prop_assert!(given <= most + 1e-6);
+            }
+        }
+
+        #[test]
+        fn time_that_goes_back_gives_no_tokens(back in 0u64..10_000) {
+            let (mut bucket, now) = (Bucket::new(1, 1.0), Instant::now() + Duration::from_secs(100));
+            prop_assert!(bucket.take(now, 1.0));
+            let earlier = now.checked_sub(Duration::from_millis(back)).unwrap();
+            prop_assert!(!bucket.take(earlier, 1.0));
+            prop_assert!(!bucket.take(now, 1.0));
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! How one neighbour behaves: its budgets, what was dropped because of it, and what is logged.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use super::budget::{Kind, Offence, PeerBudget};
+use crate::identity::NodeName;
+
+/// At most one log line of a kind and neighbour in this time; the next says how many were left out.
+const LOG_EVERY: Duration = Duration::from_secs(60);
+
+/// Why a message of a neighbour, or to one, was dropped; also the metric's label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum LinkDrop {
+    /// A message over the budget of its kind.
+    OverBudget(Kind),
+    /// An advertisement, as the neighbour caused too many signature checks.
+    ChecksOverBudget,
+    /// Part of the answer to a digest, as the neighbour asked for too much.
+    AnswerOverBudget,
+    /// A message that cannot be read.
+    Malformed,
+    /// A notice to a neighbour that takes them too slowly.
+    OutboxFull,
+    /// A link of a neighbour whose links are refused at present.
+    LinkRefused,
+    /// A member for whom the directory has no room: 256 others have links.
+    DirectoryFull,
+    /// An advertisement or an address in it; the reason is the name of another enum.
+    Advertisement(&'static str),
+}
+
+impl LinkDrop {
+    /// The stable name, as in metrics, JSON and logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::OverBudget(Kind::Request) => "request-over-budget",
+            Self::OverBudget(Kind::Notice) => "notice-over-budget",
+            Self::OverBudget(Kind::Advertisement) => "advertisement-over-budget",
+            Self::OverBudget(Kind::Digest) => "digest-over-budget",
+            Self::OverBudget(Kind::Probe) => "probe-over-budget",
+            Self::ChecksOverBudget => "checks-over-budget",
+            Self::AnswerOverBudget => "answer-over-budget",
+            Self::Malformed => "malformed",
+            Self::OutboxFull => "outbox-full",
+            Self::LinkRefused => "link-refused",
+            Self::DirectoryFull => "directory-full",
+            Self::Advertisement(reason) => reason,
+        }
+    }
+}
+
+/// What was dropped on all links, by reason. The reasons are names of enums, so it is small.
+#[derive(Debug, Default)]
+pub struct LinkDrops(Mutex<BTreeMap<&'static str, u64>>);
+
+impl LinkDrops {
+    /// Counts one drop.
+    pub fn count(&self, reason: LinkDrop) {
+        *self.lock().entry(reason.name()).or_default() += 1;
+    }
+
+    /// The counts so far, by reason; those that are zero are left out.
+    #[must_use]
+    pub fn counts(&self) -> Vec<(&'static str, u64)> {
+        self.lock().iter().map(|(reason, count)| (*reason, *count)).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Which log lines about a neighbour are due. PURE.
+#[derive(Debug, Default)]
+pub(super) struct LogLimit(BTreeMap<&'static str, (Instant, u64)>);
+
+impl LogLimit {
+    /// Whether a line of this kind is due: if so, how many were left out since the last.
+    pub(super) fn due(&mut self, now: Instant, kind: &'static str) -> Option<u64> {
+        match self.0.get_mut(kind) {
+            Some((last, left_out)) if now.saturating_duration_since(*last) < LOG_EVERY => {
+                *left_out += 1;
+                None
+            }
+            Some(entry) => Some(std::mem::replace(entry, (now, 0)).1),
+            None => {
+                self.0.insert(kind, (now, 0));
+                Some(0)
+            }
+        }
+    }
+}
+
+/// The behaviour of one neighbour. It belongs to the name and outlives the links.
+pub struct Conduct {
+    name: NodeName,
+    drops: Arc<LinkDrops>,
+    state: Mutex<(PeerBudget, LogLimit)>,
+}
+
+impl Conduct {
+    pub(super) fn new(name: NodeName, drops: Arc<LinkDrops>) -> Self {
+        Self { name, drops, state: Mutex::default() }
+    }
+
+    /// Takes one message of this kind from the budget. If it is over, it is to be dropped.
+    ///
+    /// # Errors
+    /// Over the budget; the error says whether the link is to be closed.
+    pub fn take(&self, now: Instant, kind: Kind) -> Result<(), CloseLink> {
+        if self.lock().0.take(now, kind) {
+            return Ok(());
+        }
+        Err(self.offended(now, LinkDrop::OverBudget(kind), Offence::OverBudget))
+    }
+
+    /// Counts and logs a drop that came from an offence.
+    pub fn offended(&self, now: Instant, drop: LinkDrop, offence: Offence) -> CloseLink {
+        let close = CloseLink(self.lock().0.offend(now, offence));
+        self.dropped(now, drop);
+        if close.0 {
+            tracing::warn!(
+                neighbour = %self.name, reason = drop.name(),
+                "links of the neighbour are refused for a while: it sends too much, or what no node sends"
+            );
+        }
+        close
+    }
+
+    /// Counts and logs a drop.
+    pub fn dropped(&self, now: Instant, drop: LinkDrop) {
+        self.drops.count(drop);
+        if let Some(more) = self.log(now, drop.name()) {
+            tracing::info!(neighbour = %self.name, reason = drop.name(), more, "dropped");
+        }
+    }
+
+    /// Whether a log line of this kind is due: if so, how many were left out since the last.
+    pub fn log(&self, now: Instant, kind: &'static str) -> Option<u64> {
+        self.lock().1.due(now, kind)
+    }
+
+    /// Reads or changes the budgets.
+    pub fn with_budget<T>(&self, act: impl FnOnce(&mut PeerBudget) -> T) -> T {
+        act(&mut self.lock().0)
+    }
+
+    /// Whether links of the neighbour are refused at present.
+    #[must_use]
+    pub fn is_refused(&self, now: Instant) -> bool {
+        self.lock().0.is_refused(now)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (PeerBudget, LogLimit)> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether the neighbour's link is to be closed, as its credit is used up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub struct CloseLink(pub bool);
+
+impl fmt::Debug for Conduct {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Conduct({})", self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_log_line_a_minute_says_how_many_were_left_out() {
+        let (mut log, start) = (LogLimit::default(), Instant::now());
+        let mut lines = Vec::new();
+        for second in 0..180 {
+            lines.extend(log.due(start + Duration::from_secs(second), "forged"));
+        }
+        assert_eq!(lines, [0, 59, 59]);
+        assert_eq!(log.due(start, "malformed"), Some(0), "another kind has its own line");
+    }
+
+    #[test]
+    fn what_is_over_budget_is_counted_by_kind() {
+        let drops = Arc::<LinkDrops>::default();
+        let conduct = Conduct::new("a".parse().unwrap(), drops.clone());
+        let now = Instant::now();
+        let taken = (0..10).filter(|_| conduct.take(now, Kind::Digest).is_ok()).count();
+        assert_eq!(taken, 2);
+        assert_eq!(conduct.take(now, Kind::Probe), Ok(()));
+        assert_eq!(drops.counts(), [("digest-over-budget", 8)]);
+    }
+}

@@ -1,0 +1,152 @@
+//! Where others see this node: its outside address, behind a NAT or not. PURE.
+//!
+//! Each neighbour tells where it sees us. One neighbour alone could name the address of a third party, and
+//! all members would dial that; so two have to agree, unless there is only one.
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Instant};
+
+use crate::identity::NodeName;
+
+/// Neighbours that have to agree, where there is more than one.
+const QUORUM: usize = 2;
+
+/// What the neighbours with a working link say.
+#[derive(Debug, Default)]
+pub(super) struct Outside {
+    /// Every neighbour with a working link, and where it sees us since when. One entry per link, so it
+    /// has as many as there are certified members.
+    votes: BTreeMap<NodeName, Option<(SocketAddr, Instant)>>,
+    elected: Option<SocketAddr>,
+    /// Whether several neighbours agreed on it.
+    agreed: bool,
+}
+
+impl Outside {
+    /// The link to a neighbour works; `seen` is where it sees us, if it told a usable address. True if
+    /// our outside address is another now.
+    pub(super) fn seen(&mut self, now: Instant, by: &NodeName, seen: Option<SocketAddr>) -> bool {
+        let vote = self.votes.entry(by.clone()).or_default();
+        if vote.map(|(address, _)| address) != seen {
+            *vote = seen.map(|address| (address, now));
+        }
+        self.elect()
+    }
+
+    /// The link to a neighbour is gone or its path is down: it no longer says where we are. True
+    /// if our outside address is another now.
+    pub(super) fn gone(&mut self, by: &NodeName) -> bool {
+        self.votes.remove(by);
+        self.elect()
+    }
+
+    /// Our outside address.
+    #[must_use]
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        self.elected
+    }
+
+    fn elect(&mut self) -> bool {
+        // Without neighbours nobody could be told anything else, and they find us where we were.
+        if self.votes.is_empty() {
+            return false;
+        }
+        let mut count: BTreeMap<SocketAddr, (usize, Instant)> = BTreeMap::new();
+        for (address, since) in self.votes.values().flatten() {
+            let (votes, newest) = count.entry(*address).or_insert((0, *since));
+            *votes += 1;
+            *newest = (*newest).max(*since);
+        }
+        let quorum = QUORUM.min(self.votes.len());
+        // While a move is noticed by one neighbour after the other, what all agreed on is kept.
+        let kept = self.elected.filter(|address| self.agreed && count.contains_key(address));
+        let enough = count.into_iter().filter(|(_, (votes, _))| *votes >= quorum);
+        // Of equally many votes the newest tells of the latest move.
+        let elected = enough.max_by_key(|(_, (votes, newest))| (*votes, *newest));
+        let agreed = elected.map_or(kept.is_some(), |(_, (votes, _))| votes >= QUORUM);
+        let elected = elected.map(|(address, _)| address).or(kept);
+        self.agreed = agreed;
+        let changed = elected != self.elected;
+        self.elected = elected;
+        changed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn name(n: usize) -> NodeName {
+        format!("n{n}").parse().unwrap()
+    }
+
+    fn at(port: u16) -> SocketAddr {
+        ([198, 51, 100, 1], port).into()
+    }
+
+    #[test]
+    fn the_word_of_the_only_neighbour_counts_and_of_one_among_several_does_not() {
+        let (mut outside, now) = (Outside::default(), Instant::now());
+        assert!(outside.seen(now, &name(1), Some(at(1))));
+        assert_eq!(outside.address(), Some(at(1)));
+        assert!(outside.seen(now, &name(2), Some(at(2))), "now nobody agrees");
+        assert_eq!(outside.address(), None);
+        assert!(outside.seen(now, &name(3), Some(at(2))));
+        assert_eq!(outside.address(), Some(at(2)));
+        assert!(!outside.seen(now, &name(1), Some(at(7))));
+    }
+
+    #[test]
+    fn a_move_is_noticed_once_two_neighbours_see_it() {
+        let (mut outside, now) = (Outside::default(), Instant::now());
+        (0..5).for_each(|n| {
+            outside.seen(now, &name(n), Some(at(1)));
+        });
+        let later = now + Duration::from_secs(9);
+        // The paths of three links are down; two links followed us.
+        (0..3).for_each(|n| {
+            outside.gone(&name(n));
+        });
+        assert!(!outside.seen(later, &name(3), Some(at(2))));
+        assert!(outside.seen(later, &name(4), Some(at(2))));
+        assert_eq!(outside.address(), Some(at(2)));
+    }
+
+    #[test]
+    fn of_two_addresses_with_equally_many_votes_the_newer_wins() {
+        let (mut outside, now) = (Outside::default(), Instant::now());
+        (0..4).for_each(|n| {
+            outside.seen(now, &name(n), Some(at(9)));
+        });
+        let later = now + Duration::from_secs(1);
+        (0..2).for_each(|n| {
+            outside.seen(later, &name(n), Some(at(2)));
+        });
+        assert_eq!(outside.address(), Some(at(2)));
+    }
+
+    #[test]
+    fn the_last_address_stays_when_all_links_are_gone() {
+        let (mut outside, now) = (Outside::default(), Instant::now());
+        outside.seen(now, &name(1), Some(at(1)));
+        assert!(!outside.gone(&name(1)));
+        assert_eq!(outside.address(), Some(at(1)));
+    }
+
+    proptest! {
+        #[test]
+        fn one_liar_never_decides_where_there_are_two_neighbours(
+            lies in prop::collection::vec(1u16..9, 1..30), honest in 1usize..5
+        ) {
+            let (mut outside, now) = (Outside::default(), Instant::now());
+            (0..=honest).for_each(|n| { outside.seen(now, &name(n), Some(at(1000))); });
+            for lie in lies {
+                outside.seen(now, &name(0), Some(at(lie)));
+                prop_assert!(outside.address().is_none_or(|address| address == at(1000)));
+            }
+        }
+    }
+}
