@@ -58,10 +58,20 @@ pub struct RouteAgent {
     /// When a link answered again in an episode in which other links were silent, too.
     pub(super) relieved_at: Option<Instant>,
     episode: Option<Episode>,
+    /// The route in use before the last episode.
+    before_episode: Option<Route>,
+    /// Several links of this node are silent in this episode: the trouble is near this end.
+    pub(super) near_trouble: bool,
+    /// Until then the far end may still complain of trouble near this end that is over.
+    near_trouble_until: Option<Instant>,
     /// The route in use is silent, and this is why it is to be left.
     leaving: Option<Cause>,
     loss: Loss,
     pub(super) capacity: Capacity,
+    /// Until then the far end's direction is limited by its route, as far as it told.
+    far_limited_until: Option<Instant>,
+    /// When this end last told that its direction is.
+    told_limited: Option<Instant>,
     trial: Option<Trial>,
     /// Not before then is a route tried, and how long the pause after it is.
     next_trial: (Instant, Duration),
@@ -75,6 +85,8 @@ pub struct RouteAgent {
     log: RouteLog,
     pub(super) routes: Vec<SeenRoute>,
     traffic: Traffic,
+    /// When a packet was acknowledged last on the route in use.
+    pub(super) answered_at: Option<Instant>,
     counts: Counts,
     far_process: Option<u64>,
     look_at: Option<Instant>,
@@ -92,10 +104,12 @@ pub(super) struct Pending {
 }
 
 /// The time from a silence to the next answer.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Episode {
     /// When the first verdict was.
     began: Instant,
+    /// The route in use then.
+    from: Route,
     /// No packet at all came in: then any packet ends it. Else only an acknowledgement does.
     heard_nothing: bool,
     moved: bool,
@@ -127,9 +141,14 @@ impl RouteAgent {
             probes: BTreeMap::new(),
             relieved_at: None,
             episode: None,
+            before_episode: None,
+            near_trouble: false,
+            near_trouble_until: None,
             leaving: None,
             loss: Loss::new(now, Counts::default()),
             capacity: Capacity::default(),
+            far_limited_until: None,
+            told_limited: None,
             trial: None,
             next_trial: (now, timing.trial_pause),
             window_began: (now, 0),
@@ -140,6 +159,7 @@ impl RouteAgent {
             log: RouteLog::default(),
             routes: Vec::new(),
             traffic: Traffic::NONE,
+            answered_at: None,
             counts: Counts::default(),
             far_process: None,
             look_at: Some(now),
@@ -236,9 +256,12 @@ impl RouteAgent {
         let answered = traffic.answered != self.traffic.answered;
         self.traffic = traffic;
         self.log.settle(&traffic);
-        let heard = self.episode.is_some_and(|episode| {
+        let heard = self.episode.as_ref().is_some_and(|episode| {
             episode.heard_nothing && traffic.arrived.is_some_and(|at| at > episode.began)
         });
+        if answered {
+            self.answered_at = Some(now);
+        }
         if answered || heard {
             self.on_answer(now);
         }
@@ -259,9 +282,10 @@ impl RouteAgent {
             }
         }
         if self.silence.suspected_since().is_none() && self.episode.is_none() {
-            (self.suspected_at, self.leaving) = (None, None);
+            (self.suspected_at, self.leaving, self.near_trouble) = (None, None, false);
             self.probes.clear();
         }
+        self.notice_near_trouble(now);
         self.try_leave(now);
     }
 
@@ -269,14 +293,25 @@ impl RouteAgent {
     fn on_answer(&mut self, now: Instant) {
         (self.leaving, self.relieved_at) = (None, None);
         let Some(episode) = self.episode.take() else { return };
+        let rtt = self.silence.rtt(&self.timing, &self.traffic).smoothed;
+        let verdict = rtt + rtt / 2 + self.timing.ping_after + self.timing.verdict_after;
+        if self.near_trouble {
+            // What was lost meanwhile says nothing of the route. The far end may have found us silent:
+            // its news is about the same trouble.
+            self.silence.rerouted(now, None);
+            self.near_trouble_until = Some(now + verdict);
+            self.near_trouble = false;
+        }
         if !episode.moved {
             return;
         }
-        let rtt = self.silence.rtt(&self.timing, &self.traffic).smoothed;
-        let verdict = rtt + rtt / 2 + self.timing.ping_after + self.timing.verdict_after;
-        match self.log.moved_at().is_some_and(|at| now <= at + verdict) {
-            true => self.blame.confirm(),
-            false => self.blame.withdraw(),
+        if self.log.moved_at().is_some_and(|at| now <= at + verdict) {
+            return self.blame.confirm();
+        }
+        // No move helped: the trouble was at an end, and is over.
+        self.blame.withdraw();
+        if episode.from != self.route {
+            self.start_move(now, episode.from, Cause::other(RerouteReason::Better));
         }
     }
 
@@ -304,7 +339,9 @@ impl RouteAgent {
             self.blame.confirm();
             let suspected = *self.suspected_at.get_or_insert(now);
             let heard_nothing = self.traffic.arrived.is_none_or(|arrived| arrived < suspected);
-            self.episode = Some(Episode { began: now, heard_nothing, moved: false });
+            let from = self.route.clone();
+            self.before_episode = Some(from.clone());
+            self.episode = Some(Episode { began: now, from, heard_nothing, moved: false });
         }
         self.suspected_at.get_or_insert(now);
         self.leaving.get_or_insert(Cause { reason, far_reason: None, lost });
@@ -394,7 +431,7 @@ impl RouteAgent {
 
     fn complete_move(&mut self, now: Instant, route: Route, cause: Cause) {
         (self.pending, self.leaving, self.owed) = (None, None, None);
-        (self.suspected_at, self.relieved_at) = (None, None);
+        (self.suspected_at, self.relieved_at, self.near_trouble) = (None, None, false);
         self.probes.clear();
         self.selector.adopt(now, &route, change_reason(&cause));
         if route == self.route {
@@ -415,6 +452,7 @@ impl RouteAgent {
         if let Some(episode) = &mut self.episode {
             episode.moved = true;
         }
+        self.answered_at = None;
         self.look_at = Some(now + self.timing.step);
         let label = self.grants.label(&route).filter(|_| route != Route::Direct);
         let lost = cause.lost;
@@ -469,6 +507,8 @@ impl RouteAgent {
             seen: self.seen,
             route: self.route.clone(),
             moved: self.last_move.clone(),
+            limited: self.capacity.is_limited(),
+            mine: false,
             ping,
         }
     }
@@ -479,7 +519,11 @@ impl RouteAgent {
             let answer = self.notice(false);
             self.push(Command::Tell(answer));
         }
+        self.far_limited_until = notice.limited.then(|| now + 3 * self.timing.tell_limited);
         let knows_our_route = notice.seen >= self.epoch;
+        if notice.mine && knows_our_route {
+            self.undo_move(now);
+        }
         if notice.epoch > self.seen {
             self.seen = notice.epoch;
             if let Some(moved) = notice.moved {
@@ -494,6 +538,13 @@ impl RouteAgent {
             let cause = Cause { reason: RerouteReason::Silent { ms }, far_reason: None, lost };
             self.start_move(now, notice.route, cause);
         }
+    }
+
+    /// The silence for which this end moved last was of the far end's own line.
+    fn undo_move(&mut self, now: Instant) {
+        let Some(before) = self.before_episode.take() else { return };
+        self.blame.forget(&before);
+        self.start_move(now, before, Cause::other(RerouteReason::Better));
     }
 
     /// Whether the far end should have heard of our last move by now, and nothing was answered since.
@@ -512,6 +563,13 @@ impl RouteAgent {
             RerouteReason::Better | RerouteReason::FarEnd | RerouteReason::Trial => None,
         };
         let shared = self.route == moved.left;
+        let ours = self.near_trouble || self.near_trouble_until.is_some_and(|until| now < until);
+        if ours && fault == Some(Fault::Silent) {
+            // It heard nothing because nothing left our end.
+            let mine = LaneNotice { mine: true, ..self.notice(false) };
+            self.silence.answering();
+            return self.push(Command::Tell(mine));
+        }
         // A complaint about a route on which it has not heard us yet is about the time before.
         if let Some(fault) = fault.filter(|_| knows_our_route || !shared) {
             self.blame.add(now, &self.timing, &moved.left, fault);
@@ -554,9 +612,31 @@ impl RouteAgent {
         let closed = self.loss.look(now, &self.timing, view.counts, view.trips);
         let loss = closed.and_then(|closed| self.on_window(now, &closed));
         if self.pending.is_none() && self.leaving.is_none() {
-            self.look_for_better(now, loss);
+            self.look_for_better(now, loss, view.resumes);
         }
         self.prepare_grants(now);
+        self.tell_limited(now);
+    }
+
+    /// Tells the far end whether this direction is limited by its route: if so, the delay in its queue
+    /// is no reason to leave.
+    fn tell_limited(&mut self, now: Instant) {
+        let limited = self.capacity.is_limited();
+        let due = match self.told_limited {
+            Some(told) => !limited || now >= told + self.timing.tell_limited,
+            None => limited,
+        };
+        if due {
+            self.told_limited = limited.then_some(now);
+            let news = self.notice(false);
+            self.silence.answering();
+            self.push(Command::Tell(news));
+        }
+    }
+
+    /// Whether the lane is limited by its route, in either direction.
+    pub(super) fn is_bulk(&self, now: Instant) -> bool {
+        self.capacity.is_limited() || self.far_limited_until.is_some_and(|until| now < until)
     }
 
     /// A far end that runs as a new process knows nothing of this lane. A relay that does so knows
@@ -594,7 +674,7 @@ impl RouteAgent {
         (loss.ppm() >= self.timing.leave_above.ppm()).then_some(loss)
     }
 
-    fn look_for_better(&mut self, now: Instant, loss: Option<LossRate>) {
+    fn look_for_better(&mut self, now: Instant, loss: Option<LossRate>, resumes: bool) {
         if self.trial.is_some() {
             return self.judge_trial(now);
         }
@@ -603,7 +683,9 @@ impl RouteAgent {
         {
             return;
         }
-        self.try_another(now);
+        if resumes {
+            self.try_another(now);
+        }
         if self.pending.is_some() || self.trial.is_some() {
             return;
         }
@@ -616,7 +698,9 @@ impl RouteAgent {
                 }
             }
             LaneEndRole::Exit => {
-                if let Some(route) = self.owed.take() {
+                if let Some(roomier) = self.roomier(now) {
+                    self.start_move(now, roomier, Cause::other(RerouteReason::Better));
+                } else if let Some(route) = self.owed.take() {
                     if self.goes_along(now, &route) {
                         let cause = self.far_cause(now, &route, RerouteReason::Better);
                         self.start_move(now, route, cause);
@@ -631,7 +715,10 @@ impl RouteAgent {
     /// Tries a route of which nothing is known, if the lane is limited by the one in use.
     fn try_another(&mut self, now: Instant) {
         let (at, pause) = self.next_trial;
-        let Some(route) = self.untried(now).filter(|_| now >= at) else { return };
+        if now < at {
+            return;
+        }
+        let Some(route) = self.untried(now) else { return };
         self.next_trial = (now + pause, (2 * pause).min(self.timing.capacity_memory));
         self.start_move(now, route, Cause::other(RerouteReason::Trial));
     }

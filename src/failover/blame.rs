@@ -74,6 +74,11 @@ impl Blame {
         self.records.retain(|_, record| !record.provisional);
     }
 
+    /// `route` was not to blame.
+    pub(super) fn forget(&mut self, route: &Route) {
+        self.records.remove(route);
+    }
+
     /// Why `route` is excluded now, if it is.
     pub(super) fn fault(&self, now: Instant, route: &Route) -> Option<Fault> {
         self.records.get(route).filter(|record| now < record.until).map(|record| record.fault)

@@ -84,13 +84,22 @@ pub(super) struct Capacity {
     carried: HashMap<Route, (Bitrate, Instant)>,
     /// The rates of the last windows on the route in use while the lane was limited by it.
     now: VecDeque<Bitrate>,
+    /// In the last window the application was the limit.
+    paused: bool,
 }
 
 impl Capacity {
     /// A window on the route in use has ended. `delivered` is `None` where the application was the
     /// limit.
     pub(super) fn window(&mut self, now: Instant, route: &Route, delivered: Option<Bitrate>) {
-        let Some(rate) = delivered else { return self.now.clear() };
+        let Some(rate) = delivered else {
+            // One such window is a pause of the sender.
+            if std::mem::replace(&mut self.paused, true) {
+                self.now.clear();
+            }
+            return;
+        };
+        self.paused = false;
         self.now.truncate(WINDOWS - 1);
         self.now.push_front(rate);
         let room = self.carried.len() < MAX_ROUTES || self.carried.contains_key(route);
@@ -162,6 +171,8 @@ mod tests {
         }
         capacity.window(t0, &Route::Direct, Some(Bitrate::from_bps(9)));
         assert_eq!(capacity.delivered(), Some(Bitrate::from_bps(9)));
+        capacity.window(t0, &Route::Direct, None);
+        assert!(capacity.is_limited(), "one pause is none");
         capacity.window(t0, &Route::Direct, None);
         assert!(!capacity.is_limited(), "the application is the limit");
     }

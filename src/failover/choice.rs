@@ -89,6 +89,19 @@ impl RouteAgent {
         self.routes.iter().map(|seen| seen.candidate.clone()).collect()
     }
 
+    /// The candidates as the lane finds them: failed ones are excluded; the one in use is not down
+    /// while packets of the lane are answered on it, whatever probes say.
+    fn judged(&self, now: Instant) -> Vec<Candidate> {
+        let mut candidates = self.candidates();
+        let works = self.answered_at.is_some_and(|at| now < at + self.timing.own_answer);
+        for candidate in candidates.iter_mut().filter(|c| works && c.route == self.route) {
+            candidate.excluded.take_if(|excluded| {
+                matches!(excluded, Exclusion::LinkDown(..) | Exclusion::Recovering { .. })
+            });
+        }
+        self.blame.mark(now, candidates)
+    }
+
     /// The next best routes besides that in use.
     pub(super) fn alternatives(&self, now: Instant) -> Vec<Route> {
         let decision = self.explain(now, self.candidates()).0;
@@ -105,6 +118,15 @@ impl RouteAgent {
         let overdue = now + rtt + rtt / 4 + self.timing.verdict_after;
         self.probes.entry(first.clone()).or_insert(overdue);
         self.push(Command::Probe(first));
+    }
+
+    /// A link that was asked when silence was suspected has not answered in time: other routes are
+    /// silent, too, so the trouble is near this end.
+    pub(super) fn notice_near_trouble(&mut self, now: Instant) {
+        let overdue =
+            |seen: &SeenRoute| self.evidence(now, &seen.candidate.route) == Evidence::Overdue;
+        self.near_trouble |= self.suspected_at.is_some()
+            && self.routes.iter().filter(|seen| seen.candidate.route != self.route).any(overdue);
     }
 
     fn evidence(&self, now: Instant, route: &Route) -> Evidence {
@@ -137,8 +159,7 @@ impl RouteAgent {
         }
         let works = |route: &&Route| self.evidence(now, route) == Evidence::Answered;
         let instead = routes.iter().find(works).cloned()?;
-        let overdue = |route: &Route| self.evidence(now, route) == Evidence::Overdue;
-        if !routes.iter().any(overdue) {
+        if !self.near_trouble {
             return Some(instead);
         }
         // Other links were silent, too, and now one answers: the trouble may be over for all.
@@ -181,10 +202,11 @@ impl RouteAgent {
     /// The route to move to because it is better than the one in use: by the hint; or, where the lane
     /// is limited by its route, because it was seen to carry clearly more.
     pub(super) fn better(&mut self, now: Instant) -> Option<Route> {
-        let marked = self.blame.mark(now, self.candidates());
+        let marked = self.judged(now);
         let usable =
             |route: &Route| marked.iter().any(|c| c.route == *route && c.excluded.is_none());
-        if self.capacity.is_limited() && usable(&self.route) {
+        if self.is_bulk(now) && usable(&self.route) {
+            self.selector.forget_merit(now);
             return self.roomier(now);
         }
         let decision = self.selector.decide(now, marked);
@@ -208,7 +230,7 @@ impl RouteAgent {
     }
 
     /// A route that was seen to carry clearly more than what is delivered now, blamed for loss or not.
-    fn roomier(&self, now: Instant) -> Option<Route> {
+    pub(super) fn roomier(&self, now: Instant) -> Option<Route> {
         let others = self.routes.iter().map(|seen| &seen.candidate);
         let admissible = others.filter(|c| c.route != self.route && c.excluded.is_none());
         let more = admissible.filter(|c| self.capacity.is_more(now, &self.timing, &c.route));
@@ -222,7 +244,7 @@ impl RouteAgent {
         if !self.capacity.is_limited() {
             return None;
         }
-        let marked = self.blame.mark(now, self.candidates());
+        let marked = self.judged(now);
         let untried = marked.iter().filter(|c| {
             let unknown = self.capacity.carried(now, &self.timing, &c.route).is_none();
             c.route != self.route && c.excluded.is_none() && unknown

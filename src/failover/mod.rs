@@ -21,8 +21,8 @@
 //! route is taken whose first link has answered since the silence was suspected. If no other link of
 //! this node answers either, the trouble is near this end (access line, Wi-Fi, sleep): moving helps
 //! nobody, so the agent stays, and moves to the first link that answers, if the route in use does
-//! not come back before. The time from the first silence to the next answer is an *episode*. Blame
-//! for silence is handed out for it only if a move brought the answer.
+//! not come back before. The time from the first silence to the next answer is an *episode*. A move
+//! that did not bring the answer is undone, and no route is blamed for the silence.
 //!
 //! # Two ends
 //!
@@ -90,6 +90,9 @@ pub struct View {
     pub trips: Trips,
     /// Which process the far end is; `None` if not known.
     pub far_process: Option<u64>,
+    /// Whether the congestion controller resumes on a route with the window that it had there. If
+    /// not, a trial of another route costs more than it gains.
+    pub resumes: bool,
 }
 
 /// What happened.

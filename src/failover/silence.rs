@@ -90,20 +90,26 @@ impl Finding {
 #[derive(Debug)]
 pub(super) struct Silence {
     packets: Watch,
-    answers: Watch,
+    acknowledgements: Watch,
     /// What probes say of a longer route just taken, until the lane has measured it.
     expected_rtt: Option<Duration>,
-    /// Packets sent that ask for no answer although they must be acknowledged: answers to pings.
-    answers_sent: u64,
+    /// Packets sent that must be acknowledged, as last seen.
+    sent: u64,
+    /// Those of them that ask for an answer: not the answers to pings.
+    asked: u64,
+    /// Answers to pings that are about to leave.
+    answers: u64,
 }
 
 impl Silence {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             packets: Watch::new(now),
-            answers: Watch::new(now),
+            acknowledgements: Watch::new(now),
             expected_rtt: None,
-            answers_sent: 0,
+            sent: 0,
+            asked: 0,
+            answers: 0,
         }
     }
 
@@ -111,7 +117,8 @@ impl Silence {
     pub(super) fn look(&mut self, now: Instant, timing: &Timing, traffic: &Traffic) -> Finding {
         let rtt = self.rtt(timing, traffic);
         let late = Rtt { smoothed: rtt.smoothed + rtt.smoothed / 2 + timing.ack_queue, ..rtt };
-        let asked = traffic.asked.saturating_sub(self.answers_sent);
+        self.count_asked(traffic.asked);
+        let asked = self.asked;
         let last = |at: Option<Instant>| at.unwrap_or(now).min(now);
         let counts = Counts {
             asked,
@@ -122,7 +129,7 @@ impl Silence {
         let acks = Counts { heard: traffic.answered, last_out: now, last_in: now, ..counts };
         let heard = self.packets.look(now, timing, counts, rtt, None);
         // One ping serves both.
-        heard.and(self.answers.look(now, timing, acks, late, self.packets.pinged))
+        heard.and(self.acknowledgements.look(now, timing, acks, late, self.packets.pinged))
     }
 
     /// The round-trip time that answers are expected to take.
@@ -134,19 +141,29 @@ impl Silence {
 
     /// An answer to a ping is about to leave: nobody answers it.
     pub(super) fn answering(&mut self) {
-        self.answers_sent += 1;
+        self.answers += 1;
+    }
+
+    /// Counts the packets that ask for an answer among those sent since the last look.
+    fn count_asked(&mut self, sent: u64) {
+        let more = sent.saturating_sub(self.sent);
+        self.sent = sent;
+        if more > 0 {
+            // An answer may share its packet with others, so none is waited for any longer.
+            self.asked += more.saturating_sub(std::mem::take(&mut self.answers));
+        }
     }
 
     /// Starts over on another route, which probes measured to take `expected`.
     pub(super) fn rerouted(&mut self, now: Instant, expected: Option<Duration>) {
         self.expected_rtt = expected;
         self.packets.rerouted(now);
-        self.answers.rerouted(now);
+        self.acknowledgements.rerouted(now);
     }
 
     /// Since when something has been outstanding on a route on which nothing comes in.
     pub(super) fn suspected_since(&self) -> Option<Instant> {
-        [&self.packets, &self.answers]
+        [&self.packets, &self.acknowledgements]
             .into_iter()
             .filter(|watch| watch.pinged.is_some())
             .filter_map(|watch| watch.outstanding_since)
@@ -185,6 +202,10 @@ struct Watch {
     /// The slowest answer lately, and when it came.
     slowest: Option<(Duration, Instant)>,
     expected_look: Option<Instant>,
+    /// Since when packets in are counted, and how many had come in before.
+    counted_since: (Instant, u64),
+    /// A transfer was coming in then.
+    transfer: bool,
 }
 
 impl Watch {
@@ -198,6 +219,8 @@ impl Watch {
             verdicts: 0,
             slowest: None,
             expected_look: None,
+            counted_since: (now, 0),
+            transfer: false,
         }
     }
 
@@ -244,9 +267,21 @@ impl Watch {
         }
         // The receiver of a transfer asks for nothing. It detects the silence itself: the sender's
         // verdict would reach it later.
-        if counts.heard.saturating_sub(self.heard) >= timing.busy_packets {
+        if self.is_transfer(now, timing, counts.heard) {
             (self.outstanding_since, self.pinged) = (Some(self.last_in), None);
         }
+    }
+
+    /// Whether so many packets came in within the last step that more are expected.
+    fn is_transfer(&mut self, now: Instant, timing: &Timing, heard: u64) -> bool {
+        let (since, before) = self.counted_since;
+        let many = heard.saturating_sub(before) >= timing.busy_packets;
+        let over = now.saturating_duration_since(since);
+        if many || over > timing.step {
+            self.transfer = many && over <= 2 * timing.step;
+            self.counted_since = (now, heard);
+        }
+        self.transfer
     }
 
     /// Whether what came in may answer what is outstanding: no answer comes within ¾ of the least

@@ -26,8 +26,8 @@ pub struct Timing {
     /// acknowledgement that is delayed by 25 ms (RFC 9000, section 18.2). It applies where other
     /// packets come in while acknowledgements do not.
     pub ack_queue: Duration,
-    /// So many packets between two looks are a transfer of which more is expected: what a path of
-    /// 5 Mbit/s carries meanwhile.
+    /// So many packets within one `step` are a transfer of which more is expected: what 2 Mbit/s carry
+    /// meanwhile.
     pub busy_packets: u64,
     /// An agent that is woken up later than this was suspended or starved. Silence is not held
     /// against the route then.
@@ -68,6 +68,9 @@ pub struct Timing {
     /// What a route carried is remembered for this long.
     pub capacity_memory: Duration,
 
+    /// A lane that is limited by its route says so this often. Three times that without a word it is
+    /// not.
+    pub tell_limited: Duration,
     /// How long a route is tried at most: slow start from one packet to 100 Mbit/s takes less.
     pub trial: Duration,
     /// The pause before the first trial. It doubles with each trial in vain, up to `capacity_memory`.
@@ -84,6 +87,9 @@ pub struct Timing {
     pub prepare_every: Duration,
 
     // -- The agent -------------------------------------------------------------------------------
+    /// A route on which a packet was acknowledged within this time is not down, whatever probes say: it
+    /// takes four of them, lost in a row, to find that.
+    pub own_answer: Duration,
     /// How often candidates and loss are looked at. The selector's hysteresis decides; this bounds
     /// how late a decision is carried out.
     pub tick: Duration,
@@ -120,12 +126,14 @@ impl Default for Timing {
             probes_lost: LossRate::from_percent(10),
             capacity_factor: 1.5,
             capacity_memory: s(600),
+            tell_limited: s(1),
             trial: s(3),
             trial_pause: s(10),
             grant_valid: s(110),
             grant_renew: s(40),
             grant_answer: ms(50),
             prepare_every: s(5),
+            own_answer: s(1),
             tick: ms(250),
             idle_tick: s(1),
             step: ms(20),

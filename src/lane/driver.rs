@@ -96,6 +96,7 @@ impl Driver {
                 queued: trips.queued,
                 limited: trips.limited,
             },
+            resumes: self.end.mark().resumes(),
             far_process: self.end.control.incarnation(self.end.peer()),
         };
         self.handle(Input::View(view));

@@ -54,6 +54,7 @@ pub(super) struct RouteAwareFactory {
 
 impl RouteAwareFactory {
     fn make(&self, now: Instant, current_mtu: u16) -> RouteAware {
+        self.mark.set_resumes(!self.believes_least_rtt);
         RouteAware {
             inner: self.inner.clone().build(now, current_mtu),
             factory: self.inner.clone(),

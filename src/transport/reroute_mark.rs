@@ -42,6 +42,7 @@ pub struct RerouteMark {
     /// Which route is in use.
     route: AtomicU64,
     longer: AtomicBool,
+    resumes: AtomicBool,
     at: Mutex<Option<Instant>>,
     /// Bytes that were allowed to leave although the window is full, since one was answered.
     allowed: AtomicU64,
@@ -65,6 +66,7 @@ impl RerouteMark {
             count: AtomicU64::new(0),
             route: AtomicU64::new(0),
             longer: AtomicBool::new(false),
+            resumes: AtomicBool::new(false),
             at: Mutex::default(),
             allowed: AtomicU64::new(0),
             spent: AtomicU64::new(0),
@@ -97,6 +99,17 @@ impl RerouteMark {
         let few = self.allowed.load(Ordering::Relaxed) < MOST_BURSTS * BURST;
         self.allow(if few { BURST } else { URGENT });
         self.count.fetch_add(1, Ordering::Release);
+    }
+
+    /// Whether the controller resumes on a route with the window that it had there a moment ago.
+    #[must_use]
+    pub fn resumes(&self) -> bool {
+        self.resumes.load(Ordering::Relaxed)
+    }
+
+    /// A controller of this kind was made.
+    pub(super) fn set_resumes(&self, resumes: bool) {
+        self.resumes.store(resumes, Ordering::Relaxed);
     }
 
     /// The number of the route in use.

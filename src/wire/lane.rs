@@ -41,6 +41,10 @@ pub struct LaneNotice {
     pub route: Route,
     /// My last move; `None` before the first.
     pub moved: Option<Moved>,
+    /// My direction is limited by its route, and not by the application: a bulk transfer.
+    pub limited: bool,
+    /// The silence for which you moved last was of my own line.
+    pub mine: bool,
     /// Answer at once, with a notice that does not ask.
     pub ping: bool,
 }
@@ -126,7 +130,15 @@ mod tests {
     fn a_notice_has_these_bytes() {
         let moved = Moved { left: Route::Direct, reason: RerouteReason::Silent { ms: 130 } };
         let route = Route::Via("utah".parse().unwrap());
-        let notice = LaneNotice { epoch: 2, seen: 1, route, moved: Some(moved), ping: true };
+        let notice = LaneNotice {
+            epoch: 2,
+            seen: 1,
+            route,
+            moved: Some(moved),
+            limited: false,
+            mine: false,
+            ping: true,
+        };
         assert_eq!(
             encode(&notice),
             [
@@ -134,6 +146,7 @@ mod tests {
                 8, b'v', b'i', b'a', b' ', b'u', b't', b'a', b'h', // route
                 1, 6, b'd', b'i', b'r', b'e', b'c', b't', // left
                 0, 0x82, 1, // silent for 130 ms
+                0, 0, // not limited, not mine
                 1, // ping
             ]
         );

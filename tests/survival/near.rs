@@ -85,6 +85,7 @@ async fn a_download_does_not_flee_its_own_queue() {
 /// Downloads for a minute, with a relay at 80 ms that carries 5 Mbit/s. Returns the goodput of each ten
 /// seconds in Mbit/s.
 async fn download(name: &str, direct: LinkModel, congestion: Congestion, seed: u64) -> Vec<usize> {
+    let watch = Watch::begin();
     let arrivals = Arrivals::new();
     let topology = Topology::new(["entry", "exit", "relay"])
         .both("entry", "exit", direct)
@@ -107,6 +108,7 @@ async fn download(name: &str, direct: LinkModel, congestion: Congestion, seed: u
         "75",
     );
     lab.stop().await;
+    watch.check(name);
     rates
 }
 

@@ -150,6 +150,11 @@ impl Selector {
         }
     }
 
+    /// Begins anew to sum how much faster other routes are: until `now` it did not matter.
+    pub fn forget_merit(&mut self, now: Instant) {
+        self.merit.clear(now);
+    }
+
     /// The ranks of the usable candidates, best first.
     fn rank(&self, candidates: &[Candidate]) -> Vec<Rank> {
         let usable = candidates.iter().filter(|candidate| candidate.excluded.is_none());
