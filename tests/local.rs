@@ -196,3 +196,32 @@ fn an_invitation_on_standard_input_is_not_among_the_processes() {
     let said = run(&site.dir("third"), &["join", &line]);
     assert!(stderr(&said).contains("could see the invitation"), "{}", stderr(&said));
 }
+
+/// The tests that the threat model names as proof.
+#[test]
+fn every_test_that_the_threat_model_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(root.join("docs/threat-model.md")).unwrap();
+    let mut source = String::new();
+    for folder in ["src", "tests"] {
+        read_all(&root.join(folder), &mut source);
+    }
+    // Names of tests are sentences; other words in code style are short.
+    let named = text.split('`').skip(1).step_by(2).filter(|word| word.matches('_').count() >= 4);
+    let named: Vec<&str> = named.collect();
+    assert!(named.len() > 15, "{named:?}");
+    for name in named {
+        assert!(source.contains(&format!("fn {name}(")), "there is no test {name}");
+    }
+}
+
+fn read_all(folder: &Path, text: &mut String) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            read_all(&path, text);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            text.push_str(&std::fs::read_to_string(path).unwrap());
+        }
+    }
+}

@@ -21,6 +21,7 @@ use crate::{
         skew_in_words,
     },
     mesh::{CertificateDesk, Mesh},
+    text::Escaped,
     transport::{CertificateFault, code, join_client_config},
     wire::link::RenewalRefusal,
 };
@@ -323,7 +324,7 @@ impl<'a> Remote<'a> {
                 }
                 Ok(Err(error)) => {
                     dates |= CertificateFault::of(&error) == Some(CertificateFault::Dates);
-                    tried.push(format!("{address} ({error})"));
+                    tried.push(format!("{address} ({})", Escaped(error)));
                 }
                 Err(_) => tried.push(address.to_string()),
             }
@@ -340,7 +341,7 @@ fn wants_no_joiners(error: &ConnectionError) -> bool {
 }
 
 async fn converse(conn: &Connection, request: &[u8]) -> Result<JoinReply, JoinFailure> {
-    let failed = |error: &dyn fmt::Display| JoinFailure::NoAnswer(error.to_string());
+    let failed = |error: &dyn fmt::Display| JoinFailure::NoAnswer(Escaped(error).to_string());
     let exchange = async {
         let (mut send, mut recv) = conn.open_bi().await.map_err(|e| failed(&e))?;
         send.write_all(request).await.map_err(|e| failed(&e))?;

@@ -27,8 +27,26 @@ pub(super) fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(path)?;
+    #[cfg(unix)]
+    give_to_owner_of_folder(&file, path)?;
     file.write_all(bytes)?;
     file.sync_all()
+}
+
+/// A service may run as a user of its own, whose folder root's commands write into: that user has to
+/// read what they wrote. Only root can give a file away.
+#[cfg(unix)]
+fn give_to_owner_of_folder(file: &File, path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::{MetadataExt as _, fchown};
+    let Some(folder) = path.parent() else { return Ok(()) };
+    let folder = fs::metadata(folder)?;
+    if folder.uid() == file.metadata()?.uid() {
+        return Ok(());
+    }
+    match fchown(file, Some(folder.uid()), Some(folder.gid())) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        done => done,
+    }
 }
 
 /// Makes `path` and what is missing above it; the new folders are the owner's alone.
@@ -108,5 +126,21 @@ mod tests {
         let path = dir.path().join("a/b");
         create_dir(&path).unwrap();
         assert!(!is_exposed(&path).unwrap());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_root_writes_belongs_to_the_folders_owner() {
+        use std::os::unix::fs::{MetadataExt as _, chown};
+        let folder = tempfile::tempdir().unwrap();
+        // Nobody, by the numbers of every Linux.
+        if let Err(error) = chown(folder.path(), Some(65534), Some(65534)) {
+            println!("skipped: only root gives files away: {error}");
+            return;
+        }
+        let path = folder.path().join("file");
+        write(&path, b"x").unwrap();
+        let file = fs::metadata(&path).unwrap();
+        assert_eq!((file.uid(), file.gid(), file.mode() & 0o777), (65534, 65534, 0o600));
     }
 }
