@@ -17,7 +17,7 @@
 //!
 //! # Silence
 //!
-//! When the route in use is silent ([`silence`]), the agent asks whether another route would help. A
+//! When the route in use is silent (`silence.rs`), the agent asks whether another route would help. A
 //! route is taken whose first link has answered since the silence was suspected. If no other link of
 //! this node answers either, the trouble is near this end (access line, Wi-Fi, sleep): moving helps
 //! nobody, so the agent stays, and moves to the first link that answers, if the route in use does
