@@ -47,13 +47,15 @@ fn is_free_of_eve(lab: &Lab, at: &str) -> bool {
 }
 
 /// When each link between the nodes that stay was made.
+/// The links between the others whose path is not cut: a link on a cut path ends by itself.
 fn links_of_the_others(lab: &Lab) -> Vec<(String, String, Instant)> {
+    let cut = |a: &str, b: &str| matches!((a, b), ("utah", "nyu") | ("nyu", "utah"));
     let others = lab.nodes().filter(|(name, _)| *name != "eve");
     let links = others.flat_map(|(name, node)| {
         let links = node.mesh().links().all().into_iter();
         links.map(move |link| (name.to_owned(), link.peer().name.to_string(), link.since()))
     });
-    links.filter(|(_, peer, _)| peer != "eve").collect()
+    links.filter(|(name, peer, _)| peer != "eve" && !cut(name, peer)).collect()
 }
 
 #[tokio::test(start_paused = true)]
