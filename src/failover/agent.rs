@@ -371,6 +371,7 @@ impl RouteAgent {
         let Some(cause) = self.leaving else { return };
         let Some(instead) = self.instead(now) else { return };
         let silent = self.route.clone();
+        self.capacity.forget(&silent);
         self.blame.add(now, &self.timing, &silent, Fault::Silent);
         self.start_move(now, instead, cause);
     }
@@ -726,13 +727,19 @@ impl RouteAgent {
     fn judge_trial(&mut self, now: Instant) {
         let (timing, answered) = (self.timing, self.traffic.answered);
         let Some(trial) = self.trial.as_mut() else { return };
+        if self.blame.fault(now, &trial.from).is_some() {
+            // It failed meanwhile, as the far end told.
+            self.trial = None;
+            return;
+        }
         match trial.judge(now, &timing, answered) {
             Outcome::Open => {}
             Outcome::Stay => self.trial = None,
             Outcome::Return => {
                 let (tried, back) = (self.route.clone(), trial.from.clone());
                 self.trial = None;
-                self.capacity.tried(now, &tried, Bitrate::from_bps(0));
+                let bound = self.capacity.carried(now, &timing, &back);
+                self.capacity.tried(now, &tried, bound.unwrap_or(Bitrate::from_bps(0)));
                 self.start_move(now, back, Cause::other(RerouteReason::Better));
             }
         }
@@ -743,6 +750,7 @@ impl RouteAgent {
         let Some(cleaner) = self.cleaner(now, loss) else { return false };
         let percent = u8::try_from((loss.ppm() + 5_000) / 10_000).unwrap_or(100);
         let lossy = self.route.clone();
+        self.capacity.forget(&lossy);
         self.blame.add(now, &self.timing, &lossy, Fault::Lossy(percent));
         self.start_move(now, cleaner, Cause::other(RerouteReason::Lossy { percent }));
         true

@@ -113,6 +113,11 @@ impl Capacity {
         self.now.clear();
     }
 
+    /// What `route` carried counts no more: it failed since.
+    pub(super) fn forget(&mut self, route: &Route) {
+        self.carried.remove(route);
+    }
+
     /// A trial has shown that `route` carries no more than is delivered elsewhere.
     pub(super) fn tried(&mut self, now: Instant, route: &Route, delivered: Bitrate) {
         if self.carried.len() < MAX_ROUTES {
