@@ -73,7 +73,8 @@ pub struct Timing {
     pub tell_limited: Duration,
     /// How long a route is tried at most: slow start from one packet to 100 Mbit/s takes less.
     pub trial: Duration,
-    /// The pause before the first trial. It doubles with each trial in vain, up to `capacity_memory`.
+    /// The pause before the first trial, so that only long transfers pay for one. It doubles with each
+    /// trial in vain, up to `capacity_memory`.
     pub trial_pause: Duration,
 
     // -- Grants (`grants.rs`) --------------------------------------------------------------------
@@ -128,7 +129,7 @@ impl Default for Timing {
             capacity_memory: s(600),
             tell_limited: s(1),
             trial: s(3),
-            trial_pause: s(10),
+            trial_pause: s(300),
             grant_valid: s(110),
             grant_renew: s(40),
             grant_answer: ms(50),
