@@ -17,6 +17,8 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::backoff::WarnLimit;
+#[cfg(target_os = "linux")]
+use super::socket_owner::{Answer, Netlink, by_proc};
 
 /// The largest list of users, so that a check stays a short loop.
 const MAX_LISTED: usize = 256;
@@ -58,6 +60,8 @@ pub struct RefusedClients {
 pub(super) struct LocalGate {
     /// The uids that are served; `None`: everyone.
     served: Option<Vec<u32>>,
+    #[cfg(target_os = "linux")]
+    netlink: Netlink,
     refused: Arc<RefusedClients>,
     warnings: Mutex<WarnLimit>,
 }
@@ -166,7 +170,13 @@ fn uids(users: &[String], passwd: &str) -> Result<Vec<u32>, LocalUsersError> {
 
 impl LocalGate {
     pub(super) fn new(users: &LocalUsers) -> Result<Self, LocalUsersError> {
-        Ok(Self { served: served(users)?, refused: Arc::default(), warnings: Mutex::default() })
+        Ok(Self {
+            served: served(users)?,
+            #[cfg(target_os = "linux")]
+            netlink: Netlink::open(),
+            refused: Arc::default(),
+            warnings: Mutex::default(),
+        })
     }
 
     pub(super) fn refused(&self) -> Arc<RefusedClients> {
@@ -184,7 +194,7 @@ impl LocalGate {
         if !client.ip().to_canonical().is_loopback() {
             return None;
         }
-        let refusal = match owner(client, proxy).await {
+        let refusal = match self.owner(client, proxy).await {
             Some(uid) if served.contains(&uid) => return None,
             Some(uid) => {
                 debug!(%client, uid, "a client of another local user is refused");
@@ -201,6 +211,33 @@ impl LocalGate {
             );
         }
         Some(refusal)
+    }
+
+    /// The uid of the process at `client`; `None` when the system does not tell.
+    #[cfg(target_os = "linux")]
+    async fn owner(&self, client: SocketAddr, proxy: SocketAddr) -> Option<u32> {
+        let answer = match self.netlink.ask(client, proxy) {
+            Ok(answer) => Ok(answer),
+            Err(error) => {
+                debug!(%error, "netlink tells no socket owner; reading /proc/net");
+                let read = tokio::task::spawn_blocking(move || by_proc(client, proxy)).await;
+                read.unwrap_or_else(|error| Err(std::io::Error::other(error)))
+            }
+        };
+        match answer {
+            Ok(Answer::Owned(uid)) => Some(uid),
+            Ok(Answer::Gone) => None,
+            Err(error) => {
+                debug!(%error, "/proc/net tells no socket owner either");
+                None
+            }
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    #[expect(clippy::unused_async, reason = "as on Linux")]
+    async fn owner(&self, _: SocketAddr, _: SocketAddr) -> Option<u32> {
+        None
     }
 }
 
@@ -221,40 +258,12 @@ fn served(users: &LocalUsers) -> Result<Option<Vec<u32>>, LocalUsersError> {
     Ok(Some(served))
 }
 
-/// The uid of the process at `client`; `None` when the system does not tell.
-#[cfg(target_os = "linux")]
-async fn owner(client: SocketAddr, proxy: SocketAddr) -> Option<u32> {
-    use super::socket_owner::{Answer, by_netlink, by_proc};
-    let answer = match by_netlink(client, proxy) {
-        Ok(answer) => Ok(answer),
-        Err(error) => {
-            debug!(%error, "netlink tells no socket owner; reading /proc/net");
-            let read = tokio::task::spawn_blocking(move || by_proc(client, proxy)).await;
-            read.unwrap_or_else(|error| Err(std::io::Error::other(error)))
-        }
-    };
-    match answer {
-        Ok(Answer::Owned(uid)) => Some(uid),
-        Ok(Answer::Gone) => None,
-        Err(error) => {
-            debug!(%error, "/proc/net tells no socket owner either");
-            None
-        }
-    }
-}
-
 #[cfg(not(target_os = "linux"))]
 fn served(users: &LocalUsers) -> Result<Option<Vec<u32>>, LocalUsersError> {
     if *users != LocalUsers::All {
         debug!("this system does not tell whose a connection is: every local user is served");
     }
     Ok(None)
-}
-
-#[cfg(not(target_os = "linux"))]
-#[expect(clippy::unused_async, reason = "as on Linux")]
-async fn owner(_: SocketAddr, _: SocketAddr) -> Option<u32> {
-    None
 }
 
 #[cfg(test)]

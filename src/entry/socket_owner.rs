@@ -7,6 +7,7 @@
 use std::{
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::{Mutex, PoisonError},
 };
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -38,21 +39,40 @@ const REQUEST: u8 = 72;
 /// Length of an answer without attributes: the header and `struct inet_diag_msg`.
 const ANSWER: usize = HEADER + 72;
 
-/// Asks for the socket whose own address is `client` and whose peer is `proxy`.
-///
-/// It takes microseconds and does not wait: the kernel answers within the request.
-///
-/// # Errors
-/// When the system cannot tell.
-pub(super) fn by_netlink(client: SocketAddr, proxy: SocketAddr) -> io::Result<Answer> {
+/// A socket to the kernel, kept open: a node whose file descriptors are used up could not open one
+/// for the client that waits.
+#[derive(Debug, Default)]
+pub(super) struct Netlink(Mutex<Option<Socket>>);
+
+impl Netlink {
+    /// Opens the socket. Where the system forbids it, each question fails.
+    pub(super) fn open() -> Self {
+        Self(Mutex::new(connect().ok()))
+    }
+
+    /// Asks for the socket whose own address is `client` and whose peer is `proxy`.
+    ///
+    /// It takes microseconds and does not wait: the kernel answers within the request.
+    ///
+    /// # Errors
+    /// When the system cannot tell.
+    pub(super) fn ask(&self, client: SocketAddr, proxy: SocketAddr) -> io::Result<Answer> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // After an error the socket is not kept: an answer that comes late is to another question.
+        let mut socket = kept.take().map_or_else(connect, Ok)?;
+        socket.write_all(&request(client, proxy))?;
+        let mut answer = [0; 512];
+        let length = socket.read(&mut answer)?;
+        *kept = Some(socket);
+        drop(kept);
+        parse(&answer[..length], client, proxy)
+    }
+}
+
+/// An unconnected netlink socket sends to the kernel.
+fn connect() -> io::Result<Socket> {
     let kind = Type::DGRAM.nonblocking().cloexec();
-    let protocol = Some(Protocol::from(NETLINK_SOCK_DIAG));
-    let mut socket = Socket::new(Domain::from(AF_NETLINK), kind, protocol)?;
-    // An unconnected netlink socket sends to the kernel.
-    socket.write_all(&request(client, proxy))?;
-    let mut answer = [0; 512];
-    let length = socket.read(&mut answer)?;
-    parse(&answer[..length], client, proxy)
+    Socket::new(Domain::from(AF_NETLINK), kind, Some(Protocol::from(NETLINK_SOCK_DIAG)))
 }
 
 fn request(client: SocketAddr, proxy: SocketAddr) -> [u8; REQUEST as usize] {
@@ -207,7 +227,7 @@ mod tests {
     /// Asks in both ways, which must agree.
     fn asked(client: SocketAddr, proxy: SocketAddr) -> Answer {
         let by_proc = by_proc(client, proxy).unwrap();
-        match by_netlink(client, proxy) {
+        match Netlink::open().ask(client, proxy) {
             Ok(answer) => assert_eq!(answer, by_proc),
             Err(error) => println!("skipped netlink, which this system forbids: {error}"),
         }
