@@ -421,7 +421,9 @@ impl RouteAgent {
 
     /// Moves to `route`, at once if its label is held, else when its relay grants one.
     pub(super) fn start_move(&mut self, now: Instant, route: Route, cause: Cause) {
-        if route == Route::Direct || self.grants.get(now, &self.timing, &route).is_some() {
+        // A grant for the route in use is asked for when its relay has forgotten the lane.
+        let stays = route == self.route;
+        if stays || route == Route::Direct || self.grants.get(now, &self.timing, &route).is_some() {
             return self.complete_move(now, route, cause);
         }
         let rtt = self.expected_rtt(&route).unwrap_or(self.timing.unknown_rtt);
@@ -443,7 +445,7 @@ impl RouteAgent {
         self.epoch += 1;
         self.last_move = Some(Moved { left: left.clone(), reason: cause.reason });
         self.log.add(now, &self.traffic, (left.clone(), route.clone()), &cause);
-        self.silence.rerouted(now, expected_rtt);
+        self.silence.rerouted(now, expected_rtt.or(Some(self.timing.unknown_rtt)));
         self.loss.rerouted(now, self.counts);
         self.capacity.rerouted();
         self.trial = (cause.reason == RerouteReason::Trial).then(|| {

@@ -12,7 +12,11 @@ use super::*;
 use crate::{
     flow::Hint,
     overlay::{candidates::Exclusion, metrics::PathMetrics, select::Selector, units::LossRate},
-    wire::{lane::RerouteReason, link::LaneEndRole},
+    wire::{
+        label::Label,
+        lane::{Moved, RerouteReason},
+        link::LaneEndRole,
+    },
 };
 
 const RELAYS: [&str; 2] = ["north", "south"];
@@ -399,6 +403,38 @@ fn a_keystroke_costs_no_more_than_its_ping_and_answer() {
     let packets = pair.ends.iter().map(|end| end.packets_out).sum::<usize>() - before;
     // The key and its acknowledgement; a ping, its acknowledgement, its answer and that one's.
     assert!(packets <= 50 * 6 + 6, "{packets}");
+}
+
+#[test]
+fn a_new_grant_is_used_though_the_far_end_moves_to_its_route_meanwhile() {
+    let (now, north) = (Instant::now(), route(1));
+    let (old, new) = (Label(1), Label(2));
+    let selector = Selector::new(Hint::Latency);
+    let peer = "entry".parse().unwrap();
+    let (role, timing) = (LaneEndRole::Exit, Timing::default());
+    let mut agent = RouteAgent::new(now, role, peer, north.clone(), selector, timing);
+    agent.hold_grant(now, &north, old, Some(7));
+    agent.handle_input(now, Input::Renewed { route: north.clone(), label: old, holds: false });
+    let moved = Moved { left: Route::Direct, reason: RerouteReason::Silent { ms: 100 } };
+    agent.handle_input(
+        now,
+        Input::Notice(LaneNotice {
+            epoch: 1,
+            seen: 0,
+            route: north.clone(),
+            moved: Some(moved),
+            limited: false,
+            mine: false,
+            ping: false,
+        }),
+    );
+    agent.handle_input(now, Input::Granted { route: north, label: new, process: Some(7) });
+    let commands = std::iter::from_fn(|| agent.poll_command());
+    let used = commands.filter_map(|command| match command {
+        Command::Use { label, .. } => label,
+        _ => None,
+    });
+    assert_eq!(used.collect::<Vec<_>>(), [new]);
 }
 
 fn outages() -> impl Strategy<Value = Vec<Outage>> {

@@ -132,10 +132,16 @@ async fn a_relay_drops_what_a_revoked_holder_sends_and_the_lane_leaves_it() {
 
 /// Waits until the entry's lane is on this route.
 async fn settles_on(lab: &Lab, route: &Route, within: Duration) {
-    let lane = || lab.node("entry").unwrap().lanes().lanes()[0].1.end().route();
+    let end = || lab.node("entry").unwrap().lanes().lanes()[0].1.end().clone();
     let start = Instant::now();
-    while lane() != *route {
-        assert!(start.elapsed() < within, "still {} after {within:?}", lane());
+    while end().route() != *route {
+        assert!(
+            start.elapsed() < within,
+            "still {} after {within:?}: {:?}, {:?}",
+            end().route(),
+            end().history(),
+            end().explain().0.candidates
+        );
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

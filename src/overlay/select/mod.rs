@@ -143,10 +143,12 @@ impl Selector {
         Decision { route: self.current.clone(), changed, candidates, alternatives }
     }
 
-    /// Takes note that `route` is in use from `now` on, whoever decided so.
+    /// Takes note that `route` is in use from `now` on, whoever decided so. Only moves to a better route
+    /// make the next one wait longer: a route that failed is excluded for a time of its own.
     pub fn adopt(&mut self, now: Instant, route: &Route, reason: ChangeReason) {
         if self.current.as_ref() != Some(route) {
-            self.apply(now, Change { to: Some(route.clone()), reason, counts: true });
+            let counts = reason == ChangeReason::Better;
+            self.apply(now, Change { to: Some(route.clone()), reason, counts });
         }
     }
 
@@ -211,10 +213,10 @@ impl Selector {
     fn apply(&mut self, now: Instant, change: Change) {
         let Change { to, reason, counts } = change;
         let recent = |at: Instant| now.saturating_duration_since(at) < CALM;
-        self.hold_down = if counts && self.changed_at.is_some_and(recent) {
-            (self.hold_down * 2).min(MAX_HOLD_DOWN)
-        } else {
-            HOLD_DOWN
+        self.hold_down = match (self.changed_at.is_some_and(recent), counts) {
+            (true, true) => (self.hold_down * 2).min(MAX_HOLD_DOWN),
+            (true, false) => self.hold_down,
+            (false, _) => HOLD_DOWN,
         };
         self.changed_at = Some(now);
         self.merit.clear(now);
