@@ -10,7 +10,7 @@ use super::{
     sections,
 };
 use crate::{
-    flow::{Hint, Host, Route, Target},
+    flow::{Hint, Host, Route, Target, is_class},
     identity::NodeName,
 };
 
@@ -215,11 +215,6 @@ impl TryFrom<RawRule> for Rule {
         };
         Ok(Self { matches, action })
     }
-}
-
-fn is_class(text: &str) -> bool {
-    (1..=32).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b))
 }
 
 fn rules<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Rule>, D::Error> {

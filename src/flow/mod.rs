@@ -28,7 +28,8 @@ pub use label::FlowLabel;
 pub use limits::{FlowEnd, FlowLimits, FlowTimes, HalfClosed};
 pub use liveness::probe_when_silent;
 pub use refusal::{Refusal, RefusalKind, is_exhaustion};
-pub use route::{ParseRouteError, Route, RouteWish};
+pub(crate) use route::bounded_class;
+pub use route::{ParseRouteError, Route, RouteWish, is_class};
 pub use table::{Carried, FlowEntry, FlowGuard, FlowState, FlowTable, Ingress, OnLane};
 pub use target::{Host, ParseTargetError, Target};
 

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 use super::Hint;
 use crate::identity::{NodeName, ParseNameError};
@@ -77,17 +77,46 @@ impl From<Route> for String {
     }
 }
 
+/// Nodes that one lane may avoid: all of an overlay.
+const MAX_AVOIDED: usize = 256;
+
 /// What a lane wants of its routes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct RouteWish {
     /// Which quality matters.
     pub hint: Hint,
-    /// The traffic class, for relays' policies.
+    /// The traffic class, for relays' policies: a name by [`is_class`].
+    #[serde(deserialize_with = "bounded_class")]
     pub class: Option<String>,
     /// The only route that may be taken, if a rule says so.
     pub pin: Option<Route>,
-    /// Relays that must not be crossed.
+    /// Relays that must not be crossed; at most 256, as many as an overlay has nodes.
+    #[serde(deserialize_with = "bounded_avoid")]
     pub avoid: Vec<NodeName>,
+}
+
+/// Whether `text` is the name of a traffic class: 1 to 32 characters of a-z, 0-9, `-` and `_`.
+#[must_use]
+pub fn is_class(text: &str) -> bool {
+    (1..=32).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b))
+}
+
+/// Reads a class that a peer sent: a name by [`is_class`], or none.
+pub(crate) fn bounded_class<'de, D: Deserializer<'de>>(d: D) -> Result<Option<String>, D::Error> {
+    let class = Option::<String>::deserialize(d)?;
+    if class.as_deref().is_some_and(|class| !is_class(class)) {
+        return Err(D::Error::custom("not the name of a traffic class"));
+    }
+    Ok(class)
+}
+
+fn bounded_avoid<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<NodeName>, D::Error> {
+    let avoid = Vec::deserialize(d)?;
+    if avoid.len() > MAX_AVOIDED {
+        return Err(D::Error::custom("more nodes to avoid than an overlay has"));
+    }
+    Ok(avoid)
 }
 
 impl RouteWish {
@@ -114,5 +143,18 @@ mod tests {
         for text in ["", "Direct", "via", "via ", "via UTAH", "utah"] {
             assert!(text.parse::<Route>().is_err(), "{text:?}");
         }
+    }
+    #[test]
+    fn a_class_or_a_list_that_is_too_long_is_malformed() {
+        let read = |class: &str, avoided: usize| {
+            let avoid = vec!["utah".parse().unwrap(); avoided];
+            let wish = RouteWish { class: Some(class.into()), avoid, ..RouteWish::default() };
+            postcard::from_bytes::<RouteWish>(&postcard::to_stdvec(&wish).unwrap()).is_ok()
+        };
+        assert!(read("bulk-2_b", MAX_AVOIDED) && read(&"x".repeat(32), 0));
+        for class in ["", "Bulk", "a b", "\x1b[2J", &"x".repeat(33)] {
+            assert!(!read(class, 0), "{class:?}");
+        }
+        assert!(!read("bulk", MAX_AVOIDED + 1));
     }
 }

@@ -227,7 +227,10 @@ async fn ask_grant(end: Arc<LaneEnd>, route: Route) -> Option<Input> {
 /// What is wrong with a route for which no label could be had.
 fn fault_of(refusal: &LinkRefusal) -> Fault {
     match refusal {
-        LinkRefusal::Policy(_) | LinkRefusal::NotMyRole(_) | LinkRefusal::Full(_) => Fault::Refused,
+        LinkRefusal::Policy(_)
+        | LinkRefusal::NotMyRole(_)
+        | LinkRefusal::Full(_)
+        | LinkRefusal::Unproved(_) => Fault::Refused,
         LinkRefusal::NoLink(_) | LinkRefusal::Unexpected | LinkRefusal::Renewal(_) => Fault::Silent,
     }
 }

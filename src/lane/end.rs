@@ -24,7 +24,7 @@ use crate::{
     underlay::{Neighbour, NextHop, SlotActivity, SlotId, Switch},
     wire::{
         label::Label,
-        link::{LaneEndRole, LinkRefusal, OpenLane},
+        link::{LaneAsker, LaneEndRole, LinkRefusal, OpenLane},
     },
 };
 
@@ -83,16 +83,14 @@ pub struct HopRequest {
     pub far_label: Label,
     /// How to get there.
     pub route: Route,
-    /// Which end we are.
-    pub role: LaneEndRole,
-    /// The traffic class of the lane's flows.
-    pub class: Option<String>,
+    /// Which end we are, and what proves it to the relay.
+    pub asker: LaneAsker,
 }
 
 /// One end of a lane. Dropping it closes its slot.
 pub struct LaneEnd {
     slot: SlotId,
-    role: LaneEndRole,
+    asker: LaneAsker,
     peer: NodeName,
     pub(super) far_label: Label,
     pub(super) wish: RouteWish,
@@ -110,7 +108,7 @@ pub(super) struct Parts {
     pub(super) control: Arc<dyn RouteControl>,
     pub(super) peer: NodeName,
     pub(super) far_label: Label,
-    pub(super) role: LaneEndRole,
+    pub(super) asker: LaneAsker,
     pub(super) wish: RouteWish,
     /// The route that the lane begins on, and the selector that chose it.
     pub(super) route: Route,
@@ -120,11 +118,11 @@ pub(super) struct Parts {
 impl LaneEnd {
     /// The end of a lane that does not send yet.
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { switch, slot: (slot, activity), control, peer, far_label, role, wish, .. } =
+        let Parts { switch, slot: (slot, activity), control, peer, far_label, asker, wish, .. } =
             parts;
         let agent = RouteAgent::new(
             now(),
-            role,
+            asker.role(),
             peer.clone(),
             parts.route,
             parts.selector,
@@ -132,7 +130,7 @@ impl LaneEnd {
         );
         Self {
             slot,
-            role,
+            asker,
             peer,
             far_label,
             wish,
@@ -212,8 +210,7 @@ impl LaneEnd {
             peer: self.peer.clone(),
             far_label: self.far_label,
             route: route.clone(),
-            role: self.role,
-            class: self.wish.class.clone(),
+            asker: self.asker.clone(),
         };
         self.control.next_hop(request).await
     }
@@ -226,7 +223,7 @@ impl LaneEnd {
 
     /// All routes to the far end, as the overlay measures them.
     pub(super) fn candidates(&self) -> Vec<Candidate> {
-        self.control.candidates(&self.peer, self.role, &self.wish)
+        self.control.candidates(&self.peer, self.role(), &self.wish)
     }
 
     /// The same with what is known of each one's first link.
@@ -282,7 +279,7 @@ impl LaneEnd {
     /// Which end of the lane this is.
     #[must_use]
     pub fn role(&self) -> LaneEndRole {
-        self.role
+        self.asker.role()
     }
 
     /// Tells the lane's congestion controller of reroutes.

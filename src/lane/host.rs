@@ -34,7 +34,7 @@ use crate::{
     wire::{
         label::Label,
         lane::{Open, OpenReply, Opened},
-        link::{LaneEndRole, LinkRefusal, OpenLane},
+        link::{LaneAsker, LinkRefusal, SignedLaneRequest},
     },
 };
 
@@ -144,12 +144,14 @@ impl LaneHost {
         Self { switch, control, acceptor, limits, lanes, flows: AtomicUsize::new(0) }
     }
 
-    /// Grants `entry` a lane; answers with our label for it.
+    /// Grants the entry of `request` the lane it asks for; answers with our label for it. The request
+    /// has been checked: it is its entry's.
     ///
     /// # Errors
     /// When a cap is reached or the route for our direction cannot be had.
-    pub async fn grant(&self, entry: &NodeName, open: OpenLane) -> Result<Label, LinkRefusal> {
-        self.judge_room(entry, open.wish.class.as_deref())?;
+    pub async fn grant(&self, request: SignedLaneRequest) -> Result<Label, LinkRefusal> {
+        let (entry, open) = (request.request.entry.clone(), request.request.open.clone());
+        self.judge_room(&entry, open.wish.class.as_deref())?;
         let Some(control) = self.control.upgrade() else {
             return Err(LinkRefusal::Full("the node is stopping".into()));
         };
@@ -161,14 +163,14 @@ impl LaneHost {
             control,
             peer: entry.clone(),
             far_label: open.reply_label,
-            role: LaneEndRole::Exit,
+            asker: LaneAsker::Exit(Box::new(request)),
             selector: Selector::new(open.wish.hint.clone()),
             wish: open.wish,
             route: open.route,
         }));
         let label = Label(rand::random());
         self.switch
-            .with_labels(|labels| labels.grant_slot(label, entry, id))
+            .with_labels(|labels| labels.grant_slot(label, &entry, id))
             .map_err(|error| LinkRefusal::Full(error.to_string()))?;
         // It counts from here on: an entry must not have more requests under way than lanes.
         let stage = Stage::Pending(Instant::now());

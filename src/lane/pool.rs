@@ -23,7 +23,7 @@ use crate::{
     wire::{
         label::Label,
         lane::Open,
-        link::{LaneEndRole, OpenLane},
+        link::{LaneAsker, LaneEndRole, OpenLane},
     },
 };
 
@@ -282,7 +282,7 @@ impl LanePool {
                 control: control.clone(),
                 peer: key.exit.clone(),
                 far_label,
-                role: LaneEndRole::Entry,
+                asker: LaneAsker::Entry { class: key.wish.class.clone() },
                 wish: key.wish.clone(),
                 route: route.clone(),
                 selector,

@@ -12,6 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use noq::{Connection, ConnectionError, PathId, SendStream, VarInt};
+use rustls::pki_types::CertificateDer;
 use tokio::{
     sync::{Notify, Semaphore},
     time::{Instant, timeout},
@@ -20,7 +21,7 @@ use tokio::{
 use super::{CloseLink, Conduct, Kind, LinkDrop, Offence, Topic, outbox::Outbox};
 use crate::{
     flow::BoxFuture,
-    identity::Peer,
+    identity::{Peer, certificate_of},
     text::cleaned,
     transport::{FrameError, code, read_message, write_message},
     underlay::Neighbour,
@@ -157,6 +158,12 @@ impl Link {
     #[must_use]
     pub fn certified(&self) -> &Arc<Peer> {
         &self.peer
+    }
+
+    /// The certificate that the neighbour showed in the handshake.
+    #[must_use]
+    pub fn certificate(&self) -> Option<CertificateDer<'static>> {
+        certificate_of(&self.conn)
     }
 
     /// What the neighbour said of itself.

@@ -117,6 +117,12 @@ impl Attestations {
         renewed.map_or_else(|| peer.clone(), |known| (*known.peer).clone())
     }
 
+    /// The newest certificate known for the name and key of `peer`.
+    pub(super) fn certificate(&self, peer: &Peer) -> Option<CertificateDer<'static>> {
+        let known = self.known().get(&peer.name);
+        known.filter(|known| known.peer.key == peer.key).map(|known| known.certificate.clone())
+    }
+
     /// Forgets the certificates that the revocation list names; returns whose they are.
     pub(super) fn forget_revoked(&self) -> BTreeSet<NodeName> {
         let mut known = self.known();

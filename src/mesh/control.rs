@@ -19,11 +19,23 @@ use crate::{
     underlay::{Neighbour, NextHop},
     wire::{
         label::Label,
-        link::{ForwardRequest, LaneEndRole, LinkRefusal, OpenLane, Reply, Request},
+        link::{ForwardRequest, LaneEndRole, LinkRefusal, OpenLane, Reply, Request, RequestFault},
     },
 };
 
 impl Mesh {
+    async fn ask_for_lane(&self, exit: &NodeName, open: OpenLane) -> Result<Reply, LinkError> {
+        let route = open.route.clone();
+        let request = self.lane_request(exit, open)?;
+        match route {
+            // A link outlives its path for a while; asking over it would wait for nothing.
+            Route::Via(relay) if !self.is_path_up(exit) => {
+                self.links.request(&relay, &Request::PassOn(request)).await
+            }
+            _ => self.links.request(exit, &Request::OpenLane(request)).await,
+        }
+    }
+
     fn is_path_up(&self, peer: &NodeName) -> bool {
         let now = tokio::time::Instant::now().into_std();
         let measured = self.routing().links(now).get(peer).map(|link| link.state);
@@ -136,13 +148,13 @@ impl RouteControl for Mesh {
     ) -> BoxFuture<'_, Result<Label, LinkRefusal>> {
         let exit = exit.clone();
         Box::pin(async move {
-            // A link outlives its path for a while; asking over it would wait for nothing.
-            let reply = match open.route.clone() {
-                Route::Via(relay) if !self.is_path_up(&exit) => {
-                    self.links.request(&relay, &Request::PassOn { to: exit.clone(), open }).await
-                }
-                _ => self.links.request(&exit, &Request::OpenLane(open)).await,
-            };
+            let mut reply = self.ask_for_lane(&exit, open.clone()).await;
+            // The link was replaced before the answer came, and the request asked again over the new
+            // one: the exit has answered that one already.
+            let replayed = LinkRefusal::Unproved(RequestFault::Replayed);
+            if matches!(&reply, Err(LinkError::Refused(refusal)) if *refusal == replayed) {
+                reply = self.ask_for_lane(&exit, open).await;
+            }
             match reply.map_err(|error| refusal(error, &exit))? {
                 Reply::LaneOpened { label } => Ok(label),
                 _ => Err(LinkRefusal::Unexpected),
@@ -152,14 +164,14 @@ impl RouteControl for Mesh {
 
     fn next_hop(&self, request: HopRequest) -> BoxFuture<'_, Result<NextHop, LinkRefusal>> {
         Box::pin(async move {
-            let HopRequest { peer, far_label, route, role, class } = request;
+            let HopRequest { peer, far_label, route, asker } = request;
             match route {
                 Route::Direct => {
                     let link = self.links.get(&peer).ok_or(LinkRefusal::NoLink(peer))?;
                     Ok(NextHop { neighbour: link.neighbour().clone(), label: far_label })
                 }
                 Route::Via(relay) => {
-                    let ask = ForwardRequest { toward: peer, label: far_label, end: role, class };
+                    let ask = ForwardRequest { toward: peer, label: far_label, asker };
                     let reply = self.links.request(&relay, &Request::Forward(ask)).await;
                     match reply.map_err(|error| refusal(error, &relay))? {
                         Reply::Granted { label, .. } => {

@@ -8,11 +8,14 @@ mod attest;
 mod control;
 mod dial;
 mod dials;
+mod lanes;
 mod measure;
 mod members;
 mod outside;
+mod pace;
 mod record;
 mod relay;
+mod requests;
 mod service;
 mod trust;
 
@@ -92,6 +95,7 @@ pub struct Mesh {
     outside: Mutex<Outside>,
     /// Our last advertisement and when it was made, for neighbours to come.
     own_record: Mutex<Option<(Flood, tokio::time::Instant)>>,
+    lane_requests: lanes::LaneRequests,
     /// Wakes the measuring task: something changed that its next deadline depends on.
     news: Notify,
     looked_at_network: Mutex<Option<tokio::time::Instant>>,
@@ -168,6 +172,7 @@ impl Mesh {
             desk: OnceLock::new(),
             expelling: Mutex::default(),
             attestations: Attestations::new(&credentials),
+            lane_requests: lanes::LaneRequests::default(),
             credentials,
             us,
         })

@@ -6,16 +6,16 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::pace::Pace;
 use crate::{
-    identity::{NodeName, Peer},
-    link::Links,
+    identity::NodeName,
     underlay::{
-        NextHop, Switch,
+        Switch,
         labels::{Forwarding, GrantError, Meter},
     },
     wire::{
         label::Label,
-        link::{ForwardRequest, LinkRefusal, Reply},
+        link::{LinkRefusal, Reply},
     },
 };
 
@@ -36,33 +36,41 @@ pub(super) struct Relay {
     config: RelayConfig,
     certified: bool,
     meters: Mutex<HashMap<NodeName, Arc<Meter>>>,
+    /// What each neighbour may cause by requests that are passed on, either way.
+    passing: Mutex<HashMap<NodeName, Pace>>,
 }
 
 impl Relay {
     pub(super) fn new(config: RelayConfig, certified: bool) -> Self {
-        Self { config, certified, meters: Mutex::default() }
+        Self { config, certified, meters: Mutex::default(), passing: Mutex::default() }
     }
 
-    /// Grants `holder` a label under which its packets are forwarded, or says why not.
+    /// Whether this node is a relay now.
+    ///
+    /// # Errors
+    /// When its certificate does not grant that or its configuration disables it.
+    pub(super) fn must_be_relay(&self) -> Result<(), LinkRefusal> {
+        if self.config.enabled && self.certified {
+            Ok(())
+        } else {
+            Err(LinkRefusal::NotMyRole("relay".into()))
+        }
+    }
+
+    /// What `neighbour` may cause by requests that are passed on.
+    pub(super) fn with_pace<T>(&self, neighbour: &NodeName, act: impl FnOnce(&mut Pace) -> T) -> T {
+        let mut passing = self.passing.lock().unwrap_or_else(PoisonError::into_inner);
+        act(passing.entry(neighbour.clone()).or_default())
+    }
+
+    /// Grants a label under which packets are forwarded, or says why not.
     pub(super) fn grant(
         &self,
         now: Instant,
-        holder: &Peer,
-        request: &ForwardRequest,
-        links: &Links,
+        asked: Forwarding,
         switch: &Switch,
     ) -> Result<Reply, LinkRefusal> {
-        if !self.config.enabled || !self.certified {
-            return Err(LinkRefusal::NotMyRole("relay".into()));
-        }
-        let toward = links
-            .get(&request.toward)
-            .ok_or_else(|| LinkRefusal::NoLink(request.toward.clone()))?;
-        let next = NextHop { neighbour: toward.neighbour().clone(), label: request.label };
-        let forwarding = Forwarding {
-            meter: self.meter(&holder.name),
-            ..Forwarding::new(holder.name.clone(), next, GRANT_LIFETIME)
-        };
+        let forwarding = Forwarding { meter: self.meter(&asked.holder), ..asked };
         let label = switch
             .with_labels(|labels| {
                 loop {
@@ -75,7 +83,8 @@ impl Relay {
                 }
             })
             .map_err(|error| LinkRefusal::Full(error.to_string()))?;
-        tracing::debug!(holder = %holder.name, toward = %request.toward, ?label, "granted a label");
+        let (holder, next) = (&forwarding.holder, &forwarding.next);
+        tracing::debug!(%holder, toward = ?next.neighbour, ?label, "granted a label");
         let seconds = u32::try_from(GRANT_LIFETIME.as_secs()).unwrap_or(u32::MAX);
         Ok(Reply::Granted { label, seconds })
     }

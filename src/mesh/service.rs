@@ -5,19 +5,12 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{Mesh, relay::GRANT_LIFETIME};
+use super::Mesh;
 use crate::{
     flow::BoxFuture,
-    identity::{NodeName, Peer},
-    link::{Link, LinkError, LinkService},
-    wire::{
-        label::Label,
-        link::{ForwardRequest, LaneEndRole, LinkRefusal, Notice, OpenLane, Reply, Request},
-    },
+    link::{Link, LinkService},
+    wire::link::{LinkRefusal, Notice, Reply, Request},
 };
-
-/// Labels that one renewal may name: more than a neighbour may hold.
-const MAX_RENEWED: usize = crate::underlay::labels::MAX_PER_PAYER;
 
 impl LinkService for Mesh {
     fn answer<'a>(&'a self, link: &'a Link, request: Request) -> BoxFuture<'a, Reply> {
@@ -58,65 +51,18 @@ impl LinkService for Mesh {
 
 impl Mesh {
     async fn try_answer(&self, link: &Link, request: Request) -> Result<Reply, LinkRefusal> {
-        let now = Instant::now().into_std();
-        let holder = link.peer();
         match request {
-            Request::OpenLane(open) => self.grant_lane(&holder.name, open).await,
-            Request::PassedOn { from, open } => self.grant_lane(&from, open).await,
-            Request::PassOn { to, open } => self.pass_on(&holder.name, &to, open).await,
-            Request::Forward(request) => {
-                self.admit_forwarding(holder, &request)?;
-                self.relay.grant(now, holder, &request, &self.links, &self.switch)
+            Request::OpenLane(request) => self.grant_lane(link, request).await,
+            Request::PassedOn { request, certificate } => {
+                self.grant_passed_on(link, request, certificate).await
             }
-            Request::Renew(labels) => Ok(self.renew_labels(now, &holder.name, &labels)),
+            Request::PassOn(request) => self.pass_on(link, request).await,
+            Request::Forward(request) => self.grant_forwarding(link, request),
+            Request::Renew(labels) => Ok(self.renew_labels(link, &labels)),
             Request::RenewCertificate { signing_request, passed_on } => {
                 self.renew_certificate(signing_request, passed_on).await
             }
             Request::Hello(_) => Err(LinkRefusal::Unexpected),
         }
-    }
-
-    async fn grant_lane(&self, entry: &NodeName, open: OpenLane) -> Result<Reply, LinkRefusal> {
-        let host = self.host.get().ok_or_else(|| LinkRefusal::NotMyRole("exit".into()))?;
-        Ok(Reply::LaneOpened { label: host.grant(entry, open).await? })
-    }
-
-    /// Judges a request to forward by this node's own rules. The groups are those in the
-    /// certificate of the lane's entry, whatever the asking node claims.
-    fn admit_forwarding(&self, holder: &Peer, request: &ForwardRequest) -> Result<(), LinkRefusal> {
-        let toward = self
-            .links
-            .get(&request.toward)
-            .ok_or_else(|| LinkRefusal::NoLink(request.toward.clone()))?;
-        let (entry, exit) = match request.end {
-            LaneEndRole::Entry => (holder, toward.peer()),
-            LaneEndRole::Exit => (toward.peer(), holder),
-        };
-        self.routing()
-            .admits(&entry.groups, request.class.as_deref(), &entry.name, &exit.name)
-            .map_err(|rule| LinkRefusal::Policy(rule.to_string()))
-    }
-
-    /// Passes a request on to a node that our neighbour cannot reach directly.
-    async fn pass_on(
-        &self,
-        from: &NodeName,
-        to: &NodeName,
-        open: OpenLane,
-    ) -> Result<Reply, LinkRefusal> {
-        let onward = Request::PassedOn { from: from.clone(), open };
-        match self.links.request(to, &onward).await {
-            Ok(reply) => Ok(reply),
-            Err(LinkError::Refused(refusal)) => Err(refusal),
-            Err(_) => Err(LinkRefusal::NoLink(to.clone())),
-        }
-    }
-
-    fn renew_labels(&self, now: std::time::Instant, holder: &NodeName, labels: &[Label]) -> Reply {
-        let renewed = self.switch.with_labels(|table| {
-            let labels = labels.iter().take(MAX_RENEWED);
-            labels.map(|label| table.renew(now, *label, holder, GRANT_LIFETIME)).collect()
-        });
-        Reply::Renewed(renewed)
     }
 }

@@ -55,6 +55,8 @@ pub struct Forwarding {
     pub holder: NodeName,
     /// The node whose request led to the grant; the label counts against its share.
     pub payer: NodeName,
+    /// The traffic class of the lane's flows, for the policy.
+    pub class: Option<String>,
     /// Where the packets go.
     pub next: NextHop,
     /// How long the label lasts unless renewed.
@@ -67,7 +69,7 @@ impl Forwarding {
     /// Forwarding for a holder that asks for itself, at any pace.
     #[must_use]
     pub fn new(holder: NodeName, next: NextHop, lifetime: Duration) -> Self {
-        Self { payer: holder.clone(), holder, next, lifetime, meter: None }
+        Self { payer: holder.clone(), holder, class: None, next, lifetime, meter: None }
     }
 
     fn accounts(&self) -> [Account; 3] {
@@ -186,6 +188,15 @@ impl LabelTable {
             }
             Some(Grant::Slot { holder: entitled, .. }) => entitled == holder,
             _ => false,
+        }
+    }
+
+    /// The forwarding grant of `label`, if it is one and in force.
+    #[must_use]
+    pub fn forwarding(&self, now: Instant, label: Label) -> Option<&Forwarding> {
+        match self.grants.get(&label)? {
+            Grant::Forward { forwarding, expires } if *expires > now => Some(forwarding),
+            _ => None,
         }
     }
 

@@ -8,9 +8,9 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::label::Label;
+use super::{encode, label::Label};
 use crate::{
-    flow::{Route, RouteWish},
+    flow::{Route, RouteWish, bounded_class},
     identity::NodeName,
 };
 
@@ -20,25 +20,21 @@ pub enum Request {
     /// The first request of the side that dialled: who I am now. Answered by [`Reply::Hello`].
     Hello(Hello),
     /// I am an entry and want a lane to you. Answered by [`Reply::LaneOpened`].
-    OpenLane(OpenLane),
+    OpenLane(SignedLaneRequest),
     /// Let me send through you. Answered by [`Reply::Granted`].
     Forward(ForwardRequest),
     /// Extend these forwarding labels. Answered by [`Reply::Renewed`].
     Renew(Vec<Label>),
-    /// Pass this request on to a node that I cannot reach directly. Answered as the inner one.
-    PassOn {
-        /// The node that shall answer.
-        to: NodeName,
-        /// The request to it.
-        open: OpenLane,
-    },
-    /// A request that my neighbour `from` could not bring to you directly. Answered as the inner
-    /// one. The receiver trusts the lane's own handshake, not this claim.
+    /// Pass this request of mine on to its exit, which I cannot reach directly. Answered as
+    /// [`Request::OpenLane`].
+    PassOn(SignedLaneRequest),
+    /// A request that my neighbour could not bring to you directly. Answered as
+    /// [`Request::OpenLane`].
     PassedOn {
-        /// The node that asks.
-        from: NodeName,
-        /// Its request.
-        open: OpenLane,
+        /// Its request, with its signature.
+        request: SignedLaneRequest,
+        /// The certificate, in DER, of the node that asks.
+        certificate: Vec<u8>,
     },
     /// My certificate is to be renewed. Answered by [`Reply::Certificate`], by the authority's
     /// node or by one that passes the request on to it.
@@ -77,26 +73,83 @@ pub struct OpenLane {
     pub wish: RouteWish,
 }
 
+/// Who asks whom for a lane, and when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaneRequest {
+    /// The node that asks and will connect.
+    pub entry: NodeName,
+    /// The node that shall answer.
+    pub exit: NodeName,
+    /// The entry's clock in seconds since 1970, shifted left by 20 bits, and a number that makes it
+    /// greater than that of any request before. An exit answers each number once.
+    pub issued: u64,
+    /// The lane.
+    pub open: OpenLane,
+}
+
+/// What precedes a lane request where it is signed. No advertisement begins so: it would have a node
+/// name of 108 bytes.
+const STATEMENT: &[u8] = b"lane request 1\0";
+
+impl LaneRequest {
+    /// The bytes that the entry signs.
+    #[must_use]
+    pub fn statement(&self) -> Vec<u8> {
+        [STATEMENT, &encode(self)].concat()
+    }
+}
+
+/// A lane request and its entry's signature, as identity makes it of [`LaneRequest::statement`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedLaneRequest {
+    /// The request.
+    pub request: LaneRequest,
+    /// ECDSA P-256 with SHA-256, in DER.
+    pub signature: Vec<u8>,
+}
+
 /// A lane's end asks a relay to forward its packets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ForwardRequest {
-    /// The node to forward to.
+    /// The node to forward to: the other end of the lane.
     pub toward: NodeName,
     /// The label that node gave us.
     pub label: Label,
-    /// Which of the two ends asks; policies look at the entry's groups.
-    pub end: LaneEndRole,
-    /// The traffic class of the lane's flows.
-    pub class: Option<String>,
+    /// As which end of the lane the node asks.
+    pub asker: LaneAsker,
+}
+
+/// As which end of a lane a node asks for forwarding. Policies look at the entry's groups and class.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LaneAsker {
+    /// As the entry, which needs no proof: the groups are its own.
+    Entry {
+        /// The traffic class of the lane's flows: a name by [`is_class`](crate::flow::is_class).
+        #[serde(deserialize_with = "bounded_class")]
+        class: Option<String>,
+    },
+    /// As the exit, proved by the entry's request for the lane.
+    Exit(Box<SignedLaneRequest>),
 }
 
 /// The two ends of a lane.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LaneEndRole {
     /// The end with the local proxy.
     Entry,
     /// The end that opens real connections.
     Exit,
+}
+
+impl LaneAsker {
+    /// Which end it is.
+    #[must_use]
+    pub fn role(&self) -> LaneEndRole {
+        match self {
+            Self::Entry { .. } => LaneEndRole::Entry,
+            Self::Exit(_) => LaneEndRole::Exit,
+        }
+    }
 }
 
 /// The answer to a request.
@@ -145,6 +198,62 @@ pub enum LinkRefusal {
     /// No certificate is renewed.
     #[error(transparent)]
     Renewal(#[from] RenewalRefusal),
+    /// The request for a lane is not proved to be the entry's, or not a new one.
+    #[error("the request for a lane does not count there: {0}")]
+    Unproved(RequestFault),
+}
+
+/// Why a signed request for a lane does not count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
+pub enum RequestFault {
+    /// It names another exit, entry or label than those concerned.
+    #[error("it is about another lane")]
+    OtherLane,
+    /// The entry did not sign it.
+    #[error("its entry has not signed it")]
+    Signature,
+    /// The certificate that came along is not a present member's of the entry's name.
+    #[error("the entry's certificate does not count")]
+    Certificate,
+    /// It was issued in another hour than the present one.
+    #[error("it was made more than an hour away from this time; set the clocks of both nodes")]
+    Clock,
+    /// It, or too many later ones, came before.
+    #[error("it was answered before")]
+    Replayed,
+    /// Too many other entries have asked within the hour.
+    #[error("too many entries have asked within the hour")]
+    TooMany,
+    /// The neighbour passes on more requests than it may.
+    #[error("too many requests come by this way; ask again in some seconds")]
+    TooFast,
+}
+
+impl RequestFault {
+    /// Every fault, in the order of the counters.
+    pub const ALL: [Self; 7] = [
+        Self::OtherLane,
+        Self::Signature,
+        Self::Certificate,
+        Self::Clock,
+        Self::Replayed,
+        Self::TooMany,
+        Self::TooFast,
+    ];
+
+    /// The stable name, as in metrics and logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::OtherLane => "other-lane",
+            Self::Signature => "bad-signature",
+            Self::Certificate => "bad-certificate",
+            Self::Clock => "clock",
+            Self::Replayed => "replayed",
+            Self::TooMany => "too-many-entries",
+            Self::TooFast => "too-fast",
+        }
+    }
 }
 
 /// Why a certificate is not renewed.
@@ -189,15 +298,25 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::wire::{decode, encode};
+    use crate::{flow::Hint, wire::decode};
+
+    fn lane_request() -> SignedLaneRequest {
+        let open = OpenLane {
+            reply_label: Label(1),
+            route: Route::Direct,
+            wish: RouteWish { hint: Hint::Loss, ..RouteWish::default() },
+        };
+        let [entry, exit] = ["aros", "mit"].map(|name| name.parse().unwrap());
+        let request = LaneRequest { entry, exit, issued: 300, open };
+        SignedLaneRequest { request, signature: vec![0x30, 0x01] }
+    }
 
     #[test]
-    fn a_forward_request_has_these_bytes() {
+    fn a_forward_request_of_an_entry_has_these_bytes() {
         let request = Request::Forward(ForwardRequest {
             toward: "mit".parse().unwrap(),
             label: Label(5),
-            end: LaneEndRole::Exit,
-            class: None,
+            asker: LaneAsker::Entry { class: Some("bulk".into()) },
         });
         assert_eq!(
             encode(&request),
@@ -205,10 +324,36 @@ mod tests {
                 2, // Request::Forward
                 3, b'm', b'i', b't', // toward
                 5,    // label, as a varint
-                1,    // LaneEndRole::Exit
-                0,    // no class
+                0,    // LaneAsker::Entry
+                1, 4, b'b', b'u', b'l', b'k', // class
             ]
         );
+    }
+
+    #[test]
+    fn a_lane_request_has_these_bytes_and_is_signed_under_a_name_of_its_own() {
+        let signed = lane_request();
+        let request = [
+            4, b'a', b'r', b'o', b's', // entry
+            3, b'm', b'i', b't', // exit
+            0xac, 0x02, // issued
+            1,    // reply label
+            6, b'd', b'i', b'r', b'e', b'c', b't', // route
+            4, b'l', b'o', b's', b's', 0, 0, 0, // hint, no class, no pin, avoid nothing
+        ];
+        let wire = [&[4], &request[..], &[2, 0x30, 0x01]].concat();
+        assert_eq!(encode(&Request::PassOn(signed.clone())), wire);
+        let statement = [b"lane request 1\0", &request[..]].concat();
+        assert_eq!(signed.request.statement(), statement);
+    }
+
+    #[test]
+    fn a_class_that_is_no_name_makes_the_request_malformed() {
+        let asker = LaneAsker::Entry { class: Some("bulk".into()) };
+        let mut bytes = encode(&asker);
+        assert_eq!(decode::<LaneAsker>(&bytes).as_ref(), Ok(&asker));
+        bytes[3] = b'\n';
+        assert!(decode::<LaneAsker>(&bytes).is_err());
     }
 
     proptest! {
@@ -222,14 +367,8 @@ mod tests {
 
     #[test]
     fn a_name_that_no_node_can_have_is_malformed() {
-        let mut bytes = encode(&Request::PassedOn {
-            from: "aros".parse().unwrap(),
-            open: OpenLane {
-                reply_label: Label(1),
-                route: Route::Direct,
-                wish: RouteWish::default(),
-            },
-        });
+        let certificate = Vec::new();
+        let mut bytes = encode(&Request::PassedOn { request: lane_request(), certificate });
         let at = bytes.windows(4).position(|w| w == b"aros").unwrap();
         bytes[at] = b'/';
         assert!(decode::<Request>(&bytes).is_err());

@@ -1,0 +1,278 @@
+//! Requests for lanes and for forwarding: who may ask what, and who pays for it.
+//!
+//! A request for a lane is signed by its entry, so neither a neighbour that passes it on nor an exit
+//! that shows it to a relay can ask in another node's name. An exit answers each request once. A
+//! request that its entry did not sign is charged to the neighbour that brought it.
+
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
+
+use rustls::pki_types::CertificateDer;
+use tokio::time::Instant;
+
+use super::{
+    Mesh,
+    relay::GRANT_LIFETIME,
+    requests::{Requests, number},
+};
+use crate::{
+    identity::{NodeName, Peer, StatementKey},
+    lane::LaneHost,
+    link::{Link, LinkError},
+    underlay::{NextHop, labels::Forwarding},
+    wire::{
+        label::Label,
+        link::{
+            ForwardRequest, LaneAsker, LaneRequest, LinkRefusal, OpenLane, Reply, Request,
+            RequestFault, SignedLaneRequest,
+        },
+    },
+};
+
+/// Labels that one renewal may name: more than a neighbour may hold.
+const MAX_RENEWED: usize = crate::underlay::labels::MAX_PER_PAYER;
+
+/// What is known of requests for lanes, one's own and those of others.
+#[derive(Default)]
+pub(super) struct LaneRequests {
+    /// The number of the last request of our own.
+    issued: AtomicU64,
+    answered: Mutex<Requests>,
+    faults: [AtomicU64; RequestFault::ALL.len()],
+}
+
+impl LaneRequests {
+    /// A number for a request of our own at `now`: greater than the last. It begins at random
+    /// within the second, as an earlier process may have begun in the same one.
+    fn next(&self, now: u64) -> u64 {
+        let first = number(now, rand::random::<u32>() >> 13);
+        let next = |last: u64| Some((last + 1).max(if last >> 20 == now { 0 } else { first }));
+        let before = self.issued.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        let last = before.unwrap_or_else(|last| last);
+        next(last).unwrap_or(first)
+    }
+}
+
+impl Mesh {
+    /// Requests for lanes and proofs of such that were refused so far, by reason.
+    #[must_use]
+    pub fn refused_requests(&self) -> Vec<(RequestFault, u64)> {
+        let counts = self.lane_requests.faults.iter().map(|count| count.load(Ordering::Relaxed));
+        RequestFault::ALL.into_iter().zip(counts).collect()
+    }
+
+    /// This node's request for a lane to `exit`.
+    pub(super) fn lane_request(
+        &self,
+        exit: &NodeName,
+        open: OpenLane,
+    ) -> Result<SignedLaneRequest, LinkRefusal> {
+        let issued = self.lane_requests.next(self.credentials.now().as_secs());
+        let entry = self.us.name.clone();
+        let request = LaneRequest { entry, exit: exit.clone(), issued, open };
+        let signature = self.credentials.sign(&request.statement()).map_err(|error| {
+            tracing::error!(%error, "a request for a lane could not be signed");
+            LinkRefusal::Unproved(RequestFault::Signature)
+        })?;
+        Ok(SignedLaneRequest { request, signature })
+    }
+
+    /// Answers a request for a lane that its entry brought over its own link.
+    pub(super) async fn grant_lane(
+        &self,
+        link: &Link,
+        signed: SignedLaneRequest,
+    ) -> Result<Reply, LinkRefusal> {
+        let (us, host) = (&self.us.name, self.hosting()?);
+        let checked = (|| {
+            concerns(signed.request.entry == link.peer().name && signed.request.exit == *us)?;
+            check_signature(link, &signed)?;
+            self.admit_once(&signed)
+        })();
+        checked.map_err(|fault| self.refused(link, fault))?;
+        Ok(Reply::LaneOpened { label: host.grant(signed).await? })
+    }
+
+    /// Answers a request for a lane that a relay brought.
+    pub(super) async fn grant_passed_on(
+        &self,
+        link: &Link,
+        signed: SignedLaneRequest,
+        certificate: Vec<u8>,
+    ) -> Result<Reply, LinkRefusal> {
+        if !self.attestations.newest_of(link.peer()).roles.relay {
+            return Err(LinkRefusal::Unexpected);
+        }
+        let host = self.hosting()?;
+        self.admit_passing(link)?;
+        let checked = (|| {
+            concerns(signed.request.exit == self.us.name)?;
+            let certificate = CertificateDer::from(certificate);
+            let member = self.credentials.member(&certificate, self.credentials.now());
+            let entry = member.map_err(|_| RequestFault::Certificate)?;
+            if entry.name != signed.request.entry {
+                return Err(RequestFault::Certificate);
+            }
+            check_by(&certificate, &signed)?;
+            self.admit_once(&signed)
+        })();
+        checked.map_err(|fault| self.refused_passing(link, fault))?;
+        Ok(Reply::LaneOpened { label: host.grant(signed).await? })
+    }
+
+    /// The lanes that end here, if this node is an exit now.
+    fn hosting(&self) -> Result<&LaneHost, LinkRefusal> {
+        let host = self.host.get().filter(|_| self.exit);
+        host.map(|host| &**host).ok_or_else(|| LinkRefusal::NotMyRole("exit".into()))
+    }
+
+    fn admit_once(&self, signed: &SignedLaneRequest) -> Result<(), RequestFault> {
+        let mut answered =
+            self.lane_requests.answered.lock().unwrap_or_else(PoisonError::into_inner);
+        let LaneRequest { entry, issued, .. } = &signed.request;
+        answered.admit(self.credentials.now().as_secs(), entry, *issued)
+    }
+
+    /// Passes a neighbour's own request on to an exit that it cannot reach directly.
+    pub(super) async fn pass_on(
+        &self,
+        link: &Link,
+        signed: SignedLaneRequest,
+    ) -> Result<Reply, LinkRefusal> {
+        self.relay.must_be_relay()?;
+        self.admit_passing(link)?;
+        let checked = concerns(signed.request.entry == link.peer().name)
+            .and_then(|()| check_signature(link, &signed));
+        checked.map_err(|fault| self.refused_passing(link, fault))?;
+        let exit = signed.request.exit.clone();
+        let certificate = self.attestations.certificate(link.peer()).or_else(|| link.certificate());
+        let certificate = certificate.map(|der| der.to_vec()).unwrap_or_default();
+        let onward = Request::PassedOn { request: signed, certificate };
+        match self.links.request(&exit, &onward).await {
+            Ok(reply) => Ok(reply),
+            Err(LinkError::Refused(refusal)) => Err(refusal),
+            Err(_) => Err(LinkRefusal::NoLink(exit)),
+        }
+    }
+
+    fn admit_passing(&self, link: &Link) -> Result<(), LinkRefusal> {
+        let now = Instant::now().into_std();
+        let admitted = self.relay.with_pace(&link.peer().name, |pace| pace.admit(now));
+        admitted.then_some(()).ok_or_else(|| self.refused(link, RequestFault::TooFast))
+    }
+
+    /// Counts a request that came through `link` and does not count, and makes the neighbour pay.
+    fn refused_passing(&self, link: &Link, fault: RequestFault) -> LinkRefusal {
+        let now = Instant::now().into_std();
+        self.relay.with_pace(&link.peer().name, |pace| pace.charge(now));
+        self.refused(link, fault)
+    }
+
+    fn refused(&self, link: &Link, fault: RequestFault) -> LinkRefusal {
+        self.lane_requests.faults[fault as usize].fetch_add(1, Ordering::Relaxed);
+        tracing::debug!(?link, reason = fault.name(), "a request does not count");
+        LinkRefusal::Unproved(fault)
+    }
+
+    /// Grants a neighbour a label under which we forward for it, if our rules allow it. They look at
+    /// the certified groups of the lane's entry: the neighbour itself, unless it proves that it is
+    /// the exit of a lane for which the node behind us asked.
+    pub(super) fn grant_forwarding(
+        &self,
+        link: &Link,
+        request: ForwardRequest,
+    ) -> Result<Reply, LinkRefusal> {
+        self.relay.must_be_relay()?;
+        let toward = self.links.get(&request.toward);
+        let toward = toward.ok_or(LinkRefusal::NoLink(request.toward))?;
+        let holder = &link.peer().name;
+        let (payer, class) = match request.asker {
+            LaneAsker::Entry { class } => (holder.clone(), class),
+            LaneAsker::Exit(signed) => {
+                let LaneRequest { entry, exit, open, .. } = &signed.request;
+                let same = *exit == *holder
+                    && *entry == toward.peer().name
+                    && open.reply_label == request.label;
+                concerns(same)
+                    .and_then(|()| check_signature(&toward, &signed))
+                    .map_err(|fault| self.refused(link, fault))?;
+                (entry.clone(), signed.request.open.wish.class)
+            }
+        };
+        let next = NextHop { neighbour: toward.neighbour().clone(), label: request.label };
+        let plain = Forwarding::new(holder.clone(), next, GRANT_LIFETIME);
+        let forwarding = Forwarding { payer, class, ..plain };
+        self.judge(&forwarding, [link, &toward].map(Link::peer))?;
+        self.relay.grant(Instant::now().into_std(), forwarding, &self.switch)
+    }
+
+    /// Judges forwarding between two neighbours by this node's rules.
+    fn judge(&self, forwarding: &Forwarding, ends: [&Peer; 2]) -> Result<(), LinkRefusal> {
+        let [entry, exit] = match ends {
+            [one, other] if one.name == forwarding.payer => [one, other],
+            [one, other] => [other, one],
+        };
+        // A certificate that was renewed since may name other groups.
+        let groups = self.attestations.newest_of(entry).groups;
+        self.routing()
+            .admits(&groups, forwarding.class.as_deref(), &entry.name, &exit.name)
+            .map_err(|rule| LinkRefusal::Policy(rule.to_string()))
+    }
+
+    /// Extends the labels that a neighbour holds, as far as our rules still allow them.
+    pub(super) fn renew_labels(&self, link: &Link, labels: &[Label]) -> Reply {
+        let now = Instant::now().into_std();
+        let holder = link.peer();
+        let renewed = labels.iter().take(MAX_RENEWED).map(|label| {
+            let held = self.switch.with_labels(|table| table.forwarding(now, *label).cloned());
+            let admitted = held.is_none_or(|held| {
+                // Without a link to it, nothing is known of the other end that was not before.
+                let toward = self.links.get(held.next.neighbour.name());
+                toward.is_none_or(|toward| self.judge(&held, [holder, toward.peer()]).is_ok())
+            });
+            admitted
+                && self
+                    .switch
+                    .with_labels(|table| table.renew(now, *label, &holder.name, GRANT_LIFETIME))
+        });
+        Reply::Renewed(renewed.collect())
+    }
+}
+
+fn concerns(concerned: bool) -> Result<(), RequestFault> {
+    concerned.then_some(()).ok_or(RequestFault::OtherLane)
+}
+
+/// Whether the neighbour at the other end of `link` signed the request. Its link ends with its
+/// membership, and a renewed certificate is of the same key.
+fn check_signature(link: &Link, signed: &SignedLaneRequest) -> Result<(), RequestFault> {
+    let certificate = link.certificate().ok_or(RequestFault::Certificate)?;
+    check_by(&certificate, signed)
+}
+
+fn check_by(
+    certificate: &CertificateDer<'_>,
+    signed: &SignedLaneRequest,
+) -> Result<(), RequestFault> {
+    let key = StatementKey::of(certificate).map_err(|_| RequestFault::Certificate)?;
+    let checked = key.check(&signed.request.statement(), &signed.signature);
+    checked.map_err(|_| RequestFault::Signature)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_request_has_a_greater_number_than_the_one_before() {
+        let (requests, mut last) = (LaneRequests::default(), 0);
+        for now in [1_893_456_000, 1_893_456_000, 1_893_456_001, 1_893_456_000, 1_893_456_007] {
+            let next = requests.next(now);
+            assert!(next > last, "{next} after {last}");
+            assert!((next >> 20).abs_diff(now) <= 1, "{next} at {now}");
+            last = next;
+        }
+    }
+}

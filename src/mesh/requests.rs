@@ -1,0 +1,148 @@
+//! Requests for lanes that were answered lately, so that none is answered twice. PURE: time is an
+//! argument.
+//!
+//! A request reaches its exit over other nodes, which could send it again later: the exit would hold a
+//! lane for an entry that asked for none. Requests of one entry may overtake each other, so a request
+//! need not be newer than the last one; it must be newer than the oldest of those remembered.
+
+use std::collections::{BTreeSet, HashMap};
+
+use crate::{identity::NodeName, wire::link::RequestFault};
+
+/// How far the entry's clock may be from ours, in seconds. Certificates are backdated by an hour, so a
+/// node whose clock is further off is refused by others anyway.
+const TOLERATED: u64 = 3600;
+
+/// Requests remembered of one entry: four times the lanes it may hold here.
+const MAX_REMEMBERED: usize = 256;
+
+/// Entries remembered. They are members: an overlay has 256 at most, and some leave.
+const MAX_ENTRIES: usize = 1024;
+
+/// The requests answered lately, by entry.
+#[derive(Debug, Default)]
+pub(super) struct Requests {
+    answered: HashMap<NodeName, Answered>,
+}
+
+#[derive(Debug, Default)]
+struct Answered {
+    latest: BTreeSet<u64>,
+    /// A request issued by then may have been forgotten.
+    forgotten: Option<u64>,
+}
+
+/// The number of a request: its time in seconds since 1970, and 20 bits to tell those of one second
+/// apart.
+pub(super) fn number(seconds: u64, low: u32) -> u64 {
+    seconds << 20 | u64::from(low & 0xf_ffff)
+}
+
+impl Requests {
+    /// Records the request of `entry` with the number `issued`, which comes in at `now` (seconds since
+    /// 1970).
+    ///
+    /// # Errors
+    /// Why it must not be answered.
+    pub(super) fn admit(
+        &mut self,
+        now: u64,
+        entry: &NodeName,
+        issued: u64,
+    ) -> Result<(), RequestFault> {
+        if (issued >> 20).abs_diff(now) > TOLERATED {
+            return Err(RequestFault::Clock);
+        }
+        if self.answered.len() >= MAX_ENTRIES && !self.answered.contains_key(entry) {
+            // What is older than the clocks allow is refused without being remembered.
+            self.answered.retain(|_, answered| {
+                answered.latest.last().is_some_and(|last| (last >> 20) + TOLERATED >= now)
+            });
+            if self.answered.len() >= MAX_ENTRIES {
+                return Err(RequestFault::TooMany);
+            }
+        }
+        let answered = self.answered.entry(entry.clone()).or_default();
+        if answered.forgotten.is_some_and(|forgotten| issued <= forgotten)
+            || !answered.latest.insert(issued)
+        {
+            return Err(RequestFault::Replayed);
+        }
+        if answered.latest.len() > MAX_REMEMBERED {
+            answered.forgotten = answered.latest.pop_first();
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NOW: u64 = 1_893_456_000;
+
+    fn name(text: &str) -> NodeName {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn requests_that_overtake_each_other_are_answered_and_none_is_twice() {
+        let (mut requests, aros) = (Requests::default(), name("aros"));
+        let [early, late] = [number(NOW, 1), number(NOW, 2)];
+        for (issued, expected) in [
+            (late, Ok(())),
+            (early, Ok(())),
+            (late, Err(RequestFault::Replayed)),
+            (early, Err(RequestFault::Replayed)),
+        ] {
+            assert_eq!(requests.admit(NOW, &aros, issued), expected);
+        }
+        assert_eq!(requests.admit(NOW, &name("utah"), early), Ok(()), "another entry's number");
+    }
+
+    #[test]
+    fn a_request_of_another_hour_is_refused_before_and_after() {
+        let (mut requests, aros) = (Requests::default(), name("aros"));
+        for (seconds, expected) in [
+            (NOW - TOLERATED, Ok(())),
+            (NOW + TOLERATED, Ok(())),
+            (NOW - TOLERATED - 1, Err(RequestFault::Clock)),
+            (NOW + TOLERATED + 1, Err(RequestFault::Clock)),
+            (0, Err(RequestFault::Clock)),
+            (u64::MAX >> 20, Err(RequestFault::Clock)),
+        ] {
+            assert_eq!(requests.admit(NOW, &aros, number(seconds, 0)), expected, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn more_entries_than_the_cap_are_refused_until_the_old_ones_are_out_of_date() {
+        let mut requests = Requests::default();
+        for i in 0..MAX_ENTRIES {
+            assert_eq!(requests.admit(NOW, &name(&format!("n{i}")), number(NOW, 0)), Ok(()));
+        }
+        let (late, more) = (NOW + TOLERATED + 1, name("more"));
+        assert_eq!(requests.admit(NOW, &more, number(NOW, 0)), Err(RequestFault::TooMany));
+        assert_eq!(requests.admit(NOW, &name("n7"), number(NOW, 1)), Ok(()));
+        assert_eq!(requests.admit(late, &more, number(late, 0)), Ok(()));
+        assert_eq!(requests.answered.len(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn no_number_is_answered_twice_and_little_is_remembered(
+            numbers in prop::collection::vec(0u32..600, 1..900),
+        ) {
+            let (mut requests, aros) = (Requests::default(), name("aros"));
+            let mut answered = BTreeSet::new();
+            for low in numbers {
+                if requests.admit(NOW, &aros, number(NOW, low)).is_ok() {
+                    prop_assert!(answered.insert(low));
+                }
+                prop_assert!(requests.answered[&aros].latest.len() <= MAX_REMEMBERED);
+            }
+        }
+    }
+}
