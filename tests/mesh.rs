@@ -5,12 +5,16 @@
 
 #[path = "mesh/cost.rs"]
 mod cost;
+#[path = "mesh/forged.rs"]
+mod forged;
 #[path = "mesh/membership.rs"]
 mod membership;
 #[path = "mesh/nat.rs"]
 mod nat;
 #[path = "mesh/renewal.rs"]
 mod renewal;
+#[path = "mesh/requests.rs"]
+mod requests;
 #[path = "mesh/revocation.rs"]
 mod revocation;
 mod support;

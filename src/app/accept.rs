@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -164,6 +164,8 @@ impl Door {
         granted: Option<Granted>,
         ticket: Ticket,
     ) {
+        // QUIC may take over another one that is not validated as soon as the handshake is over.
+        let address = incoming.remote_address();
         let shaken = tokio::select! {
             shaken = timeout(HANDSHAKE_TIMEOUT, self.shake_hands(incoming, granted)) => {
                 shaken.unwrap_or(Err(Outcome::TimedOut))
@@ -172,7 +174,7 @@ impl Door {
         };
         drop(ticket);
         match shaken {
-            Ok(conn) => self.admit(conn, slot).await,
+            Ok(conn) => self.admit(conn, address, slot).await,
             Err(outcome) => self.counts.count(outcome),
         }
     }
@@ -209,35 +211,33 @@ impl Door {
 
     /// Serves a connection as what its certificate, its protocol and its way of arrival say;
     /// one that does not fit together gets nothing.
-    async fn admit(&self, conn: Connection, slot: Option<SlotId>) {
-        let address = remote_ip(&conn);
+    async fn admit(&self, conn: Connection, address: SocketAddr, slot: Option<SlotId>) {
+        let ip = address.ip().to_canonical();
         match (accepted(&conn), slot) {
             (Ok(Accepted::Link(peer)), None) => {
-                if let Some(ip) = address {
-                    self.lock().known.note(Instant::now().into_std(), ip);
-                }
+                self.lock().known.note(Instant::now().into_std(), ip);
                 trust_link(&conn);
-                self.mesh.clone().accept(conn, peer).await;
+                self.mesh.clone().accept(conn, peer, address).await;
             }
             (Ok(Accepted::Lane(peer)), Some(slot)) => {
                 self.host.clone().serve(conn, slot, peer).await;
             }
-            (Ok(Accepted::Join), None) => self.admit_to_desk(conn, address, true).await,
-            (Ok(Accepted::Renew), None) => self.admit_to_desk(conn, address, false).await,
+            (Ok(Accepted::Join), None) => self.admit_to_desk(conn, ip, true).await,
+            (Ok(Accepted::Renew), None) => self.admit_to_desk(conn, ip, false).await,
             (Ok(_), _) => {
                 self.counts.count(Outcome::Unauthorised);
                 conn.close(code::UNAUTHORISED.into(), b"wrong kind of connection");
             }
             (Err(error), _) => {
                 self.counts.count(Outcome::Unauthorised);
-                tracing::debug!(?address, %error, "connection refused");
+                tracing::debug!(%address, %error, "connection refused");
                 conn.close(code::UNAUTHORISED.into(), error.to_string().as_bytes());
             }
         }
     }
 
-    async fn admit_to_desk(&self, conn: Connection, address: Option<IpAddr>, joins: bool) {
-        let place = address.and_then(|ip| self.joiners.admit(ip));
+    async fn admit_to_desk(&self, conn: Connection, ip: IpAddr, joins: bool) {
+        let place = self.joiners.admit(ip);
         match (&self.desk, place) {
             (Some(desk), Some(_place)) => desk.serve(conn, &self.mesh, joins).await,
             (Some(_), None) => {
@@ -272,9 +272,4 @@ impl Drop for Ticket {
         state.admission.done(self.number);
         state.under_way.remove(&self.number);
     }
-}
-
-fn remote_ip(conn: &Connection) -> Option<IpAddr> {
-    let path = conn.path(noq::PathId::ZERO).and_then(|path| path.remote_address().ok());
-    path.map(|address| address.ip().to_canonical())
 }

@@ -117,6 +117,7 @@ impl Node {
         let credentials = &settings.credentials;
         let switch = Arc::<Switch>::default();
         let socket = Box::new(LabelSocket::new(socket, switch.clone()));
+        let sender = socket.create_sender();
         let mut config = EndpointConfig::default();
         // The fixed bit tells QUIC packets from labelled ones, so it must not be greased.
         config.grease_quic_bit(false);
@@ -142,6 +143,7 @@ impl Node {
             exit: settings.exit,
             policy: settings.policy,
             probe_budget: settings.probe_budget,
+            sender,
         };
         let mesh = Mesh::new(mesh_config, endpoint.clone(), switch.clone());
         mesh.remember(&settings.bootstrap, &settings.records);
@@ -211,6 +213,8 @@ impl Node {
         tokio::spawn(self.shutdown.clone().run_until_cancelled_owned(pool.keep()));
         let host = self.host.clone();
         tokio::spawn(self.shutdown.clone().run_until_cancelled_owned(host.sweep()));
+        let nonces = mesh.clone().return_nonces();
+        tokio::spawn(self.shutdown.clone().run_until_cancelled_owned(nonces));
         tokio::spawn(mesh.clone().measure(shutdown.clone()));
         tokio::spawn(mesh.clone().watch_members(shutdown.clone()));
         tokio::spawn(self.renewal.clone().run(shutdown.clone()));

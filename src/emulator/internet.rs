@@ -145,6 +145,12 @@ impl Internet {
         }
     }
 
+    /// Gives all packets that a host sends this source address from now on; `None`: their own again. As
+    /// [`Internet::forge`], for a whole node.
+    pub fn forge_source(&self, host: IpAddr, source: Option<SocketAddr>) {
+        self.world().forge_source(host, source);
+    }
+
     /// Gives a host another address, as when a laptop changes networks.
     ///
     /// Its sockets stay open and send from the new address (one that is in use changes hands).

@@ -37,6 +37,8 @@ pub(super) struct World {
     /// Where each live socket is bound; it changes when its host moves.
     sockets: HashMap<SocketId, SocketAddr>,
     nats: Nats,
+    /// Hosts whose packets carry another source address.
+    forged: HashMap<IpAddr, SocketAddr>,
     next_socket: u64,
     next_seq: u64,
 }
@@ -79,9 +81,18 @@ impl World {
             inboxes: HashMap::new(),
             sockets: HashMap::new(),
             nats: Nats::default(),
+            forged: HashMap::new(),
             next_socket: 0,
             next_seq: 0,
         }
+    }
+
+    /// Gives all packets of a host this source address from now on, or their own again.
+    pub(super) fn forge_source(&mut self, host: IpAddr, source: Option<SocketAddr>) {
+        match source {
+            Some(source) => self.forged.insert(host, source),
+            None => self.forged.remove(&host),
+        };
     }
 
     pub(super) const fn nats(&mut self) -> &mut Nats {
@@ -171,6 +182,9 @@ impl World {
     ) -> Option<Waker> {
         let local = self.address_of(id)?;
         let mut route = self.route(local, transmit.destination);
+        if let Some(forged) = self.forged.get(&local.ip()) {
+            route.source = *forged;
+        }
         if transmit.src_ip.is_some_and(|asked| asked != local.ip()) {
             route.target = Err(DropReason::StaleSource);
         }

@@ -36,6 +36,7 @@ const MAX_UNANSWERED: u32 = 3;
 /// Checks the addresses from which a neighbour's packets come.
 #[derive(Debug)]
 pub(super) struct AddressCheck {
+    /// The address that has answered last.
     current: SocketAddr,
     challenge: Option<Challenge>,
     last_challenge: Option<Instant>,
@@ -55,21 +56,16 @@ struct Challenge {
 pub(super) enum Due {
     /// Send this nonce to this address.
     Send(SocketAddr, u64),
-    /// This address has not answered; it is forgotten.
-    Forgotten(SocketAddr),
+    /// The new address has not answered; it is forgotten.
+    Forgotten,
     /// No address has answered for so long that the link is of no use: close it.
-    GiveUp(SocketAddr),
+    GiveUp,
 }
 
 impl AddressCheck {
     /// The check of a link whose handshake went to `address`.
     pub(super) fn new(address: SocketAddr) -> Self {
         Self { current: address, challenge: None, last_challenge: None, unanswered: 0 }
-    }
-
-    /// The address that has answered last.
-    pub(super) fn current(&self) -> SocketAddr {
-        self.current
     }
 
     /// Takes note that the newest packet came from `address`; a challenge of it takes `nonce`.
@@ -89,7 +85,8 @@ impl AddressCheck {
 
     /// Takes note that the neighbour returned `nonce`; gives the address that is in use from now on.
     pub(super) fn answered(&mut self, nonce: u64) -> Option<SocketAddr> {
-        let answered = self.challenge.take_if(|pending| pending.sent > 0 && pending.nonce == nonce)?;
+        let answered =
+            self.challenge.take_if(|pending| pending.sent > 0 && pending.nonce == nonce)?;
         self.unanswered = 0;
         self.current = answered.address;
         Some(answered.address)
@@ -112,11 +109,10 @@ impl AddressCheck {
             pending.sent += 1;
             return Some(Due::Send(pending.address, pending.nonce));
         }
-        let address = pending.address;
         self.challenge = None;
         self.unanswered += 1;
         let given_up = self.unanswered >= MAX_UNANSWERED;
-        Some(if given_up { Due::GiveUp(address) } else { Due::Forgotten(address) })
+        Some(if given_up { Due::GiveUp } else { Due::Forgotten })
     }
 }
 
@@ -149,8 +145,8 @@ mod tests {
         assert_eq!(all_due(&mut check, t0), [Due::Send(at(CAFE), 7)]);
         check.heard_from(t0 + ms(20), at(CAFE), 8);
         assert_eq!(all_due(&mut check, t0 + ms(20)), [], "the same address again");
-        assert_eq!((check.answered(8), check.current()), (None, at(HOME)));
-        assert_eq!((check.answered(7), check.current()), (Some(at(CAFE)), at(CAFE)));
+        assert_eq!((check.answered(8), check.current), (None, at(HOME)));
+        assert_eq!((check.answered(7), check.current), (Some(at(CAFE)), at(CAFE)));
         assert_eq!((check.timeout(), check.answered(7)), (None, None));
     }
 
@@ -164,8 +160,8 @@ mod tests {
         }
         let send = Due::Send(at(CAFE), 7);
         let sent = [0, 100, 300, 700].map(|after| (ms(after), send));
-        assert_eq!(due, [&sent[..], &[(ms(1000), Due::Forgotten(at(CAFE)))]].concat());
-        assert_eq!((check.current(), check.answered(7)), (at(HOME), None), "too late");
+        assert_eq!(due, [&sent[..], &[(ms(1000), Due::Forgotten)]].concat());
+        assert_eq!((check.current, check.answered(7)), (at(HOME), None), "too late");
     }
 
     #[test]
@@ -175,7 +171,7 @@ mod tests {
         all_due(&mut check, t0);
         check.heard_from(t0 + ms(50), at(HOME), 8);
         assert_eq!((check.timeout(), check.answered(7)), (None, None));
-        assert_eq!(check.current(), at(HOME));
+        assert_eq!(check.current, at(HOME));
     }
 
     #[test]
@@ -187,7 +183,7 @@ mod tests {
             now += ms(1000);
             ends.extend(all_due(&mut check, now).pop());
         }
-        let (forgotten, given_up) = (Due::Forgotten(at(CAFE)), Due::GiveUp(at(CAFE)));
+        let (forgotten, given_up) = (Due::Forgotten, Due::GiveUp);
         assert_eq!(ends, [forgotten, forgotten, given_up, given_up]);
     }
 
@@ -196,7 +192,8 @@ mod tests {
         let (mut check, t0) = (AddressCheck::new(at(HOME)), Instant::now());
         let mut sent = Vec::new();
         for i in 0..1000_u16 {
-            let (now, address) = (t0 + ms(u64::from(i)), SocketAddr::from(([203, 0, 113, 5], i + 1)));
+            let (now, address) =
+                (t0 + ms(u64::from(i)), SocketAddr::from(([203, 0, 113, 5], i + 1)));
             check.heard_from(now, address, u64::from(i));
             sent.extend(all_due(&mut check, now));
         }
@@ -223,10 +220,10 @@ mod tests {
                         told.insert((address, nonce));
                     }
                 }
-                let before = check.current();
+                let before = check.current;
                 match check.answered(nonce) {
                     Some(address) => prop_assert!(told.contains(&(address, nonce))),
-                    None => prop_assert_eq!(check.current(), before),
+                    None => prop_assert_eq!(check.current, before),
                 }
             }
         }

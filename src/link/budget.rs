@@ -148,6 +148,11 @@ const FAILURE_FACTOR: f64 = 8.0;
 /// then what one of 50 says, every second.
 const ANSWER_BYTES: (u32, f64) = (2 << 20, 64.0 * 1024.0);
 
+/// Requests for lanes that a neighbour may have passed on, or pass on, at once and in a second. An entry
+/// that comes back after an outage asks for one lane for each exit and hint in use, and needs this
+/// way only to exits that it has no link to.
+const PASSING: (u32, f64) = (32, 4.0);
+
 /// How long links of a neighbour are refused after it used up its credit for the first time. Then
 /// twice as long each time, up to [`LONGEST_REFUSAL`].
 const FIRST_REFUSAL: Duration = Duration::from_secs(30);
@@ -164,6 +169,7 @@ pub struct PeerBudget {
     kinds: [Bucket; Kind::ALL.len()],
     checks: Bucket,
     answers: Bucket,
+    passing: Bucket,
     credit: Bucket,
     refused_until: Option<Instant>,
     refusals: u32,
@@ -176,6 +182,7 @@ impl Default for PeerBudget {
             kinds: Kind::ALL.map(|kind| bucket(kind.budget())),
             checks: bucket(CHECKS),
             answers: bucket(ANSWER_BYTES),
+            passing: bucket(PASSING),
             credit: bucket(CREDIT),
             refused_until: None,
             refusals: 0,
@@ -199,6 +206,11 @@ impl PeerBudget {
         let checks = if of_certificate { CERTIFICATE_CHECKS } else { 1.0 };
         let factor = if good { 1.0 } else { FAILURE_FACTOR };
         self.checks.spend(now, checks * factor);
+    }
+
+    /// Takes one request for a lane that is passed on; false if it is over the budget.
+    pub fn take_passing(&mut self, now: Instant) -> bool {
+        self.passing.take(now, 1.0)
     }
 
     /// Takes `bytes` of the answer to a digest; false if they are over the budget.
@@ -264,6 +276,16 @@ mod tests {
         }
         // 1,024 at once and 64 a second, at 16 each.
         assert!((280..=320).contains(&checks), "{checks}");
+    }
+
+    #[test]
+    fn requests_that_are_passed_on_are_held_to_their_pace() {
+        let (mut budget, start) = (PeerBudget::default(), Instant::now());
+        // A hundred a second for a minute.
+        let passed = (0..6000u64)
+            .filter(|n| budget.take_passing(start + Duration::from_millis(10 * n)))
+            .count();
+        assert!((260..=272).contains(&passed), "{passed}");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::budget::{Kind, Offence, PeerBudget};
-use crate::identity::NodeName;
+use crate::{identity::NodeName, wire::link::RequestFault};
 
 /// At most one log line of a kind and neighbour in this time; the next says how many were left out.
 const LOG_EVERY: Duration = Duration::from_secs(60);
@@ -28,6 +28,10 @@ pub enum LinkDrop {
     OutboxFull,
     /// A link of a neighbour whose links are refused at present.
     LinkRefused,
+    /// A new address of the neighbour that did not return its nonce.
+    AddressUnanswered,
+    /// A request for a lane, or the proof of one, that does not count.
+    LaneRequest(RequestFault),
     /// A member for whom the directory has no room: 256 others have links.
     DirectoryFull,
     /// An advertisement or an address in it; the reason is the name of another enum.
@@ -49,6 +53,8 @@ impl LinkDrop {
             Self::Malformed => "malformed",
             Self::OutboxFull => "outbox-full",
             Self::LinkRefused => "link-refused",
+            Self::AddressUnanswered => "address-unanswered",
+            Self::LaneRequest(fault) => fault.name(),
             Self::DirectoryFull => "directory-full",
             Self::Advertisement(reason) => reason,
         }

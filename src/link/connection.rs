@@ -15,10 +15,14 @@ use noq::{Connection, ConnectionError, PathId, SendStream, VarInt};
 use rustls::pki_types::CertificateDer;
 use tokio::{
     sync::{Notify, Semaphore},
-    time::{Instant, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 
-use super::{CloseLink, Conduct, Kind, LinkDrop, Offence, Topic, outbox::Outbox};
+use super::{
+    CloseLink, Conduct, Kind, LinkDrop, Offence, Topic,
+    address::{AddressCheck, Due},
+    outbox::Outbox,
+};
 use crate::{
     flow::BoxFuture,
     identity::{Peer, certificate_of},
@@ -27,7 +31,7 @@ use crate::{
     underlay::Neighbour,
     wire::{
         self,
-        link::{Hello, LinkRefusal, Notice, Reply, Request},
+        link::{Hello, LinkDatagram, LinkRefusal, Notice, Reply, Request},
     },
 };
 
@@ -38,6 +42,10 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Requests of one neighbour that are worked on at once; more wait on the neighbour's streams.
 const MAX_CONCURRENT_REQUESTS: usize = 16;
 
+/// Nonces returned to one neighbour in a second. It sends four for each of our addresses, and knows
+/// a handful at most; members that forge nonces in its name make us send it no more.
+const MAX_RETURNED: u32 = 16;
+
 /// Answers a neighbour. Implemented by the mesh.
 pub trait LinkService: Send + Sync + 'static {
     /// Answers a request.
@@ -46,10 +54,13 @@ pub trait LinkService: Send + Sync + 'static {
     /// Takes note of a notice.
     fn notice(&self, link: &Link, notice: Notice);
 
-    /// Takes note of a datagram: a probe.
-    fn datagram(&self, link: &Link, datagram: Bytes);
+    /// Takes note of a probe.
+    fn probe(&self, link: &Link, probe: Bytes);
 
-    /// Takes note that the neighbour's packets come from another address now.
+    /// Sends a nonce to an address where the neighbour may be; it may get lost.
+    fn send_nonce(&self, address: SocketAddr, nonce: u64);
+
+    /// Takes note that the neighbour is at another address now: it has answered there.
     fn moved(&self, link: &Link, address: SocketAddr);
 }
 
@@ -86,6 +97,11 @@ pub struct Link {
     seen: Mutex<Option<SocketAddr>>,
     /// The number of the newest revocation list that the neighbour is known to hold.
     holds_list: AtomicU64,
+    address: Mutex<AddressCheck>,
+    /// There is a new address to be checked, or one has answered.
+    address_news: Notify,
+    /// Nonces returned to the neighbour in the second that began then.
+    returned: Mutex<(Instant, u32)>,
 }
 
 impl Link {
@@ -120,18 +136,20 @@ impl Link {
         timeout(REQUEST_TIMEOUT, exchange).await.map_err(|_| LinkError::TimedOut)?
     }
 
-    /// A link over `conn` to `peer`, after the introductions. Address and behaviour of the neighbour
-    /// outlive the link.
+    /// A link over `conn` to `peer`, after the introductions. The handshake was made with `address`.
+    /// Address and behaviour of the neighbour outlive the link.
     #[must_use]
     pub fn new(
         peer: Arc<Peer>,
         conn: Connection,
         (neighbour, conduct): (Arc<Neighbour>, Arc<Conduct>),
         hello: Hello,
-        we_dialled: bool,
+        (we_dialled, address): (bool, SocketAddr),
     ) -> Self {
         let list = hello.revocations;
-        let link = Self {
+        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+        neighbour.set_address(Some(address));
+        Self {
             peer,
             conn,
             neighbour,
@@ -143,9 +161,10 @@ impl Link {
             outbox: Mutex::default(),
             outbox_filled: Notify::new(),
             holds_list: AtomicU64::new(list),
-        };
-        link.note_address();
-        link
+            address: Mutex::new(AddressCheck::new(address)),
+            address_news: Notify::new(),
+            returned: Mutex::new((Instant::now(), 0)),
+        }
     }
 
     /// Who the neighbour is, by its certificate.
@@ -288,9 +307,31 @@ impl Link {
     }
 
     /// Sends a probe; it may get lost, that is its purpose.
-    pub fn send_datagram(&self, datagram: Bytes) {
-        if let Err(error) = self.conn.send_datagram(datagram) {
-            tracing::trace!(%error, "probe not sent");
+    pub fn send_probe(&self, probe: Bytes) {
+        // A neighbour whose packets come from a wrong address may send no probes.
+        self.look_at_address();
+        self.send_datagram(&LinkDatagram::Probe(probe));
+    }
+
+    /// Returns a nonce that the neighbour sent to where we are; at most 16 in a second.
+    pub fn return_nonce(&self, nonce: u64) {
+        {
+            let mut returned = self.returned.lock().unwrap_or_else(PoisonError::into_inner);
+            let (began, count) = &mut *returned;
+            if began.elapsed() >= Duration::from_secs(1) {
+                (*began, *count) = (Instant::now(), 0);
+            }
+            if *count >= MAX_RETURNED {
+                return;
+            }
+            *count += 1;
+        }
+        self.send_datagram(&LinkDatagram::Nonce(nonce));
+    }
+
+    fn send_datagram(&self, datagram: &LinkDatagram) {
+        if let Err(error) = self.conn.send_datagram(datagram.encode()) {
+            tracing::trace!(%error, "datagram not sent");
         }
     }
 
@@ -301,13 +342,20 @@ impl Link {
 
     /// Serves the neighbour until the connection ends.
     pub async fn serve(self: &Arc<Self>, service: &Arc<dyn LinkService>) {
-        let (asked, told, probed, sent) = (
+        let (asked, told, probed, sent, moved) = (
             self.serve_requests(service),
             self.serve_notices(service),
             self.serve_datagrams(service),
             self.send_notices(),
+            self.check_addresses(service),
         );
-        tokio::select! { () = asked => {} () = told => {} () = probed => {} () = sent => {} }
+        tokio::select! {
+            () = asked => {}
+            () = told => {}
+            () = probed => {}
+            () = sent => {}
+            () = moved => {}
+        }
     }
 
     async fn serve_requests(self: &Arc<Self>, service: &Arc<dyn LinkService>) {
@@ -408,25 +456,70 @@ impl Link {
             if !self.admits(Kind::Probe) {
                 continue;
             }
-            if let Some(address) = self.note_address() {
-                service.moved(self, address);
+            self.look_at_address();
+            match LinkDatagram::decode(&datagram) {
+                Some(LinkDatagram::Probe(probe)) => service.probe(self, probe),
+                Some(LinkDatagram::Nonce(nonce)) => self.take_answer(service, nonce),
+                None => self.offended(LinkDrop::Malformed, Offence::Malformed),
             }
-            service.datagram(self, datagram);
         }
     }
 
-    /// Takes over the address from which the neighbour's authenticated packets come now; returns
-    /// it if it is another than before.
-    fn note_address(&self) -> Option<SocketAddr> {
-        let address = remote_address(&self.conn)?;
-        if self.neighbour.address() == Some(address) {
-            return None;
+    fn take_answer(&self, service: &Arc<dyn LinkService>, nonce: u64) {
+        let answered = self.address().answered(nonce);
+        if let Some(address) = answered {
+            if let Some(more) = self.conduct.log(Instant::now().into_std(), "address") {
+                let neighbour = &self.peer.name;
+                tracing::info!(%neighbour, %address, more, "the neighbour's address");
+            }
+            self.neighbour.set_address(Some(address));
+            service.moved(self, address);
         }
-        if let Some(more) = self.conduct.log(Instant::now().into_std(), "address") {
-            tracing::info!(neighbour = %self.peer.name, %address, more, "the neighbour's address");
+    }
+
+    /// Has a new address checked, if the neighbour's newest packet came from one.
+    fn look_at_address(&self) {
+        let Some(address) = remote_address(&self.conn) else { return };
+        let mut check = self.address();
+        check.heard_from(Instant::now().into_std(), address, rand::random());
+        if check.timeout().is_some() {
+            self.address_news.notify_one();
         }
-        self.neighbour.set_address(Some(address));
-        Some(address)
+    }
+
+    /// Sends nonces to new addresses of the neighbour. An address that does not answer is not used; QUIC
+    /// goes on sending to it what belongs to the link, though, so in the end the link is closed.
+    async fn check_addresses(&self, service: &Arc<dyn LinkService>) {
+        loop {
+            let wake = self.address().timeout();
+            let asleep = async {
+                match wake {
+                    Some(at) => sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! { () = asleep => {} () = self.address_news.notified() => {} }
+            loop {
+                let due = self.address().due(Instant::now().into_std());
+                match due {
+                    Some(Due::Send(address, nonce)) => service.send_nonce(address, nonce),
+                    Some(Due::Forgotten) => self.unanswered(),
+                    Some(Due::GiveUp) => {
+                        self.unanswered();
+                        self.close(code::DONE, "your new address does not answer");
+                    }
+                    None => break,
+                }
+            }
+        }
+    }
+
+    fn unanswered(&self) {
+        self.conduct.dropped(Instant::now().into_std(), LinkDrop::AddressUnanswered);
+    }
+
+    fn address(&self) -> MutexGuard<'_, AddressCheck> {
+        self.address.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn broke_protocol(&self, error: &str) {

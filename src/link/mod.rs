@@ -4,6 +4,7 @@
 //! dial; of two connections between the same two processes the one that the node with the smaller
 //! name dialled stays.
 
+mod address;
 mod budget;
 mod conduct;
 mod connection;

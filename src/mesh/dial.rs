@@ -80,12 +80,13 @@ impl Mesh {
     async fn dial(self: Arc<Self>, name: NodeName, addresses: Vec<SocketAddr>) {
         let mut attempts = JoinSet::new();
         for address in addresses {
-            attempts.spawn(timeout(DIAL_TIMEOUT, self.clone().dial_at(name.clone(), address)));
+            let attempt = timeout(DIAL_TIMEOUT, self.clone().dial_at(name.clone(), address));
+            attempts.spawn(async move { attempt.await.map(|linked| (linked, address)) });
         }
         // The first address that answers wins; dropping the set ends the other attempts.
         while let Some(attempt) = attempts.join_next().await {
-            if let Ok(Ok(Some((conn, peer, hello)))) = attempt {
-                self.clone().take_up(conn, peer, hello, true);
+            if let Ok(Ok((Some((conn, peer, hello)), address))) = attempt {
+                self.clone().take_up(conn, peer, hello, (true, address));
                 return;
             }
         }
@@ -146,7 +147,9 @@ impl Mesh {
     }
 
     /// Takes up a link that a neighbour dialled; `peer` is who its certificate says.
-    pub async fn accept(self: Arc<Self>, conn: Connection, peer: Peer) {
+    ///
+    /// `address` is where the handshake went: QUIC may have taken over another one since.
+    pub async fn accept(self: Arc<Self>, conn: Connection, peer: Peer, address: SocketAddr) {
         if peer.name == self.us.name {
             tracing::warn!("a node with our own name dialled; is our identity in use twice?");
             conn.close(code::UNAUTHORISED.into(), b"this is your own name");
@@ -167,7 +170,7 @@ impl Mesh {
             Err(error) => Err(error),
         };
         match introduced {
-            Ok(hello) => self.take_up(conn, peer, hello, false),
+            Ok(hello) => self.take_up(conn, peer, hello, (false, address)),
             Err(error) => {
                 tracing::debug!(neighbour = %peer.name, %error, "no introduction");
                 conn.close(code::PROTOCOL.into(), b"no introduction");
@@ -175,13 +178,19 @@ impl Mesh {
         }
     }
 
-    fn take_up(self: Arc<Self>, conn: Connection, peer: Peer, hello: Hello, we_dialled: bool) {
-        let peer = Arc::new(peer);
+    fn take_up(
+        self: Arc<Self>,
+        conn: Connection,
+        peer: Peer,
+        hello: Hello,
+        how: (bool, SocketAddr),
+    ) {
+        let (peer, we_dialled) = (Arc::new(peer), how.0);
         let kept = (self.links.neighbour(&peer.name), self.links.conduct(&peer.name));
         if let Some(certificate) = &certificate_of(&conn) {
             self.attestations.meet(&peer, certificate);
         }
-        let link = Arc::new(Link::new(peer, conn, kept, hello, we_dialled));
+        let link = Arc::new(Link::new(peer, conn, kept, hello, how));
         let restarted = self.links.is_new_process(&link);
         let name = link.peer().name.clone();
         let path_down = self.members().is_path_down(&name);

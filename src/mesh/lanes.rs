@@ -20,7 +20,7 @@ use super::{
 use crate::{
     identity::{NodeName, Peer, StatementKey},
     lane::LaneHost,
-    link::{Link, LinkError},
+    link::{Link, LinkDrop, LinkError, Offence},
     underlay::{NextHop, labels::Forwarding},
     wire::{
         label::Label,
@@ -40,7 +40,6 @@ pub(super) struct LaneRequests {
     /// The number of the last request of our own.
     issued: AtomicU64,
     answered: Mutex<Requests>,
-    faults: [AtomicU64; RequestFault::ALL.len()],
 }
 
 impl LaneRequests {
@@ -56,13 +55,6 @@ impl LaneRequests {
 }
 
 impl Mesh {
-    /// Requests for lanes and proofs of such that were refused so far, by reason.
-    #[must_use]
-    pub fn refused_requests(&self) -> Vec<(RequestFault, u64)> {
-        let counts = self.lane_requests.faults.iter().map(|count| count.load(Ordering::Relaxed));
-        RequestFault::ALL.into_iter().zip(counts).collect()
-    }
-
     /// This node's request for a lane to `exit`.
     pub(super) fn lane_request(
         &self,
@@ -86,12 +78,13 @@ impl Mesh {
         signed: SignedLaneRequest,
     ) -> Result<Reply, LinkRefusal> {
         let (us, host) = (&self.us.name, self.hosting()?);
+        self.admit_check(link)?;
         let checked = (|| {
             concerns(signed.request.entry == link.peer().name && signed.request.exit == *us)?;
             check_signature(link, &signed)?;
             self.admit_once(&signed)
         })();
-        checked.map_err(|fault| self.refused(link, fault))?;
+        checked.map_err(|fault| refused(link, fault))?;
         Ok(Reply::LaneOpened { label: host.grant(signed).await? })
     }
 
@@ -118,7 +111,7 @@ impl Mesh {
             check_by(&certificate, &signed)?;
             self.admit_once(&signed)
         })();
-        checked.map_err(|fault| self.refused_passing(link, fault))?;
+        checked.map_err(|fault| refused(link, fault))?;
         Ok(Reply::LaneOpened { label: host.grant(signed).await? })
     }
 
@@ -145,7 +138,7 @@ impl Mesh {
         self.admit_passing(link)?;
         let checked = concerns(signed.request.entry == link.peer().name)
             .and_then(|()| check_signature(link, &signed));
-        checked.map_err(|fault| self.refused_passing(link, fault))?;
+        checked.map_err(|fault| refused(link, fault))?;
         let exit = signed.request.exit.clone();
         let certificate = self.attestations.certificate(link.peer()).or_else(|| link.certificate());
         let certificate = certificate.map(|der| der.to_vec()).unwrap_or_default();
@@ -157,23 +150,16 @@ impl Mesh {
         }
     }
 
+    /// Takes one request that is passed on from the neighbour's budget, and one check.
     fn admit_passing(&self, link: &Link) -> Result<(), LinkRefusal> {
         let now = Instant::now().into_std();
-        let admitted = self.relay.with_pace(&link.peer().name, |pace| pace.admit(now));
-        admitted.then_some(()).ok_or_else(|| self.refused(link, RequestFault::TooFast))
+        let admitted = link.conduct().with_budget(|budget| budget.take_passing(now));
+        admitted.then_some(()).ok_or_else(|| refused(link, RequestFault::TooFast))?;
+        self.admit_check(link)
     }
 
-    /// Counts a request that came through `link` and does not count, and makes the neighbour pay.
-    fn refused_passing(&self, link: &Link, fault: RequestFault) -> LinkRefusal {
-        let now = Instant::now().into_std();
-        self.relay.with_pace(&link.peer().name, |pace| pace.charge(now));
-        self.refused(link, fault)
-    }
-
-    fn refused(&self, link: &Link, fault: RequestFault) -> LinkRefusal {
-        self.lane_requests.faults[fault as usize].fetch_add(1, Ordering::Relaxed);
-        tracing::debug!(?link, reason = fault.name(), "a request does not count");
-        LinkRefusal::Unproved(fault)
+    fn admit_check(&self, link: &Link) -> Result<(), LinkRefusal> {
+        self.may_check(link).then_some(()).ok_or(LinkRefusal::Unproved(RequestFault::TooFast))
     }
 
     /// Grants a neighbour a label under which we forward for it, if our rules allow it. They look at
@@ -191,13 +177,14 @@ impl Mesh {
         let (payer, class) = match request.asker {
             LaneAsker::Entry { class } => (holder.clone(), class),
             LaneAsker::Exit(signed) => {
+                self.admit_check(link)?;
                 let LaneRequest { entry, exit, open, .. } = &signed.request;
                 let same = *exit == *holder
                     && *entry == toward.peer().name
                     && open.reply_label == request.label;
                 concerns(same)
                     .and_then(|()| check_signature(&toward, &signed))
-                    .map_err(|fault| self.refused(link, fault))?;
+                    .map_err(|fault| refused(link, fault))?;
                 (entry.clone(), signed.request.open.wish.class)
             }
         };
@@ -239,6 +226,23 @@ impl Mesh {
         });
         Reply::Renewed(renewed.collect())
     }
+}
+
+/// Counts a request that does not count, and makes the neighbour that brought it pay if no honest one
+/// would have.
+fn refused(link: &Link, fault: RequestFault) -> LinkRefusal {
+    let drop = LinkDrop::LaneRequest(fault);
+    match fault {
+        RequestFault::Signature | RequestFault::OtherLane => link.offended(drop, Offence::Forged),
+        // A clock may be wrong, a link may be replaced in mid-request, and a neighbour may know an
+        // older revocation list.
+        RequestFault::Certificate
+        | RequestFault::Clock
+        | RequestFault::Replayed
+        | RequestFault::TooMany
+        | RequestFault::TooFast => link.conduct().dropped(Instant::now().into_std(), drop),
+    }
+    LinkRefusal::Unproved(fault)
 }
 
 fn concerns(concerned: bool) -> Result<(), RequestFault> {

@@ -47,7 +47,7 @@ impl Mesh {
         let due = self.routing().advance(now, &mut || rand::random());
         for (peer, probe) in due.probes {
             if let Some(link) = self.links.get(&peer) {
-                link.send_datagram(Bytes::from(wire::encode(&probe)));
+                link.send_probe(Bytes::from(wire::encode(&probe)));
             }
         }
         for (peer, event) in due.events {
@@ -113,7 +113,7 @@ impl Mesh {
         match wire::decode::<Probe>(datagram) {
             Ok(probe) => {
                 if let Some(answer) = self.routing().heard_probe(now, &link.peer().name, &probe) {
-                    link.send_datagram(Bytes::from(wire::encode(&answer)));
+                    link.send_probe(Bytes::from(wire::encode(&answer)));
                 }
                 self.news.notify_one();
             }

@@ -11,8 +11,8 @@ mod dials;
 mod lanes;
 mod measure;
 mod members;
+mod nonces;
 mod outside;
-mod pace;
 mod record;
 mod relay;
 mod requests;
@@ -22,10 +22,11 @@ mod trust;
 use std::{
     fmt,
     net::SocketAddr,
+    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
-use noq::{ClientConfig, Endpoint};
+use noq::{ClientConfig, Endpoint, UdpSender};
 use serde::Serialize;
 use tokio::sync::Notify;
 
@@ -72,6 +73,8 @@ pub struct MeshConfig {
     pub policy: Policy,
     /// What probes and advertisements together may send.
     pub probe_budget: Bitrate,
+    /// Sends datagrams of the node's socket past QUIC.
+    pub sender: Pin<Box<dyn UdpSender>>,
 }
 
 /// The mesh of one node.
@@ -96,6 +99,7 @@ pub struct Mesh {
     /// Our last advertisement and when it was made, for neighbours to come.
     own_record: Mutex<Option<(Flood, tokio::time::Instant)>>,
     lane_requests: lanes::LaneRequests,
+    nonces: nonces::Nonces,
     /// Wakes the measuring task: something changed that its next deadline depends on.
     news: Notify,
     looked_at_network: Mutex<Option<tokio::time::Instant>>,
@@ -173,6 +177,7 @@ impl Mesh {
             expelling: Mutex::default(),
             attestations: Attestations::new(&credentials),
             lane_requests: lanes::LaneRequests::default(),
+            nonces: nonces::Nonces::new(config.sender),
             credentials,
             us,
         })

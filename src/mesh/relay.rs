@@ -6,7 +6,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::pace::Pace;
 use crate::{
     identity::NodeName,
     underlay::{
@@ -36,13 +35,11 @@ pub(super) struct Relay {
     config: RelayConfig,
     certified: bool,
     meters: Mutex<HashMap<NodeName, Arc<Meter>>>,
-    /// What each neighbour may cause by requests that are passed on, either way.
-    passing: Mutex<HashMap<NodeName, Pace>>,
 }
 
 impl Relay {
     pub(super) fn new(config: RelayConfig, certified: bool) -> Self {
-        Self { config, certified, meters: Mutex::default(), passing: Mutex::default() }
+        Self { config, certified, meters: Mutex::default() }
     }
 
     /// Whether this node is a relay now.
@@ -55,12 +52,6 @@ impl Relay {
         } else {
             Err(LinkRefusal::NotMyRole("relay".into()))
         }
-    }
-
-    /// What `neighbour` may cause by requests that are passed on.
-    pub(super) fn with_pace<T>(&self, neighbour: &NodeName, act: impl FnOnce(&mut Pace) -> T) -> T {
-        let mut passing = self.passing.lock().unwrap_or_else(PoisonError::into_inner);
-        act(passing.entry(neighbour.clone()).or_default())
     }
 
     /// Grants a label under which packets are forwarded, or says why not.

@@ -9,7 +9,10 @@ use super::Mesh;
 use crate::{
     flow::BoxFuture,
     link::{Link, LinkService},
-    wire::link::{LinkRefusal, Notice, Reply, Request},
+    wire::{
+        link::{LinkRefusal, Notice, Reply, Request},
+        nonce::AddressNonce,
+    },
 };
 
 impl LinkService for Mesh {
@@ -39,8 +42,12 @@ impl LinkService for Mesh {
         }
     }
 
-    fn datagram(&self, link: &Link, datagram: Bytes) {
-        self.heard_probe(link, &datagram);
+    fn probe(&self, link: &Link, probe: Bytes) {
+        self.heard_probe(link, &probe);
+    }
+
+    fn send_nonce(&self, address: SocketAddr, nonce: u64) {
+        self.nonces.send(address, AddressNonce { asker: self.incarnation, nonce });
     }
 
     fn moved(&self, link: &Link, address: SocketAddr) {

@@ -212,7 +212,7 @@ impl Mesh {
     }
 
     /// Whether the neighbour may cause one more check of a certificate or list; it is charged for it.
-    fn may_check(&self, link: &Link) -> bool {
+    pub(super) fn may_check(&self, link: &Link) -> bool {
         let now = Instant::now().into_std();
         let may = link.conduct().with_budget(|budget| {
             let may = budget.may_check(now);

@@ -118,6 +118,11 @@ impl Batch {
                     self.advance(run.end);
                     continue;
                 }
+                Class::Nonce(nonce) => {
+                    switch.take_nonce(nonce);
+                    self.advance(run.end);
+                    continue;
+                }
                 Class::Unknown => Err(DropReason::Unclassified),
                 Class::Labelled(label) => switch.lookup(now, label, bytes.len()),
                 Class::Relayed(label) => switch.lookup_relayed(now, label),

@@ -13,7 +13,10 @@ use crate::{
         Neighbour,
         labels::{Forwarding, Meter},
     },
-    wire::label::{KIND_RELAYED, Label, push_labelled},
+    wire::{
+        label::{KIND_RELAYED, Label, push_labelled},
+        nonce::AddressNonce,
+    },
 };
 
 /// A received buffer and the size of the packets in it.
@@ -215,6 +218,19 @@ fn a_relayed_packet_reaches_a_lane_slot_and_is_not_forwarded_again() {
     assert_eq!(*bench.socket.outgoing.lock().unwrap(), [(to, relayed(70, b"fff"), None)]);
     assert_eq!(bench.dropped(DropReason::ForwardedTwice), 2);
     assert_eq!(bench.dropped(DropReason::UnknownLabel), 1);
+}
+
+#[tokio::test]
+async fn nonces_reach_their_reader_in_order_and_no_more_than_the_cap_wait() {
+    let mut bench = Bench::new(false);
+    let nonce = |nonce| AddressNonce { asker: 7, nonce };
+    for number in 0..100 {
+        assert!(bench.receive(&[nonce(number).encode().to_vec()]).is_empty());
+    }
+    assert_eq!(bench.dropped(DropReason::NoncesFull), 36);
+    for number in 0..64 {
+        assert_eq!(bench.switch.next_nonce().await, nonce(number));
+    }
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! What labels and slots mean at this node.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::{HashMap, VecDeque, hash_map::Entry},
     fmt,
+    pin::pin,
     sync::{
         Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
@@ -11,13 +12,17 @@ use std::{
 };
 
 use serde::Serialize;
+use tokio::sync::Notify;
 
 use super::{
     Neighbour, SlotActivity, SlotId,
     labels::{LabelMeaning, LabelTable},
     replay::Replay,
 };
-use crate::{identity::NodeName, wire::label::Label};
+use crate::{
+    identity::NodeName,
+    wire::{label::Label, nonce::AddressNonce},
+};
 
 /// Most lane slots a node keeps. A lane carries hundreds of flows, and a node has a few dozen
 /// peers with a handful of lanes each; the cap is there for a peer that asks without end.
@@ -52,11 +57,13 @@ pub enum DropReason {
     Oversized,
     /// The source is an address that stands for a lane slot: no real packet has one.
     VirtualSource,
+    /// A nonce for our address, while too many others wait to be returned.
+    NoncesFull,
 }
 
 impl DropReason {
     /// Every reason, in the order of the counters.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Unclassified,
         Self::UnknownLabel,
         Self::ForwardedTwice,
@@ -65,6 +72,7 @@ impl DropReason {
         Self::NoRoute,
         Self::Oversized,
         Self::VirtualSource,
+        Self::NoncesFull,
     ];
 
     /// The stable name, as in metrics and JSON.
@@ -79,9 +87,14 @@ impl DropReason {
             Self::NoRoute => "no-route",
             Self::Oversized => "oversized",
             Self::VirtualSource => "virtual-source",
+            Self::NoncesFull => "nonces-full",
         }
     }
 }
+
+/// Nonces that wait to be returned. A node that moved gets one of each neighbour, four times; those that
+/// find no room come again.
+const MAX_NONCES: usize = 64;
 
 /// Packets dropped so far, by reason.
 pub type DropCounts = Vec<(DropReason, u64)>;
@@ -91,6 +104,8 @@ pub type DropCounts = Vec<(DropReason, u64)>;
 pub struct Switch {
     labels: RwLock<LabelTable>,
     slots: RwLock<Slots>,
+    nonces: Mutex<VecDeque<AddressNonce>>,
+    nonce_came: Notify,
     dropped: [AtomicU64; DropReason::ALL.len()],
     forwarded: AtomicU64,
 }
@@ -162,6 +177,29 @@ impl Switch {
     /// Reads or changes the label table.
     pub fn with_labels<T>(&self, act: impl FnOnce(&mut LabelTable) -> T) -> T {
         act(&mut self.labels.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The next nonce that was sent to where we are now, in the order of arrival.
+    pub async fn next_nonce(&self) -> AddressNonce {
+        loop {
+            let mut came = pin!(self.nonce_came.notified());
+            came.as_mut().enable();
+            let waiting = self.nonces.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            if let Some(nonce) = waiting {
+                return nonce;
+            }
+            came.await;
+        }
+    }
+
+    pub(super) fn take_nonce(&self, nonce: AddressNonce) {
+        let mut nonces = self.nonces.lock().unwrap_or_else(PoisonError::into_inner);
+        if nonces.len() >= MAX_NONCES {
+            self.count_drop(DropReason::NoncesFull, 1);
+            return;
+        }
+        nonces.push_back(nonce);
+        self.nonce_came.notify_one();
     }
 
     /// Packets dropped so far, by reason.

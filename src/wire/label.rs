@@ -15,6 +15,8 @@
 
 use std::fmt;
 
+use super::nonce::AddressNonce;
+
 /// Bytes in front of the QUIC packet.
 pub const HEADER_LEN: usize = 9;
 
@@ -53,6 +55,8 @@ pub enum Class {
     Labelled(Label),
     /// A labelled packet that a relay has forwarded: for a lane slot only.
     Relayed(Label),
+    /// A nonce by which a neighbour sees whether we are at an address.
+    Nonce(AddressNonce),
     /// Neither: too short, or an unknown kind.
     Unknown,
 }
@@ -66,7 +70,7 @@ pub fn classify(datagram: &[u8]) -> Class {
             let label = Label(u64::from_be_bytes([*l0, *l1, *l2, *l3, *l4, *l5, *l6, *l7]));
             if *kind == KIND_LABELLED { Class::Labelled(label) } else { Class::Relayed(label) }
         }
-        _ => Class::Unknown,
+        _ => AddressNonce::decode(datagram).map_or(Class::Unknown, Class::Nonce),
     }
 }
 
@@ -127,6 +131,8 @@ mod tests {
         }
         assert_eq!(classify(&[0x01; 10]), Class::Labelled(Label(0x0101_0101_0101_0101)));
         assert_eq!(classify(&[0x02; 10]), Class::Relayed(Label(0x0202_0202_0202_0202)));
+        let nonce = AddressNonce { asker: 1, nonce: 2 };
+        assert_eq!(classify(&nonce.encode()), Class::Nonce(nonce));
         assert_eq!(classify(&[0x40]), Class::Quic);
     }
 

@@ -6,6 +6,7 @@
 
 use std::net::SocketAddr;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{encode, label::Label};
@@ -177,6 +178,36 @@ pub enum Reply {
     Certificate(Vec<Vec<u8>>),
 }
 
+/// What neighbours send each other as DATAGRAM frames (RFC 9221).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LinkDatagram {
+    /// A probe of the link, encoded.
+    Probe(Bytes),
+    /// The nonce that you sent to the address that I have now.
+    Nonce(u64),
+}
+
+impl LinkDatagram {
+    /// The frame's content.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        match self {
+            Self::Probe(probe) => [&[0], &probe[..]].concat().into(),
+            Self::Nonce(nonce) => [&[1], &nonce.to_be_bytes()[..]].concat().into(),
+        }
+    }
+
+    /// Reads a frame's content; `None` if it is neither.
+    #[must_use]
+    pub fn decode(content: &Bytes) -> Option<Self> {
+        match content.split_first()? {
+            (0, _) => Some(Self::Probe(content.slice(1..))),
+            (1, nonce) => Some(Self::Nonce(u64::from_be_bytes(nonce.try_into().ok()?))),
+            _ => None,
+        }
+    }
+}
+
 /// Why a neighbour refuses a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum LinkRefusal {
@@ -204,7 +235,19 @@ pub enum LinkRefusal {
 }
 
 /// Why a signed request for a lane does not count.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    thiserror::Error,
+)]
 pub enum RequestFault {
     /// It names another exit, entry or label than those concerned.
     #[error("it is about another lane")]
@@ -230,28 +273,17 @@ pub enum RequestFault {
 }
 
 impl RequestFault {
-    /// Every fault, in the order of the counters.
-    pub const ALL: [Self; 7] = [
-        Self::OtherLane,
-        Self::Signature,
-        Self::Certificate,
-        Self::Clock,
-        Self::Replayed,
-        Self::TooMany,
-        Self::TooFast,
-    ];
-
     /// The stable name, as in metrics and logs.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Self::OtherLane => "other-lane",
-            Self::Signature => "bad-signature",
-            Self::Certificate => "bad-certificate",
-            Self::Clock => "clock",
-            Self::Replayed => "replayed",
-            Self::TooMany => "too-many-entries",
-            Self::TooFast => "too-fast",
+            Self::OtherLane => "request-other-lane",
+            Self::Signature => "request-bad-signature",
+            Self::Certificate => "request-bad-certificate",
+            Self::Clock => "request-clock",
+            Self::Replayed => "request-replayed",
+            Self::TooMany => "request-entries-full",
+            Self::TooFast => "request-too-fast",
         }
     }
 }
@@ -348,6 +380,20 @@ mod tests {
     }
 
     #[test]
+    fn link_datagrams_have_these_bytes() {
+        for (datagram, bytes) in [
+            (LinkDatagram::Probe(Bytes::from_static(b"abc")), &b"\x00abc"[..]),
+            (LinkDatagram::Nonce(0x0102_0304_0506_0708), &[1, 1, 2, 3, 4, 5, 6, 7, 8]),
+        ] {
+            assert_eq!(datagram.encode(), bytes);
+            assert_eq!(LinkDatagram::decode(&Bytes::copy_from_slice(bytes)), Some(datagram));
+        }
+        for bytes in [&[][..], &[1], &[1; 8], &[1; 10], &[2; 9]] {
+            assert_eq!(LinkDatagram::decode(&Bytes::copy_from_slice(bytes)), None, "{bytes:?}");
+        }
+    }
+
+    #[test]
     fn a_class_that_is_no_name_makes_the_request_malformed() {
         let asker = LaneAsker::Entry { class: Some("bulk".into()) };
         let mut bytes = encode(&asker);
@@ -362,6 +408,7 @@ mod tests {
             let _ = decode::<Request>(&bytes);
             let _ = decode::<Reply>(&bytes);
             let _ = decode::<Notice>(&bytes);
+            let _ = LinkDatagram::decode(&Bytes::from(bytes));
         }
     }
 

@@ -1,0 +1,47 @@
+//! Nonces to neighbours' new addresses, and the answers to those that come to ours.
+
+use std::{
+    net::SocketAddr,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Waker},
+};
+
+use noq::{UdpSender, udp::Transmit};
+
+use super::Mesh;
+use crate::wire::nonce::AddressNonce;
+
+/// Sends nonces past QUIC.
+pub(super) struct Nonces(Mutex<Pin<Box<dyn UdpSender>>>);
+
+impl Nonces {
+    pub(super) fn new(sender: Pin<Box<dyn UdpSender>>) -> Self {
+        Self(Mutex::new(sender))
+    }
+
+    /// Sends a nonce. If the socket takes none now, it is lost; it is sent again.
+    pub(super) fn send(&self, destination: SocketAddr, nonce: AddressNonce) {
+        let contents = &nonce.encode();
+        let transmit =
+            Transmit { destination, ecn: None, contents, segment_size: None, src_ip: None };
+        let mut sender = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let sent = sender.as_mut().poll_send(&transmit, &mut Context::from_waker(Waker::noop()));
+        if !matches!(sent, std::task::Poll::Ready(Ok(()))) {
+            tracing::debug!(%destination, "nonce not sent");
+        }
+    }
+}
+
+impl Mesh {
+    /// Returns the nonces that come to this node, each to the neighbour that sent it.
+    pub async fn return_nonces(self: Arc<Self>) {
+        loop {
+            let AddressNonce { asker, nonce } = self.switch.next_nonce().await;
+            // A stranger knows no neighbour's incarnation.
+            if let Some(link) = self.links.to_process(asker) {
+                link.return_nonce(nonce);
+            }
+        }
+    }
+}
