@@ -30,6 +30,8 @@ mod curl;
 mod exhaustion;
 #[path = "clients/git.rs"]
 mod git;
+#[path = "clients/manners.rs"]
+mod manners;
 #[path = "clients/nonsense.rs"]
 mod nonsense;
 #[path = "clients/ssh.rs"]

@@ -14,5 +14,9 @@ mod curl;
 mod http;
 #[path = "entry_clients/local_users.rs"]
 mod local_users;
+#[path = "entry_clients/messages.rs"]
+mod messages;
+#[path = "entry_clients/smuggling.rs"]
+mod smuggling;
 #[path = "entry_clients/socks.rs"]
 mod socks;

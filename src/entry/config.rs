@@ -15,8 +15,9 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest HTTP request head in bytes. Browsers stay below 16 KiB; big cookies reach 32 KiB.
 pub(super) const MAX_HTTP_HEAD: usize = 64 * 1024;
 
-/// Most header fields in one HTTP head; twice what the largest real pages send.
-pub(super) const MAX_HTTP_HEADERS: usize = 200;
+/// Most fields in one HTTP head; several times what the largest real pages send. A head of the longest
+/// size could hold 16,000, which would cost a megabyte.
+pub(super) const MAX_HTTP_HEADERS: usize = 500;
 
 /// Longest user name or password, in bytes: one length byte in RFC 1929.
 const MAX_CREDENTIAL: usize = 255;

@@ -2,6 +2,7 @@
 
 use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
+use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -211,8 +212,10 @@ async fn serve(
     shared: Arc<Shared>,
 ) {
     probe_when_silent(&tcp);
-    // Both fail only on a connection that is already dead; the next read tells.
+    // All fail only on a connection that is already dead; the next read tells.
     let _ = tcp.set_nodelay(true);
+    // Urgent data is carried in its place among the rest; the mark itself is not.
+    let _ = SockRef::from(&tcp).set_out_of_band_inline(true);
     let Ok(local) = tcp.local_addr() else { return };
     if let Some(refusal) = shared.gate.judge(client, local).await {
         return turn_away(tcp, refusal).await;

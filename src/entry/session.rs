@@ -11,10 +11,10 @@ use std::{
 };
 
 use bytes::Bytes;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest, ReadBuf},
     net::TcpStream,
-    task::AbortHandle,
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -34,6 +34,20 @@ use crate::flow::{
 const LINGER: Duration = Duration::from_secs(1);
 /// Most bytes thrown away while lingering: more than any request, less than an upload.
 const LINGER_BYTES: u64 = 64 * 1024;
+
+/// How long a client may go on sending a body whose answer it already has, and how long it may pause
+/// meanwhile. Some programs read the answer only when they have sent everything (Python's
+/// `http.client`). The values are nginx's.
+const UPLOAD_LINGER: Duration = Duration::from_secs(30);
+const UPLOAD_PAUSE: Duration = Duration::from_secs(5);
+
+/// When and how often the system asks whether a client that sends no more is still there, and how many
+/// answers may fail. Nothing else tells a client that ended its side from one that has gone. On Linux a
+/// client of this machine is found at the first question, others when the system that they ran on has
+/// forgotten their connection, after a minute.
+const ASK_AFTER: Duration = Duration::from_secs(5);
+const ASK_EVERY: Duration = Duration::from_secs(3);
+const ASK_TIMES: u32 = 3;
 
 /// One client connection's surroundings.
 pub(super) struct Session {
@@ -77,16 +91,15 @@ pub(super) enum Abandoned {
 
 impl Shared {
     /// Starts a task that stopping waits for and that [`kill`](Self::kill) ends.
-    pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+    pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         let kill = self.kill.clone();
-        let task = self.tasks.spawn(async move {
+        self.tasks.spawn(async move {
             tokio::select! {
                 biased;
                 () = kill.cancelled() => {}
                 () = work => {}
             }
         });
-        task.abort_handle()
     }
 }
 
@@ -173,6 +186,60 @@ async fn gone(tcp: &TcpStream) {
         Ok(0) | Err(_) => {}
         Ok(_) => pending().await,
     }
+}
+
+/// Resolves when the client has reset its connection or no longer exists.
+///
+/// A client that has only ended its side waits for its answer, as `nc -N` does; one that is gone looks
+/// the same, and is found by asking the system.
+pub(super) async fn lost(tcp: &TcpStream) {
+    if tcp.peek(&mut [0]).await.is_err() {
+        return;
+    }
+    let ask =
+        TcpKeepalive::new().with_time(ASK_AFTER).with_interval(ASK_EVERY).with_retries(ASK_TIMES);
+    if let Err(error) = SockRef::from(tcp).set_tcp_keepalive(&ask) {
+        tracing::debug!(%error, "cannot ask whether the client is there");
+    }
+    // An error of this call is one of the connection too.
+    while timeout(ASK_EVERY, tcp.ready(Interest::ERROR)).await.is_err() {
+        if has_no_owner(tcp) {
+            return;
+        }
+    }
+}
+
+/// Whether the system says that no process holds a client on this machine any more. It is asked because
+/// such a client's socket answers for a minute after its end.
+#[cfg(target_os = "linux")]
+fn has_no_owner(tcp: &TcpStream) -> bool {
+    use super::socket_owner::{Answer, Netlink};
+    let (Ok(client), Ok(proxy)) = (tcp.peer_addr(), tcp.local_addr()) else { return true };
+    client.ip().to_canonical().is_loopback()
+        && matches!(Netlink::default().ask(client, proxy), Ok(Answer::Gone))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn has_no_owner(_: &TcpStream) -> bool {
+    false
+}
+
+/// Makes closing the connection a reset: the client must not take what it got for complete.
+pub(super) fn reset(tcp: &TcpStream) {
+    if let Err(error) = SockRef::from(tcp).set_linger(Some(Duration::ZERO)) {
+        tracing::debug!(%error, "cannot reset the TCP connection; closing it");
+    }
+}
+
+/// [`close`] for a client that may be sending a large body.
+pub(super) async fn close_after_upload(mut tcp: TcpStream) {
+    let drained = async {
+        tcp.shutdown().await?;
+        let mut rest = vec![0; 16 * 1024];
+        while timeout(UPLOAD_PAUSE, tcp.read(&mut rest)).await?? > 0 {}
+        Ok(())
+    };
+    let _: Result<io::Result<()>, _> = timeout(UPLOAD_LINGER, drained).await;
 }
 
 /// Closes a refused client's connection so that it can read what was written to it.

@@ -3,6 +3,7 @@
 use std::{future::Future, io, net::SocketAddr, time::Duration};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use socket2::SockRef;
 use tokio::{
     net::{TcpStream, UdpSocket},
     time::{Instant, sleep_until, timeout_at},
@@ -19,6 +20,8 @@ pub(super) async fn tcp(addr: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(addr).await?;
     stream.set_nodelay(true)?;
     probe_when_silent(&stream);
+    // Urgent data is carried in its place among the rest.
+    SockRef::from(&stream).set_out_of_band_inline(true)?;
     Ok(stream)
 }
 

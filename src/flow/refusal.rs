@@ -81,7 +81,12 @@ impl Refusal {
             _ if is_exhaustion(error) => RefusalKind::Overloaded,
             _ => RefusalKind::Unreachable,
         };
-        Self::new(kind, error.to_string())
+        match kind {
+            RefusalKind::ConnectionRefused => {
+                Self::new(kind, "no program listens on that port, or a firewall rejects it")
+            }
+            _ => Self::new(kind, error.to_string()),
+        }
     }
 }
 

@@ -8,13 +8,16 @@ use std::{
 };
 
 use bytes::Bytes;
-use noq::{RecvStream, SendStream, VarInt};
+use noq::{RecvStream, SendStream, Stopped, VarInt};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
 
-use super::pump::{TcpIs, pump};
+use super::{
+    broken,
+    pump::{TcpIs, pump},
+};
 use crate::{
     flow::{BoxFuture, Carried, Flow, FlowGuard, FlowIo, FlowLabel, FlowLimits, Spliced},
     transport::code,
@@ -46,7 +49,8 @@ impl Flow for LaneFlow {
     }
 
     fn into_io(self: Box<Self>) -> Box<dyn FlowIo> {
-        Box::new(FlowStream { flow: *self, finished: false })
+        let stopped = Some(Box::pin(self.send.stopped()));
+        Box::new(FlowStream { flow: *self, finished: false, stopped, taken: 0, end: None })
     }
 }
 
@@ -54,6 +58,25 @@ impl Flow for LaneFlow {
 struct FlowStream {
     flow: LaneFlow,
     finished: bool,
+    /// Resolves when the exit stops the stream towards it; `None` afterwards.
+    stopped: Option<Pin<Box<Stopped>>>,
+    /// Bytes read.
+    taken: u64,
+    /// How many bytes come before a broken end, if there is one.
+    end: Option<u64>,
+}
+
+impl FlowStream {
+    /// Whether the destination's connection broke and all that it sent before was read.
+    fn is_broken(&mut self, cx: &mut Context<'_>) -> bool {
+        if let Some(stopped) = &mut self.stopped
+            && let Poll::Ready(stopped) = stopped.as_mut().poll(cx)
+        {
+            self.stopped = None;
+            self.end = stopped.ok().flatten().and_then(broken::bytes_before);
+        }
+        self.end.is_some_and(|end| self.taken >= end)
+    }
 }
 
 impl AsyncRead for FlowStream {
@@ -62,10 +85,15 @@ impl AsyncRead for FlowStream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let flow = &mut self.get_mut().flow;
+        let this = self.get_mut();
         let before = buf.filled().len();
-        let polled = AsyncRead::poll_read(Pin::new(&mut flow.recv), cx, buf);
-        flow.guard.entry().carried.add_received(buf.filled().len() - before);
+        let polled = AsyncRead::poll_read(Pin::new(&mut this.flow.recv), cx, buf);
+        let read = buf.filled().len() - before;
+        this.flow.guard.entry().carried.add_received(read);
+        this.taken += read as u64;
+        if polled.is_pending() && this.is_broken(cx) {
+            return Poll::Ready(Err(broken::error()));
+        }
         polled
     }
 }

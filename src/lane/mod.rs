@@ -11,6 +11,7 @@
 //!                   LaneFlow ⇄ pump ⇄ client        server ⇄ pump ⇄ stream
 //! ```
 
+mod broken;
 mod driver;
 mod end;
 mod facts;

@@ -99,11 +99,14 @@ async fn a_client_that_disappears_cancels_its_dial() {
         b"\x04\x01\x00\x50\x00\x00\x00\x01\x00hang.test\x00",
         b"CONNECT hang.test:443 HTTP/1.1\r\nHost: x\r\n\r\n",
         b"GET http://hang.test/ HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"POST http://hang.test/ HTTP/1.1\r\nContent-Length: 9\r\n\r\nbody",
     ] {
         let mut client = proxy.connect().await;
         client.send(hello).await;
         let dialing = timeout(LIMIT, proxy.dialer.hanging.notified()).await;
         dialing.unwrap_or_else(|_| panic!("{hello:?} was not dialed"));
+        // A client that is killed resets; one that ends its side only may wait for the answer.
+        client.0.set_zero_linger().unwrap();
         drop(client);
         let cancelled = timeout(LIMIT, proxy.dialer.cancelled.notified()).await;
         cancelled.unwrap_or_else(|_| panic!("{hello:?} was not cancelled"));

@@ -1,115 +1,155 @@
 //! Requests in absolute form (RFC 9112, §3.2.2): forwarded over a flow to their origin.
 
-use http_body_util::{Either, Empty};
-use hyper::{
-    Request, Response, StatusCode,
-    body::{Body, Incoming},
-    http::request,
-};
-use tracing::debug;
+use bytes::Bytes;
+use tracing::{Instrument, debug, info};
 
 use super::{
-    Client,
-    answer::{self, Answer},
-    headers, put, take,
+    Client, Next,
+    answer::{Answer, Trouble},
+    exchange::{End, Exchange},
+    framing::Length,
+    head::{RequestHead, Version},
+    origin::{Key, Origin},
+    request::{self, Address, BadAddress, Reach},
     tunnel::Tunnel,
-    upstream::{Key, RequestBody, Upstream},
 };
-use crate::{entry::options::Options, flow::Ingress};
+use crate::{
+    entry::{
+        options::Options,
+        session::{Session, lost},
+    },
+    flow::{DESTINATION_TARGET, Ingress, Refusal},
+};
+
+/// Methods that may be repeated without harm (RFC 9110, §9.2.2).
+const IDEMPOTENT: [&str; 6] = ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"];
 
 impl Client {
-    /// Forwards one request and gives the origin's response, its body still streaming.
-    pub(super) async fn forward(&self, mut request: Request<Incoming>, options: Options) -> Answer {
-        let target = match headers::target(request.uri()) {
+    /// Forwards one request, and delivers the origin's response.
+    pub(super) async fn forward(
+        &mut self,
+        mut head: RequestHead,
+        bytes: &Bytes,
+        (address, length, upgrade): (Address, Length, bool),
+        options: Options,
+    ) -> Next {
+        let target = match address.target() {
             Ok(target) => target,
             Err(error) => {
-                let sentence = format!("The address cannot be used: {error}.");
-                return answer::plain(StatusCode::BAD_REQUEST, &sentence);
+                let trouble = Trouble::bad_address(&BadAddress::Target(error));
+                return self.tell(&trouble, Some(&head)).await;
             }
         };
-        let client = headers::upgrade_of(request.headers())
-            .is_some()
-            .then(|| hyper::upgrade::on(&mut request));
-        let (mut head, body) = request.into_parts();
-        if let Err(error) = headers::to_origin(&mut head) {
-            return answer::plain(StatusCode::BAD_REQUEST, &format!("{error}."));
+        if head.method == "TRACE" && length != Length::Exactly(0) {
+            let trouble = Trouble::bad_request("A TRACE has no body");
+            return self.tell(&trouble, Some(&head)).await;
         }
-        let key = Key { target, options };
-        let (upstream, mut response) = match self.exchange(&key, head, body).await {
-            Ok(answered) => answered,
-            Err(answer) => return *answer,
-        };
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let Some(client) = client else {
-                let sentence = "The server switched protocols without being asked.";
-                return answer::plain(StatusCode::BAD_GATEWAY, sentence);
+        if request::count_forward(&mut head) == Reach::Here {
+            let answer = if head.method == "TRACE" {
+                Answer::trace(traced(bytes))
+            } else {
+                Answer::options()
             };
-            let origin = hyper::upgrade::on(&mut response);
-            put(&self.tunnel, Tunnel::Upgrade { client, origin, upstream });
-        } else {
-            // The client's next request starts after this response, so it may take it from here.
-            put(&self.idle, upstream);
+            return self.reply(answer, &head, length).await;
         }
-        let (mut head, body) = response.into_parts();
-        headers::to_client(&mut head);
-        Response::from_parts(head, Either::Left(body))
+        let original = head.clone();
+        let keep = head.keeps_alive();
+        request::to_origin(&mut head, &address);
+        let expects = length != Length::Exactly(0)
+            && head.version == Version::Http11
+            && head.fields.has_token("expect", "100-continue");
+        let exchange = Exchange { head, length, keep, expects, upgrade };
+        self.exchange(&exchange, &original, Key { target, options }).await
     }
 
-    /// Sends the request over the kept connection, or over a new one.
+    /// Runs the exchange over the kept connection, or over a new one.
     ///
-    /// A kept connection may be closed by the origin just when it is used again. The request is
-    /// then sent once more if that is safe: nothing of it was sent, or it is idempotent and has no
-    /// body (RFC 9110, §9.2.2).
-    async fn exchange(
-        &self,
-        key: &Key,
-        head: request::Parts,
-        body: Incoming,
-    ) -> Result<(Upstream, Response<Incoming>), Box<Answer>> {
-        let repeatable =
-            (head.method.is_idempotent() && body.is_end_stream()).then(|| head.clone());
-        let mut request = Request::from_parts(head, Either::Left(body));
-        // Bound first: the lock must not live as long as the `if let`.
-        let kept = take(&self.idle);
-        if let Some(mut upstream) = kept
-            && upstream.is_reusable(key).await
-        {
-            match upstream.send(request).await {
-                Ok(response) => return Ok((upstream, response)),
-                Err(failed) => {
-                    let again = failed.unsent.or_else(|| repeatable.map(without_body));
-                    let Some(again) = again else {
-                        return Err(Box::new(answer::broken(&failed.error)));
-                    };
-                    debug!(error = %failed.error, "the kept connection was stale, dialing again");
-                    request = again;
+    /// A kept connection may be closed by the origin just when it is used again. So it is used only for
+    /// a request that may be sent again: one that is idempotent and has no body.
+    async fn exchange(&mut self, exchange: &Exchange, original: &RequestHead, key: Key) -> Next {
+        let repeatable = exchange.length == Length::Exactly(0)
+            && IDEMPOTENT.contains(&exchange.head.method.as_str());
+        if let Some(mut kept) = self.idle.take() {
+            if repeatable && kept.is_reusable(&key).await {
+                let end = self.run(exchange, &mut kept).await;
+                match end {
+                    End::Unanswered { silent: true, .. } => {
+                        debug!("the kept connection was stale, dialing again");
+                    }
+                    end => return self.after(end, kept, original).await,
+                }
+            } else {
+                kept.close().await;
+            }
+        }
+        let opened = tokio::select! {
+            opened = open(&self.session, &key) => opened,
+            () = lost(self.read.get_ref().as_ref()) => {
+                debug!(client = %self.session.client, "the client left before its flow was open");
+                return Next::Gone;
+            }
+        };
+        match opened {
+            Ok(mut origin) => {
+                let end = self.run(exchange, &mut origin).await;
+                self.after(end, origin, original).await
+            }
+            Err(refusal) => {
+                let trouble = Trouble::refused(&refusal, &key.target);
+                self.write_trouble(&trouble, Some(original)).await
+            }
+        }
+    }
+
+    async fn run(&mut self, exchange: &Exchange, origin: &mut Origin) -> End {
+        let span = origin.span().clone();
+        exchange.run(&mut self.read, &mut self.write, origin).instrument(span).await
+    }
+
+    /// What becomes of both connections.
+    async fn after(&mut self, end: End, origin: Origin, original: &RequestHead) -> Next {
+        match end {
+            End::Answered { client, origin: keep, sent } => {
+                if keep {
+                    self.idle = Some(origin);
+                } else if sent {
+                    origin.close().await;
+                }
+                match (client, sent) {
+                    (true, _) => Next::Request,
+                    (false, true) => Next::Close,
+                    (false, false) => Next::CloseAfterUpload,
                 }
             }
-        }
-        self.exchange_anew(key, request).await.map_err(Box::new)
-    }
-
-    async fn exchange_anew(
-        &self,
-        key: &Key,
-        request: Request<RequestBody>,
-    ) -> Result<(Upstream, Response<Incoming>), Answer> {
-        let (target, options) = (key.target.clone(), key.options.clone());
-        let opened = self
-            .session
-            .open(target, options, Ingress::HttpForward)
-            .await
-            .map_err(|refusal| answer::refused(&refusal))?;
-        let mut upstream = Upstream::start(&self.session.shared, key.clone(), opened)
-            .await
-            .map_err(|error| answer::broken(&error))?;
-        match upstream.send(request).await {
-            Ok(response) => Ok((upstream, response)),
-            Err(failed) => Err(answer::broken(&failed.error)),
+            End::Switched => Next::Tunnel(Tunnel::Switched(origin)),
+            End::Unanswered { trouble, .. } => {
+                let (reason, detail) = trouble.parts();
+                origin.span().in_scope(|| {
+                    info!(reason, "HTTP request failed");
+                    debug!(target: DESTINATION_TARGET, detail, "what came");
+                });
+                self.write_trouble(&trouble, Some(original)).await
+            }
+            End::Cut { endless: true } => Next::Reset,
+            End::Cut { endless: false } => Next::CloseAfterUpload,
+            End::Gone => Next::Gone,
         }
     }
 }
 
-fn without_body(head: request::Parts) -> Request<RequestBody> {
-    Request::from_parts(head, Either::Right(Empty::new()))
+async fn open(session: &Session, key: &Key) -> Result<Origin, Refusal> {
+    let (target, options) = (key.target.clone(), key.options.clone());
+    let opened = session.open(target, options, Ingress::HttpForward).await?;
+    Ok(Origin::new(key.clone(), opened))
+}
+
+/// The request as it arrived, without the lines that hold credentials.
+fn traced(bytes: &[u8]) -> String {
+    let secret = ["authorization:", "proxy-authorization:", "cookie:"];
+    let text = String::from_utf8_lossy(bytes);
+    let lines = text.split_inclusive('\n').filter(|line| {
+        let line = line.to_ascii_lowercase();
+        !secret.iter().any(|name| line.starts_with(name))
+    });
+    lines.collect()
 }

@@ -2,28 +2,30 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use hyper::{Method, Request, StatusCode, header::HOST};
+use hyper::StatusCode;
 
-use super::answer::{Answer, document, plain};
+use super::{answer::Answer, head::RequestHead};
 use crate::entry::pac;
 
 /// Answers a request in origin form.
-pub(super) fn answer<B>(request: &Request<B>, local: SocketAddr) -> Answer {
+pub(super) fn answer(head: &RequestHead, path: &[u8], local: SocketAddr) -> Answer {
     // A page that reaches us under a foreign name is a rebinding attack on a local service.
-    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+    let host = head.fields.get("host").and_then(|host| std::str::from_utf8(host).ok());
     if !host.is_some_and(|host| is_own_name(host, local.ip())) {
         let sentence = format!(
             "This is a proxy, not a web server: set it as your proxy, or open http://{local}/ for help."
         );
-        return plain(StatusCode::MISDIRECTED_REQUEST, &sentence);
+        return Answer::plain(StatusCode::MISDIRECTED_REQUEST, &sentence);
     }
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return plain(StatusCode::METHOD_NOT_ALLOWED, "Only GET is answered here.");
+    if !matches!(head.method.as_str(), "GET" | "HEAD") {
+        return Answer::plain(StatusCode::METHOD_NOT_ALLOWED, "Only GET is answered here.");
     }
-    match request.uri().path() {
-        "/" => document(StatusCode::OK, "text/html; charset=utf-8", page(local)),
-        "/proxy.pac" => document(StatusCode::OK, pac::CONTENT_TYPE, pac::file(local)),
-        _ => plain(StatusCode::NOT_FOUND, "Only / and /proxy.pac are served here."),
+    match path.split(|&byte| byte == b'?').next() {
+        Some(b"/") => Answer::document(StatusCode::OK, "text/html; charset=utf-8", page(local)),
+        Some(b"/proxy.pac") => {
+            Answer::document(StatusCode::OK, pac::CONTENT_TYPE, pac::file(local))
+        }
+        _ => Answer::plain(StatusCode::NOT_FOUND, "Only / and /proxy.pac are served here."),
     }
 }
 
@@ -60,6 +62,7 @@ fn page(local: SocketAddr) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::entry::http::head;
 
     #[test]
     fn only_names_of_this_machine_are_answered() {
@@ -91,12 +94,12 @@ mod tests {
             ("GET", "/favicon.ico", 404),
             ("POST", "/", 405),
         ] {
-            let request =
-                Request::builder().method(method).uri(path).header(HOST, "localhost").body(());
-            let answer = answer(&request.unwrap(), ([127, 0, 0, 1], 1080).into());
-            assert_eq!(answer.status(), status, "{method} {path}");
+            let bytes = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            let head = head::request(bytes.as_bytes()).unwrap();
+            let answer = answer(&head, path.as_bytes(), ([127, 0, 0, 1], 1080).into());
+            assert_eq!(answer.status, status, "{method} {path}");
         }
-        let nameless = Request::get("/").body(()).unwrap();
-        assert_eq!(answer(&nameless, ([127, 0, 0, 1], 1080).into()).status(), 421);
+        let nameless = head::request(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+        assert_eq!(answer(&nameless, b"/", ([127, 0, 0, 1], 1080).into()).status, 421);
     }
 }

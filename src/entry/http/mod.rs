@@ -1,138 +1,243 @@
 //! HTTP/1 clients: CONNECT, requests in absolute form, and the entry's own two pages.
 //!
-//! One task serves one client connection. A CONNECT or an upgrade ends HTTP on it: the bytes are
-//! then carried by the same task, so that the connection cap and the shutdown see it.
+//! One task serves one client connection. The messages are read and written here, not by a library:
+//! a proxy has to keep what a library normalises (order and spelling of fields, interim responses,
+//! answers that come before the request has ended) and to forgive what a library refuses.
+//!
+//! - `head`, `framing` and `body` read messages; `fields` holds what a head says;
+//! - `request` turns a client's message into the one for the origin, and back;
+//! - `exchange` runs one request and its response over an `origin`'s connection;
+//! - `answer` and `local` are the proxy's own words.
 
 mod answer;
+mod body;
+mod exchange;
+mod fields;
 mod forward;
-mod headers;
+mod framing;
+mod head;
 mod local;
+mod origin;
+mod request;
 mod tunnel;
-mod upstream;
 
-use std::{
-    convert::Infallible,
-    pin::pin,
-    sync::{Arc, Mutex, PoisonError},
+use bytes::Bytes;
+use tokio::{
+    io::AsyncWriteExt,
+    net::{
+        TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
 };
-
-use hyper::{
-    Method, Request, StatusCode, body::Incoming, server::conn::http1, service::service_fn,
-};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpStream;
 use tracing::{debug, info};
 
-use self::{answer::Answer, tunnel::Tunnel, upstream::Upstream};
-use super::{
-    config::{HANDSHAKE_TIMEOUT, MAX_HTTP_HEAD, MAX_HTTP_HEADERS},
-    options::Options,
-    session::Session,
+use self::{
+    answer::{Answer, Audience, Kept, Trouble},
+    body::{Buffered, NoHead},
+    framing::Length,
+    head::{RequestHead, Version},
+    origin::Origin,
+    request::Asked,
 };
+use super::session::{Session, close, close_after_upload, reset};
+use crate::flow::{DESTINATION_TARGET, Ingress, Target};
 
 /// One client connection.
 struct Client {
     session: Session,
+    read: Buffered<OwnedReadHalf>,
+    write: OwnedWriteHalf,
     /// The connection to the origin of the last request, for the next one.
-    idle: Mutex<Option<Upstream>>,
-    /// What the connection becomes when HTTP on it has ended.
-    tunnel: Mutex<Option<Tunnel>>,
+    idle: Option<Origin>,
+}
+
+/// What a client's connection comes to next.
+enum Next {
+    /// Another request.
+    Request,
+    /// Its end, after the client has read what was written.
+    Close,
+    /// The same while the client may still be sending a large body.
+    CloseAfterUpload,
+    /// A reset: what was written must not be taken for complete.
+    Reset,
+    /// Nothing: the client is gone.
+    Gone,
+    /// Bytes of another protocol.
+    Tunnel(tunnel::Tunnel),
 }
 
 /// Serves one HTTP client to its end.
 pub(super) async fn serve(tcp: TcpStream, session: Session) {
-    let stop = session.shared.stop.clone();
-    let client = Arc::new(Client { session, idle: Mutex::default(), tunnel: Mutex::default() });
-    let service = {
-        let client = Arc::clone(&client);
-        service_fn(move |request| {
-            let client = Arc::clone(&client);
-            async move { Ok::<_, Infallible>(client.answer(request).await) }
-        })
-    };
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HANDSHAKE_TIMEOUT)
-        .max_header_size(MAX_HTTP_HEAD)
-        .max_headers(MAX_HTTP_HEADERS)
-        .max_buf_size(MAX_HTTP_HEAD)
-        .serve_connection(TokioIo::new(tcp), service)
-        .with_upgrades();
-    let mut connection = pin!(connection);
-    let served = tokio::select! {
-        served = connection.as_mut() => served,
-        () = stop.cancelled() => {
-            // The request in progress is answered; no further one is read.
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = served {
-        debug!(client = %client.session.client, %error, "HTTP connection ended");
+    let (read, write) = tcp.into_split();
+    let mut client = Client { session, read: Buffered::new(read), write, idle: None };
+    let next = client.serve_requests().await;
+    if let Some(origin) = client.idle.take() {
+        origin.close().await;
     }
-    let tunnel = take(&client.tunnel);
-    if let Some(tunnel) = tunnel {
-        tunnel.run().await;
+    let (read, ahead) = client.read.into_parts();
+    // Both halves are of one stream.
+    let Ok(tcp) = read.reunite(client.write) else { return };
+    match next {
+        Next::Request | Next::Gone => {}
+        Next::Close => close(tcp).await,
+        Next::CloseAfterUpload => close_after_upload(tcp).await,
+        Next::Reset => reset(&tcp),
+        Next::Tunnel(tunnel) => tunnel.run(tcp, ahead).await,
     }
 }
 
 impl Client {
-    async fn answer(&self, request: Request<Incoming>) -> Answer {
-        if request.method() != Method::CONNECT && request.uri().scheme().is_none() {
-            return local::answer(&request, self.session.local);
+    async fn serve_requests(&mut self) -> Next {
+        loop {
+            let head = match self.session.handshake(next_head(&mut self.read)).await {
+                Ok(Ok(Some(head))) => head,
+                Ok(Ok(None)) => return Next::Gone,
+                Ok(Err(error @ NoHead::TooLong)) => {
+                    return self.tell(&Trouble::long_head(&error), None).await;
+                }
+                Ok(Err(error)) => {
+                    debug!(client = %self.session.client, %error, "HTTP client left");
+                    return Next::Gone;
+                }
+                Err(abandoned) => {
+                    debug!(client = %self.session.client, %abandoned, "HTTP connection closed");
+                    return Next::Gone;
+                }
+            };
+            let next = match head::request(&head) {
+                Ok(request) => self.answer(request, &head).await,
+                Err(error) => self.tell(&Trouble::bad_head(&error), None).await,
+            };
+            match next {
+                Next::Request if self.session.shared.stop.is_cancelled() => return Next::Close,
+                Next::Request => {}
+                last => return last,
+            }
         }
-        let options = match headers::authenticate(request.headers(), &self.session.shared.auth) {
+    }
+
+    async fn answer(&mut self, head: RequestHead, bytes: &Bytes) -> Next {
+        if head.method == "CONNECT" {
+            return self.connect(&head).await;
+        }
+        if head.fields.all("host").count() > 1 {
+            let what = "The request has more than one Host field";
+            return self.tell(&Trouble::bad_request(what), Some(&head)).await;
+        }
+        let length = match framing::of_request(&head) {
+            Ok(length) => length,
+            Err(error) => return self.tell(&Trouble::bad_length(&error), Some(&head)).await,
+        };
+        let address = match request::asked(&head.target) {
+            Ok(Asked::Own(path)) => {
+                let answer = local::answer(&head, &path, self.session.local);
+                return self.reply(answer, &head, length).await;
+            }
+            Ok(Asked::Elsewhere(address)) => address,
+            Err(error) => return self.tell(&Trouble::bad_address(&error), Some(&head)).await,
+        };
+        let options = match request::authenticate(&head.fields, &self.session.shared.auth) {
             Ok(options) => options,
             Err(error) => {
                 info!(client = %self.session.client, %error, "HTTP client refused");
-                return answer::unauthenticated(&error);
+                return self.reply(Answer::unauthenticated(&error), &head, length).await;
             }
         };
-        if request.method() == Method::CONNECT {
-            return self.connect(request, options).await;
+        let upgrades = request::upgrade_of(&head).is_some();
+        match address.scheme.as_str() {
+            "http" => {}
+            // A WebSocket begins as a request of HTTP (RFC 6455, §4.1).
+            "ws" if upgrades => {}
+            scheme => {
+                let what = match scheme {
+                    "https" | "wss" => format!(
+                        "A {scheme}:// address needs an encrypted tunnel: ask the proxy with CONNECT host:port"
+                    ),
+                    _ => "Only http:// addresses can be asked for in this form; use CONNECT host:port"
+                        .to_owned(),
+                };
+                return self.tell(&Trouble::bad_request(what), Some(&head)).await;
+            }
         }
-        match request.uri().scheme_str() {
-            Some("http") => self.forward(request, options).await,
-            Some("https") => answer::plain(
-                StatusCode::BAD_REQUEST,
-                "An https:// address needs an encrypted tunnel: ask the proxy with CONNECT host:port.",
-            ),
-            _ => answer::plain(
-                StatusCode::BAD_REQUEST,
-                "Only http:// addresses can be asked for in this form; use CONNECT host:port.",
-            ),
-        }
+        self.forward(head, bytes, (address, length, upgrades), options).await
     }
 
     /// Opens a tunnel (RFC 9110, §9.3.6).
-    async fn connect(&self, request: Request<Incoming>, options: Options) -> Answer {
-        let authority = request.uri().authority().map_or("", |authority| authority.as_str());
-        let target = match authority.parse() {
-            Ok(target) => target,
+    async fn connect(&mut self, head: &RequestHead) -> Next {
+        let options = match request::authenticate(&head.fields, &self.session.shared.auth) {
+            Ok(options) => options,
             Err(error) => {
-                return answer::closing(answer::plain(
-                    StatusCode::BAD_REQUEST,
-                    &format!("CONNECT to a wrong destination: {error}."),
-                ));
+                info!(client = %self.session.client, %error, "HTTP client refused");
+                let answer = Answer::unauthenticated(&error);
+                return self.reply(answer, head, Length::Exactly(0)).await;
             }
         };
-        let ingress = crate::flow::Ingress::HttpConnect;
-        match self.session.open(target, options, ingress).await {
-            Ok(opened) => {
-                let client = hyper::upgrade::on(request);
-                put(&self.tunnel, Tunnel::Connect { client, opened });
-                answer::connected()
+        if framing::of_request(head) != Ok(Length::Exactly(0)) {
+            let what = "A CONNECT has no body: leave out Content-Length and Transfer-Encoding";
+            return self.tell(&Trouble::bad_request(what), Some(head)).await;
+        }
+        let target = match String::from_utf8_lossy(&head.target).parse() {
+            Ok(target) => target,
+            Err(error) => {
+                return self.tell(&Trouble::bad_target(&error), Some(head)).await;
             }
-            // A client may have sent bytes of the tunnel ahead; they must not be read as HTTP.
-            Err(refusal) => answer::closing(answer::refused(&refusal)),
+        };
+        let tcp = self.read.get_ref().as_ref();
+        let opened =
+            self.session.open_for(tcp, Target::clone(&target), options, Ingress::HttpConnect);
+        match opened.await {
+            None => Next::Gone,
+            Some(Ok(opened)) => {
+                match self.write.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await {
+                    Ok(()) => Next::Tunnel(tunnel::Tunnel::Connect(opened)),
+                    Err(_) => Next::Gone,
+                }
+            }
+            Some(Err(refusal)) => {
+                self.write_trouble(&Trouble::refused(&refusal, &target), Some(head)).await
+            }
+        }
+    }
+
+    /// Answers a request whose body, if it has one, is not read.
+    async fn reply(&mut self, answer: Answer, head: &RequestHead, length: Length) -> Next {
+        let whole = length == Length::Exactly(0);
+        let keep = whole && head.keeps_alive() && !answer.closes;
+        let kept = match (keep, head.version) {
+            (false, _) => Kept::Closed,
+            (true, Version::Http10) => Kept::OpenForHttp10,
+            (true, Version::Http11) => Kept::Open,
+        };
+        match self.write.write_all(&answer.bytes(&head.method, kept)).await {
+            Err(_) => Next::Gone,
+            Ok(()) if keep => Next::Request,
+            Ok(()) if whole => Next::Close,
+            Ok(()) => Next::CloseAfterUpload,
+        }
+    }
+
+    /// Logs what is wrong with a request, and tells the client. What follows it cannot be understood.
+    async fn tell(&mut self, trouble: &Trouble, head: Option<&RequestHead>) -> Next {
+        let (reason, detail) = trouble.parts();
+        info!(client = %self.session.client, reason, "HTTP request refused");
+        debug!(target: DESTINATION_TARGET, detail, "what it says");
+        self.write_trouble(trouble, head).await
+    }
+
+    async fn write_trouble(&mut self, trouble: &Trouble, head: Option<&RequestHead>) -> Next {
+        let audience = head.map_or(Audience::Program, |head| Audience::of(&head.fields));
+        let home = format!("http://{}/", self.session.local);
+        let answer = trouble.answer(audience, &home).closing();
+        let method = head.map_or("GET", |head| head.method.as_str());
+        match self.write.write_all(&answer.bytes(method, Kept::Closed)).await {
+            Ok(()) => Next::CloseAfterUpload,
+            Err(_) => Next::Gone,
         }
     }
 }
 
-fn take<T>(slot: &Mutex<Option<T>>) -> Option<T> {
-    slot.lock().unwrap_or_else(PoisonError::into_inner).take()
-}
-
-fn put<T>(slot: &Mutex<Option<T>>, value: T) {
-    *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
+/// The next request's head; `None` when the client closes instead.
+async fn next_head(read: &mut Buffered<OwnedReadHalf>) -> Result<Option<Bytes>, NoHead> {
+    if read.starts().await? { read.head().await } else { Ok(None) }
 }

@@ -1,0 +1,101 @@
+//! How an exit tells that a destination's connection broke, without losing what it sent before.
+//!
+//! RESET_STREAM would discard bytes that are still under way, and FIN would make a broken answer look
+//! complete. So the exit leaves its stream open and stops the other one, which it reads: the error code
+//! of STOP_SENDING carries how many bytes it wrote before. The entry takes so many, treats the flow as
+//! reset, and gives up the stream; by that the exit learns that all has arrived.
+
+use std::{future::pending, io, time::Duration};
+
+use noq::{RecvStream, SendStream, VarInt};
+use tokio::{sync::watch, time::timeout};
+
+/// The bit of an error code that says: the rest is the number of bytes before the end. A code has 62
+/// bits; no flow carries 2^61 bytes.
+const BROKEN_AFTER: u64 = 1 << 61;
+
+/// How long an exit waits for the entry to take the bytes before the end. As long as a lane without any
+/// route lives by default: a client that reads more slowly loses them.
+const DELIVERY: Duration = Duration::from_secs(60);
+
+/// What the far end said about the end of its bytes.
+pub(super) struct FarEnd(watch::Sender<Option<u64>>);
+
+impl FarEnd {
+    /// Nothing was said yet.
+    pub(super) fn new() -> Self {
+        Self(watch::Sender::new(None))
+    }
+
+    /// The far end stopped this end's stream with `code`.
+    pub(super) fn stopped(&self, code: VarInt) {
+        if let Some(bytes) = bytes_before(code) {
+            self.0.send_replace(Some(bytes));
+        }
+    }
+
+    /// For [`broke_at`].
+    pub(super) fn watch(&self) -> watch::Receiver<Option<u64>> {
+        self.0.subscribe()
+    }
+}
+
+/// Resolves when `taken` bytes are all that come before a broken end.
+pub(super) async fn broke_at(end: &mut watch::Receiver<Option<u64>>, taken: u64) -> io::Error {
+    if end.wait_for(|end| end.is_some_and(|end| taken >= end)).await.is_err() {
+        // Nobody will say so any more.
+        pending::<()>().await;
+    }
+    error()
+}
+
+/// The error of a flow whose destination broke.
+pub(super) fn error() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionReset, "the destination's connection broke")
+}
+
+/// The number of bytes before a broken end, if `code` says one.
+pub(super) fn bytes_before(code: VarInt) -> Option<u64> {
+    let code = code.into_inner();
+    (code & BROKEN_AFTER != 0).then_some(code & !BROKEN_AFTER)
+}
+
+/// Tells the far end that `bytes` are all that come, and waits until it has taken them. The caller
+/// resets `send` then.
+pub(super) async fn tell(send: &mut SendStream, recv: &mut RecvStream, bytes: u64) {
+    let Ok(code) = VarInt::from_u64(bytes | BROKEN_AFTER) else { return };
+    // Fails when the client's bytes were read to their end: then no STOP_SENDING can be sent.
+    if recv.stop(code).is_ok() {
+        // Ends also with the lane. A client that takes no more for so long is reset.
+        let _ = timeout(DELIVERY, send.stopped()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_carries_the_number_of_bytes_before_the_end() {
+        for bytes in [0, 1, 4, 1 << 40, BROKEN_AFTER - 1] {
+            let code = VarInt::from_u64(bytes | BROKEN_AFTER).unwrap();
+            assert_eq!(bytes_before(code), Some(bytes));
+        }
+        for code in [0, 4, 1 << 32, BROKEN_AFTER - 1] {
+            assert_eq!(bytes_before(VarInt::from_u64(code).unwrap()), None, "{code}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_flow_breaks_only_when_all_bytes_before_are_taken() {
+        let far_end = FarEnd::new();
+        let mut end = far_end.watch();
+        let soon = Duration::from_millis(20);
+        assert!(timeout(soon, broke_at(&mut end, 9)).await.is_err());
+        far_end.stopped(VarInt::from_u32(4));
+        assert!(timeout(soon, broke_at(&mut end, 9)).await.is_err(), "an ordinary stop");
+        far_end.stopped(VarInt::from_u64(BROKEN_AFTER | 10).unwrap());
+        assert!(timeout(soon, broke_at(&mut end, 9)).await.is_err());
+        assert!(timeout(soon, broke_at(&mut end, 10)).await.is_ok());
+    }
+}
