@@ -8,6 +8,7 @@
 mod config;
 mod entry;
 mod identity;
+mod wire;
 
 use std::{
     fs,

@@ -367,8 +367,15 @@ impl Lab {
     ///
     /// # Errors
     /// When no certificate can be made.
-    pub fn certify(&self, plan: &LabNode) -> Result<NodeIdentity, LabError> {
-        certify(&self.authority, plan, UnixTime::now())
+    pub fn certify(&self, plan: &LabNode) -> Result<Credentials, LabError> {
+        let identity = certify(&self.authority, plan, self.clock.now())?;
+        Ok(Credentials::new(identity, self.clock.clone())?)
+    }
+
+    /// What a node shows others to prove who it is; for tests of members that keep an old one.
+    #[must_use]
+    pub fn credentials(&self, name: &str) -> Option<&Credentials> {
+        self.plans.get(name).map(|plan| &plan.credentials)
     }
 
     /// Kills a node: its socket is gone before it can say goodbye.

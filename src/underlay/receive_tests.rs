@@ -306,3 +306,41 @@ proptest::proptest! {
         proptest::prop_assert!(bench.socket.outgoing.lock().unwrap().is_empty());
     }
 }
+
+#[test]
+fn mutated_batches_are_delivered_forwarded_or_dropped() {
+    let (link, rubbish) = (quic(30), vec![0; 30]);
+    let batch = |packets: &[Vec<u8>]| {
+        let stride = u16::try_from(packets[0].len()).unwrap();
+        [&stride.to_be_bytes()[..], &packets.concat()].concat()
+    };
+    let data = [7; 21];
+    let seeds = [
+        batch(&[labelled(1, &data), labelled(1, &data), labelled(7, &data), labelled(9, &data)]),
+        batch(&[relayed(1, &data), relayed(7, &data), link.clone(), labelled(1, b"short")]),
+        batch(&[link.clone(), rubbish.clone(), labelled(7, &data), rubbish, link]),
+    ];
+    let mut bench = Bench::new(false);
+    let slot = bench.grant_slot(1).virtual_address();
+    bench.grant_forward(7, 70, None);
+    // One read from the system: at most 64 KiB, in packets of any size.
+    crate::fuzz::Fuzz::new("batch", seeds).run(|bytes| {
+        let Some((stride, packets)) = bytes.split_first_chunk::<2>() else { return };
+        let packets = &packets[..packets.len().min(65_000)];
+        if packets.is_empty() {
+            return;
+        }
+        let stride = usize::from(u16::from_be_bytes(*stride)).clamp(1, packets.len());
+        let packets: Vec<_> = packets.chunks(stride).map(<[u8]>::to_vec).collect();
+        for (address, bytes, stride) in bench.receive(&packets) {
+            let from_link = address.port() == 4600;
+            assert!(from_link || address == slot, "{address}");
+            assert!(stride >= 1 && (stride <= bytes.len() || bytes.is_empty()));
+        }
+        for (to, bytes, segment) in bench.socket.outgoing.lock().unwrap().drain(..) {
+            assert_eq!(to, ([192, 0, 2, 2], 4600).into());
+            let mut forwarded = bytes.chunks(segment.unwrap_or(bytes.len()));
+            assert!(forwarded.all(|packet| packet[0] == KIND_RELAYED && packet.len() > 9));
+        }
+    });
+}

@@ -1,0 +1,66 @@
+//! What a hostile member, stranger or client can make a node do, shown with figures.
+//!
+//! The peer is of our own making: it holds a valid certificate, or none, and speaks the protocol by
+//! hand. Most tests run in virtual time on the emulated Internet, so that every packet a node sends
+//! is counted by its destination. Memory is counted per thread by the allocator, CPU time per thread
+//! by the kernel, log lines by a subscriber.
+//!
+//! | file | attacker |
+//! |---|---|
+//! | `records` | a member that lies about members, and floods on a link |
+//! | `relays` | a member's requests: labels, lanes, policy |
+//! | `lanes` | a member with lanes that it was rightly granted |
+//! | `addresses` | a member whose packets claim another source |
+//! | `revoked` | an ex-member, and lies about certificates |
+//! | `strangers`, `joiners` | senders without a certificate |
+//! | `states` | random sequences of members × labels × lanes, shrunk when they fail |
+//! | `node`, `processes` | everything at once against a whole node, in virtual time and for real |
+//!
+//! The decoders are fuzzed beside them, in `src/fuzz`. Variables: `RON_HOSTILE_SECONDS`,
+//! `RON_HOSTILE_SEQUENCES`, `RON_SEED`, `RON_FUZZ_SECONDS`, `RON_FUZZ_SEED`.
+
+#![expect(clippy::unwrap_used, reason = "the helpers of a test may fail it too")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "the figures are the product")]
+
+mod support;
+
+#[path = "cli/overlay.rs"]
+#[expect(dead_code, unreachable_pub, reason = "other tests use the rest")]
+mod overlay;
+#[path = "cli/web.rs"]
+#[expect(dead_code, unreachable_pub, reason = "other tests use the rest")]
+mod web;
+
+#[path = "hostile/meters.rs"]
+mod meters;
+#[path = "hostile/peer.rs"]
+mod peer;
+#[path = "hostile/stage.rs"]
+mod stage;
+#[path = "hostile/stall.rs"]
+mod stall;
+#[path = "hostile/words.rs"]
+mod words;
+
+#[path = "hostile/addresses.rs"]
+mod addresses;
+#[cfg(target_os = "linux")]
+#[path = "hostile/joiners.rs"]
+mod joiners;
+#[path = "hostile/lanes.rs"]
+mod lanes;
+#[path = "hostile/node.rs"]
+mod node;
+#[cfg(target_os = "linux")]
+#[path = "hostile/processes.rs"]
+mod processes;
+#[path = "hostile/records.rs"]
+mod records;
+#[path = "hostile/relays.rs"]
+mod relays;
+#[path = "hostile/revoked.rs"]
+mod revoked;
+#[path = "hostile/states.rs"]
+mod states;
+#[path = "hostile/strangers.rs"]
+mod strangers;

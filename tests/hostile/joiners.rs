@@ -1,0 +1,81 @@
+//! Strangers that pose as joiners at the authority, which is a real process.
+
+use std::{sync::Arc, time::Duration};
+
+use noq::{Connection, Endpoint, EndpointConfig, SendStream, TokioRuntime};
+use ronproxy::{
+    identity::{Clock, Invitation, join_crypto, server_name},
+    transport,
+    underlay::bind_udp,
+};
+use tokio::{task::JoinSet, time::timeout};
+
+use crate::{
+    overlay::{Running, Site, free_udp},
+    processes::usage,
+};
+
+/// What a stranger tries at once.
+const ATTEMPTS: usize = 200;
+
+/// How many connections of joiners the authority takes, and what they make it keep.
+async fn bother(invitation: &Invitation) -> Vec<(Connection, SendStream)> {
+    let socket = bind_udp("127.0.0.1:0".parse().unwrap()).unwrap();
+    let mut config = EndpointConfig::default();
+    config.grease_quic_bit(false);
+    let tokio = Arc::new(TokioRuntime);
+    let endpoint = Endpoint::new_with_abstract_socket(config, None, socket, tokio).unwrap();
+    let client = join_crypto(invitation.fingerprint, &Clock::system()).unwrap();
+    let client = transport::join_client_config(client).unwrap();
+    let name = server_name(&invitation.authority);
+    let mut attempts = JoinSet::new();
+    for _ in 0..ATTEMPTS {
+        let connecting = endpoint.connect_with(client.clone(), invitation.addresses[0], &name);
+        let connecting = connecting.unwrap();
+        attempts.spawn(async move {
+            let conn = timeout(Duration::from_secs(3), connecting).await.ok()?.ok()?;
+            let open = async {
+                let (mut send, _recv) = conn.open_bi().await.ok()?;
+                // Nearly a whole request, and no end.
+                send.write_all(&[7; 3_000]).await.ok()?;
+                Some(send)
+            };
+            let held = timeout(Duration::from_secs(2), open).await.ok()??;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            Some((conn, held))
+        });
+    }
+    let tried = attempts.join_all().await;
+    let open = tried.into_iter().flatten().filter(|(conn, _)| conn.close_reason().is_none());
+    open.collect()
+}
+
+#[test]
+fn joiners_without_a_token_are_few_and_small() {
+    let site = Site::new();
+    let hub = Running::start(&site.hub(), &[]);
+    let line = site.invite("leaf");
+    let invitation: Invitation = line.parse().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let before = usage(hub.pid()).0;
+    let held = runtime.block_on(bother(&invitation));
+    let grown = usage(hub.pid()).0.saturating_sub(before);
+    println!("{} of {ATTEMPTS} joiners held at once; +{} KiB resident", held.len(), grown / 1024);
+    assert!(held.len() <= 8, "{}", held.len());
+    assert!(grown < 8 << 20, "{grown}");
+}
+
+#[test]
+fn without_an_open_invitation_nobody_can_connect_as_a_joiner() {
+    let site = Site::new();
+    let hub = Running::start(&site.hub(), &[]);
+    let line = site.invite("leaf");
+    let invitation: Invitation = line.parse().unwrap();
+    let listen = free_udp().to_string();
+    site.join_by(&line, "leaf", &["--listen", &listen]);
+    std::thread::sleep(Duration::from_secs(2));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let held = runtime.block_on(bother(&invitation));
+    assert_eq!(held.len(), 0, "the invitation is used");
+    drop(hub);
+}

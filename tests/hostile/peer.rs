@@ -1,0 +1,285 @@
+//! A hostile peer: a certificate or none, and the protocol by hand.
+
+use std::{
+    fmt,
+    io::{self, IoSliceMut},
+    net::{IpAddr, SocketAddr},
+    num::NonZeroUsize,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use noq::{
+    AsyncUdpSocket, ClientConfig, Connection, Endpoint, EndpointConfig, RecvStream, SendStream,
+    TokioRuntime, UdpSender,
+    udp::{RecvMeta, Transmit},
+};
+use ronproxy::{
+    emulator::Internet,
+    flow::Hint,
+    identity::{Credentials, server_name},
+    lab::{Lab, LabNode},
+    transport::{self, LaneClient, LaneOptions, RerouteMark},
+    underlay::{LabelSocket, Neighbour, NextHop, Switch},
+};
+use tokio::time::{Instant, timeout};
+
+use crate::words;
+
+/// The UDP port of the lab's nodes.
+pub(crate) const PORT: u16 = 4600;
+
+/// Long enough for a handshake or an answer over the lab's paths, short enough for a test.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A peer that is no node of the lab.
+pub(crate) struct Hostile {
+    credentials: Credentials,
+    endpoint: Endpoint,
+    switch: Arc<Switch>,
+    internet: Internet,
+    address: SocketAddr,
+    mask: Mask,
+}
+
+/// The source that the peer's packets claim, instead of their own.
+type Mask = Arc<Mutex<Option<SocketAddr>>>;
+
+impl Hostile {
+    /// A member with what its plan says in its certificate.
+    pub(crate) fn with(lab: &Lab, plan: &LabNode, host: IpAddr) -> Self {
+        Self::at(lab, lab.certify(plan).unwrap(), host)
+    }
+
+    /// A member with this certificate.
+    pub(crate) fn at(lab: &Lab, credentials: Credentials, host: IpAddr) -> Self {
+        let address = SocketAddr::new(host, PORT);
+        let switch = Arc::<Switch>::default();
+        let (internet, mask) = (lab.internet().clone(), Mask::default());
+        let inner = internet.attach(address);
+        let masked = Masked { inner, internet: internet.clone(), host, mask: mask.clone() };
+        let socket = LabelSocket::new(Box::new(masked), switch.clone());
+        let mut config = EndpointConfig::default();
+        config.grease_quic_bit(false);
+        let runtime = Arc::new(TokioRuntime);
+        let endpoint =
+            Endpoint::new_with_abstract_socket(config, None, Box::new(socket), runtime).unwrap();
+        Self { credentials, endpoint, switch, internet, address, mask }
+    }
+
+    /// Who it is.
+    pub(crate) fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+
+    /// Where it is.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A link to the node of this name, after the introductions.
+    pub(crate) async fn link_to(&self, lab: &Lab, victim: &str) -> HostileLink {
+        self.try_link_to(lab, victim).await.expect("the victim takes up a member's link")
+    }
+
+    /// The same; `None` if the victim does not take it up.
+    pub(crate) async fn try_link_to(&self, lab: &Lab, victim: &str) -> Option<HostileLink> {
+        let config = transport::link_client_config(&self.credentials).unwrap();
+        let conn = self.connect(lab, victim, config).await?;
+        let link = HostileLink { conn };
+        let hello = words::hello(rand::random(), None);
+        link.request(&hello).await.map(|_| link)
+    }
+
+    /// A connection with any TLS configuration to the node of this name.
+    pub(crate) async fn connect(
+        &self,
+        lab: &Lab,
+        victim: &str,
+        config: ClientConfig,
+    ) -> Option<Connection> {
+        let to = SocketAddr::new(lab.topology().address(victim), PORT);
+        let name = server_name(&victim.parse().unwrap());
+        let connecting = self.endpoint.connect_with(config, to, &name).unwrap();
+        timeout(PATIENCE, connecting).await.ok()?.ok()
+    }
+
+    /// A lane to an exit, over the link to it; the OPEN headers are the peer's own. `None` if the exit
+    /// does not grant it.
+    pub(crate) async fn lane_to(
+        &self,
+        lab: &Lab,
+        link: &HostileLink,
+        exit: &str,
+    ) -> Option<Connection> {
+        let to = SocketAddr::new(lab.topology().address(exit), PORT);
+        let name = exit.parse().unwrap();
+        let (slot, activity) = self.switch.open_slot()?;
+        let reply = self.switch.with_labels(|labels| words::own_label(labels, &name, slot));
+        let label = link.request(&words::open_lane(&self.credentials, exit, reply)).await?;
+        let label = words::granted_lane(&label)?;
+        let neighbour = Arc::new(Neighbour::new(name.clone(), Some(to)));
+        self.switch.route_slot(slot, Some(NextHop { neighbour, label }));
+        let mark = Arc::new(RerouteMark::new(activity));
+        let client = LaneClient::new(&self.credentials, LaneOptions::default()).unwrap();
+        let config = client.config(&mark, &Hint::Latency, None);
+        let name = server_name(&name);
+        let connecting = self.endpoint.connect_with(config, slot.virtual_address(), &name).unwrap();
+        timeout(PATIENCE, connecting).await.ok()?.ok()
+    }
+
+    /// From now on the peer's packets claim to come from `source`; `None`: from its own address.
+    pub(crate) fn mask(&self, source: Option<SocketAddr>) {
+        *self.mask.lock().unwrap() = source;
+    }
+
+    /// Sends one datagram from its own address.
+    pub(crate) fn datagram(&self, to: SocketAddr, bytes: &[u8]) {
+        self.datagram_from(self.address, to, bytes);
+    }
+
+    /// Sends one datagram that claims to come from `source`.
+    pub(crate) fn datagram_from(&self, source: SocketAddr, to: SocketAddr, bytes: &[u8]) {
+        self.internet.forge(self.address.ip(), source, to, bytes);
+    }
+}
+
+/// A link of the hostile peer.
+#[derive(Clone)]
+pub(crate) struct HostileLink {
+    pub(crate) conn: Connection,
+}
+
+impl HostileLink {
+    /// Sends bytes as a request, and waits for the answer; `None` if there is none.
+    pub(crate) async fn request(&self, bytes: &[u8]) -> Option<Vec<u8>> {
+        let exchange = async {
+            let (mut send, mut recv) = self.conn.open_bi().await.ok()?;
+            send.write_all(bytes).await.ok()?;
+            send.finish().ok()?;
+            recv.read_to_end(1 << 20).await.ok()
+        };
+        timeout(PATIENCE, exchange).await.ok()?
+    }
+
+    /// Sends bytes as a notice; false if the victim takes none now.
+    pub(crate) async fn notice(&self, bytes: &[u8]) -> bool {
+        let send = async {
+            let mut stream = self.conn.open_uni().await.ok()?;
+            stream.write_all(bytes).await.ok()?;
+            stream.finish().ok()
+        };
+        timeout(PATIENCE, send).await.is_ok_and(|sent| sent.is_some())
+    }
+
+    /// Sends bytes as a probe.
+    pub(crate) fn probe(&self, bytes: &[u8]) {
+        let _ = self.conn.send_datagram(bytes.to_vec().into());
+    }
+
+    /// Why the connection ended, if it did.
+    pub(crate) fn ended(&self) -> Option<String> {
+        self.conn.close_reason().map(|reason| reason.to_string())
+    }
+}
+
+/// Opens a flow on a lane of the hostile peer: the header is written, the answer is not read.
+pub(crate) async fn open_flow(lane: &Connection, target: &str) -> Option<(SendStream, RecvStream)> {
+    open_with(lane, &words::open(target)).await
+}
+
+/// The same with any header.
+pub(crate) async fn open_with(
+    lane: &Connection,
+    header: &[u8],
+) -> Option<(SendStream, RecvStream)> {
+    let (mut send, recv) = timeout(PATIENCE, lane.open_bi()).await.ok()?.ok()?;
+    let length = u16::try_from(header.len()).unwrap();
+    send.write_all(&length.to_be_bytes()).await.ok()?;
+    send.write_all(header).await.ok()?;
+    Some((send, recv))
+}
+
+/// Runs `attack` with the number of each repetition until `end`, once in `every`.
+pub(crate) async fn repeat(end: Instant, every: Duration, mut attack: impl FnMut(u64)) {
+    let mut tick = tokio::time::interval(every);
+    let mut number = 0;
+    while Instant::now() < end {
+        tick.tick().await;
+        attack(number);
+        number += 1;
+    }
+}
+
+/// A socket whose packets can claim another source.
+struct Masked {
+    inner: Box<dyn AsyncUdpSocket>,
+    internet: Internet,
+    host: IpAddr,
+    mask: Mask,
+}
+
+struct MaskedSender {
+    inner: Pin<Box<dyn UdpSender>>,
+    internet: Internet,
+    host: IpAddr,
+    mask: Mask,
+}
+
+impl AsyncUdpSocket for Masked {
+    fn create_sender(&self) -> Pin<Box<dyn UdpSender>> {
+        let (inner, internet) = (self.inner.create_sender(), self.internet.clone());
+        Box::pin(MaskedSender { inner, internet, host: self.host, mask: self.mask.clone() })
+    }
+
+    fn poll_recv(
+        &mut self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        self.inner.poll_recv(cx, bufs, meta)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.inner.local_addr()
+    }
+
+    fn may_fragment(&self) -> bool {
+        false
+    }
+}
+
+impl UdpSender for MaskedSender {
+    fn poll_send(
+        mut self: Pin<&mut Self>,
+        transmit: &Transmit<'_>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        let source = *self.mask.lock().unwrap();
+        let Some(source) = source else { return self.inner.as_mut().poll_send(transmit, cx) };
+        let segment = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
+        for packet in transmit.contents.chunks(segment) {
+            self.internet.forge(self.host, source, transmit.destination, packet);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn max_transmit_segments(&self) -> NonZeroUsize {
+        self.inner.max_transmit_segments()
+    }
+}
+
+impl fmt::Debug for Masked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Masked")
+    }
+}
+
+impl fmt::Debug for MaskedSender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MaskedSender")
+    }
+}

@@ -1,0 +1,191 @@
+//! Lies about who the members are and where, and floods on a link.
+
+use std::{net::SocketAddr, time::Duration};
+
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    peer::HostileLink,
+    stage::{Stage, flood, is_third_party, third_party},
+    support, words,
+};
+
+/// The largest notice of invented members at third parties' addresses.
+fn invented() -> Vec<(String, Vec<SocketAddr>)> {
+    let host = |i: u16| third_party(u8::try_from(i % 250).unwrap());
+    let addresses = |i: u16| (0..8).map(move |k| SocketAddr::new(host(i), 1000 + 8 * i + k));
+    (0..251).map(|i| (format!("n{i}"), addresses(i).collect())).collect()
+}
+
+/// Eight addresses of third parties.
+fn targets() -> Vec<SocketAddr> {
+    (1..=8).map(|number| SocketAddr::new(third_party(number), 53)).collect()
+}
+
+#[test]
+fn hearsay_sends_no_packet_to_a_third_party() {
+    let stage = Stage::new(101);
+    let traffic = stage.traffic();
+    let ((), cost) = stage.attack(async {
+        let link = stage.mallory.link_to(&stage.lab, "exit").await;
+        link.notice(&words::hearsay(&invented())).await;
+        sleep(Duration::from_secs(60)).await;
+    });
+    let sent = traffic.to(is_third_party);
+    println!("hearsay of 251 members: {cost}; {} third parties get packets", sent.len());
+    assert_eq!(sent.len(), 0);
+    assert!(cost.peak < 8 << 20 && cost.log_lines < 20, "{cost} {:#?}", cost.log);
+}
+
+#[test]
+fn a_record_in_another_name_is_never_dialled() {
+    let stage = Stage::new(102);
+    let traffic = stage.traffic();
+    let ((), cost) = stage.attack(async {
+        let link = stage.mallory.link_to(&stage.lab, "exit").await;
+        for name in ["entry", "relay", "ghost"] {
+            let lie = words::record(name, stage.mallory.credentials(), (1 << 62, 1), &targets());
+            link.notice(&lie).await;
+        }
+        sleep(Duration::from_secs(60)).await;
+    });
+    let sent = traffic.to(is_third_party);
+    println!("records in other names: {cost}; {} third parties get packets", sent.len());
+    assert_eq!(sent.len(), 0);
+}
+
+#[test]
+fn a_members_record_that_names_third_parties_sends_them_little() {
+    for leaves in [false, true] {
+        let stage = Stage::new(103);
+        let traffic = stage.traffic();
+        stage.run(async {
+            let links = links_to_all(&stage).await;
+            let own =
+                words::record("mallory", stage.mallory.credentials(), (1 << 40, 1), &targets());
+            for link in &links {
+                link.notice(&own).await;
+            }
+            sleep(Duration::from_secs(1)).await;
+            if leaves {
+                links.iter().for_each(|link| link.conn.close(0u32.into(), b""));
+            }
+            sleep(Duration::from_secs(60)).await;
+        });
+        let sent = traffic.to(is_third_party);
+        let bytes: u64 = sent.values().map(|(_, bytes)| bytes).sum();
+        let packets = sent.values().map(|(packets, _)| *packets).max().unwrap_or(0);
+        println!(
+            "leaves {leaves}: in a minute three nodes send {bytes} bytes, {packets} packets to one address"
+        );
+        // Each node: a dozen attempts, of three packets each.
+        assert!(packets <= 150 && bytes < 3 * 500_000, "{sent:?}");
+    }
+}
+
+/// Links to every node of the overlay.
+async fn links_to_all(stage: &Stage) -> Vec<HostileLink> {
+    let mut links = Vec::new();
+    for name in ["entry", "exit", "relay"] {
+        links.push(stage.mallory.link_to(&stage.lab, name).await);
+    }
+    links
+}
+
+#[test]
+fn forged_advertisements_cost_little_memory_time_and_log() {
+    let stage = Stage::new(105);
+    let forged: Vec<_> = (0..64)
+        .map(|n| words::record("entry", stage.mallory.credentials(), (1 << 50, n), &targets()))
+        .collect();
+    let pick = |n: u64| forged[usize::try_from(n % 64).unwrap()].clone();
+    let (said, cost) = stage.attack(flood(&stage, 20, pick));
+    println!("{said} forged advertisements in 20 s: {cost}");
+    assert!(cost.peak < 8 << 20 && cost.log_lines < 40, "{cost} {:#?}", cost.log);
+    assert!(cost.cpu < Duration::from_secs(5), "{cost}");
+}
+
+#[test]
+fn digests_are_answered_within_a_budget_of_bytes() {
+    let stage = Stage::new(106);
+    let traffic = stage.traffic();
+    let (said, cost) = stage.attack(flood(&stage, 20, |_| words::empty_digest()));
+    let (_, bytes) = traffic.to_host(stage.mallory.address().ip());
+    println!("{said} digests in 20 s: {cost}; {bytes} bytes in answer");
+    assert!(cost.peak < 8 << 20 && cost.log_lines < 40, "{cost} {:#?}", cost.log);
+    // 2 MiB at once and 64 KiB a second.
+    assert!(bytes < (2 << 20) + 20 * (64 << 10), "{bytes}");
+}
+
+#[test]
+fn notices_that_cannot_be_read_close_the_link_and_keep_it_closed() {
+    let stage = Stage::new(107);
+    let (said, cost) = stage.attack(flood(&stage, 20, |_| vec![0xff; 1_000]));
+    let back = stage.run(stage.mallory.try_link_to(&stage.lab, "exit"));
+    println!("{said} unreadable notices in 20 s: {cost}");
+    assert!(back.is_none(), "the link of a node that broke the protocol is refused for a while");
+    assert!(cost.peak < 4 << 20 && cost.log_lines < 40, "{cost} {:#?}", cost.log);
+    assert!(said < 1_000, "{said}");
+}
+
+#[test]
+fn probes_without_end_are_answered_within_a_budget() {
+    let stage = Stage::new(108);
+    let traffic = stage.traffic();
+    let ((), cost) = stage.attack(async {
+        let link = stage.mallory.link_to(&stage.lab, "exit").await;
+        let end = Instant::now() + Duration::from_secs(20);
+        crate::peer::repeat(end, Duration::from_millis(1), |n| {
+            link.probe(&words::probe(u32::try_from(n).unwrap()));
+        })
+        .await;
+    });
+    let (packets, bytes) = traffic.to_host(stage.mallory.address().ip());
+    println!("20,000 probes in 20 s: {cost}; {packets} packets, {bytes} bytes in answer");
+    assert!(packets < 6_000, "{packets}");
+    assert!(cost.peak < 4 << 20 && cost.log_lines < 20, "{cost} {:#?}", cost.log);
+}
+
+#[test]
+fn the_greatest_version_of_an_ex_member_does_not_shadow_the_next_holder() {
+    let mut stage = Stage::new(109);
+    let old = stage.lab.credentials("relay").unwrap().clone();
+    stage.run(async {
+        for name in ["entry", "exit"] {
+            let link = stage.mallory.link_to(&stage.lab, name).await;
+            link.notice(&words::record("relay", &old, (u64::MAX, u64::MAX), &[])).await;
+        }
+        sleep(Duration::from_secs(2)).await;
+    });
+    let ((), _) = stage.attack_mut(async |lab, _| {
+        lab.rekey("relay").unwrap();
+        lab.restart("relay").await.unwrap();
+        sleep(Duration::from_secs(30)).await;
+        let at = |name| lab.topology().address(name);
+        lab.internet().cut(at("entry"), at("exit"));
+        sleep(Duration::from_secs(20)).await;
+        support::fetch(lab.node("entry").unwrap(), 10_000).await;
+    });
+}
+
+#[test]
+fn one_neighbour_alone_cannot_tell_a_node_where_it_is() {
+    let stage = Stage::new(110);
+    let traffic = stage.traffic();
+    let ((), cost) = stage.attack(async {
+        let links = links_to_all(&stage).await;
+        let end = Instant::now() + Duration::from_secs(60);
+        for number in 0.. {
+            if Instant::now() > end {
+                break;
+            }
+            for link in &links {
+                link.notice(&words::seen(targets()[number % 8])).await;
+            }
+            sleep(Duration::from_millis(500)).await;
+        }
+    });
+    println!("lies about where nodes are: {cost}");
+    assert_eq!(traffic.to(is_third_party).len(), 0);
+    assert!(cost.peak < 4 << 20 && cost.log_lines < 20, "{cost} {:#?}", cost.log);
+}

@@ -1,0 +1,96 @@
+//! Members that are none any more, and lies about who is.
+
+use std::time::Duration;
+
+use ronproxy::{emulator::triangle, identity::NodeKey, lab::LabNode};
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    peer::{Hostile, open_flow},
+    stage::{Stage, flood, third_party},
+    support::wait_for,
+    words,
+};
+
+#[test]
+fn a_revoked_members_links_and_lanes_end_within_five_seconds() {
+    let nodes = vec![
+        LabNode::new("entry", false, false),
+        LabNode::new("exit", false, true),
+        LabNode::new("relay", true, false),
+    ];
+    let mut stage = Stage::of(801, triangle(), nodes, &LabNode::new("mallory", false, false));
+    // The attacker has the keys of a member that runs no more.
+    stage.lab.crash("relay");
+    let relay = stage.lab.credentials("relay").unwrap().clone();
+    stage.run(async {
+        let relay = Hostile::at(&stage.lab, relay, third_party(77));
+        let link = relay.link_to(&stage.lab, "exit").await;
+        let second = relay.link_to(&stage.lab, "entry").await;
+        let lane = relay.lane_to(&stage.lab, &link, "exit").await.unwrap();
+        let (mut send, mut recv) = open_flow(&lane, "source.test:80").await.unwrap();
+        send.write_all(b"GET 1000000000\n").await.unwrap();
+        let reader = tokio::spawn(async move { while recv.read_chunk(65_536).await.is_ok() {} });
+        sleep(Duration::from_secs(1)).await;
+        let start = Instant::now();
+        stage.lab.revoke("relay", "entry").unwrap();
+        let exit = stage.node("exit");
+        let gone = || {
+            let lanes = exit.lane_facts();
+            link.ended().is_some() && second.ended().is_some() && lanes.is_empty()
+        };
+        wait_for("the end of links and lanes", Duration::from_secs(5), gone).await;
+        println!("a revoked member's links and lane end after {:?}", start.elapsed());
+        sleep(Duration::from_secs(1)).await;
+        let traffic = stage.traffic();
+        sleep(Duration::from_secs(5)).await;
+        assert_eq!(traffic.to_host(relay.address().ip()), (0, 0), "something is sent to it");
+        assert!(relay.try_link_to(&stage.lab, "exit").await.is_none(), "it is let in again");
+        reader.abort();
+    });
+}
+
+#[test]
+fn revocation_lists_of_another_authority_cost_little_and_revoke_nobody() {
+    let (stage, other) = (Stage::new(802), Stage::new(803));
+    other.lab.revoke("entry", "exit").unwrap();
+    let list = other.node("exit").credentials().identity().revoked().der().to_vec();
+    let (said, cost) = stage.attack(flood(&stage, 20, |_| words::revocations(&list)));
+    println!("{said} revocation lists of another authority in 20 s: {cost}");
+    assert!(stage.lab.is_meshed(), "somebody was revoked");
+    assert!(cost.peak < 8 << 20 && cost.log_lines < 60, "{cost} {:#?}", cost.log);
+    assert!(cost.cpu < Duration::from_secs(5), "{cost}");
+}
+
+#[test]
+fn certificates_of_other_members_on_a_link_change_nobody() {
+    let stage = Stage::new(804);
+    let entry = stage.lab.credentials("entry").unwrap().certificate();
+    let (said, cost) = stage.attack(flood(&stage, 20, |_| words::certificate(&entry)));
+    println!("{said} certificates of another member in 20 s: {cost}");
+    assert!(cost.peak < 8 << 20 && cost.log_lines < 60, "{cost} {:#?}", cost.log);
+    assert!(stage.lab.is_meshed());
+}
+
+#[test]
+fn requests_for_certificates_without_end_cost_little() {
+    let stage = Stage::new(805);
+    let (asked, cost) = stage.attack(async {
+        let end = Instant::now() + Duration::from_secs(20);
+        let request = NodeKey::generate().unwrap().signing_request().unwrap();
+        let mut asked = 0;
+        while Instant::now() < end {
+            let Some(link) = stage.mallory.try_link_to(&stage.lab, "exit").await else {
+                sleep(Duration::from_secs(1)).await;
+                continue;
+            };
+            while Instant::now() < end && link.ended().is_none() {
+                link.request(&words::renew_certificate(&request)).await;
+                asked += 1;
+            }
+        }
+        asked
+    });
+    println!("{asked} requests for certificates in 20 s: {cost}");
+    assert!(cost.peak < 8 << 20 && cost.log_lines < 60, "{cost} {:#?}", cost.log);
+}

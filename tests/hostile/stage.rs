@@ -1,0 +1,138 @@
+//! The overlay under attack: an entry, an exit, a relay, and hosts that nobody should hear from.
+
+use std::{
+    future::Future,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use ronproxy::{
+    app::Node,
+    emulator::{Topology, triangle},
+    lab::{Lab, LabNode, Service},
+    transport::Congestion,
+};
+use tokio::{
+    runtime::Runtime,
+    time::{Instant, sleep},
+};
+
+use crate::{
+    meters::{Cost, Traffic, cost, virtual_time},
+    peer::{Hostile, PORT},
+    support,
+};
+
+/// Where the attacker is.
+pub(crate) const MALLORY: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 66));
+
+/// An address that belongs to no member: a third party (TEST-NET-2, RFC 5737).
+pub(crate) fn third_party(number: u8) -> IpAddr {
+    IpAddr::from([198, 51, 100, number])
+}
+
+/// Whether an address is a third party's.
+pub(crate) fn is_third_party(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V4(v4) if v4.octets()[..3] == [198, 51, 100])
+}
+
+/// An overlay in virtual time, and the attacker.
+pub(crate) struct Stage {
+    pub(crate) lab: Lab,
+    pub(crate) mallory: Hostile,
+    runtime: Runtime,
+}
+
+impl Stage {
+    /// The usual overlay of `entry`, `exit` and `relay`, meshed and measured, and `mallory`, a
+    /// member without roles.
+    pub(crate) fn new(seed: u64) -> Self {
+        let nodes = vec![
+            LabNode::new("entry", false, false),
+            LabNode::new("exit", false, true),
+            LabNode::new("relay", true, false),
+        ];
+        Self::of(seed, triangle(), nodes, &LabNode::new("mallory", false, false))
+    }
+
+    /// An overlay of these nodes, and an attacker with this certificate.
+    pub(crate) fn of(
+        seed: u64,
+        topology: Topology,
+        nodes: Vec<LabNode>,
+        attacker: &LabNode,
+    ) -> Self {
+        let runtime = virtual_time();
+        let (lab, mallory) = runtime.block_on(async {
+            let services = support::services().with("deaf.test", deaf());
+            let lab = Lab::start(topology, seed, nodes, services, Congestion::Cubic).await;
+            let lab = lab.unwrap();
+            support::wait_for("the mesh", Duration::from_secs(10), || lab.is_meshed()).await;
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            let mallory = Hostile::with(&lab, attacker, MALLORY);
+            (lab, mallory)
+        });
+        Self { lab, mallory, runtime }
+    }
+
+    /// Runs an attack to its end and says what it cost.
+    pub(crate) fn attack<T>(&self, attack: impl Future<Output = T>) -> (T, Cost) {
+        cost(&self.runtime, attack)
+    }
+
+    /// Runs anything else.
+    pub(crate) fn run<T>(&self, future: impl Future<Output = T>) -> T {
+        self.runtime.block_on(future)
+    }
+
+    /// Runs an attack that changes the overlay, and says what it cost.
+    pub(crate) fn attack_mut<T>(
+        &mut self,
+        attack: impl AsyncFnOnce(&mut Lab, &Hostile) -> T,
+    ) -> (T, Cost) {
+        cost(&self.runtime, attack(&mut self.lab, &self.mallory))
+    }
+
+    /// Counts what the overlay's nodes send from now on.
+    pub(crate) fn traffic(&self) -> Traffic {
+        let hosts: Vec<_> = self.lab.topology().sites().iter().map(|site| site.address).collect();
+        Traffic::of(self.lab.internet(), &hosts)
+    }
+
+    /// A node of the overlay.
+    pub(crate) fn node(&self, name: &str) -> &Node {
+        self.lab.node(name).unwrap()
+    }
+
+    /// A node's address.
+    pub(crate) fn at(&self, name: &str) -> SocketAddr {
+        SocketAddr::new(self.lab.topology().address(name), PORT)
+    }
+}
+
+/// A service that takes connections and never reads.
+fn deaf() -> Service {
+    Arc::new(|io| {
+        tokio::spawn(async move {
+            std::future::pending::<()>().await;
+            drop(io);
+        });
+    })
+}
+
+/// Links to the exit again and again, and says the same on each, as fast as it is taken.
+pub(crate) async fn flood(stage: &Stage, seconds: u64, say: impl Fn(u64) -> Vec<u8>) -> u64 {
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let mut said = 0;
+    while Instant::now() < end {
+        let Some(link) = stage.mallory.try_link_to(&stage.lab, "exit").await else {
+            sleep(Duration::from_secs(1)).await;
+            continue;
+        };
+        while Instant::now() < end && link.notice(&say(said)).await {
+            said += 1;
+        }
+    }
+    said
+}

@@ -1,0 +1,164 @@
+//! Senders without a certificate.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    num::NonZeroUsize,
+    sync::Arc,
+    time::Duration,
+};
+
+use ronproxy::{identity::server_name, transport};
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    peer::{Hostile, repeat},
+    stage::{MALLORY, Stage, is_third_party, third_party},
+    stall::Staller,
+    support,
+};
+
+/// First packets of QUIC connections that nobody goes on with.
+pub(crate) struct Initials(Vec<Vec<u8>>);
+
+impl Initials {
+    /// So many different ones to a node.
+    pub(crate) fn new(by: &Hostile, to: SocketAddr, name: &str, count: usize) -> Self {
+        let client = transport::link_client_config(by.credentials()).unwrap();
+        let name = server_name(&name.parse().unwrap());
+        let config = Arc::new(noq_proto::EndpointConfig::default());
+        let initial = |_| {
+            let mut endpoint = noq_proto::Endpoint::new(config.clone(), None, false);
+            let now = Instant::now().into_std();
+            let (_, mut connection) = endpoint.connect(now, client.clone(), to, &name).unwrap();
+            let mut packet = Vec::new();
+            let _ = connection.poll_transmit(now, NonZeroUsize::MIN, &mut packet).unwrap();
+            packet
+        };
+        Self((0..count).map(initial).collect())
+    }
+
+    /// One of them.
+    pub(crate) fn get(&self, number: u64) -> &[u8] {
+        &self.0[usize::try_from(number).unwrap() % self.0.len()]
+    }
+}
+
+/// Where the strangers are: addresses of a test network (RFC 2544).
+pub(crate) fn stranger(number: u64) -> SocketAddr {
+    let [.., high, low] = u16::try_from(number % 65_536).unwrap().to_be_bytes();
+    SocketAddr::new(IpAddr::from([198, 18, high, low]), 7_000)
+}
+
+#[test]
+fn first_packets_from_one_address_do_not_delay_a_members_new_lane() {
+    let stage = Stage::new(301);
+    let traffic = stage.traffic();
+    let (opened, cost) = stage.attack(async {
+        let initials = Initials::new(&stage.mallory, stage.at("exit"), "exit", 500);
+        let end = Instant::now() + Duration::from_secs(15);
+        let attack = repeat(end, Duration::from_millis(1), |n| {
+            stage.mallory.datagram_from(stranger(1), stage.at("exit"), initials.get(n));
+            stage.mallory.datagram_from(stranger(1), stage.at("exit"), initials.get(n + 250));
+        });
+        let member = async {
+            sleep(Duration::from_secs(5)).await;
+            let start = Instant::now();
+            support::fetch(stage.node("entry"), 10_000).await;
+            start.elapsed()
+        };
+        tokio::join!(attack, member).1
+    });
+    let (packets, bytes) = traffic.to_host(stranger(1).ip());
+    println!("19 Mbit/s of first packets: a lane after {opened:?}; {cost}; {packets} packets back");
+    assert!(opened < Duration::from_secs(1), "{opened:?}");
+    assert!(bytes < 30_000 * 1200 / 4, "{bytes} bytes reflected");
+    assert!(cost.peak < 32 << 20 && cost.log_lines < 40, "{cost} {:#?}", cost.log);
+}
+
+#[test]
+fn a_stranger_that_leaves_handshakes_half_done_does_not_delay_members() {
+    let stage = Stage::new(305);
+    let (opened, cost) = stage.attack(async {
+        let client = transport::link_client_config(stage.mallory.credentials()).unwrap();
+        let victim = (stage.at("exit"), "exit");
+        let staller = Staller::new(stage.lab.internet(), stranger(1), client, victim);
+        let attack =
+            staller.run(Instant::now() + Duration::from_secs(15), Duration::from_millis(2));
+        let member = async {
+            sleep(Duration::from_millis(2_500)).await;
+            let start = Instant::now();
+            support::fetch(stage.node("entry"), 10_000).await;
+            start.elapsed()
+        };
+        tokio::join!(attack, member).1
+    });
+    println!("500 half-done handshakes a second: a lane after {opened:?}; {cost}");
+    assert!(opened < Duration::from_secs(1), "{opened:?}");
+    assert!(cost.peak < 32 << 20 && cost.log_lines < 40, "{cost} {:#?}", cost.log);
+}
+
+#[test]
+fn first_packets_from_many_addresses_do_not_keep_a_member_out() {
+    let mut stage = Stage::new(302);
+    stage.lab.crash("entry");
+    let exit = stage.at("exit");
+    let (linked, cost) = stage.attack_mut(async |lab, mallory| {
+        let initials = Initials::new(mallory, exit, "exit", 500);
+        let end = Instant::now() + Duration::from_secs(15);
+        let internet = lab.internet().clone();
+        let attack = tokio::spawn(async move {
+            repeat(end, Duration::from_millis(1), |n| {
+                internet.forge(MALLORY, stranger(n % 1000), exit, initials.get(n));
+            })
+            .await;
+        });
+        sleep(Duration::from_secs(5)).await;
+        let start = Instant::now();
+        lab.restart("entry").await.unwrap();
+        support::wait_for("the links", Duration::from_secs(10), || lab.is_meshed()).await;
+        let linked = start.elapsed();
+        attack.await.unwrap();
+        linked
+    });
+    println!("first packets from 1,000 addresses: a member is back after {linked:?}; {cost}");
+    assert!(linked < Duration::from_secs(3), "{linked:?}");
+    assert!(cost.peak < 32 << 20 && cost.log_lines < 60, "{cost} {:#?}", cost.log);
+}
+
+#[test]
+fn a_packet_from_a_virtual_address_is_dropped_and_counted() {
+    let stage = Stage::new(303);
+    let dropped = || {
+        let dropped = stage.node("exit").status().dropped;
+        dropped.iter().find(|(reason, _)| *reason == "virtual-source").unwrap().1
+    };
+    let initials = Initials::new(&stage.mallory, stage.at("exit"), "exit", 1);
+    stage.run(async {
+        for slot in 0..100u16 {
+            let source = SocketAddr::new([0xfd72, 0x6f6e, 0, 0, 0, 0, 0, slot].into(), 1);
+            stage.mallory.datagram_from(source, stage.at("exit"), initials.get(0));
+        }
+        sleep(Duration::from_secs(1)).await;
+    });
+    assert_eq!(dropped(), 100);
+}
+
+#[test]
+fn a_forged_source_gets_less_than_was_sent_in_its_name() {
+    let stage = Stage::new(304);
+    let traffic = stage.traffic();
+    let initials = Initials::new(&stage.mallory, stage.at("exit"), "exit", 500);
+    let sent = stage.run(async {
+        let source = SocketAddr::new(third_party(9), 53);
+        let end = Instant::now() + Duration::from_secs(10);
+        repeat(end, Duration::from_millis(2), |n| {
+            stage.mallory.datagram_from(source, stage.at("exit"), initials.get(n));
+        })
+        .await;
+        sleep(Duration::from_secs(10)).await;
+        5_000 * 1_200
+    });
+    let back: u64 = traffic.to(is_third_party).values().map(|(_, bytes)| bytes).sum();
+    println!("a third party gets {back} bytes for {sent} sent in its name");
+    assert!(back < sent / 4, "{back} of {sent}");
+}

@@ -1,0 +1,176 @@
+//! The bytes that the hostile peer says: the only place here that knows the wire format.
+
+use std::net::SocketAddr;
+
+use ronproxy::{
+    flow::{FlowLabel, Hint, Route, RouteWish},
+    identity::{Credentials, NodeName, UnixTime},
+    overlay::{
+        linkstate::{Advertisement, Flood, Roles, Version},
+        monitor::{Probe, ProbeKind},
+    },
+    underlay::{SlotId, labels::LabelTable},
+    wire::{
+        decode, encode,
+        label::Label,
+        lane::{Open, OpenReply},
+        link::{
+            ForwardRequest, Hello, LaneAsker, LaneRequest, Notice, OpenLane, Reply, Request,
+            SignedLaneRequest,
+        },
+    },
+};
+
+/// The introduction of a process that sees its neighbour at `seen`.
+pub(crate) fn hello(incarnation: u64, seen: Option<SocketAddr>) -> Vec<u8> {
+    let (version, revocations, time) = ("0.1.0".to_owned(), 0, UnixTime::now().as_secs());
+    encode(&Request::Hello(Hello { incarnation, seen, version, revocations, time }))
+}
+
+/// "Your packets come from this address now."
+pub(crate) fn seen(at: SocketAddr) -> Vec<u8> {
+    encode(&Notice::Seen(at))
+}
+
+/// Unsigned hearsay of members, as version 1 of the protocol had it: variant 0 of the notices, then
+/// name, addresses and roles of each.
+pub(crate) fn hearsay(members: &[(String, Vec<SocketAddr>)]) -> Vec<u8> {
+    let members: Vec<_> =
+        members.iter().map(|(name, addresses)| (name, addresses, (true, true))).collect();
+    [vec![0], encode(&members)].concat()
+}
+
+/// A request of `entry` to `exit` for a lane for nothing in particular, signed by `by`.
+fn lane(by: &Credentials, entry: &NodeName, exit: &NodeName, reply: Label) -> SignedLaneRequest {
+    let request = LaneRequest {
+        entry: entry.clone(),
+        exit: exit.clone(),
+        issued: by.now().as_secs() << 20 | u64::from(rand::random::<u32>() >> 12),
+        open: OpenLane { reply_label: reply, route: Route::Direct, wish: RouteWish::default() },
+    };
+    let signature = by.sign(&request.statement()).unwrap();
+    SignedLaneRequest { request, signature }
+}
+
+/// A request of `by` to `exit` for a lane whose packets are to come under `reply`.
+pub(crate) fn open_lane(by: &Credentials, exit: &str, reply: Label) -> Vec<u8> {
+    encode(&Request::OpenLane(lane(by, &by.peer().name, &exit.parse().unwrap(), reply)))
+}
+
+/// The label under which a granted lane's packets go; `None` if it was refused.
+pub(crate) fn granted_lane(reply: &[u8]) -> Option<Label> {
+    match decode(reply).ok()? {
+        Reply::LaneOpened { label } => Some(label),
+        _ => None,
+    }
+}
+
+/// Makes a label of the peer's own lead to one of its slots.
+pub(crate) fn own_label(labels: &mut LabelTable, holder: &NodeName, slot: SlotId) -> Label {
+    let label = Label(rand::random());
+    labels.grant_slot(label, holder, slot).unwrap();
+    label
+}
+
+/// A request that `by` signed for a lane to `exit`, and claims to pass on for `from`.
+pub(crate) fn passed_on(by: &Credentials, from: &str, exit: &str) -> Vec<u8> {
+    let label = Label(rand::random());
+    let request = lane(by, &from.parse().unwrap(), &exit.parse().unwrap(), label);
+    encode(&Request::PassedOn { request, certificate: by.certificate().to_vec() })
+}
+
+/// A request to forward to `toward`, under its label there.
+pub(crate) fn forward(toward: &str, label: Label, class: Option<String>) -> Vec<u8> {
+    let (toward, asker) = (toward.parse().unwrap(), LaneAsker::Entry { class });
+    encode(&Request::Forward(ForwardRequest { toward, label, asker }))
+}
+
+/// The same with the claim to be the exit of a lane that `toward` asked for; `by` signed the request.
+pub(crate) fn forward_as_exit(by: &Credentials, toward: &str, label: Label) -> Vec<u8> {
+    let toward: NodeName = toward.parse().unwrap();
+    let request = lane(by, &toward, &by.peer().name, Label(rand::random()));
+    let asker = LaneAsker::Exit(Box::new(request));
+    encode(&Request::Forward(ForwardRequest { toward, label, asker }))
+}
+
+/// The label under which packets are forwarded; `None` if that was refused.
+pub(crate) fn granted_forward(reply: &[u8]) -> Option<Label> {
+    match decode(reply).ok()? {
+        Reply::Granted { label, .. } => Some(label),
+        _ => None,
+    }
+}
+
+/// The sentence of a refusal; `None` if it is none.
+pub(crate) fn refusal(reply: &[u8]) -> Option<String> {
+    match decode(reply).ok()? {
+        Reply::Refused(refusal) => Some(refusal.to_string()),
+        _ => None,
+    }
+}
+
+/// A record of `origin`, signed with the key of `by`, and the certificate of `by` beside it.
+pub(crate) fn record(
+    origin: &str,
+    by: &Credentials,
+    version: (u64, u64),
+    addresses: &[SocketAddr],
+) -> Vec<u8> {
+    let (incarnation, sequence) = version;
+    let issued = by.peer().starts.as_secs();
+    let advert = Advertisement {
+        origin: origin.parse().unwrap(),
+        version: Version { issued, incarnation, sequence },
+        lifetime_s: 300,
+        roles: Roles::NONE,
+        addresses: addresses.to_vec(),
+        serves: Vec::new(),
+        links: Vec::new(),
+    };
+    let signature = by.sign(&encode(&advert)).unwrap();
+    let flood = encode(&Flood::new(advert, signature));
+    encode(&Notice::Advertisement { flood, certificate: Some(by.certificate().to_vec()) })
+}
+
+/// A digest that holds nothing: it asks for everything.
+pub(crate) fn empty_digest() -> Vec<u8> {
+    let nothing: Vec<(NodeName, Version)> = Vec::new();
+    encode(&Notice::Digest(encode(&nothing)))
+}
+
+/// The header of a flow to `target`.
+pub(crate) fn open(target: &str) -> Vec<u8> {
+    encode(&Open { label: FlowLabel(7), target: target.parse().unwrap(), hint: Hint::Latency })
+}
+
+/// A probe that asks for an answer.
+pub(crate) fn probe(seq: u32) -> Vec<u8> {
+    encode(&Probe { epoch: 7, seq, heard_lost: 0, heard_of: 0, kind: ProbeKind::Request })
+}
+
+/// The header of a flow to a host name that no check has seen.
+pub(crate) fn open_raw(host: &str, port: u16) -> Vec<u8> {
+    // Label, variant 1 of a host (a name), name, port, hint.
+    encode(&(7u64, 1u32, host, port, "latency"))
+}
+
+/// Whether the exit's answer, with its length in front, says that the flow is open.
+pub(crate) fn opened(answer: &[u8]) -> bool {
+    answer.get(2..).is_some_and(|answer| matches!(decode::<OpenReply>(answer), Ok(Ok(_))))
+}
+
+/// A revocation list.
+pub(crate) fn revocations(der: &[u8]) -> Vec<u8> {
+    encode(&Notice::Revocations(der.to_vec()))
+}
+
+/// A certificate that claims to follow the one on the link.
+pub(crate) fn certificate(der: &[u8]) -> Vec<u8> {
+    encode(&Notice::Certificate(der.to_vec()))
+}
+
+/// A request for the next certificate.
+pub(crate) fn renew_certificate(signing_request: &[u8]) -> Vec<u8> {
+    let signing_request = signing_request.to_vec();
+    encode(&Request::RenewCertificate { signing_request, passed_on: false })
+}
