@@ -1,20 +1,13 @@
 //! A hostile peer: a certificate or none, and the protocol by hand.
 
 use std::{
-    fmt,
-    io::{self, IoSliceMut},
     net::{IpAddr, SocketAddr},
-    num::NonZeroUsize,
-    pin::Pin,
-    sync::{Arc, Mutex},
-    task::{Context, Poll},
+    sync::Arc,
     time::Duration,
 };
 
 use noq::{
-    AsyncUdpSocket, ClientConfig, Connection, Endpoint, EndpointConfig, RecvStream, SendStream,
-    TokioRuntime, UdpSender,
-    udp::{RecvMeta, Transmit},
+    ClientConfig, Connection, Endpoint, EndpointConfig, RecvStream, SendStream, TokioRuntime,
 };
 use ronproxy::{
     emulator::Internet,
@@ -41,11 +34,7 @@ pub(crate) struct Hostile {
     switch: Arc<Switch>,
     internet: Internet,
     address: SocketAddr,
-    mask: Mask,
 }
-
-/// The source that the peer's packets claim, instead of their own.
-type Mask = Arc<Mutex<Option<SocketAddr>>>;
 
 impl Hostile {
     /// A member with what its plan says in its certificate.
@@ -57,16 +46,14 @@ impl Hostile {
     pub(crate) fn at(lab: &Lab, credentials: Credentials, host: IpAddr) -> Self {
         let address = SocketAddr::new(host, PORT);
         let switch = Arc::<Switch>::default();
-        let (internet, mask) = (lab.internet().clone(), Mask::default());
-        let inner = internet.attach(address);
-        let masked = Masked { inner, internet: internet.clone(), host, mask: mask.clone() };
-        let socket = LabelSocket::new(Box::new(masked), switch.clone());
+        let internet = lab.internet().clone();
+        let socket = LabelSocket::new(internet.attach(address), switch.clone());
         let mut config = EndpointConfig::default();
         config.grease_quic_bit(false);
         let runtime = Arc::new(TokioRuntime);
         let endpoint =
             Endpoint::new_with_abstract_socket(config, None, Box::new(socket), runtime).unwrap();
-        Self { credentials, endpoint, switch, internet, address, mask }
+        Self { credentials, endpoint, switch, internet, address }
     }
 
     /// Who it is.
@@ -132,7 +119,7 @@ impl Hostile {
 
     /// From now on the peer's packets claim to come from `source`; `None`: from its own address.
     pub(crate) fn mask(&self, source: Option<SocketAddr>) {
-        *self.mask.lock().unwrap() = source;
+        self.internet.forge_source(self.address.ip(), source);
     }
 
     /// Sends one datagram from its own address.
@@ -210,76 +197,5 @@ pub(crate) async fn repeat(end: Instant, every: Duration, mut attack: impl FnMut
         tick.tick().await;
         attack(number);
         number += 1;
-    }
-}
-
-/// A socket whose packets can claim another source.
-struct Masked {
-    inner: Box<dyn AsyncUdpSocket>,
-    internet: Internet,
-    host: IpAddr,
-    mask: Mask,
-}
-
-struct MaskedSender {
-    inner: Pin<Box<dyn UdpSender>>,
-    internet: Internet,
-    host: IpAddr,
-    mask: Mask,
-}
-
-impl AsyncUdpSocket for Masked {
-    fn create_sender(&self) -> Pin<Box<dyn UdpSender>> {
-        let (inner, internet) = (self.inner.create_sender(), self.internet.clone());
-        Box::pin(MaskedSender { inner, internet, host: self.host, mask: self.mask.clone() })
-    }
-
-    fn poll_recv(
-        &mut self,
-        cx: &mut Context<'_>,
-        bufs: &mut [IoSliceMut<'_>],
-        meta: &mut [RecvMeta],
-    ) -> Poll<io::Result<usize>> {
-        self.inner.poll_recv(cx, bufs, meta)
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.inner.local_addr()
-    }
-
-    fn may_fragment(&self) -> bool {
-        false
-    }
-}
-
-impl UdpSender for MaskedSender {
-    fn poll_send(
-        mut self: Pin<&mut Self>,
-        transmit: &Transmit<'_>,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<()>> {
-        let source = *self.mask.lock().unwrap();
-        let Some(source) = source else { return self.inner.as_mut().poll_send(transmit, cx) };
-        let segment = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
-        for packet in transmit.contents.chunks(segment) {
-            self.internet.forge(self.host, source, transmit.destination, packet);
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    fn max_transmit_segments(&self) -> NonZeroUsize {
-        self.inner.max_transmit_segments()
-    }
-}
-
-impl fmt::Debug for Masked {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Masked")
-    }
-}
-
-impl fmt::Debug for MaskedSender {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("MaskedSender")
     }
 }

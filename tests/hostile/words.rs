@@ -15,8 +15,8 @@ use ronproxy::{
         label::Label,
         lane::{Open, OpenReply},
         link::{
-            ForwardRequest, Hello, LaneAsker, LaneRequest, Notice, OpenLane, Reply, Request,
-            SignedLaneRequest,
+            ForwardRequest, Hello, LaneAsker, LaneRequest, LinkDatagram, Notice, OpenLane, Reply,
+            Request, SignedLaneRequest,
         },
     },
 };
@@ -145,7 +145,8 @@ pub(crate) fn open(target: &str) -> Vec<u8> {
 
 /// A probe that asks for an answer.
 pub(crate) fn probe(seq: u32) -> Vec<u8> {
-    encode(&Probe { epoch: 7, seq, heard_lost: 0, heard_of: 0, kind: ProbeKind::Request })
+    let probe = Probe { epoch: 7, seq, heard_lost: 0, heard_of: 0, kind: ProbeKind::Request };
+    LinkDatagram::Probe(encode(&probe).into()).encode().into()
 }
 
 /// The header of a flow to a host name that no check has seen.
