@@ -6,11 +6,9 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use bytes::Bytes;
-use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, copy_bidirectional},
     net::TcpStream,
@@ -19,7 +17,7 @@ use tokio::{
 use crate::{
     flow::{
         BoxFuture, Carried, Flow, FlowGuard, FlowIo, FlowLabel, FlowLimits, FlowState, HalfClosed,
-        Spliced,
+        Spliced, reset_on_close,
     },
     lane::{Outward, OutwardStream},
 };
@@ -149,11 +147,5 @@ impl Drop for LocalFlow {
         if let (false, OutwardStream::Tcp(tcp)) = (self.finished, &self.stream) {
             reset_on_close(tcp);
         }
-    }
-}
-
-fn reset_on_close(tcp: &TcpStream) {
-    if let Err(error) = SockRef::from(tcp).set_linger(Some(Duration::ZERO)) {
-        tracing::debug!(%error, "cannot reset the TCP connection; closing it");
     }
 }

@@ -224,13 +224,6 @@ fn has_no_owner(_: &TcpStream) -> bool {
     false
 }
 
-/// Makes closing the connection a reset: the client must not take what it got for complete.
-pub(super) fn reset(tcp: &TcpStream) {
-    if let Err(error) = SockRef::from(tcp).set_linger(Some(Duration::ZERO)) {
-        tracing::debug!(%error, "cannot reset the TCP connection; closing it");
-    }
-}
-
 /// [`close`] for a client that may be sending a large body.
 pub(super) async fn close_after_upload(mut tcp: TcpStream) {
     let drained = async {

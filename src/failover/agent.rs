@@ -426,7 +426,7 @@ impl RouteAgent {
         if stays || route == Route::Direct || self.grants.get(now, &self.timing, &route).is_some() {
             return self.complete_move(now, route, cause);
         }
-        let rtt = self.expected_rtt(&route).unwrap_or(self.timing.unknown_rtt);
+        let rtt = self.assumed_rtt(&route);
         let until = now + 2 * rtt + self.timing.grant_answer;
         self.ask_grant(now, &route);
         self.pending = Some(Pending { route, cause, until });
@@ -445,13 +445,12 @@ impl RouteAgent {
         self.epoch += 1;
         self.last_move = Some(Moved { left: left.clone(), reason: cause.reason });
         self.log.add(now, &self.traffic, (left.clone(), route.clone()), &cause);
-        self.silence.rerouted(now, expected_rtt.or(Some(self.timing.unknown_rtt)));
+        let assumed_rtt = self.assumed_rtt(&route);
+        self.silence.rerouted(now, Some(assumed_rtt));
         self.loss.rerouted(now, self.counts);
         self.capacity.rerouted();
-        self.trial = (cause.reason == RerouteReason::Trial).then(|| {
-            let rtt = expected_rtt.unwrap_or(self.timing.unknown_rtt);
-            Trial::new(now, left.clone(), rtt, self.last_rate)
-        });
+        self.trial = (cause.reason == RerouteReason::Trial)
+            .then(|| Trial::new(now, left.clone(), assumed_rtt, self.last_rate));
         if let Some(episode) = &mut self.episode {
             episode.moved = true;
         }

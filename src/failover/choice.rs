@@ -85,6 +85,11 @@ impl RouteAgent {
         self.metrics(route).map(|metrics| metrics.rtt)
     }
 
+    /// The same, or what is assumed where probes say nothing.
+    pub(super) fn assumed_rtt(&self, route: &Route) -> Duration {
+        self.expected_rtt(route).unwrap_or(self.timing.unknown_rtt)
+    }
+
     fn candidates(&self) -> Vec<Candidate> {
         self.routes.iter().map(|seen| seen.candidate.clone()).collect()
     }
@@ -167,7 +172,7 @@ impl RouteAgent {
         if relieved == now {
             self.ping_now();
         }
-        let rtt = self.expected_rtt(&self.route).unwrap_or(self.timing.unknown_rtt);
+        let rtt = self.assumed_rtt(&self.route);
         (now >= relieved + rtt + rtt / 4 + self.timing.verdict_after).then_some(instead)
     }
 

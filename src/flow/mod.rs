@@ -7,11 +7,11 @@ mod activity;
 mod hint;
 mod label;
 mod limits;
-mod liveness;
 mod refusal;
 mod route;
 mod table;
 mod target;
+mod tcp;
 
 use std::{fmt, future::Future, io, net::SocketAddr, pin::Pin, sync::Arc};
 
@@ -26,12 +26,12 @@ pub use activity::Activity;
 pub use hint::{AppMetric, Hint, ParseHintError};
 pub use label::FlowLabel;
 pub use limits::{FlowEnd, FlowLimits, FlowTimes, HalfClosed};
-pub use liveness::probe_when_silent;
 pub use refusal::{Refusal, RefusalKind, is_exhaustion};
 pub(crate) use route::bounded_class;
 pub use route::{ParseRouteError, Route, RouteWish, is_class};
 pub use table::{Carried, FlowEntry, FlowGuard, FlowState, FlowTable, Ingress, OnLane};
 pub use target::{Host, ParseTargetError, Target};
+pub use tcp::{probe_when_silent, reset_on_close};
 
 use crate::identity::NodeName;
 

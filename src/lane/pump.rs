@@ -24,7 +24,6 @@ use std::{
 
 use bytes::{Buf, Bytes, BytesMut};
 use noq::{RecvStream, SendStream, VarInt, WriteError};
-use socket2::SockRef;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, ReadHalf as InsideRead, WriteHalf as InsideWrite},
     net::{
@@ -36,7 +35,7 @@ use tokio::{
 
 use super::broken::{self, FarEnd};
 use crate::{
-    flow::{Carried, FlowIo, FlowLimits, HalfClosed, Spliced},
+    flow::{Carried, FlowIo, FlowLimits, HalfClosed, Spliced, reset_on_close},
     transport::code,
 };
 
@@ -253,9 +252,7 @@ impl Drop for Sides {
             // A stream that was reset already needs no further reset.
             let _ = self.send.reset(VarInt::from_u32(code::FLOW_RESET));
         }
-        if let Err(error) = SockRef::from(&self.tcp).set_linger(Some(Duration::ZERO)) {
-            tracing::debug!(%error, "cannot reset the TCP connection; closing it");
-        }
+        reset_on_close(&self.tcp);
     }
 }
 

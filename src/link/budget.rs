@@ -153,6 +153,10 @@ const ANSWER_BYTES: (u32, f64) = (2 << 20, 64.0 * 1024.0);
 /// way only to exits that it has no link to.
 const PASSING: (u32, f64) = (32, 4.0);
 
+/// Nonces returned to a neighbour at once and in a second. It sends four for each of our addresses, and
+/// knows a handful at most; members that forge nonces in its name make us send it no more.
+const RETURNED: (u32, f64) = (16, 16.0);
+
 /// How long links of a neighbour are refused after it used up its credit for the first time. Then
 /// twice as long each time, up to [`LONGEST_REFUSAL`].
 const FIRST_REFUSAL: Duration = Duration::from_secs(30);
@@ -170,6 +174,7 @@ pub struct PeerBudget {
     checks: Bucket,
     answers: Bucket,
     passing: Bucket,
+    returned: Bucket,
     credit: Bucket,
     refused_until: Option<Instant>,
     refusals: u32,
@@ -183,6 +188,7 @@ impl Default for PeerBudget {
             checks: bucket(CHECKS),
             answers: bucket(ANSWER_BYTES),
             passing: bucket(PASSING),
+            returned: bucket(RETURNED),
             credit: bucket(CREDIT),
             refused_until: None,
             refusals: 0,
@@ -211,6 +217,11 @@ impl PeerBudget {
     /// Takes one request for a lane that is passed on; false if it is over the budget.
     pub fn take_passing(&mut self, now: Instant) -> bool {
         self.passing.take(now, 1.0)
+    }
+
+    /// Takes one nonce that is returned to the neighbour; false if it is over the budget.
+    pub fn take_returned(&mut self, now: Instant) -> bool {
+        self.returned.take(now, 1.0)
     }
 
     /// Takes `bytes` of the answer to a digest; false if they are over the budget.

@@ -42,10 +42,6 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Requests of one neighbour that are worked on at once; more wait on the neighbour's streams.
 const MAX_CONCURRENT_REQUESTS: usize = 16;
 
-/// Nonces returned to one neighbour in a second. It sends four for each of our addresses, and knows
-/// a handful at most; members that forge nonces in its name make us send it no more.
-const MAX_RETURNED: u32 = 16;
-
 /// Answers a neighbour. Implemented by the mesh.
 pub trait LinkService: Send + Sync + 'static {
     /// Answers a request.
@@ -100,8 +96,6 @@ pub struct Link {
     address: Mutex<AddressCheck>,
     /// There is a new address to be checked, or one has answered.
     address_news: Notify,
-    /// Nonces returned to the neighbour in the second that began then.
-    returned: Mutex<(Instant, u32)>,
 }
 
 impl Link {
@@ -163,7 +157,6 @@ impl Link {
             holds_list: AtomicU64::new(list),
             address: Mutex::new(AddressCheck::new(address)),
             address_news: Notify::new(),
-            returned: Mutex::new((Instant::now(), 0)),
         }
     }
 
@@ -313,20 +306,12 @@ impl Link {
         self.send_datagram(&LinkDatagram::Probe(probe));
     }
 
-    /// Returns a nonce that the neighbour sent to where we are; at most 16 in a second.
+    /// Returns a nonce that the neighbour sent to where we are, as far as its budget goes.
     pub fn return_nonce(&self, nonce: u64) {
-        {
-            let mut returned = self.returned.lock().unwrap_or_else(PoisonError::into_inner);
-            let (began, count) = &mut *returned;
-            if began.elapsed() >= Duration::from_secs(1) {
-                (*began, *count) = (Instant::now(), 0);
-            }
-            if *count >= MAX_RETURNED {
-                return;
-            }
-            *count += 1;
+        let now = Instant::now().into_std();
+        if self.conduct.with_budget(|budget| budget.take_returned(now)) {
+            self.send_datagram(&LinkDatagram::Nonce(nonce));
         }
-        self.send_datagram(&LinkDatagram::Nonce(nonce));
     }
 
     fn send_datagram(&self, datagram: &LinkDatagram) {

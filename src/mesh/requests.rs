@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn more_entries_than_the_cap_are_refused_until_the_old_ones_are_out_of_date() {
+    fn entries_over_the_cap_are_refused_until_old_ones_are_out_of_date() {
         let mut requests = Requests::default();
         for i in 0..MAX_ENTRIES {
             assert_eq!(requests.admit(NOW, &name(&format!("n{i}")), number(NOW, 0)), Ok(()));

@@ -145,7 +145,7 @@ async fn what_a_server_sent_before_it_broke_off_arrives_and_the_break_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_ends_its_side_gets_its_answer_and_one_that_is_gone_costs_no_flow() {
+async fn a_client_that_ends_its_side_is_answered_and_a_gone_one_costs_none() {
     let site = Site::new();
     let (_exit, entry) = site.pair(&[]);
     let page = web::serve();

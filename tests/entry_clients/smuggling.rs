@@ -44,7 +44,7 @@ async fn a_request_of_unclear_length_is_refused_and_nothing_behind_it_is_read() 
 }
 
 #[tokio::test]
-async fn wrong_chunks_of_a_request_are_refused_and_nothing_behind_them_is_read() {
+async fn nothing_behind_a_wrong_chunk_of_a_request_is_read() {
     let origin = serve(|tcp| async move {
         let mut raw = Raw(tcp);
         let _ = raw.rest().await;

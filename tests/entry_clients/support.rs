@@ -201,6 +201,15 @@ impl Raw {
         String::from_utf8(got).unwrap()
     }
 
+    /// Reads a request's head; `None` if the connection ends before it is complete.
+    pub(crate) async fn head(&mut self) -> Option<String> {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(self.0.read_u8().await.ok()?);
+        }
+        Some(String::from_utf8(head).unwrap())
+    }
+
     /// Reads a response's head and its `Content-Length` body.
     pub(crate) async fn response(&mut self) -> (String, String) {
         let head = self.until("\r\n\r\n").await;
@@ -241,15 +250,7 @@ pub(crate) async fn echo() -> SocketAddr {
 pub(crate) async fn mirror() -> SocketAddr {
     serve(|tcp| async move {
         let mut raw = Raw(tcp);
-        loop {
-            let mut head = Vec::new();
-            while !head.ends_with(b"\r\n\r\n") {
-                match raw.0.read_u8().await {
-                    Ok(byte) => head.push(byte),
-                    Err(_) => return,
-                }
-            }
-            let head = String::from_utf8(head).unwrap();
+        while let Some(head) = raw.head().await {
             let length = header(&head, "content-length").map_or(0, |text| text.parse().unwrap());
             let mut body = vec![0; length];
             raw.0.read_exact(&mut body).await.unwrap();

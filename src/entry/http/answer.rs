@@ -2,7 +2,13 @@
 
 use hyper::StatusCode;
 
-use super::{body::NoHead, fields::Fields, framing::BadLength, head::BadHead, request::BadAddress};
+use super::{
+    body::NoHead,
+    fields::Fields,
+    framing::BadLength,
+    head::{BadHead, Version},
+    request::BadAddress,
+};
 use crate::{
     entry::auth::AuthError,
     flow::{ParseTargetError, Refusal, RefusalKind, Target},
@@ -123,6 +129,15 @@ pub(super) enum Kept {
 }
 
 impl Kept {
+    /// Whether to keep the connection of a client that speaks this version.
+    pub(super) fn of(keep: bool, version: Version) -> Self {
+        match (keep, version) {
+            (false, _) => Self::Closed,
+            (true, Version::Http10) => Self::OpenForHttp10,
+            (true, Version::Http11) => Self::Open,
+        }
+    }
+
     /// Says so in the response's fields.
     pub(super) fn say(self, fields: &mut Fields) {
         match self {
@@ -162,23 +177,19 @@ impl Trouble {
                 error.to_string(),
                 "Only the server's operator can change that.",
             ),
-            NoHead::Io(_) | NoHead::Cut => Self::new(
-                (StatusCode::BAD_GATEWAY, "connection_terminated"),
-                "The connection to the server broke before it answered",
-                error.to_string(),
-                "Try again.",
-            ),
+            NoHead::Io(_) | NoHead::Cut => Self::terminated(error.to_string()),
         }
     }
 
     /// The server closed the connection instead of an answer.
     pub(super) fn no_answer() -> Self {
-        Self::new(
-            (StatusCode::BAD_GATEWAY, "connection_terminated"),
-            "The connection to the server broke before it answered",
-            "the server closed it",
-            "Try again.",
-        )
+        Self::terminated("the server closed it")
+    }
+
+    fn terminated(detail: impl Into<String>) -> Self {
+        let kind = (StatusCode::BAD_GATEWAY, "connection_terminated");
+        let what = "The connection to the server broke before it answered";
+        Self::new(kind, what, detail, "Try again.")
     }
 
     /// The server's answer is no HTTP.

@@ -275,12 +275,7 @@ impl Exchange {
             // The first recipient with a clock says when (RFC 9110, §6.6.1).
             head.fields.push("Date", httpdate::fmt_http_date(SystemTime::now()));
         }
-        let kept = match (keep, self.head.version) {
-            (false, _) => Kept::Closed,
-            (true, Version::Http10) => Kept::OpenForHttp10,
-            (true, Version::Http11) => Kept::Open,
-        };
-        kept.say(&mut head.fields);
+        Kept::of(keep, self.head.version).say(&mut head.fields);
         head.bytes()
     }
 }

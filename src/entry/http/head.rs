@@ -1,6 +1,6 @@
 //! Reading the heads of messages (RFC 9112). PURE.
 //!
-//! Requests are read strictly: whoever sends an ambiguous one can correct it. Responses are read as
+//! Requests are read strictly: the program that sends an ambiguous one can correct it. Responses are read as
 //! browsers read them, because a user can do nothing about a server, and are written anew, so that the
 //! next reader has only one way to understand them.
 

@@ -35,12 +35,15 @@ use self::{
     answer::{Answer, Audience, Kept, Trouble},
     body::{Buffered, NoHead},
     framing::Length,
-    head::{RequestHead, Version},
+    head::RequestHead,
     origin::Origin,
     request::Asked,
 };
-use super::session::{Session, close, close_after_upload, reset};
-use crate::flow::{DESTINATION_TARGET, Ingress, Target};
+use super::{
+    options::Options,
+    session::{Session, close, close_after_upload},
+};
+use crate::flow::{DESTINATION_TARGET, Ingress, Target, reset_on_close};
 
 /// One client connection.
 struct Client {
@@ -82,7 +85,7 @@ pub(super) async fn serve(tcp: TcpStream, session: Session) {
         Next::Request | Next::Gone => {}
         Next::Close => close(tcp).await,
         Next::CloseAfterUpload => close_after_upload(tcp).await,
-        Next::Reset => reset(&tcp),
+        Next::Reset => reset_on_close(&tcp),
         Next::Tunnel(tunnel) => tunnel.run(tcp, ahead).await,
     }
 }
@@ -137,12 +140,9 @@ impl Client {
             Ok(Asked::Elsewhere(address)) => address,
             Err(error) => return self.tell(&Trouble::bad_address(&error), Some(&head)).await,
         };
-        let options = match request::authenticate(&head.fields, &self.session.shared.auth) {
+        let options = match self.options(&head) {
             Ok(options) => options,
-            Err(error) => {
-                info!(client = %self.session.client, %error, "HTTP client refused");
-                return self.reply(Answer::unauthenticated(&error), &head, length).await;
-            }
+            Err(answer) => return self.reply(answer, &head, length).await,
         };
         let upgrades = request::upgrade_of(&head).is_some();
         match address.scheme.as_str() {
@@ -163,15 +163,19 @@ impl Client {
         self.forward(head, bytes, (address, length, upgrades), options).await
     }
 
+    /// What the client's user name asks for; else the demand for another one.
+    fn options(&self, head: &RequestHead) -> Result<Options, Answer> {
+        request::authenticate(&head.fields, &self.session.shared.auth).map_err(|error| {
+            info!(client = %self.session.client, %error, "HTTP client refused");
+            Answer::unauthenticated(&error)
+        })
+    }
+
     /// Opens a tunnel (RFC 9110, §9.3.6).
     async fn connect(&mut self, head: &RequestHead) -> Next {
-        let options = match request::authenticate(&head.fields, &self.session.shared.auth) {
+        let options = match self.options(head) {
             Ok(options) => options,
-            Err(error) => {
-                info!(client = %self.session.client, %error, "HTTP client refused");
-                let answer = Answer::unauthenticated(&error);
-                return self.reply(answer, head, Length::Exactly(0)).await;
-            }
+            Err(answer) => return self.reply(answer, head, Length::Exactly(0)).await,
         };
         if framing::of_request(head) != Ok(Length::Exactly(0)) {
             let what = "A CONNECT has no body: leave out Content-Length and Transfer-Encoding";
@@ -204,11 +208,7 @@ impl Client {
     async fn reply(&mut self, answer: Answer, head: &RequestHead, length: Length) -> Next {
         let whole = length == Length::Exactly(0);
         let keep = whole && head.keeps_alive() && !answer.closes;
-        let kept = match (keep, head.version) {
-            (false, _) => Kept::Closed,
-            (true, Version::Http10) => Kept::OpenForHttp10,
-            (true, Version::Http11) => Kept::Open,
-        };
+        let kept = Kept::of(keep, head.version);
         match self.write.write_all(&answer.bytes(&head.method, kept)).await {
             Err(_) => Next::Gone,
             Ok(()) if keep => Next::Request,

@@ -8,7 +8,7 @@ use tokio::{
 use tracing::{Instrument, debug};
 
 use super::origin::{Counted, Origin};
-use crate::entry::session::{Opened, reset};
+use crate::{entry::session::Opened, flow::reset_on_close};
 
 /// Bytes to carry once HTTP on the client's connection has ended.
 pub(super) enum Tunnel {
@@ -39,6 +39,6 @@ async fn switched((mut client, ahead): (TcpStream, Bytes), (mut flow, behind): (
     };
     if let Err(error) = carried.await {
         debug!(%error, "the upgraded connection broke");
-        reset(&client);
+        reset_on_close(&client);
     }
 }

@@ -61,7 +61,7 @@ pub struct Selector {
     share: Option<Share>,
 }
 
-/// A change to make: to which route, why, and whether the route before was measured.
+/// A change to make: to which route, why, and whether it makes the next one wait longer.
 struct Change {
     to: Option<Route>,
     reason: ChangeReason,
@@ -143,8 +143,8 @@ impl Selector {
         Decision { route: self.current.clone(), changed, candidates, alternatives }
     }
 
-    /// Takes note that `route` is in use from `now` on, whoever decided so. Only moves to a better route
-    /// make the next one wait longer: a route that failed is excluded for a time of its own.
+    /// Records that `route` is in use from `now` on. Only moves to a better route make the next one wait
+    /// longer: a route that failed is excluded for a time of its own.
     pub fn adopt(&mut self, now: Instant, route: &Route, reason: ChangeReason) {
         if self.current.as_ref() != Some(route) {
             let counts = reason == ChangeReason::Better;

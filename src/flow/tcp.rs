@@ -1,4 +1,4 @@
-//! Finding out that the far end of a TCP connection is gone.
+//! The TCP connections at a flow's ends: finding out that the peer is gone, and telling it of a broken flow.
 
 use std::time::Duration;
 
@@ -28,6 +28,13 @@ pub fn probe_when_silent(tcp: &TcpStream) {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     if let Err(error) = socket.set_tcp_user_timeout(Some(GIVE_UP_AFTER)) {
         tracing::debug!(%error, "no TCP user time-out");
+    }
+}
+
+/// Makes closing the connection a reset: its peer must not take what it got for complete.
+pub fn reset_on_close(tcp: &TcpStream) {
+    if let Err(error) = SockRef::from(tcp).set_linger(Some(Duration::ZERO)) {
+        tracing::debug!(%error, "cannot reset the TCP connection; closing it");
     }
 }
 
