@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -15,7 +15,6 @@ use super::{
     admission::{Admission, Arrival, Verdict, Who},
     handshakes::{HandshakeCounts, Outcome},
     join::JoinDesk,
-    joiners::Joiners,
     known::KnownAddresses,
 };
 use crate::{
@@ -41,7 +40,6 @@ pub(super) struct Door {
     desk: Option<Arc<JoinDesk>>,
     counts: Arc<HandshakeCounts>,
     state: Mutex<State>,
-    joiners: Joiners,
 }
 
 /// How connections are accepted.
@@ -81,7 +79,7 @@ impl Door {
         let admission = Admission::new(Instant::now().into_std(), rand::random());
         let known = KnownAddresses::default();
         let state = Mutex::new(State { admission, known, under_way: HashMap::new() });
-        Self { endpoint, mesh, host, servers, desk, counts, state, joiners: Joiners::default() }
+        Self { endpoint, mesh, host, servers, desk, counts, state }
     }
 
     /// Accepts connections until the endpoint closes.
@@ -172,9 +170,8 @@ impl Door {
             }
             () = ticket.gave_way.cancelled() => Err(Outcome::GaveWay),
         };
-        drop(ticket);
         match shaken {
-            Ok(conn) => self.admit(conn, address, slot).await,
+            Ok(conn) => self.admit(conn, address, slot, ticket).await,
             Err(outcome) => self.counts.count(outcome),
         }
     }
@@ -211,19 +208,27 @@ impl Door {
 
     /// Serves a connection as what its certificate, its protocol and its way of arrival say;
     /// one that does not fit together gets nothing.
-    async fn admit(&self, conn: Connection, address: SocketAddr, slot: Option<SlotId>) {
+    async fn admit(
+        &self,
+        conn: Connection,
+        address: SocketAddr,
+        slot: Option<SlotId>,
+        ticket: Ticket,
+    ) {
         let ip = address.ip().to_canonical();
         match (accepted(&conn), slot) {
+            (Ok(Accepted::Join), None) => self.admit_to_desk(conn, ticket, true).await,
+            (Ok(Accepted::Renew), None) => self.admit_to_desk(conn, ticket, false).await,
             (Ok(Accepted::Link(peer)), None) => {
+                drop(ticket);
                 self.lock().known.note(Instant::now().into_std(), ip);
                 trust_link(&conn);
                 self.mesh.clone().accept(conn, peer, address).await;
             }
             (Ok(Accepted::Lane(peer)), Some(slot)) => {
+                drop(ticket);
                 self.host.clone().serve(conn, slot, peer).await;
             }
-            (Ok(Accepted::Join), None) => self.admit_to_desk(conn, ip, true).await,
-            (Ok(Accepted::Renew), None) => self.admit_to_desk(conn, ip, false).await,
             (Ok(_), _) => {
                 self.counts.count(Outcome::Unauthorised);
                 conn.close(code::UNAUTHORISED.into(), b"wrong kind of connection");
@@ -236,18 +241,19 @@ impl Door {
         }
     }
 
-    async fn admit_to_desk(&self, conn: Connection, ip: IpAddr, joins: bool) {
-        let place = self.joiners.admit(ip);
-        match (&self.desk, place) {
-            (Some(desk), Some(_place)) => desk.serve(conn, &self.mesh, joins).await,
-            (Some(_), None) => {
-                self.counts.count(Outcome::JoinersFull);
-                conn.close(
-                    code::FULL.into(),
-                    b"others ask the authority; try again in some seconds",
-                );
+    /// Such a connection keeps its place among the handshakes until it is answered: whoever sends no
+    /// request, or does not fetch the answer, gives way to others.
+    async fn admit_to_desk(&self, conn: Connection, ticket: Ticket, joins: bool) {
+        let Some(desk) = &self.desk else {
+            conn.close(code::UNAUTHORISED.into(), b"not the overlay authority");
+            return;
+        };
+        tokio::select! {
+            () = desk.serve(conn.clone(), &self.mesh, joins) => {}
+            () = ticket.gave_way.cancelled() => {
+                self.counts.count(Outcome::GaveWay);
+                conn.close(code::FULL.into(), b"others ask the authority; try again in some seconds");
             }
-            (None, _) => conn.close(code::UNAUTHORISED.into(), b"not the overlay authority"),
         }
     }
 

@@ -7,7 +7,8 @@
 //! | strangers | everybody else | 64, 16 per prefix (2 under pressure), rates per prefix and in all |
 //!
 //! A prefix is an IPv4 /24 or an IPv6 /48: what one person can have addresses of without effort.
-//! When a pool is full, the oldest handshake that has had its time gives way. Under pressure an
+//! A connection to the authority's desk counts as a handshake until it is answered. When a pool or
+//! a prefix's share of it is full, the oldest in it that has had its time gives way. Under pressure an
 //! address must first prove itself (Retry, RFC 9000 §8.1.2), at a bounded rate. What is refused is
 //! ignored before any public-key operation, and costs its sender more than us.
 
@@ -143,26 +144,31 @@ impl Pool {
         self.0.iter().filter(|under_way| same(&under_way.who)).count()
     }
 
-    /// Adds one; if the pool holds `max`, in place of the oldest, if that has had its time.
-    fn add(
-        &mut self,
+    /// The handshake that has to end before another of the `same` kind may begin, if `max` of these
+    /// are under way: the oldest of them. `Err` while it has not had its time.
+    fn gives_way(
+        &self,
         now: Instant,
         max: usize,
-        under_way: UnderWay,
-        full: Outcome,
-    ) -> Result<Option<u64>, Outcome> {
-        let mut instead_of = None;
-        if self.0.len() >= max {
-            let oldest = self.0.iter().enumerate().min_by_key(|(_, other)| other.began);
-            let had_its_time =
-                oldest.filter(|(_, o)| now.saturating_duration_since(o.began) >= GIVES_WAY_AFTER);
-            let (index, _) = had_its_time.ok_or(full)?;
-            instead_of = Some(self.0.swap_remove(index).ticket);
+        same: impl Fn(&Who) -> bool,
+    ) -> Result<Option<u64>, NoPlace> {
+        if self.count(&same) < max {
+            return Ok(None);
         }
-        self.0.push(under_way);
-        Ok(instead_of)
+        let oldest = self.0.iter().filter(|other| same(&other.who)).min_by_key(|o| o.began);
+        let had_its_time =
+            oldest.filter(|o| now.saturating_duration_since(o.began) >= GIVES_WAY_AFTER);
+        had_its_time.map(|other| Some(other.ticket)).ok_or(NoPlace)
+    }
+
+    fn remove(&mut self, ticket: u64) {
+        self.0.retain(|under_way| under_way.ticket != ticket);
     }
 }
+
+/// A pool, or a share of it, is full.
+#[derive(Debug)]
+struct NoPlace;
 
 /// All handshakes under way, and what they may still do.
 #[derive(Debug)]
@@ -202,12 +208,14 @@ impl Admission {
     /// Decides about an arrival; [`done`](Self::done) has to follow what is accepted.
     pub(super) fn judge(&mut self, now: Instant, arrival: Arrival) -> Verdict {
         let judged = match &arrival.who {
-            Who::Lane { entry, slot } => self.lane(entry, *slot),
-            Who::Member(ip) => self.member(now, *ip, &arrival),
+            Who::Lane { entry, slot } => self.lane(entry, *slot).map(|()| None),
+            Who::Member(ip) => self.member(now, *ip, &arrival).map(|()| None),
             Who::Stranger(ip) => self.stranger(now, *ip, &arrival),
         };
         match judged {
-            Ok(()) => self.begin(now, arrival.who).unwrap_or_else(Verdict::Ignore),
+            Ok(gives_way) => {
+                self.begin(now, arrival.who, gives_way).unwrap_or_else(Verdict::Ignore)
+            }
             Err(verdict) => verdict,
         }
     }
@@ -215,19 +223,32 @@ impl Admission {
     /// A handshake has ended.
     pub(super) fn done(&mut self, ticket: u64) {
         for pool in [&mut self.lanes, &mut self.members, &mut self.strangers] {
-            pool.0.retain(|under_way| under_way.ticket != ticket);
+            pool.remove(ticket);
         }
     }
 
-    fn begin(&mut self, now: Instant, who: Who) -> Result<Verdict, Outcome> {
+    /// Takes a place, that of `gives_way` if it is one.
+    fn begin(
+        &mut self,
+        now: Instant,
+        who: Who,
+        gives_way: Option<u64>,
+    ) -> Result<Verdict, Outcome> {
         let (pool, max, full) = match who {
             Who::Lane { .. } => (&mut self.lanes, MAX_LANES, Outcome::LanesFull),
             Who::Member(_) => (&mut self.members, MAX_MEMBERS, Outcome::MembersFull),
             Who::Stranger(_) => (&mut self.strangers, MAX_STRANGERS, Outcome::StrangersFull),
         };
+        let instead_of = match gives_way {
+            Some(ticket) => Some(ticket),
+            None => pool.gives_way(now, max, |_| true).map_err(|NoPlace| full)?,
+        };
+        if let Some(ticket) = instead_of {
+            pool.remove(ticket);
+        }
         self.next += 1;
         let ticket = self.next;
-        let instead_of = pool.add(now, max, UnderWay { ticket, began: now, who }, full)?;
+        pool.0.push(UnderWay { ticket, began: now, who });
         Ok(Verdict::Accept { ticket, instead_of })
     }
 
@@ -256,7 +277,13 @@ impl Admission {
         Ok(())
     }
 
-    fn stranger(&mut self, now: Instant, ip: IpAddr, arrival: &Arrival) -> Result<(), Verdict> {
+    /// May return the handshake of the same prefix that gives way.
+    fn stranger(
+        &mut self,
+        now: Instant,
+        ip: IpAddr,
+        arrival: &Arrival,
+    ) -> Result<Option<u64>, Verdict> {
         let under_way = self.strangers.0.len();
         let calm = arrival.validated || self.calm.take(now, CALM);
         if !calm || under_way >= RETRY_STRANGERS {
@@ -268,9 +295,8 @@ impl Admission {
         };
         let key = prefix(ip);
         let same = |who: &Who| matches!(who, Who::Stranger(other) if prefix(*other) == key);
-        if self.strangers.count(same) >= most {
-            return Err(Verdict::Ignore(Outcome::PrefixBusy));
-        }
+        let gives_way = self.strangers.gives_way(now, most, same);
+        let gives_way = gives_way.map_err(|NoPlace| Verdict::Ignore(Outcome::PrefixBusy))?;
         let index = self.index(key);
         if !self.handshakes[index].take(now, PREFIX_RATE) {
             return Err(Verdict::Ignore(Outcome::PrefixRate));
@@ -278,7 +304,7 @@ impl Admission {
         if !self.all_strangers.take(now, STRANGER_RATE) {
             return Err(Verdict::Ignore(Outcome::StrangerRate));
         }
-        Ok(())
+        Ok(gives_way)
     }
 
     /// Whether the address has proved itself; else it is asked to, at a bounded rate.

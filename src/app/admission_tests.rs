@@ -131,6 +131,24 @@ fn a_full_pool_gives_up_the_oldest_handshake_that_had_its_time() {
 }
 
 #[test]
+fn in_a_full_prefix_the_oldest_gives_way_to_the_next() {
+    let start = Instant::now();
+    let mut admission = Admission::new(start, 1);
+    let neighbour = |n| stranger([203, 0, 113, n], true);
+    let tickets: Vec<_> =
+        (0..16).map(|n| accepted(admission.judge(start, neighbour(n))).unwrap()).collect();
+    let soon = admission.judge(start + Duration::from_millis(900), neighbour(99));
+    assert_eq!(soon, Verdict::Ignore(Outcome::PrefixBusy));
+    // Another prefix has room, and does not push anybody out.
+    let elsewhere = admission.judge(start, stranger([192, 0, 2, 1], true));
+    assert!(matches!(elsewhere, Verdict::Accept { instead_of: None, .. }), "{elsewhere:?}");
+    let verdict = admission.judge(start + Duration::from_secs(1), neighbour(99));
+    let Verdict::Accept { instead_of, .. } = verdict else { panic!("{verdict:?}") };
+    assert_eq!(instead_of, Some(tickets[0]));
+    assert_eq!(admission.strangers.0.len(), 17);
+}
+
+#[test]
 fn a_prefix_is_what_one_person_has_addresses_of() {
     let same = |a: &str, b: &str| prefix(a.parse().unwrap()) == prefix(b.parse().unwrap());
     assert!(same("192.0.2.1", "192.0.2.254") && same("192.0.2.1", "::ffff:192.0.2.9"));

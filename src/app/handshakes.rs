@@ -43,12 +43,10 @@ pub(super) enum Outcome {
     TimedOut,
     /// A handshake was complete, and its certificate or protocol did not fit.
     Unauthorised,
-    /// Somebody wanted to join while others from there, or enough others, were doing so.
-    JoinersFull,
 }
 
 impl Outcome {
-    const ALL: [Self; 20] = [
+    const ALL: [Self; 19] = [
         Self::Lane,
         Self::Member,
         Self::Stranger,
@@ -68,7 +66,6 @@ impl Outcome {
         Self::Failed,
         Self::TimedOut,
         Self::Unauthorised,
-        Self::JoinersFull,
     ];
 
     /// The stable name, as in metrics and JSON.
@@ -93,7 +90,6 @@ impl Outcome {
             Self::Failed => "failed",
             Self::TimedOut => "timed-out",
             Self::Unauthorised => "unauthorised",
-            Self::JoinersFull => "joiners-full",
         }
     }
 }

@@ -13,7 +13,6 @@ mod dialer;
 mod exits;
 mod handshakes;
 mod join;
-mod joiners;
 mod known;
 mod local;
 mod node;

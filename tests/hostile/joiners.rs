@@ -61,8 +61,11 @@ fn joiners_without_a_token_are_few_and_small() {
     let held = runtime.block_on(bother(&invitation));
     let grown = usage(hub.pid()).0.saturating_sub(before);
     println!("{} of {ATTEMPTS} joiners held at once; +{} KiB resident", held.len(), grown / 1024);
-    assert!(held.len() <= 8, "{}", held.len());
+    assert!(held.len() <= 16, "{}", held.len());
     assert!(grown < 8 << 20, "{grown}");
+    // They come from the joiner's own prefix, and it joins nevertheless.
+    site.join_by(&line, "leaf", &["--listen", &free_udp().to_string()]);
+    drop(held);
 }
 
 #[test]
