@@ -48,3 +48,5 @@ mod chaos;
 mod lossy;
 #[path = "real/scenarios.rs"]
 mod scenarios;
+#[path = "real/trust.rs"]
+mod trust;

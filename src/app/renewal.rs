@@ -39,6 +39,9 @@ const PAUSE_WITHOUT: Duration = Duration::from_secs(60);
 const ASK_TIME_EVERY: Duration = Duration::from_secs(60);
 const ASK_TIME_SELDOM: Duration = Duration::from_secs(3600);
 
+/// The log line of a failed attempt.
+const NOT_RENEWED: &str = "this node's certificate could not be renewed";
+
 /// Why a certificate was not renewed.
 #[derive(Debug, thiserror::Error)]
 enum RenewalError {
@@ -120,6 +123,8 @@ struct Progress {
     renewals: u64,
     failed: u64,
     error: Option<String>,
+    /// What the log says of the failure: whether it is urgent, and why. It is not repeated.
+    told: Option<(bool, String)>,
     pauses: Pauses,
 }
 
@@ -202,15 +207,18 @@ impl Renewal {
                 progress.renewed = Some(self.credentials.now().as_secs());
                 progress.renewals += 1;
                 progress.error = None;
+                progress.told = None;
                 progress.pauses = Pauses::default();
             }
             Err(error) => {
                 let lifetime = peer.lifetime();
                 let left = Duration::from_secs(left);
-                if left < lifetime / 4 || error.is_final() {
-                    tracing::warn!(%error, ?left, "this node's certificate could not be renewed");
-                } else {
-                    tracing::info!(%error, ?left, "this node's certificate could not be renewed yet");
+                let urgent = left < lifetime / 4 || error.is_final();
+                let told = self.progress().told.replace((urgent, error.to_string()));
+                match (told == Some((urgent, error.to_string())), urgent) {
+                    (true, _) => tracing::debug!(%error, ?left, "{NOT_RENEWED}, still"),
+                    (false, true) => tracing::warn!(%error, ?left, "{NOT_RENEWED}"),
+                    (false, false) => tracing::info!(%error, ?left, "{NOT_RENEWED} yet"),
                 }
                 let mut progress = self.progress();
                 progress.failed += 1;

@@ -33,9 +33,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long the neighbour with the newer revocation list may take to send it: as for a request.
 const LIST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Neighbours asked in one attempt to pass a renewal on: most have a link to the authority, or
-/// none has.
-const ASKED_TO_PASS_ON: usize = 8;
+/// Neighbours asked in one attempt to renew a certificate or to pass that on: most have a link to
+/// the authority, or none has.
+const MOST_ASKED: usize = 8;
 
 /// Why a node is no member any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -284,8 +284,8 @@ impl Mesh {
         }
     }
 
-    /// Asks for the next certificate over links: the authority's node, else neighbours that may
-    /// have a link to it.
+    /// Asks for the next certificate over links: those that answer probes first, of these the
+    /// authority's, else neighbours that may have a link to it.
     ///
     /// # Errors
     /// The last refusal, or why nobody could be asked.
@@ -298,21 +298,20 @@ impl Mesh {
             passed_on,
         };
         let authority = self.credentials.authority().map(|contact| contact.name);
-        let direct = authority.as_ref().and_then(|name| self.links.get(name));
-        let others = self.links.all();
-        let others =
-            others.into_iter().filter(|link| Some(&link.peer().name) != authority.as_ref());
+        let is_authority = |link: &Link| Some(&link.peer().name) == authority.as_ref();
+        let mut links = self.links.all();
+        // Each that is silent costs the time-out of a request, and the certificate may end meanwhile.
+        links.sort_by_key(|link| (!self.is_up(&link.peer().name), !is_authority(link)));
         let mut last = LinkError::Refused(RenewalRefusal::NoAuthority.into());
-        for link in direct.into_iter().chain(others.take(ASKED_TO_PASS_ON)) {
+        for link in links.into_iter().take(MOST_ASKED) {
             match link.request(&ask(false)).await {
                 Ok(Reply::Certificate(chain)) => {
                     return Ok(chain.into_iter().map(CertificateDer::from).collect());
                 }
                 Ok(_) => last = LinkRefusal::Unexpected.into(),
                 Err(error) => {
-                    let of_authority = Some(&link.peer().name) == authority.as_ref();
                     tracing::debug!(?link, %error, "certificate not renewed over this link");
-                    if of_authority
+                    if is_authority(&link)
                         || matches!(
                             last,
                             LinkError::Refused(LinkRefusal::Renewal(RenewalRefusal::NoAuthority))
@@ -326,6 +325,11 @@ impl Mesh {
         Err(last)
     }
 
+    /// Whether there is a link to `peer` on whose path probes are answered.
+    fn is_up(&self, peer: &NodeName) -> bool {
+        self.facts_of_link(peer).is_some_and(|facts| facts.up)
+    }
+
     /// Answers a neighbour whose certificate, or whose neighbour's, is to be renewed.
     pub(super) async fn renew_certificate(
         &self,
@@ -337,6 +341,7 @@ impl Mesh {
             return Ok(Reply::Certificate(chain.iter().map(|der| der.to_vec()).collect()));
         }
         let authority = self.credentials.authority().filter(|_| !passed_on);
+        let authority = authority.filter(|contact| self.is_up(&contact.name));
         let authority = authority.ok_or(RenewalRefusal::NoAuthority)?;
         let onward = Request::RenewCertificate { signing_request, passed_on: true };
         match self.links.request(&authority.name, &onward).await {

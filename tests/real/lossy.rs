@@ -77,7 +77,7 @@ fn at(overlay: &Processes, name: &str) -> IpAddr {
 
 async fn goodput(overlay: &Processes, first: impl AsyncFnOnce()) -> usize {
     let arrivals = Arrivals::new();
-    let job = begin(overlay, Work::Download, &arrivals).await;
+    let job = begin(overlay, "entry", Work::Download, &arrivals).await;
     first().await;
     let before = arrivals.bytes();
     sleep(MEASURED).await;

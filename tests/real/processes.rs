@@ -47,6 +47,16 @@ pub(crate) struct Processes {
 impl Processes {
     /// Starts a node at each site of `topology`, of which `relays` may forward.
     pub(crate) async fn start(topology: Topology, relays: &[&str], seed: u64) -> Self {
+        Self::start_with(topology, relays, seed, &[]).await
+    }
+
+    /// The same, with these lines of the authority's configuration replaced by others.
+    pub(crate) async fn start_with(
+        topology: Topology,
+        relays: &[&str],
+        seed: u64,
+        settings: &[(&str, &str)],
+    ) -> Self {
         let site = Site::new();
         let places = places(&topology);
         let exit = places.iter().find(|place| place.name == "exit").unwrap();
@@ -54,6 +64,9 @@ impl Processes {
         let public = exit.public.to_string();
         let options = ["--listen", &public, "--advertise", &public, "--no-relay"];
         let dir = site.found("exit", &options);
+        for (line, by) in settings {
+            configure(&dir, line, by);
+        }
         let authority = Running::start(&dir, &[]);
         for place in places.iter().filter(|place| place.name != "exit") {
             join(&site, place, relays.contains(&&*place.name));

@@ -114,7 +114,7 @@ async fn attempt(event: Event, work: Work, seed: u64) -> Option<Duration> {
     let route = if relayed { "via relay" } else { "direct" };
     overlay.routes("entry", 2, route).await;
     let arrivals = Arrivals::new();
-    let job = begin(&overlay, work, &arrivals).await;
+    let job = begin(&overlay, "entry", work, &arrivals).await;
     sleep(moment(&mut rng(seed), 1_000, 1_700)).await;
     if overlay.facts("entry", "lanes")[0]["route"] != route {
         return None;
@@ -131,14 +131,15 @@ async fn attempt(event: Event, work: Work, seed: u64) -> Option<Duration> {
     Some(stall)
 }
 
-/// Opens a flow through the entry's proxy and begins the work on it.
+/// Opens a flow through the proxy of `entry` and begins the work on it.
 pub(crate) async fn begin(
     overlay: &Processes,
+    entry: &str,
     work: Work,
     arrivals: &Arrivals,
 ) -> tokio::task::JoinHandle<()> {
     let servers = Servers::start(arrivals).await;
-    let proxy = overlay.node("entry").proxy();
+    let proxy = overlay.node(entry).proxy();
     let flow = tunnel(proxy, servers.of(work)).await.unwrap();
     flow.set_nodelay(true).unwrap();
     work::begin(Box::new(flow), work, arrivals)
