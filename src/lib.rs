@@ -31,6 +31,7 @@
 //! | [`identity`] | keys, certificates, invitations, the node's folder |
 //! | [`flow`] | what a flow is: label, target, hint, refusal, and the dialer trait |
 //! | [`text`] | PURE: text of others, made safe to log and to show |
+//! | [`quantity`] | PURE: durations, data rates and addresses as people write them |
 //!
 //! One exception: `flow` takes [`identity::NodeName`] from above, as a flow names its exit.
 //! `docs/architecture.md` follows a flow through these modules.
@@ -53,6 +54,7 @@ pub mod lane;
 pub mod link;
 pub mod mesh;
 pub mod overlay;
+pub mod quantity;
 pub mod text;
 pub mod transport;
 pub mod underlay;

@@ -133,6 +133,30 @@ fn a_second_signal_ends_the_node_at_once() {
 }
 
 #[test]
+fn a_closed_terminal_and_a_log_that_fails_do_not_stop_the_node() {
+    let site = Site::new();
+    let mut hub = Running::start_with_log(&site.hub(), "/dev/full");
+    let dir = site.dir("hub");
+    hub.signal("-HUP");
+    // Every join writes into the log.
+    let leaf = Running::start(&site.join("leaf"), &[]);
+    hub.signal("-HUP");
+    wait_for("the link", || json(&dir, &["links"])[0]["up"] == true);
+    assert_eq!(web::fetch(leaf.proxy(), web::serve()).unwrap(), web::PAGE);
+    hub.signal("-TERM");
+    assert_eq!(hub.ended().code(), Some(0));
+}
+
+#[test]
+fn a_folder_too_deep_for_a_socket_is_refused_by_init() {
+    let site = Site::new();
+    let dir = site.dir(&"x".repeat(120));
+    let said = must_fail(&dir, &["init", "--name", "hub", "--listen", "127.0.0.1:0"]);
+    assert!(said.contains("--dir") && said.contains("107 bytes"), "{said}");
+    assert!(!dir.exists());
+}
+
+#[test]
 fn an_invitation_works_once_unaltered_and_in_time() {
     let site = Site::new();
     let hub = site.hub();

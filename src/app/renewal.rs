@@ -18,6 +18,7 @@ use crate::{
     },
     link::LinkError,
     mesh::{CertificateDesk as _, Mesh},
+    quantity::format_duration,
     wire::link::{LinkRefusal, RenewalRefusal},
 };
 
@@ -202,7 +203,7 @@ impl Renewal {
                 let expires = self.credentials.peer().expires.as_secs();
                 let lasts =
                     Duration::from_secs(expires.saturating_sub(self.credentials.now().as_secs()));
-                tracing::info!(?lasts, "this node's certificate is renewed");
+                tracing::info!(lasts = %format_duration(lasts), "this node's certificate is renewed");
                 let mut progress = self.progress();
                 progress.renewed = Some(self.credentials.now().as_secs());
                 progress.renewals += 1;
@@ -214,11 +215,12 @@ impl Renewal {
                 let lifetime = peer.lifetime();
                 let left = Duration::from_secs(left);
                 let urgent = left < lifetime / 4 || error.is_final();
+                let left = format_duration(left);
                 let told = self.progress().told.replace((urgent, error.to_string()));
                 match (told == Some((urgent, error.to_string())), urgent) {
-                    (true, _) => tracing::debug!(%error, ?left, "{NOT_RENEWED}, still"),
-                    (false, true) => tracing::warn!(%error, ?left, "{NOT_RENEWED}"),
-                    (false, false) => tracing::info!(%error, ?left, "{NOT_RENEWED} yet"),
+                    (true, _) => tracing::debug!(%error, %left, "{NOT_RENEWED}, still"),
+                    (false, true) => tracing::warn!(%error, %left, "{NOT_RENEWED}"),
+                    (false, false) => tracing::info!(%error, %left, "{NOT_RENEWED} yet"),
                 }
                 let mut progress = self.progress();
                 progress.failed += 1;

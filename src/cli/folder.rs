@@ -12,6 +12,9 @@ use crate::{
     identity::{Authority, NodeDir, NodeFile, StoreError},
 };
 
+/// The longest path of a socket, in bytes: `sun_path` in unix(7), without the zero at its end.
+const LONGEST_SOCKET: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
+
 /// The node's folder, and how the user named it.
 #[derive(Debug)]
 pub(super) struct Folder {
@@ -54,6 +57,13 @@ impl Folder {
         // An old configuration would silently win over the options of this command.
         if config.exists() && !self.dir.has_node() {
             return Err(StoreError::Exists(config).into());
+        }
+        let socket = self.socket();
+        if socket.as_os_str().len() > LONGEST_SOCKET {
+            return Err(CliError::say(format!(
+                "{} has more than {LONGEST_SOCKET} bytes, too many for the path of a socket; name a shorter folder with --dir",
+                socket.display()
+            )));
         }
         Ok(self.dir.begin()?)
     }

@@ -29,7 +29,7 @@ pub(super) fn print_json(facts: &impl Serialize) -> Result<(), CliError> {
 
 /// JSON allows DEL, C1 controls and direction marks as they are; a terminal obeys them. All of them
 /// have one unit of UTF-16, and stand only inside strings.
-fn json_escaped(json: &str) -> String {
+pub(super) fn json_escaped(json: &str) -> String {
     let mut escaped = String::with_capacity(json.len());
     for c in json.chars() {
         if is_unsafe(c) && c != '\n' {

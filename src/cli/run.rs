@@ -252,7 +252,7 @@ impl ListWatch {
     }
 }
 
-/// The signals that stop the node.
+/// The signals that stop the node. That its terminal was closed (SIGHUP) is no request to stop.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -270,10 +270,12 @@ impl Signals {
 
     /// The name of the next one.
     async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.hangup.recv() => "SIGHUP",
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.hangup.recv() => tracing::info!("SIGHUP: the node goes on"),
+            }
         }
     }
 }

@@ -4,19 +4,14 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::config;
+use crate::quantity;
 
 /// Longest time that a command line names: 30 days.
 const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// Reads a duration of an option: as in the configuration, or in days.
+/// Reads a duration of an option, as in the configuration.
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let days = text.strip_suffix('d').and_then(|days| days.trim().parse::<u64>().ok());
-    let duration = match days {
-        Some(days) => Duration::from_secs(days.saturating_mul(24 * 3600)),
-        None => config::parse_duration(text)
-            .map_err(|_| "write a whole number and s, min, h or d, as in 24h".to_owned())?,
-    };
+    let duration = quantity::parse_duration(text).map_err(|error| error.to_string())?;
     if duration > LONGEST {
         return Err("write at most 30d".to_owned());
     }

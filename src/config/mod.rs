@@ -9,18 +9,16 @@ mod patterns;
 mod problem;
 mod rules;
 mod sections;
-mod units;
 
 use std::path::Path;
 
 use serde::Deserialize;
 
-pub use crate::{overlay::policy::Policy, transport::Congestion};
+pub use crate::{overlay::policy::Policy, quantity::Bitrate, transport::Congestion};
 pub use patterns::{Domain, Ports};
 pub use problem::ConfigError;
 pub use rules::{Action, Choice, Rule, Rules, Wishes};
-pub use sections::{Authority, Flow, Lane, Log, Node, Probe, Relay};
-pub use units::{Bitrate, ParseUnitError, format_duration, parse_duration};
+pub use sections::{Authority, Flow, Lane, Log, LogFormat, Node, Probe, Relay, check_log_filter};
 
 /// The largest file read: far above 1,024 long rules.
 const MAX_FILE: u64 = 1 << 20;
@@ -60,15 +58,7 @@ impl Config {
     /// # Errors
     /// When it cannot be read, or as for [`parse`](Self::parse).
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        use std::io::Read as _;
-        let mut text = String::new();
-        std::fs::File::open(path)
-            .and_then(|file| file.take(MAX_FILE + 1).read_to_string(&mut text))
-            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-        if text.len() as u64 > MAX_FILE {
-            let source = std::io::Error::from(std::io::ErrorKind::FileTooLarge);
-            return Err(ConfigError::Unreadable { path: path.to_owned(), source });
-        }
+        let text = problem::read(path, MAX_FILE)?;
         Self::parse(&text).map_err(|error| error.in_file(path))
     }
 

@@ -1,7 +1,8 @@
 //! What is wrong with a configuration file, said so that it can be mended.
 
 use std::{
-    io,
+    fs::File,
+    io::{self, Read as _},
     path::{Path, PathBuf},
 };
 
@@ -13,12 +14,12 @@ const LIKENESS: f64 = 0.7;
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("cannot read {}: {source}; name the right folder with --dir DIR, or make a node with `ronproxy init`", path.display())]
+    #[error("cannot read {}: {why}", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the operating system said.
-        source: io::Error,
+        /// Why, and what to do.
+        why: String,
     },
     /// A value is wrong.
     #[error("{}:{line}: {message}", file.display())]
@@ -47,17 +48,52 @@ impl ConfigError {
     }
 }
 
+/// The text of the file at `path`, at most `longest` bytes.
+pub(super) fn read(path: &Path, longest: u64) -> Result<String, ConfigError> {
+    let unreadable = |why| ConfigError::Unreadable { path: path.to_owned(), why };
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(longest + 1).read_to_end(&mut bytes));
+    read.map_err(|error| unreadable(advice(&error)))?;
+    if bytes.len() as u64 > longest {
+        return Err(unreadable(format!("it has more than {longest} bytes; is it the right file?")));
+    }
+    decode(bytes).map_err(unreadable)
+}
+
+fn advice(error: &io::Error) -> String {
+    let advice = match error.kind() {
+        io::ErrorKind::PermissionDenied => "call ronproxy as the user whose node this is",
+        io::ErrorKind::IsADirectory => "move this folder away",
+        _ => "name the right folder with --dir DIR, or make a node with `ronproxy init`",
+    };
+    format!("{error}; {advice}")
+}
+
+/// UTF-8, with or without the mark that some editors put at the beginning.
+fn decode(bytes: Vec<u8>) -> Result<String, String> {
+    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+        return Err("it is in UTF-16; save it as UTF-8".to_owned());
+    }
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = 1 + good.iter().filter(|byte| **byte == b'\n').count();
+        format!("line {line} is not in UTF-8; save the file as UTF-8")
+    })?;
+    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
+}
+
 /// Explains what `toml` or a value's own reading found wrong.
 pub(super) fn explain(text: &str, error: &toml::de::Error) -> ConfigError {
     let start = error.span().map_or(0, |span| span.start).min(text.len());
     let before = text.as_bytes()[..start].iter().filter(|byte| **byte == b'\n').count();
     let line = text.lines().nth(before).unwrap_or_default();
-    let message = match unknown_key(error.message()) {
-        Some(message) => message,
-        // The message may quote the value.
-        None if line.contains("password") => "the password is not text in quotes".to_owned(),
-        None => error.message().replace('\n', "; "),
-    };
+    let message =
+        match unknown_key(error.message()).or_else(|| twice(text, before, error.message())) {
+            Some(message) => message,
+            // The message may quote the value.
+            None if line.contains("password") => "the password is not text in quotes".to_owned(),
+            None => error.message().replace('\n', "; "),
+        };
     ConfigError::wrong(before + 1, message)
 }
 
@@ -82,4 +118,24 @@ fn unknown_key(message: &str) -> Option<String> {
         _ => format!("there are {}", known.join(", ")),
     };
     Some(format!("unknown key `{unknown}`; {advice}"))
+}
+
+/// Says where the table or key stands first that `toml` found again at line `again`, counted from 0.
+fn twice(text: &str, again: usize, message: &str) -> Option<String> {
+    if !message.starts_with("duplicate key") {
+        return None;
+    }
+    let lines: Vec<_> = text.lines().map(str::trim).take(again + 1).collect();
+    let (second, before) = lines.split_last()?;
+    let name = |line: &str| match line.starts_with('[') {
+        true => line.split(']').next().map(str::to_owned),
+        false => line.split_once('=').map(|(key, _)| key.trim().to_owned()),
+    };
+    let wanted = name(second)?;
+    // A key is looked for in its own table only.
+    let table = before.iter().rposition(|line| !second.starts_with('[') && line.starts_with('['));
+    let from = table.map_or(0, |header| header + 1);
+    let first = before[from..].iter().position(|line| name(line).as_ref() == Some(&wanted))?;
+    let shown = if second.starts_with('[') { format!("{wanted}]") } else { wanted };
+    Some(format!("`{shown}` is there already, in line {}; keep one of them", from + first + 1))
 }

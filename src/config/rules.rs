@@ -12,6 +12,7 @@ use super::{
 use crate::{
     flow::{Hint, Host, Route, Target, is_class},
     identity::NodeName,
+    quantity::Network,
 };
 
 /// Rules in one file. Every flow is held against each; 1,024 cost some microseconds.
@@ -122,6 +123,10 @@ impl Matches {
     }
 }
 
+fn networks(written: Vec<Network>) -> Vec<IpNet> {
+    written.into_iter().map(|Network(net)| net).collect()
+}
+
 /// An absent key matches everything.
 fn any<T>(items: &[T], matches: impl FnMut(&T) -> bool) -> bool {
     items.is_empty() || items.iter().any(matches)
@@ -134,13 +139,13 @@ struct RawRule {
     #[serde(deserialize_with = "one_or_many")]
     domain: Vec<Domain>,
     #[serde(deserialize_with = "one_or_many")]
-    cidr: Vec<IpNet>,
+    cidr: Vec<Network>,
     #[serde(deserialize_with = "one_or_many")]
     port: Vec<Ports>,
     #[serde(deserialize_with = "one_or_many")]
     user: Vec<String>,
     #[serde(deserialize_with = "one_or_many")]
-    client: Vec<IpNet>,
+    client: Vec<Network>,
     #[serde(deserialize_with = "one_or_many")]
     exit: Vec<NodeName>,
     hint: Option<Hint>,
@@ -167,10 +172,10 @@ impl TryFrom<RawRule> for Rule {
     fn try_from(raw: RawRule) -> Result<Self, Self::Error> {
         let matches = Matches {
             domain: raw.domain,
-            cidr: raw.cidr,
+            cidr: networks(raw.cidr),
             port: raw.port,
             user: raw.user,
-            client: raw.client,
+            client: networks(raw.client),
         };
         let wishes = Wishes {
             exits: raw.exit,

@@ -4,10 +4,10 @@ use std::{net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-use super::units::{Bitrate, duration_within};
 use crate::{
     flow::FlowTimes,
     identity::LIFETIME,
+    quantity::{Bitrate, duration_within, listen_address},
     transport::{Congestion, CongestionByHint, LaneOptions},
 };
 
@@ -16,6 +16,7 @@ use crate::{
 #[serde(deny_unknown_fields, default)]
 pub struct Node {
     /// Where the node's one UDP socket listens. Default: `0.0.0.0:4600`.
+    #[serde(deserialize_with = "listen_address")]
     pub listen: SocketAddr,
     /// The addresses at which others reach this node, at most 8. Default: none, which means that
     /// the node tells the addresses of its interfaces, and others what they see.
@@ -158,6 +159,19 @@ pub struct Log {
     /// Whether the destinations of flows are logged at the level `info` too; otherwise only at
     /// `debug`. Default: `false`.
     pub destinations: bool,
+    /// How a line looks. Default: `text`.
+    pub format: LogFormat,
+}
+
+/// How a line of the log looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people; with priorities where systemd's journal reads it.
+    #[default]
+    Text,
+    /// One JSON object.
+    Json,
 }
 
 impl Default for Node {
@@ -181,7 +195,7 @@ impl Default for Probe {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { filter: "info".to_owned(), destinations: false }
+        Self { filter: "info".to_owned(), destinations: false, format: LogFormat::Text }
     }
 }
 
@@ -218,10 +232,29 @@ fn advertise<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<SocketAdd
 
 fn filter<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let text = String::deserialize(deserializer)?;
-    match tracing_subscriber::EnvFilter::try_new(&text) {
-        Ok(_) => Ok(text),
-        Err(error) => Err(D::Error::custom(format!(
-            "{text:?} is no log filter ({error}); write \"info\" or \"info,ronproxy::lane=debug\""
-        ))),
+    check_log_filter(&text).map_err(D::Error::custom)?;
+    Ok(text)
+}
+
+/// Checks what is logged: levels, and levels of modules, with commas between. A word that is no level
+/// would else be taken for the name of a module, of which everything is logged.
+///
+/// # Errors
+/// Says what is wrong, and the right form.
+pub fn check_log_filter(text: &str) -> Result<(), String> {
+    const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+    let right =
+        "write a level (error, warn, info, debug, trace, off), or \"info,ronproxy::lane=debug\"";
+    let directives = text.split(',').map(str::trim).filter(|directive| !directive.is_empty());
+    for directive in directives {
+        let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level);
+        let known = LEVELS.iter().any(|known| known.eq_ignore_ascii_case(level));
+        if !known && !directive.contains('[') {
+            return Err(format!("{level:?} is no log level; {right}"));
+        }
+    }
+    match tracing_subscriber::EnvFilter::try_new(text) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!("{text:?} is no log filter ({error}); {right}")),
     }
 }

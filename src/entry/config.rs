@@ -5,6 +5,7 @@ use std::{fmt, net::SocketAddr, time::Duration};
 use serde::Deserialize;
 
 use super::local_users::LocalUsers;
+use crate::quantity::listen_address;
 
 /// How long a client may take to say what it wants: from accept to a complete SOCKS request, or
 /// for one HTTP request head (which also bounds how long an HTTP connection may sit idle).
@@ -30,6 +31,7 @@ pub struct Config {
     pub enabled: bool,
     /// Where the proxy listens. Default: `127.0.0.1:1080`. An address that is not loopback needs
     /// [`users`](Self::users). Port 0 lets the system choose.
+    #[serde(deserialize_with = "listen_address")]
     pub listen: SocketAddr,
     /// Who may use the proxy. Empty (the default): everyone who can reach the listen address.
     pub users: Vec<User>,

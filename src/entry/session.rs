@@ -134,11 +134,11 @@ impl Session {
             Ok(flow) => {
                 self.activity.add(&flow.carried());
                 flow_span.record("label", field::display(flow.label()));
-                info!(client = %self.client, ?ingress, "flow open");
+                info!(client = %self.client, %ingress, "flow open");
                 Ok(Opened { flow, span: span.clone() })
             }
             Err(refusal) => {
-                info!(client = %self.client, ?ingress, reason = refusal.kind.name(), "flow refused");
+                info!(client = %self.client, %ingress, reason = refusal.kind.name(), "flow refused");
                 debug!(target: DESTINATION_TARGET, detail = refusal.detail, "why it is refused");
                 Err(refusal)
             }

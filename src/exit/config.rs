@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use super::Rule;
+use crate::quantity::{Network, duration_within, format_duration};
 
 /// What this node does for others as an exit.
 ///
@@ -39,6 +40,7 @@ pub struct Config {
     /// Default: none.
     ///
     /// A cloud metadata address is exempt only when it is listed itself, as a /32 or /128.
+    #[serde(deserialize_with = "networks")]
     pub allow_private: Vec<IpNet>,
     /// The longest a flow waits for its name and its connection together. Default: `"10s"`;
     /// from `"1s"` to `"120s"`.
@@ -77,26 +79,16 @@ fn flow_limit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Er
 }
 
 fn connect_timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    parse_duration(&text)
-        .filter(|wait| (Duration::from_secs(1)..=Duration::from_secs(120)).contains(wait))
-        .ok_or_else(|| D::Error::custom(format!("{text:?} is not from \"1s\" to \"120s\"")))
+    duration_within(deserializer, &(Duration::from_secs(1)..=Duration::from_secs(120)))
 }
 
-/// Reads whole seconds or milliseconds: `10s`, `2500ms`.
-fn parse_duration(text: &str) -> Option<Duration> {
-    match text.strip_suffix("ms") {
-        Some(number) => number.parse().ok().map(Duration::from_millis),
-        None => text.strip_suffix('s')?.parse().ok().map(Duration::from_secs),
-    }
+fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    let networks = Vec::<Network>::deserialize(deserializer)?;
+    Ok(networks.into_iter().map(|Network(net)| net).collect())
 }
 
 fn write_duration<S: Serializer>(wait: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    if wait.subsec_nanos() == 0 {
-        serializer.collect_str(&format_args!("{}s", wait.as_secs()))
-    } else {
-        serializer.collect_str(&format_args!("{}ms", wait.as_millis()))
-    }
+    serializer.collect_str(&format_duration(*wait))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 use super::ranges::Faces;
-use crate::flow::Host;
+use crate::{flow::Host, quantity::Network};
 
 /// One rule: every key that is present must match, and a key matches when one of its items does.
 ///
@@ -19,7 +19,7 @@ pub struct Rule {
     #[serde(deserialize_with = "non_empty", skip_serializing_if = "Vec::is_empty")]
     pub domain: Vec<DomainPattern>,
     /// Networks that hold the address which is connected to (after resolution).
-    #[serde(deserialize_with = "non_empty", skip_serializing_if = "Vec::is_empty")]
+    #[serde(deserialize_with = "networks", skip_serializing_if = "Vec::is_empty")]
     pub cidr: Vec<IpNet>,
     /// TCP ports.
     #[serde(deserialize_with = "non_empty", skip_serializing_if = "Vec::is_empty")]
@@ -67,6 +67,11 @@ where
         return Err(D::Error::custom("the list is empty; leave the key out to match anything"));
     }
     Ok(items)
+}
+
+fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    let networks: Vec<Network> = non_empty(deserializer)?;
+    Ok(networks.into_iter().map(|Network(net)| net).collect())
 }
 
 /// A set of DNS names.

@@ -30,6 +30,17 @@ pub enum Ingress {
     HttpForward,
 }
 
+impl fmt::Display for Ingress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Socks5 => "SOCKS5",
+            Self::Socks4 => "SOCKS4",
+            Self::HttpConnect => "CONNECT",
+            Self::HttpForward => "HTTP",
+        })
+    }
+}
+
 /// Where a flow is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]

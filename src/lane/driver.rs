@@ -108,7 +108,7 @@ impl Driver {
     fn end_if_expelled(&self) {
         let Ok(far_end) = peer_of(&self.conn) else { return };
         if let Some(reason) = self.end.far_end_expelled(&far_end) {
-            tracing::warn!(lane = ?self.end, reason, "the lane ends");
+            tracing::warn!(lane = self.end.slot().0, peer = %self.end.peer(), reason, "the lane ends");
             self.conn.close(VarInt::from_u32(code::UNAUTHORISED), reason.as_bytes());
         }
     }
@@ -154,7 +154,7 @@ impl Driver {
             Command::Kick => self.kick(),
             Command::Observe(sample) => end.control.observe(end.peer(), &sample),
             Command::Close(reason) => {
-                tracing::info!(lane = ?end, reason, "the lane ends");
+                tracing::info!(lane = end.slot().0, peer = %end.peer(), reason, "the lane ends");
                 self.conn.close(VarInt::from_u32(code::DONE), reason.as_bytes());
             }
         }
@@ -170,13 +170,12 @@ impl Driver {
             end.mark().rerouted(now(), route_number(&route), expected_rtt);
             let last = end.agent().history().0.pop();
             let (from, reason) = last.map(|last| (last.from, last.reason)).unzip();
-            let shown = |what: Option<&dyn std::fmt::Display>| what.map(ToString::to_string);
             tracing::info!(
                 lane = end.slot().0,
                 peer = %end.peer(),
-                from = shown(from.as_ref().map(|from| from as _)),
+                from = from.as_ref().map(display),
                 to = %route,
-                reason = shown(reason.as_ref().map(|reason| reason as _)),
+                reason = reason.as_ref().map(display),
                 "rerouted"
             );
         }
@@ -218,7 +217,7 @@ async fn ask_grant(end: Arc<LaneEnd>, route: Route) -> Option<Input> {
             Input::Granted { route, label: hop.label, process }
         }
         Err(error) => {
-            tracing::info!(lane = ?end, %route, %error, "no label for the route");
+            tracing::info!(lane = end.slot().0, peer = %end.peer(), %route, %error, "no label for the route");
             Input::Refused { route, fault: fault_of(&error) }
         }
     })

@@ -266,7 +266,7 @@ impl LaneHost {
                 }
             }
         };
-        tracing::info!(?end, "lane open");
+        tracing::info!(lane = end.slot().0, peer = %end.peer(), "lane open");
         let driver = tokio::spawn(Driver::new(conn.clone(), end.clone()).run());
         while let Ok(stream) = conn.accept_bi().await {
             let flow = self.clone().serve_flow(entry.clone(), stream);
@@ -274,7 +274,7 @@ impl LaneHost {
         }
         self.lanes().remove(&slot);
         driver.abort();
-        tracing::info!(?end, "lane ended");
+        tracing::info!(lane = end.slot().0, peer = %end.peer(), "lane ended");
     }
 
     async fn serve_flow(

@@ -316,7 +316,7 @@ impl LanePool {
             conn.close(VarInt::from_u32(code::UNAUTHORISED), b"not certified as an exit");
             return Err(unreachable(format!("{} is not certified as an exit", key.exit)));
         }
-        tracing::info!(?end, hint = %key.wish.hint, "lane open");
+        tracing::info!(lane = end.slot().0, peer = %end.peer(), hint = %key.wish.hint, "lane open");
         let lane = Arc::new(Lane { conn, end, idle_since: Mutex::new(Instant::now()) });
         self.list(&lane.end);
         tokio::spawn(Driver::new(lane.conn.clone(), lane.end.clone()).run());

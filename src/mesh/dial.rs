@@ -206,7 +206,7 @@ impl Mesh {
             return;
         }
         self.note_authority(&name);
-        tracing::info!(neighbour = %name, address = ?observed, we_dialled, "link up");
+        tracing::info!(neighbour = %name, address = observed.map(display), we_dialled, "link up");
         self.routing().link_up(now, &name, restarted, rand::random());
         self.take_vote(&link);
         self.news.notify_one();
@@ -248,7 +248,7 @@ impl Mesh {
             }
             outside.address()
         };
-        tracing::info!(address = ?outside, "our outside address, as neighbours see it");
+        tracing::info!(address = outside.map(display), "our outside address, as neighbours see it");
         self.routing().set_addresses(self.addresses(outside));
         self.news.notify_one();
     }

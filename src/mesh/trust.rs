@@ -179,12 +179,12 @@ impl Mesh {
         }
         match self.credentials.learn_revocations(der) {
             Ok(number) => {
-                tracing::info!(?link, number, "took over a newer revocation list");
+                tracing::info!(neighbour = %link.peer().name, number, "took over a newer revocation list");
                 link.holds_revocations(number);
             }
             Err(ListIgnored::Stale) => {}
             Err(reason) => {
-                tracing::warn!(?link, reason = reason.name(), "revocation list ignored");
+                tracing::warn!(neighbour = %link.peer().name, reason = reason.name(), "revocation list ignored");
                 link.offended(LinkDrop::Malformed, Offence::Forged);
                 link.close(code::PROTOCOL, "not a revocation list of this overlay");
             }

@@ -100,8 +100,16 @@ impl Running {
         Self::start_as(command, dir, &[])
     }
 
-    fn start_as(mut command: Command, dir: &Path, arguments: &[&str]) -> Self {
-        let log = dir.join("log");
+    /// Starts `ronproxy run` with its log in the file `log`.
+    pub fn start_with_log(dir: &Path, log: &str) -> Self {
+        Self::start_logging(ronproxy(dir), log.into(), &[])
+    }
+
+    fn start_as(command: Command, dir: &Path, arguments: &[&str]) -> Self {
+        Self::start_logging(command, dir.join("log"), arguments)
+    }
+
+    fn start_logging(mut command: Command, log: PathBuf, arguments: &[&str]) -> Self {
         if let Some(filter) = std::env::var_os("RON_TEST_LOG") {
             command.env("RON_LOG", filter);
         }
@@ -116,8 +124,8 @@ impl Running {
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let ready = serde_json::from_str(&line);
-        let said = std::fs::read_to_string(&log).unwrap();
-        let ready = ready.unwrap_or_else(|error| panic!("not ready ({error}): {line}{said}"));
+        let ready =
+            ready.unwrap_or_else(|error| panic!("not ready ({error}): {line}{}", said(&log)));
         Self { child, log, ready }
     }
 
@@ -163,10 +171,14 @@ impl Drop for Running {
         let _ = self.child.wait();
         if std::thread::panicking() {
             // libtest shows it with the failure.
-            let log = std::fs::read_to_string(&self.log).unwrap_or_default();
-            eprintln!("--- {}\n{log}", self.log.display());
+            eprintln!("--- {}\n{}", self.log.display(), said(&self.log));
         }
     }
+}
+
+/// What is in a log, if it is a file.
+fn said(log: &Path) -> String {
+    if log.is_file() { std::fs::read_to_string(log).unwrap_or_default() } else { String::new() }
 }
 
 /// A folder for several nodes.

@@ -1,6 +1,9 @@
 //! The log, on stderr.
 
-use std::{fmt, io::IsTerminal as _};
+mod line;
+mod repeats;
+
+use std::{fmt, fs::File, io::IsTerminal as _};
 
 use tracing::field::Field;
 use tracing_subscriber::{
@@ -9,8 +12,13 @@ use tracing_subscriber::{
     fmt::format::{Writer, debug_fn},
 };
 
+use self::line::{Lines, Shape};
 use super::CliError;
-use crate::{config::Log, flow::DESTINATION_TARGET, text::write_escaped};
+use crate::{
+    config::{self, Log, LogFormat},
+    flow::DESTINATION_TARGET,
+    text::write_escaped,
+};
 
 /// The variable that overrides the configured filter.
 const VARIABLE: &str = "RON_LOG";
@@ -21,21 +29,51 @@ pub(super) fn start(verbose: u8, configured: &Log) -> Result<(), CliError> {
         .with_env_filter(filter(verbose, configured)?)
         // Whatever a peer, a client or a server wrote reaches the log as a field.
         .fmt_fields(debug_fn(field).delimited(" "))
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
+        .with_ansi(false)
+        // It would be told on stderr, which may be what failed: a terminal that was closed.
+        .log_internal_errors(false)
+        .event_format(Lines::new(shape(configured.format)))
+        .with_writer(std::io::stderr);
     // It fails only where logging has been started already, as in tests.
     let _ = subscriber.try_init();
     Ok(())
 }
 
+fn shape(format: LogFormat) -> Shape {
+    match format {
+        LogFormat::Json => Shape::Json,
+        LogFormat::Text if is_journal() => {
+            Shape::Journal(tracing_subscriber::fmt::format().without_time().with_ansi(false))
+        }
+        LogFormat::Text => {
+            let colours = std::io::stderr().is_terminal();
+            Shape::Text(tracing_subscriber::fmt::format().with_ansi(colours))
+        }
+    }
+}
+
+/// Whether stderr leads to systemd's journal: `JOURNAL_STREAM` in systemd.exec(5).
+fn is_journal() -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::{fd::AsFd as _, unix::fs::MetadataExt as _};
+        let Ok(journal) = std::env::var("JOURNAL_STREAM") else { return false };
+        let stderr = std::io::stderr().as_fd().try_clone_to_owned();
+        let stderr = stderr.and_then(|stderr| File::from(stderr).metadata());
+        stderr.is_ok_and(|stderr| journal == format!("{}:{}", stderr.dev(), stderr.ino()))
+    }
+    #[cfg(not(unix))]
+    false
+}
+
 fn filter(verbose: u8, configured: &Log) -> Result<EnvFilter, CliError> {
     let from_environment = std::env::var(VARIABLE).ok().filter(|text| !text.is_empty());
     let filter = match (verbose, from_environment) {
-        (0, Some(text)) => EnvFilter::try_new(&text).map_err(|error| {
-            CliError::say(format!(
-                "{VARIABLE}={text:?} is no log filter ({error}); write for example {VARIABLE}=debug"
-            ))
-        })?,
+        (0, Some(text)) => {
+            config::check_log_filter(&text)
+                .map_err(|error| CliError::say(format!("{VARIABLE}: {error}")))?;
+            EnvFilter::new(&text)
+        }
         (0, None) => EnvFilter::new(&configured.filter),
         (1, _) => EnvFilter::new("info,ronproxy=debug"),
         (_, _) => EnvFilter::new("debug,ronproxy=trace"),
@@ -90,14 +128,19 @@ mod tests {
     }
 
     fn logged(configured: &Log, work: impl FnOnce()) -> String {
+        let plain = tracing_subscriber::fmt::format().without_time().with_ansi(false);
+        logged_as(Shape::Journal(plain), configured, work)
+    }
+
+    fn logged_as(shape: Shape, configured: &Log, work: impl FnOnce()) -> String {
         let written = Written::default();
         let writer = written.clone();
         let _log = tracing_subscriber::fmt()
             .with_env_filter(filter(0, configured).unwrap())
             .fmt_fields(debug_fn(field).delimited(" "))
-            .with_writer(move || writer.clone())
             .with_ansi(false)
-            .without_time()
+            .event_format(Lines::new(shape))
+            .with_writer(move || writer.clone())
             .set_default();
         work();
         String::from_utf8(written.0.lock().unwrap().clone()).unwrap()
@@ -120,8 +163,33 @@ mod tests {
     }
 
     #[test]
+    fn a_line_tells_the_journal_its_priority_and_json_its_fields() {
+        let work = || {
+            tracing::warn!(count = 7, who = "ann", "said");
+            (0..3).for_each(|_| tracing::error!("again"));
+        };
+        let text = logged(&Log::default(), work);
+        assert!(text.starts_with("<4>") && text.contains("\n<3>"), "{text}");
+        assert_eq!(text.lines().count(), 2, "{text}");
+        let json = logged_as(Shape::Json, &Log::default(), work);
+        let lines: Vec<serde_json::Value> =
+            json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!((&lines[0]["level"], &lines[0]["message"]), (&"WARN".into(), &"said".into()));
+        let fields = &lines[0]["fields"];
+        assert_eq!((&fields["count"], &fields["who"]), (&7.into(), &"ann".into()));
+        let hostile = logged_as(Shape::Json, &Log::default(), log_hostile_text);
+        assert!(!hostile.trim_end().contains(char::is_control), "{hostile:?}");
+        let hostile: serde_json::Value = serde_json::from_str(&hostile).unwrap();
+        assert_eq!(hostile["fields"]["quoted"], "x\u{1b}[2J\nERROR forged\u{9b}31m");
+    }
+
+    #[test]
     fn destinations_are_shown_at_debug_or_when_asked_for() {
-        let log = |filter: &str, destinations| Log { filter: filter.to_owned(), destinations };
+        let log = |filter: &str, destinations| Log {
+            filter: filter.to_owned(),
+            destinations,
+            ..Log::default()
+        };
         for (configured, shown) in [
             (log("info", false), false),
             (log("ronproxy=info,debug", false), false),

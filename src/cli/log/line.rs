@@ -1,0 +1,178 @@
+//! One line of the log: as text, with the priority that journald reads, or as JSON.
+
+use std::{
+    fmt::{self, Debug, Write as _},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    sync::{Mutex, PoisonError},
+    time::Instant,
+};
+
+use serde_json::{Map, Value, json};
+use tracing::{
+    Event, Level, Subscriber,
+    field::{Field, Visit},
+};
+use tracing_subscriber::{
+    fmt::{
+        FmtContext, FormatEvent, FormatFields, FormattedFields,
+        format::{Format, Full, Writer},
+        time::{FormatTime, SystemTime},
+    },
+    registry::LookupSpan,
+};
+
+use super::repeats::Repeats;
+use crate::cli::output::json_escaped;
+
+/// How a line looks.
+#[derive(Debug)]
+pub(super) enum Shape {
+    /// For people.
+    Text(Format<Full, SystemTime>),
+    /// The same for the system's journal, which notes the time itself; see sd-daemon(3).
+    Journal(Format<Full, ()>),
+    /// One JSON object.
+    Json,
+}
+
+/// Writes lines, each once a minute.
+#[derive(Debug)]
+pub(super) struct Lines {
+    shape: Shape,
+    repeats: Mutex<Repeats>,
+}
+
+impl Lines {
+    pub(super) fn new(shape: Shape) -> Self {
+        Self { shape, repeats: Mutex::default() }
+    }
+
+    /// Whether the event is written, and how many like it were left out before. What is logged for
+    /// a search of errors is complete.
+    fn admit(&self, event: &Event<'_>) -> Option<u64> {
+        if *event.metadata().level() > Level::INFO {
+            return Some(0);
+        }
+        let mut hasher = DefaultHasher::new();
+        event.metadata().callsite().hash(&mut hasher);
+        let place = hasher.finish();
+        event.record(&mut Hashed(&mut hasher));
+        let mut repeats = self.repeats.lock().unwrap_or_else(PoisonError::into_inner);
+        repeats.write(Instant::now(), place, hasher.finish())
+    }
+}
+
+struct Hashed<'a>(&'a mut DefaultHasher);
+
+impl Visit for Hashed<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        (field.name(), format!("{value:?}")).hash(self.0);
+    }
+}
+
+impl<S, N> FormatEvent<S, N> for Lines
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let Some(left_out) = self.admit(event) else { return Ok(()) };
+        let mut line = String::new();
+        match &self.shape {
+            Shape::Text(format) => format.format_event(context, Writer::new(&mut line), event)?,
+            Shape::Journal(format) => {
+                write!(line, "<{}>", priority(*event.metadata().level()))?;
+                format.format_event(context, Writer::new(&mut line), event)?;
+            }
+            Shape::Json => return writeln!(writer, "{}", json_line(context, event, left_out)?),
+        }
+        match left_out {
+            0 => writeln!(writer, "{}", line.trim_end()),
+            more => writeln!(writer, "{} (left out {more} like it)", line.trim_end()),
+        }
+    }
+}
+
+/// syslog(3)
+fn priority(level: Level) -> u8 {
+    match level {
+        Level::ERROR => 3,
+        Level::WARN => 4,
+        Level::INFO => 6,
+        _ => 7,
+    }
+}
+
+fn json_line<S, N>(
+    context: &FmtContext<'_, S, N>,
+    event: &Event<'_>,
+    left_out: u64,
+) -> Result<String, fmt::Error>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    let (mut time, mut fields) = (String::new(), Fields(Map::new()));
+    SystemTime.format_time(&mut Writer::new(&mut time))?;
+    event.record(&mut fields);
+    let spans = context.event_scope().into_iter().flat_map(|scope| scope.from_root());
+    let spans = spans.map(|span| {
+        let extensions = span.extensions();
+        let fields = extensions.get::<FormattedFields<N>>().map_or("", |fields| &fields.fields);
+        json!({ "name": span.name(), "fields": fields })
+    });
+    let mut line = json!({
+        "time": time,
+        "level": event.metadata().level().as_str(),
+        "target": event.metadata().target(),
+        "spans": spans.collect::<Vec<_>>(),
+        "message": fields.0.remove("message"),
+        "fields": fields.0,
+    });
+    if left_out > 0 {
+        line["left_out"] = left_out.into();
+    }
+    Ok(json_escaped(&line.to_string()))
+}
+
+struct Fields(Map<String, Value>);
+
+impl Fields {
+    fn insert(&mut self, field: &Field, value: impl Into<Value>) {
+        let name = field.name().strip_prefix("r#").unwrap_or(field.name());
+        if !name.starts_with("log.") {
+            self.0.insert(name.to_owned(), value.into());
+        }
+    }
+}
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        self.insert(field, format!("{value:?}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.insert(field, value);
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.insert(field, value);
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.insert(field, value);
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.insert(field, value);
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.insert(field, value);
+    }
+}
