@@ -16,6 +16,7 @@
 //! | [`lab`] | a whole overlay in one process, on the emulated Internet |
 //! | [`admin`] | status API; reads snapshots only |
 //! | [`app`] | the only place that joins the roles into a node |
+//! | [`signer`] | the process that alone holds the overlay authority's key |
 //! | [`config`] | the configuration file: each role's own section, and the entry's rules |
 //! | [`entry`] | mixed SOCKS/HTTP listener; knows only a [`flow::FlowDialer`] |
 //! | [`exit`] | policy (pure), resolution and connection to the real destination |
@@ -55,6 +56,7 @@ pub mod link;
 pub mod mesh;
 pub mod overlay;
 pub mod quantity;
+pub mod signer;
 pub mod text;
 pub mod transport;
 pub mod underlay;

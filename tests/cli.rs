@@ -3,6 +3,8 @@
 #![cfg(unix)]
 #![expect(unreachable_pub, clippy::unwrap_used, clippy::print_stderr, reason = "test helpers")]
 
+#[path = "cli/authority.rs"]
+mod authority;
 #[path = "cli/overlay.rs"]
 #[expect(dead_code, reason = "other tests use the rest")]
 mod overlay;
@@ -100,8 +102,8 @@ fn an_idle_node_stops_at_once_and_leaves_a_clean_folder() {
     assert_eq!(leaf.ended().code(), Some(0));
     assert!(start.elapsed() < Duration::from_secs(9), "{:?}", start.elapsed());
     let dir = site.dir("leaf");
-    assert!(!dir.join("control.sock").exists());
-    assert!(std::fs::read_to_string(dir.join("members.json")).unwrap().contains("hub"));
+    assert!(!dir.join("state/control.sock").exists());
+    assert!(std::fs::read_to_string(dir.join("state/members.json")).unwrap().contains("hub"));
     assert!(must_fail(&dir, &["status"]).contains("ronproxy run"));
     must(&site.dir("hub"), &["stop"]);
     assert_eq!(hub.ended().code(), Some(0));
@@ -129,7 +131,7 @@ fn a_second_signal_ends_the_node_at_once() {
     wait_for("stopping", || json(&dir, &["status"])["stopping"] == true);
     leaf.signal("-INT");
     assert_eq!(leaf.ended().code(), Some(130));
-    assert!(!dir.join("control.sock").exists());
+    assert!(!dir.join("state/control.sock").exists());
 }
 
 #[test]
@@ -193,7 +195,7 @@ fn init_and_join_never_overwrite_a_node() {
     let line = site.invite("leaf");
     assert!(must_fail(&hub, &["join", &line]).contains("exists"));
     assert_eq!(std::fs::read(hub.join("node.key")).unwrap(), before);
-    for secret in ["node.key", "ca.key", "config.toml"] {
+    for secret in ["node.key", "authority/ca.key", "authority/audit.jsonl", "config.toml"] {
         let mode = std::fs::metadata(hub.join(secret)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{secret}");
     }
@@ -227,7 +229,7 @@ fn a_taken_port_is_named_with_what_to_do() {
     must(&hub, &["init", "--name", "hub", "--listen", &listen]);
     let said = must_fail(&hub, &["run"]);
     assert!(said.contains(&listen) && said.contains("config.toml"), "{said}");
-    assert!(!hub.join("control.sock").exists());
+    assert!(!hub.join("state/control.sock").exists());
     let doctor = run(&hub, &["doctor", "--json"]);
     assert_eq!(doctor.status.code(), Some(1));
     let findings: serde_json::Value = serde_json::from_slice(&doctor.stdout).unwrap();
@@ -258,6 +260,7 @@ fn a_second_run_in_the_same_folder_is_refused_and_names_the_first() {
     let hub = Running::start(&dir, &[]);
     let said = must_fail(&dir, &["run"]);
     assert!(said.contains(&format!("already running in this folder, pid {}", hub.ready["pid"])));
+    assert_eq!(said.lines().count(), 1, "nothing was begun before: {said}");
     assert_eq!(json(&dir, &["status"])["pid"], hub.ready["pid"]);
 }
 
@@ -267,13 +270,13 @@ fn new_flows_work_soon_after_the_exit_was_killed_and_started_again() {
     let (mut hub, leaf) = site.pair(&[]);
     let server = web::serve();
     assert_eq!(web::fetch(leaf.proxy(), server).unwrap(), web::PAGE);
-    let members = site.dir("hub").join("members.json");
+    let members = site.dir("hub").join("state/members.json");
     wait_for("the members", || {
         std::fs::read_to_string(&members).is_ok_and(|text| text.contains("leaf"))
     });
     hub.crash();
     // The killed process left its socket behind.
-    assert!(site.dir("hub").join("control.sock").exists());
+    assert!(site.dir("hub").join("state/control.sock").exists());
     let _hub = Running::start(&site.dir("hub"), &[]);
     let start = Instant::now();
     wait_for("a flow", || web::fetch(leaf.proxy(), server).is_ok_and(|page| page == web::PAGE));
@@ -285,7 +288,7 @@ fn the_admin_socket_is_private_and_answers_nonsense_with_a_sentence() {
     let site = Site::new();
     let dir = site.hub();
     let _hub = Running::start(&dir, &[]);
-    let socket = dir.join("control.sock");
+    let socket = dir.join("state/control.sock");
     assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
     let ask = |request: &str| ask(&socket, request);
     assert!(ask("GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n").starts_with("HTTP/1.1 404"));

@@ -183,7 +183,7 @@ impl Door {
     ) -> Result<Connection, Outcome> {
         let remote = incoming.remote_address();
         let config = match granted {
-            None => self.server(),
+            None => self.server().await,
             Some(granted) => Arc::new(self.servers.lane.config(&granted.mark, &granted.hint)),
         };
         let conn = match incoming.accept_with(config) {
@@ -197,10 +197,10 @@ impl Door {
     }
 
     /// Joiners are spoken with only where and while somebody is invited.
-    fn server(&self) -> Arc<ServerConfig> {
+    async fn server(&self) -> Arc<ServerConfig> {
         let server = match &self.desk {
             None => &self.servers.link,
-            Some(desk) if desk.is_open() => &self.servers.join,
+            Some(desk) if desk.is_open().await => &self.servers.join,
             Some(_) => &self.servers.renew,
         };
         server.clone()

@@ -2,25 +2,24 @@
 
 use std::{
     fmt,
-    net::SocketAddr,
-    sync::{Mutex, PoisonError},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     time::Duration,
 };
 
 use noq::{Connection, ConnectionError, Endpoint};
 use rustls::pki_types::CertificateDer;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use crate::{
     flow::BoxFuture,
     identity::{
-        Authority, AuthorityContact, AuthorityError, Clock, Credentials, DeskRequest, Fingerprint,
-        Invitation, InvitationError, JoinError, JoinRefusal, JoinReply, JoinRequest,
-        MAX_JOIN_REPLY, MAX_JOIN_REQUEST, NodeIdentity, NodeKey, NodeName, PendingInvitations,
-        Welcome, answer, clock_crypto, join_crypto, renew, renew_crypto, server_name, skew,
-        skew_in_words,
+        Actor, AuthorityContact, Clock, Credentials, DeskRequest, Fingerprint, Invitation,
+        InvitationError, JoinError, JoinRefusal, JoinReply, JoinRequest, MAX_JOIN_REPLY,
+        MAX_JOIN_REQUEST, NodeIdentity, NodeKey, NodeName, Welcome, clock_crypto, join_crypto,
+        renew_crypto, server_name, skew, skew_in_words,
     },
     mesh::{CertificateDesk, Mesh},
+    signer::AuthorityClient,
     text::Escaped,
     transport::{CertificateFault, code, join_client_config},
     wire::link::RenewalRefusal,
@@ -29,41 +28,22 @@ use crate::{
 /// A joiner must send its request, and fetch the answer, within this time.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long an answer about open invitations is used. Looking reads up to 1,024 small files, and a
-/// stranger must not cause that often; an invitation that is made works a second later.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-
 /// Where the authority's node answers joiners, and members without a link to it.
 pub struct JoinDesk {
-    authority: Authority,
-    invitations: Mutex<PendingInvitations>,
+    authority: AuthorityClient,
     clock: Clock,
-    /// Whether an invitation was open when that was looked up last.
-    open: Mutex<Option<(Instant, bool)>>,
 }
 
 impl JoinDesk {
     /// The desk of an authority, which dates what it issues by `clock`.
     #[must_use]
-    pub fn new(authority: Authority, invitations: PendingInvitations, clock: Clock) -> Self {
-        Self { authority, invitations: Mutex::new(invitations), clock, open: Mutex::default() }
+    pub fn new(authority: AuthorityClient, clock: Clock) -> Self {
+        Self { authority, clock }
     }
 
-    /// Whether anybody may join now: an invitation is open, or was within the last second.
-    pub(super) fn is_open(&self) -> bool {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((when, known)) = *open
-            && when.elapsed() < LOOK_EVERY
-        {
-            return known;
-        }
-        let invitations = self.invitations.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = invitations.any_open(self.clock.now()).unwrap_or_else(|error| {
-            tracing::warn!(%error, "the invitations cannot be read; nobody can join");
-            false
-        });
-        *open = Some((Instant::now(), now));
-        now
+    /// Whether a stranger may join now, by what the authority said within a second.
+    pub(super) async fn is_open(&self) -> bool {
+        self.authority.may_join().await
     }
 
     /// Answers one request: of a joiner if it `joins`, else of a member.
@@ -84,25 +64,46 @@ impl JoinDesk {
         if joins != matches!(request, DeskRequest::Join(_)) {
             return Err("a request of the other protocol".to_owned());
         }
+        let from = Actor::Address(remote(conn));
         let reply = match request {
-            DeskRequest::Join(request) => self.join(&request, mesh),
+            DeskRequest::Join(request) => self.join(request, from, mesh).await,
             DeskRequest::Renew(request) => {
-                match renew(&self.authority, &request, self.clock.now()) {
-                    Ok(renewed) => JoinReply::Renewed(renewed),
-                    Err(refusal) => JoinReply::Refused(refusal),
-                }
+                self.authority.renew(request, from).await.map(JoinReply::Renewed)
             }
-            DeskRequest::Time => JoinReply::Time(self.clock.now().as_secs()),
+            DeskRequest::Time => Ok(JoinReply::Time(self.clock.now().as_secs())),
         };
-        let bytes = reply.encode().map_err(|e| e.to_string())?;
+        let bytes = reply.unwrap_or_else(JoinReply::Refused).encode().map_err(|e| e.to_string())?;
         send.write_all(&bytes).await.map_err(|e| e.to_string())?;
         send.finish().map_err(|e| e.to_string())
     }
 
-    fn join(&self, request: &JoinRequest, mesh: &Mesh) -> JoinReply {
-        let mut invitations = self.invitations.lock().unwrap_or_else(PoisonError::into_inner);
-        let members = mesh.members_for_joiner();
-        answer(&self.authority, &mut invitations, request, &members, self.clock.now())
+    async fn join(
+        &self,
+        request: JoinRequest,
+        from: Actor,
+        mesh: &Mesh,
+    ) -> Result<JoinReply, JoinRefusal> {
+        let welcome = self.authority.join(request, from).await?;
+        Ok(JoinReply::Welcome(Welcome { members: mesh.members_for_joiner(), ..welcome }))
+    }
+}
+
+impl JoinDesk {
+    /// The next certificate for a key that has one on record.
+    pub(super) async fn certificate(
+        &self,
+        signing_request: Vec<u8>,
+        by: Actor,
+    ) -> Result<Vec<CertificateDer<'static>>, RenewalRefusal> {
+        match self.authority.renew(signing_request, by).await {
+            Ok(renewed) => Ok(renewed.chain.into_iter().map(CertificateDer::from).collect()),
+            Err(JoinRefusal::UnknownKey(_)) => Err(RenewalRefusal::UnknownKey),
+            Err(JoinRefusal::Revoked(_)) => Err(RenewalRefusal::Revoked),
+            Err(error) => {
+                tracing::warn!(%error, "a certificate could not be renewed");
+                Err(RenewalRefusal::Failed)
+            }
+        }
     }
 }
 
@@ -111,18 +112,14 @@ impl CertificateDesk for JoinDesk {
         &self,
         signing_request: Vec<u8>,
     ) -> BoxFuture<'_, Result<Vec<CertificateDer<'static>>, RenewalRefusal>> {
-        Box::pin(async move {
-            let renewed = self.authority.renew(&signing_request, self.clock.now());
-            renewed.map_err(|error| match error {
-                AuthorityError::UnknownKey => RenewalRefusal::UnknownKey,
-                AuthorityError::Revoked(_) => RenewalRefusal::Revoked,
-                error => {
-                    tracing::warn!(%error, "a certificate could not be renewed");
-                    RenewalRefusal::Failed
-                }
-            })
-        })
+        Box::pin(self.certificate(signing_request, Actor::Link))
     }
+}
+
+/// Where the other end is; the unspecified address when its path is just gone.
+fn remote(conn: &Connection) -> IpAddr {
+    let path = conn.path(noq::PathId::ZERO).and_then(|path| path.remote_address().ok());
+    path.map_or(Ipv4Addr::UNSPECIFIED.into(), |address| address.ip().to_canonical())
 }
 
 /// Why a node could not join.

@@ -14,10 +14,11 @@ use tokio_util::sync::CancellationToken;
 use super::join::{JoinDesk, JoinFailure, ask_time, renew_outside};
 use crate::{
     identity::{
-        Credentials, IdentityError, JoinRefusal, Peer, UnixTime, needs_renewal, skew_in_words,
+        Actor, Credentials, IdentityError, JoinRefusal, Peer, UnixTime, needs_renewal,
+        skew_in_words,
     },
     link::LinkError,
-    mesh::{CertificateDesk as _, Mesh},
+    mesh::Mesh,
     quantity::format_duration,
     wire::link::{LinkRefusal, RenewalRefusal},
 };
@@ -74,7 +75,10 @@ impl RenewalError {
                 matches!(refusal, RenewalRefusal::Revoked | RenewalRefusal::UnknownKey)
             }
             Self::Outside(failure) => {
-                matches!(failure, JoinFailure::Refused(JoinRefusal::NotRenewable(_)))
+                matches!(
+                    failure,
+                    JoinFailure::Refused(JoinRefusal::UnknownKey(_) | JoinRefusal::Revoked(_))
+                )
             }
             _ => false,
         }
@@ -234,7 +238,7 @@ impl Renewal {
     async fn attempt(&self, peer: &Peer, now: UnixTime) -> Result<(), RenewalError> {
         let request = self.credentials.identity().signing_request()?;
         if let Some(desk) = &self.desk {
-            return self.take_over(desk.renew(request).await?);
+            return self.take_over(desk.certificate(request, Actor::Node).await?);
         }
         let over_links = match peer.is_in_time(now) {
             true => match self.mesh.request_certificate(&request).await {

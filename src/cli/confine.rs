@@ -125,14 +125,13 @@ mod linux {
             ruleset = ruleset.handle_access(AccessNet::ConnectTcp)?;
         }
         let dir = &folder.dir;
-        let own = [NodeFile::Key, NodeFile::Members].map(|file| dir.path(file));
-        let own = own.iter().filter_map(|path| path.parent());
+        let kept = [NodeFile::Config, NodeFile::Key].map(|file| dir.path(file));
         let mut ruleset = ruleset
             .create()?
             .add_rules(path_beneath_rules(READABLE, READ))?
             .add_rules(path_beneath_rules(behind_links(), READ))?
-            .add_rules(path_beneath_rules([dir.path(NodeFile::Config)], READ))?
-            .add_rules(path_beneath_rules(own, READ | WRITE))?;
+            .add_rules(path_beneath_rules(kept, READ))?
+            .add_rules(path_beneath_rules([dir.state_folder()], READ | WRITE))?;
         if config.entry.enabled {
             let port = NetPort::new(config.entry.listen.port(), AccessNet::BindTcp);
             ruleset = ruleset.add_rule(port)?;
@@ -171,6 +170,9 @@ mod tests {
         let folder = Folder::new(Some(&temporary.path().join("node"))).unwrap();
         folder.begin().unwrap();
         folder.dir.write_default_config("").unwrap();
+        folder.dir.write(NodeFile::Key, b"key").unwrap();
+        fs::create_dir(folder.dir.path(NodeFile::AuthorityFolder)).unwrap();
+        folder.dir.write(NodeFile::AuthorityKey, b"key").unwrap();
         fs::write(temporary.path().join("outside"), "secret").unwrap();
         let mut config = Config::default();
         config.exit.enabled = exit;
@@ -200,6 +202,11 @@ mod tests {
             denied(fs::read_dir(outside.parent().unwrap()).unwrap_err());
             denied(fs::write("/tmp/ronproxy-confined", "x").unwrap_err());
             denied(Command::new("/bin/true").status().unwrap_err());
+            for file in [NodeFile::Key, NodeFile::AuthorityKey, NodeFile::Audit] {
+                denied(fs::write(folder.dir.path(file), "x").unwrap_err());
+            }
+            denied(fs::read(folder.dir.path(NodeFile::AuthorityKey)).unwrap_err());
+            folder.dir.read(NodeFile::Key).unwrap();
             folder.dir.write(NodeFile::Members, b"[]").unwrap();
             folder.dir.write(NodeFile::Revoked, b"list").unwrap();
             assert_eq!(folder.dir.read(NodeFile::Revoked).unwrap(), b"list");

@@ -76,6 +76,8 @@ impl Finding {
 }
 
 async fn examine(folder: &Folder) -> Vec<Finding> {
+    // What cannot be moved is found missing below.
+    let _ = folder.bring_up_to_date();
     let mut findings = vec![permissions(folder)];
     let config = folder.config();
     findings.push(match &config {
@@ -125,7 +127,8 @@ async fn examine(folder: &Folder) -> Vec<Finding> {
 /// Folders that others may enter, and keys that others may read.
 fn permissions(folder: &Folder) -> Finding {
     let files = [NodeFile::Key, NodeFile::AuthorityKey].map(|file| folder.dir.path(file));
-    let folders = [NodeFile::Config, NodeFile::Members].map(|file| folder.dir.path(file));
+    let folders = [NodeFile::Config, NodeFile::Members, NodeFile::AuthorityKey]
+        .map(|file| folder.dir.path(file));
     let folders = folders.iter().filter_map(|path| path.parent());
     for path in files.iter().map(AsRef::as_ref).chain(folders) {
         let Ok(metadata) = fs::metadata(path) else { continue };

@@ -59,6 +59,15 @@ pub enum CliError {
     /// The demo.
     #[error(transparent)]
     Demo(#[from] crate::demo::DemoError),
+    /// A backup's content.
+    #[error(transparent)]
+    Archive(#[from] crate::identity::ArchiveError),
+    /// A backup's encryption.
+    #[error(transparent)]
+    Seal(#[from] crate::identity::SealError),
+    /// The signer process.
+    #[error(transparent)]
+    Signer(#[from] crate::signer::ServeError),
     /// Anything else, in a sentence.
     #[error("{0}")]
     Say(String),

@@ -39,10 +39,27 @@ impl Folder {
         Ok(Config::load(&self.dir.path(NodeFile::Config))?)
     }
 
-    /// Opens the overlay authority, which only one node has.
+    /// Opens the overlay authority with its key.
     pub(super) fn authority(&self) -> Result<Authority, CliError> {
+        self.expect_authority()?;
+        Ok(Authority::load(&self.dir)?)
+    }
+
+    /// Moves the files of an older version to where this one has them.
+    pub(super) fn bring_up_to_date(&self) -> Result<(), CliError> {
+        if self.dir.bring_up_to_date()? {
+            tracing::info!(
+                "the folder is brought up to date: `authority/` and the state are apart now"
+            );
+        }
+        Ok(())
+    }
+
+    /// Sees whether the overlay authority is here, which only one node has.
+    pub(super) fn expect_authority(&self) -> Result<(), CliError> {
+        self.bring_up_to_date()?;
         if self.dir.has_authority() {
-            return Ok(Authority::load(&self.dir)?);
+            return Ok(());
         }
         let here = self.dir.path(NodeFile::AuthorityKey);
         Err(CliError::say(format!(
@@ -58,14 +75,20 @@ impl Folder {
         if config.exists() && !self.dir.has_node() {
             return Err(StoreError::Exists(config).into());
         }
-        let socket = self.socket();
-        if socket.as_os_str().len() > LONGEST_SOCKET {
-            return Err(CliError::say(format!(
-                "{} has more than {LONGEST_SOCKET} bytes, too many for the path of a socket; name a shorter folder with --dir",
-                socket.display()
-            )));
-        }
+        self.check_depth()?;
         Ok(self.dir.begin()?)
+    }
+
+    /// Sees whether the path of the running node's socket is short enough for the system.
+    pub(super) fn check_depth(&self) -> Result<(), CliError> {
+        let socket = self.socket();
+        if socket.as_os_str().len() <= LONGEST_SOCKET {
+            return Ok(());
+        }
+        Err(CliError::say(format!(
+            "{} has more than {LONGEST_SOCKET} bytes, too many for the path of a socket; name a shorter folder with --dir",
+            socket.display()
+        )))
     }
 
     /// Where the running node listens for commands: next to what it learns.

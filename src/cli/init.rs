@@ -11,7 +11,7 @@ use super::{
     template::Template,
 };
 use crate::identity::{
-    Attributes, Authority, LIFETIME, NodeFile, NodeIdentity, NodeKey, NodeName, Roles, UnixTime,
+    Actor, Attributes, Authority, Deed, NodeFile, NodeIdentity, NodeKey, NodeName, Roles, UnixTime,
 };
 
 /// Make a new overlay: its authority and its first node
@@ -47,7 +47,8 @@ impl Init {
             ..Attributes::entry(self.name.clone())
         };
         let key = NodeKey::generate()?;
-        let chain = authority.issue(&key.signing_request()?, &attributes, LIFETIME, now)?;
+        let by = (Deed::Issue, Actor::this_user());
+        let chain = authority.issue(&key.signing_request()?, &attributes, by, now)?;
         let identity = NodeIdentity::new(&key, chain, authority.revocations()?.der())?;
         let template =
             Template { listen: Some(self.listen), advertise: &self.advertise, exit: self.exit };
@@ -76,8 +77,10 @@ impl Init {
                 "Before you invite others, set `advertise` under [node] to an address they can reach.",
             );
         }
-        let key = folder.dir.path(NodeFile::AuthorityKey);
-        note(format_args!("Keep a backup of {}: whoever has it owns the overlay.", key.display()));
+        note(format_args!(
+            "Keep a backup elsewhere, as this machine alone can invite and renew: {}",
+            folder.command("backup FILE")
+        ));
         Ok(())
     }
 }

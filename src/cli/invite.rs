@@ -7,23 +7,23 @@ use clap::Args;
 use super::{
     CliError,
     folder::Folder,
-    output::{note, print, print_json},
+    output::{Table, note, print, print_json},
     units,
 };
 use crate::{
     config::Config,
     identity::{
-        Attributes, AuthorityError, Granted, Invitation, NodeIdentity, NodeName,
-        PendingInvitations, Roles, Token, UnixTime,
+        Actor, Attributes, AuditLog, AuthorityError, Deed, Granted, Invitation, InvitationState,
+        Invited, NodeIdentity, NodeName, PendingInvitations, Roles, Token, UnixTime,
     },
 };
 
-/// Print one line with which another node can join, once
+/// Print one line with which another node can join, once; list invitations, or take them back
 #[derive(Debug, Args)]
 pub(super) struct Invite {
     /// The new node's name: a-z, 0-9 and '-'
-    #[arg(long)]
-    name: NodeName,
+    #[arg(long, required_unless_present_any = ["list", "cancel"], conflicts_with_all = ["list", "cancel"])]
+    name: Option<NodeName>,
     /// Let it open connections for other nodes
     #[arg(long)]
     exit: bool,
@@ -39,6 +39,12 @@ pub(super) struct Invite {
     /// When the invitation ends
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = units::parse_duration)]
     expires: Duration,
+    /// List the invitations given out, also those used, cancelled or expired within a day
+    #[arg(long)]
+    list: bool,
+    /// Take back the open invitations of a name, or the one with this identifier (see --list)
+    #[arg(long, value_name = "NAME|ID", conflicts_with = "list")]
+    cancel: Option<String>,
     /// Print facts as JSON
     #[arg(long)]
     json: bool,
@@ -46,12 +52,21 @@ pub(super) struct Invite {
 
 impl Invite {
     pub(super) async fn run(self, folder: &Folder) -> Result<(), CliError> {
+        folder.expect_authority()?;
+        let now = UnixTime::now();
+        match (&self.name, &self.cancel) {
+            (Some(name), _) => self.invite(folder, name.clone(), now).await,
+            (None, Some(which)) => cancel(folder, which, self.json, now),
+            (None, None) => list(folder, self.json, now),
+        }
+    }
+
+    async fn invite(&self, folder: &Folder, name: NodeName, now: UnixTime) -> Result<(), CliError> {
         let authority = folder.authority()?;
         let inviter = NodeIdentity::load(&folder.dir)?;
         let addresses = reachable(&folder.config()?)?;
-        let now = UnixTime::now();
-        if authority.is_taken(&self.name, now)? {
-            return Err(AuthorityError::NameTaken(self.name).into());
+        if authority.is_taken(&name, now)? {
+            return Err(AuthorityError::NameTaken(name).into());
         }
         let token = Token::from_random(rand::random());
         let invitation = Invitation {
@@ -59,25 +74,28 @@ impl Invite {
             authority: inviter.name().clone(),
             fingerprint: authority.fingerprint(),
             token: token.clone(),
-            name: self.name.clone(),
+            name: name.clone(),
             expires: now.as_secs() + self.expires.as_secs(),
         };
         let line = invitation.to_line()?;
         let attributes = Attributes {
-            name: self.name,
+            name: name.clone(),
             roles: Roles { relay: self.relay, exit: self.exit },
-            groups: self.groups,
-            serves: self.serves,
+            groups: self.groups.clone(),
+            serves: self.serves.clone(),
         };
         let granted = Granted { attributes, expires: invitation.expires };
-        PendingInvitations::new(&folder.dir).add(&token, &granted, now)?;
-        report(folder, &invitation, &line, self.json).await
+        let id = PendingInvitations::new(&folder.dir).add(&token, &granted, now)?;
+        let log = AuditLog::new(&folder.dir);
+        log.record(Deed::Invite, &name, Some(id.clone()), Actor::this_user(), now)?;
+        report(folder, &invitation, &id, &line, self.json).await
     }
 }
 
 async fn report(
     folder: &Folder,
     invitation: &Invitation,
+    id: &str,
     line: &str,
     json: bool,
 ) -> Result<(), CliError> {
@@ -85,6 +103,7 @@ async fn report(
     if json {
         return print_json(&serde_json::json!({
             "invitation": line,
+            "id": id,
             "name": invitation.name,
             "addresses": invitation.addresses,
             "expires": invitation.expires,
@@ -101,6 +120,66 @@ async fn report(
         note("The line leads to a loopback address, so it can be used on this machine only.");
     }
     Ok(())
+}
+
+fn cancel(folder: &Folder, which: &str, json: bool, now: UnixTime) -> Result<(), CliError> {
+    let cancelled = PendingInvitations::new(&folder.dir).cancel(which, now)?;
+    let log = AuditLog::new(&folder.dir);
+    for invited in &cancelled {
+        let (name, id) = (&invited.granted.attributes.name, invited.id.clone());
+        log.record(Deed::Cancel, name, Some(id), Actor::this_user(), now)?;
+    }
+    if json {
+        return print_json(&cancelled.iter().map(facts).collect::<Vec<_>>());
+    }
+    for invited in &cancelled {
+        let name = &invited.granted.attributes.name;
+        print(format_args!("The invitation {} of {name} is cancelled.", invited.id))?;
+    }
+    Ok(())
+}
+
+fn list(folder: &Folder, json: bool, now: UnixTime) -> Result<(), CliError> {
+    let records = PendingInvitations::new(&folder.dir).list(now)?;
+    for error in &records.damaged {
+        note(error);
+    }
+    if json {
+        return print_json(&records.invited.iter().map(facts).collect::<Vec<_>>());
+    }
+    if records.invited.is_empty() {
+        return print("No invitation is open.");
+    }
+    let mut table = Table::new(&["NAME", "ID", "STATE", "ENDS", "ROLES", "GROUPS", "SERVES"]);
+    for invited in &records.invited {
+        let attributes = &invited.granted.attributes;
+        let left = invited.granted.expires.saturating_sub(now.as_secs());
+        let open = invited.state == InvitationState::Open;
+        table.row([
+            attributes.name.to_string(),
+            invited.id.clone(),
+            invited.state.to_string(),
+            if open { format!("in {}", units::span(left)) } else { "-".to_owned() },
+            units::roles(attributes.roles),
+            units::words(&attributes.groups),
+            units::words(&attributes.serves),
+        ]);
+    }
+    print(table.text())
+}
+
+fn facts(invited: &Invited) -> serde_json::Value {
+    let attributes = &invited.granted.attributes;
+    serde_json::json!({
+        "name": attributes.name,
+        "id": invited.id,
+        "state": invited.state,
+        "expires": invited.granted.expires,
+        "exit": attributes.roles.exit,
+        "relay": attributes.roles.relay,
+        "groups": attributes.groups,
+        "serves": attributes.serves,
+    })
 }
 
 /// The addresses at which a joiner reaches this node.

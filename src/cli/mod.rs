@@ -4,6 +4,8 @@
 //! Every command works without a terminal. Facts go to stdout, notes and errors to stderr. The exit
 //! code is 0, 1 after an error (one sentence with a next step), or 2 when the command line is wrong.
 
+mod audit;
+mod backup;
 mod completions;
 mod confine;
 mod demo;
@@ -20,13 +22,16 @@ mod links;
 mod log;
 mod man;
 mod members;
+mod membership;
 mod output;
+mod passphrase;
 mod reroutes;
 mod revoke;
 mod routes;
 mod run;
 mod service;
 mod settings;
+mod signer;
 mod status;
 mod stop;
 mod template;
@@ -81,7 +86,13 @@ enum Command {
     Env(env::Env),
     Doctor(doctor::Doctor),
     Revoke(revoke::Revoke),
+    Members(membership::Members),
+    Audit(audit::Audit),
+    Backup(backup::Backup),
+    Restore(backup::Restore),
     Service(service::Service),
+    #[command(hide = true)]
+    Signer(signer::Signer),
     Completions(completions::Completions),
     Man(man::Man),
 }
@@ -125,7 +136,12 @@ impl Cli {
             Command::Flows(command) => wait(command.run(&folder()?)),
             Command::Env(command) => wait(command.run(&folder()?)),
             Command::Revoke(command) => wait(command.run(&folder()?)),
+            Command::Members(command) => wait(command.run(&folder()?)),
+            Command::Audit(command) => command.run(&folder()?),
+            Command::Backup(command) => command.run(&folder()?),
+            Command::Restore(command) => command.run(&folder()?),
             Command::Service(command) => command.run(&folder()?),
+            Command::Signer(command) => wait(command.run(&folder()?, self.global.verbose)),
             Command::Completions(command) => command.run(),
             Command::Man(command) => command.run(),
         };

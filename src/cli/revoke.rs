@@ -5,27 +5,54 @@ use clap::Args;
 use super::{
     CliError,
     folder::Folder,
-    output::{note, print},
+    output::{note, print, print_json},
 };
-use crate::identity::{NodeName, UnixTime};
+use crate::identity::{Actor, Authority, NodeName, UnixTime};
 
 /// Take a node's membership away
 #[derive(Debug, Args)]
 pub(super) struct Revoke {
     /// The node's name
     name: NodeName,
+    /// Revoke even the node that has the overlay's authority
+    #[arg(long)]
+    even_the_authority: bool,
+    /// Print facts as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 impl Revoke {
     pub(super) async fn run(self, folder: &Folder) -> Result<(), CliError> {
-        let list = folder.authority()?.revoke(&self.name, UnixTime::now())?;
+        let authority = folder.authority()?;
+        let own = Authority::node_name(&folder.dir)?.as_ref() == Some(&self.name);
+        if own && !self.even_the_authority {
+            return Err(CliError::say(format!(
+                "{name} is the authority's own node: revoked, every member would refuse it, nobody could join \
+                 or renew, and the overlay would end when the members' certificates do; to do it nevertheless, \
+                 run `{}`",
+                folder.command(&format!("revoke {} --even-the-authority", self.name)),
+                name = self.name,
+            )));
+        }
+        let now = UnixTime::now();
+        let list = authority.revoke(&self.name, Actor::this_user(), now)?;
+        let running = folder.is_running().await;
+        if self.json {
+            return print_json(&serde_json::json!({
+                "name": self.name,
+                "list": list.number(),
+                "revoked": list.len(),
+                "running": running,
+            }));
+        }
         print(format_args!(
             "{} is revoked; list {} names {} certificates.",
             self.name,
             list.number(),
             list.len()
         ))?;
-        if folder.is_running().await {
+        if running {
             note("The running node takes the list over within a second and passes it on.");
         } else {
             note(format_args!(

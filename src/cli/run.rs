@@ -12,6 +12,7 @@ use std::{
 use clap::Args;
 use noq::AsyncUdpSocket;
 use tokio::{
+    net::UnixListener,
     signal::unix::{Signal, SignalKind, signal},
     time::{MissedTickBehavior, interval},
 };
@@ -24,7 +25,7 @@ use super::{
     log,
     members::Written,
     output::print,
-    settings, units, wait,
+    settings, signer, units, wait,
 };
 use crate::{
     admin::{self, Admin, ControlSocket, RunFacts},
@@ -32,6 +33,7 @@ use crate::{
     config::Config,
     identity::{Credentials, NodeDir, NodeFile},
     mesh::MemberRecord,
+    signer::Started,
     underlay::bind_udp,
 };
 
@@ -68,13 +70,25 @@ impl Run {
     pub(super) fn run(self, folder: &Folder, verbose: u8) -> Result<ExitCode, CliError> {
         let config = self.config(folder)?;
         log::start(verbose, &config.log)?;
+        folder.bring_up_to_date()?;
+        let claimed = claim(folder)?;
+        // Before the confinement: the signer reads what this process must not.
+        let signer = if folder.dir.has_authority() {
+            Some(
+                signer::program(folder, verbose, &["signer"])?
+                    .start()
+                    .map_err(CliError::Runtime)?,
+            )
+        } else {
+            None
+        };
         // Before there are threads: each inherits it.
         let confinement = confine(folder, &config);
         match &confinement {
             Confinement::Failed(error) => tracing::warn!(error, "this node is not confined"),
             known => tracing::info!(enforced = %known, "confinement"),
         }
-        wait(self.serve(folder, config, confinement))
+        wait(self.serve(folder, config, confinement, claimed, signer))
     }
 
     async fn serve(
@@ -82,13 +96,15 @@ impl Run {
         folder: &Folder,
         config: Config,
         confinement: Confinement,
+        (socket, listener): (ControlSocket, std::os::unix::net::UnixListener),
+        signer: Option<Started>,
     ) -> Result<ExitCode, CliError> {
         let mut signals = Signals::new().map_err(CliError::Runtime)?;
-        let (socket, listener) = ControlSocket::claim(&folder.socket()).await?;
+        let listener = UnixListener::from_std(listener).map_err(CliError::Runtime)?;
         raise_file_limit();
         let credentials = settings::credentials(folder)?;
         let (udp, listen) = bind(&config, folder)?;
-        let settings = settings::node(folder, config, credentials, listen)?;
+        let settings = settings::node(folder, config, credentials, listen, signer)?;
         let node = Node::start(settings, udp, self.drain.unwrap_or(settings::DRAIN)).await?;
         let admin = Arc::new(Admin {
             view: node.view(),
@@ -134,6 +150,16 @@ impl Run {
         );
         print(format_args!("{} is ready: {proxy}, UDP at {listen}", status.name))
     }
+}
+
+/// Takes the folder's socket, which is also its lock, before anything else is done for this node. The
+/// runtime for it has no threads: they would not be confined.
+fn claim(folder: &Folder) -> Result<(ControlSocket, std::os::unix::net::UnixListener), CliError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(CliError::Runtime)?.block_on(async {
+        let (socket, listener) = ControlSocket::claim(&folder.socket()).await?;
+        Ok((socket, listener.into_std().map_err(CliError::Runtime)?))
+    })
 }
 
 /// Lets the node run until a signal or `stop`, and stops it in order unless there is a second one.

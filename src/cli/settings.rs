@@ -11,9 +11,10 @@ use crate::{
     app::{ExitDoor, JoinDesk, NodeSettings},
     config::Config,
     exit::{Exit, SystemResolver},
-    identity::{Authority, Clock, Credentials, PendingInvitations},
+    identity::{Clock, Credentials},
     mesh::RelayConfig,
     overlay::units::Bitrate,
+    signer::{AuthorityClient, Started},
 };
 
 /// What the node shows others and judges them by. It renews its certificate by itself while it
@@ -42,21 +43,17 @@ pub(super) fn credentials(folder: &Folder) -> Result<Credentials, CliError> {
     Ok(credentials)
 }
 
-/// Everything that the node is started with; `listen` is where its UDP socket really is.
+/// Everything that the node is started with; `listen` is where its UDP socket really is, and `signer`
+/// the process with the authority's key, at the authority.
 pub(super) fn node(
     folder: &Folder,
     config: Config,
     credentials: Credentials,
     listen: SocketAddr,
+    signer: Option<Started>,
 ) -> Result<NodeSettings, CliError> {
-    let desk = if folder.dir.has_authority() {
-        let lifetime = config.authority.certificate_lifetime;
-        let authority = Authority::load(&folder.dir)?.with_lifetime(lifetime);
-        let invitations = PendingInvitations::new(&folder.dir);
-        Some(JoinDesk::new(authority, invitations, credentials.clock().clone()))
-    } else {
-        None
-    };
+    let clock = credentials.clock().clone();
+    let desk = signer.map(|signer| JoinDesk::new(AuthorityClient::process(signer), clock));
     let mut exit = config.exit;
     if exit.enabled && !credentials.peer().roles.exit {
         tracing::warn!("[exit] is enabled, but the certificate does not grant it; it stays off");

@@ -30,6 +30,37 @@ pub(super) fn span(seconds: u64) -> String {
     }
 }
 
+/// A moment, in seconds since 1970, as date and time of day in UTC.
+pub(super) fn date(seconds: u64) -> String {
+    let moment = i64::try_from(seconds)
+        .ok()
+        .and_then(|seconds| time::OffsetDateTime::from_unix_timestamp(seconds).ok());
+    moment.map_or_else(
+        || "-".to_owned(),
+        |at| {
+            let month = u8::from(at.month());
+            let (hour, minute, second) = at.to_hms();
+            format!("{}-{month:02}-{:02} {hour:02}:{minute:02}:{second:02}", at.year(), at.day())
+        },
+    )
+}
+
+/// What a certificate lets a node do.
+pub(super) fn roles(roles: crate::identity::Roles) -> String {
+    match (roles.exit, roles.relay) {
+        (true, true) => "exit+relay",
+        (true, false) => "exit",
+        (false, true) => "relay",
+        (false, false) => "entry",
+    }
+    .to_owned()
+}
+
+/// Words with commas between them.
+pub(super) fn words(words: &[String]) -> String {
+    if words.is_empty() { "-".to_owned() } else { words.join(",") }
+}
+
 /// A number of bytes.
 pub(super) fn bytes(count: u64) -> String {
     const UNITS: [(&str, u64); 3] = [("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1_000)];
@@ -89,6 +120,12 @@ mod tests {
     fn spans_show_their_two_largest_units() {
         let all = [5, 65, 3_725, 90_061].map(span);
         assert_eq!(all, ["5s", "1m05s", "1h02m", "1d01h"]);
+    }
+
+    #[test]
+    fn a_moment_shows_as_a_date_in_utc() {
+        assert_eq!(date(1_893_456_061), "2030-01-01 00:01:01");
+        assert_eq!(date(u64::MAX), "-");
     }
 
     #[test]

@@ -67,7 +67,7 @@ fn mutated_join_messages_are_read_or_refused() {
 fn mutated_revocation_lists_are_refused() {
     let overlay = Overlay::new();
     overlay.node("utah", NOW);
-    let list = overlay.authority.revoke(&"utah".parse().unwrap(), NOW).unwrap();
+    let list = overlay.revoke(&"utah".parse().unwrap(), NOW).unwrap();
     Fuzz::new("revocation-list", [list.der().to_vec()]).run(|bytes| {
         if let Ok(read) = RevocationList::parse(bytes, overlay.authority.certificate()) {
             assert_eq!(read, list, "an altered list was accepted");

@@ -139,7 +139,7 @@ mod tests {
         assert_eq!(trust.member(own, after(LIFETIME.as_secs() + 1)), refused);
         assert_eq!(trust.member(&stranger.chain()[0], NOW), refused);
         assert_eq!(trust.member(&CertificateDer::from(vec![0x30; 600]), NOW), refused);
-        let list = overlay.authority.revoke(utah.name(), NOW).unwrap();
+        let list = overlay.revoke(utah.name(), NOW).unwrap();
         trust.learn_revocations(list.der()).unwrap();
         assert_eq!(trust.member(own, NOW), refused);
     }

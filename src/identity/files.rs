@@ -20,6 +20,21 @@ pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     sync_parent(path)
 }
 
+/// Makes `path`, which must not exist, with `bytes`, in one step: it is whole or not there. The file
+/// can be read by its owner only.
+///
+/// # Errors
+/// [`io::ErrorKind::AlreadyExists`] when it exists, and when it cannot be written.
+pub fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = temporary(path);
+    let _ = fs::remove_file(&temporary);
+    // A link, unlike a renaming, never replaces a file.
+    let written = create(&temporary, bytes).and_then(|()| fs::hard_link(&temporary, path));
+    let _ = fs::remove_file(&temporary);
+    written?;
+    sync_parent(path)
+}
+
 /// Creates `path`, which must not exist, with `bytes`.
 pub(super) fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut options = OpenOptions::new();
@@ -38,8 +53,7 @@ pub(super) fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
 #[cfg(unix)]
 fn give_to_owner_of_folder(file: &File, path: &Path) -> io::Result<()> {
     use std::os::unix::fs::{MetadataExt as _, fchown};
-    let Some(folder) = path.parent() else { return Ok(()) };
-    let folder = fs::metadata(folder)?;
+    let folder = fs::metadata(folder_of(path))?;
     if folder.uid() == file.metadata()?.uid() {
         return Ok(());
     }
@@ -47,6 +61,38 @@ fn give_to_owner_of_folder(file: &File, path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
         done => done,
     }
+}
+
+/// Waits until this process alone holds the lock of `path`, which is made when it is missing. The
+/// lock ends with the value, and with the process.
+pub(super) fn lock(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let file = options.open(path)?;
+    #[cfg(unix)]
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)?;
+    Ok(file)
+}
+
+/// Appends one line to `path` and waits until it is on disk. A line that a crash cut off stays a
+/// line of its own.
+pub(super) fn append(path: &Path, line: &str) -> io::Result<()> {
+    use io::{Read as _, Seek as _};
+    let mut options = OpenOptions::new();
+    options.read(true).append(true).create(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path)?;
+    let mut last = [b'\n'];
+    if file.metadata()?.len() > 0 {
+        file.seek(io::SeekFrom::End(-1))?;
+        file.read_exact(&mut last)?;
+    }
+    let start = if last == [b'\n'] { "" } else { "\n" };
+    file.write_all(format!("{start}{line}\n").as_bytes())?;
+    file.sync_all()
 }
 
 /// Makes `path` and what is missing above it; the new folders are the owner's alone.
@@ -60,9 +106,15 @@ pub(super) fn create_dir(path: &Path) -> io::Result<()> {
 
 /// Makes a rename in `path`'s folder survive a power failure.
 pub(super) fn sync_parent(path: &Path) -> io::Result<()> {
+    if cfg!(unix) { File::open(folder_of(path))?.sync_all() } else { Ok(()) }
+}
+
+/// The folder that `path` is in: for a bare name the current one.
+fn folder_of(path: &Path) -> &Path {
     match path.parent() {
-        Some(parent) if cfg!(unix) => File::open(parent)?.sync_all(),
-        _ => Ok(()),
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        Some(_) => Path::new("."),
+        None => path,
     }
 }
 
@@ -117,6 +169,12 @@ mod tests {
         let path = dir.path().join("a");
         write(&path, b"four").unwrap();
         assert_eq!(read(&path, 3).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+    }
+
+    #[test]
+    fn a_bare_name_is_in_the_current_folder() {
+        assert_eq!(folder_of(Path::new("b.age")), Path::new("."));
+        assert_eq!(folder_of(Path::new("a/b.age")), Path::new("a"));
     }
 
     #[cfg(unix)]

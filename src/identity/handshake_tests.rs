@@ -62,7 +62,7 @@ async fn an_expired_certificate_is_refused_by_both_ends() {
 async fn a_revoked_certificate_is_refused_by_both_ends() {
     let overlay = Overlay::new();
     let (mut mit, utah) = (overlay.node("mit", real_now()), overlay.node("utah", real_now()));
-    let list = overlay.authority.revoke(utah.name(), real_now()).unwrap();
+    let list = overlay.revoke(utah.name(), real_now()).unwrap();
     assert!(mit.learn_revocations(list.der()).unwrap());
     let met = meet(&mit, ALL, client_crypto(&live(&utah), &[ALPN_LINK]).unwrap(), "mit").await;
     assert!(met.server.unwrap_err().contains("Revoked"));
@@ -81,12 +81,12 @@ async fn a_configuration_shows_and_judges_by_what_is_in_force() {
         (server_crypto(&mit, MEMBERS).unwrap(), client_crypto(&utah, &[ALPN_LINK]).unwrap());
     for credentials in [&mit, &utah] {
         let request = credentials.identity().signing_request().unwrap();
-        credentials.renew(overlay.authority.renew(&request, real_now()).unwrap()).unwrap();
+        credentials.renew(overlay.renew(&request, real_now()).unwrap()).unwrap();
     }
     let met = meet_with(server.clone(), client.clone(), "mit").await;
     assert_eq!(met.client, Ok(mit.peer()));
     assert_eq!(met.server, Ok(Ok(Accepted::Link(utah.peer()))));
-    let list = overlay.authority.revoke(&"utah".parse().unwrap(), real_now()).unwrap();
+    let list = overlay.revoke(&"utah".parse().unwrap(), real_now()).unwrap();
     mit.learn_revocations(list.der()).unwrap();
     let met = meet_with(server, client, "mit").await;
     assert!(met.server.unwrap_err().contains("Revoked"));

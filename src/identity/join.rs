@@ -6,8 +6,8 @@ use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
-    Authority, AuthorityError, Fingerprint, IdentityError, Invitation, NodeIdentity, NodeKey,
-    NodeName, PendingInvitations, RedeemError, Token, UnixTime,
+    Actor, Authority, AuthorityError, Deed, Fingerprint, IdentityError, Invitation, NodeIdentity,
+    NodeKey, NodeName, PendingInvitations, RedeemError, Token, UnixTime,
 };
 use crate::text::is_unsafe;
 
@@ -105,12 +105,20 @@ pub enum JoinRefusal {
     /// Another node has the name.
     #[error("{0}")]
     NameTaken(String),
-    /// The certificate cannot be renewed: it is revoked, or the key is not on record.
+    /// The certificate cannot be renewed: its key is not on record.
     #[error("{0}")]
-    NotRenewable(String),
+    UnknownKey(String),
+    /// The certificate cannot be renewed: the node was revoked.
+    #[error("{0}")]
+    Revoked(String),
     /// The authority failed; its own log says why.
     #[error("the authority could not issue a certificate; look at its log and try again")]
     Internal,
+    /// The process with the authority's key does not run or answer.
+    #[error(
+        "the authority cannot issue certificates just now; try again in a minute, or look at its log"
+    )]
+    Unavailable,
 }
 
 /// A message is unreadable, or a welcome is not for this joiner.
@@ -127,28 +135,19 @@ pub enum JoinError {
     Identity(#[from] IdentityError),
 }
 
-/// The authority's answer to a joiner. `members` are those to tell it about.
+/// Redeems a joiner's invitation. The welcome names no members yet.
 ///
 /// The token is used up, on disk, before the certificate is made: if the reply is lost, the name
-/// has to be revoked and invited again. A request that could not be granted does not use it up.
-pub fn answer(
+/// has to be revoked and invited again. A request that could not be granted does not use it up, and
+/// where no certificate can be made, as on a full disk, the invitation is open again.
+///
+/// # Errors
+/// Why the joiner is refused.
+pub fn redeem(
     authority: &Authority,
     invitations: &mut PendingInvitations,
     request: &JoinRequest,
-    members: &[MemberInfo],
-    now: UnixTime,
-) -> JoinReply {
-    match welcome(authority, invitations, request, members, now) {
-        Ok(welcome) => JoinReply::Welcome(welcome),
-        Err(refusal) => JoinReply::Refused(refusal),
-    }
-}
-
-fn welcome(
-    authority: &Authority,
-    invitations: &mut PendingInvitations,
-    request: &JoinRequest,
-    members: &[MemberInfo],
+    by: Actor,
     now: UnixTime,
 ) -> Result<Welcome, JoinRefusal> {
     if request.listen.len() > MAX_ADDRESSES {
@@ -163,13 +162,17 @@ fn welcome(
     }
     let revocations = authority.revocations()?.der().to_vec();
     let granted = invitations.redeem(&request.token, now)?;
-    let lifetime = authority.lifetime();
-    let chain = authority.issue(&request.signing_request, &granted, lifetime, now)?;
+    let issued = authority.issue(&request.signing_request, &granted, (Deed::Join, by), now);
+    let chain = issued.inspect_err(|_| {
+        if let Err(error) = invitations.reopen(&request.token) {
+            tracing::warn!(%error, "an invitation is used up in vain; cancel it and invite again");
+        }
+    })?;
     tracing::info!(node = %granted.name, "a node joined the overlay");
     Ok(Welcome {
         chain: chain.iter().map(|certificate| certificate.to_vec()).collect(),
         revocations,
-        members: members.iter().take(MAX_MEMBERS).cloned().collect(),
+        members: Vec::new(),
         time: now.as_secs(),
     })
 }
@@ -181,9 +184,10 @@ fn welcome(
 pub fn renew(
     authority: &Authority,
     signing_request: &[u8],
+    by: Actor,
     now: UnixTime,
 ) -> Result<Renewed, JoinRefusal> {
-    let chain = authority.renew(signing_request, now)?;
+    let chain = authority.renew(signing_request, by, now)?;
     Ok(Renewed {
         chain: chain.iter().map(|certificate| certificate.to_vec()).collect(),
         revocations: authority.revocations()?.der().to_vec(),
@@ -277,9 +281,8 @@ impl From<AuthorityError> for JoinRefusal {
         match error {
             AuthorityError::Request(_) => Self::Request(error.to_string()),
             AuthorityError::NameTaken(_) => Self::NameTaken(error.to_string()),
-            AuthorityError::Revoked(_) | AuthorityError::UnknownKey => {
-                Self::NotRenewable(error.to_string())
-            }
+            AuthorityError::UnknownKey => Self::UnknownKey(error.to_string()),
+            AuthorityError::Revoked(_) => Self::Revoked(error.to_string()),
             error => internal(&error),
         }
     }

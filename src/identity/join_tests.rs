@@ -49,8 +49,16 @@ impl Joining {
         else {
             panic!("another request")
         };
-        let reply =
-            answer(&self.overlay.authority, &mut self.invitations, &request, &[member("mit")], now);
+        let reply = match redeem(
+            &self.overlay.authority,
+            &mut self.invitations,
+            &request,
+            Actor::Node,
+            now,
+        ) {
+            Ok(welcome) => JoinReply::Welcome(Welcome { members: vec![member("mit")], ..welcome }),
+            Err(refusal) => JoinReply::Refused(refusal),
+        };
         JoinReply::decode(&reply.encode().unwrap()).unwrap()
     }
 }
@@ -115,13 +123,25 @@ fn what_cannot_be_granted_says_why_and_leaves_the_invitation_open() {
 }
 
 #[test]
+fn an_invitation_is_open_again_when_no_certificate_could_be_made() {
+    let mut joining = Joining::new();
+    let request = joining.request();
+    let log = joining.overlay.dir.path(crate::identity::NodeFile::Audit);
+    std::fs::create_dir(&log).unwrap();
+    assert_eq!(joining.ask(&request, NOW), JoinReply::Refused(JoinRefusal::Internal));
+    std::fs::remove_dir(&log).unwrap();
+    assert!(matches!(joining.ask(&request, NOW), JoinReply::Welcome(_)));
+    assert!(matches!(joining.ask(&request, NOW), JoinReply::Refused(JoinRefusal::Invitation(_))));
+}
+
+#[test]
 fn a_name_belongs_to_one_node_until_it_is_revoked() {
     let mut joining = Joining::new();
     joining.overlay.node("utah", NOW);
     let request = joining.request();
     let reply = joining.ask(&request, NOW);
     assert!(matches!(&reply, JoinReply::Refused(JoinRefusal::NameTaken(_))), "{reply:?}");
-    joining.overlay.authority.revoke(&joining.invitation.name, NOW).unwrap();
+    joining.overlay.authority.revoke(&joining.invitation.name, Actor::Node, NOW).unwrap();
     assert!(matches!(joining.ask(&request, NOW), JoinReply::Welcome(_)));
 }
 

@@ -1,12 +1,15 @@
 //! What the authority has issued: one file per certificate.
 //!
-//! Commands and the running node share the folder, so nothing is one file that two processes would
-//! have to rewrite.
+//! Commands and the signer share the folder, so nothing is one file that two processes would have to
+//! rewrite, and a record that is damaged takes no other with it.
 //!
 //! The record of a key's newest certificate is kept long after the certificate has ended: a node
 //! that was off for weeks renews by it ([`RENEWABLE`]).
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use rustls::pki_types::CertificateDer;
@@ -30,25 +33,58 @@ pub(super) const RENEWABLE: Duration = Duration::from_secs(400 * 24 * 3600);
 pub(super) const LISTED_AFTER_END: Duration = Duration::from_secs(24 * 3600);
 
 /// One certificate that was issued.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Issued {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Issued {
     /// What the certificate says.
-    pub(super) attributes: Attributes,
+    pub attributes: Attributes,
     /// The SHA-256 of its public key.
     pub(super) key: Fingerprint,
     /// When it was issued, in seconds since 1970.
-    pub(super) issued: u64,
+    pub issued: u64,
     /// From when on it counts, in seconds since 1970.
     #[serde(default)]
     pub(super) starts: u64,
     /// When it ends, in seconds since 1970.
-    pub(super) not_after: u64,
+    pub not_after: u64,
     /// The certificate, DER in base64; absent until it is signed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     certificate: Option<String>,
     /// When it was revoked, in seconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) revoked: Option<u64>,
+    pub revoked: Option<u64>,
+}
+
+/// The certificates on record, and the records that cannot be read.
+#[derive(Debug, Default)]
+pub struct Records {
+    /// Every readable record, in no order.
+    pub issued: Vec<(Serial, Issued)>,
+    /// What is wrong with the others; each names its file.
+    pub damaged: Vec<StoreError>,
+}
+
+/// A record as versions before renewal by the key wrote it. It reserves its name and can be revoked,
+/// but it names no key, so nothing renews by it.
+#[derive(Deserialize)]
+struct OldRecord {
+    name: NodeName,
+    not_after: u64,
+    #[serde(default)]
+    revoked: Option<u64>,
+}
+
+impl From<OldRecord> for Issued {
+    fn from(old: OldRecord) -> Self {
+        Self {
+            attributes: Attributes::entry(old.name),
+            key: Fingerprint::of(b""),
+            issued: 0,
+            starts: 0,
+            not_after: old.not_after,
+            certificate: None,
+            revoked: old.revoked,
+        }
+    }
 }
 
 impl Issued {
@@ -74,9 +110,10 @@ impl Issued {
         self.revoked.is_none() && now.as_secs() < self.not_after + RENEWABLE.as_secs()
     }
 
-    /// Whether a revocation list has to name it.
-    pub(super) fn is_listed(&self, now: UnixTime) -> bool {
-        self.revoked.is_some() && now.as_secs() < self.not_after + LISTED_AFTER_END.as_secs()
+    /// Whether it has ended even for nodes whose clock is behind: no revocation list names it any
+    /// more.
+    pub(super) fn has_long_ended(&self, now: UnixTime) -> bool {
+        now.as_secs() >= self.not_after + LISTED_AFTER_END.as_secs()
     }
 
     pub(super) fn set_certificate(&mut self, der: &CertificateDer<'_>) {
@@ -99,34 +136,35 @@ impl Ledger {
         Self { dir }
     }
 
-    /// Records a certificate and forgets those that nobody needs any more; `false` when the
-    /// record is full.
-    pub(super) fn add(
+    /// The records that nobody needs any more once `key` has its next certificate; `None` when the
+    /// record is full even without them.
+    pub(super) fn outdated(
         &self,
-        serial: Serial,
-        issued: &Issued,
+        key: Fingerprint,
         now: UnixTime,
-    ) -> Result<bool, StoreError> {
-        let all = self.all()?;
-        let mut kept = 0;
-        for (old, record) in &all {
-            let newest = |other: &(Serial, Issued)| {
+    ) -> Result<Option<Vec<Serial>>, StoreError> {
+        let Records { issued: all, damaged } = self.read()?;
+        let is_outdated = |record: &Issued| {
+            let newer = |other: &(Serial, Issued)| {
                 other.1.key == record.key && other.1.not_after > record.not_after
             };
-            let superseded = issued.key == record.key || all.iter().any(newest);
-            let ended = now.as_secs() >= record.not_after + LISTED_AFTER_END.as_secs();
-            if !ended || record.holds_name(now) && !superseded {
-                kept += 1;
-            } else {
-                // It is forgotten next time if this fails.
-                let _ = std::fs::remove_file(self.path(*old)?);
+            let superseded = key == record.key || all.iter().any(newer);
+            record.has_long_ended(now) && (superseded || !record.holds_name(now))
+        };
+        let outdated = all.iter().filter(|(_, record)| is_outdated(record));
+        let outdated: Vec<_> = outdated.map(|(serial, _)| *serial).collect();
+        let kept = damaged.len() + all.len() - outdated.len();
+        Ok((kept < MAX_ISSUED).then_some(outdated))
+    }
+
+    /// Removes records.
+    pub(super) fn forget(&self, serials: Vec<Serial>) {
+        for serial in serials {
+            let removed = self.path(serial).map(std::fs::remove_file);
+            if !matches!(removed, Ok(Ok(()))) {
+                tracing::debug!(%serial, "an old record stays until the next certificate");
             }
         }
-        if kept >= MAX_ISSUED {
-            return Ok(false);
-        }
-        self.put(serial, issued)?;
-        Ok(true)
     }
 
     /// Writes the record of one certificate.
@@ -136,26 +174,74 @@ impl Ledger {
         files::write(&path, &text).map_err(store::io_error("write", &path))
     }
 
-    /// Every certificate on record.
+    /// Every certificate on record. A damaged record is named in the log and left out: it must not
+    /// keep the authority from its work.
     pub(super) fn all(&self) -> Result<Vec<(Serial, Issued)>, StoreError> {
-        let folder = self.dir.path(NodeFile::Issued);
-        let mut all = Vec::new();
-        for (stem, path) in store::list(&folder, ".json", MAX_ISSUED)? {
-            let damaged = |why: String| StoreError::Damaged { path: path.clone(), why };
-            let serial =
-                Serial::from_hex(&stem).ok_or_else(|| damaged("not a serial number".into()))?;
-            let bytes = match store::read(&path) {
-                // Another process forgot it since the folder was listed.
-                Err(StoreError::Missing(_)) => continue,
-                bytes => bytes?,
-            };
-            let issued = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
-            all.push((serial, issued));
+        let records = self.read()?;
+        for error in records.damaged {
+            tracing::warn!(%error, "a record of a certificate is left out");
         }
-        Ok(all)
+        Ok(records.issued)
+    }
+
+    /// Every record, and what is wrong with those that cannot be read.
+    pub(super) fn read(&self) -> Result<Records, StoreError> {
+        let folder = self.dir.path(NodeFile::Issued);
+        let mut records = Records::default();
+        for (stem, path) in store::list(&folder, ".json", MAX_ISSUED)? {
+            match read(&stem, &path) {
+                Ok(record) => records.issued.push(record),
+                // Another process forgot it since the folder was listed.
+                Err(StoreError::Missing(_)) => {}
+                Err(error) => records.damaged.push(error),
+            }
+        }
+        Ok(records)
     }
 
     fn path(&self, serial: Serial) -> Result<PathBuf, StoreError> {
         Ok(self.dir.folder(NodeFile::Issued)?.join(format!("{serial}.json")))
+    }
+}
+
+fn read(stem: &str, path: &Path) -> Result<(Serial, Issued), StoreError> {
+    let damaged = |why: String| StoreError::Damaged { path: path.to_owned(), why };
+    let serial = Serial::from_hex(stem).ok_or_else(|| damaged("not a serial number".into()))?;
+    let bytes = store::read(path)?;
+    let issued = serde_json::from_slice(&bytes).or_else(|error| {
+        serde_json::from_slice::<OldRecord>(&bytes).map(Issued::from).map_err(|_| error)
+    });
+    Ok((serial, issued.map_err(|error| damaged(error.to_string()))?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::test_support::{NOW, Overlay};
+
+    #[test]
+    fn a_damaged_record_is_named_and_stops_nothing() {
+        let overlay = Overlay::new();
+        let node = overlay.node("utah", NOW);
+        let folder = overlay.dir.folder(NodeFile::Issued).unwrap();
+        for (name, text) in [("40".repeat(16), "{\"name\""), ("nonsense".into(), "{}")] {
+            std::fs::write(folder.join(format!("{name}.json")), text).unwrap();
+        }
+        let records = Ledger::new(overlay.dir.clone()).read().unwrap();
+        assert_eq!((records.issued.len(), records.damaged.len()), (1, 2));
+        let said: String = records.damaged.iter().map(ToString::to_string).collect();
+        assert!(said.contains("nonsense.json") && said.contains(&"40".repeat(16)), "{said}");
+        assert!(overlay.revoke(node.name(), NOW).unwrap().contains(node.peer()));
+    }
+
+    #[test]
+    fn a_record_of_an_older_version_reserves_its_name_and_can_be_revoked() {
+        let overlay = Overlay::new();
+        let folder = overlay.dir.folder(NodeFile::Issued).unwrap();
+        let text = format!(r#"{{"name":"old","not_after":{}}}"#, NOW.as_secs() + 9);
+        std::fs::write(folder.join(format!("{}.json", "40".repeat(16))), text).unwrap();
+        let name = "old".parse().unwrap();
+        assert!(overlay.authority.is_taken(&name, NOW).unwrap());
+        assert_eq!(overlay.revoke(&name, NOW).unwrap().len(), 1);
     }
 }

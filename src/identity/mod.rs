@@ -18,8 +18,10 @@
 //! A running node holds its identity as [`Credentials`], which everything asks at each use: a
 //! renewed certificate and a newer revocation list count from the next handshake on.
 
+mod archive;
 mod attest;
 mod attributes;
+mod audit;
 mod authority;
 mod clock;
 mod contact;
@@ -36,6 +38,7 @@ mod peer;
 mod pending;
 mod pin;
 mod revocation;
+mod seal;
 mod store;
 mod tls;
 
@@ -44,25 +47,33 @@ mod handshake_tests;
 #[cfg(test)]
 pub(crate) mod test_support;
 
+pub use archive::{Archive, ArchiveError, Manifest, pack, unpack};
 pub use attest::{AttestError, StatementKey};
 pub use attributes::{Attributes, AttributesError, Roles};
-pub use authority::{Authority, AuthorityError, LIFETIME};
+pub use audit::{Actor, AuditEntry, AuditLines, AuditLog, Deed};
+pub use authority::{Authority, AuthorityError, LIFETIME, authority_certificate};
 pub use clock::{Clock, TOLERATED_SKEW, skew, skew_in_words};
 pub use contact::AuthorityContact;
 pub use credentials::{Changes, Credentials, ListIgnored};
 pub use digest::{Fingerprint, ParseFingerprintError};
+pub use files::write_new;
 pub use invitation::{Invitation, InvitationError, Token};
 pub use join::{
     DeskRequest, JoinError, JoinRefusal, JoinReply, JoinRequest, MAX_JOIN_REPLY, MAX_JOIN_REQUEST,
-    MAX_MEMBERS, MemberInfo, Renewed, Welcome, answer, renew,
+    MAX_MEMBERS, MemberInfo, Renewed, Welcome, redeem, renew,
 };
+pub use ledger::{Issued, Records};
 pub use name::{NodeName, ParseNameError};
 pub use node::{IdentityError, NodeIdentity, NodeKey, needs_renewal};
 pub use peer::{Peer, PeerError, Serial, certificate_of, peer_of};
-pub use pending::{Granted, PendingError, PendingInvitations, RedeemError};
+pub use pending::{
+    Granted, InvitationRecords, InvitationState, Invited, PendingError, PendingInvitations,
+    RedeemError,
+};
 pub use pin::{clock_crypto, join_crypto, renew_crypto};
 pub use revocation::{RevocationError, RevocationList};
 pub use rustls::pki_types::UnixTime;
+pub use seal::{MIN_PASSPHRASE, Passphrase, SealError, open, seal};
 pub use store::{NodeDir, NodeFile, StoreError};
 pub use tls::{
     ALPN_JOIN, ALPN_LANE, ALPN_LINK, ALPN_RENEW, AcceptError, Accepted, TlsError, accepted,

@@ -263,7 +263,7 @@ mod tests {
 
     use super::*;
     use crate::identity::{
-        Attributes, LIFETIME,
+        Actor, Attributes, Authority, Deed, LIFETIME,
         test_support::{NOW, Overlay, after},
     };
 
@@ -290,7 +290,10 @@ mod tests {
     #[test]
     fn no_key_shows_in_debug_output() {
         let node = Overlay::new().node("utah", NOW);
-        assert_eq!(format!("{node:?}"), "NodeIdentity(utah, RevocationList(#1, 0 revoked))");
+        assert_eq!(
+            format!("{node:?}"),
+            "NodeIdentity(utah, RevocationList(#1577836800, 0 revoked))"
+        );
         assert_eq!(format!("{:?}", NodeKey::generate().unwrap()), "NodeKey(..)");
     }
 
@@ -301,7 +304,9 @@ mod tests {
         for lifetime in [LIFETIME, Duration::from_secs(30), Duration::from_secs(3600 * 3)] {
             let attributes = Attributes::entry(format!("n{}", lifetime.as_secs()).parse().unwrap());
             let request = key.signing_request().unwrap();
-            let chain = overlay.authority.issue(&request, &attributes, lifetime, NOW).unwrap();
+            let authority = Authority::load(&overlay.dir).unwrap().with_lifetime(lifetime);
+            let by = (Deed::Join, Actor::Node);
+            let chain = authority.issue(&request, &attributes, by, NOW).unwrap();
             let peer = Peer::from_certificate(&chain[0]).unwrap();
             assert_eq!(peer.lifetime(), lifetime);
             let third = lifetime.as_secs() / 3;
@@ -319,7 +324,7 @@ mod tests {
         let mut node = overlay.node("utah", NOW);
         overlay.node("mit", NOW);
         let old = node.revoked().der().to_vec();
-        let new = overlay.authority.revoke(&"mit".parse().unwrap(), NOW).unwrap();
+        let new = overlay.revoke(&"mit".parse().unwrap(), NOW).unwrap();
         assert_eq!(node.learn_revocations(new.der()), Ok(true));
         assert_eq!(node.learn_revocations(new.der()), Ok(false));
         assert_eq!(node.learn_revocations(&old), Ok(false));

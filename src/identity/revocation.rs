@@ -1,6 +1,6 @@
 //! Which certificates no longer count.
 
-use std::{collections::BTreeSet, fmt};
+use std::{collections::BTreeMap, fmt};
 
 use rustls::{
     pki_types::{CertificateDer, CertificateRevocationListDer},
@@ -26,7 +26,8 @@ const MAX_LEN: usize = 63 * 1024;
 pub struct RevocationList {
     der: Vec<u8>,
     number: u64,
-    serials: BTreeSet<Serial>,
+    /// When each was revoked, in seconds since 1970.
+    serials: BTreeMap<Serial, u64>,
 }
 
 /// The bytes are no revocation list of this overlay.
@@ -60,8 +61,10 @@ impl RevocationList {
         crl.verify_signature(ca.public_key()).map_err(|_| RevocationError::Forged)?;
         check_with_webpki(der, authority)?;
         let number = crl.crl_number().and_then(|number| u64::try_from(number).ok());
-        let serials =
-            crl.iter_revoked_certificates().map(|revoked| Serial::from_raw(revoked.raw_serial()));
+        let serials = crl.iter_revoked_certificates().map(|revoked| {
+            let at = u64::try_from(revoked.revocation_date.timestamp()).ok()?;
+            Some((Serial::from_raw(revoked.raw_serial())?, at))
+        });
         Ok(Self {
             der: der.to_vec(),
             number: number.ok_or(RevocationError::Unreadable)?,
@@ -81,13 +84,24 @@ impl RevocationList {
     /// Whether the peer's certificate is revoked.
     #[must_use]
     pub fn contains(&self, peer: &Peer) -> bool {
-        self.serials.contains(&peer.serial)
+        self.serials.contains_key(&peer.serial)
+    }
+
+    /// Whether the certificate with this serial number is revoked.
+    #[must_use]
+    pub fn lists(&self, serial: Serial) -> bool {
+        self.serials.contains_key(&serial)
     }
 
     /// The list's number: of two lists of one overlay the higher counts.
     #[must_use]
     pub fn number(&self) -> u64 {
         self.number
+    }
+
+    /// The revoked certificates, and when each was revoked, in seconds since 1970.
+    pub fn entries(&self) -> impl Iterator<Item = (Serial, u64)> + '_ {
+        self.serials.iter().map(|(serial, at)| (*serial, *at))
     }
 
     /// How many certificates are revoked.
@@ -141,7 +155,7 @@ mod tests {
     fn only_the_overlays_own_authority_revokes() {
         let (ours, other) = (Overlay::new(), Overlay::new());
         let node = ours.node("utah", NOW);
-        let list = ours.authority.revoke(node.name(), NOW).unwrap();
+        let list = ours.revoke(node.name(), NOW).unwrap();
         assert!(list.contains(node.peer()));
         let read =
             |overlay: &Overlay| RevocationList::parse(list.der(), overlay.authority.certificate());

@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
+
 use super::{
-    Attributes, Authority, Clock, Credentials, LIFETIME, NodeDir, NodeIdentity, NodeKey, UnixTime,
+    Actor, Attributes, Authority, AuthorityError, Clock, Credentials, Deed, NodeDir, NodeIdentity,
+    NodeKey, NodeName, RevocationList, UnixTime,
 };
 
 /// 1 January 2030: the time of the tests that read no clock.
@@ -37,10 +40,29 @@ impl Overlay {
         self.node_with(&Attributes::entry(name.parse().unwrap()), now)
     }
 
+    /// Revokes a name by the authority's own node.
+    pub(crate) fn revoke(
+        &self,
+        name: &NodeName,
+        now: UnixTime,
+    ) -> Result<RevocationList, AuthorityError> {
+        self.authority.revoke(name, Actor::Node, now)
+    }
+
+    /// The next certificate for this signing request.
+    pub(crate) fn renew(
+        &self,
+        request: &[u8],
+        now: UnixTime,
+    ) -> Result<Vec<CertificateDer<'static>>, AuthorityError> {
+        self.authority.renew(request, Actor::Node, now)
+    }
+
     pub(crate) fn node_with(&self, attributes: &Attributes, now: UnixTime) -> NodeIdentity {
         let key = NodeKey::generate().unwrap();
         let request = key.signing_request().unwrap();
-        let chain = self.authority.issue(&request, attributes, LIFETIME, now).unwrap();
+        let chain =
+            self.authority.issue(&request, attributes, (Deed::Join, Actor::Node), now).unwrap();
         NodeIdentity::new(&key, chain, self.authority.revocations().unwrap().der()).unwrap()
     }
 }

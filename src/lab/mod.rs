@@ -24,12 +24,13 @@ use crate::{
     entry,
     flow::{FlowTimes, RefusalKind},
     identity::{
-        Attributes, Authority, AuthorityContact, AuthorityError, Clock, Credentials, Granted,
-        IdentityError, Invitation, LIFETIME, NodeDir, NodeIdentity, NodeKey, PendingError,
+        Actor, Attributes, Authority, AuthorityContact, AuthorityError, Clock, Credentials, Deed,
+        Granted, IdentityError, Invitation, LIFETIME, NodeDir, NodeIdentity, NodeKey, PendingError,
         PendingInvitations, Roles, StoreError, TlsError, Token, UnixTime,
     },
     mesh::RelayConfig,
     overlay::{budget::DEFAULT_BUDGET, policy::Policy},
+    signer::{AuthorityClient, Clerk},
     transport::{Congestion, LaneOptions},
 };
 
@@ -283,8 +284,9 @@ impl Lab {
             return Ok(None);
         }
         let dir = NodeDir::at(self.folder.path());
-        let authority = Authority::load(&dir)?.with_lifetime(self.dates.lifetime);
-        Ok(Some(JoinDesk::new(authority, PendingInvitations::new(&dir), self.clock.clone())))
+        let clerk = Clerk::open(&dir, self.dates.lifetime)?;
+        let authority = AuthorityClient::here(clerk, self.clock.clone());
+        Ok(Some(JoinDesk::new(authority, self.clock.clone())))
     }
 
     /// Revokes a node, and gives the running node `told` the new list, as the authority's folder
@@ -296,7 +298,7 @@ impl Lab {
         let no_site = || LabError::NoSite(name.to_owned());
         let plan = self.plans.get(name).ok_or_else(no_site)?;
         let revoked = plan.credentials.peer().name;
-        let list = self.authority.revoke(&revoked, self.clock.now())?;
+        let list = self.authority.revoke(&revoked, Actor::Node, self.clock.now())?;
         let node = self.node(told).ok_or_else(|| LabError::NoSite(told.to_owned()))?;
         // It is newer than any other: nothing can be wrong with it.
         let _ = node.credentials().learn_revocations(list.der());
@@ -356,7 +358,7 @@ impl Lab {
         let no_site = || LabError::NoSite(name.to_owned());
         let plan = self.plans.get_mut(name).ok_or_else(no_site)?;
         let now = self.clock.now();
-        self.authority.revoke(&plan.credentials.peer().name, now)?;
+        self.authority.revoke(&plan.credentials.peer().name, Actor::Node, now)?;
         let identity = certify(&self.authority, &plan.node, now)?;
         plan.credentials = Credentials::new(identity, plan.credentials.clock().clone())?;
         Ok(())
@@ -448,7 +450,7 @@ fn certify(authority: &Authority, node: &LabNode, now: UnixTime) -> Result<NodeI
         serves: node.serves.clone(),
     };
     let key = NodeKey::generate()?;
-    let lifetime = authority.lifetime();
-    let chain = authority.issue(&key.signing_request()?, &attributes, lifetime, now)?;
+    let by = (Deed::Join, Actor::Node);
+    let chain = authority.issue(&key.signing_request()?, &attributes, by, now)?;
     Ok(NodeIdentity::new(&key, chain, authority.revocations()?.der())?)
 }

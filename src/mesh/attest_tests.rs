@@ -91,7 +91,7 @@ fn a_node_cannot_claim_what_its_certificate_does_not_say() {
 fn a_node_that_came_back_with_a_new_key_is_believed_and_its_old_key_does_not_displace_it() {
     let overlay = Overlay::new();
     let (us, old) = (relay(&overlay, "us"), relay(&overlay, "utah"));
-    overlay.authority.revoke(old.name(), NOW).unwrap();
+    overlay.revoke(old.name(), NOW).unwrap();
     let new = {
         let entry = Attributes::entry("utah".parse().unwrap());
         let roles = CertifiedRoles { relay: true, exit: false };
@@ -127,7 +127,7 @@ fn a_statement_under_a_certificate_must_name_when_that_was_issued() {
     let there = Attestations::new(&live(&utah));
     // The next certificate of the same key.
     let (request, later) = (utah.signing_request().unwrap(), after(5 * 24 * 3600));
-    let next = utah.renewed(overlay.authority.renew(&request, later).unwrap()).unwrap();
+    let next = utah.renewed(overlay.renew(&request, later).unwrap()).unwrap();
     let newer = there.sign(advert(&next, Roles::RELAY)).unwrap();
     assert_eq!(check(&here, &newer, certificate(&utah), later), Err(AttestError::Certificate));
     let older = there.sign(advert(&utah, Roles::RELAY)).unwrap();

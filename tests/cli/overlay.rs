@@ -243,5 +243,5 @@ impl Site {
 
 /// The admin socket of the node in `dir`.
 pub fn socket(dir: &Path) -> PathBuf {
-    dir.join("control.sock")
+    dir.join("state/control.sock")
 }

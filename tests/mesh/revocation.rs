@@ -129,14 +129,15 @@ async fn forged_and_old_lists_change_nothing_and_are_counted() {
     let old = lab.node("utah").unwrap().credentials().identity().revoked().der().to_vec();
     lab.revoke("eve", "mit").unwrap();
     let nyu = lab.node("nyu").unwrap();
-    let taken = || nyu.credentials().identity().revoked().number() == 2;
+    let taken = || nyu.credentials().identity().revoked().len() == 1;
     support::wait_for("the list", WITHIN, taken).await;
+    let number = nyu.credentials().identity().revoked().number();
     let mut forged = nyu.credentials().identity().revoked().der().to_vec();
     *forged.last_mut().unwrap() ^= 1;
     for list in [old, forged, vec![0; 60_000]] {
         assert!(nyu.credentials().learn_revocations(&list).is_err());
     }
-    assert_eq!(nyu.credentials().identity().revoked().number(), 2);
+    assert_eq!(nyu.credentials().identity().revoked().number(), number);
     let ignored: u64 = nyu.credentials().lists_ignored().iter().map(|(_, count)| count).sum();
     assert!(ignored >= 3);
     lab.stop().await;
@@ -154,6 +155,6 @@ async fn the_next_holder_of_a_revoked_name_is_a_member_like_any_other() {
     let utah = lab.node("utah").unwrap();
     let mut io = support::open_at(utah, "echo.test:7", "eve").await;
     support::type_a_key(&mut *io).await.unwrap();
-    assert_eq!(utah.credentials().identity().revoked().number(), 2);
+    assert_eq!(utah.credentials().identity().revoked().len(), 1);
     lab.stop().await;
 }

@@ -1,0 +1,235 @@
+//! The invitations that the authority has given out.
+//!
+//! One file per invitation, named after the SHA-256 of its token: the token itself is nowhere on
+//! disk, finding it is one lookup whose time tells nothing, and using it is one rename, which only
+//! one of several processes or connections can do. The name's end says what became of it.
+
+mod record;
+#[cfg(test)]
+mod tests;
+
+use std::{fs, path::PathBuf};
+
+use super::{
+    Attributes, NodeDir, NodeFile, StoreError, Token, UnixTime,
+    authority::turn,
+    digest::hex,
+    files,
+    store::{self, io_error},
+};
+pub use record::{Granted, InvitationRecords, InvitationState, Invited, PendingError, RedeemError};
+
+/// Invitations on record at one time, in whatever state.
+const MAX_PENDING: usize = 1024;
+
+/// How long an invitation stays on record after its end, so that `invite --list` shows what became
+/// of it. When the record is full, what is over goes at once.
+const REMEMBERED: u64 = 24 * 3600;
+
+/// Digits of an invitation's identifier that are shown: with 1,024 invitations on record, two that
+/// share them are a matter of one in ten million.
+const ID_LEN: usize = 12;
+
+/// The fewest digits by which one can be named.
+const MIN_ID_LEN: usize = 6;
+
+const OPEN: &str = ".json";
+const USED: &str = ".used";
+const CANCELLED: &str = ".cancelled";
+
+/// The invitations in the authority's folder.
+#[derive(Debug, Clone)]
+pub struct PendingInvitations {
+    dir: NodeDir,
+}
+
+impl PendingInvitations {
+    /// The invitations of the authority in `dir`.
+    #[must_use]
+    pub fn new(dir: &NodeDir) -> Self {
+        Self { dir: dir.clone() }
+    }
+
+    /// Keeps an invitation and returns its identifier; those that are long over are forgotten on
+    /// this occasion.
+    ///
+    /// # Errors
+    /// When 1,024 are on record, or the folder cannot be written.
+    pub fn add(
+        &self,
+        token: &Token,
+        granted: &Granted,
+        now: UnixTime,
+    ) -> Result<String, PendingError> {
+        granted.attributes.check()?;
+        self.dir.folder(NodeFile::Invitations)?;
+        let _turn = turn(&self.dir)?;
+        let mut kept = self.sweep(now.as_secs().saturating_sub(REMEMBERED))?;
+        if kept >= MAX_PENDING {
+            kept = self.sweep(now.as_secs())?;
+        }
+        if kept >= MAX_PENDING {
+            return Err(PendingError::Full);
+        }
+        let path = self.path(token, OPEN);
+        let text =
+            serde_json::to_vec(granted).map_err(|e| self.dir.damaged(NodeFile::Invitations, e))?;
+        files::write(&path, &text).map_err(io_error("write", &path))?;
+        Ok(id(&hex(&token.hash())))
+    }
+
+    /// What `token` grants, without using it.
+    ///
+    /// # Errors
+    /// When it grants nothing.
+    pub fn peek(&self, token: &Token, now: UnixTime) -> Result<Attributes, RedeemError> {
+        if self.path(token, USED).exists() {
+            return Err(RedeemError::Used);
+        }
+        if self.path(token, CANCELLED).exists() {
+            return Err(RedeemError::Cancelled);
+        }
+        let granted = read(&self.path(token, OPEN)).map_err(|error| match error {
+            StoreError::Missing(_) => RedeemError::Unknown,
+            error => RedeemError::Store(error),
+        })?;
+        if granted.expires <= now.as_secs() {
+            return Err(RedeemError::Expired);
+        }
+        Ok(granted.attributes)
+    }
+
+    /// Uses `token`: returns what it grants, once, and never again, also after a crash.
+    ///
+    /// # Errors
+    /// When it grants nothing, or its use cannot be put on disk.
+    pub fn redeem(&mut self, token: &Token, now: UnixTime) -> Result<Attributes, RedeemError> {
+        let attributes = self.peek(token, now)?;
+        let used = self.path(token, USED);
+        match fs::rename(self.path(token, OPEN), &used) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(RedeemError::Used);
+            }
+            done => done.map_err(io_error("write", &used))?,
+        }
+        files::sync_parent(&used).map_err(io_error("write", &used))?;
+        Ok(attributes)
+    }
+
+    /// Opens an invitation again that [`redeem`](Self::redeem) used, when nothing was given for it.
+    ///
+    /// # Errors
+    /// When the folder cannot be written; it then stays used.
+    pub fn reopen(&mut self, token: &Token) -> Result<(), StoreError> {
+        let open = self.path(token, OPEN);
+        fs::rename(self.path(token, USED), &open)
+            .and_then(|()| files::sync_parent(&open))
+            .map_err(io_error("write", &open))
+    }
+
+    /// Takes back every open invitation of a name, or else the one with this identifier.
+    ///
+    /// # Errors
+    /// [`PendingError::NotFound`] when there is none, or when the folder cannot be written.
+    pub fn cancel(&self, which: &str, now: UnixTime) -> Result<Vec<Invited>, PendingError> {
+        let _turn = turn(&self.dir)?;
+        let folder = self.dir.path(NodeFile::Invitations);
+        let mut open = Vec::new();
+        for (stem, path) in store::list(&folder, OPEN, MAX_PENDING)? {
+            let Ok(granted) = read(&path) else { continue };
+            if granted.expires > now.as_secs() {
+                let invited = Invited { id: id(&stem), state: InvitationState::Cancelled, granted };
+                open.push((stem, path, invited));
+            }
+        }
+        let named = |(_, _, invited): &(String, PathBuf, Invited)| {
+            invited.granted.attributes.name.as_str() == which
+        };
+        let by_name = open.iter().any(named);
+        let by_id = which.len() >= MIN_ID_LEN;
+        open.retain(
+            |entry| if by_name { named(entry) } else { by_id && entry.0.starts_with(which) },
+        );
+        if open.is_empty() || (!by_name && open.len() > 1) {
+            return Err(PendingError::NotFound(which.chars().take(64).collect()));
+        }
+        for (_, path, _) in &open {
+            let to = path.with_extension(&CANCELLED[1..]);
+            fs::rename(path, &to).map_err(io_error("write", &to))?;
+            files::sync_parent(&to).map_err(io_error("write", &to))?;
+        }
+        Ok(open.into_iter().map(|(_, _, invited)| invited).collect())
+    }
+
+    /// Every invitation on record. Those that are long over are forgotten on this occasion.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn list(&self, now: UnixTime) -> Result<InvitationRecords, StoreError> {
+        self.sweep(now.as_secs().saturating_sub(REMEMBERED))?;
+        let mut records = InvitationRecords::default();
+        for (suffix, state) in [
+            (OPEN, InvitationState::Open),
+            (USED, InvitationState::Used),
+            (CANCELLED, InvitationState::Cancelled),
+        ] {
+            for (stem, path) in self.files(suffix)? {
+                let granted = match read(&path) {
+                    Ok(granted) => granted,
+                    Err(StoreError::Missing(_)) => continue,
+                    Err(error) => {
+                        records.damaged.push(error);
+                        continue;
+                    }
+                };
+                let late = granted.expires <= now.as_secs() && state == InvitationState::Open;
+                let state = if late { InvitationState::Expired } else { state };
+                records.invited.push(Invited { id: id(&stem), state, granted });
+            }
+        }
+        let key = |i: &Invited| (i.granted.attributes.name.clone(), i.granted.expires);
+        records.invited.sort_by_key(key);
+        Ok(records)
+    }
+
+    /// Whether an invitation is open.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn any_open(&self, now: UnixTime) -> Result<bool, StoreError> {
+        let mut files = self.files(OPEN)?.into_iter();
+        Ok(files.any(|(_, path)| read(&path).is_ok_and(|granted| granted.expires > now.as_secs())))
+    }
+
+    /// Forgets what ended before `before`; returns how many are left. A damaged record is never
+    /// forgotten by itself.
+    fn sweep(&self, before: u64) -> Result<usize, StoreError> {
+        let mut kept = 0;
+        for suffix in [OPEN, USED, CANCELLED] {
+            for (_, path) in self.files(suffix)? {
+                let over = read(&path).is_ok_and(|granted| granted.expires <= before);
+                if !over || fs::remove_file(&path).is_err() {
+                    kept += 1;
+                }
+            }
+        }
+        Ok(kept)
+    }
+
+    fn files(&self, suffix: &str) -> Result<Vec<(String, PathBuf)>, StoreError> {
+        store::list(&self.dir.path(NodeFile::Invitations), suffix, MAX_PENDING)
+    }
+
+    fn path(&self, token: &Token, suffix: &str) -> PathBuf {
+        self.dir.path(NodeFile::Invitations).join(format!("{}{suffix}", hex(&token.hash())))
+    }
+}
+
+fn id(stem: &str) -> String {
+    stem.chars().take(ID_LEN).collect()
+}
+
+fn read(path: &std::path::Path) -> Result<Granted, StoreError> {
+    serde_json::from_slice(&store::read(path)?)
+        .map_err(|error| StoreError::Damaged { path: path.to_owned(), why: error.to_string() })
+}

@@ -1,0 +1,146 @@
+//! What the rest of the program asks of the authority.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout, timeout_at},
+};
+
+use super::{
+    Answer, Clerk, Question,
+    child::{ChildProcess, Started},
+    message::{Asked, PATIENCE},
+    openness::{Next, Openness},
+};
+use crate::identity::{Actor, Clock, JoinRefusal, JoinRequest, Renewed, UnixTime, Welcome};
+
+/// The authority as the node sees it: a process of its own, or, in a program that embeds a whole
+/// overlay, an object in this one.
+#[derive(Clone)]
+pub struct AuthorityClient(Arc<Inner>);
+
+struct Inner {
+    way: Way,
+    openness: Mutex<Openness>,
+    /// Told when the question about invitations is over.
+    heard: Notify,
+}
+
+enum Way {
+    Here(Box<Mutex<Clerk>>, Clock),
+    Process(ChildProcess),
+}
+
+impl AuthorityClient {
+    /// An authority in this process, for the lab and for tests; it dates by `clock`.
+    #[must_use]
+    pub fn here(clerk: Clerk, clock: Clock) -> Self {
+        Self::new(Way::Here(Box::new(Mutex::new(clerk)), clock))
+    }
+
+    /// Asks the signer, and starts it again when it has ended. It ends with this value.
+    #[must_use]
+    pub fn process(signer: Started) -> Self {
+        Self::new(Way::Process(ChildProcess::new(signer, None)))
+    }
+
+    fn new(way: Way) -> Self {
+        let (openness, heard) = (Mutex::default(), Notify::new());
+        Self(Arc::new(Inner { way, openness, heard }))
+    }
+
+    /// Redeems an invitation for a joiner. The welcome names no members yet.
+    ///
+    /// # Errors
+    /// What the joiner is told; [`JoinRefusal::Unavailable`] when the signer does not answer.
+    pub async fn join(&self, request: JoinRequest, by: Actor) -> Result<Welcome, JoinRefusal> {
+        match self.ask(Question::Join(request, by)).await? {
+            Answer::Welcome(welcome) => Ok(welcome),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// The next certificate for the key of a signing request: PKCS#10, DER.
+    ///
+    /// # Errors
+    /// What the node is told; [`JoinRefusal::Unavailable`] when the signer does not answer.
+    pub async fn renew(&self, request: Vec<u8>, by: Actor) -> Result<Renewed, JoinRefusal> {
+        match self.ask(Question::Renew(request, by)).await? {
+            Answer::Renewed(renewed) => Ok(renewed),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Whether an invitation is open, so that a stranger may join. It is `true` while the signer does
+    /// not answer, so that a joiner is told.
+    ///
+    /// A handshake waits for it, so it takes half a second at most, and no time while the signer is
+    /// known to hang.
+    pub async fn may_join(&self) -> bool {
+        let heard = self.0.heard.notified();
+        let (next, ask) = self.openness().next(Instant::now());
+        if ask {
+            let this = self.clone();
+            tokio::spawn(async move { this.ask_openness().await });
+        }
+        match next {
+            Next::Know(any) => any,
+            Next::Wait(until) => {
+                // The answer is read from where it is kept, also after the wait was in vain.
+                let _ = timeout_at(until, heard).await;
+                self.openness().believed()
+            }
+        }
+    }
+
+    async fn ask_openness(&self) {
+        let answer = match self.ask(Question::AnyOpen).await {
+            Ok(Answer::AnyOpen(any)) => Some(any),
+            _ => None,
+        };
+        self.openness().heard(answer, Instant::now());
+        self.0.heard.notify_waiters();
+    }
+
+    fn openness(&self) -> MutexGuard<'_, Openness> {
+        self.0.openness.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn ask(&self, question: Question) -> Result<Answer, JoinRefusal> {
+        let answer = match &self.0.way {
+            Way::Here(clerk, clock) => {
+                let mut clerk = clerk.lock().unwrap_or_else(PoisonError::into_inner);
+                clerk.answer(&question, clock.now())
+            }
+            Way::Process(signer) => {
+                let asked = Asked { at: UnixTime::now().as_secs(), question };
+                let bytes = asked.encode().ok_or(JoinRefusal::Internal)?;
+                let answer = timeout(PATIENCE, signer.ask(bytes)).await.ok().flatten();
+                let answer = answer.and_then(|answer| Answer::decode(&answer));
+                answer.ok_or(JoinRefusal::Unavailable)?
+            }
+        };
+        match answer {
+            Answer::Refused(refusal) => Err(refusal),
+            answer => Ok(answer),
+        }
+    }
+}
+
+impl fmt::Debug for AuthorityClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0.way {
+            Way::Here(..) => "AuthorityClient(here)",
+            Way::Process(_) => "AuthorityClient(process)",
+        })
+    }
+}
+
+fn unexpected(answer: &Answer) -> JoinRefusal {
+    tracing::warn!(?answer, "the signer's answer is for another question");
+    JoinRefusal::Unavailable
+}

@@ -1,0 +1,142 @@
+//! What is said on the channel to the signer: postcard behind a length of four bytes.
+
+use std::{io, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+
+use crate::identity::{
+    Actor, JoinRefusal, JoinRequest, MAX_JOIN_REPLY, MAX_JOIN_REQUEST, Renewed, UnixTime, Welcome,
+};
+
+/// The largest question: a join request and where it came from.
+pub(super) const MAX_QUESTION: usize = MAX_JOIN_REQUEST + 64;
+
+/// The largest answer: a welcome without members.
+pub(super) const MAX_ANSWER: usize = MAX_JOIN_REPLY;
+
+/// What the node asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Question {
+    /// A joiner wants to redeem its invitation.
+    Join(JoinRequest, Actor),
+    /// A node wants its next certificate for the key of this signing request (PKCS#10, DER).
+    Renew(Vec<u8>, Actor),
+    /// Is an invitation open?
+    AnyOpen,
+}
+
+/// What the signer answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// The joiner is a member. The node adds the members that it knows.
+    Welcome(Welcome),
+    /// The node's next certificate.
+    Renewed(Renewed),
+    /// Whether an invitation is open.
+    AnyOpen(bool),
+    /// No, and why.
+    Refused(JoinRefusal),
+}
+
+/// How long an asker waits: a joiner waits for 10 s for its reply.
+pub(super) const PATIENCE: Duration = Duration::from_secs(8);
+
+/// A question, and when it was asked by the machine's clock, in seconds since 1970.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Asked {
+    pub(super) at: u64,
+    pub(super) question: Question,
+}
+
+impl Asked {
+    /// Whether the asker has given up.
+    pub(super) fn is_late(&self, now: UnixTime) -> bool {
+        now.as_secs().saturating_sub(self.at) >= PATIENCE.as_secs()
+    }
+
+    pub(super) fn encode(&self) -> Option<Vec<u8>> {
+        postcard::to_stdvec(self).ok().filter(|bytes| bytes.len() <= MAX_QUESTION)
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        whole(postcard::take_from_bytes(bytes))
+    }
+}
+
+impl Answer {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let bytes = postcard::to_stdvec(self).ok().filter(|bytes| bytes.len() <= MAX_ANSWER);
+        // Two bytes: the number of the answer and that of the refusal.
+        bytes.unwrap_or_else(|| {
+            tracing::error!("an answer is too long for the channel");
+            postcard::to_stdvec(&Self::Refused(JoinRefusal::Internal)).unwrap_or_default()
+        })
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        whole(postcard::take_from_bytes(bytes))
+    }
+}
+
+fn whole<T>(read: postcard::Result<(T, &[u8])>) -> Option<T> {
+    match read {
+        Ok((message, [])) => Some(message),
+        _ => None,
+    }
+}
+
+/// Reads one frame of at most `cap` bytes; `None` at the end of the channel between two frames.
+pub(super) async fn read_frame(
+    from: &mut (impl AsyncRead + Unpin),
+    cap: usize,
+) -> io::Result<Option<Vec<u8>>> {
+    let mut length = [0; 4];
+    if from.read(&mut length[..1]).await? == 0 {
+        return Ok(None);
+    }
+    from.read_exact(&mut length[1..]).await?;
+    let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+    if length > cap {
+        let why = format!("a frame of {length} bytes, where {cap} are the most");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+    }
+    let mut bytes = vec![0; length];
+    from.read_exact(&mut bytes).await?;
+    Ok(Some(bytes))
+}
+
+/// Writes one frame.
+pub(super) async fn write_frame(
+    to: &mut (impl AsyncWrite + Unpin),
+    bytes: &[u8],
+) -> io::Result<()> {
+    let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
+    to.write_all(&[&length.to_be_bytes(), bytes].concat()).await?;
+    to.flush().await
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn frames_beyond_their_cap_are_refused_unread() {
+        let read = |bytes: &'static [u8], cap| async move { read_frame(&mut &*bytes, cap).await };
+        assert_eq!(read(b"\0\0\0\x02ab", 2).await.unwrap().unwrap(), b"ab");
+        assert!(read(b"", 2).await.unwrap().is_none());
+        assert!(read(b"\0\0\0\x03abc", 2).await.is_err());
+        assert!(read(b"\xff\xff\xff\xff", usize::MAX - 1).await.is_err());
+        assert!(read(b"\0\0", 2).await.is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
+            let _ = Asked::decode(&bytes);
+            let _ = Answer::decode(&bytes);
+        }
+    }
+}

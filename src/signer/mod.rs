@@ -1,0 +1,39 @@
+//! The process that alone holds the authority's key.
+//!
+//! ```text
+//!  ronproxy run  (UDP, the proxy; never opens authority/)
+//!     │ stdin, stdout: one question, one answer, each of bounded length
+//!  ronproxy signer           keeper: starts the worker, again and again
+//!     │ stdin, stdout
+//!  ronproxy signer --worker  reads authority/: key, record, invitations, audit log
+//! ```
+//!
+//! The node asks what a joiner or a member asked of it ([`Question`]); the worker decides by itself
+//! and believes nothing that it can check: a token is looked up, a signing request is verified, the
+//! record says what may be renewed. No question gets the key, signs chosen bytes, or revokes.
+//!
+//! The keeper stands between them because a node that has confined itself (Landlock) can no longer
+//! start a process that may read `authority/`. It holds no secret and parses nothing but lengths.
+//! It and the worker end with the node: by the end of their standard input.
+//!
+//! | | |
+//! |---|---|
+//! | `message` | questions, answers, frames |
+//! | `clerk` | answers a question with the authority's folder |
+//! | `child` | a process that is asked, and started again when it ends |
+//! | `serve` | the two processes |
+//! | `client` | what the rest of the program asks |
+//! | `openness` | what is known of open invitations without waiting |
+
+mod child;
+mod clerk;
+mod client;
+mod message;
+mod openness;
+mod serve;
+
+pub use child::{Program, Started};
+pub use clerk::Clerk;
+pub use client::AuthorityClient;
+pub use message::{Answer, Question};
+pub use serve::{ServeError, keep, work};

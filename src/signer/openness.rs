@@ -1,0 +1,103 @@
+//! What the node last heard from the signer about open invitations.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How long an answer serves. Strangers make the node ask, and an inviter hands the line over by
+/// hand.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// How long a handshake waits for an answer, which comes within milliseconds unless the signer hangs
+/// or the machine is busy. Links are set up through the same door, and wait too.
+const LONGEST_WAIT: Duration = Duration::from_millis(500);
+
+/// The last answer, and the question that is under way. Pure.
+#[derive(Debug, Default)]
+pub(super) struct Openness {
+    answer: Option<(Instant, bool)>,
+    /// When the question under way was asked.
+    asked: Option<Instant>,
+    /// Whether the last question got no answer. Nobody waits then, until one gets an answer.
+    silent: bool,
+}
+
+/// What to do for one handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Go on with this.
+    Know(bool),
+    /// Wait for the answer until then, and go on with [`Openness::believed`].
+    Wait(Instant),
+}
+
+impl Openness {
+    /// What to do, and whether to put a question first.
+    pub(super) fn next(&mut self, now: Instant) -> (Next, bool) {
+        if let Some((at, any)) = self.answer
+            && now.saturating_duration_since(at) < FRESH
+        {
+            return (Next::Know(any), false);
+        }
+        let ask = self.asked.is_none();
+        let until = *self.asked.get_or_insert(now) + LONGEST_WAIT;
+        let next = if self.silent || now >= until {
+            Next::Know(self.believed())
+        } else {
+            Next::Wait(until)
+        };
+        (next, ask)
+    }
+
+    /// The question under way is over; `None`: without an answer.
+    pub(super) fn heard(&mut self, answer: Option<bool>, now: Instant) {
+        self.asked = None;
+        self.silent = answer.is_none();
+        if let Some(any) = answer {
+            self.answer = Some((now, any));
+        }
+    }
+
+    /// Whether to speak with joiners without a fresh answer. While the signer is silent it is `true`:
+    /// a joiner then hears that the authority cannot issue certificates just now.
+    pub(super) fn believed(&self) -> bool {
+        self.silent || self.asked.is_some() || self.answer.is_none_or(|(_, any)| any)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn one_question_serves_all_who_come_within_a_second() {
+        let (mut open, start) = (Openness::default(), Instant::now());
+        let until = start + LONGEST_WAIT;
+        assert_eq!(open.next(start), (Next::Wait(until), true));
+        assert_eq!(open.next(start + MS), (Next::Wait(until), false));
+        open.heard(Some(false), start + 2 * MS);
+        assert!(!open.believed());
+        assert_eq!(open.next(start + 3 * MS), (Next::Know(false), false));
+        let later = start + 2 * MS + FRESH;
+        assert_eq!(open.next(later), (Next::Wait(later + LONGEST_WAIT), true));
+    }
+
+    #[test]
+    fn a_silent_signer_delays_one_handshake_by_half_a_second() {
+        let (mut open, start) = (Openness::default(), Instant::now());
+        open.heard(Some(false), start);
+        let asked = start + FRESH;
+        assert_eq!(open.next(asked), (Next::Wait(asked + LONGEST_WAIT), true));
+        // The question is still under way.
+        let late = asked + LONGEST_WAIT;
+        assert_eq!(open.next(late), (Next::Know(true), false));
+        open.heard(None, late + MS);
+        assert_eq!(open.next(late + 2 * MS), (Next::Know(true), true));
+        open.heard(None, late + 3 * MS);
+        assert_eq!(open.next(late + 4 * MS), (Next::Know(true), true));
+        open.heard(Some(false), late + 5 * MS);
+        assert_eq!(open.next(late + 6 * MS), (Next::Know(false), false));
+    }
+}

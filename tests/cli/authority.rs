@@ -1,0 +1,317 @@
+//! The authority's own process and commands, with real processes.
+
+use std::{
+    path::Path,
+    process::Command,
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use super::overlay::{Running, Site, json, must, must_fail, ronproxy, run, stderr, wait_for};
+
+/// The processes that `parent` started, which may have no other name than ours.
+fn children(parent: u32) -> Vec<u32> {
+    let stat = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/stat")).ok();
+    let pids = std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| {
+        let stat = stat(*pid).unwrap_or_default();
+        let mut fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+        let alive = fields.next().is_some_and(|state| state != "Z");
+        alive && fields.next() == Some(&parent.to_string())
+    })
+    .collect()
+}
+
+fn is_running(pid: u32) -> bool {
+    Path::new(&format!("/proc/{pid}/exe")).exists()
+}
+
+fn kill(signal: &str, pid: u32) {
+    assert!(Command::new("kill").args([signal, &pid.to_string()]).status().unwrap().success());
+}
+
+/// The keeper and the worker of a node that has the authority.
+fn signers(node: &Running) -> (u32, u32) {
+    let mut found = None;
+    wait_for("the signer", || {
+        let [keeper] = children(node.pid())[..] else { return false };
+        let [worker] = children(keeper)[..] else { return false };
+        found = Some((keeper, worker));
+        true
+    });
+    found.unwrap()
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_killed_signer_is_started_again_and_the_node_goes_on() {
+    let site = Site::new();
+    let hub = site.hub();
+    let mut node = Running::start(&hub, &[]);
+    let (keeper, worker) = signers(&node);
+    kill("-KILL", worker);
+    wait_for("another worker", || children(keeper).iter().any(|pid| *pid != worker));
+    let one = site.join("one");
+    // A worker that hangs is no answer; the joiner is told so in a sentence.
+    let (_, worker) = signers(&node);
+    kill("-STOP", worker);
+    // Links are set up meanwhile; the worker is replaced only after 20 s.
+    let start = Instant::now();
+    let _one = Running::start(&one, &[]);
+    wait_for("the link", || json(&one, &["links"])[0]["up"] == true);
+    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
+    let line = site.invite("two");
+    let said = must_fail(&site.dir("two"), &["join", &line]);
+    assert!(said.contains("cannot issue certificates just now"), "{said}");
+    assert_eq!(json(&hub, &["status"])["name"], "hub");
+    wait_for("another worker", || children(keeper).iter().any(|pid| *pid != worker));
+    // The token was not used up.
+    must(&site.dir("two"), &["join", &line]);
+    // The signer ends with its node, however that ends, and ignores signals before.
+    let (_, worker) = signers(&node);
+    for signal in ["-TERM", "-INT", "-HUP"] {
+        kill(signal, keeper);
+        kill(signal, worker);
+    }
+    must(&hub, &["status"]);
+    assert!(is_running(keeper) && is_running(worker));
+    node.crash();
+    wait_for("the end of the signer", || !is_running(keeper) && !is_running(worker));
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn the_node_opens_no_file_of_the_authority_or_memory_of_the_signer() {
+    let site = Site::new();
+    let hub = site.hub();
+    let node = Running::start(&hub, &[]);
+    let (keeper, worker) = signers(&node);
+    site.join("leaf");
+    for pid in [node.pid(), keeper] {
+        let open = std::fs::read_dir(format!("/proc/{pid}/fd"));
+        // The keeper does not show its files to anybody but root.
+        for link in open.into_iter().flatten().flatten() {
+            let target = std::fs::read_link(link.path()).unwrap_or_default();
+            assert!(!target.to_string_lossy().contains("authority/"), "{pid}: {target:?}");
+        }
+    }
+    // Not dumpable: what belongs to the process in /proc is root's.
+    use std::os::unix::fs::MetadataExt as _;
+    for pid in [keeper, worker] {
+        let owner = std::fs::metadata(format!("/proc/{pid}/environ")).unwrap().uid();
+        assert_eq!(owner, 0, "{pid}");
+    }
+    let key = std::fs::read_to_string(hub.join("authority/ca.key")).unwrap();
+    let secret = key.lines().nth(1).unwrap();
+    let shown = Command::new("ps").args(["-ef", "-ww"]).output();
+    let shown = shown.map(|ps| String::from_utf8_lossy(&ps.stdout).into_owned());
+    assert!(!shown.unwrap_or_default().contains(secret));
+}
+
+#[test]
+fn an_older_layout_is_brought_up_to_date_at_start_and_says_so() {
+    let site = Site::new();
+    let hub = site.hub();
+    for name in ["ca.key", "ca.crt", "issued"] {
+        std::fs::rename(hub.join("authority").join(name), hub.join(name)).unwrap();
+    }
+    for name in ["node.crt", "revoked.crl"] {
+        std::fs::rename(hub.join("state").join(name), hub.join(name)).unwrap();
+    }
+    std::fs::remove_dir_all(hub.join("authority")).unwrap();
+    let _hub = Running::start(&hub, &[]);
+    assert!(std::fs::read_to_string(hub.join("log")).unwrap().contains("brought up to date"));
+    assert!(hub.join("authority/ca.key").exists() && !hub.join("ca.key").exists());
+    site.join("leaf");
+}
+
+#[test]
+fn invitations_are_listed_and_taken_back_and_no_token_is_shown() {
+    let site = Site::new();
+    let hub = site.hub();
+    let _hub = Running::start(&hub, &[]);
+    let line = site.invite("leaf");
+    let facts = json(&hub, &["invite", "--name", "mit", "--exit", "--group", "research"]);
+    let other = facts["invitation"].as_str().unwrap();
+    let all = json(&hub, &["invite", "--list"]);
+    assert_eq!((&all[0]["name"], &all[0]["state"]), (&"leaf".into(), &"open".into()));
+    assert_eq!((&all[1]["exit"], &all[1]["groups"][0]), (&true.into(), &"research".into()));
+    let table = must(&hub, &["invite", "--list"]);
+    assert!(table.contains("research") && !table.contains(&line[20..60]), "{table}");
+    must(&hub, &["invite", "--cancel", "leaf"]);
+    must(&hub, &["invite", "--cancel", facts["id"].as_str().unwrap()]);
+    // The authority speaks with joiners while any invitation is open.
+    site.invite("cornell");
+    for line in [&line, other] {
+        let said = must_fail(&site.dir("leaf"), &["join", line]);
+        assert!(said.contains("taken back"), "{said}");
+    }
+    must(&hub, &["invite", "--cancel", "cornell"]);
+    sleep(Duration::from_secs(1));
+    assert!(must_fail(&site.dir("leaf"), &["join", other]).contains("takes in nobody"));
+    assert!(must_fail(&hub, &["invite", "--cancel", "leaf"]).contains("--list"));
+    // A damaged record is named and hides nothing.
+    std::fs::write(hub.join("authority/invitations/x.json"), "{").unwrap();
+    let listed = run(&hub, &["invite", "--list"]);
+    assert!(stderr(&listed).contains("x.json") && listed.status.success());
+    assert_eq!(run(&hub, &["invite", "--name", "a", "--list"]).status.code(), Some(2));
+}
+
+#[test]
+fn revoke_refuses_the_authoritys_own_node_without_the_flag() {
+    let site = Site::new();
+    let (_hub, _leaf) = site.pair(&[]);
+    let hub = site.dir("hub");
+    let said = must_fail(&hub, &["revoke", "hub"]);
+    assert!(said.contains("the overlay would end") && said.contains("--even-the-authority"));
+    let facts = json(&hub, &["revoke", "leaf"]);
+    assert_eq!((&facts["name"], &facts["running"]), (&"leaf".into(), &true.into()));
+    let next = json(&hub, &["revoke", "hub", "--even-the-authority"]);
+    assert!(next["list"].as_u64() > facts["list"].as_u64());
+}
+
+#[test]
+fn members_shows_every_certified_name_and_what_became_of_it() {
+    let site = Site::new();
+    let (_hub, _leaf) = site.pair(&[]);
+    let hub = site.dir("hub");
+    let invite = ["invite", "--name", "utah", "--relay", "--group", "research"];
+    let line = must(&hub, &invite);
+    must(&site.dir("utah"), &["join", line.trim()]);
+    must(&hub, &["revoke", "utah"]);
+    let of = |dir: &Path, name: &str| {
+        let all = json(dir, &["members"]);
+        all.as_array().unwrap().iter().find(|member| member["name"] == name).cloned().unwrap()
+    };
+    let (own, leaf, utah) = (of(&hub, "hub"), of(&hub, "leaf"), of(&hub, "utah"));
+    assert_eq!((&own["state"], &own["exit"]), (&"valid".into(), &true.into()));
+    assert_eq!((&leaf["state"], &leaf["seen_seconds_ago"]), (&"valid".into(), &0.into()));
+    assert_eq!((&utah["state"], &utah["relay"]), (&"revoked".into(), &true.into()));
+    assert_eq!((&utah["groups"][0], utah["serial"].is_string()), (&"research".into(), true));
+    assert!(utah["revoked"].is_u64() && utah["seen_seconds_ago"].as_u64() < Some(600));
+    assert!(must(&hub, &["members"]).contains("utah"));
+    // Elsewhere: what that node knows.
+    let seen = of(&site.dir("leaf"), "hub");
+    assert_eq!(seen["seen_seconds_ago"], 0);
+    assert!(of(&site.dir("leaf"), "leaf")["expires"].is_u64());
+}
+
+#[test]
+fn the_audit_log_has_each_deed_with_its_author() {
+    let site = Site::new();
+    let hub = site.hub();
+    let _hub = Running::start(&hub, &[]);
+    site.join("leaf");
+    site.invite("other");
+    must(&hub, &["invite", "--cancel", "other"]);
+    must(&hub, &["revoke", "leaf"]);
+    let log = json(&hub, &["audit"]);
+    let events: Vec<_> =
+        log.as_array().unwrap().iter().map(|e| e["event"].as_str().unwrap()).collect();
+    assert_eq!(events, ["issue", "invite", "join", "invite", "cancel", "revoke"]);
+    assert_eq!((&log[2]["name"], &log[2]["by"]), (&"leaf".into(), &"127.0.0.1".into()));
+    assert!(log[1]["by"].as_str().unwrap().starts_with("uid "));
+    assert!(log[2]["serial"].is_string());
+    assert!(must(&hub, &["audit", "--last", "1"]).contains("revoke"));
+    assert!(must_fail(&site.dir("leaf"), &["audit"]).contains("ronproxy init"));
+}
+
+/// Writes a passphrase for scripts.
+fn passphrase(site: &Site, text: &str) -> String {
+    let path = site.dir("passphrase");
+    std::fs::write(&path, format!("{text}\n")).unwrap();
+    path.to_string_lossy().into_owned()
+}
+
+#[test]
+fn an_overlay_goes_on_from_a_backup_on_another_machine() {
+    let site = Site::new();
+    let hub = site.hub();
+    let mut old = Running::start(&hub, &[]);
+    let leaf = site.join("leaf");
+    let _leaf = Running::start(&leaf, &[]);
+    wait_for("the link", || json(&leaf, &["links"])[0]["up"] == true);
+    site.join("gone");
+    site.join("early");
+    let revoked = json(&hub, &["revoke", "gone"]);
+    let open = site.invite("late");
+    let file = site.dir("overlay.age").to_string_lossy().into_owned();
+    let secret = passphrase(&site, "correct horse battery");
+    // By a bare name, in the current folder.
+    let backup = ["backup", "overlay.age", "--json", "--passphrase-file", &secret];
+    let done = ronproxy(&hub).current_dir(site.dir("")).args(backup).output().unwrap();
+    let facts: Value = serde_json::from_slice(&done.stdout).unwrap();
+    assert_eq!(facts["name"], "hub", "{}", stderr(&done));
+    assert!(must_fail(&hub, &["backup", &file, "--passphrase-file", &secret]).contains("exists"));
+    // Revoked after the backup: the list that the members have goes on counting.
+    site.join("last");
+    must(&hub, &["revoke", "early"]);
+    let after = json(&hub, &["revoke", "last"]);
+    wait_for("the list at the leaf", || {
+        json(&leaf, &["status"])["certificate"]["revocation_list"] == after["list"]
+    });
+    old.crash();
+    std::fs::remove_dir_all(&hub).unwrap();
+    let new = site.dir("new");
+    let restored = json(&new, &["restore", &file, "--passphrase-file", &secret]);
+    assert_eq!((&restored["name"], restored["addresses"].is_array()), (&"hub".into(), true));
+    assert!(must_fail(&new, &["restore", &file, "--passphrase-file", &secret]).contains("exists"));
+    let _new = Running::start(&new, &[]);
+    wait_for("the link", || json(&leaf, &["links"])[0]["up"] == true);
+    // An invitation from before works, a new one too, and numbers go on rising.
+    must(&site.dir("late"), &["join", &open]);
+    let line = must(&new, &["invite", "--name", "fresh"]);
+    must(&site.dir("fresh"), &["join", line.trim()]);
+    // On disk, where `revoke` reads it.
+    let list = |dir: &Path| std::fs::read(dir.join("state/revoked.crl")).unwrap();
+    wait_for("the newest list at the restored node", || list(&new) == list(&leaf));
+    let next = json(&new, &["revoke", "late"]);
+    assert!(next["list"].as_u64() > after["list"].as_u64());
+    assert!(after["list"].as_u64() > revoked["list"].as_u64());
+    assert_eq!(next["revoked"], 4, "gone, early, last and late");
+    let early = json(&new, &["members"]);
+    let early = early.as_array().unwrap().iter().find(|member| member["name"] == "early").cloned();
+    assert_eq!(early.unwrap()["state"], "revoked");
+    let log = json(&new, &["audit"]);
+    assert!(log.as_array().unwrap().iter().any(|entry| entry["event"] == "restore"));
+}
+
+#[test]
+fn only_the_passphrase_opens_a_backup_and_altered_ones_write_nothing() {
+    let site = Site::new();
+    let hub = site.hub();
+    let file = site.dir("overlay.age");
+    let name = file.to_string_lossy().into_owned();
+    let secret = passphrase(&site, "correct horse battery");
+    must(&hub, &["backup", &name, "--passphrase-file", &secret]);
+    let bytes = std::fs::read(&file).unwrap();
+    assert!(bytes.starts_with(b"age-encryption.org/v1\n"));
+    let new = site.dir("new");
+    let restore = |why: &str| {
+        let said = must_fail(&new, &["restore", &name, "--passphrase-file", &secret]);
+        assert!(said.contains(why) && !new.exists(), "{said}");
+        let left = std::fs::read_dir(site.dir("")).unwrap().count();
+        assert_eq!(left, 3, "hub, the backup and the passphrase");
+    };
+    for at in [bytes.len() / 2, bytes.len() - 1] {
+        let mut altered = bytes.clone();
+        altered[at] ^= 1;
+        std::fs::write(&file, &altered).unwrap();
+        restore("damaged");
+    }
+    std::fs::write(&file, &bytes[..bytes.len() - 20]).unwrap();
+    restore("damaged");
+    std::fs::write(&file, b"hello").unwrap();
+    restore("no backup");
+    std::fs::write(&file, &bytes).unwrap();
+    passphrase(&site, "another passphrase");
+    restore("passphrase");
+    passphrase(&site, "short");
+    assert!(must_fail(&hub, &["backup", "x.age", "--passphrase-file", &secret]).contains("12"));
+    // Without a terminal a passphrase has to come from somewhere.
+    assert!(must_fail(&new, &["restore", &name]).contains("--passphrase-file"));
+}
