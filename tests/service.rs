@@ -110,3 +110,26 @@ fn exposure(unit: &Path) -> Option<f64> {
     }
     score
 }
+
+#[test]
+fn an_agent_of_launchd_is_shown_anywhere_and_installed_on_macos_only() {
+    let site = Site::new();
+    let (hub, home) = (site.hub(), site.dir("home"));
+    let shown = service(&hub, &home, &["show", "--launchd"]);
+    let text = String::from_utf8(shown.stdout).unwrap();
+    assert!(text.contains(&format!("<string>{}</string>", hub.display())), "{text}");
+    assert!(text.contains("<string>org.ronproxy.hub-"), "{text}");
+    if cfg!(target_os = "linux") {
+        let refused = service(&hub, &home, &["install", "--launchd"]);
+        assert!(stderr(&refused).contains("leave --launchd out"), "{}", stderr(&refused));
+    }
+    let reader =
+        "import plistlib, sys; print(plistlib.loads(sys.stdin.buffer.read())['ExitTimeOut'])";
+    let mut python = Command::new("python3");
+    python.args(["-c", reader]).stdin(std::process::Stdio::piped());
+    let Ok(mut python) = python.stdout(std::process::Stdio::piped()).spawn() else {
+        return println!("skipped reading it: python3 not found");
+    };
+    std::io::Write::write_all(&mut python.stdin.take().unwrap(), text.as_bytes()).unwrap();
+    assert_eq!(python.wait_with_output().unwrap().stdout, b"30\n");
+}

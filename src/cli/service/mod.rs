@@ -1,5 +1,6 @@
 //! `ronproxy service`
 
+mod launchd;
 mod unit;
 
 use std::{
@@ -13,11 +14,11 @@ use clap::{Args, Subcommand};
 use self::unit::{MARK, Manager, SYSTEM_FOLDER};
 use super::{
     CliError,
-    folder::Folder,
+    folder::{Folder, quoted},
     output::{note, print},
 };
 
-/// Run the node as a systemd service, of this user or of the machine
+/// Run the node as a service: of systemd, of this user or of the machine, or of launchd
 #[derive(Debug, Args)]
 pub(super) struct Service {
     #[command(subcommand)]
@@ -42,6 +43,9 @@ struct Options {
     /// A service of the machine: as root, with the node's folder below /var/lib
     #[arg(long)]
     system: bool,
+    /// An agent of launchd: the default on macOS; elsewhere it can only be shown
+    #[arg(long, conflicts_with = "system", default_value_t = cfg!(target_os = "macos"))]
+    launchd: bool,
 }
 
 /// One unit: where it is and whose it is.
@@ -58,6 +62,11 @@ impl Service {
             self.action;
         let unit = Unit::new(folder, options);
         match self.action {
+            Action::Install(_) | Action::Uninstall(_)
+                if options.launchd && !cfg!(target_os = "macos") =>
+            {
+                Err(CliError::say("this machine has no launchd; leave --launchd out"))
+            }
             Action::Install(_) => unit.install(folder, options.now),
             Action::Uninstall(_) => unit.uninstall(options.now),
             Action::Show(_) => print(unit.text()?.trim_end()),
@@ -67,17 +76,28 @@ impl Service {
 
 impl Unit {
     fn new(folder: &Folder, options: Options) -> Self {
-        let manager = if options.system { Manager::System } else { Manager::User };
+        let manager = match (options.launchd, options.system) {
+            (true, _) => Manager::Launchd,
+            (false, true) => Manager::System,
+            (false, false) => Manager::User,
+        };
         let named = folder.named().map(Path::to_owned);
         // Root's own folders are no place for a service with a user of its own.
         let system_folder = options.system.then(|| PathBuf::from(SYSTEM_FOLDER));
         let dir = named.or(system_folder);
-        let name = unit::name(manager, dir.as_deref());
+        let name = match manager {
+            Manager::Launchd => format!("{}.plist", launchd::label(dir.as_deref())),
+            Manager::User | Manager::System => unit::name(manager, dir.as_deref()),
+        };
         Self { manager, dir, name }
     }
 
     fn text(&self) -> Result<String, CliError> {
-        unit::text(self.manager, &program()?, self.dir.as_deref())
+        let (program, dir) = (program()?, self.dir.as_deref());
+        match self.manager {
+            Manager::Launchd => launchd::text(&program, dir),
+            manager => unit::text(manager, &program, dir),
+        }
     }
 
     fn install(&self, folder: &Folder, now: bool) -> Result<(), CliError> {
@@ -97,8 +117,14 @@ impl Unit {
         let written = path.parent().map_or(Ok(()), fs::create_dir_all);
         written.and_then(|()| fs::write(&path, text)).map_err(|error| failed(&path, &error))?;
         print(format_args!("The unit is {}.", path.display()))?;
-        self.systemctl(now, &[&["daemon-reload"][..], &["enable", "--now", &self.name]])?;
         match self.manager {
+            Manager::Launchd => self.launchctl(now, "load", &path)?,
+            _ => {
+                self.systemctl(now, &[&["daemon-reload"][..], &["enable", "--now", &self.name]])?
+            }
+        }
+        match self.manager {
+            Manager::Launchd => {}
             Manager::User => note("To run it while you are not logged in: loginctl enable-linger"),
             Manager::System => note(
                 "It runs as a user of its own. Its proxy serves root only; \
@@ -111,8 +137,10 @@ impl Unit {
     fn uninstall(&self, now: bool) -> Result<(), CliError> {
         let path = self.path()?;
         check_ours(&path)?;
-        if now {
-            self.systemctl(now, &[&["disable", "--now", &self.name]])?;
+        match self.manager {
+            Manager::Launchd if now => self.launchctl(now, "unload", &path)?,
+            _ if now => self.systemctl(now, &[&["disable", "--now", &self.name]])?,
+            _ => {}
         }
         match fs::remove_file(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -124,12 +152,21 @@ impl Unit {
             done => done.map_err(|error| failed(&path, &error))?,
         }
         print(format_args!("{} is removed.", path.display()))?;
-        self.systemctl(now, &[&["daemon-reload"]])
+        match self.manager {
+            Manager::Launchd => Ok(()),
+            _ => self.systemctl(now, &[&["daemon-reload"]]),
+        }
     }
 
     fn path(&self) -> Result<PathBuf, CliError> {
         let folder = match self.manager {
             Manager::System => PathBuf::from("/etc/systemd/system"),
+            Manager::Launchd => {
+                let home = dirs::home_dir().ok_or_else(|| {
+                    CliError::say("no home folder is known for this user; set HOME")
+                })?;
+                home.join("Library/LaunchAgents")
+            }
             Manager::User => {
                 let config = dirs::config_dir().ok_or_else(|| {
                     CliError::say(
@@ -145,20 +182,28 @@ impl Unit {
     /// Calls systemctl, or says what to call.
     fn systemctl(&self, now: bool, commands: &[&[&str]]) -> Result<(), CliError> {
         let scope: &[&str] = if self.manager == Manager::User { &["--user"] } else { &[] };
-        for arguments in commands {
-            let arguments = [scope, *arguments].concat();
-            let shown = format!("systemctl {}", arguments.join(" "));
-            if !now {
-                print(format_args!("  {shown}"))?;
-                continue;
-            }
-            let status = Command::new("systemctl").args(arguments).status();
-            if !status.is_ok_and(|status| status.success()) {
-                return Err(CliError::say(format!("`{shown}` failed; run it by hand to see why")));
-            }
-        }
-        Ok(())
+        let mut commands = commands.iter().map(|arguments| [scope, arguments].concat());
+        commands.try_for_each(|arguments| call(now, "systemctl", &arguments))
     }
+
+    /// Calls launchctl, or says what to call.
+    fn launchctl(&self, now: bool, action: &str, agent: &Path) -> Result<(), CliError> {
+        call(now, "launchctl", &[action, "-w", &agent.to_string_lossy()])
+    }
+}
+
+/// Calls a program if it is to be `now`, or says what to call.
+fn call(now: bool, program: &str, arguments: &[&str]) -> Result<(), CliError> {
+    let words = arguments.iter().map(|word| quoted(word)).collect::<Vec<_>>();
+    let shown = format!("{program} {}", words.join(" "));
+    if !now {
+        return print(format_args!("  {shown}"));
+    }
+    let status = Command::new(program).args(arguments).status();
+    if status.is_ok_and(|status| status.success()) {
+        return Ok(());
+    }
+    Err(CliError::say(format!("`{shown}` failed; run it by hand to see why")))
 }
 
 fn program() -> Result<PathBuf, CliError> {
@@ -167,10 +212,9 @@ fn program() -> Result<PathBuf, CliError> {
 
 fn check_ours(path: &Path) -> Result<(), CliError> {
     match fs::read_to_string(path) {
-        Ok(text) if !text.starts_with(MARK) => Err(CliError::say(format!(
-            "{} was not written by this program; move it away first",
-            path.display()
-        ))),
+        Ok(text) if !text.contains(MARK) && !text.contains(launchd::MARK) => Err(CliError::say(
+            format!("{} was not written by this program; move it away first", path.display()),
+        )),
         _ => Ok(()),
     }
 }
