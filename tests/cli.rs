@@ -89,6 +89,10 @@ fn why_names_the_rule_the_exits_and_what_speaks_against_each_route() {
     assert_eq!((&routes[0]["route"], routes[0]["lane"].is_u64()), (&"direct".into(), true));
     assert!(must(&dir, &["routes"]).starts_with("EXIT"));
     assert!(must_fail(&dir, &["routes", "nowhere"]).contains("known are: hub"));
+    let unknown = json(&dir, &["why", "web.mit.edu", "--exit", "nosuch"]);
+    assert!(unknown["refused"].as_str().unwrap().contains("is named nosuch"), "{unknown}");
+    let url = json(&dir, &["why", "http://web.mit.edu/a"]);
+    assert_eq!(url["target"], "web.mit.edu:80");
     assert!(must_fail(&dir, &["why", "a:b:c"]).contains("write it as web.mit.edu"));
     assert!(must_fail(&dir, &["why", "a", "--hint", "speed"]).contains("hint"));
 }

@@ -44,8 +44,11 @@ pub(super) fn read(query: &str) -> Result<Question, String> {
     Ok(Question { target, hint, exit, user })
 }
 
-/// A destination with or without a port.
+/// A destination with or without a port, or the URL of something there.
 fn destination(text: &str) -> Result<Target, String> {
+    if let Some(target) = of_url(text) {
+        return Ok(target);
+    }
     let with_port = text.parse::<Target>();
     with_port
         .or_else(|error| match text.parse::<Host>() {
@@ -55,6 +58,21 @@ fn destination(text: &str) -> Result<Target, String> {
         .map_err(|error| {
             format!("{error}; write it as web.mit.edu, web.mit.edu:80 or [2001:db8::1]:443")
         })
+}
+
+/// Where the client of a URL connects to.
+fn of_url(text: &str) -> Option<Target> {
+    let (scheme, _) = text.split_once("://")?;
+    let url: hyper::Uri = text.parse().ok()?;
+    let port = url.port_u16().or(match scheme.to_ascii_lowercase().as_str() {
+        "http" | "ws" => Some(80),
+        "https" | "wss" => Some(443),
+        "ssh" | "sftp" => Some(22),
+        "ftp" => Some(21),
+        "git" => Some(9418),
+        _ => None,
+    })?;
+    Target::new(url.host()?, port).ok()
 }
 
 fn sentence(error: impl std::error::Error) -> String {
@@ -87,6 +105,10 @@ mod tests {
             ("192.0.2.1", "192.0.2.1:443"),
             ("2001:db8::1", "[2001:db8::1]:443"),
             ("[2001:db8::1]:80", "[2001:db8::1]:80"),
+            ("https://web.mit.edu/a?b=c#d", "web.mit.edu:443"),
+            ("HTTP://ann:secret@web.mit.edu", "web.mit.edu:80"),
+            ("http://[2001:db8::1]:8080/", "[2001:db8::1]:8080"),
+            ("ssh://git@web.mit.edu/repo.git", "web.mit.edu:22"),
         ] {
             assert_eq!(asked(text, &[]).unwrap().target.to_string(), target);
         }
@@ -99,6 +121,7 @@ mod tests {
             ("dest=", "write it as"),
             ("dest=a:b:c:99999", "write it as"),
             ("dest=a%00b", "write it as"),
+            ("dest=gopher://a/", "write it as"),
             ("dest=a&hint=speed", "hint"),
             ("dest=a&exit=A%20B", "name"),
             ("dest=a&colour=red", "means nothing"),

@@ -127,10 +127,18 @@ impl Dialer {
         others
     }
 
-    /// Those of `exits` that are exits now; a refusal if none of several is.
+    /// Those of `exits` that are exits now; a refusal if none of several is, or is known at all.
     fn active(&self, exits: Vec<NodeName>) -> Result<Vec<NodeName>, Refusal> {
+        let (known, unknown): (Vec<_>, Vec<_>) =
+            exits.into_iter().partition(|exit| self.mesh.knows(exit));
+        if let (true, Some(exit)) = (known.is_empty(), unknown.into_iter().next()) {
+            let detail = format!(
+                "no node of this overlay that is known here is named {exit}; `ronproxy routes` lists the exits"
+            );
+            return Err(Refusal::new(RefusalKind::NoExit, detail).at(exit));
+        }
         let (active, others): (Vec<_>, Vec<_>) =
-            exits.into_iter().partition(|exit| self.mesh.is_exit(exit));
+            known.into_iter().partition(|exit| self.mesh.is_exit(exit));
         match others.into_iter().next() {
             Some(exit) if active.is_empty() => {
                 let who = match self.is_here(&exit) {

@@ -152,7 +152,7 @@ impl NodeView {
             relay: us.roles.relay,
             proxy: self.proxy,
             members: self.mesh.known_members().len(),
-            links_up: self.mesh.links().all().len(),
+            links_up: self.mesh.facts().iter().filter(|link| link.up).count(),
             lanes_out: self.pool.lanes().len(),
             lanes_in: self.host.facts().len(),
             flows: self.pool.flows().len(),

@@ -20,7 +20,7 @@ const CHANGES: usize = 8;
 /// with its figures and what speaks against it, and the last changes with their reasons.
 #[derive(Debug, Args)]
 pub(super) struct Why {
-    /// The destination: HOST or HOST:PORT (default port 443)
+    /// The destination: HOST, HOST:PORT (default port 443) or a URL
     #[arg(value_name = "DEST")]
     dest: String,
     /// Ask for this routing hint: latency, loss, throughput or app:METRIC

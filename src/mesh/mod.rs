@@ -251,6 +251,12 @@ impl Mesh {
         self.members().all()
     }
 
+    /// Whether `name` is this node, or a member that it knows.
+    #[must_use]
+    pub fn knows(&self, name: &NodeName) -> bool {
+        *name == self.us.name || self.members().get(name).is_some()
+    }
+
     /// What the authority tells a joiner: this node first, and the members with a certificate in force.
     #[must_use]
     pub fn members_for_joiner(&self) -> Vec<MemberInfo> {
