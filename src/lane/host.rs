@@ -21,6 +21,7 @@ use super::{
     driver::Driver,
     end::Parts,
     pump::{TcpIs, pump, pump_inside},
+    tally::{Outcome, Tally},
 };
 use crate::{
     flow::{
@@ -62,6 +63,13 @@ const LINGER: Duration = Duration::from_secs(1);
 
 /// An OPEN header must be complete within this time of its stream's start.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A line of the log about one flow; only for those that look closely if the flow is not `told`.
+macro_rules! flow_line {
+    ($told:expr, $($line:tt)+) => {
+        if $told { tracing::info!($($line)+) } else { tracing::debug!($($line)+) }
+    };
+}
 
 /// The connection an exit opened for a flow.
 pub struct Outward {
@@ -111,6 +119,7 @@ pub struct LaneHost {
     acceptor: Arc<dyn FlowAcceptor>,
     limits: Arc<FlowLimits>,
     lanes: Mutex<HashMap<SlotId, Hosted>>,
+    tally: Mutex<Tally>,
     flows: AtomicUsize,
 }
 
@@ -140,8 +149,8 @@ impl LaneHost {
         acceptor: Arc<dyn FlowAcceptor>,
         limits: Arc<FlowLimits>,
     ) -> Self {
-        let lanes = Mutex::default();
-        Self { switch, control, acceptor, limits, lanes, flows: AtomicUsize::new(0) }
+        let (lanes, tally, flows) = (Mutex::default(), Mutex::default(), AtomicUsize::new(0));
+        Self { switch, control, acceptor, limits, lanes, tally, flows }
     }
 
     /// Grants the entry of `request` the lane it asks for; answers with our label for it. The request
@@ -203,7 +212,8 @@ impl LaneHost {
         Ok(())
     }
 
-    /// Forgets, until the node stops, lanes that no connection came for, and labels that expired.
+    /// Forgets, until the node stops, lanes that no connection came for, and labels that expired. Logs
+    /// the numbers of flows that are not logged one by one.
     pub async fn sweep(self: Arc<Self>) {
         let mut tick = tokio::time::interval(SWEEP_EVERY);
         loop {
@@ -212,6 +222,10 @@ impl LaneHost {
             let overdue: Vec<_> = self.lanes().extract_if(|_, lane| lane.is_overdue()).collect();
             drop(overdue);
             self.switch.with_labels(|labels| labels.sweep(now));
+            let numbers = self.tally().take(now);
+            for (entry, flows) in numbers {
+                tracing::info!(%entry, %flows, "further flows of an entry in a minute");
+            }
         }
     }
 
@@ -283,42 +297,58 @@ impl LaneHost {
         (mut send, mut recv): (SendStream, RecvStream),
     ) {
         let open = tokio::time::timeout(OPEN_TIMEOUT, read_frame::<Open>(&mut recv)).await;
-        let open = match open {
-            Ok(Ok(open)) => open,
-            Ok(Err(error)) => return refuse(&mut send, &entry, error.to_string()).await,
-            Err(_) => return refuse(&mut send, &entry, "the OPEN header never came".into()).await,
+        let told = self.tally().begin(&entry.name, Instant::now().into_std());
+        let outcome = match open {
+            Ok(Ok(open)) => {
+                let span = tracing::info_span!("flow", label = %open.label, entry = %entry.name);
+                let span = with_destination(&span, &open.target);
+                self.flows.fetch_add(1, Ordering::Relaxed);
+                let carried = self.carry(&entry, open, (send, recv), told);
+                let outcome = carried.instrument(span).await;
+                self.flows.fetch_sub(1, Ordering::Relaxed);
+                outcome
+            }
+            Ok(Err(error)) => refuse(&mut send, &entry, error.to_string(), told).await,
+            Err(_) => {
+                let detail = "the OPEN header never came".to_owned();
+                refuse(&mut send, &entry, detail, told).await
+            }
         };
-        let span = tracing::info_span!("flow", label = %open.label, entry = %entry.name);
-        let span = with_destination(&span, &open.target);
-        self.flows.fetch_add(1, Ordering::Relaxed);
-        self.carry(entry, open, send, recv).instrument(span).await;
-        self.flows.fetch_sub(1, Ordering::Relaxed);
+        if !told {
+            self.tally().end(&entry.name, outcome, Instant::now().into_std());
+        }
     }
 
-    async fn carry(&self, entry: Peer, open: Open, mut send: SendStream, recv: RecvStream) {
+    async fn carry(
+        &self,
+        entry: &Peer,
+        open: Open,
+        (mut send, recv): (SendStream, RecvStream),
+        told: bool,
+    ) -> Outcome {
         let opened = tokio::select! {
-            opened = self.acceptor.open(&entry, &open.target) => opened,
+            opened = self.acceptor.open(entry, &open.target) => opened,
             // The entry gave up: do not go on connecting for nobody.
-            _ = send.stopped() => return,
+            _ = send.stopped() => return Outcome::Reset,
         };
         let outward = match opened {
             Ok(outward) => outward,
             Err(refusal) => {
-                tracing::info!(reason = refusal.kind.name(), "flow refused");
+                flow_line!(told, reason = refusal.kind.name(), "flow refused");
                 tracing::debug!(target: DESTINATION_TARGET, detail = refusal.detail, "why it is refused");
                 let reply: OpenReply = Err(refusal);
                 if write_frame(&mut send, &reply).await.is_ok() {
                     let _ = send.finish();
                 }
-                return;
+                return Outcome::Refused;
             }
         };
         let reply: OpenReply = Ok(Opened { remote: outward.remote });
         if let Err(error) = write_frame(&mut send, &reply).await {
-            tracing::info!(%error, "the entry is gone");
-            return;
+            flow_line!(told, %error, "the entry is gone");
+            return Outcome::Reset;
         }
-        tracing::info!("flow open");
+        flow_line!(told, "flow open");
         tracing::debug!(target: DESTINATION_TARGET, remote = %outward.remote, "connected");
         let streams = (send, recv);
         let counts = (&*outward.carried, &*self.limits);
@@ -330,8 +360,14 @@ impl LaneHost {
         };
         drop(outward.permit);
         match done.result {
-            Ok(()) => tracing::info!(done.sent, done.received, "flow ended"),
-            Err(error) => tracing::info!(done.sent, done.received, %error, "flow reset"),
+            Ok(()) => {
+                flow_line!(told, done.sent, done.received, "flow ended");
+                Outcome::Ended
+            }
+            Err(error) => {
+                flow_line!(told, done.sent, done.received, %error, "flow reset");
+                Outcome::Reset
+            }
         }
     }
 
@@ -349,17 +385,24 @@ impl LaneHost {
         self.flows.load(Ordering::Relaxed)
     }
 
+    fn tally(&self) -> MutexGuard<'_, Tally> {
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lanes(&self) -> MutexGuard<'_, HashMap<SlotId, Hosted>> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-async fn refuse(send: &mut SendStream, entry: &Peer, detail: String) {
-    tracing::warn!(entry = %entry.name, detail, "an entry broke the flow protocol");
+async fn refuse(send: &mut SendStream, entry: &Peer, detail: String, told: bool) -> Outcome {
+    if told {
+        tracing::warn!(entry = %entry.name, detail, "an entry broke the flow protocol");
+    }
     let reply: OpenReply = Err(Refusal::new(RefusalKind::Protocol, detail));
     if write_frame(send, &reply).await.is_ok() {
         let _ = send.finish();
     }
+    Outcome::Broken
 }
 
 impl fmt::Debug for LaneHost {

@@ -20,6 +20,7 @@ mod host;
 mod open_lane;
 mod pool;
 mod pump;
+mod tally;
 
 pub use end::{HopRequest, LaneEnd, RouteControl};
 pub use facts::{LaneFacts, RerouteFacts};
