@@ -151,26 +151,34 @@ impl Visitor<'_> for ListenText {
     }
 
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<SocketAddr, E> {
-        if let Some(port) = text.strip_prefix("localhost:").and_then(|port| port.parse().ok()) {
-            return Ok((Ipv4Addr::LOCALHOST, port).into());
-        }
-        text.parse().map_err(|_| {
-            let advice = match (text.parse::<u16>(), text.parse::<IpAddr>()) {
-                (Ok(port), _) => {
-                    format!("write \"127.0.0.1:{port}\", or \"0.0.0.0:{port}\" for all")
-                }
-                (_, Ok(ip)) => {
-                    format!("write \"{}\" with the port of your choice", SocketAddr::new(ip, 1080))
-                }
-                _ => "write an IP address and a port, such as \"127.0.0.1:1080\"".to_owned(),
-            };
-            E::custom(format!("{:?} is no address to listen on; {advice}", clip(text)))
-        })
+        parse_listen(text).map_err(E::custom)
     }
 
     fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<SocketAddr, E> {
         self.visit_str(&number.to_string())
     }
+}
+
+/// Reads an address to listen on: `127.0.0.1:1080` or `localhost:1080`.
+///
+/// # Errors
+/// Shows the right form.
+pub fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+    if let Some(port) = text.strip_prefix("localhost:").and_then(|port| port.parse().ok()) {
+        return Ok((Ipv4Addr::LOCALHOST, port).into());
+    }
+    text.parse().map_err(|_| {
+        let advice = match (text.parse::<u16>(), text.parse::<IpAddr>()) {
+            (Ok(port), _) => {
+                format!("write \"127.0.0.1:{port}\", or \"0.0.0.0:{port}\" for all")
+            }
+            (_, Ok(ip)) => {
+                format!("write \"{}\" with the port of your choice", SocketAddr::new(ip, 1080))
+            }
+            _ => "write an IP address and a port, such as \"127.0.0.1:1080\"".to_owned(),
+        };
+        format!("{:?} is no address to listen on; {advice}", clip(text))
+    })
 }
 
 /// A network, for serde: `10.0.0.0/8`, or one address.

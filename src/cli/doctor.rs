@@ -75,6 +75,9 @@ impl Finding {
     }
 }
 
+/// What helps a node that was revoked.
+const JOIN_AGAIN: &str = "ask for an invitation, move this folder away, and join again";
+
 async fn examine(folder: &Folder) -> Vec<Finding> {
     // What cannot be moved is found missing below.
     let _ = folder.bring_up_to_date();
@@ -91,12 +94,13 @@ async fn examine(folder: &Folder) -> Vec<Finding> {
             let running = folder.client().get("/status").await.ok();
             let told = |field| running.as_ref().and_then(|status| status.pointer(field));
             let failed = told("/certificate/renewal_error").and_then(Value::as_str);
-            findings.push(certificate(&identity, now, failed));
             let refused = told("/certificate/refused_as_revoked").and_then(Value::as_u64);
-            if refused.is_some_and(|times| times > 0) {
-                let again = "ask for an invitation, move this folder away, and join again";
-                findings.push(Finding::bad("certificate", "refused by members as revoked", again));
-            }
+            findings.push(match refused {
+                Some(1..) => {
+                    Finding::bad("certificate", "refused by members as revoked", JOIN_AGAIN)
+                }
+                _ => certificate(&identity, now, failed),
+            });
             let ahead = told("/certificate/clock_ahead_seconds").and_then(Value::as_i64);
             findings.extend(ahead.and_then(skew_in_words).map(|words| {
                 let found = format!("{words} the authority's");
@@ -155,8 +159,7 @@ fn clock(starts: u64, now: u64) -> Finding {
 fn certificate(identity: &NodeIdentity, now: UnixTime, failed: Option<&str>) -> Finding {
     let peer = identity.peer();
     if identity.revoked().contains(peer) {
-        let again = "ask for an invitation, move this folder away, and join again";
-        return Finding::bad("certificate", "revoked", again);
+        return Finding::bad("certificate", "revoked", JOIN_AGAIN);
     }
     let advice = failed.map_or_else(
         || "run the node: it asks the authority for the next one by itself".to_owned(),

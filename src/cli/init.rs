@@ -13,6 +13,7 @@ use super::{
 use crate::identity::{
     Actor, Attributes, Authority, Deed, NodeFile, NodeIdentity, NodeKey, NodeName, Roles, UnixTime,
 };
+use crate::quantity::parse_listen;
 
 /// Make a new overlay: its authority and its first node
 #[derive(Debug, Args)]
@@ -21,10 +22,10 @@ pub(super) struct Init {
     #[arg(long)]
     name: NodeName,
     /// Where its UDP socket listens
-    #[arg(long, value_name = "IP:PORT")]
+    #[arg(long, value_name = "IP:PORT", value_parser = parse_listen)]
     listen: SocketAddr,
     /// An address at which other nodes reach it, if that is not where it listens (repeatable)
-    #[arg(long, value_name = "IP:PORT")]
+    #[arg(long, value_name = "IP:PORT", value_parser = parse_listen)]
     advertise: Vec<SocketAddr>,
     /// Let it open connections for other nodes
     #[arg(long)]

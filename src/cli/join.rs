@@ -21,6 +21,7 @@ use crate::{
     identity::{
         AuthorityContact, Clock, Invitation, MemberInfo, NodeFile, NodeIdentity, NodeKey, Welcome,
     },
+    quantity::parse_listen,
     underlay::{LabelSocket, Switch, bind_udp},
 };
 
@@ -34,10 +35,10 @@ pub(super) struct Join {
     #[arg(default_value = "-")]
     line: String,
     /// Where the node's UDP socket will listen [default: 0.0.0.0:4600]
-    #[arg(long, value_name = "IP:PORT")]
+    #[arg(long, value_name = "IP:PORT", value_parser = parse_listen)]
     listen: Option<SocketAddr>,
     /// An address at which other nodes reach it, if that is not where it listens (repeatable)
-    #[arg(long, value_name = "IP:PORT")]
+    #[arg(long, value_name = "IP:PORT", value_parser = parse_listen)]
     advertise: Vec<SocketAddr>,
     /// Open connections for other nodes, if the invitation grants it
     #[arg(long)]

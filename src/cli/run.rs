@@ -33,6 +33,7 @@ use crate::{
     config::Config,
     identity::{Credentials, NodeDir, NodeFile},
     mesh::MemberRecord,
+    quantity::parse_listen,
     signer::Started,
     underlay::bind_udp,
 };
@@ -56,7 +57,7 @@ const INTERRUPTED: u8 = 130;
 #[derive(Debug, Args)]
 pub(super) struct Run {
     /// Where the local proxy listens, instead of what the configuration says
-    #[arg(long, value_name = "IP:PORT")]
+    #[arg(long, value_name = "IP:PORT", value_parser = parse_listen)]
     proxy: Option<SocketAddr>,
     /// How long open flows may go on when the node is told to stop [default: 10s]
     #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]

@@ -74,6 +74,7 @@ fn choice(choice: &Value) -> Vec<String> {
         route => route,
     };
     let how = match choice["lane"].as_u64() {
+        None if route == "no route" => "no route leads there".to_owned(),
         Some(lane) => format!("lane {lane} goes {route}"),
         None if route == "local" => {
             return vec![format!("Exit {exit}: flows leave at this node, without a lane.")];

@@ -40,11 +40,11 @@ pub(super) enum OptionsError {
 impl Options {
     /// Reads the user name of a client that needs none. A name without any option asks for nothing:
     /// many programs send a login name, or a random one. A name with an option must be a list of
-    /// options, because a misspelt exit must not lead to another one.
+    /// options, because a misspelt exit, or a misspelt `exit`, must not lead to another one.
     pub(super) fn of_name(name: &str) -> Result<Self, OptionsError> {
         let is_option = |pair: &str| {
-            let key = pair.split_once('=').map_or("", |(key, _)| key.trim());
-            KEYS.iter().any(|known| known.eq_ignore_ascii_case(key))
+            let key = pair.split_once('=').map_or("", |(key, _)| key.trim()).to_ascii_lowercase();
+            KEYS.iter().any(|known| strsim::damerau_levenshtein(known, &key) <= 1)
         };
         if name.split(',').any(is_option) { Self::parse(name) } else { Ok(Self::default()) }
     }
@@ -126,7 +126,15 @@ mod tests {
             assert_eq!(Options::of_name(name), Ok(Options::default()), "{name:?}");
         }
         assert_eq!(Options::of_name("exit=mit").unwrap().exit.unwrap().as_str(), "mit");
-        for name in ["exit=MIT", "Exit=mit", "hint=fast", "ann,exit=mit", "exit=mit,x=y"] {
+        for name in [
+            "exit=MIT",
+            "Exit=mit",
+            "hint=fast",
+            "ann,exit=mit",
+            "exit=mit,x=y",
+            "exti=mit",
+            "hnt=loss",
+        ] {
             assert!(Options::of_name(name).is_err(), "{name:?}");
         }
     }

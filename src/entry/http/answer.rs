@@ -319,7 +319,7 @@ fn meaning(
             StatusCode::FORBIDDEN,
             "http_request_denied",
             format!("The policy does not allow {target}"),
-            "Choose another exit, or ask the operator of this one.",
+            "Choose another exit, or ask its operator. `ronproxy why` shows whether a rule of yours decides.",
         ),
         RefusalKind::NameNotFound => (
             StatusCode::BAD_GATEWAY,
