@@ -186,6 +186,22 @@ pub fn parse_listen(text: &str) -> Result<SocketAddr, String> {
 #[serde(try_from = "String")]
 pub struct Network(pub IpNet);
 
+/// Reads a list of networks, for serde.
+///
+/// # Errors
+/// Shows the right form.
+pub fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    Vec::<Network>::deserialize(deserializer).map(Network::all)
+}
+
+impl Network {
+    /// The networks that were read.
+    #[must_use]
+    pub fn all(read: Vec<Self>) -> Vec<IpNet> {
+        read.into_iter().map(|Self(net)| net).collect()
+    }
+}
+
 impl TryFrom<String> for Network {
     type Error = String;
 

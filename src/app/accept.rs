@@ -241,7 +241,7 @@ impl Door {
         }
     }
 
-    /// Such a connection keeps its place among the handshakes until it is answered: whoever sends no
+    /// Such a connection keeps its place among the handshakes until it is answered: a peer that sends no
     /// request, or does not fetch the answer, gives way to others.
     async fn admit_to_desk(&self, conn: Connection, ticket: Ticket, joins: bool) {
         let Some(desk) = &self.desk else {

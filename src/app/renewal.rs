@@ -128,8 +128,8 @@ struct Progress {
     renewals: u64,
     failed: u64,
     error: Option<String>,
-    /// What the log says of the failure: whether it is urgent, and why. It is not repeated.
-    told: Option<(bool, String)>,
+    /// Whether that error was told as urgent. The same is not told again.
+    urgent: bool,
     pauses: Pauses,
 }
 
@@ -212,7 +212,6 @@ impl Renewal {
                 progress.renewed = Some(self.credentials.now().as_secs());
                 progress.renewals += 1;
                 progress.error = None;
-                progress.told = None;
                 progress.pauses = Pauses::default();
             }
             Err(error) => {
@@ -220,15 +219,16 @@ impl Renewal {
                 let left = Duration::from_secs(left);
                 let urgent = left < lifetime / 4 || error.is_final();
                 let left = format_duration(left);
-                let told = self.progress().told.replace((urgent, error.to_string()));
-                match (told == Some((urgent, error.to_string())), urgent) {
+                let mut progress = self.progress();
+                let why = Some(error.to_string());
+                let repeats = progress.error == why && progress.urgent == urgent;
+                match (repeats, urgent) {
                     (true, _) => tracing::debug!(%error, %left, "{NOT_RENEWED}, still"),
                     (false, true) => tracing::warn!(%error, %left, "{NOT_RENEWED}"),
                     (false, false) => tracing::info!(%error, %left, "{NOT_RENEWED} yet"),
                 }
-                let mut progress = self.progress();
                 progress.failed += 1;
-                progress.error = Some(error.to_string());
+                (progress.error, progress.urgent) = (why, urgent);
                 progress.pauses.failed(Instant::now());
             }
         }

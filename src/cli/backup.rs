@@ -19,7 +19,7 @@ use crate::{
     config::Config,
     identity::{
         Actor, Archive, AuditLog, Deed, Manifest, NodeDir, Passphrase, StoreError, UnixTime, open,
-        pack, seal, unpack, write_new,
+        pack, seal, sync_parent, unpack, write_new,
     },
 };
 
@@ -151,10 +151,7 @@ fn stage(place: &Path) -> Result<TempDir, CliError> {
 
 /// Gives the staged folder its name, in one step. An empty folder may be there.
 fn move_in(staged: &TempDir, place: &Path) -> Result<(), CliError> {
-    let moved = fs::rename(staged.path(), place).and_then(|()| match place.parent() {
-        Some(parent) => fs::File::open(parent)?.sync_all(),
-        None => Ok(()),
-    });
+    let moved = fs::rename(staged.path(), place).and_then(|()| sync_parent(place));
     moved.map_err(|error| failed(place, &error))
 }
 

@@ -12,9 +12,9 @@ use noq::{Endpoint, EndpointConfig, TokioRuntime};
 use super::{
     CliError,
     folder::Folder,
-    members::Written,
     output::{note, print, print_json},
     template::Template,
+    written::Written,
 };
 use crate::{
     app,

@@ -22,7 +22,6 @@ mod links;
 mod log;
 mod man;
 mod members;
-mod membership;
 mod output;
 mod passphrase;
 mod reroutes;
@@ -37,6 +36,7 @@ mod stop;
 mod template;
 mod units;
 mod why;
+mod written;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -86,7 +86,7 @@ enum Command {
     Env(env::Env),
     Doctor(doctor::Doctor),
     Revoke(revoke::Revoke),
-    Members(membership::Members),
+    Members(members::Members),
     Audit(audit::Audit),
     Backup(backup::Backup),
     Restore(backup::Restore),

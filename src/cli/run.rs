@@ -23,9 +23,9 @@ use super::{
     confine::{Confinement, confine},
     folder::Folder,
     log,
-    members::Written,
     output::print,
     settings, signer, units, wait,
+    written::Written,
 };
 use crate::{
     admin::{self, Admin, ControlSocket, RunFacts},

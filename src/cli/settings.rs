@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{CliError, folder::Folder, members::Written, units};
+use super::{CliError, folder::Folder, units, written::Written};
 use crate::{
     app::{ExitDoor, JoinDesk, NodeSettings},
     config::Config,

@@ -123,10 +123,6 @@ impl Matches {
     }
 }
 
-fn networks(written: Vec<Network>) -> Vec<IpNet> {
-    written.into_iter().map(|Network(net)| net).collect()
-}
-
 /// An absent key matches everything.
 fn any<T>(items: &[T], matches: impl FnMut(&T) -> bool) -> bool {
     items.is_empty() || items.iter().any(matches)
@@ -172,10 +168,10 @@ impl TryFrom<RawRule> for Rule {
     fn try_from(raw: RawRule) -> Result<Self, Self::Error> {
         let matches = Matches {
             domain: raw.domain,
-            cidr: networks(raw.cidr),
+            cidr: Network::all(raw.cidr),
             port: raw.port,
             user: raw.user,
-            client: networks(raw.client),
+            client: Network::all(raw.client),
         };
         let wishes = Wishes {
             exits: raw.exit,

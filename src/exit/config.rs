@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use super::Rule;
-use crate::quantity::{Network, duration_within, format_duration};
+use crate::quantity::{duration_within, format_duration, networks};
 
 /// What this node does for others as an exit.
 ///
@@ -80,11 +80,6 @@ fn flow_limit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Er
 
 fn connect_timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     duration_within(deserializer, &(Duration::from_secs(1)..=Duration::from_secs(120)))
-}
-
-fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
-    let networks = Vec::<Network>::deserialize(deserializer)?;
-    Ok(networks.into_iter().map(|Network(net)| net).collect())
 }
 
 fn write_duration<S: Serializer>(wait: &Duration, serializer: S) -> Result<S::Ok, S::Error> {

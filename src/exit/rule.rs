@@ -70,8 +70,7 @@ where
 }
 
 fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
-    let networks: Vec<Network> = non_empty(deserializer)?;
-    Ok(networks.into_iter().map(|Network(net)| net).collect())
+    non_empty(deserializer).map(Network::all)
 }
 
 /// A set of DNS names.

@@ -1,6 +1,6 @@
 //! All that an overlay's authority and its node are, as one tar archive.
 
-use std::{collections::BTreeMap, fs, io::Read as _};
+use std::{collections::BTreeMap, io::Read as _};
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -178,8 +178,7 @@ impl Archive {
         }
         for folder in [NodeFile::Issued, NodeFile::Invitations, NodeFile::AuthorityFolder] {
             let path = dir.path(folder);
-            let synced = fs::File::open(&path).and_then(|folder| folder.sync_all());
-            synced.map_err(store::io_error("write", &path))?;
+            files::sync_folder(&path).map_err(store::io_error("write", &path))?;
         }
         let found = check(dir, UnixTime::since_unix_epoch(std::time::Duration::ZERO))?;
         let same = found.name == self.manifest.name && found.authority == self.manifest.authority;

@@ -3,7 +3,7 @@
 //! The file only grows. Its growth is bounded by what may be recorded, not by deleting: a member
 //! gets at most six new certificates in the life of one, joining needs an invitation, and refusals
 //! go to the ordinary log. 256 members write some 8 MB a year. A log that forgets by itself could be
-//! made to forget; whoever wants it shorter moves the file away.
+//! made to forget; to make it shorter, an operator moves the file away.
 
 use std::{
     fmt,
@@ -14,7 +14,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{NodeDir, NodeFile, NodeName, Serial, StoreError, UnixTime, files, store::io_error};
+use super::{NodeDir, NodeFile, NodeName, StoreError, UnixTime, files, store::io_error};
 
 /// The longest line read. Ours are under 400 bytes.
 const MAX_LINE: u64 = 4096;
@@ -115,21 +115,6 @@ impl AuditLog {
         let line =
             serde_json::to_string(&entry).map_err(|e| self.dir.damaged(NodeFile::Audit, e))?;
         files::append(&path, &line).map_err(io_error("write", &path))
-    }
-
-    /// Adds a line about a certificate.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub fn certificate(
-        &self,
-        event: Deed,
-        name: &NodeName,
-        serial: Serial,
-        by: Actor,
-        now: UnixTime,
-    ) -> Result<(), StoreError> {
-        self.record(event, name, Some(serial.to_string()), by, now)
     }
 
     /// The last `limit` entries. Lines that are no entry are numbered and left out.

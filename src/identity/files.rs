@@ -105,8 +105,16 @@ pub(super) fn create_dir(path: &Path) -> io::Result<()> {
 }
 
 /// Makes a rename in `path`'s folder survive a power failure.
-pub(super) fn sync_parent(path: &Path) -> io::Result<()> {
-    if cfg!(unix) { File::open(folder_of(path))?.sync_all() } else { Ok(()) }
+///
+/// # Errors
+/// When the folder cannot be opened or written.
+pub fn sync_parent(path: &Path) -> io::Result<()> {
+    sync_folder(folder_of(path))
+}
+
+/// Makes what was created and renamed in `folder` survive a power failure.
+pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
+    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
 
 /// The folder that `path` is in: for a bare name the current one.

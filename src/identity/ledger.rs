@@ -63,6 +63,30 @@ pub struct Records {
     pub damaged: Vec<StoreError>,
 }
 
+impl Records {
+    /// The record by which a node holds `name`.
+    pub(super) fn holder_of(&self, name: &NodeName, now: UnixTime) -> Option<&Issued> {
+        let mut all = self.issued.iter().map(|(_, issued)| issued);
+        all.find(|issued| issued.name() == name && issued.holds_name(now))
+    }
+
+    /// The records that nobody needs any more once `key` has its next certificate; `None` when the
+    /// record is full even without them.
+    pub(super) fn outdated(&self, key: Fingerprint, now: UnixTime) -> Option<Vec<Serial>> {
+        let is_outdated = |record: &Issued| {
+            let newer = |other: &(Serial, Issued)| {
+                other.1.key == record.key && other.1.not_after > record.not_after
+            };
+            let superseded = key == record.key || self.issued.iter().any(newer);
+            record.has_long_ended(now) && (superseded || !record.holds_name(now))
+        };
+        let outdated = self.issued.iter().filter(|(_, record)| is_outdated(record));
+        let outdated: Vec<_> = outdated.map(|(serial, _)| *serial).collect();
+        let kept = self.damaged.len() + self.issued.len() - outdated.len();
+        (kept < MAX_ISSUED).then_some(outdated)
+    }
+}
+
 /// A record as versions before renewal by the key wrote it. It reserves its name and can be revoked,
 /// but it names no key, so nothing renews by it.
 #[derive(Deserialize)]
@@ -136,27 +160,6 @@ impl Ledger {
         Self { dir }
     }
 
-    /// The records that nobody needs any more once `key` has its next certificate; `None` when the
-    /// record is full even without them.
-    pub(super) fn outdated(
-        &self,
-        key: Fingerprint,
-        now: UnixTime,
-    ) -> Result<Option<Vec<Serial>>, StoreError> {
-        let Records { issued: all, damaged } = self.read()?;
-        let is_outdated = |record: &Issued| {
-            let newer = |other: &(Serial, Issued)| {
-                other.1.key == record.key && other.1.not_after > record.not_after
-            };
-            let superseded = key == record.key || all.iter().any(newer);
-            record.has_long_ended(now) && (superseded || !record.holds_name(now))
-        };
-        let outdated = all.iter().filter(|(_, record)| is_outdated(record));
-        let outdated: Vec<_> = outdated.map(|(serial, _)| *serial).collect();
-        let kept = damaged.len() + all.len() - outdated.len();
-        Ok((kept < MAX_ISSUED).then_some(outdated))
-    }
-
     /// Removes records.
     pub(super) fn forget(&self, serials: Vec<Serial>) {
         for serial in serials {
@@ -174,14 +177,13 @@ impl Ledger {
         files::write(&path, &text).map_err(store::io_error("write", &path))
     }
 
-    /// Every certificate on record. A damaged record is named in the log and left out: it must not
-    /// keep the authority from its work.
-    pub(super) fn all(&self) -> Result<Vec<(Serial, Issued)>, StoreError> {
+    /// Every record. A damaged one is named in the log: it must not keep the authority from its work.
+    pub(super) fn all(&self) -> Result<Records, StoreError> {
         let records = self.read()?;
-        for error in records.damaged {
+        for error in &records.damaged {
             tracing::warn!(%error, "a record of a certificate is left out");
         }
-        Ok(records.issued)
+        Ok(records)
     }
 
     /// Every record, and what is wrong with those that cannot be read.

@@ -56,7 +56,7 @@ pub use clock::{Clock, TOLERATED_SKEW, skew, skew_in_words};
 pub use contact::AuthorityContact;
 pub use credentials::{Changes, Credentials, ListIgnored};
 pub use digest::{Fingerprint, ParseFingerprintError};
-pub use files::write_new;
+pub use files::{sync_parent, write_new};
 pub use invitation::{Invitation, InvitationError, Token};
 pub use join::{
     DeskRequest, JoinError, JoinRefusal, JoinReply, JoinRequest, MAX_JOIN_REPLY, MAX_JOIN_REQUEST,

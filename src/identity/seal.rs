@@ -13,7 +13,7 @@ const WORK: u8 = 17;
 /// The most work that a file may ask for: 1 GiB of memory. A forged file could ask for any.
 const MOST_WORK: u8 = 20;
 
-/// The fewest characters of a passphrase: whoever has the file may guess for years.
+/// The fewest characters of a passphrase: a thief of the file has years to guess.
 pub const MIN_PASSPHRASE: usize = 12;
 
 /// The largest content read. An overlay of 256 nodes needs some 20 MB after two years, nearly all of

@@ -301,7 +301,7 @@ impl Mesh {
         let is_authority = |link: &Link| Some(&link.peer().name) == authority.as_ref();
         let mut links = self.links.all();
         // Each that is silent costs the time-out of a request, and the certificate may end meanwhile.
-        links.sort_by_key(|link| (!self.is_up(&link.peer().name), !is_authority(link)));
+        links.sort_by_cached_key(|link| (!self.is_up(&link.peer().name), !is_authority(link)));
         let mut last = LinkError::Refused(RenewalRefusal::NoAuthority.into());
         for link in links.into_iter().take(MOST_ASKED) {
             match link.request(&ask(false)).await {

@@ -15,8 +15,8 @@ pub struct Clerk {
 }
 
 impl Clerk {
-    /// Opens the authority in `dir`, whose certificates last for `lifetime`, and takes its own node on record if it is not, as where an
-    /// older version recorded it without its key.
+    /// Opens the authority in `dir`, whose certificates last for `lifetime`, and takes its own node on
+    /// record if it is not, as where an older version recorded it without its key.
     ///
     /// # Errors
     /// When it is missing or damaged, or others can read its key.

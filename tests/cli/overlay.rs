@@ -54,6 +54,13 @@ pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
+/// Whether `dir`'s node has neither link to nor lane with `peer`.
+pub fn is_rid_of(dir: &Path, peer: &str) -> bool {
+    ["links", "lanes"].iter().all(|listing| {
+        json(dir, &[listing]).as_array().unwrap().iter().all(|entry| entry["peer"] != peer)
+    })
+}
+
 /// Waits until `condition` holds.
 pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();

@@ -3,12 +3,11 @@
 use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener},
-    path::Path,
     thread::{self, sleep},
     time::{Duration, Instant},
 };
 
-use super::overlay::{Running, Site, configure, json, must, wait_for};
+use super::overlay::{Running, Site, configure, is_rid_of, json, must, wait_for};
 use super::web;
 
 /// What a revocation may take to act.
@@ -32,15 +31,6 @@ fn drip() -> SocketAddr {
         }
     });
     address
-}
-
-/// Whether `dir`'s node has neither link to nor lane with `peer`.
-fn is_rid_of(dir: &Path, peer: &str) -> bool {
-    let names = |listing| {
-        let all = json(dir, &[listing]);
-        all.as_array().unwrap().iter().any(|entry| entry["peer"] == peer)
-    };
-    !names("links") && !names("lanes")
 }
 
 #[test]

@@ -7,9 +7,10 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    overlay::must,
+    overlay::{is_rid_of, must},
     processes::{Processes, Share, turn},
     scenarios::begin,
+    support::wait_for,
     trouble::{Fragile as _, five_sites},
     work::{Arrivals, Work},
 };
@@ -29,25 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The longest wait of a key of a flow that nothing happens to.
 const PAUSE: Duration = Duration::from_secs(2);
 
-async fn wait_for(what: &str, limit: Duration, condition: impl Fn() -> bool) -> Duration {
-    let start = Instant::now();
-    while !condition() {
-        assert!(start.elapsed() < limit, "{what} did not happen within {limit:?}");
-        sleep(Duration::from_millis(50)).await;
-    }
-    start.elapsed()
-}
-
 fn links(overlay: &Processes, name: &str) -> u64 {
     overlay.facts(name, "status")["links_up"].as_u64().unwrap()
-}
-
-/// Whether `name` has neither link to nor lane with `peer`.
-fn is_rid_of(overlay: &Processes, name: &str, peer: &str) -> bool {
-    ["links", "lanes"].iter().all(|listing| {
-        let all = overlay.facts(name, listing);
-        all.as_array().unwrap().iter().all(|entry| entry["peer"] != peer)
-    })
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -78,7 +62,7 @@ async fn revocation_and_renewal_go_on_through_a_partition() {
     must(&overlay.dir("exit"), &["revoke", "south"]);
     let revoked = Instant::now();
     for name in ["exit", "alice", "north"] {
-        wait_for("the end of south", PATIENCE, || is_rid_of(&overlay, name, "south")).await;
+        wait_for("the end of south", PATIENCE, || is_rid_of(&overlay.dir(name), "south")).await;
     }
     let took = revoked.elapsed();
     assert!(took < WITHIN, "{took:?}");
@@ -99,9 +83,10 @@ async fn revocation_and_renewal_go_on_through_a_partition() {
             overlay.internet().heal(at("bob"), at(other));
         }
     }
-    let back = wait_for("bob's links", PATIENCE, || links(&overlay, "bob") == 3).await;
-    println!("whose certificate ended in the partition is back after {back:?}");
-    assert!(is_rid_of(&overlay, "bob", "south"));
+    let healed = Instant::now();
+    wait_for("bob's links", PATIENCE, || links(&overlay, "bob") == 3).await;
+    println!("whose certificate ended in the partition is back after {:?}", healed.elapsed());
+    assert!(is_rid_of(&overlay.dir("bob"), "south"));
     overlay.internet().heal(at("alice"), at("exit"));
     let renewals = |name| overlay.facts(name, "status")["certificate"]["renewals"].as_u64();
     let before = renewals("bob");

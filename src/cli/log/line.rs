@@ -21,7 +21,7 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-use super::repeats::Repeats;
+use super::{repeats::Repeats, shown_name};
 use crate::cli::output::json_escaped;
 
 /// How a line looks.
@@ -144,8 +144,7 @@ struct Fields(Map<String, Value>);
 
 impl Fields {
     fn insert(&mut self, field: &Field, value: impl Into<Value>) {
-        let name = field.name().strip_prefix("r#").unwrap_or(field.name());
-        if !name.starts_with("log.") {
+        if let Some(name) = shown_name(field) {
             self.0.insert(name.to_owned(), value.into());
         }
     }

@@ -91,15 +91,20 @@ fn filter(verbose: u8, configured: &Log) -> Result<EnvFilter, CliError> {
 
 /// Writes one field: the message as it is, others with their name; without control characters.
 fn field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
-    match field.name() {
-        "message" => write_escaped(writer, format_args!("{value:?}")),
-        // The module and the line that a library's `log` call came from.
-        name if name.starts_with("log.") => Ok(()),
-        name => {
-            write!(writer, "{}=", name.strip_prefix("r#").unwrap_or(name))?;
+    match shown_name(field) {
+        None => Ok(()),
+        Some("message") => write_escaped(writer, format_args!("{value:?}")),
+        Some(name) => {
+            write!(writer, "{name}=")?;
             write_escaped(writer, format_args!("{value:?}"))
         }
     }
+}
+
+/// A field's name in the log; `None` for the module and line that a library's `log` call came from.
+fn shown_name(field: &Field) -> Option<&'static str> {
+    let name = field.name();
+    (!name.starts_with("log.")).then(|| name.strip_prefix("r#").unwrap_or(name))
 }
 
 #[cfg(test)]

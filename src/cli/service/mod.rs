@@ -48,9 +48,29 @@ struct Options {
     launchd: bool,
 }
 
-/// One unit: where it is and whose it is.
+/// What a service is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A unit of systemd.
+    Unit(Manager),
+    /// An agent of launchd.
+    Agent,
+}
+
+/// When commands are called.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    /// The file is written.
+    Written,
+    /// The file will be removed.
+    Removing,
+    /// The file is removed.
+    Removed,
+}
+
+/// One unit or agent: where it is and whose it is.
 struct Unit {
-    manager: Manager,
+    kind: Kind,
     /// The node's folder, if it is to be named.
     dir: Option<PathBuf>,
     name: String,
@@ -76,34 +96,34 @@ impl Service {
 
 impl Unit {
     fn new(folder: &Folder, options: Options) -> Self {
-        let manager = match (options.launchd, options.system) {
-            (true, _) => Manager::Launchd,
-            (false, true) => Manager::System,
-            (false, false) => Manager::User,
+        let kind = match (options.launchd, options.system) {
+            (true, _) => Kind::Agent,
+            (false, true) => Kind::Unit(Manager::System),
+            (false, false) => Kind::Unit(Manager::User),
         };
         let named = folder.named().map(Path::to_owned);
         // Root's own folders are no place for a service with a user of its own.
         let system_folder = options.system.then(|| PathBuf::from(SYSTEM_FOLDER));
         let dir = named.or(system_folder);
-        let name = match manager {
-            Manager::Launchd => format!("{}.plist", launchd::label(dir.as_deref())),
-            Manager::User | Manager::System => unit::name(manager, dir.as_deref()),
+        let name = match kind {
+            Kind::Agent => format!("{}.plist", launchd::label(dir.as_deref())),
+            Kind::Unit(manager) => unit::name(manager, dir.as_deref()),
         };
-        Self { manager, dir, name }
+        Self { kind, dir, name }
     }
 
     fn text(&self) -> Result<String, CliError> {
         let (program, dir) = (program()?, self.dir.as_deref());
-        match self.manager {
-            Manager::Launchd => launchd::text(&program, dir),
-            manager => unit::text(manager, &program, dir),
+        match self.kind {
+            Kind::Agent => launchd::text(&program, dir),
+            Kind::Unit(manager) => unit::text(manager, &program, dir),
         }
     }
 
     fn install(&self, folder: &Folder, now: bool) -> Result<(), CliError> {
         let text = self.text()?;
-        match (self.manager, &self.dir) {
-            (Manager::System, Some(dir)) => {
+        match (self.kind, &self.dir) {
+            (Kind::Unit(Manager::System), Some(dir)) => {
                 if let Some(error) = unit::hidden(&program()?) {
                     return Err(error);
                 }
@@ -113,20 +133,17 @@ impl Unit {
             _ => drop(folder.config()?),
         }
         let path = self.path()?;
-        check_ours(&path)?;
+        self.check_ours(&path)?;
         let written = path.parent().map_or(Ok(()), fs::create_dir_all);
         written.and_then(|()| fs::write(&path, text)).map_err(|error| failed(&path, &error))?;
         print(format_args!("The unit is {}.", path.display()))?;
-        match self.manager {
-            Manager::Launchd => self.launchctl(now, "load", &path)?,
-            _ => {
-                self.systemctl(now, &[&["daemon-reload"][..], &["enable", "--now", &self.name]])?
+        self.call(now, Step::Written, &path)?;
+        match self.kind {
+            Kind::Agent => {}
+            Kind::Unit(Manager::User) => {
+                note("To run it while you are not logged in: loginctl enable-linger");
             }
-        }
-        match self.manager {
-            Manager::Launchd => {}
-            Manager::User => note("To run it while you are not logged in: loginctl enable-linger"),
-            Manager::System => note(
+            Kind::Unit(Manager::System) => note(
                 "It runs as a user of its own. Its proxy serves root only; \
                  name other users with local_users under [entry].",
             ),
@@ -136,11 +153,9 @@ impl Unit {
 
     fn uninstall(&self, now: bool) -> Result<(), CliError> {
         let path = self.path()?;
-        check_ours(&path)?;
-        match self.manager {
-            Manager::Launchd if now => self.launchctl(now, "unload", &path)?,
-            _ if now => self.systemctl(now, &[&["disable", "--now", &self.name]])?,
-            _ => {}
+        self.check_ours(&path)?;
+        if now {
+            self.call(now, Step::Removing, &path)?;
         }
         match fs::remove_file(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -152,22 +167,19 @@ impl Unit {
             done => done.map_err(|error| failed(&path, &error))?,
         }
         print(format_args!("{} is removed.", path.display()))?;
-        match self.manager {
-            Manager::Launchd => Ok(()),
-            _ => self.systemctl(now, &[&["daemon-reload"]]),
-        }
+        self.call(now, Step::Removed, &path)
     }
 
     fn path(&self) -> Result<PathBuf, CliError> {
-        let folder = match self.manager {
-            Manager::System => PathBuf::from("/etc/systemd/system"),
-            Manager::Launchd => {
+        let folder = match self.kind {
+            Kind::Unit(Manager::System) => PathBuf::from("/etc/systemd/system"),
+            Kind::Agent => {
                 let home = dirs::home_dir().ok_or_else(|| {
                     CliError::say("no home folder is known for this user; set HOME")
                 })?;
                 home.join("Library/LaunchAgents")
             }
-            Manager::User => {
+            Kind::Unit(Manager::User) => {
                 let config = dirs::config_dir().ok_or_else(|| {
                     CliError::say(
                         "no configuration folder is known for this user; set XDG_CONFIG_HOME",
@@ -179,16 +191,37 @@ impl Unit {
         Ok(folder.join(&self.name))
     }
 
-    /// Calls systemctl, or says what to call.
-    fn systemctl(&self, now: bool, commands: &[&[&str]]) -> Result<(), CliError> {
-        let scope: &[&str] = if self.manager == Manager::User { &["--user"] } else { &[] };
-        let mut commands = commands.iter().map(|arguments| [scope, arguments].concat());
-        commands.try_for_each(|arguments| call(now, "systemctl", &arguments))
+    /// A file that somebody else wrote is not touched.
+    fn check_ours(&self, path: &Path) -> Result<(), CliError> {
+        let Ok(text) = fs::read_to_string(path) else { return Ok(()) };
+        let ours = match self.kind {
+            Kind::Unit(_) => text.starts_with(MARK),
+            Kind::Agent => text.lines().any(|line| line == launchd::MARK),
+        };
+        match ours {
+            true => Ok(()),
+            false => Err(CliError::say(format!(
+                "{} was not written by this program; move it away first",
+                path.display()
+            ))),
+        }
     }
 
-    /// Calls launchctl, or says what to call.
-    fn launchctl(&self, now: bool, action: &str, agent: &Path) -> Result<(), CliError> {
-        call(now, "launchctl", &[action, "-w", &agent.to_string_lossy()])
+    /// Calls what belongs to a step if it is to be `now`, or says what to call.
+    fn call(&self, now: bool, step: Step, path: &Path) -> Result<(), CliError> {
+        let (path, name) = (path.to_string_lossy(), self.name.as_str());
+        let (program, commands): (_, &[&[&str]]) = match (self.kind, step) {
+            (Kind::Agent, Step::Written) => ("launchctl", &[&["load", "-w", &path]]),
+            (Kind::Agent, Step::Removing) => ("launchctl", &[&["unload", "-w", &path]]),
+            (Kind::Agent, Step::Removed) => ("launchctl", &[]),
+            (Kind::Unit(_), Step::Written) => {
+                ("systemctl", &[&["daemon-reload"], &["enable", "--now", name]])
+            }
+            (Kind::Unit(_), Step::Removing) => ("systemctl", &[&["disable", "--now", name]]),
+            (Kind::Unit(_), Step::Removed) => ("systemctl", &[&["daemon-reload"]]),
+        };
+        let scope: &[&str] = if self.kind == Kind::Unit(Manager::User) { &["--user"] } else { &[] };
+        commands.iter().try_for_each(|arguments| call(now, program, &[scope, arguments].concat()))
     }
 }
 
@@ -208,15 +241,6 @@ fn call(now: bool, program: &str, arguments: &[&str]) -> Result<(), CliError> {
 
 fn program() -> Result<PathBuf, CliError> {
     std::env::current_exe().map_err(|error| failed(Path::new("ronproxy"), &error))
-}
-
-fn check_ours(path: &Path) -> Result<(), CliError> {
-    match fs::read_to_string(path) {
-        Ok(text) if !text.contains(MARK) && !text.contains(launchd::MARK) => Err(CliError::say(
-            format!("{} was not written by this program; move it away first", path.display()),
-        )),
-        _ => Ok(()),
-    }
 }
 
 fn failed(path: &Path, error: &io::Error) -> CliError {

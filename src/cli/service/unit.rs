@@ -25,8 +25,6 @@ pub(super) enum Manager {
     User,
     /// The machine's.
     System,
-    /// launchd, for this user.
-    Launchd,
 }
 
 /// What every unit has. All of it works without privileges: system call filters, no mounts.
@@ -86,7 +84,7 @@ pub(super) fn text(
         start += &escaped(dir)?;
     }
     let (ordering, hardening, wanted_by) = match manager {
-        Manager::User | Manager::Launchd => (String::new(), String::new(), "default.target"),
+        Manager::User => (String::new(), String::new(), "default.target"),
         Manager::System => (
             "Wants=network-online.target\nAfter=network-online.target\n".to_owned(),
             format!("StateDirectory={}\n{SYSTEM_ONLY}", state_directory(dir)?),

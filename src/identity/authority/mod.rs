@@ -134,8 +134,7 @@ impl Authority {
     /// # Errors
     /// When the record cannot be read.
     pub fn is_taken(&self, name: &NodeName, now: UnixTime) -> Result<bool, AuthorityError> {
-        let all = self.ledger.all()?;
-        Ok(all.iter().any(|(_, issued)| issued.name() == name && issued.holds_name(now)))
+        Ok(self.ledger.all()?.holder_of(name, now).is_some())
     }
 
     /// Issues the first certificate of a node: the chain of it and the authority's own.
@@ -154,10 +153,11 @@ impl Authority {
         now: UnixTime,
     ) -> Result<Vec<CertificateDer<'static>>, AuthorityError> {
         let _turn = turn(&self.dir)?;
-        if self.is_taken(&attributes.name, now)? {
+        let records = self.ledger.all()?;
+        if records.holder_of(&attributes.name, now).is_some() {
             return Err(AuthorityError::NameTaken(attributes.name.clone()));
         }
-        self.certify(request, attributes, (deed, by), now)
+        self.certify(request, attributes, (deed, by), &records, now)
     }
 
     /// Issues the next certificate for a key that has one on record, with the same attributes.
@@ -176,27 +176,32 @@ impl Authority {
     ) -> Result<Vec<CertificateDer<'static>>, AuthorityError> {
         let key = key_hash(&sign::requested_key(request)?);
         let _turn = turn(&self.dir)?;
-        let newest = self.newest(key, now)?;
+        let records = self.ledger.all()?;
+        let newest = self.newest(&records, key, now)?;
         let again = newest.issued + (self.lifetime / SAME_AGAIN).as_secs();
         if let Some(same) = newest.certificate().filter(|_| now.as_secs() < again) {
             return Ok(vec![same, self.certificate.clone()]);
         }
-        self.certify(request, &newest.attributes, (Deed::Renew, by), now)
+        self.certify(request, &newest.attributes, (Deed::Renew, by), &records, now)
     }
 
     /// The newest certificate on record for `key`, if it may be renewed.
-    fn newest(&self, key: Fingerprint, now: UnixTime) -> Result<Issued, AuthorityError> {
-        let mut of_key = self.ledger.all()?;
-        of_key.retain(|(_, issued)| issued.key == key);
+    fn newest<'a>(
+        &self,
+        records: &'a Records,
+        key: Fingerprint,
+        now: UnixTime,
+    ) -> Result<&'a Issued, AuthorityError> {
+        let of_key = records.issued.iter().filter(|(_, issued)| issued.key == key);
         // A record that was restored from a backup may be older than a list.
         let lists = self.lists();
         let listed = |serial| lists.iter().any(|list| list.lists(serial));
         if let Some((_, issued)) =
-            of_key.iter().find(|(serial, issued)| issued.revoked.is_some() || listed(*serial))
+            of_key.clone().find(|(serial, issued)| issued.revoked.is_some() || listed(*serial))
         {
             return Err(AuthorityError::Revoked(issued.name().clone()));
         }
-        let newest = of_key.into_iter().max_by_key(|(_, issued)| issued.not_after);
+        let newest = of_key.max_by_key(|(_, issued)| issued.not_after);
         let renewable = newest.filter(|(_, issued)| issued.holds_name(now));
         renewable.map(|(_, issued)| issued).ok_or(AuthorityError::UnknownKey)
     }
@@ -218,7 +223,8 @@ impl Authority {
         let Some(node) = own_node(&self.dir).map_err(Box::new)? else { return Ok(()) };
         let (certificate, peer) = (&node.chain()[0], node.peer());
         let _turn = turn(&self.dir)?;
-        let known = self.ledger.all()?.into_iter().find(|(serial, _)| *serial == peer.serial);
+        let known =
+            self.ledger.all()?.issued.into_iter().find(|(serial, _)| *serial == peer.serial);
         let revoked = known.as_ref().and_then(|(_, issued)| issued.revoked);
         if known.is_some_and(|(_, issued)| issued.key == peer.key)
             || node.authority() != &self.certificate
@@ -245,38 +251,38 @@ impl Authority {
         sign::requested_key(request).map(|_| ())
     }
 
-    /// Signs a certificate and writes it down: on the audit log, then on record. Only then it leaves
+    /// Signs a certificate and writes it down beside `records`, all that are there: on the audit log, then on record. Only then it leaves
     /// this function, so all that is given out is logged and can be revoked.
     fn certify(
         &self,
         request: &[u8],
         attributes: &Attributes,
         (deed, by): (Deed, Actor),
+        records: &Records,
         now: UnixTime,
     ) -> Result<Vec<CertificateDer<'static>>, AuthorityError> {
         let key = sign::requested_key(request)?;
         let serial = sign::serial(request, now);
         let mut issued = Issued::new(attributes.clone(), key_hash(&key), now, self.lifetime);
-        issued.starts = self.starts(&issued, now)?;
+        issued.starts = starts(records, &issued, now);
         let params = sign::node_params(attributes, serial, &issued)?;
         let certificate = params.signed_by(&key, &self.issuer)?;
         issued.set_certificate(certificate.der());
-        let outdated = self.ledger.outdated(issued.key, now)?.ok_or(AuthorityError::Full)?;
-        self.audit.certificate(deed, &attributes.name, serial, by, now)?;
+        let outdated = records.outdated(issued.key, now).ok_or(AuthorityError::Full)?;
+        self.audit.record(deed, &attributes.name, Some(serial.to_string()), by, now)?;
         self.ledger.put(serial, &issued)?;
         self.ledger.forget(outdated);
         Ok(vec![certificate.der().clone(), self.certificate.clone()])
     }
+}
 
-    /// From when on the next certificate counts: later than every one of that name before, though
-    /// the last was made in this second or the clock was set back a little. So nodes can tell which
-    /// is newer. It is never in the future.
-    fn starts(&self, next: &Issued, now: UnixTime) -> Result<u64, AuthorityError> {
-        let earlier = self.ledger.all()?;
-        let earlier = earlier.into_iter().filter(|(_, issued)| issued.name() == next.name());
-        let after = earlier.map(|(_, issued)| issued.starts.saturating_add(1)).max();
-        Ok(next.starts.max(after.unwrap_or(0)).min(now.as_secs()))
-    }
+/// From when on the next certificate counts: later than every one of that name before, though the last
+/// was made in this second or the clock was set back a little. So nodes can tell which is newer. It is
+/// never in the future.
+fn starts(records: &Records, next: &Issued, now: UnixTime) -> u64 {
+    let earlier = records.issued.iter().filter(|(_, issued)| issued.name() == next.name());
+    let after = earlier.map(|(_, issued)| issued.starts.saturating_add(1)).max();
+    next.starts.max(after.unwrap_or(0)).min(now.as_secs())
 }
 
 /// The certificate of the authority in `dir`, without its key.

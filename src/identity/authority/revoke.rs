@@ -25,7 +25,7 @@ impl Authority {
         now: UnixTime,
     ) -> Result<RevocationList, AuthorityError> {
         let _turn = turn(&self.dir)?;
-        let mut held = self.ledger.all()?;
+        let mut held = self.ledger.all()?.issued;
         held.retain(|(_, issued)| issued.name() == name && issued.holds_name(now));
         if held.is_empty() {
             return Err(AuthorityError::NoSuchNode(name.clone()));
@@ -78,7 +78,7 @@ impl Authority {
             let kept = list.entries().filter(|(_, at)| at + LISTED.as_secs() > now.as_secs());
             revoked.extend(kept);
         }
-        for (serial, issued) in self.ledger.all()? {
+        for (serial, issued) in self.ledger.all()?.issued {
             if issued.has_long_ended(now) {
                 revoked.remove(&serial);
             } else if let Some(at) = issued.revoked {

@@ -1,0 +1,79 @@
+//! What a node writes down of the members, in `members.json`.
+
+use serde::{Deserialize, Serialize};
+
+use super::CliError;
+use crate::{
+    identity::{MAX_MEMBERS, MemberInfo, NodeDir, NodeFile, StoreError},
+    mesh::MemberRecord,
+};
+
+/// The content of `members.json`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Written {
+    /// What the authority said of members when this node joined, while no record of them is here.
+    pub(super) bootstrap: Vec<MemberInfo>,
+    /// The members' signed records, with their certificates.
+    pub(super) records: Vec<MemberRecord>,
+}
+
+impl Written {
+    /// Reads the members. A missing or damaged file is no error: the members are heard of again.
+    pub(super) fn load(dir: &NodeDir) -> Self {
+        let read = dir.read(NodeFile::Members);
+        match read.map(|bytes| serde_json::from_slice::<Self>(&bytes)) {
+            Ok(Ok(mut members)) => {
+                members.bootstrap.truncate(MAX_MEMBERS);
+                members.records.truncate(MAX_MEMBERS);
+                members
+            }
+            Err(StoreError::Missing(_)) => Self::default(),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "members.json is damaged and will be replaced");
+                Self::default()
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the members of the last run are not known");
+                Self::default()
+            }
+        }
+    }
+
+    /// Replaces the file in one step.
+    pub(super) fn save(&self, dir: &NodeDir) -> Result<(), CliError> {
+        let text =
+            serde_json::to_vec_pretty(self).map_err(|error| CliError::Output(error.into()))?;
+        Ok(dir.write(NodeFile::Members, &text)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_read_back_and_a_damaged_file_is_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = NodeDir::at(folder.path());
+        assert_eq!(Written::load(&dir), Written::default());
+        let name = |text: &str| text.parse().unwrap();
+        let members = Written {
+            bootstrap: vec![MemberInfo {
+                name: name("utah"),
+                addresses: vec![([192, 0, 2, 1], 4600).into()],
+            }],
+            records: vec![MemberRecord {
+                name: name("mit"),
+                certificate: vec![0x30, 1, 2],
+                record: vec![0xff; 300],
+            }],
+        };
+        members.save(&dir).unwrap();
+        assert_eq!(Written::load(&dir), members);
+        for damaged in [&b"[{"[..], b"[]", br#"{"bootstrap":[],"records":[{"name":"a"}]}"#] {
+            dir.write(NodeFile::Members, damaged).unwrap();
+            assert_eq!(Written::load(&dir), Written::default());
+        }
+    }
+}
