@@ -19,6 +19,11 @@ use serde::{
 #[serde(try_from = "String", into = "String")]
 pub struct Bitrate(u64);
 
+/// An amount of memory in bytes, written `32MB` or `1GB`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct MemorySize(u64);
+
 /// The text is no quantity.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseUnitError {
@@ -32,6 +37,9 @@ pub enum ParseUnitError {
         "{0:?} is no data rate; write a whole number and bit, kbit, Mbit or Gbit, as in \"32kbit\""
     )]
     Bitrate(String),
+    /// Not an amount of memory.
+    #[error("{0:?} is no amount of memory; write a whole number and MB or GB, as in \"32MB\"")]
+    Memory(String),
 }
 
 impl Bitrate {
@@ -77,6 +85,49 @@ impl TryFrom<String> for Bitrate {
 impl From<Bitrate> for String {
     fn from(rate: Bitrate) -> Self {
         rate.to_string()
+    }
+}
+
+impl MemorySize {
+    /// So many millions of bytes.
+    #[must_use]
+    pub const fn megabytes(count: u64) -> Self {
+        Self(count * 1_000_000)
+    }
+
+    /// The number of bytes.
+    #[must_use]
+    pub const fn bytes(self) -> u64 {
+        self.0
+    }
+}
+
+impl FromStr for MemorySize {
+    type Err = ParseUnitError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let units = [("MB", 1_000_000), ("GB", 1_000_000_000)];
+        quantity(text, &units).map(Self).ok_or_else(|| ParseUnitError::Memory(clip(text)))
+    }
+}
+
+impl fmt::Display for MemorySize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}MB", self.0 / 1_000_000)
+    }
+}
+
+impl TryFrom<String> for MemorySize {
+    type Error = ParseUnitError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<MemorySize> for String {
+    fn from(size: MemorySize) -> Self {
+        size.to_string()
     }
 }
 
@@ -254,6 +305,15 @@ mod tests {
     }
 
     #[test]
+    fn amounts_of_memory_read_back_what_they_print() {
+        for (text, bytes) in [("32MB", 32_000_000), ("1 GB", 1_000_000_000)] {
+            let size: MemorySize = text.parse().unwrap();
+            assert_eq!(size.bytes(), bytes);
+            assert_eq!(size.to_string().parse(), Ok(size));
+        }
+    }
+
+    #[test]
     fn what_is_no_quantity_is_refused_with_an_example() {
         for text in ["", "60", "s", "-1s", "60S", "99999999999999999999s", "18446744073709551615h"]
         {
@@ -262,6 +322,12 @@ mod tests {
         for text in ["32", "32kb", "32KBIT", "kbit"] {
             assert!(
                 text.parse::<Bitrate>().unwrap_err().to_string().contains("\"32kbit\""),
+                "{text}"
+            );
+        }
+        for text in ["32", "32Mb", "512 megabytes", "1.5GB", "MB"] {
+            assert!(
+                text.parse::<MemorySize>().unwrap_err().to_string().contains("\"32MB\""),
                 "{text}"
             );
         }

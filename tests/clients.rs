@@ -38,3 +38,5 @@ mod nonsense;
 mod ssh;
 #[path = "clients/trouble.rs"]
 mod trouble;
+#[path = "clients/unread.rs"]
+mod unread;

@@ -1,11 +1,15 @@
 //! Flows over whole overlays on the emulated Internet, in virtual time.
 
+#![expect(clippy::unwrap_used, reason = "the helpers of a test may fail it too")]
+
 mod support;
 
 use std::{sync::Arc, time::Duration};
 
 use ronproxy::{
-    emulator::{self, LinkModel},
+    app::Node,
+    emulator::{self, Bitrate, LinkModel, Queue, Topology},
+    flow::FlowIo,
     lab::{Lab, LabNode, Service},
     transport::Congestion,
 };
@@ -201,5 +205,107 @@ async fn a_half_closed_flow_ends_after_a_minute_without_bytes() {
     assert_eq!(exit.status().exit_flows, 1);
     assert_eq!(exit.status().ended_flows, [("half-closed", 1)]);
     assert!(closed.read(&mut [0]).await.is_err(), "a cut flow is no complete one");
+    lab.stop().await;
+}
+
+/// Takes nothing beyond what its pipe holds.
+fn stuck() -> Service {
+    Arc::new(|io| {
+        tokio::spawn(async move {
+            let _io = io;
+            std::future::pending::<()>().await;
+        });
+    })
+}
+
+/// Writes to the flow until it takes no more for a second; returns how much it took.
+async fn fill(io: &mut dyn FlowIo) -> usize {
+    let (chunk, mut taken) = ([7; 16 * 1024], 0);
+    while let Ok(written) = tokio::time::timeout(Duration::from_secs(1), io.write(&chunk)).await {
+        taken += written.unwrap();
+    }
+    taken
+}
+
+/// Uploads `bytes` and waits for the answer.
+async fn upload(node: &Node, bytes: usize) -> Duration {
+    let (mut io, mut at) = (support::open(node, "sink.test:80").await, 0);
+    let start = Instant::now();
+    while at < bytes {
+        let part = support::pattern(at, (bytes - at).min(64 * 1024));
+        io.write_all(part).await.unwrap();
+        at += part.len();
+    }
+    io.shutdown().await.unwrap();
+    let mut answer = String::new();
+    io.read_to_string(&mut answer).await.unwrap();
+    assert_eq!(answer, format!("{bytes}\n"));
+    start.elapsed()
+}
+
+/// So many uploads of one entry to a destination that takes 256 KiB of each; then the entry itself
+/// uploads `bytes` in `limit`, and another entry is as fast as before.
+async fn stalled_flows_stay_within_the_budget(stalled: usize, bytes: usize, limit: Duration) {
+    let path = |ms, mbit| {
+        LinkModel::new(Duration::from_millis(ms))
+            .with_rate(Bitrate::mbit(mbit), Queue::Time(Duration::from_millis(50)))
+    };
+    let names = ["mit", "utah", "exit"];
+    let topology = Topology::new(names).both("mit", "exit", path(50, 120));
+    let topology = topology.both("utah", "exit", path(50, 120)).both("mit", "utah", path(30, 100));
+    let nodes = names.map(|name| LabNode::new(name, false, name == "exit")).to_vec();
+    let services = support::services().with("stuck.test", stuck());
+    let lab = Lab::start(topology, 10, nodes, services, Congestion::Cubic).await.unwrap();
+    support::wait_for("the mesh", Duration::from_secs(10), || lab.is_meshed()).await;
+    let [mit, utah, exit] = names.map(|name| lab.node(name).unwrap());
+    let alone = upload(mit, 20 << 20).await;
+    let (mut held, mut taken) = (Vec::new(), 0);
+    for _ in 0..stalled {
+        held.push(support::open(mit, "stuck.test:80").await);
+    }
+    for flows in held.chunks_mut(50) {
+        let filled = flows.iter_mut().map(|io| fill(&mut **io));
+        taken += futures_util::future::join_all(filled).await.iter().sum::<usize>();
+    }
+    // The pipes are not the exit's memory: a kernel's buffers stand there otherwise.
+    let unread = taken.saturating_sub(stalled * 256 * 1024);
+    assert!(unread < 6 << 20, "{unread} bytes are unread");
+    let (unread, unconfirmed) = exit.status().exit_windows;
+    assert!(unread + unconfirmed < 13 << 20, "{unread}, {unconfirmed}");
+    let (own, other) = (upload(mit, bytes).await, upload(utah, 20 << 20).await);
+    assert!(own < limit, "{own:?} beside {stalled} flows, {alone:?} alone");
+    assert!(other < alone * 11 / 10 + Duration::from_secs(1), "{other:?}, {alone:?}");
+    lab.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn sixty_stalled_flows_cost_their_budget_and_no_entry_stands_still() {
+    stalled_flows_stay_within_the_budget(60, 20 << 20, Duration::from_secs(15)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn six_hundred_stalled_flows_cost_no_more_memory() {
+    stalled_flows_stay_within_the_budget(600, 64 << 10, Duration::from_secs(15)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn unread_downloads_leave_the_lanes_other_flows_untouched() {
+    let lab = triangle(emulator::triangle(), 11, Congestion::Cubic).await;
+    let entry = lab.node("entry").unwrap();
+    let mut unread = Vec::new();
+    for _ in 0..140 {
+        let mut io = support::open(entry, "source.test:80").await;
+        support::request(&mut *io, 100 << 20).await;
+        unread.push(io);
+    }
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let start = Instant::now();
+    fetch(entry, 1 << 20).await;
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    let mut keys = support::open(entry, "echo.test:7").await;
+    let start = Instant::now();
+    keys.write_all(b"x").await.unwrap();
+    keys.read_exact(&mut [0]).await.unwrap();
+    assert!(start.elapsed() < Duration::from_millis(70), "{:?}", start.elapsed());
     lab.stop().await;
 }

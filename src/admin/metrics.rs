@@ -56,6 +56,10 @@ fn write_all(out: &mut String, status: &NodeStatus, links: &[LinkFacts]) -> fmt:
     for (reason, count) in &status.refused_clients {
         writeln!(out, "ronproxy_refused_clients_total{{reason=\"{reason}\"}} {count}")?;
     }
+    head(out, "exit_window_bytes", "What flows may leave unread or unacknowledged here.", "gauge")?;
+    let (unread, unacknowledged) = status.exit_windows;
+    writeln!(out, "ronproxy_exit_window_bytes{{kind=\"unread\"}} {unread}")?;
+    writeln!(out, "ronproxy_exit_window_bytes{{kind=\"unacknowledged\"}} {unacknowledged}")?;
     head(out, "link_up", "Whether the link to a member stands.", "gauge")?;
     for link in links {
         writeln!(out, "ronproxy_link_up{{peer=\"{}\"}} {}", link.peer, u8::from(link.up))?;
@@ -144,6 +148,7 @@ mod tests {
             handshakes: vec![("prefix-rate", 5)],
             ended_flows: vec![("idle", 1)],
             dropped_messages: vec![("digest-over-budget", 2)],
+            exit_windows: (2, 3),
             measuring: Measuring::default(),
             certificate: CertificateStatus {
                 lists_ignored: vec![("forged", 1)],

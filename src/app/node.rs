@@ -25,7 +25,7 @@ use crate::{
     exit::Exit,
     flow::{BoxFuture, FlowDialer, FlowLimits, FlowTable, FlowTimes, Refusal, Target},
     identity::{ALPN_JOIN, ALPN_RENEW, Credentials, MemberInfo, Peer},
-    lane::{FlowAcceptor, LaneHost, LanePool, Outward, OutwardStream, RouteControl},
+    lane::{FlowAcceptor, LaneBudget, LaneHost, LanePool, Outward, OutwardStream, RouteControl},
     mesh::{LinkFacts, MemberRecord, Mesh, MeshConfig, RelayConfig},
     overlay::{policy::Policy, units::Bitrate},
     transport::{self, ConfigureError, LaneClient, LaneOptions, LaneServer},
@@ -63,6 +63,8 @@ pub struct NodeSettings {
     pub lane: LaneOptions,
     /// How long its flows may rest.
     pub flow: FlowTimes,
+    /// What the lanes that end here may pin.
+    pub memory: LaneBudget,
     /// The overlay authority's desk, if the authority lives here.
     pub desk: Option<JoinDesk>,
 }
@@ -150,7 +152,12 @@ impl Node {
         let control: Weak<dyn RouteControl> = Arc::downgrade(&(mesh.clone() as Arc<_>));
         let limits = Arc::new(FlowLimits::new(settings.flow));
         let acceptor = settings.acceptor;
-        let host = LaneHost::new(switch.clone(), control.clone(), acceptor.clone(), limits.clone());
+        let host = LaneHost::new(
+            switch.clone(),
+            control.clone(),
+            acceptor.clone(),
+            (limits.clone(), settings.memory),
+        );
         let host = Arc::new(host);
         mesh.host_lanes(host.clone());
         let pool = Arc::new(LanePool::new(

@@ -56,6 +56,8 @@ pub struct NodeStatus {
     pub ended_flows: Vec<(&'static str, u64)>,
     /// Messages of neighbours, and addresses in their records, that were dropped, by reason.
     pub dropped_messages: Vec<(&'static str, u64)>,
+    /// What flows may leave unread here, and entries unacknowledged, in bytes.
+    pub exit_windows: (u64, u64),
     /// What it spends on measuring.
     pub measuring: Measuring,
     /// Its certificate and its clock.
@@ -163,6 +165,7 @@ impl NodeView {
             handshakes: self.handshakes.so_far(),
             ended_flows: self.limits.ended(),
             dropped_messages: self.mesh.links().drops().counts(),
+            exit_windows: self.host.windows(),
             measuring: self.measuring(),
             certificate: self.renewal.status(),
         }

@@ -12,6 +12,7 @@ use crate::{
     config::Config,
     exit::{Exit, SystemResolver},
     identity::{Clock, Credentials},
+    lane::LaneBudget,
     mesh::RelayConfig,
     overlay::units::Bitrate,
     signer::{AuthorityClient, Started},
@@ -60,6 +61,8 @@ pub(super) fn node(
         exit.enabled = false;
     }
     let members = Written::load(&folder.dir);
+    let memory =
+        LaneBudget { per_entry: exit.memory_per_entry.bytes(), in_all: exit.memory.bytes() };
     Ok(NodeSettings {
         exit: exit.enabled,
         addresses: addresses(&config.node.advertise, listen),
@@ -76,6 +79,7 @@ pub(super) fn node(
         probe_budget: Bitrate::from_bps(config.probe.budget.bits_per_second()),
         lane: config.lane.into(),
         flow: config.flow.into(),
+        memory,
         desk,
         credentials,
     })

@@ -1,12 +1,12 @@
 //! The `[exit]` table of the configuration file.
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use super::Rule;
-use crate::quantity::{duration_within, format_duration, networks};
+use crate::quantity::{MemorySize, duration_within, format_duration, networks};
 
 /// What this node does for others as an exit.
 ///
@@ -55,6 +55,25 @@ pub struct Config {
     /// from 1 to 65536.
     #[serde(deserialize_with = "flow_limit")]
     pub max_flows_per_entry: usize,
+    /// The most memory that the flows of one entry may pin: bytes that destinations do not take, and
+    /// bytes that the entry does not confirm. Default: `"32MB"`; from `"4MB"` to `"64GB"`.
+    #[serde(deserialize_with = "memory")]
+    pub memory_per_entry: MemorySize,
+    /// The same for all entries together. Default: `"512MB"`.
+    #[serde(deserialize_with = "memory")]
+    pub memory: MemorySize,
+}
+
+/// Less than this serves no lane, and more is a slip of the pen.
+const MEMORY: RangeInclusive<MemorySize> = MemorySize::megabytes(4)..=MemorySize::megabytes(64_000);
+
+fn memory<'de, D: Deserializer<'de>>(deserializer: D) -> Result<MemorySize, D::Error> {
+    let size = MemorySize::deserialize(deserializer)?;
+    if MEMORY.contains(&size) {
+        return Ok(size);
+    }
+    let (low, high) = (MEMORY.start(), MEMORY.end());
+    Err(D::Error::custom(format!("{size} is out of bounds; write from \"{low}\" to \"{high}\"")))
 }
 
 impl Default for Config {
@@ -67,6 +86,8 @@ impl Default for Config {
             connect_timeout: Duration::from_secs(10),
             max_flows: 4096,
             max_flows_per_entry: 2048,
+            memory_per_entry: MemorySize::megabytes(32),
+            memory: MemorySize::megabytes(512),
         }
     }
 }
@@ -105,6 +126,8 @@ mod tests {
             connect_timeout = "2500ms"
             max_flows = 10
             max_flows_per_entry = 5
+            memory_per_entry = "64MB"
+            memory = "1GB"
             allow = [
                 { domain = ["mit.edu", "*.csail.mit.edu"], port = [80, "8000-8100"] },
                 { cidr = ["18.0.0.0/9"], group = ["research"] },
@@ -113,6 +136,10 @@ mod tests {
         "#;
         let config: Config = toml::from_str(text).unwrap();
         assert_eq!(config.connect_timeout, Duration::from_millis(2500));
+        assert_eq!(
+            (config.memory_per_entry.bytes(), config.memory.bytes()),
+            (64_000_000, 1_000_000_000)
+        );
         assert_eq!(config.allow.as_ref().map(Vec::len), Some(2));
         let written = toml::to_string(&config).unwrap();
         assert_eq!(toml::from_str::<Config>(&written).unwrap(), config, "{written}");
@@ -138,6 +165,10 @@ mod tests {
             "connect_timeout = 10",
             "max_flows = 0",
             "max_flows_per_entry = 65537",
+            "memory_per_entry = '3MB'",
+            "memory_per_entry = 32",
+            "memory = '65GB'",
+            "memory = '512 megabytes'",
         ] {
             assert!(toml::from_str::<Config>(text).is_err(), "{text} was accepted");
         }

@@ -137,11 +137,12 @@ fn mutated_open_headers_and_answers_are_read_or_refused() {
         label: FlowLabel(0x0a0b),
         target: target.parse().unwrap(),
         hint: "app:page-load".parse().unwrap(),
+        window: 1 << 20,
     };
     let targets = ["a.test:80", "192.0.2.1:443", "[2001:db8::1]:22"];
     fuzz("open", targets.map(open));
     let refusal = Refusal::new(RefusalKind::Policy, "no");
-    fuzz::<OpenReply>("open-reply", [Ok(Opened { remote: address() }), Err(refusal)]);
+    fuzz::<OpenReply>("open-reply", [Ok(Opened { remote: address(), window: 300 }), Err(refusal)]);
 }
 
 #[test]

@@ -28,6 +28,7 @@ use crate::{
         Granted, IdentityError, Invitation, LIFETIME, NodeDir, NodeIdentity, NodeKey, PendingError,
         PendingInvitations, Roles, StoreError, TlsError, Token, UnixTime,
     },
+    lane::LaneBudget,
     mesh::RelayConfig,
     overlay::{budget::DEFAULT_BUDGET, policy::Policy},
     signer::{AuthorityClient, Clerk},
@@ -67,6 +68,8 @@ pub struct LabNode {
     pub nat: Option<IpAddr>,
     /// How long its flows may rest.
     pub flow: FlowTimes,
+    /// What the lanes that end there may pin.
+    pub memory: LaneBudget,
 }
 
 impl LabNode {
@@ -86,6 +89,7 @@ impl LabNode {
             forwarding_limit: None,
             nat: None,
             flow: FlowTimes::default(),
+            memory: LaneBudget::default(),
         }
     }
 
@@ -253,6 +257,7 @@ impl Lab {
             probe_budget: DEFAULT_BUDGET,
             lane: LaneOptions { congestion: self.congestion, ..LaneOptions::default() },
             flow: plan.flow,
+            memory: plan.memory,
             desk: self.desk(name)?,
         };
         let (socket, cable) = self.internet.plug_in(address);

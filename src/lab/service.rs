@@ -8,17 +8,24 @@ use crate::{
     lane::{FlowAcceptor, Outward, OutwardStream},
 };
 
-/// What a pipe between an exit and a service holds, in bytes: a socket buffer's worth.
+/// What a pipe between an exit and a service holds by default, in bytes: a socket buffer's worth.
 const PIPE: usize = 256 * 1024;
 
 /// A service: gets one end of each connection to it.
 pub type Service = Arc<dyn Fn(Box<dyn FlowIo>) + Send + Sync>;
 
 /// The services of a lab, by host name. There is nothing else behind its exits.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Services {
     hosts: HashMap<String, Service>,
     refuses: Option<RefusalKind>,
+    pipe: usize,
+}
+
+impl Default for Services {
+    fn default() -> Self {
+        Self { hosts: HashMap::new(), refuses: None, pipe: PIPE }
+    }
 }
 
 impl Services {
@@ -27,6 +34,12 @@ impl Services {
     pub fn with(mut self, host: &str, service: Service) -> Self {
         self.hosts.insert(host.to_owned(), service);
         self
+    }
+
+    /// Lets each pipe between an exit and a service hold so many bytes: few, to measure the exit alone.
+    #[must_use]
+    pub fn with_pipes_of(self, bytes: usize) -> Self {
+        Self { pipe: bytes, ..self }
     }
 
     /// The same behind an exit that refuses every flow for this reason, if there is one.
@@ -51,7 +64,7 @@ impl FlowAcceptor for Services {
                 let detail = format!("{host} does not exist in this lab");
                 return Err(Refusal::new(RefusalKind::NameNotFound, detail));
             };
-            let (near, far) = tokio::io::duplex(PIPE);
+            let (near, far) = tokio::io::duplex(self.pipe);
             service(Box::new(far));
             let remote = (Ipv4Addr::LOCALHOST, target.port).into();
             Ok(Outward {

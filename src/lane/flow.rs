@@ -4,11 +4,11 @@ use std::{
     io,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
-use noq::{RecvStream, SendStream, Stopped, VarInt};
+use noq::{Stopped, VarInt};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -16,6 +16,7 @@ use tokio::{
 
 use super::{
     broken,
+    open_lane::Streams,
     pump::{TcpIs, pump},
 };
 use crate::{
@@ -27,8 +28,7 @@ use crate::{
 pub(super) struct LaneFlow {
     pub(super) guard: FlowGuard,
     pub(super) limits: Arc<FlowLimits>,
-    pub(super) send: SendStream,
-    pub(super) recv: RecvStream,
+    pub(super) streams: Streams,
 }
 
 impl Flow for LaneFlow {
@@ -42,14 +42,14 @@ impl Flow for LaneFlow {
 
     fn splice(self: Box<Self>, client: TcpStream, preread: Bytes) -> BoxFuture<'static, Spliced> {
         Box::pin(async move {
-            let Self { guard, limits, send, recv } = *self;
+            let Self { guard, limits, streams } = *self;
             let counts = (&*guard.entry().carried, &*limits);
-            pump(client, (send, recv), preread, TcpIs::Client, counts).await
+            pump(client, streams, preread, TcpIs::Client, counts).await
         })
     }
 
     fn into_io(self: Box<Self>) -> Box<dyn FlowIo> {
-        let stopped = Some(Box::pin(self.send.stopped()));
+        let stopped = Some(Box::pin(self.streams.send.stopped()));
         Box::new(FlowStream { flow: *self, finished: false, stopped, taken: 0, end: None })
     }
 }
@@ -87,10 +87,15 @@ impl AsyncRead for FlowStream {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
-        let polled = AsyncRead::poll_read(Pin::new(&mut this.flow.recv), cx, buf);
+        let Streams { recv, port, .. } = &mut this.flow.streams;
+        let polled = AsyncRead::poll_read(Pin::new(recv), cx, buf);
         let read = buf.filled().len() - before;
-        this.flow.guard.entry().carried.add_received(read);
-        this.taken += read as u64;
+        if read > 0 {
+            this.flow.guard.entry().carried.add_received(read);
+            this.taken += read as u64;
+            port.received(read).map_err(io::Error::other)?;
+            port.took(read);
+        }
         if polled.is_pending() && this.is_broken(cx) {
             return Poll::Ready(Err(broken::error()));
         }
@@ -105,21 +110,31 @@ impl AsyncWrite for FlowStream {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let flow = &mut self.get_mut().flow;
-        let polled = AsyncWrite::poll_write(Pin::new(&mut flow.send), cx, bytes);
-        if let Poll::Ready(Ok(written)) = &polled {
-            flow.guard.entry().carried.add_sent(*written);
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        let Streams { send, port, .. } = &mut flow.streams;
+        let room = ready!(port.poll_room(cx)).min(bytes.len());
+        let polled = AsyncWrite::poll_write(Pin::new(send), cx, &bytes[..room]);
+        match &polled {
+            Poll::Ready(Ok(written)) => {
+                flow.guard.entry().carried.add_sent(*written);
+                port.sent(*written);
+            }
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => port.blocked(),
         }
         polled
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        AsyncWrite::poll_flush(Pin::new(&mut self.get_mut().flow.send), cx)
+        AsyncWrite::poll_flush(Pin::new(&mut self.get_mut().flow.streams.send), cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.finished = true;
-        AsyncWrite::poll_shutdown(Pin::new(&mut this.flow.send), cx)
+        AsyncWrite::poll_shutdown(Pin::new(&mut this.flow.streams.send), cx)
     }
 }
 
@@ -127,7 +142,7 @@ impl Drop for FlowStream {
     fn drop(&mut self) {
         if !self.finished {
             // A stream that was closed or stopped meanwhile needs no reset.
-            let _ = self.flow.send.reset(VarInt::from_u32(code::FLOW_RESET));
+            let _ = self.flow.streams.send.reset(VarInt::from_u32(code::FLOW_RESET));
         }
     }
 }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use noq::{Connection, RecvStream, SendStream, VarInt};
+use noq::{Connection, SendStream, VarInt};
 use tokio::{net::TcpStream, time::Instant};
 use tracing::Instrument;
 
@@ -20,8 +20,10 @@ use super::{
     LaneEnd, LaneFacts, RouteControl,
     driver::Driver,
     end::Parts,
+    open_lane::Streams,
     pump::{TcpIs, pump, pump_inside},
     tally::{Outcome, Tally},
+    windows::{LaneBudget, LaneMemory},
 };
 use crate::{
     flow::{
@@ -118,6 +120,7 @@ pub struct LaneHost {
     control: Weak<dyn RouteControl>,
     acceptor: Arc<dyn FlowAcceptor>,
     limits: Arc<FlowLimits>,
+    memory: Arc<LaneMemory>,
     lanes: Mutex<HashMap<SlotId, Hosted>>,
     tally: Mutex<Tally>,
     flows: AtomicUsize,
@@ -147,10 +150,12 @@ impl LaneHost {
         switch: Arc<Switch>,
         control: Weak<dyn RouteControl>,
         acceptor: Arc<dyn FlowAcceptor>,
-        limits: Arc<FlowLimits>,
+        (limits, budget): (Arc<FlowLimits>, LaneBudget),
     ) -> Self {
-        let (lanes, tally, flows) = (Mutex::default(), Mutex::default(), AtomicUsize::new(0));
-        Self { switch, control, acceptor, limits, lanes, tally, flows }
+        let lanes = Mutex::default();
+        let memory = Arc::new(LaneMemory::new(budget));
+        let (tally, flows) = (Mutex::default(), AtomicUsize::new(0));
+        Self { switch, control, acceptor, limits, memory, lanes, tally, flows }
     }
 
     /// Grants the entry of `request` the lane it asks for; answers with our label for it. The request
@@ -282,8 +287,12 @@ impl LaneHost {
         };
         tracing::info!(lane = end.slot().0, peer = %end.peer(), "lane open");
         let driver = tokio::spawn(Driver::new(conn.clone(), end.clone()).run());
-        while let Ok(stream) = conn.accept_bi().await {
-            let flow = self.clone().serve_flow(entry.clone(), stream);
+        let windows = self.memory.open(&entry.name, conn.clone());
+        tokio::spawn(windows.clone().run());
+        while let Ok((send, recv)) = conn.accept_bi().await {
+            let (port, window) = windows.open(send.id().index());
+            let streams = Streams { send, recv, port };
+            let flow = self.clone().serve_flow(entry.clone(), streams, window);
             tokio::spawn(flow.in_current_span());
         }
         self.lanes().remove(&slot);
@@ -291,27 +300,25 @@ impl LaneHost {
         tracing::info!(lane = end.slot().0, peer = %end.peer(), "lane ended");
     }
 
-    async fn serve_flow(
-        self: Arc<Self>,
-        entry: Peer,
-        (mut send, mut recv): (SendStream, RecvStream),
-    ) {
-        let open = tokio::time::timeout(OPEN_TIMEOUT, read_frame::<Open>(&mut recv)).await;
+    async fn serve_flow(self: Arc<Self>, entry: Peer, mut streams: Streams, window: u64) {
+        let open = read_frame::<Open>(&mut streams.recv);
+        let open = tokio::time::timeout(OPEN_TIMEOUT, open).await;
         let told = self.tally().begin(&entry.name, Instant::now().into_std());
         let outcome = match open {
             Ok(Ok(open)) => {
                 let span = tracing::info_span!("flow", label = %open.label, entry = %entry.name);
                 let span = with_destination(&span, &open.target);
                 self.flows.fetch_add(1, Ordering::Relaxed);
-                let carried = self.carry(&entry, open, (send, recv), told);
+                streams.port.allow(open.window);
+                let carried = self.carry(&entry, open.target, streams, window, told);
                 let outcome = carried.instrument(span).await;
                 self.flows.fetch_sub(1, Ordering::Relaxed);
                 outcome
             }
-            Ok(Err(error)) => refuse(&mut send, &entry, error.to_string(), told).await,
+            Ok(Err(error)) => refuse(&mut streams.send, &entry, error.to_string(), told).await,
             Err(_) => {
                 let detail = "the OPEN header never came".to_owned();
-                refuse(&mut send, &entry, detail, told).await
+                refuse(&mut streams.send, &entry, detail, told).await
             }
         };
         if !told {
@@ -322,12 +329,14 @@ impl LaneHost {
     async fn carry(
         &self,
         entry: &Peer,
-        open: Open,
-        (mut send, recv): (SendStream, RecvStream),
+        target: Target,
+        mut streams: Streams,
+        window: u64,
         told: bool,
     ) -> Outcome {
+        let send = &mut streams.send;
         let opened = tokio::select! {
-            opened = self.acceptor.open(entry, &open.target) => opened,
+            opened = self.acceptor.open(entry, &target) => opened,
             // The entry gave up: do not go on connecting for nobody.
             _ = send.stopped() => return Outcome::Reset,
         };
@@ -337,20 +346,19 @@ impl LaneHost {
                 flow_line!(told, reason = refusal.kind.name(), "flow refused");
                 tracing::debug!(target: DESTINATION_TARGET, detail = refusal.detail, "why it is refused");
                 let reply: OpenReply = Err(refusal);
-                if write_frame(&mut send, &reply).await.is_ok() {
+                if write_frame(send, &reply).await.is_ok() {
                     let _ = send.finish();
                 }
                 return Outcome::Refused;
             }
         };
-        let reply: OpenReply = Ok(Opened { remote: outward.remote });
-        if let Err(error) = write_frame(&mut send, &reply).await {
+        let reply: OpenReply = Ok(Opened { remote: outward.remote, window });
+        if let Err(error) = write_frame(send, &reply).await {
             flow_line!(told, %error, "the entry is gone");
             return Outcome::Reset;
         }
         flow_line!(told, "flow open");
         tracing::debug!(target: DESTINATION_TARGET, remote = %outward.remote, "connected");
-        let streams = (send, recv);
         let counts = (&*outward.carried, &*self.limits);
         let done = match outward.stream {
             OutwardStream::Tcp(tcp) => {
@@ -377,6 +385,13 @@ impl LaneHost {
         let mut facts: Vec<_> = self.lanes().values().map(|lane| lane.end.facts()).collect();
         facts.sort_by_key(|facts| facts.lane);
         facts
+    }
+
+    /// Bytes that flows may leave unread here, and bytes that entries may leave unconfirmed: what the
+    /// windows of the lanes allow.
+    #[must_use]
+    pub fn windows(&self) -> (u64, u64) {
+        self.memory.held()
     }
 
     /// How many flows leave here.

@@ -11,22 +11,27 @@
 //!                   LaneFlow ⇄ pump ⇄ client        server ⇄ pump ⇄ stream
 //! ```
 
+mod backlog;
 mod broken;
 mod driver;
 mod end;
 mod facts;
 mod flow;
 mod host;
+mod memory;
 mod open_lane;
 mod pool;
 mod pump;
 mod tally;
+mod window;
+mod windows;
 
 pub use end::{HopRequest, LaneEnd, RouteControl};
 pub use facts::{LaneFacts, RerouteFacts};
 pub use host::{FlowAcceptor, Granted, LaneHost, Outward, OutwardStream};
 pub use open_lane::Lane;
 pub use pool::{LaneKey, LanePool};
+pub use windows::LaneBudget;
 
 #[cfg(test)]
 mod tests;

@@ -8,9 +8,12 @@ use std::{
 use noq::{Connection, RecvStream, SendStream, VarInt};
 use tokio::time::Instant;
 
-use super::{LaneEnd, LaneFacts};
+use super::{
+    LaneEnd, LaneFacts,
+    windows::{FlowPort, Windows},
+};
 use crate::{
-    flow::Refusal,
+    flow::{FlowLabel, Hint, Refusal, Target},
     transport::{code, read_frame, write_frame},
     wire::lane::{Open, OpenReply},
 };
@@ -19,11 +22,19 @@ use crate::{
 /// is given up if the flow has another: two reroutes around a dead path take less.
 const SILENT_EXIT: Duration = Duration::from_millis(1500);
 
+/// A flow's stream, and its part in the windows of its lane.
+pub(super) struct Streams {
+    pub(super) send: SendStream,
+    pub(super) recv: RecvStream,
+    pub(super) port: FlowPort,
+}
+
 /// An open lane.
 #[derive(Debug)]
 pub struct Lane {
     pub(super) conn: Connection,
     pub(super) end: Arc<LaneEnd>,
+    pub(super) windows: Arc<Windows>,
     pub(super) idle_since: Mutex<Instant>,
 }
 
@@ -31,12 +42,17 @@ impl Lane {
     /// Opens a flow's stream. The outer error is the lane's, the inner one the exit's answer.
     pub(super) async fn open(
         &self,
-        open: &Open,
-    ) -> Result<Result<(SendStream, RecvStream), Refusal>, String> {
+        (label, target, hint): (FlowLabel, &Target, &Hint),
+    ) -> Result<Result<Streams, Refusal>, String> {
         let (mut send, mut recv) = self.conn.open_bi().await.map_err(|e| e.to_string())?;
-        write_frame(&mut send, open).await.map_err(|e| e.to_string())?;
+        let (port, window) = self.windows.open(send.id().index());
+        let open = Open { label, target: target.clone(), hint: hint.clone(), window };
+        write_frame(&mut send, &open).await.map_err(|e| e.to_string())?;
         let reply: OpenReply = read_frame(&mut recv).await.map_err(|e| e.to_string())?;
-        Ok(reply.map(|_| (send, recv)).map_err(Refusal::bounded))
+        Ok(reply.map_err(Refusal::bounded).map(|opened| {
+            port.allow(opened.window);
+            Streams { send, recv, port }
+        }))
     }
 
     /// Returns if no packet at all comes in for a while from now on; else never.

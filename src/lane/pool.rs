@@ -10,7 +10,9 @@ use std::{
 use noq::{Endpoint, VarInt};
 use tokio::time::{Instant, timeout};
 
-use super::{Lane, LaneEnd, RouteControl, driver::Driver, end::Parts, flow::LaneFlow};
+use super::{
+    Lane, LaneEnd, RouteControl, driver::Driver, end::Parts, flow::LaneFlow, windows::Windows,
+};
 use crate::{
     flow::{
         Flow, FlowEntry, FlowLimits, FlowRequest, FlowState, FlowTable, Refusal, RefusalKind,
@@ -22,7 +24,6 @@ use crate::{
     underlay::{SlotId, Switch},
     wire::{
         label::Label,
-        lane::Open,
         link::{LaneAsker, LaneEndRole, OpenLane},
     },
 };
@@ -137,20 +138,16 @@ impl LanePool {
             FlowEntry::opening(label, request, key.exit.clone(), key.wish.hint.clone(), since)
         };
         let guard = self.flows.insert(&mut rand::random, describe);
-        let open = Open {
-            label: guard.entry().label,
-            target: request.target.clone(),
-            hint: key.wish.hint.clone(),
-        };
+        let open = (guard.entry().label, &request.target, &key.wish.hint);
         // A lane may turn out to be dead (its exit restarted) just as it is used: one more try.
         let mut retried = false;
-        let (send, recv) = loop {
+        let streams = loop {
             let patience = if others { OTHERWISE } else { LANE_TIMEOUT * 2 };
             let lane = timeout(patience, self.lane(key)).await.map_err(|_| silent(key))??;
             guard.entry().set_lane(lane.end.carries());
             let heard = lane.end.activity().packets().1;
             let opened = tokio::select! {
-                opened = timeout(OPEN_TIMEOUT, lane.open(&open)) => opened,
+                opened = timeout(OPEN_TIMEOUT, lane.open(open)) => opened,
                 () = lane.hears_nothing(), if others => {
                     self.retire(key, &lane);
                     return Err(silent(key));
@@ -174,7 +171,7 @@ impl LanePool {
             }
         };
         guard.entry().set_state(FlowState::Open);
-        Ok(Box::new(LaneFlow { guard, limits: self.limits.clone(), send, recv }))
+        Ok(Box::new(LaneFlow { guard, limits: self.limits.clone(), streams }))
     }
 
     /// Opens no more flows on `lane`; those that it carries go on.
@@ -317,7 +314,10 @@ impl LanePool {
             return Err(unreachable(format!("{} is not certified as an exit", key.exit)));
         }
         tracing::info!(lane = end.slot().0, peer = %end.peer(), hint = %key.wish.hint, "lane open");
-        let lane = Arc::new(Lane { conn, end, idle_since: Mutex::new(Instant::now()) });
+        let windows = Windows::of_entry(conn.clone());
+        tokio::spawn(windows.clone().run());
+        let idle_since = Mutex::new(Instant::now());
+        let lane = Arc::new(Lane { conn, end, windows, idle_since });
         self.list(&lane.end);
         tokio::spawn(Driver::new(lane.conn.clone(), lane.end.clone()).run());
         Ok(lane)

@@ -13,19 +13,23 @@
 //! server that closes with unread bytes of an upload does) would lose its answer by it, so its end is
 //! told by number (see `broken`).
 //!
-//! Back-pressure is end to end: nothing is read from one side before the other has taken what was
-//! read before, and the stream's window bounds what is in between.
+//! Back-pressure is end to end: nothing is read from TCP before the far end may be sent it, and the
+//! far end may be sent a window more than TCP has taken there.
 
 use std::{
-    io::{self, IoSlice},
+    future::{Future, poll_fn},
+    io,
+    pin::pin,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use noq::{RecvStream, SendStream, VarInt, WriteError};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, ReadHalf as InsideRead, WriteHalf as InsideWrite},
+    io::{
+        AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf as InsideRead, WriteHalf as InsideWrite,
+    },
     net::{
         TcpStream,
         tcp::{ReadHalf, WriteHalf},
@@ -33,22 +37,24 @@ use tokio::{
     time::timeout,
 };
 
-use super::broken::{self, FarEnd};
+use super::{
+    backlog::{Backlog, CHUNKS},
+    broken::{self, FarEnd},
+    open_lane::Streams,
+    windows::FlowPort,
+};
 use crate::{
     flow::{Carried, FlowIo, FlowLimits, HalfClosed, Spliced, reset_on_close},
     transport::code,
 };
 
-/// Room for one read from TCP. Large reads cost fewer system calls; the buffer exists only while
-/// bytes are moving, so an idle flow holds none.
-const READ_BUFFER: usize = 64 * 1024;
+/// What is read from TCP first, and may wait for QUIC in every flow at once: a keystroke, or a request.
+/// The exit's 2,048 flows of an entry hold 4 MiB by it.
+const SMALL: usize = 2 * 1024;
 
 /// Reads below this are copied out, so that a keystroke does not pin a whole buffer until it is
-/// acknowledged.
-const COPY_BELOW: usize = READ_BUFFER / 4;
-
-/// Packets' worth of stream data written to TCP in one vectored call.
-const CHUNKS: usize = 64;
+/// acknowledged. A buffer exists only while bytes are moving, so an idle flow holds none.
+const COPY_BELOW: usize = 16 * 1024;
 
 /// How long a client may go on sending after its flow ended while it was still sending: as long as for a
 /// refused one. A close with unread bytes resets the connection, and the reset may overtake the answer.
@@ -68,7 +74,7 @@ pub(super) enum TcpIs {
 /// Dropping the future resets both sides: neither must take a broken flow for a complete one.
 pub(super) async fn pump(
     tcp: TcpStream,
-    (send, mut recv): (SendStream, RecvStream),
+    Streams { send, mut recv, port }: Streams,
     preread: Bytes,
     tcp_is: TcpIs,
     (carried, limits): (&Carried, &FlowLimits),
@@ -79,12 +85,14 @@ pub(super) async fn pump(
     let (read_half, write_half) = sides.tcp.split();
     let direction = Direction { tcp_is, carried, was_reset: &AtomicBool::new(false) };
     let from_tcp = async {
-        let taken = tcp_to_stream(read_half, &mut sides.send, preread, direction, &far_end).await?;
+        let stream = (&mut sides.send, &port);
+        let taken = tcp_to_stream(read_half, stream, preread, direction, &far_end).await?;
         half.set(carried.activity());
         Ok(taken)
     };
     let to_tcp = async {
-        let written = stream_to_tcp(&mut recv, write_half, direction, &far_end).await?;
+        let stream = (&mut recv, &port);
+        let written = stream_to_tcp(stream, write_half, direction, &far_end).await?;
         half.set(carried.activity());
         Ok(written)
     };
@@ -118,18 +126,18 @@ pub(super) async fn pump(
 /// table above, without resets.
 pub(super) async fn pump_inside(
     io: Box<dyn FlowIo>,
-    (mut send, mut recv): (SendStream, RecvStream),
+    Streams { mut send, mut recv, port }: Streams,
     (carried, limits): (&Carried, &FlowLimits),
 ) -> Spliced {
     let half = HalfClosed::default();
     let (read_half, write_half) = tokio::io::split(io);
     let from_inside = async {
-        inside_to_stream(read_half, &mut send, carried).await?;
+        inside_to_stream(read_half, (&mut send, &port), carried).await?;
         half.set(carried.activity());
         Ok(())
     };
     let to_inside = async {
-        stream_to_inside(&mut recv, write_half, carried).await?;
+        stream_to_inside((&mut recv, &port), write_half, carried).await?;
         half.set(carried.activity());
         Ok(())
     };
@@ -148,37 +156,118 @@ pub(super) async fn pump_inside(
 
 async fn inside_to_stream(
     mut io: InsideRead<Box<dyn FlowIo>>,
-    send: &mut SendStream,
+    (send, port): (&mut SendStream, &FlowPort),
     carried: &Carried,
 ) -> io::Result<()> {
-    let mut buffer = BytesMut::new();
     loop {
-        buffer.reserve(READ_BUFFER);
-        let read = io.read_buf(&mut buffer).await?;
+        let room = room(send, port).await?;
+        let mut buffer = BytesMut::new();
+        let mut limited = (&mut buffer).limit(room);
+        let read = io.read_buf(&mut limited).await?;
         if read == 0 {
             // The stream may have been stopped meanwhile; then there is nothing left to finish.
             let _ = send.finish();
             return Ok(());
         }
         carried.add_received(read);
-        send.write_chunk(buffer.split().freeze()).await?;
+        write(send, port, buffer.freeze()).await?;
     }
 }
 
 async fn stream_to_inside(
-    recv: &mut RecvStream,
+    stream: (&mut RecvStream, &FlowPort),
     mut io: InsideWrite<Box<dyn FlowIo>>,
     carried: &Carried,
 ) -> io::Result<()> {
+    match deliver(stream, &mut io, &FarEnd::new(), |bytes| carried.add_sent(bytes)).await {
+        Delivered::All => io.shutdown().await,
+        Delivered::Refused(error) | Delivered::Broken(error) => Err(error),
+    }
+}
+
+/// How carrying bytes from a stream to their reader ended.
+enum Delivered {
+    /// The reader has all.
+    All,
+    /// The reader takes no more.
+    Refused(io::Error),
+    /// The stream broke, or the far end broke the rules.
+    Broken(io::Error),
+}
+
+/// Carries bytes from a stream to their reader until both have ended, and tells `count` of each write.
+///
+/// The stream is read as fast as bytes arrive: those that wait for the reader are bounded by the flow's
+/// window, and hold up no other flow of the lane.
+async fn deliver(
+    (recv, port): (&mut RecvStream, &FlowPort),
+    io: &mut (impl AsyncWrite + Unpin),
+    far_end: &FarEnd,
+    count: impl Fn(usize),
+) -> Delivered {
     let mut chunks = vec![Bytes::new(); CHUNKS].into_boxed_slice();
-    while let Some(filled) = recv.read_many_chunks(&mut chunks).await? {
-        for chunk in &mut chunks[..filled] {
-            let bytes = std::mem::take(chunk);
-            carried.add_sent(bytes.len());
-            io.write_all(&bytes).await?;
+    let (mut backlog, mut ended) = (Backlog::default(), false);
+    let (mut delivered, mut end) = (0, far_end.watch());
+    while !(ended && backlog.is_empty()) {
+        tokio::select! {
+            biased;
+            written = poll_fn(|cx| backlog.poll_write(cx, io)), if !backlog.is_empty() => {
+                match written {
+                    Ok(written) => {
+                        count(written);
+                        delivered += written as u64;
+                        port.took(written);
+                    }
+                    Err(error) => return Delivered::Refused(error),
+                }
+            }
+            read = recv.read_many_chunks(&mut chunks), if !ended => match read {
+                Ok(Some(filled)) => {
+                    let read = backlog.push(&mut chunks[..filled]);
+                    if let Err(error) = port.received(read) {
+                        return Delivered::Broken(io::Error::other(error));
+                    }
+                }
+                Ok(None) => ended = true,
+                Err(error) => return Delivered::Broken(error.into()),
+            },
+            error = broken::broke_at(&mut end, delivered) => return Delivered::Broken(error),
         }
     }
-    io.shutdown().await
+    Delivered::All
+}
+
+/// Waits until bytes may be sent, and says how many at most.
+async fn room(send: &SendStream, port: &FlowPort) -> Result<usize, WriteError> {
+    if let Some(room) = port.room() {
+        return Ok(room);
+    }
+    tokio::select! {
+        biased;
+        room = port.has_room() => Ok(room),
+        // Otherwise the lane has ended, and there is room to learn that by writing.
+        Ok(Some(code)) = send.stopped() => Err(WriteError::Stopped(code)),
+    }
+}
+
+/// Writes bytes for which there is room.
+async fn write(send: &mut SendStream, port: &FlowPort, bytes: Bytes) -> Result<(), WriteError> {
+    let len = bytes.len();
+    {
+        let mut writing = pin!(send.write_chunk(bytes));
+        let mut blocked = false;
+        poll_fn(|cx| {
+            let polled = writing.as_mut().poll(cx);
+            if polled.is_pending() && !blocked {
+                blocked = true;
+                port.blocked();
+            }
+            polled
+        })
+        .await?;
+    }
+    port.sent(len);
+    Ok(())
 }
 
 /// Which side the TCP connection of a flow is, and what its two directions share.
@@ -236,7 +325,7 @@ struct Sides {
 impl Sides {
     /// Reads what the client still sends, so that closing does not reset its connection.
     async fn drain(&mut self) {
-        let mut rest = vec![0; READ_BUFFER];
+        let mut rest = vec![0; COPY_BELOW];
         let drained = async { while self.tcp.read(&mut rest).await.is_ok_and(|read| read > 0) {} };
         // A client that goes on sending is reset, as its destination would do.
         let _ = timeout(LINGER, drained).await;
@@ -258,12 +347,12 @@ impl Drop for Sides {
 
 async fn tcp_to_stream(
     tcp: ReadHalf<'_>,
-    send: &mut SendStream,
+    (send, port): (&mut SendStream, &FlowPort),
     preread: Bytes,
     direction: Direction<'_>,
     far_end: &FarEnd,
 ) -> Result<Taken, Broken> {
-    match copy_to_stream(&tcp, send, preread, direction).await {
+    match copy_to_stream(&tcp, (send, port), preread, direction).await {
         Ok(()) => {
             // The stream may have been stopped meanwhile; then there is nothing left to finish.
             let _ = send.finish();
@@ -303,13 +392,15 @@ impl From<WriteError> for CopyError {
 
 async fn copy_to_stream(
     tcp: &ReadHalf<'_>,
-    send: &mut SendStream,
-    preread: Bytes,
+    (send, port): (&mut SendStream, &FlowPort),
+    mut preread: Bytes,
     direction: Direction<'_>,
 ) -> Result<(), CopyError> {
-    if !preread.is_empty() {
-        direction.count_from_tcp(preread.len());
-        send.write_chunk(preread).await?;
+    while !preread.is_empty() {
+        let room = room(send, port).await?;
+        let part = preread.split_to(room.min(preread.len()));
+        direction.count_from_tcp(part.len());
+        write(send, port, part).await?;
     }
     let stopped = send.stopped();
     tokio::pin!(stopped);
@@ -320,9 +411,15 @@ async fn copy_to_stream(
             // Otherwise the lane has ended; writing to it tells.
             Ok(Some(code)) = &mut stopped => return Err(CopyError::Stopped(code)),
         }
-        let mut buffer = BytesMut::with_capacity(READ_BUFFER);
-        loop {
-            match tcp.try_read_buf(&mut buffer) {
+        // A keystroke does not wait for a turn behind bulk flows.
+        let mut size = room(send, port).await?.min(SMALL);
+        let mut buffer = BytesMut::with_capacity(size);
+        while size > 0 {
+            let turn = if size > SMALL { port.turn().await } else { None };
+            if buffer.capacity() < size.min(COPY_BELOW) {
+                buffer.reserve(size);
+            }
+            match tcp.try_read_buf(&mut (&mut buffer).limit(size)) {
                 Ok(0) if direction.was_reset.load(Ordering::Relaxed) => {
                     return Err(CopyError::Tcp(io::ErrorKind::ConnectionReset.into()));
                 }
@@ -336,8 +433,10 @@ async fn copy_to_stream(
                     } else {
                         buffer.split().freeze()
                     };
-                    send.write_chunk(chunk).await?;
-                    buffer.reserve(READ_BUFFER);
+                    write(send, port, chunk).await?;
+                    // Others have theirs before this flow's next one.
+                    drop(turn);
+                    size = port.room().unwrap_or(0);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => return Err(CopyError::Tcp(error)),
@@ -349,66 +448,28 @@ async fn copy_to_stream(
 /// The outer error is the stream's and ends the flow. The inner one is that TCP takes no more,
 /// while it may still have bytes to deliver.
 async fn stream_to_tcp(
-    recv: &mut RecvStream,
+    (recv, port): (&mut RecvStream, &FlowPort),
     mut tcp: WriteHalf<'_>,
     direction: Direction<'_>,
     far_end: &FarEnd,
 ) -> Result<io::Result<()>, Broken> {
-    let mut chunks: Option<Box<[Bytes]>> = None;
-    let (mut taken, mut end) = (0, far_end.watch());
-    loop {
-        let room = chunks.get_or_insert_with(|| vec![Bytes::new(); CHUNKS].into_boxed_slice());
-        let read = tokio::select! {
-            biased;
-            read = recv.read_many_chunks(room) => read,
-            error = broken::broke_at(&mut end, taken) => return Err(Broken::Other(error)),
-        };
-        match read {
-            Ok(Some(filled)) => {
-                let bytes = room[..filled].iter().map(Bytes::len).sum();
-                direction.count_to_tcp(bytes);
-                taken += bytes as u64;
-                if let Err(error) = write_chunks(&mut tcp, &mut room[..filled]).await {
-                    match direction.tcp_is {
-                        TcpIs::Client => {
-                            let _ = recv.stop(VarInt::from_u32(code::FLOW_RESET));
-                        }
-                        // Reading ends soon as well, and then says how. A broken pipe is not a
-                        // broken answer: the destination had ended it in order before.
-                        TcpIs::Destination => {
-                            let reset = error.kind() != io::ErrorKind::BrokenPipe;
-                            direction.was_reset.store(reset, Ordering::Relaxed);
-                        }
-                    }
-                    return Ok(Err(error));
+    let count = |bytes| direction.count_to_tcp(bytes);
+    match deliver((&mut *recv, port), &mut tcp, far_end, count).await {
+        Delivered::All => Ok(tcp.shutdown().await),
+        Delivered::Refused(error) => {
+            match direction.tcp_is {
+                TcpIs::Client => {
+                    let _ = recv.stop(VarInt::from_u32(code::FLOW_RESET));
+                }
+                // Reading ends soon as well, and then says how. A broken pipe is not a broken
+                // answer: the destination had ended it in order before.
+                TcpIs::Destination => {
+                    let reset = error.kind() != io::ErrorKind::BrokenPipe;
+                    direction.was_reset.store(reset, Ordering::Relaxed);
                 }
             }
-            Ok(None) => return Ok(tcp.shutdown().await),
-            Err(error) => return Err(Broken::Other(error.into())),
+            Ok(Err(error))
         }
+        Delivered::Broken(error) => Err(Broken::Other(error)),
     }
-}
-
-/// Writes all of `chunks`, leaving them empty.
-async fn write_chunks(tcp: &mut WriteHalf<'_>, chunks: &mut [Bytes]) -> io::Result<()> {
-    let mut first = 0;
-    while first < chunks.len() {
-        let mut slices = [IoSlice::new(&[]); CHUNKS];
-        for (slice, chunk) in slices.iter_mut().zip(&chunks[first..]) {
-            *slice = IoSlice::new(chunk);
-        }
-        let mut written = tcp.write_vectored(&slices[..chunks.len() - first]).await?;
-        if written == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
-        }
-        while first < chunks.len() && written >= chunks[first].len() {
-            written -= chunks[first].len();
-            chunks[first] = Bytes::new();
-            first += 1;
-        }
-        if let Some(chunk) = chunks.get_mut(first) {
-            chunk.advance(written);
-        }
-    }
-    Ok(())
 }

@@ -8,7 +8,8 @@ use noq::{
 };
 
 use super::{
-    LaneOptions, RerouteMark, guest_parameters, join_parameters, lane_parameters, link_parameters,
+    LaneOptions, RerouteMark, guest_parameters, hosted_lane_parameters, join_parameters,
+    lane_parameters, link_parameters,
 };
 use crate::{
     flow::Hint,
@@ -84,7 +85,7 @@ impl LaneServer {
     #[must_use]
     pub fn config(&self, mark: &Arc<RerouteMark>, hint: &Hint) -> ServerConfig {
         let mut config = self.config.clone();
-        config.transport_config(lane_parameters(self.options, hint, mark));
+        config.transport_config(hosted_lane_parameters(self.options, hint, mark));
         config
     }
 }

@@ -13,8 +13,10 @@ pub use configs::{
     link_client_config, link_server_config,
 };
 pub use framing::{FrameError, read_frame, read_message, write_frame, write_message};
-pub use parameters::{Congestion, CongestionByHint, LaneOptions, trust_link};
-use parameters::{guest_parameters, join_parameters, lane_parameters, link_parameters};
+pub use parameters::{Congestion, CongestionByHint, LANE_WINDOW, LaneOptions, trust_link};
+use parameters::{
+    guest_parameters, hosted_lane_parameters, join_parameters, lane_parameters, link_parameters,
+};
 pub use reroute_mark::{RerouteMark, RoundTrips};
 
 /// Application error codes with which we close connections and reset streams.

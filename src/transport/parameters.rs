@@ -102,9 +102,12 @@ impl Congestion {
 /// whole connection with "too many gaps" when one stream buffers more chunks than that.
 const FLOW_WINDOW: u32 = 2 << 20;
 
-/// Window of a whole lane, in bytes. It bounds the memory that stalled readers can pin at one end;
-/// 128 of them may stall completely before they slow the lane's other flows.
-const LANE_WINDOW: u32 = 128 * FLOW_WINDOW;
+/// Window of a whole lane at its entry, in bytes: the windows of its flows, which begin small and grow
+/// with their readers, share three quarters of it.
+pub const LANE_WINDOW: u32 = 128 * FLOW_WINDOW;
+
+/// The same of a lane at its exit until its entry's share is known: an OPEN header.
+const HOSTED_LANE_WINDOW: u32 = 16 << 10;
 
 /// Unacknowledged bytes a lane's sender may keep.
 const LANE_SEND_WINDOW: u64 = 16 << 20;
@@ -153,24 +156,28 @@ fn idle(timeout: Duration) -> Option<IdleTimeout> {
     timeout.try_into().ok()
 }
 
-/// The parameters of a lane.
+/// The parameters of a lane that this node opens.
 pub(super) fn lane_parameters(
     options: LaneOptions,
     hint: &Hint,
     mark: &Arc<RerouteMark>,
 ) -> Arc<TransportConfig> {
+    Arc::new(lane_config(options, hint, mark))
+}
+
+fn lane_config(options: LaneOptions, hint: &Hint, mark: &Arc<RerouteMark>) -> TransportConfig {
     let congestion = options.by_hint.of(hint).unwrap_or(options.congestion);
     let mut config = common(options.max_packet);
     config
         .max_concurrent_bidi_streams(VarInt::from_u32(FLOWS_PER_LANE))
-        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .max_concurrent_uni_streams(VarInt::from_u32(1))
         .stream_receive_window(VarInt::from_u32(FLOW_WINDOW))
         .receive_window(VarInt::from_u32(LANE_WINDOW))
         .send_window(LANE_SEND_WINDOW)
         .max_idle_timeout(idle(options.patience))
         .keep_alive_interval(Some(options.patience / KEEP_ALIVES))
         .congestion_controller_factory(congestion.factory(mark));
-    Arc::new(config)
+    config
 }
 
 /// Acknowledgements of a link may wait for one round trip, or for five packets: nobody waits for
@@ -224,6 +231,20 @@ fn link_config() -> TransportConfig {
         .enable_segmentation_offload(false)
         .ack_frequency_config(Some(unhurried_acknowledgements()));
     config
+}
+
+/// The parameters of a lane that another node opens: it has no room until the memory of its entry is
+/// known to allow it.
+pub(super) fn hosted_lane_parameters(
+    options: LaneOptions,
+    hint: &Hint,
+    mark: &Arc<RerouteMark>,
+) -> Arc<TransportConfig> {
+    let mut config = lane_config(options, hint, mark);
+    config
+        .receive_window(VarInt::from_u32(HOSTED_LANE_WINDOW))
+        .send_window(HOSTED_LANE_WINDOW.into());
+    Arc::new(config)
 }
 
 /// The parameters of a joining node's connection: one request, and short patience.

@@ -17,6 +17,8 @@ pub struct Open {
     pub target: Target,
     /// Its routing hint.
     pub hint: Hint,
+    /// How many bytes of the flow the exit may send before it is granted more.
+    pub window: u64,
 }
 
 /// The exit's answer to OPEN.
@@ -27,6 +29,8 @@ pub type OpenReply = Result<Opened, Refusal>;
 pub struct Opened {
     /// The address the exit connected to.
     pub remote: std::net::SocketAddr,
+    /// How many bytes of the flow the entry may send before it is granted more.
+    pub window: u64,
 }
 
 /// What one end of a lane tells the other about the lane, unreliably: the whole of its routing state,
@@ -108,6 +112,7 @@ mod tests {
             label: FlowLabel(0x0a0b),
             target: "a.test:80".parse().unwrap(),
             hint: Hint::Loss,
+            window: 300,
         };
         assert_eq!(
             encode(&open),
@@ -116,6 +121,7 @@ mod tests {
                 1, 6, b'a', b'.', b't', b'e', b's', b't', // Host::Name
                 80,   // port, as a varint
                 4, b'l', b'o', b's', b's', // hint
+                0xac, 2, // window
             ]
         );
     }

@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use noq::Connection;
-use tokio::{io::AsyncReadExt as _, time::sleep};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    time::{sleep, timeout},
+};
 
 use crate::{
     peer::{open_flow, open_with},
-    stage::Stage,
+    stage::{PIPE, Stage},
     support, words,
 };
 
@@ -15,6 +18,52 @@ use crate::{
 async fn lane(stage: &Stage) -> Connection {
     let link = stage.mallory.link_to(&stage.lab, "exit").await;
     stage.mallory.lane_to(&stage.lab, &link, "exit").await.expect("a member gets a lane")
+}
+
+#[test]
+fn flows_that_nobody_reads_pin_little_memory_at_the_exit() {
+    let stage = Stage::new(501);
+    let (opened, cost) = stage.attack(async {
+        let lane = lane(&stage).await;
+        let mut flows = Vec::new();
+        for _ in 0..60 {
+            let Some((mut send, recv)) = open_flow(&lane, "deaf.test:80").await else { break };
+            let upload = tokio::spawn(async move {
+                // What the attacker itself keeps is the same piece each time.
+                static PIECE: [u8; 65_536] = [7; 65_536];
+                for _ in 0..64 {
+                    let _ = send.write_chunk(bytes::Bytes::from_static(&PIECE)).await;
+                }
+                send
+            });
+            flows.push((upload, recv));
+        }
+        sleep(Duration::from_secs(20)).await;
+        flows.len()
+    });
+    println!("{opened} uploads that the server does not read: {cost}");
+    assert!(cost.peak < 32 << 20, "{cost}");
+}
+
+#[test]
+fn uploads_within_their_windows_pin_little_memory_at_the_exit() {
+    let stage = Stage::new(502);
+    let (taken, cost) = stage.attack(async {
+        let uploads = (0..60).map(async |_| {
+            static PIECE: [u8; 16_384] = [7; 16_384];
+            let mut io = support::open(stage.node("entry"), "deaf.test:80").await;
+            let mut taken = 0;
+            while let Ok(written) = timeout(Duration::from_secs(5), io.write(&PIECE)).await {
+                taken += written.unwrap();
+            }
+            (io, taken)
+        });
+        let uploads = futures_util::future::join_all(uploads).await;
+        uploads.iter().map(|(_, taken)| taken).sum::<usize>()
+    });
+    println!("60 uploads of {taken} bytes that the server does not read: {cost}");
+    assert!(taken > 60 * PIPE + (512 << 10), "{taken}");
+    assert!(cost.peak < 32 << 20, "{cost}");
 }
 
 #[test]
@@ -31,9 +80,26 @@ fn downloads_that_nobody_reads_pin_little_memory_at_the_exit() {
         sleep(Duration::from_secs(20)).await;
         flows.len()
     });
-    // The windows of the attacker hold most of it, as QUIC bids: its side is in the figure.
     println!("{opened} downloads that the entry does not read: {cost}");
-    assert!(cost.peak < 256 << 20, "{cost}");
+    assert!(cost.peak < 32 << 20, "{cost}");
+}
+
+#[test]
+fn flows_beyond_the_limit_of_an_entry_are_refused_and_others_get_theirs() {
+    let stage = Stage::new(503);
+    let ((), cost) = stage.attack(async {
+        let lane = lane(&stage).await;
+        let mut flows = Vec::new();
+        for _ in 0..3_000 {
+            let Some(flow) = open_flow(&lane, "deaf.test:80").await else { break };
+            flows.push(flow);
+        }
+        println!("{} flows opened", flows.len());
+        support::fetch(stage.node("entry"), 10_000).await;
+    });
+    println!("3,000 flows that do nothing: {cost}");
+    // Some 2 KiB at each end, and a pipe to the service.
+    assert!(cost.peak < 64 << 20, "{cost}");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::{
 
 use noq::{
     ClientConfig, Connection, Endpoint, EndpointConfig, RecvStream, SendStream, TokioRuntime,
+    TransportConfig, VarInt,
 };
 use ronproxy::{
     emulator::Internet,
@@ -111,7 +112,8 @@ impl Hostile {
         self.switch.route_slot(slot, Some(NextHop { neighbour, label }));
         let mark = Arc::new(RerouteMark::new(activity));
         let client = LaneClient::new(&self.credentials, LaneOptions::default()).unwrap();
-        let config = client.config(&mark, &Hint::Latency, None);
+        let mut config = client.config(&mark, &Hint::Latency, None);
+        config.transport_config(small_windows());
         let name = server_name(&name);
         let connecting = self.endpoint.connect_with(config, slot.virtual_address(), &name).unwrap();
         timeout(PATIENCE, connecting).await.ok()?.ok()
@@ -131,6 +133,16 @@ impl Hostile {
     pub(crate) fn datagram_from(&self, source: SocketAddr, to: SocketAddr, bytes: &[u8]) {
         self.internet.forge(self.address.ip(), source, to, bytes);
     }
+}
+
+/// Takes little of what an exit sends, so that it stays there: a test counts the memory of both.
+fn small_windows() -> Arc<TransportConfig> {
+    let mut transport = TransportConfig::default();
+    transport
+        .mtu_discovery_config(None)
+        .stream_receive_window(VarInt::from_u32(16 << 10))
+        .receive_window(VarInt::from_u32(256 << 10));
+    Arc::new(transport)
 }
 
 /// A link of the hostile peer.

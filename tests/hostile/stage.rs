@@ -27,6 +27,9 @@ use crate::{
 /// Where the attacker is.
 pub(crate) const MALLORY: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 66));
 
+/// What a service's connection holds: little, as it counts as the victim's memory.
+pub(crate) const PIPE: usize = 16 << 10;
+
 /// An address that belongs to no member: a third party (TEST-NET-2, RFC 5737).
 pub(crate) fn third_party(number: u8) -> IpAddr {
     IpAddr::from([198, 51, 100, number])
@@ -65,7 +68,7 @@ impl Stage {
     ) -> Self {
         let runtime = virtual_time();
         let (lab, mallory) = runtime.block_on(async {
-            let services = support::services().with("deaf.test", deaf());
+            let services = support::services().with("deaf.test", deaf()).with_pipes_of(PIPE);
             let lab = Lab::start(topology, seed, nodes, services, Congestion::Cubic).await;
             let lab = lab.unwrap();
             support::wait_for("the mesh", Duration::from_secs(10), || lab.is_meshed()).await;

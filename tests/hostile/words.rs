@@ -140,7 +140,9 @@ pub(crate) fn empty_digest() -> Vec<u8> {
 
 /// The header of a flow to `target`.
 pub(crate) fn open(target: &str) -> Vec<u8> {
-    encode(&Open { label: FlowLabel(7), target: target.parse().unwrap(), hint: Hint::Latency })
+    let target = target.parse().unwrap();
+    // As much as an entry may grant: the exit must not trust it with its memory.
+    encode(&Open { label: FlowLabel(7), target, hint: Hint::Latency, window: 1 << 40 })
 }
 
 /// A probe that asks for an answer.
@@ -151,8 +153,8 @@ pub(crate) fn probe(seq: u32) -> Vec<u8> {
 
 /// The header of a flow to a host name that no check has seen.
 pub(crate) fn open_raw(host: &str, port: u16) -> Vec<u8> {
-    // Label, variant 1 of a host (a name), name, port, hint.
-    encode(&(7u64, 1u32, host, port, "latency"))
+    // Label, variant 1 of a host (a name), name, port, hint, window.
+    encode(&(7u64, 1u32, host, port, "latency", 300u64))
 }
 
 /// Whether the exit's answer, with its length in front, says that the flow is open.

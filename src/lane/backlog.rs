@@ -1,0 +1,174 @@
+//! Bytes of a flow that were read from its stream and that its reader has not taken yet.
+//!
+//! They are written as they came, without a copy, while the reader takes them. When it takes no more
+//! they are copied into blocks of their own: a chunk that comes from QUIC pins the whole batch of packets
+//! that it was received with, up to 64 KiB for a byte.
+
+use std::{
+    collections::VecDeque,
+    io::{self, IoSlice},
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::AsyncWrite;
+
+/// Pieces written in one vectored call: what one read from a stream returns at most.
+pub(super) const CHUNKS: usize = 64;
+
+/// Room of a block beyond the bytes that it is made for: a quarter of what is held, within these bounds.
+/// So a quarter of the memory is unused at most, and crumbs share blocks.
+const LEAST_ROOM: usize = 256;
+const MOST_ROOM: usize = 16 << 10;
+
+/// Bytes in order: blocks of copied ones, then chunks as they came.
+#[derive(Debug, Default)]
+pub(super) struct Backlog {
+    blocks: VecDeque<BytesMut>,
+    chunks: VecDeque<Bytes>,
+    /// Bytes in blocks.
+    copied: usize,
+}
+
+impl Backlog {
+    pub(super) fn is_empty(&self) -> bool {
+        self.blocks.is_empty() && self.chunks.is_empty()
+    }
+
+    /// Adds what was read, leaving `chunks` empty; returns how many bytes it was.
+    pub(super) fn push(&mut self, chunks: &mut [Bytes]) -> usize {
+        let before = self.chunks.len();
+        let chunks = chunks.iter_mut().map(std::mem::take);
+        self.chunks.extend(chunks.filter(|chunk| !chunk.is_empty()));
+        self.chunks.range(before..).map(Bytes::len).sum()
+    }
+
+    /// Writes the first bytes, one at least; returns how many. There must be some.
+    pub(super) fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut (impl AsyncWrite + Unpin),
+    ) -> Poll<io::Result<usize>> {
+        let mut slices = [IoSlice::new(&[]); CHUNKS];
+        let blocks = self.blocks.iter().map(|block| &block[..]);
+        let pieces = blocks.chain(self.chunks.iter().map(|chunk| &chunk[..]));
+        let count =
+            slices.iter_mut().zip(pieces).map(|(slice, piece)| *slice = IoSlice::new(piece));
+        let count = count.count();
+        let polled = Pin::new(io).poll_write_vectored(cx, &slices[..count]);
+        if polled.is_pending() {
+            self.copy();
+        }
+        let written = ready!(polled)?;
+        if written == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        self.advance(written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn copy(&mut self) {
+        for chunk in self.chunks.drain(..) {
+            let mut rest = &chunk[..];
+            if let Some(block) = self.blocks.back_mut() {
+                let fits = (block.capacity() - block.len()).min(rest.len());
+                block.extend_from_slice(&rest[..fits]);
+                rest = &rest[fits..];
+            }
+            if !rest.is_empty() {
+                let room = ((self.copied + chunk.len()) / 4).clamp(LEAST_ROOM, MOST_ROOM);
+                let mut block = BytesMut::with_capacity(rest.len().max(room));
+                block.extend_from_slice(rest);
+                self.blocks.push_back(block);
+            }
+            self.copied += chunk.len();
+        }
+    }
+
+    fn advance(&mut self, mut written: usize) {
+        while let Some(block) = self.blocks.front_mut().filter(|_| written > 0) {
+            let part = written.min(block.len());
+            block.advance(part);
+            (written, self.copied) = (written - part, self.copied - part);
+            if block.is_empty() {
+                self.blocks.pop_front();
+            }
+        }
+        while let Some(chunk) = self.chunks.front_mut().filter(|_| written > 0) {
+            let part = written.min(chunk.len());
+            chunk.advance(part);
+            written -= part;
+            if chunk.is_empty() {
+                self.chunks.pop_front();
+            }
+        }
+        if self.is_empty() {
+            // An idle flow holds nothing.
+            *self = Self::default();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use proptest::prelude::*;
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    fn memory(backlog: &Backlog) -> usize {
+        backlog.blocks.iter().map(BytesMut::capacity).sum()
+    }
+
+    proptest! {
+        #[test]
+        fn a_reader_gets_every_byte_in_order_however_slowly_it_takes_them(
+            steps in prop::collection::vec((0_usize..2_000, 0_usize..3_000), 1..100)
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let (mut near, mut far) = tokio::io::duplex(1_500);
+            let (mut backlog, mut pushed, mut got) = (Backlog::default(), 0_usize, Vec::new());
+            let mut cx = Context::from_waker(Waker::noop());
+            for (push, take) in steps {
+                let bytes: Vec<u8> = (pushed..pushed + push).map(|at| at.to_be_bytes()[7]).collect();
+                pushed += push;
+                let middle = push / 3;
+                let mut chunks = [Bytes::copy_from_slice(&bytes[..middle]), bytes[middle..].to_vec().into()];
+                prop_assert_eq!(backlog.push(&mut chunks), push);
+                while !backlog.is_empty() && backlog.poll_write(&mut cx, &mut near).is_ready() {}
+                let held = backlog.copied;
+                prop_assert!(memory(&backlog) <= held * 4 / 3 + 2 * MOST_ROOM, "{held} bytes");
+                let mut part = vec![0; take.max(1)];
+                let read = runtime.block_on(async {
+                    tokio::select! { biased; read = far.read(&mut part) => read.unwrap(), () = std::future::ready(()) => 0 }
+                });
+                got.extend_from_slice(&part[..read]);
+            }
+            while got.len() < pushed {
+                while !backlog.is_empty() && backlog.poll_write(&mut cx, &mut near).is_ready() {}
+                let mut part = vec![0; 1_000];
+                let read = runtime.block_on(far.read(&mut part)).unwrap();
+                got.extend_from_slice(&part[..read]);
+            }
+            prop_assert!(got.iter().enumerate().all(|(at, byte)| *byte == at.to_be_bytes()[7]));
+            prop_assert!(backlog.is_empty() && backlog.copied == 0);
+        }
+    }
+
+    #[test]
+    fn crumbs_that_nobody_takes_pin_little_more_than_themselves() {
+        let (mut near, _far) = tokio::io::duplex(1);
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut backlog = Backlog::default();
+        let batch = Bytes::from(vec![7; 64 << 10]);
+        for at in 0..10_000 {
+            backlog.push(&mut [batch.slice(at..=at)]);
+            let _ = backlog.poll_write(&mut cx, &mut near);
+        }
+        assert!(backlog.chunks.is_empty());
+        assert!(memory(&backlog) < 16_000, "{}", memory(&backlog));
+    }
+}

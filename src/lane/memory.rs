@@ -1,0 +1,195 @@
+//! How much memory the lanes of each entry may pin at an exit. Pure.
+//!
+//! A lane pins what its connection's windows allow: unread bytes of one direction, unacknowledged ones
+//! of the other. A [`Ledger`] gives each lane a share of its entry's budget. A lane begins with
+//! little, gets more when it needs it, and gives back when it rests, or when another lane of the
+//! entry needs its part. A window that is taken back may still be in use until the far end has used
+//! up what it was told: it is owed, and counts, until then.
+
+use std::collections::HashMap;
+
+use crate::identity::NodeName;
+
+/// What a lane has in any case: a request, or a few packets.
+const LEAST: u64 = 8 << 10;
+
+/// What a new lane has, and keeps while it rests, if that is no more than half of what is free.
+const FIRST: u64 = 2 << 20;
+
+/// The most of one lane.
+const MOST: u64 = 16 << 20;
+
+/// Kept for the lanes that an entry may still open, 64 of them.
+const RESERVE: u64 = 64 * LEAST;
+
+/// The shares of all lanes, in one direction.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    per_entry: u64,
+    in_all: u64,
+    shares: HashMap<u32, Share>,
+}
+
+#[derive(Debug)]
+struct Share {
+    entry: NodeName,
+    window: u64,
+    owed: u64,
+}
+
+/// Windows that change, by lane.
+pub(super) type Changes = Vec<(u32, u64)>;
+
+impl Ledger {
+    /// Windows of so many bytes for each entry, and for all.
+    pub(super) fn new(per_entry: u64, in_all: u64) -> Self {
+        Self { per_entry, in_all, shares: HashMap::new() }
+    }
+
+    /// The first window of a new lane.
+    pub(super) fn open(&mut self, lane: u32, entry: &NodeName) -> u64 {
+        let window = (self.free(entry) / 2).clamp(LEAST, FIRST);
+        self.shares.insert(lane, Share { entry: entry.clone(), window, owed: 0 });
+        window
+    }
+
+    /// A lane needs more: its window doubles, as far as there is room. If there is not enough, the
+    /// largest lane of the entry gives part of what it has above the mean.
+    pub(super) fn grow(&mut self, lane: u32) -> Changes {
+        let Some(share) = self.shares.get(&lane) else { return Changes::new() };
+        let (entry, wanted) = (share.entry.clone(), share.window.min(MOST - share.window));
+        let given = wanted.min(self.free(&entry));
+        let mut changes = Changes::new();
+        if given < wanted {
+            changes.extend(self.take_back(lane, &entry));
+        }
+        if let Some(share) = self.shares.get_mut(&lane)
+            && given > 0
+        {
+            share.window += given;
+            changes.push((lane, share.window));
+        }
+        changes
+    }
+
+    /// So much of what a lane owes is used up.
+    pub(super) fn paid(&mut self, lane: u32, bytes: u64) {
+        if let Some(share) = self.shares.get_mut(&lane) {
+            share.owed = share.owed.saturating_sub(bytes);
+        }
+    }
+
+    /// A lane has no flow: it gives back what exceeds the first window.
+    pub(super) fn rest(&mut self, lane: u32) -> Option<u64> {
+        let share = self.shares.get_mut(&lane)?;
+        let back = share.window.saturating_sub(FIRST);
+        share.window -= back;
+        share.owed += back;
+        (back > 0).then_some(share.window)
+    }
+
+    /// A lane has ended.
+    pub(super) fn close(&mut self, lane: u32) {
+        self.shares.remove(&lane);
+    }
+
+    /// What the lanes of all entries may pin now.
+    pub(super) fn held(&self) -> u64 {
+        self.shares.values().map(|share| share.window + share.owed).sum()
+    }
+
+    fn free(&self, entry: &NodeName) -> u64 {
+        let of_entry = self.shares.values().filter(|share| share.entry == *entry);
+        let held: u64 = of_entry.map(|share| share.window + share.owed).sum();
+        let own = self.per_entry.saturating_sub(RESERVE).saturating_sub(held);
+        own.min(self.in_all.saturating_sub(self.held()))
+    }
+
+    fn take_back(&mut self, lane: u32, entry: &NodeName) -> Option<(u32, u64)> {
+        let of_entry = self.shares.iter_mut().filter(|(_, share)| share.entry == *entry);
+        let mut of_entry: Vec<_> = of_entry.collect();
+        let mean = self.per_entry / u64::try_from(of_entry.len()).unwrap_or(1).max(1);
+        of_entry.sort_by_key(|(_, share)| share.window);
+        let (other, share) = of_entry.pop()?;
+        if *other == lane || share.owed > 0 {
+            return None;
+        }
+        let back = share.window.saturating_sub(mean.max(LEAST)) / 2;
+        share.window -= back;
+        share.owed += back;
+        (back > 0).then_some((*other, share.window))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn entry(name: &str) -> NodeName {
+        name.parse().unwrap()
+    }
+
+    #[test]
+    fn one_lane_may_have_nearly_all_and_gives_it_back_when_it_rests() {
+        let mut ledger = Ledger::new(5 * MIB, 100 * MIB);
+        assert_eq!(ledger.open(1, &entry("utah")), FIRST);
+        let last = std::iter::from_fn(|| ledger.grow(1).pop()).last();
+        assert_eq!(last, Some((1, 9 * MIB / 2)));
+        assert_eq!(ledger.rest(1), Some(FIRST));
+        // What was promised to the far end counts until it is used up.
+        assert_eq!(ledger.held(), 9 * MIB / 2);
+        ledger.paid(1, 10 * MIB);
+        assert_eq!(ledger.held(), FIRST);
+        ledger.close(1);
+        assert_eq!(ledger.held(), 0);
+    }
+
+    #[test]
+    fn a_lane_that_needs_more_gets_it_from_the_largest_of_its_entry() {
+        let mut ledger = Ledger::new(5 * MIB, 100 * MIB);
+        ledger.open(1, &entry("utah"));
+        while !ledger.grow(1).is_empty() {}
+        assert_eq!(ledger.open(2, &entry("utah")), LEAST);
+        let changes = ledger.grow(2);
+        assert_eq!(changes, [(1, 7 * MIB / 2)]);
+        assert!(ledger.grow(2).is_empty(), "nothing is given twice");
+        ledger.paid(1, MIB);
+        let changes = ledger.grow(2);
+        assert_eq!(changes.last(), Some(&(2, 2 * LEAST)));
+        // Another entry has its own budget.
+        assert_eq!(ledger.open(3, &entry("mit")), FIRST);
+    }
+
+    #[test]
+    fn all_entries_together_stay_within_the_nodes_budget() {
+        let mut ledger = Ledger::new(5 * MIB, 6 * MIB);
+        for lane in 0..4 {
+            ledger.open(lane, &entry(&format!("n{lane}")));
+            while ledger.grow(lane).iter().any(|(changed, _)| *changed == lane) {}
+        }
+        assert!(ledger.held() <= 6 * MIB + 4 * LEAST, "{}", ledger.held());
+    }
+
+    proptest! {
+        #[test]
+        fn no_entry_exceeds_its_budget_whatever_its_lanes_do(
+            steps in prop::collection::vec((0_u8..5, 0_u32..64, 0_u64..MIB), 1..300)
+        ) {
+            let mut ledger = Ledger::new(5 * MIB, 100 * MIB);
+            for (step, lane, bytes) in steps {
+                match step {
+                    0 if !ledger.shares.contains_key(&lane) => drop(ledger.open(lane, &entry("utah"))),
+                    1 => ledger.paid(lane, bytes),
+                    2 => drop(ledger.rest(lane)),
+                    3 => ledger.close(lane),
+                    _ => drop(ledger.grow(lane)),
+                }
+                prop_assert!(ledger.held() <= 5 * MIB);
+            }
+        }
+    }
+}

@@ -1,0 +1,414 @@
+//! The windows of a lane's flows, and how its two ends tell each other of them.
+//!
+//! Each end opens one unidirectional stream and writes grants on it: the index of a flow's stream and
+//! how many bytes of the flow the far end may have sent in all, 8 bytes each, big endian. The first
+//! window of a flow stands in OPEN and in its answer.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    ops::RangeInclusive,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use futures_util::task::AtomicWaker;
+use noq::{Connection, RecvStream, SendStream, VarInt};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
+
+use super::{
+    memory::{Changes, Ledger},
+    window::{Exceeded, FlowWindow, Pool},
+};
+use crate::{identity::NodeName, transport::LANE_WINDOW};
+
+/// Flows of a lane that may hold a piece which QUIC has not taken yet, one after another: enough to keep
+/// QUIC busy, and few enough that all of them hold little.
+const WRITERS: usize = 32;
+
+/// Such bytes of one flow: all of them together make up to half of what the lane may leave
+/// unacknowledged, within these bounds. Large reads from TCP cost fewer system calls.
+const PIECE: RangeInclusive<u64> = 2 << 10..=64 << 10;
+
+/// One grant on the wire.
+const GRANT: usize = 16;
+
+/// Of an entry's budget, what its lanes may leave unread, and what they may leave unacknowledged: 6 of
+/// 32 MiB each. Bytes that wait for a reader take up to 4/3 of their size, and noq pins up to 2.5 bytes
+/// for each that cannot be read because one before it is missing; the buffers of flows that QUIC
+/// holds up take half of what is unacknowledged. Together that is the budget.
+const fn windows(memory: u64) -> u64 {
+    memory / 16 * 3
+}
+
+/// The pool of a lane's flows at its entry. An application inside this process reads from QUIC itself,
+/// and noq tells the far end of more only when that is an eighth of the window, so as much must be
+/// free when no flow is read; the other eighth is for answers, grants, and the least windows of flows
+/// in a full pool.
+const ENTRY_POOL: u64 = LANE_WINDOW as u64 / 4 * 3;
+
+/// What the lanes that end at an exit may pin, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LaneBudget {
+    /// Those of one entry.
+    pub per_entry: u64,
+    /// All of them.
+    pub in_all: u64,
+}
+
+impl Default for LaneBudget {
+    fn default() -> Self {
+        Self { per_entry: 32 << 20, in_all: 512 << 20 }
+    }
+}
+
+/// The memory of all lanes that end at an exit.
+pub(super) struct LaneMemory {
+    unread: Mutex<Ledger>,
+    unacknowledged: Mutex<Ledger>,
+    lanes: Mutex<HashMap<u32, Weak<Windows>>>,
+    /// A slot has its next lane while flows of the last one still end, so lanes have numbers of their
+    /// own here.
+    next: AtomicU32,
+}
+
+impl LaneMemory {
+    pub(super) fn new(budget: LaneBudget) -> Self {
+        let ledger = || Mutex::new(Ledger::new(windows(budget.per_entry), windows(budget.in_all)));
+        let (lanes, next) = (Mutex::default(), AtomicU32::new(0));
+        Self { unread: ledger(), unacknowledged: ledger(), lanes, next }
+    }
+
+    /// The windows of a lane of `entry` that has just connected.
+    pub(super) fn open(self: &Arc<Self>, entry: &NodeName, conn: Connection) -> Arc<Windows> {
+        let lane = self.next.fetch_add(1, Ordering::Relaxed);
+        let window = lock(&self.unread).open(lane, entry);
+        let send_window = lock(&self.unacknowledged).open(lane, entry);
+        conn.set_receive_window(quic(window));
+        let windows = Windows::new(conn, window, Some((self.clone(), lane)));
+        windows.set_send_window(send_window);
+        lock(&self.lanes).insert(lane, Arc::downgrade(&windows));
+        windows
+    }
+
+    /// Bytes that the windows of all lanes allow to be unread and to be unacknowledged.
+    pub(super) fn held(&self) -> (u64, u64) {
+        (lock(&self.unread).held(), lock(&self.unacknowledged).held())
+    }
+
+    fn close(&self, lane: u32) {
+        lock(&self.unread).close(lane);
+        lock(&self.unacknowledged).close(lane);
+        lock(&self.lanes).remove(&lane);
+    }
+
+    fn change(&self, changes: Changes, apply: impl Fn(&Windows, u64)) {
+        for (lane, window) in changes {
+            let changed = lock(&self.lanes).get(&lane).and_then(Weak::upgrade);
+            if let Some(windows) = changed {
+                apply(&windows, window);
+            }
+        }
+    }
+
+    fn grow_unread(&self, lane: u32) {
+        let changes = lock(&self.unread).grow(lane);
+        self.change(changes, Windows::set_receive_window);
+    }
+
+    fn grow_unacknowledged(&self, lane: u32) {
+        let changes = lock(&self.unacknowledged).grow(lane);
+        self.change(changes, Windows::set_send_window);
+    }
+
+    fn rest(&self, lane: u32) {
+        let unread = lock(&self.unread).rest(lane).map(|window| (lane, window));
+        self.change(unread.into_iter().collect(), Windows::set_receive_window);
+        let send = lock(&self.unacknowledged).rest(lane).map(|window| (lane, window));
+        self.change(send.into_iter().collect(), Windows::set_send_window);
+    }
+}
+
+/// The windows of one lane's flows, in both directions.
+pub(super) struct Windows {
+    conn: Connection,
+    memory: Option<(Arc<LaneMemory>, u32)>,
+    state: Mutex<State>,
+    news: Notify,
+    writers: Semaphore,
+    piece: AtomicUsize,
+}
+
+struct State {
+    pool: Pool,
+    flows: HashMap<u64, FlowWindow>,
+    allowances: HashMap<u64, Arc<Allowance>>,
+    /// To be told to the far end, by flow: the last one counts.
+    grants: BTreeMap<u64, u64>,
+}
+
+/// What this end may send on one flow.
+#[derive(Debug, Default)]
+struct Allowance {
+    limit: AtomicU64,
+    /// The lane has ended: writing tells how.
+    over: AtomicBool,
+    waker: AtomicWaker,
+}
+
+/// One flow's part in the windows of its lane.
+pub(super) struct FlowPort {
+    windows: Arc<Windows>,
+    flow: u64,
+    allowance: Arc<Allowance>,
+    sent: AtomicU64,
+}
+
+impl Windows {
+    /// The windows of a lane that this node opened.
+    pub(super) fn of_entry(conn: Connection) -> Arc<Self> {
+        Self::new(conn, ENTRY_POOL, None)
+    }
+
+    fn new(conn: Connection, pool: u64, memory: Option<(Arc<LaneMemory>, u32)>) -> Arc<Self> {
+        let state = State {
+            pool: Pool::new(pool),
+            flows: HashMap::new(),
+            allowances: HashMap::new(),
+            grants: BTreeMap::new(),
+        };
+        Arc::new(Self {
+            conn,
+            memory,
+            state: Mutex::new(state),
+            news: Notify::new(),
+            writers: Semaphore::new(WRITERS),
+            piece: AtomicUsize::new(piece(u64::MAX)),
+        })
+    }
+
+    /// A new flow on the stream of this index; also what the far end may send on it at first.
+    pub(super) fn open(self: &Arc<Self>, flow: u64) -> (FlowPort, u64) {
+        let mut state = self.lock();
+        let window = FlowWindow::open(&mut state.pool);
+        let limit = window.limit();
+        let allowance = Arc::<Allowance>::default();
+        state.flows.insert(flow, window);
+        state.allowances.insert(flow, allowance.clone());
+        drop(state);
+        let sent = AtomicU64::new(0);
+        (FlowPort { windows: self.clone(), flow, allowance, sent }, limit)
+    }
+
+    /// Tells and hears of windows until the connection ends.
+    pub(super) async fn run(self: Arc<Self>) {
+        // Both fail with the connection only.
+        tokio::select! { _ = self.tell() => {} _ = self.hear() => {} }
+        for allowance in self.lock().allowances.values() {
+            allowance.over.store(true, Ordering::Release);
+            allowance.waker.wake();
+        }
+    }
+
+    async fn tell(&self) -> Result<(), noq::WriteError> {
+        let mut stream: Option<SendStream> = None;
+        loop {
+            self.news.notified().await;
+            let grants = std::mem::take(&mut self.lock().grants);
+            if grants.is_empty() {
+                continue;
+            }
+            let mut bytes = Vec::with_capacity(grants.len() * GRANT);
+            for (flow, limit) in grants {
+                bytes.extend_from_slice(&flow.to_be_bytes());
+                bytes.extend_from_slice(&limit.to_be_bytes());
+            }
+            let stream = match &mut stream {
+                Some(stream) => stream,
+                None => {
+                    let new = self.conn.open_uni().await?;
+                    // A grant that waits behind a flow's bytes holds up another flow.
+                    let _ = new.set_priority(1);
+                    stream.insert(new)
+                }
+            };
+            stream.write_all(&bytes).await?;
+        }
+    }
+
+    async fn hear(&self) -> Result<(), noq::ReadExactError> {
+        let mut stream: RecvStream = match self.conn.accept_uni().await {
+            Ok(stream) => stream,
+            Err(error) => return Err(noq::ReadError::ConnectionLost(error).into()),
+        };
+        let mut grant = [0; GRANT];
+        loop {
+            stream.read_exact(&mut grant).await?;
+            let [flow, limit] = [&grant[..8], &grant[8..]]
+                .map(|half| half.try_into().map_or(0, u64::from_be_bytes));
+            if let Some(allowance) = self.lock().allowances.get(&flow) {
+                allowance.raise(limit);
+            }
+        }
+    }
+
+    fn set_receive_window(&self, window: u64) {
+        self.conn.set_receive_window(quic(window));
+        self.lock().pool.set_capacity(window);
+    }
+
+    fn set_send_window(&self, window: u64) {
+        self.conn.set_send_window(window);
+        self.piece.store(piece(window), Ordering::Relaxed);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+}
+
+impl Drop for Windows {
+    fn drop(&mut self) {
+        if let Some((memory, lane)) = &self.memory {
+            memory.close(*lane);
+        }
+    }
+}
+
+impl Allowance {
+    fn raise(&self, limit: u64) {
+        self.limit.fetch_max(limit, Ordering::AcqRel);
+        self.waker.wake();
+    }
+}
+
+impl FlowPort {
+    /// The far end's first window for this flow.
+    pub(super) fn allow(&self, limit: u64) {
+        self.allowance.raise(limit);
+    }
+
+    /// How much to send at once now, at least a byte.
+    pub(super) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<usize> {
+        match self.room() {
+            Some(room) => Poll::Ready(room),
+            None => {
+                self.allowance.waker.register(cx.waker());
+                self.room().map_or(Poll::Pending, Poll::Ready)
+            }
+        }
+    }
+
+    /// The same without waiting.
+    pub(super) fn room(&self) -> Option<usize> {
+        if self.allowance.over.load(Ordering::Acquire) {
+            return Some(self.windows.piece.load(Ordering::Relaxed));
+        }
+        let limit = self.allowance.limit.load(Ordering::Acquire);
+        let room = limit.saturating_sub(self.sent.load(Ordering::Relaxed));
+        let piece = self.windows.piece.load(Ordering::Relaxed);
+        (room > 0).then(|| usize::try_from(room).unwrap_or(piece).min(piece))
+    }
+
+    /// The same, waiting for it.
+    pub(super) async fn has_room(&self) -> usize {
+        std::future::poll_fn(|cx| self.poll_room(cx)).await
+    }
+
+    /// Waits until this flow may hold more than a few bytes that QUIC has not taken; in order of asking.
+    pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        // The semaphore is never closed.
+        self.windows.writers.acquire().await.ok()
+    }
+
+    /// QUIC takes no more at present.
+    pub(super) fn blocked(&self) {
+        if let Some((memory, lane)) = &self.windows.memory {
+            memory.grow_unacknowledged(*lane);
+        }
+    }
+
+    /// QUIC took bytes, so no more are unacknowledged than the window allows.
+    pub(super) fn sent(&self, bytes: usize) {
+        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+        if let Some((memory, lane)) = &self.windows.memory {
+            lock(&memory.unacknowledged).paid(*lane, u64::MAX);
+        }
+    }
+
+    /// Bytes of the flow were read from QUIC.
+    pub(super) fn received(&self, bytes: usize) -> Result<(), Exceeded> {
+        let mut state = self.windows.lock();
+        state.flows.get_mut(&self.flow).map_or(Ok(()), |flow| flow.received(bytes as u64))
+    }
+
+    /// The application took bytes.
+    pub(super) fn took(&self, bytes: usize) {
+        let mut state = self.windows.lock();
+        let State { pool, flows, grants, .. } = &mut *state;
+        let Some(flow) = flows.get_mut(&self.flow) else { return };
+        let more = flow.took(bytes as u64, pool);
+        if let Some(more) = more {
+            grants.insert(self.flow, more.limit);
+            self.windows.news.notify_one();
+        }
+        drop(state);
+        if let Some((memory, lane)) = &self.windows.memory {
+            lock(&memory.unread).paid(*lane, bytes as u64);
+            if more.is_some_and(|more| more.pool_is_small) {
+                memory.grow_unread(*lane);
+            }
+        }
+    }
+}
+
+impl Drop for FlowPort {
+    fn drop(&mut self) {
+        let mut state = self.windows.lock();
+        state.allowances.remove(&self.flow);
+        state.grants.remove(&self.flow);
+        if let Some(flow) = state.flows.remove(&self.flow) {
+            flow.close(&mut state.pool);
+        }
+        let rests = state.flows.is_empty();
+        drop(state);
+        if let Some((memory, lane)) = self.windows.memory.as_ref().filter(|_| rests) {
+            memory.rest(*lane);
+        }
+    }
+}
+
+impl fmt::Debug for FlowPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("FlowPort").field(&self.flow).finish()
+    }
+}
+
+impl fmt::Debug for Windows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Windows").field("flows", &self.lock().flows.len()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for LaneMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LaneMemory").field("held", &self.held()).finish()
+    }
+}
+
+/// What one flow of a lane with this send window may hold back.
+fn piece(send_window: u64) -> usize {
+    let share = send_window / (2 * WRITERS as u64);
+    usize::try_from(share.clamp(*PIECE.start(), *PIECE.end())).unwrap_or(usize::MAX)
+}
+
+fn quic(window: u64) -> VarInt {
+    VarInt::from_u64(window).unwrap_or(VarInt::MAX)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
