@@ -9,11 +9,12 @@ use std::{
 
 use tokio::time::Instant;
 use tracing::{
-    Event, Level, Subscriber,
+    Event, Subscriber,
     field::{Field, Visit},
 };
 use tracing_subscriber::{
     EnvFilter, Layer,
+    filter::LevelFilter,
     fmt::{format::Writer, time::FormatTime},
     layer::Context,
     layer::SubscriberExt,
@@ -40,7 +41,10 @@ impl Watch {
                     .with_timer(VirtualTime)
                     .with_filter(EnvFilter::new(filter))
             });
-            tracing_subscriber::registry().with(Errors).with(log).init();
+            // Without the filter every span and event of all levels is made for nothing, which
+            // takes as long as the scenarios themselves.
+            let errors = Errors.with_filter(LevelFilter::ERROR);
+            tracing_subscriber::registry().with(errors).with(log).init();
             static BEFORE: OnceLock<()> = OnceLock::new();
             BEFORE.get_or_init(|| {
                 let before = std::panic::take_hook();
@@ -79,11 +83,9 @@ struct Errors;
 
 impl<S: Subscriber> Layer<S> for Errors {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        if *event.metadata().level() == Level::ERROR {
-            let mut text = Text(event.metadata().target().to_owned());
-            event.record(&mut text);
-            note(text.0);
-        }
+        let mut text = Text(event.metadata().target().to_owned());
+        event.record(&mut text);
+        note(text.0);
     }
 }
 
@@ -93,4 +95,14 @@ impl Visit for Text {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         self.0.push_str(&format!(" {field}={value:?}"));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_in_the_log_fails_a_scenario_and_a_warning_does_not() {
+    let watch = Watch::begin();
+    tracing::warn!("a warning");
+    assert_eq!(WRONG.with_borrow(Vec::len), 0);
+    tracing::error!("an error");
+    assert_eq!(WRONG.with_borrow_mut(std::mem::take), ["survival::watch message=an error"]);
+    watch.check("nothing is left");
 }
