@@ -36,5 +36,7 @@ mod lossy;
 mod near;
 #[path = "survival/nodes.rs"]
 mod nodes;
+#[path = "survival/order.rs"]
+mod order;
 #[path = "survival/restore.rs"]
 mod restore;

@@ -37,6 +37,10 @@ fn write_all(out: &mut String, status: &NodeStatus, links: &[LinkFacts]) -> fmt:
     for (reason, count) in &status.dropped {
         writeln!(out, "ronproxy_dropped_packets_total{{reason=\"{reason}\"}} {count}")?;
     }
+    head(out, "reordered_packets_total", "Packets of lanes that came out of order.", "counter")?;
+    for (outcome, count) in &status.reordered {
+        writeln!(out, "ronproxy_reordered_packets_total{{outcome=\"{outcome}\"}} {count}")?;
+    }
     head(out, "handshakes_total", "Connections that others began, by outcome.", "counter")?;
     for (outcome, count) in &status.handshakes {
         writeln!(out, "ronproxy_handshakes_total{{outcome=\"{outcome}\"}} {count}")?;
@@ -144,6 +148,7 @@ mod tests {
             exit_flows: 0,
             forwarded: 7,
             dropped: vec![("unknown_label", 3)],
+            reordered: vec![("held", 12), ("late", 1)],
             refused_clients: vec![("other-user", 5)],
             handshakes: vec![("prefix-rate", 5)],
             ended_flows: vec![("idle", 1)],
@@ -175,6 +180,7 @@ mod tests {
         let text = text(&status, &[link]);
         assert!(text.contains("ronproxy_dropped_packets_total{reason=\"unknown_label\"} 3\n"));
         assert!(text.contains("ronproxy_refused_clients_total{reason=\"other-user\"} 5\n"));
+        assert!(text.contains("ronproxy_reordered_packets_total{outcome=\"late\"} 1\n"));
         assert!(text.contains("_messages_total{reason=\"digest-over-budget\"} 2\n"));
         assert!(text.contains("ronproxy_link_rtt_seconds{peer=\"b\"} 0.0025\n"));
         for sample in text.lines().filter(|line| !line.starts_with('#')) {

@@ -48,6 +48,8 @@ pub struct NodeStatus {
     pub forwarded: u64,
     /// Packets dropped, by reason.
     pub dropped: Vec<(&'static str, u64)>,
+    /// Packets of lanes that came out of order: `held` until the missing one came, or `late`.
+    pub reordered: Vec<(&'static str, u64)>,
     /// Clients on this machine that the proxy does not serve, by reason.
     pub refused_clients: Vec<(&'static str, u64)>,
     /// Connections that others began, by what became of them.
@@ -161,6 +163,7 @@ impl NodeView {
             exit_flows: self.host.flow_count(),
             forwarded: self.switch.forwarded(),
             dropped: dropped.map(|(reason, count)| (reason.name(), count)).collect(),
+            reordered: self.switch.reordered().into(),
             refused_clients: self.refused.counts().into(),
             handshakes: self.handshakes.so_far(),
             ended_flows: self.limits.ended(),

@@ -47,6 +47,7 @@ fn table(status: &Value) -> String {
         ("ended", counts(status, "ended_flows")),
         ("forwarded", format!("{} packets", text(status, "forwarded"))),
         ("dropped", counts(status, "dropped")),
+        ("reordered", counts(status, "reordered")),
         ("refused", counts(status, "refused_clients")),
         ("handshakes", counts(status, "handshakes")),
         ("measuring", measuring(status)),

@@ -38,7 +38,7 @@ pub struct Lane {
     /// How long a flow waits for a route before it ends. Default: `60s`, from `1s` to `1h`.
     #[serde(deserialize_with = "patience")]
     pub patience: Duration,
-    /// The largest packet tried, in bytes. Default: 1443, from 1200 to 8943.
+    /// The largest packet tried, in bytes. Default: 1441, from 1200 to 8941.
     #[serde(deserialize_with = "max_packet")]
     pub max_packet: u16,
 }
@@ -85,10 +85,10 @@ fn rest<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error
 
 fn max_packet<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
     let bytes = u16::deserialize(deserializer)?;
-    if (1200..=8943).contains(&bytes) {
+    if (1200..=8941).contains(&bytes) {
         return Ok(bytes);
     }
-    Err(D::Error::custom(format!("{bytes} is out of bounds; write a size from 1200 to 8943")))
+    Err(D::Error::custom(format!("{bytes} is out of bounds; write a size from 1200 to 8941")))
 }
 
 /// The `[probe]` section.

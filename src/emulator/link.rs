@@ -34,6 +34,10 @@ pub struct LinkModel {
     ///
     /// On an ordered link a draw lasts 10 ms; with [`reorder`](Self::reorder) each packet draws.
     pub jitter: Duration,
+    /// The delay of each packet varies evenly by up to this much to both sides, and no further than to
+    /// zero: netem's `delay 20ms 10ms`. Packets overtake each other if the link may
+    /// [`reorder`](Self::reorder).
+    pub swing: Duration,
     /// Whether a later packet may arrive first. If not, it waits for the earlier one.
     pub reorder: bool,
     /// Loss by chance.
@@ -134,6 +138,7 @@ impl Default for LinkModel {
         Self {
             delay: Duration::ZERO,
             jitter: Duration::ZERO,
+            swing: Duration::ZERO,
             reorder: false,
             loss: Loss::None,
             rate: None,
@@ -167,6 +172,13 @@ impl LinkModel {
     #[must_use]
     pub const fn with_jitter(self, jitter: Duration) -> Self {
         Self { jitter, ..self }
+    }
+
+    /// The same link with a delay that varies by up to `swing` to both sides from packet to packet, so
+    /// that packets overtake each other.
+    #[must_use]
+    pub const fn with_overtaking(self, swing: Duration) -> Self {
+        Self { swing, reorder: true, ..self }
     }
 
     /// The mean delay of a packet that finds an empty queue (the cut-off of 0.7 % left aside).
@@ -288,7 +300,7 @@ impl Link {
         if self.is_lost(now, rng) {
             return Err(DropReason::Chance);
         }
-        let at = sent + self.model.delay + self.draw_jitter(sent, rng);
+        let at = sent + self.draw_delay(rng) + self.draw_jitter(sent, rng);
         if self.model.reorder {
             return Ok(at);
         }
@@ -341,6 +353,14 @@ impl Link {
         let bad = rng.random::<f64>() < probability;
         self.burst = Some(Burst { bad, seen: now });
         bad
+    }
+
+    fn draw_delay(&self, rng: &mut (impl Rng + ?Sized)) -> Duration {
+        let LinkModel { delay, swing, .. } = self.model;
+        if swing.is_zero() {
+            return delay;
+        }
+        (delay + swing.mul_f64(2.0 * rng.random::<f64>())).saturating_sub(swing)
     }
 
     fn draw_jitter(&mut self, now: Instant, rng: &mut (impl Rng + ?Sized)) -> Duration {

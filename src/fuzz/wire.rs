@@ -11,7 +11,7 @@ use crate::{
     },
     wire::{
         decode, encode,
-        label::{Label, classify},
+        label::{HEADER_LEN, Label, classify, number},
         lane::{LaneNotice, Moved, Open, OpenReply, Opened, RerouteReason},
         link::{
             ForwardRequest, Hello, LaneAsker, LaneRequest, LinkRefusal, Notice, OpenLane, Reply,
@@ -147,10 +147,10 @@ fn mutated_open_headers_and_answers_are_read_or_refused() {
 
 #[test]
 fn mutated_datagrams_are_classified() {
-    let label = [1; 9].to_vec();
+    let label = [1; HEADER_LEN].to_vec();
     let seeds = [[&label[..], &[0x40; 60]].concat(), vec![2; 40], vec![0x42; 60]];
     Fuzz::new("datagram", seeds).run(|bytes| {
-        let _ = classify(bytes);
+        let _ = (classify(bytes), number(bytes));
     });
 }
 

@@ -64,14 +64,14 @@ pub struct LaneOptions {
     /// How long a lane, and with it its flows, outlives complete silence: no route works. Of the two
     /// ends the less patient decides.
     pub patience: Duration,
-    /// The largest QUIC packet that path MTU discovery tries, 1,200 to 8,943 bytes.
+    /// The largest QUIC packet that path MTU discovery tries, 1,200 to 8,941 bytes.
     pub max_packet: u16,
 }
 
 impl LaneOptions {
     /// The largest packet by default: with our header it fills an Ethernet frame over IPv6,
-    /// 1500 − 40 (IP) − 8 (UDP) − 9 (label). Trying larger ones costs a slow flow's pacing budget.
-    pub const ETHERNET_PACKET: u16 = 1443;
+    /// 1500 − 40 (IP) − 8 (UDP) − 11 (label). Trying larger ones costs a slow flow's pacing budget.
+    pub const ETHERNET_PACKET: u16 = 1441;
 }
 
 impl Default for LaneOptions {

@@ -6,7 +6,7 @@
 //!   ┌───────────┴─────────────────────▼───────────┐
 //!   │ LabelSocket                                 │  virtual address fd72:6f6e::S ⇄ lane slot S
 //!   │   [QUIC]            → up, as it came        │
-//!   │   [label → slot S]  → up, from S's address  │  slot S → label L at neighbour N
+//!   │   [label → slot S]  → in order → up, from S │  slot S → label L at neighbour N
 //!   │   [label → N, L']   → swap, straight out    │
 //!   └───────────┬─────────────────────▲───────────┘
 //!               ▼                     │
@@ -17,14 +17,18 @@
 //! [`Switch`] and may change at any packet, so QUIC never notices a reroute.
 
 mod arrivals;
+mod hold;
 pub mod labels;
 mod neighbour;
+mod order;
 mod receive;
+mod reorder;
 mod replay;
 mod send;
 mod slots;
 mod socket;
 mod switch;
+mod up;
 
 pub use arrivals::Arrivals;
 pub use neighbour::Neighbour;

@@ -17,9 +17,12 @@ use noq::{
 use super::{
     DropReason, NextHop, SlotId, Switch,
     labels::LabelMeaning,
+    order,
+    reorder::Reorder,
     socket::{for_family, mapped},
+    up::Up,
 };
-use crate::wire::label::{Class, HEADER_LEN, classify, relay};
+use crate::wire::label::{Class, HEADER_LEN, classify, number, relay};
 
 /// Room for one datagram, or for one batch that the kernel coalesced (GRO): up to 64 KiB.
 const COALESCED_BUFFER: usize = 65_536;
@@ -82,20 +85,21 @@ impl Batch {
         Poll::Ready(Ok(()))
     }
 
-    /// Handles runs until QUIC's buffers are full or the batch is drained; returns how many of
-    /// QUIC's buffers were filled.
+    /// Handles runs until QUIC's buffers are full or the batch is drained.
     pub(super) fn deliver(
         &mut self,
         now: Instant,
         switch: &Switch,
         cx: &mut Context<'_>,
         mut forwarder: Pin<&mut dyn UdpSender>,
-        out: &mut [IoSliceMut<'_>],
-        out_meta: &mut [RecvMeta],
-    ) -> usize {
-        let room = out.len().min(out_meta.len());
-        let mut used = 0;
-        while used < room {
+        reorder: &mut Reorder,
+        up: &mut Up<'_, '_>,
+    ) {
+        loop {
+            reorder.hand_up(switch, up);
+            if up.is_full() {
+                break;
+            }
             let Some(run) = self.next_run() else { break };
             let meta = self.meta[self.buffer];
             if SlotId::from_address(meta.addr).is_some() {
@@ -107,14 +111,7 @@ impl Batch {
             let bytes = &mut self.buffers[self.buffer][run.start..run.end];
             let meaning = match run.class {
                 Class::Quic => {
-                    used += usize::from(pass_up(
-                        switch,
-                        &run,
-                        bytes,
-                        meta,
-                        &mut out[used],
-                        &mut out_meta[used],
-                    ));
+                    pass_up(switch, &run, bytes, meta, up);
                     self.advance(run.end);
                     continue;
                 }
@@ -129,8 +126,10 @@ impl Batch {
             };
             match meaning {
                 Ok(LabelMeaning::Slot(slot)) => {
-                    let to = (&mut out[used], &mut out_meta[used]);
-                    used += usize::from(pass_to_slot(switch, slot, &run, bytes, meta, to));
+                    let handled =
+                        pass_to_slot((now, switch), slot, &run, (bytes, meta), reorder, up);
+                    self.advance(run.start + handled);
+                    continue;
                 }
                 Ok(LabelMeaning::Forward(next)) => {
                     forward(switch, &next, &run, bytes, meta, cx, forwarder.as_mut());
@@ -139,7 +138,6 @@ impl Batch {
             }
             self.advance(run.end);
         }
-        used
     }
 
     fn next_run(&self) -> Option<Run> {
@@ -168,59 +166,74 @@ impl Batch {
 }
 
 /// Copies a run of link packets to QUIC as they came.
-fn pass_up(
-    switch: &Switch,
-    run: &Run,
-    bytes: &[u8],
-    meta: RecvMeta,
-    out: &mut IoSliceMut<'_>,
-    out_meta: &mut RecvMeta,
-) -> bool {
-    let Some(room) = out.get_mut(..bytes.len()) else {
+fn pass_up(switch: &Switch, run: &Run, bytes: &[u8], meta: RecvMeta, up: &mut Up<'_, '_>) {
+    let Some(room) = up.buffer().get_mut(..bytes.len()) else {
         switch.count_drop(DropReason::Oversized, run.packets());
-        return false;
+        return;
     };
     room.copy_from_slice(bytes);
-    *out_meta = RecvMeta::default();
-    out_meta.addr = mapped(meta.addr);
-    out_meta.len = bytes.len();
-    out_meta.stride = run.stride.min(bytes.len());
-    out_meta.ecn = meta.ecn;
-    out_meta.dst_ip = meta.dst_ip;
-    true
+    let mut out = RecvMeta::default();
+    out.addr = mapped(meta.addr);
+    out.len = bytes.len();
+    out.stride = run.stride.min(bytes.len());
+    out.ecn = meta.ecn;
+    out.dst_ip = meta.dst_ip;
+    up.end_buffer(out);
 }
 
-/// Copies a run of lane packets to QUIC without their headers, from the slot's virtual address.
+/// Takes the beginning of a run of lane packets, those with consecutive numbers; returns their bytes. What
+/// is in order goes to QUIC, without the headers, from the slot's virtual address.
 fn pass_to_slot(
-    switch: &Switch,
+    (now, switch): (Instant, &Switch),
     id: SlotId,
     run: &Run,
-    bytes: &[u8],
-    meta: RecvMeta,
-    (out, out_meta): (&mut IoSliceMut<'_>, &mut RecvMeta),
-) -> bool {
+    (bytes, meta): (&[u8], RecvMeta),
+    reorder: &mut Reorder,
+    up: &mut Up<'_, '_>,
+) -> usize {
     let Some(slot) = switch.slot(id) else {
         switch.count_drop(DropReason::UnknownLabel, run.packets());
-        return false;
+        return bytes.len();
     };
-    let payload = bytes.len() - run.packets() * HEADER_LEN;
-    if out.len() < payload {
-        switch.count_drop(DropReason::Oversized, run.packets());
-        return false;
+    let numbered = consecutive(run, bytes);
+    let payloads = bytes.chunks(run.stride).map(|packet| &packet[HEADER_LEN..]);
+    let packets = (meta.ecn, payloads.clone());
+    let (taken, goes_up) = reorder.take(now, switch, (id, &slot), numbered, packets);
+    slot.activity.add_received(taken);
+    let handled = bytes.len().min(taken * run.stride);
+    let payload = handled - taken * HEADER_LEN;
+    if !goes_up {
+        return handled;
     }
+    let Some(room) = up.buffer().get_mut(..payload) else {
+        switch.count_drop(DropReason::Oversized, taken);
+        return handled;
+    };
     let mut filled = 0;
-    for packet in bytes.chunks(run.stride) {
-        let packet = &packet[HEADER_LEN..];
-        out[filled..filled + packet.len()].copy_from_slice(packet);
+    for packet in payloads.take(taken) {
+        room[filled..filled + packet.len()].copy_from_slice(packet);
         filled += packet.len();
     }
-    slot.activity.add_received(run.packets());
-    *out_meta = RecvMeta::default();
-    out_meta.addr = id.virtual_address();
-    out_meta.len = payload;
-    out_meta.stride = (run.stride.min(bytes.len()) - HEADER_LEN).max(1);
-    out_meta.ecn = meta.ecn;
-    true
+    let mut out = RecvMeta::default();
+    out.addr = id.virtual_address();
+    out.len = payload;
+    out.stride = (run.stride.min(bytes.len()) - HEADER_LEN).max(1);
+    out.ecn = meta.ecn;
+    up.end_buffer(out);
+    handled
+}
+
+/// The packets at the beginning of a run whose numbers follow each other.
+fn consecutive(run: &Run, bytes: &[u8]) -> order::Run {
+    let mut numbers = bytes.chunks(run.stride).map(number);
+    let first = numbers.next().unwrap_or(0);
+    let mut last = first;
+    let more = numbers.take_while(|number| {
+        last = last.wrapping_add(1);
+        *number == last
+    });
+    let packets = 1 + more.count();
+    order::Run { first, packets, relayed: matches!(run.class, Class::Relayed(_)) }
 }
 
 /// Marks a run of packets as forwarded, swaps their label and sends them on: all a relay does.

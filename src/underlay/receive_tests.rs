@@ -88,6 +88,7 @@ struct Bench {
     socket: Scripted,
     batch: Batch,
     forwarder: Pin<Box<dyn UdpSender>>,
+    reorder: Reorder,
     now: Instant,
 }
 
@@ -96,7 +97,8 @@ impl Bench {
         let socket = Scripted { blocked, ..Scripted::default() };
         let batch = Batch::new(socket.max_receive_segments());
         let forwarder = socket.create_sender();
-        Self { switch: Switch::default(), socket, batch, forwarder, now: Instant::now() }
+        let (switch, reorder) = (Switch::default(), Reorder::default());
+        Self { switch, socket, batch, forwarder, reorder, now: Instant::now() }
     }
 
     fn grant_slot(&self, label: u64) -> SlotId {
@@ -124,18 +126,20 @@ impl Bench {
         let mut cx = Context::from_waker(std::task::Waker::noop());
         assert!(self.batch.fill(&mut cx, &mut self.socket).is_ready());
         let mut up = Vec::new();
-        while !self.batch.is_drained() {
+        while !(self.batch.is_drained() && self.reorder.is_handed_up()) {
             let mut room = vec![vec![0; 65_536]; 2];
             let mut out: Vec<_> = room.iter_mut().map(|b| IoSliceMut::new(b)).collect();
             let mut meta = [RecvMeta::default(); 2];
-            let used = self.batch.deliver(
+            let mut space = Up::new(&mut out, &mut meta);
+            self.batch.deliver(
                 self.now,
                 &self.switch,
                 &mut cx,
                 self.forwarder.as_mut(),
-                &mut out,
-                &mut meta,
+                &mut self.reorder,
+                &mut space,
             );
+            let used = space.filled();
             for (buffer, meta) in room.iter().zip(meta).take(used) {
                 up.push((meta.addr, buffer[..meta.len].to_vec(), meta.stride));
             }
@@ -149,8 +153,12 @@ impl Bench {
 }
 
 fn labelled(label: u64, payload: &[u8]) -> Vec<u8> {
+    numbered(label, 0, payload)
+}
+
+fn numbered(label: u64, number: u16, payload: &[u8]) -> Vec<u8> {
     let mut packet = Vec::new();
-    push_labelled(&mut packet, Label(label), payload);
+    push_labelled(&mut packet, Label(label), number, payload);
     packet
 }
 
@@ -171,32 +179,59 @@ fn a_coalesced_buffer_that_mixes_lanes_a_relayed_one_links_and_rubbish_is_taken_
     let (one, two) = (bench.grant_slot(1), bench.grant_slot(2));
     bench.grant_forward(7, 70, None);
     let up = bench.receive(&[
-        labelled(1, b"aaaaaaaaaaa"),
-        labelled(1, b"bbbbbbbbbbb"),
-        labelled(7, b"ccccccccccc"),
-        labelled(7, b"ddddddddddd"),
-        labelled(2, b"eeeeeeeeeee"),
+        numbered(1, 0, b"aaaaaaaaa"),
+        numbered(1, 1, b"bbbbbbbbb"),
+        labelled(7, b"ccccccccc"),
+        labelled(7, b"ddddddddd"),
+        labelled(2, b"eeeeeeeee"),
         quic(20),
-        labelled(99, b"fffffffffff"),
+        labelled(99, b"fffffffff"),
         vec![0; 20],
-        labelled(1, b"short"),
+        numbered(1, 2, b"short"),
     ]);
     let link: SocketAddr = "[::ffff:192.0.2.9]:4600".parse().unwrap();
     assert_eq!(
         up,
         [
-            (one.virtual_address(), b"aaaaaaaaaaabbbbbbbbbbb".to_vec(), 11),
-            (two.virtual_address(), b"eeeeeeeeeee".to_vec(), 11),
+            (one.virtual_address(), b"aaaaaaaaabbbbbbbbb".to_vec(), 9),
+            (two.virtual_address(), b"eeeeeeeee".to_vec(), 9),
             (link, quic(20), 20),
             (one.virtual_address(), b"short".to_vec(), 5),
         ]
     );
-    let forwarded = [relayed(70, b"ccccccccccc"), relayed(70, b"ddddddddddd")].concat();
+    let forwarded = [relayed(70, b"ccccccccc"), relayed(70, b"ddddddddd")].concat();
     let to: SocketAddr = ([192, 0, 2, 2], 4600).into();
     assert_eq!(*bench.socket.outgoing.lock().unwrap(), [(to, forwarded, Some(20))]);
     assert_eq!(bench.dropped(DropReason::UnknownLabel), 1);
     assert_eq!(bench.dropped(DropReason::Unclassified), 1);
     assert_eq!(bench.switch.forwarded(), 2);
+}
+
+#[test]
+fn a_coalesced_buffer_out_of_order_goes_up_in_order_once_packets_came_late() {
+    let mut bench = Bench::new(false);
+    let slot = bench.grant_slot(1).virtual_address();
+    let (mut number, mut up) = (0, Vec::new());
+    let packets = |numbers: &[u16]| -> Vec<_> {
+        numbers.iter().map(|number| numbered(1, *number, &number.to_be_bytes())).collect()
+    };
+    let bytes = |numbers: &[u16]| -> Vec<u8> {
+        numbers.iter().flat_map(|number| number.to_be_bytes()).collect()
+    };
+    for _ in 0..3 {
+        up.push(bench.receive(&packets(&[number + 1, number + 2])));
+        bench.now += Duration::from_millis(1);
+        up.push(bench.receive(&packets(&[number])));
+        number += 3;
+    }
+    assert_eq!(up[0], [(slot, bytes(&[1, 2]), 2)], "nothing had come late before");
+    assert_eq!(up[1], [(slot, bytes(&[0]), 2)]);
+    assert_eq!(up[2], []);
+    assert_eq!(up[3], [(slot, bytes(&[3]), 2), (slot, bytes(&[4, 5]), 2)]);
+    let up = bench.receive(&packets(&[9, 11, 10, 13, 12]));
+    let each = [9, 10, 11, 12, 13].map(|number| (slot, bytes(&[number]), 2));
+    assert_eq!(up, each);
+    assert_eq!(bench.switch.reordered(), [("held", 6), ("late", 1)]);
 }
 
 #[test]
@@ -206,7 +241,7 @@ fn a_relayed_packet_reaches_a_lane_slot_and_is_not_forwarded_again() {
     bench.grant_forward(7, 70, None);
     let up = bench.receive(&[
         relayed(1, b"aaa"),
-        labelled(1, b"bbb"),
+        numbered(1, 1, b"bbb"),
         relayed(7, b"ccc"),
         relayed(7, b"ddd"),
         relayed(9, b"eee"),
@@ -340,7 +375,7 @@ fn mutated_batches_are_delivered_forwarded_or_dropped() {
         for (to, bytes, segment) in bench.socket.outgoing.lock().unwrap().drain(..) {
             assert_eq!(to, ([192, 0, 2, 2], 4600).into());
             let mut forwarded = bytes.chunks(segment.unwrap_or(bytes.len()));
-            assert!(forwarded.all(|packet| packet[0] == KIND_RELAYED && packet.len() > 9));
+            assert!(forwarded.all(|packet| packet[0] == KIND_RELAYED && packet.len() > HEADER_LEN));
         }
     });
 }

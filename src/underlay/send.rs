@@ -14,15 +14,15 @@ use noq::{
     udp::{EcnCodepoint, Transmit},
 };
 
-use super::{DropReason, SlotId, Switch, socket::for_family};
+use super::{DropReason, SlotId, Switch, socket::for_family, switch::Sent};
 use crate::wire::label::{HEADER_LEN, Label, push_labelled};
 
 /// Largest UDP payload over IPv4: 65,535 − 20 (IP) − 8 (UDP).
 const MAX_UDP_PAYLOAD: usize = 65_507;
 
 /// Largest QUIC packet we ever send, and where path MTU discovery stops: with our header it fills a
-/// jumbo frame over IPv6, 9000 − 40 (IP) − 8 (UDP) − 9 (label).
-pub(crate) const MAX_QUIC_PACKET: u16 = 8943;
+/// jumbo frame over IPv6, 9000 − 40 (IP) − 8 (UDP) − 11 (label).
+pub(crate) const MAX_QUIC_PACKET: u16 = 8941;
 
 /// Gives each packet for a virtual address the label and the real address of its slot's route.
 #[derive(Debug)]
@@ -50,18 +50,20 @@ impl LabelSender {
         let packets = transmit.contents.len().div_ceil(segment);
         let route = self.switch.slot(slot).and_then(|slot| {
             let hop = slot.next_hop?;
-            Some((hop.neighbour.address()?, hop.label, slot.activity, slot.replay))
+            Some((hop.neighbour.address()?, hop.label, slot.activity, slot.state))
         });
-        let Some((address, label, activity, replay)) = route else {
+        let Some((address, label, activity, state)) = route else {
             // To QUIC this is a lost packet: it keeps retrying until a route exists.
             self.switch.count_drop(DropReason::NoRoute, packets);
             return Poll::Ready(Ok(()));
         };
         let destination = for_family(address, self.ipv4);
         let now = tokio::time::Instant::now().into_std();
-        let mut replay = replay.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = state.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        let Sent { number, replay } = &mut *state;
         while let Some(packet) = replay.next() {
-            match self.poll_send_labelled((destination, label, None), &packet, None, cx) {
+            let to = (destination, label, None);
+            match self.poll_send_labelled(to, number, &packet, None, cx) {
                 Poll::Ready(Ok(())) => activity.add_sent(now, 1),
                 unsent => {
                     replay.put_back(packet);
@@ -73,14 +75,14 @@ impl LabelSender {
         let to = (destination, label, transmit.ecn);
         let fitting = self.fitting() * segment;
         let (first, rest) = transmit.contents.split_at(transmit.contents.len().min(fitting));
-        let sent = self.poll_send_labelled(to, first, transmit.segment_size, cx);
+        let sent = self.poll_send_labelled(to, number, first, transmit.segment_size, cx);
         if sent.is_pending() {
             return sent;
         }
         // Something is left only when QUIC has just raised its packet size. The first part is gone
         // and cannot be sent twice, so what the socket does not take now is lost to QUIC.
         for part in rest.chunks(fitting) {
-            let sent = self.poll_send_labelled(to, part, transmit.segment_size, cx);
+            let sent = self.poll_send_labelled(to, number, part, transmit.segment_size, cx);
             if sent.is_pending() {
                 self.switch.count_drop(DropReason::SocketFull, part.len().div_ceil(segment));
             }
@@ -90,16 +92,21 @@ impl LabelSender {
         sent
     }
 
+    /// Sends packets with numbers from `number` on, which counts those that the socket took: a number that
+    /// nobody sent would look like a packet that was overtaken.
     fn poll_send_labelled(
         &mut self,
         (destination, label, ecn): (SocketAddr, Label, Option<EcnCodepoint>),
+        number: &mut u16,
         contents: &[u8],
         segment_size: Option<usize>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
         self.labelled.clear();
+        let mut next = *number;
         for packet in contents.chunks(segment_size.unwrap_or(contents.len()).max(1)) {
-            push_labelled(&mut self.labelled, label, packet);
+            push_labelled(&mut self.labelled, label, next, packet);
+            next = next.wrapping_add(1);
         }
         let labelled = Transmit {
             destination,
@@ -108,7 +115,11 @@ impl LabelSender {
             ecn,
             src_ip: None,
         };
-        self.physical.as_mut().poll_send(&labelled, cx)
+        let sent = self.physical.as_mut().poll_send(&labelled, cx);
+        if matches!(sent, Poll::Ready(Ok(()))) {
+            *number = next;
+        }
+        sent
     }
 
     /// How many packets of the present size fit into one system call.

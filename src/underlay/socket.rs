@@ -12,8 +12,9 @@ use std::{
 
 use noq::{AsyncUdpSocket, Runtime, TokioRuntime, UdpSender, udp::RecvMeta};
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::time::Sleep;
 
-use super::{Switch, receive::Batch, send::LabelSender};
+use super::{Switch, receive::Batch, reorder::Reorder, send::LabelSender, up::Up};
 
 /// Receive and send buffers asked of the kernel, in bytes.
 ///
@@ -59,6 +60,11 @@ pub struct LabelSocket {
     switch: Arc<Switch>,
     forwarder: Pin<Box<dyn UdpSender>>,
     batch: Batch,
+    reorder: Reorder,
+    /// When the batch was received.
+    received: Instant,
+    /// The timer for packets that wait, made when first needed: that takes a runtime.
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl LabelSocket {
@@ -67,7 +73,37 @@ impl LabelSocket {
     pub fn new(physical: Box<dyn AsyncUdpSocket>, switch: Arc<Switch>) -> Self {
         let forwarder = physical.create_sender();
         let batch = Batch::new(physical.max_receive_segments());
-        Self { physical, switch, forwarder, batch }
+        let received = tokio::time::Instant::now().into_std();
+        let reorder = Reorder::default();
+        Self { physical, switch, forwarder, batch, reorder, received, timer: None }
+    }
+
+    /// Receives a batch, or ends the waiting of packets.
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let now = tokio::time::Instant::now().into_std();
+        let received = self.batch.fill(cx, self.physical.as_mut());
+        // A packet may wait in the system's buffer, in time: what came after it waits until that is empty.
+        let seen = if received.is_pending() { now } else { self.received };
+        self.reorder.expire(seen, &self.switch);
+        if received.is_ready() {
+            self.received = now;
+            return received;
+        }
+        if self.reorder.is_handed_up() {
+            ready!(self.poll_timer(cx));
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Waits until a packet has waited long enough.
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(at) = self.reorder.deadline(&self.switch) else { return Poll::Pending };
+        let at = tokio::time::Instant::from_std(at);
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+        if timer.deadline() != at || timer.is_elapsed() {
+            timer.as_mut().reset(at);
+        }
+        timer.as_mut().poll(cx)
     }
 }
 
@@ -86,15 +122,15 @@ impl AsyncUdpSocket for LabelSocket {
         bufs: &mut [IoSliceMut<'_>],
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
-        let now: Instant = tokio::time::Instant::now().into_std();
+        let mut up = Up::new(bufs, meta);
         for _ in 0..MAX_FORWARDING_ROUNDS {
-            if self.batch.is_drained() {
-                ready!(self.batch.fill(cx, self.physical.as_mut()))?;
+            if self.batch.is_drained() && self.reorder.is_handed_up() {
+                ready!(self.poll_more(cx))?;
             }
-            let delivered =
-                self.batch.deliver(now, &self.switch, cx, self.forwarder.as_mut(), bufs, meta);
-            if delivered > 0 {
-                return Poll::Ready(Ok(delivered));
+            let Self { switch, forwarder, batch, reorder, received, .. } = &mut *self;
+            batch.deliver(*received, switch, cx, forwarder.as_mut(), reorder, &mut up);
+            if up.filled() > 0 {
+                return Poll::Ready(Ok(up.filled()));
             }
         }
         cx.waker().wake_by_ref();

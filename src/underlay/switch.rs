@@ -17,6 +17,8 @@ use tokio::sync::Notify;
 use super::{
     Neighbour, SlotActivity, SlotId,
     labels::{LabelMeaning, LabelTable},
+    order::Order,
+    reorder::Packet,
     replay::Replay,
 };
 use crate::{
@@ -108,6 +110,8 @@ pub struct Switch {
     nonce_came: Notify,
     dropped: [AtomicU64; DropReason::ALL.len()],
     forwarded: AtomicU64,
+    late: AtomicU64,
+    held: AtomicU64,
 }
 
 #[derive(Default)]
@@ -120,7 +124,22 @@ struct Slots {
 pub(super) struct Slot {
     pub(super) next_hop: Option<NextHop>,
     pub(super) activity: Arc<SlotActivity>,
-    pub(super) replay: Arc<Mutex<Replay>>,
+    pub(super) state: Arc<SlotState>,
+}
+
+/// What a slot remembers of both directions.
+#[derive(Default)]
+pub(super) struct SlotState {
+    pub(super) sent: Mutex<Sent>,
+    pub(super) order: Mutex<Order<Packet>>,
+}
+
+/// What a slot sent.
+#[derive(Default)]
+pub(super) struct Sent {
+    /// The number of the next packet.
+    pub(super) number: u16,
+    pub(super) replay: Replay,
 }
 
 impl Switch {
@@ -136,8 +155,8 @@ impl Switch {
             let id = SlotId(slots.next);
             if let Entry::Vacant(place) = slots.live.entry(id) {
                 let activity = Arc::<SlotActivity>::default();
-                let replay = Arc::default();
-                place.insert(Slot { next_hop: None, activity: activity.clone(), replay });
+                let state = Arc::default();
+                place.insert(Slot { next_hop: None, activity: activity.clone(), state });
                 return Some((id, activity));
             }
         }
@@ -157,8 +176,8 @@ impl Switch {
     pub fn send_again(&self, id: SlotId, since: Instant, from: [Instant; 2]) {
         if let Some(slot) = self.slot(id) {
             let since = slot.activity.arrived().map_or(since, |arrived| arrived.max(since));
-            let mut replay = slot.replay.lock().unwrap_or_else(PoisonError::into_inner);
-            replay.rewind(since, from);
+            let mut sent = slot.state.sent.lock().unwrap_or_else(PoisonError::into_inner);
+            sent.replay.rewind(since, from);
         }
     }
 
@@ -215,6 +234,14 @@ impl Switch {
         self.forwarded.load(Ordering::Relaxed)
     }
 
+    /// Packets of lanes that came out of order so far: `held` ones waited for a packet that they had
+    /// overtaken; `late` ones came when a later packet had been handed to QUIC.
+    #[must_use]
+    pub fn reordered(&self) -> [(&'static str, u64); 2] {
+        [("held", &self.held), ("late", &self.late)]
+            .map(|(name, count)| (name, count.load(Ordering::Relaxed)))
+    }
+
     /// Withdraws every forwarding label that `holder` holds here; returns how many. Its packets are
     /// dropped from now on (`unknown-label`). For a holder that is no member any more: the lanes
     /// that it has here end with [`LaneHost::end_lanes_of`](crate::lane::LaneHost::end_lanes_of).
@@ -246,6 +273,14 @@ impl Switch {
 
     pub(super) fn count_drop(&self, reason: DropReason, packets: usize) {
         self.dropped[reason as usize].fetch_add(packets as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_late(&self, packets: usize) {
+        self.late.fetch_add(packets as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_held(&self, packets: usize) {
+        self.held.fetch_add(packets as u64, Ordering::Relaxed);
     }
 
     pub(super) fn count_forwarded(&self, packets: usize) {

@@ -1,14 +1,17 @@
 //! The header of a labelled packet.
 //!
 //! ```text
-//!  0                 1 .. 8                       9 ..
-//! +----------------+----------------------------+---------------------------+
-//! | kind           | label, 64 bits, big endian | QUIC packet (opaque)      |
-//! +----------------+----------------------------+---------------------------+
+//!  0        1 .. 8                       9 .. 10                       11 ..
+//! +--------+----------------------------+-----------------------------+----------------------+
+//! | kind   | label, 64 bits, big endian | number, 16 bits, big endian | QUIC packet (opaque) |
+//! +--------+----------------------------+-----------------------------+----------------------+
 //! ```
 //!
 //! The kind is 0x01 as the lane's end sends it, and 0x02 once a relay has forwarded it. A relay does
 //! not forward a packet of kind 0x02, so no packet crosses more than one relay.
+//!
+//! The number counts the packets that a lane's end has sent, from 0 on and modulo 65,536: by it the other
+//! end puts them back in order. A packet that is sent again gets a new one. Relays do not look at it.
 //!
 //! Every QUIC packet of ours has the fixed bit 0x40 set in its first byte (RFC 9000, §17; greasing
 //! by RFC 9287 is off), so a first byte below 0x40 tells a labelled packet from a link's packet.
@@ -18,7 +21,10 @@ use std::fmt;
 use super::nonce::AddressNonce;
 
 /// Bytes in front of the QUIC packet.
-pub const HEADER_LEN: usize = 9;
+pub const HEADER_LEN: usize = 11;
+
+/// Bytes in front of the number.
+const LABEL_END: usize = 9;
 
 /// First byte of a labelled packet as the lane's end sends it.
 pub const KIND_LABELLED: u8 = 0x01;
@@ -66,7 +72,7 @@ pub enum Class {
 pub fn classify(datagram: &[u8]) -> Class {
     match datagram {
         [first, ..] if *first >= FIRST_QUIC_BYTE => Class::Quic,
-        [kind @ (KIND_LABELLED | KIND_RELAYED), l0, l1, l2, l3, l4, l5, l6, l7, _, ..] => {
+        [kind @ (KIND_LABELLED | KIND_RELAYED), l0, l1, l2, l3, l4, l5, l6, l7, _, _, _, ..] => {
             let label = Label(u64::from_be_bytes([*l0, *l1, *l2, *l3, *l4, *l5, *l6, *l7]));
             if *kind == KIND_LABELLED { Class::Labelled(label) } else { Class::Relayed(label) }
         }
@@ -79,16 +85,24 @@ pub fn classify(datagram: &[u8]) -> Class {
 ///
 /// `packet` must be one that [`classify`] called labelled; a shorter one is left alone.
 pub fn relay(packet: &mut [u8], label: Label) {
-    if let Some([kind, field @ ..]) = packet.get_mut(..HEADER_LEN) {
+    if let Some([kind, field @ ..]) = packet.get_mut(..LABEL_END) {
         *kind = KIND_RELAYED;
         field.copy_from_slice(&label.0.to_be_bytes());
     }
 }
 
+/// The number of a labelled packet; zero for one that is too short to have one.
+#[must_use]
+pub fn number(packet: &[u8]) -> u16 {
+    let field = packet.get(LABEL_END..).and_then(|rest| rest.first_chunk());
+    field.map_or(0, |field| u16::from_be_bytes(*field))
+}
+
 /// Appends `packet` with its header to `out`.
-pub fn push_labelled(out: &mut Vec<u8>, label: Label, packet: &[u8]) {
+pub fn push_labelled(out: &mut Vec<u8>, label: Label, number: u16, packet: &[u8]) {
     out.push(KIND_LABELLED);
     out.extend_from_slice(&label.0.to_be_bytes());
+    out.extend_from_slice(&number.to_be_bytes());
     out.extend_from_slice(packet);
 }
 
@@ -101,12 +115,13 @@ mod tests {
     #[test]
     fn a_labelled_packet_has_these_bytes() {
         let mut out = Vec::new();
-        push_labelled(&mut out, Label(0x0102_0304_0506_0708), b"Q!");
+        push_labelled(&mut out, Label(0x0102_0304_0506_0708), 0x090a, b"Q!");
         assert_eq!(
             out,
             [
                 0x01, // kind
                 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x08, // label
+                0x09, 0x0a, // number
                 b'Q', b'!', // the QUIC packet, untouched
             ]
         );
@@ -115,22 +130,22 @@ mod tests {
     #[test]
     fn a_relay_changes_the_kind_and_the_label_and_nothing_else() {
         let mut packet = Vec::new();
-        push_labelled(&mut packet, Label(1), b"Q!");
+        push_labelled(&mut packet, Label(1), 0x0a0b, b"Q!");
         relay(&mut packet, Label(0x0807_0605_0403_0201));
-        assert_eq!(packet, [2, 8, 7, 6, 5, 4, 3, 2, 1, b'Q', b'!']);
+        assert_eq!(packet, [2, 8, 7, 6, 5, 4, 3, 2, 1, 10, 11, b'Q', b'!']);
         assert_eq!(classify(&packet), Class::Relayed(Label(0x0807_0605_0403_0201)));
-        let mut short = [1; HEADER_LEN - 1];
+        let mut short = [1; LABEL_END - 1];
         relay(&mut short, Label(9));
-        assert_eq!(short, [1; HEADER_LEN - 1]);
+        assert_eq!(short, [1; LABEL_END - 1]);
     }
 
     #[test]
     fn empty_short_and_foreign_datagrams_are_unknown() {
-        for datagram in [&[][..], &[0x01], &[0x01; 9], &[0x02; 9], &[0x00; 20], &[0x3f; 20]] {
+        for datagram in [&[][..], &[0x01], &[0x01; 11], &[0x02; 11], &[0x00; 20], &[0x3f; 20]] {
             assert_eq!(classify(datagram), Class::Unknown, "{datagram:?}");
         }
-        assert_eq!(classify(&[0x01; 10]), Class::Labelled(Label(0x0101_0101_0101_0101)));
-        assert_eq!(classify(&[0x02; 10]), Class::Relayed(Label(0x0202_0202_0202_0202)));
+        assert_eq!(classify(&[0x01; 12]), Class::Labelled(Label(0x0101_0101_0101_0101)));
+        assert_eq!(classify(&[0x02; 12]), Class::Relayed(Label(0x0202_0202_0202_0202)));
         let nonce = AddressNonce { asker: 1, nonce: 2 };
         assert_eq!(classify(&nonce.encode()), Class::Nonce(nonce));
         assert_eq!(classify(&[0x40]), Class::Quic);
@@ -143,9 +158,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_pushed_is_classified_as_pushed(label: u64, packet in prop::collection::vec(any::<u8>(), 1..64)) {
+        fn what_is_pushed_is_classified_as_pushed(label: u64, number: u16, packet in prop::collection::vec(any::<u8>(), 1..64)) {
             let mut out = Vec::new();
-            push_labelled(&mut out, Label(label), &packet);
+            push_labelled(&mut out, Label(label), number, &packet);
+            prop_assert_eq!(super::number(&out), number);
             prop_assert_eq!(classify(&out), Class::Labelled(Label(label)));
             prop_assert_eq!(&out[HEADER_LEN..], &packet[..]);
             relay(&mut out, Label(!label));

@@ -2,7 +2,7 @@
 //!
 //! Three places carry our bytes, all described in `docs/protocol.md`:
 //!
-//! - the 9-byte header in front of a labelled packet ([`label`]), and a nonce that is sent to a new
+//! - the 11-byte header in front of a labelled packet ([`label`]), and a nonce that is sent to a new
 //!   address ([`nonce`]);
 //! - requests, replies and notices on a link ([`link`]);
 //! - the OPEN header of a flow and the notices inside a lane ([`lane`]).

@@ -43,8 +43,8 @@ fn main() {
     let overlay = Overlay::start("");
     memory(&overlay);
     connections(&overlay, &server);
-    let jumbo = Overlay::start("max_packet = 8943");
-    let bbr3 = Overlay::start("max_packet = 8943\ncongestion = \"bbr3\"");
+    let jumbo = Overlay::start("max_packet = 8941");
+    let bbr3 = Overlay::start("max_packet = 8941\ncongestion = \"bbr3\"");
     downloads(&[&overlay, &jumbo, &bbr3], &server, mib, runs);
 }
 

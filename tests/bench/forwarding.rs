@@ -23,7 +23,7 @@ use std::{
 use noq::{AsyncUdpSocket, udp};
 use ronproxy::{
     underlay::{LabelSocket, Neighbour, NextHop, Switch, bind_udp, labels::Forwarding},
-    wire::label::{HEADER_LEN, KIND_LABELLED, Label},
+    wire::label::{KIND_LABELLED, Label},
 };
 
 /// How long each case runs.
@@ -192,7 +192,7 @@ fn spawn_sender(
 fn packets(lane: u64, size: usize, batch: usize) -> Vec<u8> {
     let mut packet = vec![0x40; size];
     packet[0] = KIND_LABELLED;
-    packet[1..HEADER_LEN].copy_from_slice(&label(lane).0.to_be_bytes());
+    packet[1..9].copy_from_slice(&label(lane).0.to_be_bytes());
     packet.repeat(batch)
 }
 

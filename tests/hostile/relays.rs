@@ -14,7 +14,7 @@ use crate::{
 
 /// Packets under a label.
 fn labelled(kind: u8, label: Label) -> Vec<u8> {
-    [&[kind][..], &label.0.to_be_bytes(), &[0x40; 60]].concat()
+    [&[kind][..], &label.0.to_be_bytes(), &[0; 2], &[0x40; 60]].concat()
 }
 
 #[test]

@@ -156,7 +156,8 @@ impl Member {
             }
             Act::Packets(count, kind) => {
                 for label in self.labels.iter().chain(anothers).take(usize::from(count)) {
-                    let packet = [&[kind as u8][..], &label.0.to_be_bytes(), &[0x40; 99]].concat();
+                    let packet =
+                        [&[kind as u8][..], &label.0.to_be_bytes(), &[0; 2], &[0x40; 99]].concat();
                     self.hostile.datagram(stage.at("relay"), &packet);
                     self.hostile.datagram(stage.at("exit"), &packet);
                 }

@@ -253,7 +253,7 @@ async fn packets_under_chained_labels_go_no_further_than_the_second_relay() {
     let forwarded = |name: &str| lab.node(name).unwrap().status().forwarded;
     let before = (forwarded("nyu"), forwarded("utah"));
     let mut packet = Vec::new();
-    push_labelled(&mut packet, first, b"around and around");
+    push_labelled(&mut packet, first, 0, b"around and around");
     for _ in 0..10 {
         lab.internet().forge(
             at("eve"),

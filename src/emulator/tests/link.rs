@@ -118,6 +118,21 @@ fn only_a_link_that_reorders_lets_packets_overtake() {
 }
 
 #[test]
+fn a_delay_that_swings_has_its_mean_and_its_bounds_and_packets_overtake() {
+    for (swing, least) in [(15, 5), (40, 0)] {
+        let mut link = Link::new(LinkModel::new(ms(20)).with_overtaking(ms(swing)));
+        let (start, mut rng) = (Instant::now(), rng());
+        let mut delay = |n| arrival(link.send(start + ms(n), 100, &mut rng)) - start - ms(n);
+        let delays: Vec<Duration> = (0..20_000).map(&mut delay).collect();
+        let bounds = ms(least)..=ms(20 + swing);
+        assert!(delays.iter().all(|delay| bounds.contains(delay)), "±{swing} ms");
+        let mean = delays.iter().sum::<Duration>() / 20_000;
+        assert!(swing > 20 || (ms(19)..ms(21)).contains(&mean), "{mean:?}");
+        assert!(delays.windows(2).any(|pair| pair[0] > pair[1] + ms(1)));
+    }
+}
+
+#[test]
 fn a_new_model_keeps_what_is_in_flight_and_the_order() {
     let now = Instant::now();
     let mut link = Link::new(LinkModel::new(ms(200)));

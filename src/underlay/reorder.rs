@@ -1,0 +1,147 @@
+//! The packets of all lanes that wait for one they overtook, and those that may go up.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::PoisonError,
+    time::Instant,
+};
+
+use noq::udp::{EcnCodepoint, RecvMeta};
+
+use super::{
+    DropReason, SlotId, Switch,
+    order::{Order, Place, Run},
+    switch::Slot,
+    up::Up,
+};
+
+/// Most bytes that wait in all lanes of a node: eight fast ones on paths that reorder by 40 ms.
+const MAX_BYTES: usize = 8 << 20;
+
+/// A lane's packet without its header.
+#[derive(Debug)]
+pub(super) struct Packet {
+    slot: SlotId,
+    ecn: Option<EcnCodepoint>,
+    bytes: Vec<u8>,
+}
+
+/// What the node's one receiver knows of packets that wait.
+#[derive(Debug, Default)]
+pub(super) struct Reorder {
+    /// The slots in which packets wait, and how many bytes.
+    waiting: HashMap<SlotId, usize>,
+    bytes: usize,
+    /// Packets that go up next.
+    ready: VecDeque<Packet>,
+}
+
+impl Reorder {
+    /// Takes the first packets of a run that came for a lane; says how many, and whether the caller has to
+    /// hand them up now, before [those](Self::hand_up) that waited.
+    pub(super) fn take<'a>(
+        &mut self,
+        now: Instant,
+        switch: &Switch,
+        (id, slot): (SlotId, &Slot),
+        run: Run,
+        (ecn, packets): (Option<EcnCodepoint>, impl Iterator<Item = &'a [u8]>),
+    ) -> (usize, bool) {
+        let mut order = slot.state.order.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = order.take(now, run);
+        if taken.late {
+            switch.count_late(taken.packets);
+        }
+        let kept = match taken.place {
+            Place::Up => None,
+            Place::Kept(first) => Some(first),
+        };
+        if let Some(first) = kept {
+            switch.count_held(taken.packets);
+            for (number, bytes) in (first..).zip(packets.take(taken.packets)) {
+                order.keep(number, bytes.len(), Packet { slot: id, ecn, bytes: bytes.to_vec() });
+            }
+        }
+        self.settle(id, &mut order);
+        (taken.packets, kept.is_none())
+    }
+
+    /// Ends the waiting that has lasted long enough.
+    pub(super) fn expire(&mut self, now: Instant, switch: &Switch) {
+        let slots: Vec<SlotId> = self.waiting.keys().copied().collect();
+        for id in slots {
+            let Some(slot) = switch.slot(id) else {
+                self.bytes -= self.waiting.remove(&id).unwrap_or(0);
+                continue;
+            };
+            let mut order = slot.state.order.lock().unwrap_or_else(PoisonError::into_inner);
+            order.expire(now);
+            self.settle(id, &mut order);
+        }
+    }
+
+    /// When the next packet has waited long enough.
+    pub(super) fn deadline(&self, switch: &Switch) -> Option<Instant> {
+        let deadline = |id: &SlotId| {
+            let slot = switch.slot(*id)?;
+            slot.state.order.lock().unwrap_or_else(PoisonError::into_inner).deadline()
+        };
+        self.waiting.keys().filter_map(deadline).min()
+    }
+
+    /// Whether no packet is to go up.
+    pub(super) fn is_handed_up(&self) -> bool {
+        self.ready.is_empty()
+    }
+
+    /// Hands up what need not wait any more, as far as there is room.
+    pub(super) fn hand_up(&mut self, switch: &Switch, up: &mut Up<'_, '_>) {
+        while !up.is_full()
+            && let Some(first) = self.ready.pop_front()
+        {
+            let room = up.buffer();
+            let Some(place) = room.get_mut(..first.bytes.len()) else {
+                switch.count_drop(DropReason::Oversized, 1);
+                continue;
+            };
+            place.copy_from_slice(&first.bytes);
+            let stride = first.bytes.len();
+            let mut filled = stride;
+            // Packets of one size share a buffer, as if the kernel had coalesced them.
+            while let Some(next) = self.ready.front()
+                && (next.slot, next.ecn, next.bytes.len()) == (first.slot, first.ecn, stride)
+                && let Some(place) = room.get_mut(filled..filled + stride)
+            {
+                place.copy_from_slice(&next.bytes);
+                filled += stride;
+                self.ready.pop_front();
+            }
+            let mut meta = RecvMeta::default();
+            meta.addr = first.slot.virtual_address();
+            (meta.len, meta.stride, meta.ecn) = (filled, stride, first.ecn);
+            up.end_buffer(meta);
+        }
+    }
+
+    /// Takes from a lane what need not wait any more, and keeps account of the rest.
+    fn settle(&mut self, id: SlotId, order: &mut Order<Packet>) {
+        let before = self.waiting.get(&id).copied().unwrap_or(0);
+        if before == 0 && order.bytes() == 0 {
+            return;
+        }
+        if self.bytes - before + order.bytes() > MAX_BYTES {
+            order.give_up();
+        }
+        self.ready.extend(std::iter::from_fn(|| order.pop()));
+        self.bytes = self.bytes - before + order.bytes();
+        if order.bytes() == 0 {
+            self.waiting.remove(&id);
+        } else {
+            self.waiting.insert(id, order.bytes());
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "reorder_tests.rs"]
+mod tests;
