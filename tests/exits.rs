@@ -36,7 +36,7 @@ async fn changed_exits(seed: u64, rules: &str, change: impl Fn(&mut LabNode)) ->
     nodes[0].rules = Config::parse(rules).unwrap().rules;
     nodes.iter_mut().for_each(change);
     let services = support::services();
-    let lab = Lab::start(topology, seed, nodes, services, Congestion::Bbr3).await.unwrap();
+    let lab = Lab::start(topology, seed, nodes, services, Congestion::Adaptive).await.unwrap();
     wait_for("the mesh", Duration::from_secs(10), || lab.is_meshed()).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     lab
@@ -217,7 +217,8 @@ async fn a_flow_to_the_nodes_own_name_leaves_there_or_is_refused_at_once() {
 async fn a_lone_exit_serves_its_own_proxy() {
     let topology = Topology::new(["first"]);
     let nodes = vec![LabNode::new("first", true, true)];
-    let lab = Lab::start(topology, 46, nodes, support::services(), Congestion::Bbr3).await.unwrap();
+    let lab =
+        Lab::start(topology, 46, nodes, support::services(), Congestion::Adaptive).await.unwrap();
     let first = lab.node("first").unwrap();
     support::fetch(first, 1_000_000).await;
     let question =

@@ -32,7 +32,7 @@ async fn a_download_arrives_whole_over_the_direct_path() {
 #[tokio::test(start_paused = true)]
 async fn a_download_goes_on_when_its_path_is_cut() {
     support::log();
-    for congestion in [Congestion::Bbr3, Congestion::Cubic] {
+    for congestion in [Congestion::Adaptive, Congestion::Cubic] {
         let lab = triangle(emulator::triangle(), 2, congestion).await;
         tokio::time::sleep(Duration::from_secs(5)).await;
         let entry = lab.node("entry").unwrap();
@@ -67,7 +67,7 @@ async fn flows_cross_a_relay_when_a_rule_says_so_and_the_relay_sees_only_packets
 async fn two_nodes_whose_direct_path_never_worked_still_communicate() {
     let topology = emulator::triangle();
     let (entry, exit) = (topology.address("entry"), topology.address("exit"));
-    let lab = support::start_triangle(topology, 4, Congestion::Bbr3, "").await;
+    let lab = support::start_triangle(topology, 4, Congestion::Adaptive, "").await;
     lab.internet().cut(entry, exit);
     let meshed = || {
         let links = |name: &str| lab.node(name).unwrap().mesh().links().all().len();
@@ -82,7 +82,7 @@ async fn two_nodes_whose_direct_path_never_worked_still_communicate() {
 
 #[tokio::test(start_paused = true)]
 async fn a_destination_that_does_not_exist_is_refused_with_the_reason() {
-    let lab = triangle(emulator::triangle(), 5, Congestion::Bbr3).await;
+    let lab = triangle(emulator::triangle(), 5, Congestion::Adaptive).await;
     let refused = support::dial(lab.node("entry").unwrap(), "nowhere.test:80").await;
     let refusal = refused.err().expect("there is no such host");
     assert_eq!(refusal.kind, ronproxy::flow::RefusalKind::NameNotFound);
@@ -91,7 +91,7 @@ async fn a_destination_that_does_not_exist_is_refused_with_the_reason() {
 
 #[tokio::test(start_paused = true)]
 async fn an_exit_that_cannot_be_reached_is_refused_within_ten_seconds() {
-    let mut lab = triangle(emulator::triangle(), 6, Congestion::Bbr3).await;
+    let mut lab = triangle(emulator::triangle(), 6, Congestion::Adaptive).await;
     lab.crash("exit");
     let start = Instant::now();
     let refused = support::dial(lab.node("entry").unwrap(), "source.test:80").await;
@@ -103,7 +103,7 @@ async fn an_exit_that_cannot_be_reached_is_refused_within_ten_seconds() {
 
 #[tokio::test(start_paused = true)]
 async fn a_new_flow_on_a_warm_lane_costs_one_round_trip() {
-    let lab = triangle(emulator::triangle(), 7, Congestion::Bbr3).await;
+    let lab = triangle(emulator::triangle(), 7, Congestion::Adaptive).await;
     let entry = lab.node("entry").unwrap();
     fetch(entry, 1000).await;
     // The acknowledgements of the last flow are out of the way.
@@ -129,7 +129,7 @@ async fn a_relay_that_answers_probes_and_swallows_data_is_left_and_seldom_tried_
     ];
     let topology = topology.both("entry", "exit", slow);
     let services = support::services();
-    let lab = Lab::start(topology, 6, nodes, services, Congestion::Bbr3).await.unwrap();
+    let lab = Lab::start(topology, 6, nodes, services, Congestion::Adaptive).await.unwrap();
     support::wait_for("the mesh", Duration::from_secs(10), || lab.is_meshed()).await;
     tokio::time::sleep(Duration::from_secs(10)).await;
     let entry = lab.node("entry").unwrap();
@@ -150,7 +150,7 @@ async fn a_relay_that_answers_probes_and_swallows_data_is_left_and_seldom_tried_
 
 #[tokio::test(start_paused = true)]
 async fn a_flow_shows_the_reroute_around_a_cut_with_its_reason_and_its_stall() {
-    let lab = triangle(emulator::triangle(), 8, Congestion::Bbr3).await;
+    let lab = triangle(emulator::triangle(), 8, Congestion::Adaptive).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     let entry = lab.node("entry").unwrap();
     let mut io = support::open(entry, "source.test:80").await;

@@ -36,7 +36,7 @@ async fn two_equal_relays(seed: u64, rules: &str) -> Lab {
     let mut nodes: Vec<LabNode> = NAMES.iter().map(node).collect();
     nodes[0].rules = Config::parse(rules).unwrap().rules;
     let services = support::services();
-    let lab = Lab::start(topology, seed, nodes, services, Congestion::Bbr3).await.unwrap();
+    let lab = Lab::start(topology, seed, nodes, services, Congestion::Adaptive).await.unwrap();
     wait_for("the mesh", Duration::from_secs(10), || lab.is_meshed()).await;
     sleep(Duration::from_secs(10)).await;
     lab

@@ -31,7 +31,7 @@ fn reason(choice: &Choice, route: &str) -> String {
 
 #[tokio::test(start_paused = true)]
 async fn why_tells_which_link_is_down_and_when_and_why_the_lane_moved() {
-    let lab = support::triangle(emulator::triangle(), 21, Congestion::Bbr3).await;
+    let lab = support::triangle(emulator::triangle(), 21, Congestion::Adaptive).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     let entry = lab.node("entry").unwrap();
     assert_eq!(choice(&lab).lane, None);
@@ -76,7 +76,7 @@ async fn triangle_of(groups: &[&str], entry_knows: bool, relay_knows: bool) -> L
     ];
     let services = support::services();
     let lab =
-        Lab::start(emulator::triangle(), 22, nodes, services, Congestion::Bbr3).await.unwrap();
+        Lab::start(emulator::triangle(), 22, nodes, services, Congestion::Adaptive).await.unwrap();
     wait_for("the mesh", Duration::from_secs(10), || lab.is_meshed()).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     lab

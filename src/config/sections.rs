@@ -31,7 +31,7 @@ pub struct Node {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Lane {
-    /// The congestion control of lanes. Default: `bbr3`.
+    /// The congestion control of lanes. Default: `adaptive`.
     pub congestion: Congestion,
     /// The congestion control of lanes for flows with a certain hint, where it differs.
     pub congestion_by_hint: CongestionByHint,

@@ -289,7 +289,7 @@ async fn open_lab(topology: &Topology, listen: SocketAddr, seed: u64) -> Result<
     nodes[3].entry = Some(entry::Config { listen, ..entry::Config::default() });
     // Its rate survives the random loss of the paper's commercial paths, MediaOne's too, to which a
     // flow moves when Utah's are cut.
-    Lab::start(topology.clone(), seed, nodes, site::services(), Congestion::Bbr3).await
+    Lab::start(topology.clone(), seed, nodes, site::services(), Congestion::Adaptive).await
 }
 
 fn is_port_in_use(error: &LabError) -> bool {

@@ -31,7 +31,8 @@ async fn triangle() -> Lab {
     ];
     let services =
         Services::default().with("echo.test", Arc::new(|io| drop(tokio::spawn(echo(io)))));
-    let lab = Lab::start(emulator::triangle(), 1, nodes, services, Congestion::Bbr3).await.unwrap();
+    let lab =
+        Lab::start(emulator::triangle(), 1, nodes, services, Congestion::Adaptive).await.unwrap();
     let start = Instant::now();
     while !lab.is_meshed() {
         assert!(start.elapsed() < SOON, "no mesh");

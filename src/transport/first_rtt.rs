@@ -1,5 +1,5 @@
-//! When BBR3 may learn the first round trip of the route on which it begins anew: pure, time is an
-//! argument.
+//! When a controller may learn the first round trip of the route on which it begins anew: pure, time is
+//! an argument.
 //!
 //! BBR takes its first round trip from the connection's smoothed round-trip time (noq-proto 1.4.0,
 //! `Bbr3::on_ack`), which is still that of the route before; and the first answers come on that route, until
@@ -37,16 +37,22 @@ impl FirstRtt {
         Self { began, least: None }
     }
 
-    /// Whether the controller may take `smoothed` for a round trip of the route in use, on which a packet
-    /// that was sent then has just been acknowledged.
-    pub(super) fn is_known(&mut self, now: Instant, sent: Instant, smoothed: Duration) -> bool {
+    /// Whether the controller may learn that a packet that was sent then has just been acknowledged, and
+    /// take `smoothed`, if it looks at that, for a round trip of the route in use.
+    pub(super) fn is_known(
+        &mut self,
+        now: Instant,
+        sent: Instant,
+        smoothed: Option<Duration>,
+    ) -> bool {
         if !is_followed(self.began, now, sent) {
             return false;
         }
         let sample = now.saturating_duration_since(sent);
         let least = self.least.map_or(sample, |least| least.min(sample));
         self.least = Some(least);
-        smoothed + least / CLOSE >= least || now >= self.began + MOST * least
+        let is_close = smoothed.is_none_or(|smoothed| smoothed + least / CLOSE >= least);
+        is_close || now >= self.began + MOST * least
     }
 }
 
@@ -62,7 +68,7 @@ mod tests {
         let looks = acknowledged.iter();
         looks
             .map(|&(at, rtt, smoothed)| {
-                first.is_known(t0 + ms(at), t0 + ms(at - rtt), ms(smoothed))
+                first.is_known(t0 + ms(at), t0 + ms(at - rtt), Some(ms(smoothed)))
             })
             .collect()
     }

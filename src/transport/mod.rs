@@ -1,5 +1,6 @@
 //! How QUIC is used: one endpoint per node, and the parameters of links and lanes.
 
+mod adaptive;
 mod configs;
 mod first_rtt;
 mod framing;

@@ -9,7 +9,8 @@ use noq::{
 use serde::Deserialize;
 
 use super::{
-    reroute::{Factory, RouteAwareFactory},
+    adaptive::AdaptiveConfig,
+    reroute::{Factory, OnReroute, RouteAwareFactory},
     reroute_mark::RerouteMark,
 };
 use crate::{flow::Hint, underlay::MAX_QUIC_PACKET};
@@ -18,29 +19,25 @@ use crate::{flow::Hint, underlay::MAX_QUIC_PACKET};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Congestion {
-    /// BBR version 3: models the path; keeps its rate under random loss, and overflows short queues.
-    Bbr3,
-    /// CUBIC (RFC 9438): backs off on every loss; fills a clean path, and costs the least CPU.
+    /// BBR where the lane is alone in the queue, CUBIC beside others: see `adaptive`.
     #[default]
+    Adaptive,
+    /// BBR version 3: models the path; gives way to more than 2 % of loss.
+    Bbr3,
+    /// CUBIC (RFC 9438): backs off on every loss, and fills the queue.
     Cubic,
 }
 
 /// The congestion control of lanes by their flows' hint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CongestionByHint {
     /// For the hint `latency`; `None`: as for all.
     pub latency: Option<Congestion>,
-    /// For the hint `loss`: BBR3 by default, as who chooses it expects losses.
+    /// For the hint `loss`.
     pub loss: Option<Congestion>,
     /// For the hint `throughput`.
     pub throughput: Option<Congestion>,
-}
-
-impl Default for CongestionByHint {
-    fn default() -> Self {
-        Self { latency: None, loss: Some(Congestion::Bbr3), throughput: None }
-    }
 }
 
 impl CongestionByHint {
@@ -87,12 +84,12 @@ impl Default for LaneOptions {
 
 impl Congestion {
     fn factory(self, mark: &Arc<RerouteMark>) -> Factory {
-        let inner: Factory = match self {
-            Self::Cubic => Arc::<CubicConfig>::default(),
-            Self::Bbr3 => Arc::<Bbr3Config>::default(),
+        let (inner, on_reroute): (Factory, _) = match self {
+            Self::Adaptive => (Arc::new(AdaptiveConfig), OnReroute::Told),
+            Self::Cubic => (Arc::<CubicConfig>::default(), OnReroute::Keeps),
+            Self::Bbr3 => (Arc::<Bbr3Config>::default(), OnReroute::RestartsIfLonger),
         };
-        let believes_least_rtt = self == Self::Bbr3;
-        Arc::new(RouteAwareFactory { mark: mark.clone(), inner, believes_least_rtt })
+        Arc::new(RouteAwareFactory { mark: mark.clone(), inner, on_reroute })
     }
 }
 

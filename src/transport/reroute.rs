@@ -10,9 +10,10 @@
 //! route, so that new packets leave at once; and it keeps the losses of packets sent before the
 //! reroute from the wrapped controller.
 //!
-//! On a lossy route a controller learns to crawl. Leaving one, for whatever reason, it begins anew:
-//! what it learnt from that route's loss says nothing about the next one. So does one that bounds what
-//! is in flight by the least round trip of the last seconds, on the way to a longer route.
+//! On a lossy route CUBIC and BBR3 learn to crawl. Leaving one, for whatever reason, they begin anew: what
+//! they learnt from that route's loss says nothing about the next one. So does BBR3, which bounds what
+//! is in flight by the least round trip of the last seconds, on the way to a longer route. [`Adaptive`]
+//! is told of the reroute and keeps its rate.
 
 use std::{
     any::Any,
@@ -24,6 +25,7 @@ use std::{
 use noq::congestion::{Controller, ControllerFactory, ControllerMetrics};
 
 use super::{
+    adaptive::Adaptive,
     first_rtt::{FirstRtt, is_followed},
     recent_loss::RecentLoss,
     reroute_mark::{RerouteMark, is_misled},
@@ -44,21 +46,40 @@ const PARKED_FOR: Duration = Duration::from_secs(10);
 /// Makes congestion controllers.
 pub(super) type Factory = Arc<dyn ControllerFactory + Send + Sync>;
 
+/// What becomes of a controller when the packets take another route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OnReroute {
+    /// It is told, and forgets what was of the route.
+    Told,
+    /// It goes on, unless the route lost packets.
+    Keeps,
+    /// It bounds what is in flight by the least round trip of the last seconds, so that it begins anew
+    /// on a longer route, too.
+    RestartsIfLonger,
+}
+
+impl OnReroute {
+    /// Whether the window of a route is kept for a lane that returns to it soon.
+    fn resumes(self) -> bool {
+        self != Self::RestartsIfLonger
+    }
+}
+
 /// Makes [`RouteAware`] controllers that listen to one mark.
 pub(super) struct RouteAwareFactory {
     pub(super) mark: Arc<RerouteMark>,
     pub(super) inner: Factory,
-    /// Whether the controllers bound what is in flight by the least round trip of the last seconds.
-    pub(super) believes_least_rtt: bool,
+    /// What becomes of them at a reroute.
+    pub(super) on_reroute: OnReroute,
 }
 
 impl RouteAwareFactory {
     fn make(&self, now: Instant, current_mtu: u16) -> RouteAware {
-        self.mark.set_resumes(!self.believes_least_rtt);
+        self.mark.set_resumes(self.on_reroute.resumes());
         RouteAware {
             inner: self.inner.clone().build(now, current_mtu),
             factory: self.inner.clone(),
-            believes_least_rtt: self.believes_least_rtt,
+            on_reroute: self.on_reroute,
             mtu: current_mtu,
             route: self.mark.route(),
             parked: None,
@@ -89,7 +110,7 @@ type Parked = (u64, Box<dyn Controller>, Instant);
 struct RouteAware {
     inner: Box<dyn Controller>,
     factory: Factory,
-    believes_least_rtt: bool,
+    on_reroute: OnReroute,
     mtu: u16,
     /// Which route is in use.
     route: u64,
@@ -134,14 +155,30 @@ impl RouteAware {
         if self.takes_up_parked(at) {
             return;
         }
-        if !self.believes_least_rtt {
+        if self.on_reroute.resumes() {
             self.parked = Some((left, self.inner.clone_box(), at));
         }
-        if lossy || (self.believes_least_rtt && self.mark.is_longer()) {
-            self.inner = self.factory.clone().build(at, self.mtu);
-            self.restarted_at = Some(at);
-            self.awaits = self.believes_least_rtt.then(|| FirstRtt::of_one_that_began(at));
+        let restarts = match self.on_reroute {
+            OnReroute::Told => true,
+            OnReroute::Keeps => lossy,
+            OnReroute::RestartsIfLonger => lossy || self.mark.is_longer(),
+        };
+        if restarts {
+            self.restart(at);
         }
+    }
+
+    /// The controller begins anew, with what it may keep.
+    fn restart(&mut self, at: Instant) {
+        let anew = self.factory.clone().build(at, self.mtu);
+        let before = std::mem::replace(&mut self.inner, anew);
+        if let Ok(mut adaptive) = before.into_any().downcast::<Adaptive>() {
+            adaptive.rerouted(at);
+            self.inner = adaptive;
+        }
+        self.restarted_at = Some(at);
+        let waits = self.on_reroute != OnReroute::Keeps;
+        self.awaits = waits.then(|| FirstRtt::of_one_that_began(at));
     }
 
     /// Whether the lane returned to the route that it had left a moment ago: then with the window that
@@ -170,6 +207,8 @@ impl RouteAware {
         if self.restarted_at.is_some_and(|at| sent < at) {
             return false;
         }
+        // Only BBR3 takes QUIC's smoothed one for its first.
+        let smoothed = (self.on_reroute == OnReroute::RestartsIfLonger).then_some(smoothed);
         if self.awaits.as_mut().is_some_and(|first| !first.is_known(now, sent, smoothed)) {
             return false;
         }
@@ -314,7 +353,7 @@ impl Controller for RouteAware {
         Box::new(Self {
             inner: self.inner.clone_box(),
             factory: self.factory.clone(),
-            believes_least_rtt: self.believes_least_rtt,
+            on_reroute: self.on_reroute,
             mtu: self.mtu,
             route: self.route,
             parked: self.parked.as_ref().map(|(route, inner, at)| (*route, inner.clone_box(), *at)),

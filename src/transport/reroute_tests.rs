@@ -7,13 +7,13 @@ use super::*;
 const RTT: Duration = Duration::from_millis(60);
 
 fn cubic() -> (Arc<RerouteMark>, RouteAware, Instant) {
-    believing(false)
+    of_kind(OnReroute::Keeps)
 }
 
-fn believing(believes_least_rtt: bool) -> (Arc<RerouteMark>, RouteAware, Instant) {
+fn of_kind(on_reroute: OnReroute) -> (Arc<RerouteMark>, RouteAware, Instant) {
     let (mark, now) = (Arc::new(RerouteMark::new(Arc::default())), Instant::now());
     let inner = Arc::new(CubicConfig::default());
-    let factory = RouteAwareFactory { mark: mark.clone(), inner, believes_least_rtt };
+    let factory = RouteAwareFactory { mark: mark.clone(), inner, on_reroute };
     (mark, factory.make(now, 1_200), now)
 }
 
@@ -49,10 +49,14 @@ fn answers_that_came_on_a_faster_route_are_not_the_least_round_trip_of_the_prese
 
 #[test]
 fn a_controller_that_believes_in_a_least_round_trip_begins_anew_on_a_longer_route() {
-    for (believes, rtt, anew) in
-        [(true, 80, true), (true, 61, false), (true, 40, false), (false, 80, false)]
-    {
-        let (mark, mut controller, t0) = believing(believes);
+    let longer = OnReroute::RestartsIfLonger;
+    for (kind, rtt, anew) in [
+        (longer, 80, true),
+        (longer, 61, false),
+        (longer, 40, false),
+        (OnReroute::Keeps, 80, false),
+    ] {
+        let (mark, mut controller, t0) = of_kind(kind);
         let initial = controller.inner.window();
         controller.on_packet_sent(t0, 1_200, 0);
         controller.answered(t0 + RTT, t0);
@@ -61,7 +65,7 @@ fn a_controller_that_believes_in_a_least_round_trip_begins_anew_on_a_longer_rout
         mark.rerouted(t0 + RTT, 1, Some(Duration::from_millis(rtt)));
         mark.rerouted(t0 + RTT, 2, Some(RTT));
         controller.on_packet_sent(t0 + RTT, 1_200, 1);
-        assert_eq!(controller.inner.window() == initial, anew, "{believes}, {rtt} ms");
+        assert_eq!(controller.inner.window() == initial, anew, "{kind:?}, {rtt} ms");
     }
 }
 

@@ -126,7 +126,7 @@ async fn mesh(nodes: usize, seed: u64) -> Lab {
     }
     let plan = |name: &String| LabNode::new(name, true, false);
     let nodes = names.iter().map(plan).collect();
-    Lab::start(topology, seed, nodes, Services::default(), Congestion::Bbr3).await.unwrap()
+    Lab::start(topology, seed, nodes, Services::default(), Congestion::Adaptive).await.unwrap()
 }
 
 #[derive(Default)]

@@ -25,7 +25,7 @@ async fn six(seed: u64) -> Lab {
     }
     let nodes = NAMES.iter().map(|name| LabNode::new(name, true, false)).collect();
     let services = Services::default();
-    let lab = Lab::start(topology, seed, nodes, services, Congestion::Bbr3).await.unwrap();
+    let lab = Lab::start(topology, seed, nodes, services, Congestion::Adaptive).await.unwrap();
     support::wait_for("the mesh", Duration::from_secs(10), || lab.is_meshed()).await;
     lab
 }

@@ -28,7 +28,7 @@ async fn behind_nats(seed: u64) -> Lab {
         LabNode { rules: Config::parse("").unwrap().rules, ..LabNode::new("office", false, true) }
             .behind(nat(OFFICE)),
     ];
-    Lab::start(topology, seed, nodes, support::services(), Congestion::Bbr3).await.unwrap()
+    Lab::start(topology, seed, nodes, support::services(), Congestion::Adaptive).await.unwrap()
 }
 
 #[tokio::test(start_paused = true)]

@@ -30,7 +30,7 @@ pub(crate) async fn five(dates: Dates, seed: u64) -> Lab {
     let dates = Dates { authority: Some("mit".to_owned()), ..dates };
     let services = support::services();
     let lab =
-        Lab::start_in(dates, topology, seed, nodes, services, Congestion::Bbr3).await.unwrap();
+        Lab::start_in(dates, topology, seed, nodes, services, Congestion::Adaptive).await.unwrap();
     support::wait_for("the mesh", Duration::from_secs(10), || lab.is_meshed()).await;
     // The advertisements tell who reaches whom.
     sleep(Duration::from_secs(5)).await;

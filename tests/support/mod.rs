@@ -116,7 +116,7 @@ pub async fn triangle_with_rules(
     seed: u64,
     rules: &str,
 ) -> Lab {
-    let lab = start_triangle(topology, seed, Congestion::Bbr3, rules).await;
+    let lab = start_triangle(topology, seed, Congestion::Adaptive, rules).await;
     wait_for("the mesh", Duration::from_secs(10), || lab.is_meshed()).await;
     // The relay's advertisements need not be here yet, as the mesh has just formed.
     tokio::time::sleep(Duration::from_secs(3)).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ronproxy::{
     emulator::{self, Bitrate, LinkModel, Queue, Topology},
     lab::Lab,
-    transport::Congestion::{self, Bbr3, Cubic},
+    transport::Congestion::{self, Adaptive, Cubic},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -24,7 +24,7 @@ use crate::{
 async fn an_hour_of_typing_on_jittery_paths_moves_nothing() {
     for seed in seeds(1) {
         let arrivals = Arrivals::new();
-        let lab = triangle(jittery(100), seed, &arrivals, Bbr3).await;
+        let lab = triangle(jittery(100), seed, &arrivals, Adaptive).await;
         sleep(Duration::from_secs(5)).await;
         let job = work::start(lab.node("entry").unwrap(), Work::Keystrokes, &arrivals).await;
         sleep(Duration::from_secs(minutes(20) * 60)).await;
@@ -35,7 +35,7 @@ async fn an_hour_of_typing_on_jittery_paths_moves_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn saturated_paths_move_nothing() {
-    for congestion in [Bbr3, Cubic] {
+    for congestion in [Adaptive, Cubic] {
         for (work, name) in [(Work::Download, "download"), (Work::Upload, "upload")] {
             for seed in seeds(1) {
                 saturate(work, name, congestion, seed).await;
@@ -56,7 +56,7 @@ async fn saturate(work: Work, name: &str, congestion: Congestion, seed: u64) {
 
 #[tokio::test(start_paused = true)]
 async fn slow_starts_and_pauses_and_a_slow_reader_move_nothing() {
-    for congestion in [Bbr3, Cubic] {
+    for congestion in [Adaptive, Cubic] {
         let watch = Watch::begin();
         let arrivals = Arrivals::new();
         let lab = triangle(emulator::triangle(), 1, &arrivals, congestion).await;

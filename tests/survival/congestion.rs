@@ -1,16 +1,21 @@
-//! What the congestion controllers make of a path with nothing beside it: the evidence for the
-//! default.
+//! What the congestion controllers make of ordinary bad lines with nothing beside them: the evidence for
+//! the default. Their arithmetic beside TCP is in `transport/adaptive/tests.rs`.
 
 use std::time::Duration;
 
 use ronproxy::{
-    emulator::{self, Loss, LossRate},
-    transport::Congestion::{self, Bbr3, Cubic},
+    emulator::{self, Bitrate, LinkModel, Loss, LossRate, Queue, Topology},
+    transport::Congestion::{self, Adaptive, Bbr3, Cubic},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::{Instant, sleep},
 };
 
 use crate::{
     cut::triangle,
     figures::{asserts, row, seeds},
+    support,
     watch::Watch,
     work::{self, Arrivals, Work},
 };
@@ -21,51 +26,123 @@ const SETTLE: Duration = Duration::from_secs(5);
 /// How long goodput is measured.
 const MEASURED: Duration = Duration::from_secs(10);
 
+/// In Mbit/s.
+const RATE: u32 = 50;
+
 #[tokio::test(start_paused = true)]
-async fn bbr3_uses_a_path_that_loses_a_packet_in_a_hundred_and_cubic_hardly_does() {
-    for percent in [0.0, 1.0, 5.0] {
-        let (mut bbr3, mut cubic) = (Vec::new(), Vec::new());
+async fn loss_without_a_way_round_costs_only_what_is_lost() {
+    let (losses, controllers): (&[_], &[_]) = if asserts() {
+        (&[0.0, 1.0, 3.0], &[Adaptive])
+    } else {
+        (&[0.0, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0], &[Adaptive, Bbr3, Cubic])
+    };
+    for percent in losses {
+        let loss = Loss::Bernoulli(LossRate::from_percent(*percent));
+        lossy(
+            &format!("{percent} % loss"),
+            loss,
+            controllers,
+            0.9 * f64::from(RATE) * (1.0 - percent / 100.0),
+        )
+        .await;
+    }
+    let bursts = Loss::GilbertElliott {
+        good: LossRate::ZERO,
+        bad: LossRate::from_percent(30.0),
+        good_for: Duration::from_millis(300),
+        bad_for: Duration::from_millis(20),
+    };
+    lossy("bursts of 20 ms, 2 % in all", bursts, controllers, 0.8 * f64::from(RATE)).await;
+}
+
+async fn lossy(name: &str, loss: Loss, controllers: &[Congestion], aim: f64) {
+    let mut figures = Vec::new();
+    for &congestion in controllers {
+        let mut runs = Vec::new();
         for seed in seeds(1) {
-            bbr3.push(goodput(Bbr3, percent, seed).await);
-            cubic.push(goodput(Cubic, percent, seed).await);
+            let line = Line { rate: RATE, queue_ms: 50, loss };
+            runs.push(run(line, congestion, seed).await.0);
         }
-        let (bbr3, cubic) = (median(bbr3), median(cubic));
-        let figures = format!("BBR3 {bbr3:>5.1} Mbit/s | Cubic {cubic:>5.1} Mbit/s");
-        row(&format!("{percent} % loss, 100 Mbit/s, 60 ms, no other path"), &figures, "evidence");
-        if asserts() {
-            assert!(percent > 1.0 || bbr3 > 50.0, "{percent} %: BBR3 {bbr3:.1} Mbit/s");
-            // Beyond 2 % neither is of use.
-            let decides = (0.5..2.0).contains(&percent);
-            assert!(!decides || bbr3 > 3.0 * cubic, "{percent} %: {bbr3:.1}, {cubic:.1}");
+        runs.sort_by(f64::total_cmp);
+        let median = runs[runs.len() / 2];
+        figures.push(format!("{congestion:?} {median:>5.1} Mbit/s"));
+        assert!(!asserts() || median > aim, "{name}: {median:.1} Mbit/s");
+    }
+    row(&format!("{name}, {RATE} Mbit/s, 60 ms"), &figures.join(" | "), &format!("{aim:.0}"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_beside_a_download_do_not_wait_in_its_queue() {
+    let controllers: &[_] = if asserts() { &[Adaptive] } else { &[Adaptive, Bbr3, Cubic] };
+    for rate in [10, 50] {
+        for &congestion in controllers {
+            let line = Line { rate, queue_ms: 500, loss: Loss::None };
+            let (goodput, keys) = run(line, congestion, seeds(1)[0]).await;
+            let keys = keys.expect("keys were typed");
+            row(
+                &format!("keys beside a download, {rate} Mbit/s, queue of 500 ms, {congestion:?}"),
+                &format!("{goodput:.1} Mbit/s | median {} ms | 95 % {} ms", keys.0, keys.1),
+                "90 %, 120 ms",
+            );
+            assert!(
+                !asserts() || (goodput > 0.9 * f64::from(rate) && keys.0 < 120),
+                "{goodput} {keys:?}"
+            );
         }
     }
 }
 
-fn median(mut runs: Vec<f64>) -> f64 {
-    runs.sort_by(f64::total_cmp);
-    runs[runs.len() / 2]
+struct Line {
+    rate: u32,
+    queue_ms: u64,
+    loss: Loss,
 }
 
-/// In Mbit/s, of a download on the direct path alone.
-async fn goodput(congestion: Congestion, percent: f64, seed: u64) -> f64 {
+/// A download on the direct path alone, and keys beside it: its goodput in Mbit/s, and the keys' median
+/// and 95th percentile in milliseconds.
+async fn run(line: Line, congestion: Congestion, seed: u64) -> (f64, Option<(u128, u128)>) {
     let watch = Watch::begin();
     let arrivals = Arrivals::new();
-    let lab = triangle(emulator::triangle(), seed, &arrivals, congestion).await;
+    let lab = triangle(topology(&line), seed, &arrivals, congestion).await;
     let address = |name: &str| lab.topology().address(name);
     lab.internet().cut(address("entry"), address("relay"));
-    for (from, to) in [("entry", "exit"), ("exit", "entry")] {
-        let loss = Loss::Bernoulli(LossRate::from_percent(percent));
-        lab.internet().update(address(from), address(to), |model| model.loss = loss);
-    }
-    tokio::time::sleep(SETTLE).await;
-    let job = work::start(lab.node("entry").unwrap(), Work::Download, &arrivals).await;
-    tokio::time::sleep(SETTLE).await;
+    sleep(SETTLE).await;
+    let entry = lab.node("entry").unwrap();
+    let job = work::start(entry, Work::Download, &arrivals).await;
+    sleep(SETTLE).await;
     let before = arrivals.bytes();
-    tokio::time::sleep(MEASURED).await;
+    let began = Instant::now();
+    let keys = match line.loss {
+        Loss::None => Some(type_keys(entry, began).await),
+        _ => None,
+    };
+    tokio::time::sleep_until(began + MEASURED).await;
     let got = arrivals.bytes() - before;
     assert_eq!(arrivals.wrong(), None, "seed {seed}");
     job.abort();
     lab.stop().await;
     watch.check(&format!("seed {seed}"));
-    got as f64 * 8.0 / 1e6 / MEASURED.as_secs_f64()
+    (got as f64 * 8.0 / 1e6 / MEASURED.as_secs_f64(), keys)
+}
+
+fn topology(line: &Line) -> Topology {
+    let queue = Queue::Time(Duration::from_millis(line.queue_ms));
+    let model =
+        LinkModel::new(Duration::from_millis(30)).with_rate(Bitrate::mbit(line.rate), queue);
+    emulator::triangle().both("entry", "exit", LinkModel { loss: line.loss, ..model })
+}
+
+/// A key every 100 ms or when the last one is back, while the download is measured.
+async fn type_keys(entry: &ronproxy::app::Node, began: Instant) -> (u128, u128) {
+    let mut io = support::open(entry, "echo.test:80").await;
+    let mut waits = Vec::new();
+    while began.elapsed() < MEASURED {
+        let (typed, mut key) = (Instant::now(), [0]);
+        io.write_all(b"x").await.unwrap();
+        io.read_exact(&mut key).await.unwrap();
+        waits.push(typed.elapsed().as_millis());
+        tokio::time::sleep_until(typed + Duration::from_millis(100)).await;
+    }
+    waits.sort_unstable();
+    (waits[waits.len() / 2], waits[waits.len() * 95 / 100])
 }

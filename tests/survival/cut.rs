@@ -6,7 +6,7 @@ use ronproxy::{
     emulator::{self, Topology},
     flow::Route,
     lab::{Lab, LabNode},
-    transport::Congestion::{self, Bbr3, Cubic},
+    transport::Congestion::{self, Adaptive, Cubic},
 };
 
 use crate::{
@@ -65,28 +65,28 @@ impl Scenario {
 
 #[tokio::test(start_paused = true)]
 async fn a_download_goes_on_after_a_cut() {
-    for congestion in [Bbr3, Cubic] {
+    for congestion in [Adaptive, Cubic] {
         run(&Scenario { work: Work::Download, congestion, cut: Cut::Direct }).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_upload_goes_on_after_a_cut() {
-    for congestion in [Bbr3, Cubic] {
+    for congestion in [Adaptive, Cubic] {
         run(&Scenario { work: Work::Upload, congestion, cut: Cut::Direct }).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_hardly_notices_a_cut() {
-    for congestion in [Bbr3, Cubic] {
+    for congestion in [Adaptive, Cubic] {
         run(&Scenario { work: Work::Stream, congestion, cut: Cut::Direct }).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_typist_hardly_notices_a_cut() {
-    for congestion in [Bbr3, Cubic] {
+    for congestion in [Adaptive, Cubic] {
         run(&Scenario { work: Work::Keystrokes, congestion, cut: Cut::Direct }).await;
     }
 }

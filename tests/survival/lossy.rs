@@ -6,7 +6,7 @@ use ronproxy::{
     emulator::{self, LossRate},
     flow::Route,
     lab::Lab,
-    transport::Congestion::{self, Bbr3, Cubic},
+    transport::Congestion::{self, Adaptive, Cubic},
 };
 use tokio::time::{Instant, sleep};
 
@@ -33,26 +33,26 @@ struct Scenario {
 
 #[tokio::test(start_paused = true)]
 async fn a_download_leaves_a_path_that_loses_a_third() {
-    for congestion in [Bbr3, Cubic] {
+    for congestion in [Adaptive, Cubic] {
         run(&Scenario { work: Work::Download, congestion, percent: 30.0 }).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_download_fills_the_detour_after_a_cut() {
-    for congestion in [Bbr3, Cubic] {
+    for congestion in [Adaptive, Cubic] {
         run(&Scenario { work: Work::Download, congestion, percent: 100.0 }).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_upload_leaves_a_path_that_loses_a_third() {
-    run(&Scenario { work: Work::Upload, congestion: Bbr3, percent: 30.0 }).await;
+    run(&Scenario { work: Work::Upload, congestion: Adaptive, percent: 30.0 }).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_download_is_not_slowed_by_two_percent_of_loss() {
-    for congestion in [Bbr3, Cubic] {
+    for congestion in [Adaptive, Cubic] {
         run(&Scenario { work: Work::Download, congestion, percent: 2.0 }).await;
     }
 }

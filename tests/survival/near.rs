@@ -6,7 +6,7 @@ use ronproxy::{
     emulator::{Bitrate, LinkModel, Queue, Topology},
     flow::Route,
     lab::Lab,
-    transport::Congestion::{self, Bbr3, Cubic},
+    transport::Congestion::{self, Adaptive, Cubic},
 };
 use tokio::time::{Instant, sleep};
 
@@ -73,7 +73,7 @@ async fn pause(name: &str, work: Work, seed: u64, (every, long): (u64, u64)) {
 
 #[tokio::test(start_paused = true)]
 async fn a_download_does_not_flee_its_own_queue() {
-    for congestion in [Cubic, Bbr3] {
+    for congestion in [Cubic, Adaptive] {
         for seed in seeds(1) {
             let direct = path(30, 100, 100);
             let rates =

@@ -6,7 +6,7 @@ use ronproxy::{
     emulator,
     flow::Route,
     lab::Lab,
-    transport::Congestion::{Bbr3, Cubic},
+    transport::Congestion::{Adaptive, Cubic},
 };
 use tokio::time::{Instant, sleep};
 
@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[tokio::test(start_paused = true)]
 async fn flows_return_to_a_healed_path_without_a_stall() {
     for (work, congestion) in
-        [(Work::Stream, Bbr3), (Work::Stream, Cubic), (Work::Keystrokes, Bbr3)]
+        [(Work::Stream, Adaptive), (Work::Stream, Cubic), (Work::Keystrokes, Adaptive)]
     {
         let mut stalls = Vec::new();
         for seed in seeds(2) {
@@ -67,7 +67,7 @@ async fn a_link_that_flaps_every_ten_seconds_moves_a_flow_at_most_once_a_minute(
     for seed in seeds(1) {
         let watch = Watch::begin();
         let arrivals = Arrivals::new();
-        let lab = triangle(emulator::triangle(), seed, &arrivals, Bbr3).await;
+        let lab = triangle(emulator::triangle(), seed, &arrivals, Adaptive).await;
         sleep(moment(&mut rng(seed), 3_000, 6_000)).await;
         let job = work::start(lab.node("entry").unwrap(), Work::Keystrokes, &arrivals).await;
         let mut moves = Vec::new();

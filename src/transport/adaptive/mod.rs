@@ -1,0 +1,479 @@
+//! The congestion control of lanes by default: BBR where the lane has the bottleneck to itself, CUBIC
+//! where others fill its queue. PURE: time is an argument.
+//!
+//! ```text
+//!  Startup ─ the pipe is full ─► Drain ─► Cruise ─ 6 rounds ─► ProbeUp ─► ProbeDown ─┐
+//!                                           ▲ ▲                                      │
+//!                                           │ └──────────────────────────────────────┘
+//!                                           └─ the queue empties when we hold back ─ Sharing (CUBIC)
+//!  any ── a queue stands for 8 rounds, or more is lost than the path loses by itself ──► Sharing
+//! ```
+//!
+//! Alone, the lane sends at the rate that the path was seen to deliver (draft-cardwell-iccrg-bbr-
+//! congestion-control-00), so the queue stays empty, keys are not held up by the same user's download, and
+//! loss that does not depend on the rate is not taken for congestion. A sender of that kind gets too
+//! much of a short queue and too little of a long one beside TCP. Where others are seen, it therefore
+//! does what they do, and tries from time to time whether they are gone (as Copa switches modes:
+//! Arun and Balakrishnan, NSDI 2018).
+
+mod base_loss;
+mod cubic;
+mod least_rtt;
+mod path;
+
+use std::{
+    any::Any,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use noq::congestion::{Controller, ControllerFactory, ControllerMetrics};
+
+use cubic::Cubic;
+use path::{Path, Round};
+
+#[cfg(test)]
+mod tests;
+
+/// Ten packets (RFC 9002, section 7.2).
+const INITIAL_WINDOW: u64 = 14_720;
+
+/// The least window, in packets (BBR's `BBRMinPipeCwnd`).
+const LEAST_WINDOW: u64 = 4;
+
+/// The pace while the rate doubles each round: 2/ln 2 (BBR's `BBRStartupPacingGain` of 2016).
+const STARTUP: f64 = 2.885;
+
+/// The pipe is full when the bandwidth grew by less than this in three rounds.
+const GROWTH: f64 = 1.25;
+const FLAT_ROUNDS: u32 = 3;
+
+/// The same where packets are lost without a queue, as then it grows unsteadily.
+const FLAT_ROUNDS_OF_LOSS: u32 = 12;
+
+/// The paces of a cycle, as parts of the bandwidth. Below 1 while cruising, as the bandwidth is a maximum.
+const UP: f64 = 1.25;
+const DOWN: f64 = 0.75;
+const CRUISE: f64 = 0.99;
+const CRUISE_ROUNDS: u32 = 6;
+
+/// After a probe by which the bandwidth grew so much, the next one comes at once.
+const WORTH_ANOTHER: f64 = 1.15;
+
+/// While cruising the pace is lowered by the queue that stands, by no more than this.
+const MOST_DRAINED: f64 = 0.2;
+
+/// What may be in flight, as a multiple of what the path holds: acknowledgements come in lumps.
+const IN_FLIGHT: f64 = 2.0;
+
+/// A lossy path is sent more, so that as much arrives; for no higher loss than this.
+const MOST_COMPENSATED: f64 = 0.5;
+
+/// A queue that stands for so many rounds, a whole cycle, is not ours.
+const OTHERS: u32 = 8;
+
+/// Who fills a queue has a window that much larger than one who keeps it empty.
+const OTHERS_WINDOW: f64 = 2.0;
+
+/// How long others are believed in until we try whether they are gone: 2 s and 12 rounds, doubled
+/// each time they are not, or are back within 10 s, to 40 s.
+const FIRST_PAUSE: Duration = Duration::from_secs(2);
+const MOST_PAUSE: Duration = Duration::from_secs(40);
+const RETURN: Duration = Duration::from_secs(10);
+const PAUSE_ROUNDS: u32 = 12;
+
+/// How many rounds such a trial lasts: one until we hold back, one until the queue shows it, one more.
+const TRIAL_ROUNDS: u32 = 3;
+
+/// How long at least little is sent to see the least round trip.
+const PROBE_RTT: Duration = Duration::from_millis(100);
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Phase {
+    Startup { best: f64, flat: u32 },
+    Drain,
+    Cruise { left: u32 },
+    ProbeUp,
+    ProbeDown,
+    ProbeRtt { until: Instant },
+}
+
+/// Others fill the queue.
+#[derive(Debug, Clone)]
+struct Sharing {
+    cubic: Cubic,
+    next_trial: Instant,
+    /// In the round after the window shrank, losses are still those of the packets before.
+    recovers: bool,
+    /// Rounds since the last trial.
+    rounds: u32,
+    /// Rounds of the trial under way.
+    trial: Option<u32>,
+}
+
+/// The controller.
+#[derive(Debug, Clone)]
+pub(super) struct Adaptive {
+    path: Path,
+    mtu: u16,
+    in_flight: u64,
+    phase: Phase,
+    since: Instant,
+    /// The bandwidth before the last probe.
+    probed_from: f64,
+    /// Rounds in a row with a standing queue.
+    stood: u32,
+    sharing: Option<Sharing>,
+    /// How long others are believed in the next time.
+    pause: Duration,
+    alone_since: Instant,
+}
+
+impl Adaptive {
+    pub(super) fn new(now: Instant, mtu: u16) -> Self {
+        Self {
+            path: Path::new(now, mtu),
+            mtu,
+            in_flight: 0,
+            phase: Phase::Startup { best: 0.0, flat: 0 },
+            since: now,
+            probed_from: 0.0,
+            stood: 0,
+            sharing: None,
+            pause: FIRST_PAUSE,
+            alone_since: now,
+        }
+    }
+
+    /// The packets take another route from now on. Its rate is taken for the same until it is known.
+    pub(super) fn rerouted(&mut self, now: Instant) {
+        self.path.change(now);
+        self.sharing = None;
+        self.stood = 0;
+        self.pause = FIRST_PAUSE;
+        self.alone_since = now;
+        if !matches!(self.phase, Phase::Startup { .. }) {
+            self.enter(now, Phase::Cruise { left: CRUISE_ROUNDS });
+        }
+    }
+
+    fn enter(&mut self, now: Instant, phase: Phase) {
+        if phase == Phase::ProbeUp || self.phase == Phase::Drain {
+            self.probed_from = self.path.bandwidth();
+        }
+        self.phase = phase;
+        self.since = now;
+        let holding_back =
+            matches!(phase, Phase::Drain | Phase::ProbeDown | Phase::ProbeRtt { .. });
+        self.path.loss.hold_back(holding_back);
+    }
+
+    fn on_round(&mut self, now: Instant, round: Round) {
+        if self.sharing.is_some() {
+            return self.share_on(now, round);
+        }
+        let starting = matches!(self.phase, Phase::Startup { .. });
+        self.next_phase(now, round);
+        if starting || round.app_limited || matches!(self.phase, Phase::ProbeRtt { .. }) {
+            return;
+        }
+        self.stood = if round.stood { self.stood + 1 } else { 0 };
+        let lost = round.congested && round.queued && self.path.loss.is_known();
+        if lost || self.stood >= OTHERS {
+            self.share(now, lost);
+        } else if round.congested && matches!(self.phase, Phase::Cruise { .. }) {
+            // Is it the path's own loss, or does it depend on our rate?
+            self.enter(now, Phase::ProbeDown);
+        }
+    }
+
+    fn next_phase(&mut self, now: Instant, round: Round) {
+        if round.app_limited {
+            return;
+        }
+        let bandwidth = self.path.bandwidth();
+        let grew = bandwidth > WORTH_ANOTHER * self.probed_from;
+        match self.phase {
+            Phase::Startup { best, flat } => {
+                let unsteady = round.lossy && !round.queued;
+                let most = if unsteady { FLAT_ROUNDS_OF_LOSS } else { FLAT_ROUNDS };
+                let overflows = round.congested && round.queued;
+                if bandwidth >= GROWTH * best {
+                    self.phase = Phase::Startup { best: bandwidth, flat: 0 };
+                } else if overflows || round.stood || flat + 1 >= most {
+                    self.enter(now, Phase::Drain);
+                } else {
+                    self.phase = Phase::Startup { best, flat: flat + 1 };
+                }
+            }
+            Phase::ProbeDown | Phase::Cruise { left: 5.. } if grew && !round.stood => {
+                self.enter(now, Phase::ProbeUp);
+            }
+            Phase::ProbeUp => self.enter(now, Phase::ProbeDown),
+            Phase::Cruise { left: 0 } => self.enter(now, Phase::ProbeUp),
+            Phase::Cruise { left } => self.phase = Phase::Cruise { left: left - 1 },
+            Phase::Drain | Phase::ProbeDown | Phase::ProbeRtt { .. } => {}
+        }
+    }
+
+    /// What ends before its round does.
+    fn after_acks(&mut self, now: Instant) {
+        let Some((least, bdp)) = self.path.least_rtt().zip(self.path.bdp()) else { return };
+        let lasted = now.saturating_duration_since(self.since);
+        let drained = as_f64(self.in_flight) <= bdp;
+        let over = match self.phase {
+            Phase::Drain => drained || lasted > 4 * least,
+            Phase::ProbeDown => drained && lasted > least || lasted > 2 * least,
+            Phase::ProbeRtt { until } => now >= until,
+            Phase::Startup { .. } if self.path.is_full(now, GROWTH) => {
+                return self.enter(now, Phase::Drain);
+            }
+            Phase::Startup { .. } | Phase::Cruise { .. } | Phase::ProbeUp => false,
+        };
+        if over {
+            self.enter(now, Phase::Cruise { left: CRUISE_ROUNDS });
+        }
+        let cruising = matches!(self.phase, Phase::Cruise { .. }) && self.sharing.is_none();
+        if cruising && self.path.has_to_look_for_least_rtt(now) {
+            self.enter(now, Phase::ProbeRtt { until: now + (2 * least).max(PROBE_RTT) });
+        }
+    }
+
+    /// Others fill the queue, or overflowed it.
+    fn share(&mut self, now: Instant, lost: bool) {
+        let back = now < self.alone_since + RETURN;
+        self.pause = if back { (2 * self.pause).min(MOST_PAUSE) } else { FIRST_PAUSE };
+        let in_use = as_f64(self.in_flight).max(self.path.bdp().unwrap_or_default());
+        let window = in_use.min(as_f64(self.window())) / f64::from(self.mtu);
+        let cubic = if lost {
+            Cubic::after_congestion_at(now, window)
+        } else {
+            Cubic::growing_to(now, window, OTHERS_WINDOW * window)
+        };
+        self.sharing = Some(Sharing {
+            cubic,
+            next_trial: now + self.pause,
+            recovers: true,
+            rounds: 0,
+            trial: None,
+        });
+        self.path.set_beside_others(true);
+        self.path.loss.hold_back(false);
+        self.stood = 0;
+    }
+
+    fn share_on(&mut self, now: Instant, round: Round) {
+        let Some(sharing) = &mut self.sharing else { return };
+        let alone = !round.stood && !round.app_limited;
+        match sharing.trial {
+            Some(_) if alone => {
+                self.sharing = None;
+                self.alone_since = now;
+                self.path.set_beside_others(false);
+                self.enter(now, Phase::Cruise { left: CRUISE_ROUNDS });
+            }
+            Some(rounds) if rounds + 1 < TRIAL_ROUNDS => sharing.trial = Some(rounds + 1),
+            Some(_) => {
+                self.pause = (2 * self.pause).min(MOST_PAUSE);
+                (sharing.trial, sharing.rounds) = (None, 0);
+                sharing.next_trial = now + self.pause;
+                self.path.loss.hold_back(false);
+            }
+            None => {
+                let shrinks = round.congested && round.queued && !sharing.recovers;
+                if shrinks {
+                    sharing.cubic.on_congestion(now);
+                }
+                sharing.recovers = shrinks;
+                sharing.rounds += 1;
+                let due = now >= sharing.next_trial && sharing.rounds >= PAUSE_ROUNDS;
+                // Loss without a queue is not that of others.
+                let unexplained = round.congested && !round.queued && !sharing.recovers;
+                let tries = (due || unexplained) && !round.app_limited;
+                sharing.trial = tries.then_some(0);
+                // What is lost in the round after the window shrank is the path's own loss, too.
+                self.path.loss.hold_back(round.congested || sharing.trial.is_some());
+            }
+        }
+    }
+
+    /// What a path that loses some has to be sent so that one arrives.
+    fn compensation(&self) -> f64 {
+        1.0 / (1.0 - self.path.loss.share().min(MOST_COMPENSATED))
+    }
+
+    fn pacing_gain(&self) -> f64 {
+        match self.phase {
+            Phase::Startup { .. } => STARTUP,
+            Phase::Drain => 1.0 / STARTUP,
+            Phase::ProbeUp => UP,
+            Phase::ProbeDown => DOWN,
+            Phase::Cruise { .. } | Phase::ProbeRtt { .. } => {
+                CRUISE - self.path.excess_delay().min(MOST_DRAINED)
+            }
+        }
+    }
+
+    /// In bytes per second; `None`: a window in a round trip.
+    fn pacing_rate(&self) -> Option<f64> {
+        let bandwidth = self.path.bandwidth();
+        let trial = self.sharing.as_ref().map(|sharing| sharing.trial.is_some());
+        if bandwidth <= 0.0 || trial == Some(false) {
+            return None;
+        }
+        let gain = if trial.is_some() { CRUISE } else { self.pacing_gain() };
+        let rate = gain * bandwidth * self.compensation();
+        match (self.phase, self.path.least_rtt()) {
+            // While nothing is known yet, what TCP would send.
+            (Phase::Startup { .. }, Some(least)) if trial.is_none() => {
+                Some(rate.max(STARTUP * as_f64(INITIAL_WINDOW) / least.as_secs_f64().max(1e-4)))
+            }
+            _ => Some(rate),
+        }
+    }
+}
+
+impl Controller for Adaptive {
+    fn on_packet_sent(&mut self, _now: Instant, bytes: u16, pn: u64) {
+        self.in_flight += u64::from(bytes);
+        self.path.sent(pn);
+    }
+
+    fn on_ack(
+        &mut self,
+        now: Instant,
+        sent: Instant,
+        bytes: u64,
+        pn: u64,
+        app_limited: bool,
+        _rtt: &noq_proto::RttEstimator,
+    ) {
+        self.acked(now, sent, bytes, pn, app_limited);
+    }
+
+    fn on_end_acks(
+        &mut self,
+        now: Instant,
+        in_flight: u64,
+        _app_limited: bool,
+        _largest_packet_num_acked: Option<u64>,
+    ) {
+        self.in_flight = in_flight;
+        if let Some(round) = self.path.end_round(now) {
+            self.on_round(now, round);
+        }
+        self.after_acks(now);
+    }
+
+    fn on_packet_lost(&mut self, lost_bytes: u16, pn: u64, _now: Instant) {
+        self.in_flight = self.in_flight.saturating_sub(lost_bytes.into());
+        self.path.lost(pn);
+    }
+
+    fn on_congestion_event(
+        &mut self,
+        _now: Instant,
+        _sent: Instant,
+        _is_persistent_congestion: bool,
+        is_ecn: bool,
+        _lost_bytes: u64,
+        _largest_lost_pn: u64,
+    ) {
+        // Losses are judged by the round. An outage that loses everything is the route's, and the
+        // owner of the route judges it.
+        if is_ecn {
+            self.path.marked();
+        }
+    }
+
+    fn on_mtu_update(&mut self, new_mtu: u16) {
+        self.mtu = new_mtu;
+        self.path.set_mtu(new_mtu);
+    }
+
+    fn window(&self) -> u64 {
+        let least = LEAST_WINDOW * u64::from(self.mtu);
+        let bdp = self.path.bdp().map(|bdp| bdp * self.compensation());
+        let window = match (&self.sharing, bdp, self.phase) {
+            (Some(sharing), bdp, _) => {
+                let cubic = sharing.cubic.window() * f64::from(self.mtu);
+                if sharing.trial.is_some() {
+                    bdp.map_or(cubic, |bdp| bdp.min(cubic))
+                } else {
+                    cubic
+                }
+            }
+            // At the beginning, or on a new route, whose round trip is not known yet.
+            (None, None, _) => {
+                let before = self.path.bandwidth() * self.path.smoothed_rtt().as_secs_f64();
+                before.max(as_f64(INITIAL_WINDOW))
+            }
+            (None, Some(bdp), Phase::Startup { .. }) => (STARTUP * bdp).max(as_f64(INITIAL_WINDOW)),
+            (None, Some(bdp), Phase::ProbeRtt { .. }) => bdp / 2.0,
+            (None, Some(bdp), _) => {
+                // The least round trip may be one that the path hardly ever has. The pace, not the
+                // window, then decides how much is sent.
+                let least = self.path.in_round_trip() * self.compensation();
+                least.max(IN_FLIGHT * bdp + self.path.in_jitter()) + 3.0 * f64::from(self.mtu)
+            }
+        };
+        as_u64(window).max(least)
+    }
+
+    fn metrics(&self) -> ControllerMetrics {
+        let mut metrics = ControllerMetrics::default();
+        metrics.congestion_window = self.window();
+        metrics.pacing_rate = self.pacing_rate().map(as_u64);
+        metrics.bandwidth_estimate = Some(as_u64(8.0 * self.path.bandwidth()));
+        metrics
+    }
+
+    fn clone_box(&self) -> Box<dyn Controller> {
+        Box::new(self.clone())
+    }
+
+    fn initial_window(&self) -> u64 {
+        INITIAL_WINDOW
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}
+
+impl Adaptive {
+    fn acked(&mut self, now: Instant, sent: Instant, bytes: u64, pn: u64, app_limited: bool) {
+        self.in_flight = self.in_flight.saturating_sub(bytes);
+        self.path.acked(now, sent, bytes, pn, app_limited);
+        let smoothed = self.path.smoothed_rtt();
+        if let Some(sharing) = &mut self.sharing
+            && !app_limited
+            && sharing.trial.is_none()
+        {
+            sharing.cubic.on_ack(now, as_f64(bytes) / f64::from(self.mtu), smoothed);
+        }
+    }
+}
+
+/// Makes [`Adaptive`] controllers.
+pub(super) struct AdaptiveConfig;
+
+impl ControllerFactory for AdaptiveConfig {
+    fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
+        Box::new(Adaptive::new(now, current_mtu))
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "windows are far below 2^52 bytes")]
+fn as_f64(bytes: u64) -> f64 {
+    bytes as f64
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "not negative, and far below 2^63"
+)]
+fn as_u64(bytes: f64) -> u64 {
+    bytes as u64
+}

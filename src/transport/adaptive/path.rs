@@ -1,0 +1,373 @@
+//! What a sender sees of its path, round by round: pure, time is an argument.
+//!
+//! A round lasts until a packet that was sent after its beginning is acknowledged: a round-trip time.
+
+use std::time::{Duration, Instant};
+
+use super::{base_loss::BaseLoss, least_rtt::LeastRtt};
+
+/// The bandwidth is the highest delivery rate of so many rounds: a cycle of probing, and a little more
+/// (BBR's `BBRBandwidthFilterLen`).
+const BANDWIDTH_ROUNDS: usize = 10;
+
+/// How long the least round trip is kept, once to twice. Where others fill the queue it is seen
+/// less often.
+const RTT_KEPT: Duration = Duration::from_secs(15);
+const RTT_KEPT_BESIDE_OTHERS: Duration = Duration::from_secs(60);
+
+/// A queue of so many packets is there on any path: one in the queue, those of a burst.
+const FEW: f64 = 4.0;
+
+/// What a round trip exceeds the least one by, one part in so many, when a queue stands in it.
+const STANDING: u32 = 4;
+
+/// The same of the mean of a round, when there is a queue at all.
+const QUEUED: u32 = 16;
+
+/// A queue begins when the round trips of so many packets in a row all exceed the least one by so much
+/// (RFC 9406, section 4.2: an eighth, within bounds).
+const BEGINS_AFTER: u32 = 8;
+const BEGINS: u32 = 8;
+const BEGINS_WITHIN: [Duration; 2] = [Duration::from_millis(4), Duration::from_millis(16)];
+
+/// A clock and a busy machine are no more exact than this.
+const INEXACT: Duration = Duration::from_millis(1);
+
+/// A round that lost so many times what it delivered is an outage, which says nothing of congestion.
+const OUTAGE: u32 = 4;
+
+/// The path of one direction of a lane.
+#[derive(Debug, Clone)]
+pub(super) struct Path {
+    pub(super) loss: BaseLoss,
+    least_rtt: LeastRtt,
+    /// The delivery rates of the last rounds, in bytes per second, and their maximum.
+    rates: [f64; BANDWIDTH_ROUNDS],
+    next_rate: usize,
+    bandwidth: f64,
+    /// Mean less least round trip of a round, smoothed.
+    jitter: Duration,
+    /// The least round trip of the last round.
+    last_least: Duration,
+    /// By how much the least round trip of the last round exceeded what jitter explains, as a part of
+    /// the least one.
+    excess_delay: f64,
+    beside_others: bool,
+    /// Packets acknowledged in a row whose round trip shows a queue.
+    late_in_a_row: u32,
+    smoothed_rtt: Duration,
+    largest_sent: u64,
+    largest_acked: u64,
+    round: Counts,
+    /// When the newest acknowledged packet was sent, now and at the beginning of the round.
+    newest: Option<Instant>,
+    newest_before: Option<Instant>,
+    mtu: u16,
+}
+
+/// The counts of the present round.
+#[derive(Debug, Clone, Copy)]
+struct Counts {
+    began: Instant,
+    /// The first packet of the next round.
+    end: u64,
+    bytes: u64,
+    acked: u32,
+    lost: u32,
+    least: Duration,
+    sum: Duration,
+    app_limited: bool,
+    /// A router on the way marked a packet (RFC 3168).
+    marked: bool,
+}
+
+/// What a round says.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Round {
+    /// The application, not the path, was the limit.
+    pub(super) app_limited: bool,
+    /// A queue was there throughout.
+    pub(super) stood: bool,
+    /// A queue was there on average.
+    pub(super) queued: bool,
+    /// Packets were lost.
+    pub(super) lossy: bool,
+    /// More packets were lost than the path loses by itself, or a router marked some.
+    pub(super) congested: bool,
+}
+
+impl Counts {
+    fn new(began: Instant, end: u64) -> Self {
+        Self {
+            began,
+            end,
+            bytes: 0,
+            acked: 0,
+            lost: 0,
+            least: Duration::MAX,
+            sum: Duration::ZERO,
+            app_limited: false,
+            marked: false,
+        }
+    }
+
+    fn mean(&self) -> Duration {
+        self.sum / self.acked.max(1)
+    }
+}
+
+impl Path {
+    pub(super) fn new(now: Instant, mtu: u16) -> Self {
+        Self {
+            loss: BaseLoss::default(),
+            least_rtt: LeastRtt::default(),
+            rates: [0.0; BANDWIDTH_ROUNDS],
+            next_rate: 0,
+            bandwidth: 0.0,
+            jitter: Duration::ZERO,
+            last_least: Duration::ZERO,
+            excess_delay: 0.0,
+            beside_others: false,
+            late_in_a_row: 0,
+            smoothed_rtt: Duration::ZERO,
+            largest_sent: 0,
+            largest_acked: 0,
+            round: Counts::new(now, 0),
+            newest: None,
+            newest_before: None,
+            mtu,
+        }
+    }
+
+    /// The same sender on another path: what it carried is still the best guess, until it is known.
+    pub(super) fn change(&mut self, now: Instant) {
+        let mut path = Self::new(now, self.mtu);
+        (path.rates[0], path.bandwidth) = (self.bandwidth, self.bandwidth);
+        path.next_rate = 1;
+        path.smoothed_rtt = self.smoothed_rtt;
+        path.sent(self.largest_sent);
+        path.round.end = self.largest_sent + 1;
+        *self = path;
+    }
+
+    pub(super) fn set_mtu(&mut self, mtu: u16) {
+        self.mtu = mtu;
+    }
+
+    /// Whether others fill the queue.
+    pub(super) fn set_beside_others(&mut self, beside_others: bool) {
+        self.beside_others = beside_others;
+    }
+
+    /// In bytes per second; 0 before the first round.
+    pub(super) fn bandwidth(&self) -> f64 {
+        self.bandwidth
+    }
+
+    pub(super) fn least_rtt(&self) -> Option<Duration> {
+        self.least_rtt.get()
+    }
+
+    pub(super) fn smoothed_rtt(&self) -> Duration {
+        self.smoothed_rtt
+    }
+
+    /// Whether a queue is there just now, and less than `growth` times the bandwidth arrives: round trips
+    /// that vary look like a queue, too.
+    pub(super) fn is_full(&self, now: Instant, growth: f64) -> bool {
+        let elapsed = now.saturating_duration_since(self.round.began).as_secs_f64();
+        #[expect(clippy::cast_precision_loss, reason = "a round carries far less than 2^52 bytes")]
+        let arrived = self.round.bytes as f64;
+        self.late_in_a_row >= BEGINS_AFTER && arrived < growth * self.bandwidth * elapsed
+    }
+
+    /// How long ago the path showed its least round trip: see [`LeastRtt::is_stale`]. If it is, the
+    /// caller looks for it.
+    pub(super) fn has_to_look_for_least_rtt(&mut self, now: Instant) -> bool {
+        let stale = self.least_rtt.is_stale(now);
+        if stale {
+            self.least_rtt.look(now);
+        }
+        stale
+    }
+
+    /// What the path holds without a queue, in bytes; `None` before the first round.
+    pub(super) fn bdp(&self) -> Option<f64> {
+        let least = self.least_rtt()?;
+        (self.bandwidth > 0.0).then_some(self.bandwidth * least.as_secs_f64())
+    }
+
+    /// What is in flight because round trips vary, in bytes.
+    pub(super) fn in_jitter(&self) -> f64 {
+        2.0 * self.jitter.as_secs_f64() * self.bandwidth
+    }
+
+    /// What is in flight at the path's rate while round trips are as long as in the last round, in bytes.
+    pub(super) fn in_round_trip(&self) -> f64 {
+        self.bandwidth * self.last_least.as_secs_f64()
+    }
+
+    /// The queue that stood throughout the last round, as a part of the least round trip.
+    pub(super) fn excess_delay(&self) -> f64 {
+        self.excess_delay
+    }
+
+    pub(super) fn sent(&mut self, pn: u64) {
+        self.largest_sent = pn;
+        self.loss.sent(pn);
+    }
+
+    pub(super) fn acked(
+        &mut self,
+        now: Instant,
+        sent: Instant,
+        bytes: u64,
+        pn: u64,
+        app_limited: bool,
+    ) {
+        let rtt = now.saturating_duration_since(sent);
+        let kept = if self.beside_others { RTT_KEPT_BESIDE_OTHERS } else { RTT_KEPT };
+        self.least_rtt.sample(now, rtt, kept);
+        let least = self.least_rtt.get().unwrap_or(rtt);
+        let [low, high] = BEGINS_WITHIN;
+        let late = rtt > least + (least / BEGINS).clamp(low, high) + self.jitter;
+        self.late_in_a_row = if late { self.late_in_a_row + 1 } else { 0 };
+        self.loss.acked(pn);
+        self.round.bytes += bytes;
+        self.round.acked += 1;
+        self.round.least = self.round.least.min(rtt);
+        self.round.sum += rtt;
+        self.round.app_limited |= app_limited;
+        self.largest_acked = self.largest_acked.max(pn);
+        self.newest = self.newest.max(Some(sent));
+    }
+
+    pub(super) fn lost(&mut self, pn: u64) {
+        self.round.lost += 1;
+        self.loss.lost(pn);
+    }
+
+    pub(super) fn marked(&mut self) {
+        self.round.marked = true;
+    }
+
+    /// What the round says that has just ended, if one has. Call it after a batch of acknowledgements.
+    pub(super) fn end_round(&mut self, now: Instant) -> Option<Round> {
+        let counts = self.round;
+        let least = self.least_rtt()?;
+        if counts.acked == 0 || self.largest_acked < counts.end {
+            return None;
+        }
+        self.measure_rate(now, &counts, least);
+        self.smoothed_rtt = match self.smoothed_rtt {
+            Duration::ZERO => counts.mean(),
+            smoothed => (7 * smoothed + counts.mean()) / 8,
+        };
+        self.last_least = counts.least;
+        let few = self.time_of(FEW);
+        let stood = counts.least > least + least / STANDING + self.jitter + few;
+        let inexact = (least / QUEUED).max(INEXACT);
+        let queued = counts.mean() > least + inexact + self.jitter / 2;
+        let delay = counts.least.saturating_sub(least + self.jitter + few / 2);
+        self.excess_delay = delay.as_secs_f64() / least.as_secs_f64().max(1e-6);
+        self.jitter = (7 * self.jitter + counts.mean().saturating_sub(counts.least)) / 8;
+        let outage = counts.lost > OUTAGE * counts.acked;
+        let exceeded = self.loss.is_exceeded(counts.acked, counts.lost) && !outage;
+        self.loss.end_round(stood);
+        self.round = Counts::new(now, self.largest_sent + 1);
+        Some(Round {
+            app_limited: counts.app_limited,
+            stood,
+            queued,
+            lossy: counts.lost > 0,
+            congested: exceeded || counts.marked,
+        })
+    }
+
+    /// Takes notice of a round's delivery rate (draft-cheng-iccrg-delivery-rate-estimation): neither faster
+    /// than the packets were sent, nor than their acknowledgements came.
+    fn measure_rate(&mut self, now: Instant, counts: &Counts, least: Duration) {
+        let sending = self
+            .newest
+            .zip(self.newest_before)
+            .map_or(Duration::ZERO, |(newest, before)| newest.saturating_duration_since(before));
+        self.newest_before = self.newest;
+        let took = now.saturating_duration_since(counts.began).max(least).max(sending);
+        #[expect(clippy::cast_precision_loss, reason = "a round carries far less than 2^52 bytes")]
+        let rate = counts.bytes as f64 / took.as_secs_f64().max(1e-6);
+        if counts.app_limited && rate <= self.bandwidth {
+            return;
+        }
+        self.rates[self.next_rate] = rate;
+        self.next_rate = (self.next_rate + 1) % BANDWIDTH_ROUNDS;
+        self.bandwidth = self.rates.iter().copied().fold(0.0, f64::max);
+    }
+
+    /// How long the path needs for so many packets.
+    fn time_of(&self, packets: f64) -> Duration {
+        let seconds = packets * f64::from(self.mtu) / self.bandwidth.max(1.0);
+        Duration::from_secs_f64(seconds.min(1.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// One packet of 1,250 bytes each millisecond, 10 Mbit/s, whose round trip is that; the rounds that
+    /// ended.
+    fn run(
+        path: &mut Path,
+        t0: Instant,
+        pns: std::ops::Range<u64>,
+        rtt: impl Fn(u64) -> Duration,
+    ) -> Vec<Round> {
+        let at = |pn: u64| t0 + u32::try_from(pn).unwrap() * MS;
+        let mut acked = pns.start;
+        let mut rounds = Vec::new();
+        for pn in pns.clone() {
+            path.sent(pn);
+            while acked < pn && at(acked) + rtt(acked) <= at(pn) {
+                path.acked(at(pn), at(acked), 1_250, acked, false);
+                rounds.extend(path.end_round(at(pn)));
+                acked += 1;
+            }
+        }
+        rounds
+    }
+
+    #[test]
+    fn a_steady_stream_shows_its_rate_and_an_empty_queue() {
+        let (t0, mut path) = (Instant::now(), Path::new(Instant::now(), 1_250));
+        let rounds = run(&mut path, t0, 0..1_000, |_| 40 * MS);
+        assert!((15..=26).contains(&rounds.len()), "{}", rounds.len());
+        assert!((path.bandwidth() - 1.25e6).abs() < 4e4, "{}", path.bandwidth());
+        assert_eq!(path.least_rtt(), Some(40 * MS));
+        assert!(rounds.iter().all(|round| !round.stood && !round.queued && !round.congested));
+    }
+
+    #[test]
+    fn a_queue_that_stands_is_seen_and_jitter_is_none() {
+        let (t0, mut path) = (Instant::now(), Path::new(Instant::now(), 1_250));
+        run(&mut path, t0, 0..500, |_| 40 * MS);
+        let rounds = run(&mut path, t0, 500..900, |_| 80 * MS);
+        assert!(rounds.iter().skip(1).all(|round| round.stood), "{rounds:?}");
+        let mut path = Path::new(t0, 1_250);
+        let rounds =
+            run(&mut path, t0, 0..2_000, |pn| Duration::from_millis(40 + (pn / 10) % 4 * 5));
+        assert!(rounds.iter().all(|round| !round.stood), "{rounds:?}");
+    }
+
+    #[test]
+    fn another_path_keeps_the_rate_and_forgets_the_rest() {
+        let (t0, mut path) = (Instant::now(), Path::new(Instant::now(), 1_250));
+        run(&mut path, t0, 0..500, |_| 40 * MS);
+        let bandwidth = path.bandwidth();
+        path.change(t0 + 500 * MS);
+        assert!((path.bandwidth() - bandwidth).abs() < 1e-9);
+        assert_eq!(path.least_rtt(), None);
+        assert_eq!(path.bdp(), None);
+    }
+}
