@@ -72,7 +72,7 @@ impl Ledger {
         changes
     }
 
-    /// So much of what a lane owes is used up.
+    /// The far end has used up so many bytes of a window that was taken back.
     pub(super) fn paid(&mut self, lane: u32, bytes: u64) {
         if let Some(share) = self.shares.get_mut(&lane) {
             share.owed = share.owed.saturating_sub(bytes);

@@ -175,9 +175,13 @@ impl<P> Order<P> {
 
     /// The number with these low bits that is nearest to the ones expected.
     fn nearest(&self, low: u16) -> u64 {
+        self.high.saturating_add_signed(self.ahead(low).cast_signed().into())
+    }
+
+    /// How far these low bits are ahead of those expected, modulo 65,536.
+    fn ahead(&self, low: u16) -> u16 {
         let [.., high, least] = self.high.to_be_bytes();
-        let ahead = low.wrapping_sub(u16::from_be_bytes([high, least])).cast_signed();
-        self.high.saturating_add_signed(ahead.into())
+        low.wrapping_sub(u16::from_be_bytes([high, least]))
     }
 
     /// The first gap that something may wait for.
@@ -239,9 +243,7 @@ impl<P> Order<P> {
         let continues = number.wrapping_sub(expected) < NEAR;
         self.far = (number.wrapping_add(1), if continues { count + 1 } else { 1 });
         if self.far.1 >= NEW_PLACE {
-            let [.., high, least] = self.high.to_be_bytes();
-            let ahead = self.far.0.wrapping_sub(u16::from_be_bytes([high, least]));
-            self.high += u64::from(ahead);
+            self.high += u64::from(self.ahead(self.far.0));
             self.given_up = self.high;
             self.gaps.clear();
             self.far = (0, 0);

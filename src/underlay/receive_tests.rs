@@ -208,7 +208,7 @@ fn a_coalesced_buffer_that_mixes_lanes_a_relayed_one_links_and_rubbish_is_taken_
 }
 
 #[test]
-fn a_coalesced_buffer_out_of_order_goes_up_in_order_once_packets_came_late() {
+fn a_coalesced_buffer_goes_up_in_order_once_packets_came_late() {
     let mut bench = Bench::new(false);
     let slot = bench.grant_slot(1).virtual_address();
     let (mut number, mut up) = (0, Vec::new());

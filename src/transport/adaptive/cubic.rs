@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn it_returns_to_the_window_that_met_congestion_after_k_and_then_grows_faster() {
+    fn after_k_it_is_at_the_window_before_and_then_grows_faster() {
         // K = ∛(400 · 0.3 / 0.4) = 6.7 s
         let t0 = Instant::now();
         let mut cubic = Cubic::after_congestion_at(t0, 400.0);

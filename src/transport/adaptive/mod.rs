@@ -115,7 +115,6 @@ struct Sharing {
 #[derive(Debug, Clone)]
 pub(super) struct Adaptive {
     path: Path,
-    mtu: u16,
     in_flight: u64,
     phase: Phase,
     since: Instant,
@@ -133,7 +132,6 @@ impl Adaptive {
     pub(super) fn new(now: Instant, mtu: u16) -> Self {
         Self {
             path: Path::new(now, mtu),
-            mtu,
             in_flight: 0,
             phase: Phase::Startup { best: 0.0, flat: 0 },
             since: now,
@@ -242,9 +240,9 @@ impl Adaptive {
     /// Others fill the queue, or overflowed it.
     fn share(&mut self, now: Instant, lost: bool) {
         let back = now < self.alone_since + RETURN;
-        self.pause = if back { (2 * self.pause).min(MOST_PAUSE) } else { FIRST_PAUSE };
+        self.pause = if back { longer(self.pause) } else { FIRST_PAUSE };
         let in_use = as_f64(self.in_flight).max(self.path.bdp().unwrap_or_default());
-        let window = in_use.min(as_f64(self.window())) / f64::from(self.mtu);
+        let window = in_use.min(as_f64(self.window())) / f64::from(self.path.mtu());
         let cubic = if lost {
             Cubic::after_congestion_at(now, window)
         } else {
@@ -274,7 +272,7 @@ impl Adaptive {
             }
             Some(rounds) if rounds + 1 < TRIAL_ROUNDS => sharing.trial = Some(rounds + 1),
             Some(_) => {
-                self.pause = (2 * self.pause).min(MOST_PAUSE);
+                self.pause = longer(self.pause);
                 (sharing.trial, sharing.rounds) = (None, 0);
                 sharing.next_trial = now + self.pause;
                 self.path.loss.hold_back(false);
@@ -387,16 +385,15 @@ impl Controller for Adaptive {
     }
 
     fn on_mtu_update(&mut self, new_mtu: u16) {
-        self.mtu = new_mtu;
         self.path.set_mtu(new_mtu);
     }
 
     fn window(&self) -> u64 {
-        let least = LEAST_WINDOW * u64::from(self.mtu);
+        let least = LEAST_WINDOW * u64::from(self.path.mtu());
         let bdp = self.path.bdp().map(|bdp| bdp * self.compensation());
         let window = match (&self.sharing, bdp, self.phase) {
             (Some(sharing), bdp, _) => {
-                let cubic = sharing.cubic.window() * f64::from(self.mtu);
+                let cubic = sharing.cubic.window() * f64::from(self.path.mtu());
                 if sharing.trial.is_some() {
                     bdp.map_or(cubic, |bdp| bdp.min(cubic))
                 } else {
@@ -414,7 +411,8 @@ impl Controller for Adaptive {
                 // The least round trip may be one that the path hardly ever has. The pace, not the
                 // window, then decides how much is sent.
                 let least = self.path.in_round_trip() * self.compensation();
-                least.max(IN_FLIGHT * bdp + self.path.in_jitter()) + 3.0 * f64::from(self.mtu)
+                least.max(IN_FLIGHT * bdp + self.path.in_jitter())
+                    + 3.0 * f64::from(self.path.mtu())
             }
         };
         as_u64(window).max(least)
@@ -442,6 +440,8 @@ impl Controller for Adaptive {
 }
 
 impl Adaptive {
+    /// A packet was acknowledged. Apart from the trait, whose round-trip estimate only QUIC can make, so
+    /// that a model of a path can tell it too.
     fn acked(&mut self, now: Instant, sent: Instant, bytes: u64, pn: u64, app_limited: bool) {
         self.in_flight = self.in_flight.saturating_sub(bytes);
         self.path.acked(now, sent, bytes, pn, app_limited);
@@ -450,7 +450,7 @@ impl Adaptive {
             && !app_limited
             && sharing.trial.is_none()
         {
-            sharing.cubic.on_ack(now, as_f64(bytes) / f64::from(self.mtu), smoothed);
+            sharing.cubic.on_ack(now, as_f64(bytes) / f64::from(self.path.mtu()), smoothed);
         }
     }
 }
@@ -462,6 +462,11 @@ impl ControllerFactory for AdaptiveConfig {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
         Box::new(Adaptive::new(now, current_mtu))
     }
+}
+
+/// The pause after one that was too short.
+fn longer(pause: Duration) -> Duration {
+    (2 * pause).min(MOST_PAUSE)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "windows are far below 2^52 bytes")]

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{base_loss::BaseLoss, least_rtt::LeastRtt};
+use super::{as_f64, base_loss::BaseLoss, least_rtt::LeastRtt};
 
 /// The bandwidth is the highest delivery rate of so many rounds: a cycle of probing, and a little more
 /// (BBR's `BBRBandwidthFilterLen`).
@@ -150,6 +150,11 @@ impl Path {
         *self = path;
     }
 
+    /// The size of its packets, in bytes.
+    pub(super) fn mtu(&self) -> u16 {
+        self.mtu
+    }
+
     pub(super) fn set_mtu(&mut self, mtu: u16) {
         self.mtu = mtu;
     }
@@ -176,13 +181,12 @@ impl Path {
     /// that vary look like a queue, too.
     pub(super) fn is_full(&self, now: Instant, growth: f64) -> bool {
         let elapsed = now.saturating_duration_since(self.round.began).as_secs_f64();
-        #[expect(clippy::cast_precision_loss, reason = "a round carries far less than 2^52 bytes")]
-        let arrived = self.round.bytes as f64;
+        let arrived = as_f64(self.round.bytes);
         self.late_in_a_row >= BEGINS_AFTER && arrived < growth * self.bandwidth * elapsed
     }
 
-    /// How long ago the path showed its least round trip: see [`LeastRtt::is_stale`]. If it is, the
-    /// caller looks for it.
+    /// Whether the path has to show its least round trip again: see [`LeastRtt::is_stale`]. The caller
+    /// then sends little for a while, and is asked for it once.
     pub(super) fn has_to_look_for_least_rtt(&mut self, now: Instant) -> bool {
         let stale = self.least_rtt.is_stale(now);
         if stale {
@@ -293,8 +297,7 @@ impl Path {
             .map_or(Duration::ZERO, |(newest, before)| newest.saturating_duration_since(before));
         self.newest_before = self.newest;
         let took = now.saturating_duration_since(counts.began).max(least).max(sending);
-        #[expect(clippy::cast_precision_loss, reason = "a round carries far less than 2^52 bytes")]
-        let rate = counts.bytes as f64 / took.as_secs_f64().max(1e-6);
+        let rate = as_f64(counts.bytes) / took.as_secs_f64().max(1e-6);
         if counts.app_limited && rate <= self.bandwidth {
             return;
         }
