@@ -147,6 +147,45 @@ fn every_document_is_a_chapter_and_every_link_leads_somewhere() {
     assert!(!leads_somewhere(&root().join("README.md"), "docs/no-such-page.md"));
 }
 
+#[test]
+fn no_link_of_the_book_leads_out_of_the_book() {
+    let mut pages = 0;
+    for entry in fs::read_dir(root().join("docs")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "md") {
+            continue;
+        }
+        pages += 1;
+        let text = fs::read_to_string(&path).unwrap();
+        assert_eq!(links_out_of_the_book(&text), [""; 0], "{}", path.display());
+        // The book has an included file's text on the page that includes it.
+        for included in text.lines().filter_map(included) {
+            let text = read(&included);
+            assert_eq!(links(&text), [""; 0], "{included} is a page of the book: name files there");
+        }
+    }
+    assert!(pages > 15, "{pages} pages");
+    let outside =
+        "[a](faq.md#who) [b](../README.md) [c](https://example.org) [d](configuration.toml)";
+    assert_eq!(links_out_of_the_book(outside), ["../README.md", "configuration.toml"]);
+    assert_eq!(included("{{#include ../CHANGELOG.md}}").as_deref(), Some("CHANGELOG.md"));
+}
+
+/// The links to files that mdBook does not write: all that are no page beside this one.
+fn links_out_of_the_book(text: &str) -> Vec<String> {
+    let page = |link: &String| {
+        let path = link.split('#').next().unwrap_or_default();
+        path.is_empty() || (path.ends_with(".md") && !path.contains('/'))
+    };
+    links(text).into_iter().filter(|link| !page(link)).collect()
+}
+
+/// The Markdown file of the repository that a line of a page includes.
+fn included(line: &str) -> Option<String> {
+    let path = line.trim().strip_prefix("{{#include ../")?.strip_suffix("}}")?;
+    path.ends_with(".md").then(|| path.to_owned())
+}
+
 /// The targets of the links of a text that stay in the repository.
 fn links(text: &str) -> Vec<String> {
     let mut links = Vec::new();
