@@ -246,7 +246,7 @@ fn a_taken_port_is_named_with_what_to_do() {
 }
 
 #[test]
-fn a_slip_in_the_configuration_is_shown_with_its_line_and_the_nearest_key() {
+fn a_configuration_error_names_its_line_and_the_nearest_key() {
     let site = Site::new();
     let config = site.hub().join("config.toml");
     let text = std::fs::read_to_string(&config).unwrap();

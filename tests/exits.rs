@@ -72,7 +72,7 @@ async fn of_the_exits_that_a_rule_names_the_one_with_the_best_route_is_taken() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dead_exit_costs_a_new_flow_two_seconds_and_the_flows_of_the_other_go_on() {
+async fn a_dead_exit_costs_a_new_flow_two_seconds_and_no_other_flow() {
     let mut lab = three_exits(33, PAIR).await;
     assert_eq!(open(&lab).await.0, "near");
     lab.crash("near");
@@ -89,7 +89,7 @@ async fn a_dead_exit_costs_a_new_flow_two_seconds_and_the_flows_of_the_other_go_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flow_fails_rather_than_leave_at_an_exit_that_its_rule_does_not_name() {
+async fn a_flow_fails_when_no_exit_of_its_rule_can_be_used() {
     let mut lab = three_exits(34, PAIR).await;
     lab.crash("near");
     lab.crash("far");

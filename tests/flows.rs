@@ -51,7 +51,7 @@ async fn a_download_goes_on_when_its_path_is_cut() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn flows_cross_a_relay_when_a_rule_says_so_and_the_relay_sees_only_packets() {
+async fn flows_use_the_relay_of_a_rule_and_it_sees_only_packets() {
     let rules = "[[rule]]\nvia = 'relay'";
     let lab = support::triangle_with_rules(emulator::triangle(), 3, rules).await;
     let (entry, relay) = (lab.node("entry").unwrap(), lab.node("relay").unwrap());
@@ -117,7 +117,7 @@ async fn a_new_flow_on_a_warm_lane_costs_one_round_trip() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_relay_that_answers_probes_and_swallows_data_is_left_and_seldom_tried_again() {
+async fn a_relay_that_drops_data_is_left_although_it_answers_probes() {
     support::log();
     // By probes, the relay's 80 ms are far better than the direct 200 ms.
     let topology = emulator::triangle();

@@ -57,7 +57,7 @@ async fn type_a_key(io: &mut dyn FlowIo) -> std::io::Result<()> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn flows_that_a_rule_spreads_share_two_equal_routes_and_survive_the_loss_of_one() {
+async fn spread_flows_share_two_routes_and_survive_the_loss_of_one() {
     let mut lab = two_equal_relays(61, "[[rule]]\nspread = 2").await;
     let mut flows = Vec::new();
     for _ in 0..6 {
@@ -80,7 +80,7 @@ async fn flows_that_a_rule_spreads_share_two_equal_routes_and_survive_the_loss_o
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_downloads_that_are_spread_are_nearly_twice_as_fast_as_two_that_are_not() {
+async fn two_spread_downloads_are_nearly_twice_as_fast() {
     const SIZE: usize = 10 << 20;
     let mut took = Vec::new();
     for rules in ["", "[[rule]]\nspread = 2"] {

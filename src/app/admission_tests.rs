@@ -71,7 +71,7 @@ fn a_flood_from_100_prefixes_keeps_no_member_and_no_lane_out() {
 }
 
 #[test]
-fn an_address_must_prove_itself_as_soon_as_several_strangers_are_under_way() {
+fn an_address_needs_proof_while_several_strangers_are_under_way() {
     let now = Instant::now();
     let mut admission = Admission::new(now, 1);
     for n in 0..4 {

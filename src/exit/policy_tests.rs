@@ -193,7 +193,7 @@ fn an_allow_list_by_cidr_lets_names_be_resolved_first() {
 }
 
 #[test]
-fn an_empty_allow_list_carries_nothing_and_an_absent_one_the_public_internet() {
+fn an_empty_allow_list_allows_nothing_and_none_allows_the_internet() {
     let closed = policy("enabled = true\nallow = []");
     assert_eq!(denial(&closed, "a.test", "8.8.8.8"), Some(DenialReason::NotAllowed));
     assert_eq!(denial(&open(), "a.test", "8.8.8.8"), None);

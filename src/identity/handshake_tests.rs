@@ -107,7 +107,7 @@ async fn a_joiner_reaches_the_authority_and_may_only_join() {
 }
 
 #[tokio::test]
-async fn a_node_that_is_not_the_authority_lets_nobody_in_without_a_certificate() {
+async fn only_the_authority_admits_joiners_without_a_certificate() {
     let overlay = Overlay::new();
     let mit = overlay.node("mit", real_now());
     let mut joiner = join_crypto(overlay.authority.fingerprint(), &Clock::system()).unwrap();

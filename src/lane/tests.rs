@@ -157,7 +157,7 @@ async fn make_direct_suspect(lab: &Lab, io: &mut dyn FlowIo) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_idle_lane_leaves_a_relay_whose_probes_are_lost_though_it_avoids_the_other_route() {
+async fn an_idle_lane_takes_a_blamed_route_when_its_relay_loses_probes() {
     let lab = triangle().await;
     let mut io = open(lab.node("entry").unwrap(), "latency").await;
     for _ in 0..2 {
@@ -193,7 +193,7 @@ async fn a_relay_carries_the_lane_longer_than_one_grant_lasts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_relay_that_was_away_until_nobody_knew_of_it_is_used_again_soon_after_its_return() {
+async fn a_relay_that_all_nodes_forgot_is_used_soon_after_its_return() {
     let mut lab = triangle().await;
     tokio::time::sleep(Duration::from_secs(60)).await;
     lab.crash("relay");

@@ -88,7 +88,7 @@ fn a_node_cannot_claim_what_its_certificate_does_not_say() {
 }
 
 #[test]
-fn a_node_that_came_back_with_a_new_key_is_believed_and_its_old_key_does_not_displace_it() {
+fn a_new_key_replaces_the_old_one_of_a_node_and_not_the_reverse() {
     let overlay = Overlay::new();
     let (us, old) = (relay(&overlay, "us"), relay(&overlay, "utah"));
     overlay.revoke(old.name(), NOW).unwrap();

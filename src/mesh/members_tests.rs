@@ -101,7 +101,7 @@ fn a_node_never_learns_of_itself() {
 }
 
 #[test]
-fn a_full_directory_takes_a_certified_member_for_the_one_not_heard_of_for_longest() {
+fn a_full_directory_drops_the_member_that_was_silent_longest() {
     let (mut a, now) = (members("a"), Instant::now());
     for n in 0..2 * MAX_MEMBERS {
         a.bootstrap(now, &info(&format!("b{n}"), 1));
@@ -187,7 +187,7 @@ fn a_member_that_moved_is_dialled_where_its_new_record_says() {
 }
 
 #[test]
-fn a_member_without_a_certificate_in_force_has_no_role_and_is_still_dialled() {
+fn a_member_without_a_valid_certificate_is_dialled_and_has_no_role() {
     let (mut a, now) = (members("a"), Instant::now());
     let mut exit = (*peer("m")).clone();
     exit.roles.exit = true;
@@ -205,7 +205,7 @@ fn a_member_without_a_certificate_in_force_has_no_role_and_is_still_dialled() {
 }
 
 #[test]
-fn members_with_fewer_failures_are_dialled_first_and_refused_ones_not_at_all() {
+fn members_with_fewer_failures_come_first_and_refused_ones_never() {
     let (mut a, now) = (members("a"), Instant::now());
     for (host, name) in [(1, "m"), (2, "n"), (3, "o")] {
         let addresses = vec![([192, 0, 2, host], 1).into()];

@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn the_word_of_the_only_neighbour_counts_and_of_one_among_several_does_not() {
+    fn one_neighbour_decides_alone_only_where_there_is_no_other() {
         let (mut outside, now) = (Outside::default(), Instant::now());
         assert!(outside.seen(now, &name(1), Some(at(1))));
         assert_eq!(outside.address(), Some(at(1)));

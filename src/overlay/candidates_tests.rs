@@ -94,7 +94,7 @@ fn one_relay() -> Overlay {
 }
 
 #[test]
-fn direct_comes_first_and_a_relayed_route_composes_both_links_by_direction() {
+fn a_relayed_candidate_combines_both_links_by_direction() {
     let candidates = one_relay().candidates();
     assert_eq!(candidates[0].route, Route::Direct);
     let via = candidates[1].metrics.unwrap();

@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_counted_earlier_is_taken_up_as_if_nothing_had_been_sent_since() {
+    fn a_restored_loss_window_continues_where_it_stopped() {
         let mut window = LossWindow::default();
         [0, 2, 4].into_iter().for_each(|seq| window.record(seq));
         let earlier = window;

@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn latency_adds_loss_composes_by_direction_and_the_slowest_link_bounds_the_rate() {
+    fn a_route_combines_the_latency_loss_and_rate_of_its_links() {
         let both = path(60, 10, 0).then(path(20, 20, 5));
         assert_eq!(both.rtt, Duration::from_millis(80));
         assert_eq!(both.loss_out, LossRate::from_percent(28));

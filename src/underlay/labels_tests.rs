@@ -86,7 +86,7 @@ fn a_holder_that_asks_without_end_harms_only_itself() {
 }
 
 #[test]
-fn labels_that_one_member_makes_an_exit_ask_for_leave_the_exit_its_own_share() {
+fn one_member_cannot_use_up_an_exits_share_of_labels() {
     let (mut table, t0) = (LabelTable::default(), Instant::now());
     let for_eve = Forwarding { payer: name("eve"), ..forwarding("exit", "eve") };
     let refused = grant_many(&mut table, t0, (0, MAX_PER_PAIR + 1), &for_eve);

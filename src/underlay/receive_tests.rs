@@ -174,7 +174,7 @@ fn quic(len: usize) -> Vec<u8> {
 }
 
 #[test]
-fn a_coalesced_buffer_that_mixes_lanes_a_relayed_one_links_and_rubbish_is_taken_apart() {
+fn a_coalesced_buffer_of_mixed_packets_is_split_into_runs() {
     let mut bench = Bench::new(false);
     let (one, two) = (bench.grant_slot(1), bench.grant_slot(2));
     bench.grant_forward(7, 70, None);

@@ -9,7 +9,7 @@ use crate::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn chromium_loads_a_page_with_images_and_a_websocket_over_both_protocols() {
+async fn chromium_loads_a_page_and_a_websocket_over_both_protocols() {
     if !have("chromium") {
         return;
     }

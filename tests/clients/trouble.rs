@@ -43,7 +43,7 @@ async fn a_dead_exit_is_reported_in_each_protocol_and_no_client_hangs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_frozen_exit_is_reported_in_each_protocol_and_serves_again_when_it_thaws() {
+async fn a_frozen_exit_is_reported_in_each_protocol_and_serves_later() {
     let site = Site::new();
     let (exit, entry) = site.pair(&[]);
     let page = web::serve();

@@ -72,7 +72,7 @@ impl Cost {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_mesh_keeps_its_budget_and_notices_a_dead_idle_link_within_five_seconds() {
+async fn a_mesh_keeps_its_budget_and_finds_a_dead_idle_link_in_5_s() {
     // Fifty take two minutes; the budget binds from ten on.
     let heavy = env::var_os("RON_HEAVY").is_some();
     let sizes = env::var("RON_NODES").unwrap_or_else(|_| if heavy { "50" } else { "16" }.into());

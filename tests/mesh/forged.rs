@@ -70,7 +70,7 @@ async fn forged_packets_divert_nothing_to_the_address_they_name() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_link_whose_neighbour_goes_on_forging_is_closed_and_the_lane_goes_on() {
+async fn a_link_closes_after_repeated_forgery_and_its_lanes_continue() {
     let lab = support::triangle(emulator::triangle(), 7, Congestion::Cubic).await;
     sleep(Duration::from_secs(5)).await;
     let (entry, exit) = (lab.node("entry").unwrap(), lab.node("exit").unwrap());

@@ -40,7 +40,7 @@ fn linked_with(lab: &Lab, of: &str) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_crashed_is_missed_by_all_and_taken_up_again_by_all_when_it_returns() {
+async fn all_nodes_drop_a_crashed_node_and_take_it_up_when_it_returns() {
     let mut lab = six(1).await;
     lab.crash("c");
     let gone = || linked_with(&lab, "c") == 0;

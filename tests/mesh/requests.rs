@@ -86,7 +86,7 @@ fn unproved(fault: RequestFault) -> Option<LinkRefusal> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_in_another_members_name_are_refused_and_cost_that_member_nothing() {
+async fn forged_requests_are_refused_and_cost_the_named_member_nothing() {
     let lab = lab("").await;
     let [eve, exit, research] = ["eve", "exit", "research"].map(|name| lab.node(name).unwrap());
     let certificate = |of: &Node| of.credentials().certificate().to_vec();

@@ -44,7 +44,7 @@ fn world(seed: u64) -> (Topology, Vec<Event>) {
 }
 
 #[test]
-fn twenty_nodes_that_all_change_at_once_find_routes_with_bounded_advertisements() {
+fn twenty_nodes_find_routes_with_bounded_advertisements_in_a_storm() {
     for seed in seeds(1) {
         let (topology, storm) = world(seed);
         let mut sim = Sim::new(&topology, seed);

@@ -42,7 +42,7 @@ fn research_only(_: &str) -> Policy {
 }
 
 #[test]
-fn commercial_traffic_never_has_the_research_backbone_among_its_candidates() {
+fn the_research_backbone_is_no_candidate_for_commercial_traffic() {
     for seed in seeds(3) {
         let topology = topology();
         let plan = Plan(&topology);

@@ -101,7 +101,7 @@ async fn a_cut_of_one_direction_is_as_harmless_as_one_of_both() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cut_of_the_relayed_path_in_use_is_as_harmless_as_one_of_the_direct_path() {
+async fn flows_survive_a_cut_of_the_relayed_path_in_use() {
     for work in [Work::Download, Work::Keystrokes] {
         run(&Scenario { work, congestion: Congestion::default(), cut: Cut::Relayed }).await;
     }

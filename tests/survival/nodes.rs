@@ -212,7 +212,7 @@ async fn a_new_flow_works_at_once_when_the_exit_has_restarted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outage_longer_than_patience_ends_flows_with_a_reason_and_new_ones_work_after_it() {
+async fn an_outage_beyond_the_patience_ends_flows_with_a_reason() {
     let watch = Watch::begin();
     let arrivals = Arrivals::new();
     let lab = triangle(emulator::triangle(), 1, &arrivals, Congestion::default()).await;

@@ -63,7 +63,7 @@ async fn stall_until_direct(lab: &Lab, arrivals: &Arrivals) -> Duration {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_link_that_flaps_every_ten_seconds_moves_a_flow_at_most_once_a_minute() {
+async fn a_link_that_flaps_moves_a_flow_at_most_once_a_minute() {
     for seed in seeds(1) {
         let watch = Watch::begin();
         let arrivals = Arrivals::new();

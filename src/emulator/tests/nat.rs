@@ -6,7 +6,7 @@ use super::{at_port, host, is_silent, ms, receive, send};
 use crate::emulator::{DropReason, Internet};
 
 #[tokio::test(start_paused = true)]
-async fn a_host_behind_a_nat_is_seen_at_its_outside_address_and_can_be_answered() {
+async fn a_host_behind_a_nat_gets_answers_at_its_outside_address() {
     let (internet, mut inside, mut server) = home();
     let seen = greet(&*inside, &mut *server).await;
     assert_eq!(seen.ip(), host(100));

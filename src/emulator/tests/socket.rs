@@ -58,7 +58,7 @@ async fn a_batch_is_split_into_its_packets_and_read_in_one_call() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cut_loses_what_is_sent_afterwards_and_what_is_in_flight_but_not_what_has_arrived() {
+async fn a_cut_loses_packets_in_flight_and_later_ones_only() {
     let internet = quiet(ms(30));
     let a = internet.attach(at_port(1, 1));
     let mut b = internet.attach(at_port(2, 2));
@@ -91,7 +91,7 @@ async fn a_one_way_cut_leaves_the_other_way_open() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_restarted_socket_gets_what_is_on_its_way_but_not_what_was_left_unread() {
+async fn a_restarted_socket_gets_packets_in_flight_but_no_unread_ones() {
     let internet = quiet(ms(30));
     let a = internet.attach(at_port(1, 1));
     let b = internet.attach(at_port(2, 2));
@@ -120,7 +120,7 @@ async fn nobody_hears_a_packet_to_a_socket_that_is_gone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_socket_whose_cable_was_pulled_is_deaf_and_dumb_though_its_host_has_moved() {
+async fn an_unplugged_socket_is_cut_off_although_its_host_moved() {
     let internet = quiet(ms(1));
     let (mut a, cable) = internet.plug_in(at_port(1, 1));
     let mut b = internet.attach(at_port(2, 2));

@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn it_advertises_at_once_then_at_intervals_and_on_changes_with_a_spacing() {
+    fn advertisements_go_out_at_once_at_intervals_and_on_changes() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let mut originator = Originator::new("a".parse().unwrap(), 1);
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn fifty_nodes_stay_below_rons_33_kilobits_per_second_with_real_advertisements() {
+    fn fifty_nodes_send_less_than_rons_33_kilobits_per_second() {
         let links = (0..49).map(|n| {
             let summary = LinkSummary {
                 state: LinkState::Up,

@@ -113,7 +113,7 @@ fn one_good_exchange_is_enough_on_first_contact() {
 }
 
 #[test]
-fn an_end_that_never_probes_learns_both_figures_from_the_other_ends_probes() {
+fn a_silent_end_learns_both_figures_from_the_other_ends_probes() {
     let now = Instant::now();
     let (mut a, mut b) = (Monitor::new(now, 1), Monitor::new(now, 2));
     let request = a.poll_transmit(now, 0.5).unwrap();
@@ -149,7 +149,7 @@ fn one_way_losses_are_found_in_both_directions_at_both_ends() {
 }
 
 #[test]
-fn a_dead_link_is_down_within_an_interval_and_four_timeouts_at_both_ends() {
+fn both_ends_find_a_dead_link_within_four_timeouts() {
     for seed in 0..20 {
         let mut pair = Pair::new(CLEAN, seed);
         pair.run(s(30));
@@ -191,7 +191,7 @@ fn a_link_that_is_dead_one_way_is_down_at_both_ends() {
 }
 
 #[test]
-fn a_recovered_link_needs_three_good_probes_and_starts_without_the_outages_losses() {
+fn a_recovered_link_needs_three_good_probes_and_drops_outage_losses() {
     let mut pair = Pair::new(CLEAN, 5);
     pair.run(s(30));
     pair.conditions = CUT;
@@ -214,7 +214,7 @@ fn a_recovered_link_needs_three_good_probes_and_starts_without_the_outages_losse
 }
 
 #[test]
-fn a_lossy_link_that_goes_down_by_chance_does_not_come_back_with_a_clean_record() {
+fn a_lossy_link_keeps_its_loss_record_over_a_short_outage() {
     for seed in 0..4 {
         let mut pair = Pair::new(Conditions { delay: ms(30), loss: [0.3, 0.0] }, seed);
         pair.run(s(120));

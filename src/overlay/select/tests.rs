@@ -113,7 +113,7 @@ fn a_change_needs_the_margin_of_its_hint() {
 }
 
 #[test]
-fn a_clean_detour_beats_a_fast_path_with_heavy_loss_under_every_hint_but_app() {
+fn a_clean_detour_beats_heavy_loss_under_every_hint_but_app() {
     for text in ["latency", "loss", "throughput"] {
         let mut run = Run::new(text);
         assert_eq!(run.after(0, &[route("direct", 60, 30), route("via r", 80, 0)]), "via r");
