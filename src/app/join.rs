@@ -218,7 +218,10 @@ pub(super) async fn renew_outside(
         JoinReply::Renewed(renewed) => {
             credentials.compare_clock(renewed.time);
             if let Err(reason) = credentials.learn_revocations(&renewed.revocations) {
-                tracing::debug!(reason = reason.name(), "the revocation list that came along");
+                tracing::debug!(
+                    reason = reason.name(),
+                    "the revocation list of the reply was not taken over"
+                );
             }
             Ok(Some(renewed.chain.into_iter().map(CertificateDer::from).collect()))
         }

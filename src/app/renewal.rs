@@ -282,7 +282,7 @@ impl Renewal {
                 ),
                 None => tracing::debug!("this machine's clock and the authority's agree"),
             },
-            Ok(None) => tracing::debug!("nobody to compare the clock with"),
+            Ok(None) => tracing::debug!("no authority is known; the clock was not compared"),
             Err(error) => tracing::debug!(%error, "the clock could not be compared"),
         }
     }

@@ -183,7 +183,7 @@ async fn until_told(
     tokio::select! {
         () = node.stop() => ExitCode::SUCCESS,
         name = signals.next() => {
-            tracing::warn!(signal = name, "ended at once, by a second signal");
+            tracing::warn!(signal = name, "ended at once by a second signal");
             ExitCode::from(INTERRUPTED)
         }
     }

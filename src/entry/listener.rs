@@ -224,7 +224,7 @@ async fn serve(
     let mut first = [0];
     match session.handshake(tcp.peek(&mut first)).await {
         Ok(Ok(1..)) => {}
-        Ok(Ok(0)) => return debug!(%client, "the client closed without a word"),
+        Ok(Ok(0)) => return debug!(%client, "the client closed before it sent a byte"),
         Ok(Err(error)) => return debug!(%client, %error, "the client left"),
         Err(abandoned) => return debug!(%client, %abandoned, "connection closed"),
     }

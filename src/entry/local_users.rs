@@ -219,7 +219,7 @@ impl LocalGate {
         let answer = match self.netlink.ask(client, proxy) {
             Ok(answer) => Ok(answer),
             Err(error) => {
-                debug!(%error, "netlink tells no socket owner; reading /proc/net");
+                debug!(%error, "netlink gives no socket owner; reading /proc/net");
                 let read = tokio::task::spawn_blocking(move || by_proc(client, proxy)).await;
                 read.unwrap_or_else(|error| Err(std::io::Error::other(error)))
             }
@@ -228,7 +228,7 @@ impl LocalGate {
             Ok(Answer::Owned(uid)) => Some(uid),
             Ok(Answer::Gone) => None,
             Err(error) => {
-                debug!(%error, "/proc/net tells no socket owner either");
+                debug!(%error, "/proc/net gives no socket owner either");
                 None
             }
         }
@@ -261,7 +261,7 @@ fn served(users: &LocalUsers) -> Result<Option<Vec<u32>>, LocalUsersError> {
 #[cfg(not(target_os = "linux"))]
 fn served(users: &LocalUsers) -> Result<Option<Vec<u32>>, LocalUsersError> {
     if *users != LocalUsers::All {
-        debug!("this system does not tell whose a connection is: every local user is served");
+        debug!("this system does not say who owns a connection: every local user is served");
     }
     Ok(None)
 }

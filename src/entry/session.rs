@@ -139,7 +139,7 @@ impl Session {
             }
             Err(refusal) => {
                 info!(client = %self.client, %ingress, reason = refusal.kind.name(), "flow refused");
-                debug!(target: DESTINATION_TARGET, detail = refusal.detail, "why it is refused");
+                debug!(target: DESTINATION_TARGET, detail = refusal.detail, "the reason of the refusal");
                 Err(refusal)
             }
         })

@@ -23,11 +23,11 @@ pub fn probe_when_silent(tcp: &TcpStream) {
     let socket = SockRef::from(tcp);
     let keep_alive = TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_EVERY);
     if let Err(error) = socket.set_tcp_keepalive(&keep_alive) {
-        tracing::debug!(%error, "no TCP keep-alive");
+        tracing::debug!(%error, "cannot set TCP keep-alive");
     }
     #[cfg(any(target_os = "linux", target_os = "android"))]
     if let Err(error) = socket.set_tcp_user_timeout(Some(GIVE_UP_AFTER)) {
-        tracing::debug!(%error, "no TCP user time-out");
+        tracing::debug!(%error, "cannot set the TCP user time-out");
     }
 }
 

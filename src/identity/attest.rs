@@ -25,10 +25,10 @@ pub(super) const CONTEXT: &[u8] = b"ronproxy statement 1\0";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AttestError {
     /// The author's certificate is not at hand and did not come along.
-    #[error("no certificate of its author")]
+    #[error("the certificate of its author is missing")]
     NoCertificate,
     /// The certificate is no member's: foreign, expired, revoked, or another node's.
-    #[error("the certificate is not its author's, or no longer counts")]
+    #[error("the certificate is not its author's, or is not valid now")]
     Certificate,
     /// The signature is not by the certificate's key over these bytes.
     #[error("not signed by its author")]

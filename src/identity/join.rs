@@ -165,7 +165,7 @@ pub fn redeem(
     let issued = authority.issue(&request.signing_request, &granted, (Deed::Join, by), now);
     let chain = issued.inspect_err(|_| {
         if let Err(error) = invitations.reopen(&request.token) {
-            tracing::warn!(%error, "an invitation is used up in vain; cancel it and invite again");
+            tracing::warn!(%error, "an invitation was used up without a certificate; cancel it and invite again");
         }
     })?;
     tracing::info!(node = %granted.name, "a node joined the overlay");

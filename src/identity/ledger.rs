@@ -165,7 +165,7 @@ impl Ledger {
         for serial in serials {
             let removed = self.path(serial).map(std::fs::remove_file);
             if !matches!(removed, Ok(Ok(()))) {
-                tracing::debug!(%serial, "an old record stays until the next certificate");
+                tracing::debug!(%serial, "an old record of a certificate could not be removed yet");
             }
         }
     }

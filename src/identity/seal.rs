@@ -42,7 +42,7 @@ pub enum SealError {
     #[error("the backup is damaged or cut off; copy it again, or take an older one")]
     Damaged,
     /// More than is ever written.
-    #[error("the backup is larger than 256 MiB; this is none of ronproxy's")]
+    #[error("the backup is larger than 256 MiB, so ronproxy did not write it")]
     TooLarge,
     /// The system gave no randomness or memory.
     #[error("the backup cannot be encrypted: {0}; try again")]

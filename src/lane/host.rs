@@ -344,7 +344,7 @@ impl LaneHost {
             Ok(outward) => outward,
             Err(refusal) => {
                 flow_line!(told, reason = refusal.kind.name(), "flow refused");
-                tracing::debug!(target: DESTINATION_TARGET, detail = refusal.detail, "why it is refused");
+                tracing::debug!(target: DESTINATION_TARGET, detail = refusal.detail, "the reason of the refusal");
                 let reply: OpenReply = Err(refusal);
                 if write_frame(send, &reply).await.is_ok() {
                     let _ = send.finish();

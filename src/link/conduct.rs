@@ -133,7 +133,7 @@ impl Conduct {
         if close.0 {
             tracing::warn!(
                 neighbour = %self.name, reason = drop.name(),
-                "links of the neighbour are refused for a while: it sends too much, or what no node sends"
+                "links of the neighbour are refused for a while: it sends too many messages, or malformed ones"
             );
         }
         close

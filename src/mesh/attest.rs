@@ -139,7 +139,9 @@ impl Attestations {
         match Certified::new(certificate.clone(), peer.clone()) {
             Ok(certified) => self.known().insert(&self.us, Arc::new(certified)),
             // The handshake has read it, so this does not happen.
-            Err(error) => tracing::warn!(neighbour = %peer.name, %error, "not remembered"),
+            Err(error) => {
+                tracing::warn!(neighbour = %peer.name, %error, "the neighbour's certificate was not stored")
+            }
         }
     }
 

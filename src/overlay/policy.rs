@@ -176,10 +176,10 @@ pub enum PolicyError {
     #[error("more than 256 policy rules; merge some")]
     TooMany,
     /// The name is empty or longer than 64 bytes.
-    #[error("a policy rule's name has 1 to 64 bytes; {0:?} has not")]
+    #[error("{0:?} is not the name of a policy rule: it must have 1 to 64 bytes")]
     Name(String),
     /// Two rules have this name.
-    #[error("two policy rules are named {0}; `why` could not tell them apart")]
+    #[error("two policy rules are named {0}; give each one its own name")]
     Twice(RuleName),
     /// The rule has neither an allow nor a deny list.
     #[error("policy rule {0} allows and denies nothing; give it allow_groups or another list")]

@@ -230,7 +230,7 @@ pub enum LinkRefusal {
     #[error(transparent)]
     Renewal(#[from] RenewalRefusal),
     /// The request for a lane is not proved to be the entry's, or not a new one.
-    #[error("the request for a lane does not count there: {0}")]
+    #[error("the request for a lane is not valid there: {0}")]
     Unproved(RequestFault),
 }
 
@@ -250,16 +250,16 @@ pub enum LinkRefusal {
 )]
 pub enum RequestFault {
     /// It names another exit, entry or label than those concerned.
-    #[error("it is about another lane")]
+    #[error("it is for another lane")]
     OtherLane,
     /// The entry did not sign it.
-    #[error("its entry has not signed it")]
+    #[error("its entry did not sign it")]
     Signature,
     /// The certificate that came along is not a present member's of the entry's name.
-    #[error("the entry's certificate does not count")]
+    #[error("the entry's certificate is not valid")]
     Certificate,
     /// It was issued in another hour than the present one.
-    #[error("it was made more than an hour away from this time; set the clocks of both nodes")]
+    #[error("its time differs by more than an hour; set the clocks of both nodes")]
     Clock,
     /// It, or too many later ones, came before.
     #[error("it was answered before")]
@@ -268,7 +268,7 @@ pub enum RequestFault {
     #[error("too many entries have asked within the hour")]
     TooMany,
     /// The neighbour passes on more requests than it may.
-    #[error("too many requests come by this way; ask again in some seconds")]
+    #[error("this neighbour passes on too many requests; ask again in some seconds")]
     TooFast,
 }
 

@@ -209,7 +209,7 @@ fn fields<'a>(
             part(number, line, strict)?
         };
         let Some(part) = part else {
-            tracing::debug!(number, line = %Quoted::new(line), "left out: no field");
+            tracing::debug!(number, line = %Quoted::new(line), "left out a line that is no field");
             last = None;
             continue;
         };
