@@ -25,19 +25,19 @@ use super::{
 };
 use crate::flow::{FlowDialer, is_exhaustion, probe_when_silent};
 
-/// What a client of an unknown protocol is sent: any text tool shows it.
+/// The answer to a client of an unknown protocol, as text.
 const NOT_UNDERSTOOD: &[u8] = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\
     Content-Type: text/plain\r\nContent-Length: 57\r\n\r\n\
     This port speaks SOCKS5, SOCKS4a and HTTP, nothing else.\n";
 
-/// How often a waiting client's listener looks for one that has become idle.
+/// How often the listener looks for an idle client while another one waits.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The entry, bound to its port.
 ///
-/// Beyond `max_connections`, the client that has been idle for longest makes room; while all are
-/// active, further ones wait in the system's backlog: a browser that opens too many connections is
-/// slowed down and sees no error.
+/// Beyond `max_connections`, the client that has been idle for longest makes room. While all are
+/// active, further ones wait in the system's backlog. So a browser that opens too many connections
+/// becomes slower, and sees no error.
 pub struct Entry {
     listener: TcpListener,
     local: SocketAddr,
@@ -52,16 +52,16 @@ pub enum EntryError {
     /// The configuration cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The local users cannot be told.
+    /// The local users cannot be found.
     #[error(transparent)]
     LocalUsers(#[from] LocalUsersError),
-    /// Somebody else listens there.
+    /// Another program listens there.
     #[error(
         "port {} on {} is in use, perhaps by another ronproxy; stop that program or set another port with entry.listen",
         .0.port(), .0.ip()
     )]
     PortInUse(SocketAddr),
-    /// Ports below 1024 need a privilege this program does not want.
+    /// Ports below 1024 need a privilege that this program does not have.
     #[error("this user may not listen on {0}; set a port above 1023 with entry.listen")]
     NotPermitted(SocketAddr),
     /// The system refused for another reason.
@@ -181,7 +181,7 @@ async fn accept_loop(
             }
             Err(error) => {
                 let exhausted = is_exhaustion(&error);
-                // A client that resets before it is accepted is no trouble of ours.
+                // A client may reset its connection before it is accepted.
                 let (wait, due) = backoff.failed(Instant::now());
                 if exhausted && due {
                     warn!(%error, "cannot accept clients; raise the limit of open files (ulimit -n)");
@@ -194,7 +194,7 @@ async fn accept_loop(
     }
 }
 
-/// Waits for room; a client that becomes idle meanwhile makes it.
+/// Waits for room, and ends a client that becomes idle meanwhile.
 async fn permit(permits: &Arc<Semaphore>, places: &Places) -> Option<OwnedSemaphorePermit> {
     loop {
         match timeout(LOOK_EVERY, Arc::clone(permits).acquire_owned()).await {
@@ -212,9 +212,9 @@ async fn serve(
     shared: Arc<Shared>,
 ) {
     probe_when_silent(&tcp);
-    // All fail only on a connection that is already dead; the next read tells.
+    // These calls fail only on a connection that is already dead. The next read shows it.
     let _ = tcp.set_nodelay(true);
-    // Urgent data is carried in its place among the rest; the mark itself is not.
+    // Urgent data stays in its place among the other bytes. The mark is not carried.
     let _ = SockRef::from(&tcp).set_out_of_band_inline(true);
     let Ok(local) = tcp.local_addr() else { return };
     if let Some(refusal) = shared.gate.judge(client, local).await {

@@ -1,7 +1,7 @@
 //! Which users of this machine the proxy serves.
 //!
-//! A TCP port on loopback is open to everyone on the machine, unlike a file. So the owner of each
-//! client's socket is looked up (`socket_owner`), once per connection, before a byte of it is read.
+//! A TCP port on loopback is open to every user of the machine. So the entry looks up the owner of
+//! each client's socket (`socket_owner`), once per connection, before it reads a byte.
 
 use std::{
     fmt,
@@ -44,7 +44,7 @@ pub enum LocalUsers {
 pub enum LocalRefusal {
     /// It belongs to a user that `local_users` does not name.
     OtherUser,
-    /// The system does not tell whose it is: it has closed already, or a sandbox hides it.
+    /// The system does not say whose it is: it has closed already, or a sandbox hides it.
     UnknownUser,
 }
 
@@ -55,7 +55,7 @@ pub struct RefusedClients {
     unknown_user: AtomicU64,
 }
 
-/// Tells which clients are served, and counts those that are not.
+/// Decides which clients are served, and counts those that are not.
 #[derive(Debug)]
 pub(super) struct LocalGate {
     /// The uids that are served; `None`: everyone.
@@ -74,7 +74,7 @@ pub enum LocalUsersError {
         "local_users names {0:?}, which is no user in /etc/passwd; write the name as `id -un` shows it, or the number of `id -u`"
     )]
     NoSuchUser(String),
-    /// The node cannot tell as whom it runs.
+    /// The node cannot find its own user.
     #[error(
         "the user who runs this node cannot be told: {0}; set local_users = \"all\" under [entry]"
     )]
@@ -183,8 +183,8 @@ impl LocalGate {
         Arc::clone(&self.refused)
     }
 
-    /// Why the client at `client`, connected to `proxy`, is not served; `None`: it is. Clients that
-    /// are not on loopback are the business of `[[entry.users]]`.
+    /// Why the client at `client`, connected to `proxy`, is not served; `None` if it is.
+    /// `[[entry.users]]` checks clients that are not on loopback.
     pub(super) async fn judge(
         &self,
         client: SocketAddr,
@@ -213,7 +213,7 @@ impl LocalGate {
         Some(refusal)
     }
 
-    /// The uid of the process at `client`; `None` when the system does not tell.
+    /// The uid of the process at `client`; `None` when the system does not say.
     #[cfg(target_os = "linux")]
     async fn owner(&self, client: SocketAddr, proxy: SocketAddr) -> Option<u32> {
         let answer = match self.netlink.ask(client, proxy) {
@@ -251,7 +251,7 @@ fn served(users: &LocalUsers) -> Result<Option<Vec<u32>>, LocalUsersError> {
     // Without the file, numbers still work.
     let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
     let mut served = uids(listed, &passwd)?;
-    // A socket pair tells the own user, also where /proc is hidden.
+    // A socket pair shows the own user, also where /proc is hidden.
     let own = tokio::net::UnixStream::pair().and_then(|(end, _)| end.peer_cred());
     served.push(own.map_err(|error| LocalUsersError::Own(error.to_string()))?.uid());
     served.push(ROOT);

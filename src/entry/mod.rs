@@ -3,15 +3,15 @@
 //! An accepted connection goes through these steps, each in its own file:
 //!
 //! 1. `listener` accepts it under the connection cap; on Linux `local_users` asks `socket_owner`
-//!    whose it is, and `turned_away` tells a client that is not served;
+//!    whose it is, and `turned_away` answers a client that is not served;
 //! 2. `detect` tells the protocol by the first byte, which is peeked, never consumed;
 //! 3. `socks5`, `socks4` or `http` read who asks (`auth`) for what (`options`);
 //! 4. `session` dials through the node's [`FlowDialer`](crate::flow::FlowDialer), the only way out,
 //!    and carries the bytes.
 //!
-//! A client is answered only after the exit has answered: success means that the destination has
-//! accepted the connection, and a refusal names its reason in the client's own protocol. Names are
-//! never resolved here.
+//! The entry answers a client after the exit has answered. Success means that the destination has
+//! accepted the connection. A refusal names its reason in the client's own protocol. The entry
+//! never resolves names.
 
 mod auth;
 mod backoff;

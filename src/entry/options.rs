@@ -1,7 +1,7 @@
-//! What an application may ask for in its proxy user name: `exit=mit,hint=loss`.
+//! Options in the proxy user name of an application: `exit=mit,hint=loss`.
 //!
-//! PURE. The idea is Tor's (proposal 351): every SOCKS and HTTP client can send a user name, so it
-//! is the one place where an unmodified application can choose an exit and a hint.
+//! PURE. The idea is Tor's (proposal 351): every SOCKS and HTTP client can send a user name, so an
+//! unmodified application can choose an exit and a hint in it.
 
 use crate::{
     flow::{Hint, ParseHintError},
@@ -11,7 +11,7 @@ use crate::{
 /// The keys of all options.
 const KEYS: [&str; 2] = ["exit", "hint"];
 
-/// What an application asked for beside its destination.
+/// The options of an application.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Options {
     /// The exit it named.
@@ -38,9 +38,9 @@ pub(super) enum OptionsError {
 }
 
 impl Options {
-    /// Reads the user name of a client that needs none. A name without any option asks for nothing:
-    /// many programs send a login name, or a random one. A name with an option must be a list of
-    /// options, because a misspelt exit, or a misspelt `exit`, must not lead to another one.
+    /// Reads the user name of a client that needs none. A name without an option means nothing,
+    /// because many programs send a login name or a random one. A name with an option must be a
+    /// valid list of options, so that a typing error does not lead to another exit.
     pub(super) fn of_name(name: &str) -> Result<Self, OptionsError> {
         let is_option = |pair: &str| {
             let key = pair.split_once('=').map_or("", |(key, _)| key.trim()).to_ascii_lowercase();

@@ -1,4 +1,4 @@
-//! The clients that the entry serves, and which one goes when a place is needed.
+//! The clients that the entry serves, and the choice of the one that ends when a place is needed.
 
 use std::{
     collections::HashMap,
@@ -13,8 +13,8 @@ use tokio::time::Instant;
 
 use crate::flow::{Activity, Carried};
 
-/// A client on whose flows something moved within this time keeps its place: longer than a pause in
-/// typing, or than a server thinks.
+/// A client with traffic within this time keeps its place. It is longer than a pause in typing or a
+/// server's response time.
 const ACTIVE: Duration = Duration::from_secs(10);
 
 /// The clients that are served.
@@ -40,7 +40,7 @@ pub(super) struct ClientActivity {
 }
 
 impl ClientActivity {
-    /// Takes note of a flow that the client has opened.
+    /// Records a flow that the client has opened.
     pub(super) fn add(&self, flow: &Arc<Carried>) {
         self.own.touch();
         let mut flows = self.flows.lock().unwrap_or_else(PoisonError::into_inner);

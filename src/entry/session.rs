@@ -1,4 +1,4 @@
-//! What the protocols share: bounds on the handshake, dialing, and carrying the bytes.
+//! Shared by all protocols: time-outs of the handshake, dialling, and carrying the bytes.
 
 use std::{
     future::{Future, pending},
@@ -28,23 +28,23 @@ use crate::flow::{
     DESTINATION_TARGET, Flow, FlowDialer, FlowRequest, Ingress, Refusal, Target, with_destination,
 };
 
-/// How long a refused client may go on sending before the connection is cut.
+/// How long a refused client may send before the connection is closed.
 ///
 /// Closing a socket with unread data resets it, and a reset may overtake the refusal.
 const LINGER: Duration = Duration::from_secs(1);
-/// Most bytes thrown away while lingering: more than any request, less than an upload.
+/// Most bytes that are discarded then: more than any request, less than an upload.
 const LINGER_BYTES: u64 = 64 * 1024;
 
-/// How long a client may go on sending a body whose answer it already has, and how long it may pause
-/// meanwhile. Some programs read the answer only when they have sent everything (Python's
+/// How long a client may send a body whose answer it already has, and how long it may pause
+/// meanwhile. Some programs read the answer only after they have sent everything (Python's
 /// `http.client`). The values are nginx's.
 const UPLOAD_LINGER: Duration = Duration::from_secs(30);
 const UPLOAD_PAUSE: Duration = Duration::from_secs(5);
 
-/// When and how often the system asks whether a client that sends no more is still there, and how many
-/// answers may fail. Nothing else tells a client that ended its side from one that has gone. On Linux a
-/// client of this machine is found at the first question, others when the system that they ran on has
-/// forgotten their connection, after a minute.
+/// When and how often the system asks whether a client that sends no more is still there, and how
+/// many answers may fail. No other way distinguishes a client that ended its side from one that has
+/// closed. On Linux a closed client of this machine is found at the first question, others when
+/// their system has forgotten the connection, after a minute.
 const ASK_AFTER: Duration = Duration::from_secs(5);
 const ASK_EVERY: Duration = Duration::from_secs(3);
 const ASK_TIMES: u32 = 3;
@@ -55,7 +55,7 @@ pub(super) struct Session {
     pub(super) client: SocketAddr,
     /// The address the client connected to.
     pub(super) local: SocketAddr,
-    /// By which it is judged when places run out.
+    /// Its activity, for the choice of a client that ends when places run out.
     pub(super) activity: Arc<ClientActivity>,
     /// What all sessions of the entry share.
     pub(super) shared: Arc<Shared>,
@@ -179,8 +179,8 @@ impl Opened {
 
 /// Resolves when the client has closed its connection.
 ///
-/// A client that sent data ahead of the reply is not watched further: its close would stand behind
-/// the data, and the dial is bounded anyway.
+/// A client that sent data before the reply is not watched further: its close would come after the
+/// data, and the dial has a time-out in any case.
 async fn gone(tcp: &TcpStream) {
     match tcp.peek(&mut [0]).await {
         Ok(0) | Err(_) => {}
@@ -190,8 +190,8 @@ async fn gone(tcp: &TcpStream) {
 
 /// Resolves when the client has reset its connection or no longer exists.
 ///
-/// A client that has only ended its side waits for its answer, as `nc -N` does; one that is gone looks
-/// the same, and is found by asking the system.
+/// A client that has only ended its side waits for its answer, as `nc -N` does. One that has closed
+/// looks the same, so the system is asked.
 pub(super) async fn lost(tcp: &TcpStream) {
     if tcp.peek(&mut [0]).await.is_err() {
         return;
@@ -209,8 +209,8 @@ pub(super) async fn lost(tcp: &TcpStream) {
     }
 }
 
-/// Whether the system says that no process holds a client on this machine any more. It is asked because
-/// such a client's socket answers for a minute after its end.
+/// Whether the system says that no process holds the client's socket on this machine. Such a socket
+/// answers for a minute after its process ended.
 #[cfg(target_os = "linux")]
 fn has_no_owner(tcp: &TcpStream) -> bool {
     use super::socket_owner::{Answer, Netlink};
@@ -241,7 +241,7 @@ pub(super) async fn close(mut tcp: TcpStream) {
         tcp.shutdown().await?;
         tokio::io::copy(&mut (&mut tcp).take(LINGER_BYTES), &mut tokio::io::sink()).await
     };
-    // Whether the client listened to the end is its own affair.
+    // The client may not read to the end.
     let _: Result<io::Result<u64>, _> = timeout(LINGER, drained).await;
 }
 

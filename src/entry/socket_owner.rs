@@ -12,12 +12,12 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// What the system says about a connection's far end.
+/// The system's answer about a connection's far end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Answer {
     /// A process of the user with this uid holds it.
     Owned(u32),
-    /// No process holds it any more. The kernel then shows the uid 0 for it, which is nobody's.
+    /// No process holds it any more. The kernel then shows the uid 0, which is wrong.
     Gone,
 }
 
@@ -140,7 +140,7 @@ fn parse(bytes: &[u8], client: SocketAddr, proxy: SocketAddr) -> io::Result<Answ
     Ok(owned(uid, inode.into()))
 }
 
-/// Without an inode no process has the socket, and its uid says nothing.
+/// Without an inode no process has the socket, and its uid is not valid.
 fn owned(uid: u32, inode: u64) -> Answer {
     if inode == 0 { Answer::Gone } else { Answer::Owned(uid) }
 }
@@ -213,7 +213,7 @@ fn hex_address(text: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip_at(&octets, family, 0), port))
 }
 
-/// The address without the disguise of an IPv4 address as IPv6, and without a scope.
+/// The address, with an IPv4-mapped one as IPv4, and without a scope.
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }

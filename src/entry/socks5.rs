@@ -49,7 +49,7 @@ struct Negotiated<T> {
     method: Method,
 }
 
-/// Why a SOCKS5 handshake failed; the client has been told where the protocol has a way to.
+/// Why a SOCKS5 handshake failed. The client has got an answer where the protocol has one.
 #[derive(Debug, thiserror::Error)]
 enum Failed {
     #[error(transparent)]
@@ -122,9 +122,9 @@ async fn handshake<'a>(
     }
 }
 
-/// Agrees on a method and runs it. A client that offers a user name is asked for it even where none is
-/// needed: the name may carry options, and the method has to be chosen before it is known. Such a
-/// client has a name to send, and any name is accepted.
+/// Chooses a method and runs it. A client that offers a user name is asked for it even if none is
+/// needed: the name may have options, and the method is chosen before the name is known. Any name
+/// is accepted then.
 async fn authenticate<'a>(
     tcp: &'a TcpStream,
     session: &Session,
@@ -181,7 +181,7 @@ fn reply_to(kind: RefusalKind) -> ReplyError {
         RefusalKind::NameNotFound | RefusalKind::Unreachable => ReplyError::HostUnreachable,
         RefusalKind::ConnectionRefused => ReplyError::ConnectionRefused,
         RefusalKind::TimedOut => ReplyError::TtlExpired,
-        // It is the overlay, the network between, that cannot be crossed.
+        // The overlay is the network that is unreachable.
         RefusalKind::ExitUnreachable => ReplyError::NetworkUnreachable,
         RefusalKind::NoExit
         | RefusalKind::NotAnExit

@@ -1,7 +1,7 @@
-//! What a client is told that is not served because of its user.
+//! The answer to a client that is refused because of its user.
 //!
-//! It gets a plain refusal in its own protocol. The parsers that serve clients are not used: they
-//! are not offered to a user who may not use the proxy.
+//! The client gets a refusal in its own protocol. This code does not use the parsers of other
+//! clients, so a user without permission cannot attack them.
 
 use std::{io, time::Duration};
 
@@ -13,7 +13,8 @@ use tokio::{
 
 use super::{detect::Protocol, local_users::LocalRefusal, session::close};
 
-/// How long the client has to say what it wants. It is on this machine, and holds a place meanwhile.
+/// How long the client may take for its request. It is on this machine, and holds a place
+/// meanwhile.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// SOCKS5 replies (RFC 1928): the method without authentication or with a name and a password, and
@@ -25,9 +26,9 @@ const NOT_ALLOWED: [u8; 10] = [5, 2, 0, 1, 0, 0, 0, 0, 0, 0];
 /// SOCKS4: rejected.
 const REJECTED: [u8; 8] = [0, 91, 0, 0, 0, 0, 0, 0];
 
-/// Tells the client, and closes the connection.
+/// Answers the client, and closes the connection.
 pub(super) async fn turn_away(mut tcp: TcpStream, refusal: LocalRefusal) {
-    // Whether it listened is its own affair.
+    // The client may not read the answer.
     let _ = timeout(PATIENCE, tell(&mut tcp, refusal)).await;
     close(tcp).await;
 }
@@ -41,7 +42,7 @@ async fn tell(tcp: &mut TcpStream, refusal: LocalRefusal) -> io::Result<()> {
         Protocol::Socks5 => socks5(tcp).await,
         Protocol::Socks4 => tcp.write_all(&REJECTED).await,
         Protocol::Http | Protocol::Unknown => tcp.write_all(page(refusal).as_bytes()).await,
-        // It would not understand a word.
+        // It speaks a protocol without a fitting answer.
         Protocol::Tls => Ok(()),
     }
 }

@@ -9,13 +9,13 @@ use std::{
 /// Names kept. Each costs at most 600 bytes: a name of 253 and 16 addresses.
 const MAX: usize = 1024;
 
-/// An answer is used for at least this long, so that a page's many connections ask once, and for at
-/// most five minutes, whatever its time to live says.
+/// An answer is used for at least this long, so that the connections of a page ask once, and for at
+/// most five minutes, whatever its TTL.
 const LEAST: Duration = Duration::from_secs(5);
 const MOST: Duration = Duration::from_secs(300);
 
-/// That a name does not exist is believed for this long: long enough for a client's own retries,
-/// too short to notice when the name comes into being.
+/// How long a negative answer is used: long enough for a client's own retries, and short enough for
+/// a name that is created.
 const NEGATIVE: Duration = Duration::from_secs(5);
 
 /// Names and their addresses; no address means that the name has none.

@@ -64,7 +64,7 @@ pub struct Config {
     pub memory: MemorySize,
 }
 
-/// Less than this serves no lane, and more is a slip of the pen.
+/// With less no lane works. More is probably a typing error.
 const MEMORY: RangeInclusive<MemorySize> = MemorySize::megabytes(4)..=MemorySize::megabytes(64_000);
 
 fn memory<'de, D: Deserializer<'de>>(deserializer: D) -> Result<MemorySize, D::Error> {

@@ -11,8 +11,8 @@ use tokio::{
 
 use crate::flow::{Refusal, RefusalKind, is_exhaustion, probe_when_silent};
 
-/// How long one attempt is alone before the next address is tried as well: the value RFC 8305 §5
-/// recommends, which leaves a SYN to the other side of the world its answer.
+/// The time between the first attempt and the next one: the recommended value of RFC 8305, section
+/// 5. A SYN to the other side of the world is answered within it.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// Opens a TCP connection to one address, without Nagle's delay: the lane has already batched.
@@ -20,7 +20,7 @@ pub(super) async fn tcp(addr: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(addr).await?;
     stream.set_nodelay(true)?;
     probe_when_silent(&stream);
-    // Urgent data is carried in its place among the rest.
+    // Urgent data stays in its place among the other bytes.
     SockRef::from(&stream).set_out_of_band_inline(true)?;
     Ok(stream)
 }

@@ -1,17 +1,17 @@
-//! What an exit does when a flow asks for a destination: policy, resolution, connection.
+//! The exit: policy, resolution and connection for each flow.
 //!
 //! ```text
 //! target → pinned name? → rules → place → resolve → policy for each address → connect
 //! ```
 //!
-//! - [`Policy`] is pure and judges twice, before and after resolution. The connection goes to the
-//!   very addresses that were judged, so a name server cannot answer one thing to the policy and
-//!   another to the connection.
-//! - The built-in list of private and special addresses is opened by [`Config::allow_private`]
-//!   alone, and so are the exit's own addresses, which would be reached behind its firewall. (A
-//!   public address that a NAT in front of the exit holds is not known here: deny its `cidr`.)
-//! - The caller has authenticated the entry; this module trusts its name and its groups, and
-//!   nothing else of what it sent.
+//! - [`Policy`] is pure and checks twice, before and after resolution. The connection goes to an
+//!   address that was checked, so a name server cannot give one answer to the policy and another to
+//!   the connection.
+//! - Only [`Config::allow_private`] exempts addresses from the built-in list of private and special
+//!   addresses, and from the list of the exit's own addresses. (A public address of a NAT in front
+//!   of the exit is not known here: deny its `cidr`.)
+//! - The caller has authenticated the entry. This module trusts its name and groups, and nothing
+//!   else that it sent.
 
 mod cache;
 mod config;
@@ -85,12 +85,12 @@ impl Exit {
         }
     }
 
-    /// Leads each of these names to a fixed address, whatever port is asked for.
+    /// Gives each of these names a fixed address, for every port.
     ///
     /// The names (lower case, no trailing dot) are not resolved, and their addresses are exempt
     /// from the built-in list of private addresses; the operator's rules still hold, for the name
-    /// and for the port asked for. No configuration can do this: it is how the demo puts a campus
-    /// web server, which really listens on loopback, behind its exit.
+    /// and for the port asked for. The configuration cannot do this. The demo uses it to put a
+    /// campus web server, which listens on loopback, behind its exit.
     #[must_use]
     pub fn with_pinned(mut self, names: HashMap<String, SocketAddr>) -> Self {
         self.pinned = names;
@@ -138,8 +138,8 @@ impl Exit {
         groups: &[String],
         target: &Target,
     ) -> Result<(TcpStream, SocketAddr, ExitPermit), Refusal> {
-        // The target came from a peer: read it again, so that the rules see the one spelling of a
-        // name they are written for.
+        // The target came from a peer. It is parsed again, so that the rules see names in one
+        // spelling.
         let Target { host, port } = Target::new(&target.host.to_string(), target.port)
             .map_err(|error| Refusal::new(RefusalKind::Protocol, error.to_string()))?;
         self.policy.check_name(groups, &host, port).map_err(|denial| self.denied(denial))?;
@@ -186,7 +186,7 @@ impl Exit {
         }
     }
 
-    /// The addresses the policy lets through; when there is none, the first one's denial.
+    /// The addresses that the policy allows; if there is none, the denial of the first one.
     async fn admitted(
         &self,
         groups: &[String],
@@ -231,7 +231,7 @@ impl Exit {
         Ok(Some(PolicyDenial { reason, host: host.clone(), ip: Some(ip), port }))
     }
 
-    /// Counts a denial and makes it the answer.
+    /// Counts a denial and returns it as the answer.
     fn denied(&self, denial: PolicyDenial) -> Refusal {
         let mut denials = self.denials.lock().unwrap_or_else(PoisonError::into_inner);
         *denials.entry(denial.reason.name()).or_default() += 1;

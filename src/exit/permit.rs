@@ -14,8 +14,8 @@ use crate::{
     identity::NodeName,
 };
 
-/// A flow on which something moved within this time keeps its place: longer than a pause in typing,
-/// or than a server thinks.
+/// A flow with traffic within this time keeps its place. It is longer than a pause in typing or a
+/// server's response time.
 const ACTIVE: Duration = Duration::from_secs(10);
 
 /// Counts flows against the exit's limits. Clones share the counts.

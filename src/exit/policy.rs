@@ -1,8 +1,8 @@
-//! Which destinations the exit carries, and for whom. Pure.
+//! The exit's policy: destinations, and who may reach them. Pure.
 //!
-//! A flow is judged twice: [`Policy::check_name`] before its name is resolved, so that a refused
-//! name costs no look-up, and [`Policy::check_addr`] for each address that is about to be
-//! connected to, so that no name leads to a network it must not reach.
+//! A flow is checked twice. [`Policy::check_name`] runs before its name is resolved, so that a
+//! refused name costs no look-up. [`Policy::check_addr`] runs for each address before the
+//! connection, so that a name cannot lead to a forbidden network.
 
 use std::{fmt, net::IpAddr};
 
@@ -28,9 +28,9 @@ pub struct Policy {
 pub struct PolicyDenial {
     /// The rule that decided.
     pub reason: DenialReason,
-    /// What was judged: the host as the entry named it.
+    /// The host that was checked, as the entry named it.
     pub host: Host,
-    /// The address it led to; `None` when the request was denied before resolution.
+    /// The host's address; `None` when the request was denied before resolution.
     pub ip: Option<IpAddr>,
     /// The port asked for.
     pub port: u16,
@@ -45,19 +45,19 @@ pub enum DenialReason {
     DenyRule(usize),
     /// `exit.allow` is present and none of its rules matches.
     NotAllowed,
-    /// A cloud's metadata service, which hands out the machine's credentials.
+    /// A cloud's metadata service, which returns the machine's credentials.
     Metadata,
     /// `0.0.0.0/8` or `::`, which mean the exit itself.
     Unspecified,
     /// `127.0.0.0/8` or `::1`: the exit itself.
     Loopback,
-    /// An address of the exit's own interfaces, which it would reach behind its firewall.
+    /// An address of the exit's own interfaces, which its firewall does not protect against itself.
     OwnAddress,
     /// A private network (RFC 1918, RFC 4193, RFC 3879).
     Private,
     /// `100.64.0.0/10`, between a provider and its customers (RFC 6598).
     SharedNat,
-    /// The exit's own wire: `169.254.0.0/16` or `fe80::/10`.
+    /// Link-local: `169.254.0.0/16` or `fe80::/10`.
     LinkLocal,
     /// A documentation range (RFC 5737, RFC 3849, RFC 9637).
     Documentation,
@@ -67,7 +67,7 @@ pub enum DenialReason {
     Multicast,
     /// The limited broadcast address.
     Broadcast,
-    /// A range set aside for other uses than unicast.
+    /// A range reserved for other uses than unicast.
     Reserved,
 }
 
@@ -83,7 +83,7 @@ impl Policy {
         }
     }
 
-    /// Judges what an entry in `groups` asks for, before resolution.
+    /// Checks a request of an entry in `groups`, before resolution.
     ///
     /// `Ok` means "not yet denied": every address still needs [`Self::check_addr`].
     ///
@@ -110,11 +110,10 @@ impl Policy {
         Ok(())
     }
 
-    /// Judges one address that `host` resolved to, for an entry in `groups`. Complete: it needs
-    /// no [`Self::check_name`] before it.
+    /// Checks one address of `host`, for an entry in `groups`. It includes the checks of
+    /// [`Self::check_name`].
     ///
-    /// # Errors
-    /// When the flow must not be carried to `ip`.
+    /// # Errors When the policy denies `ip`.
     pub fn check_addr(
         &self,
         groups: &[String],
@@ -122,7 +121,7 @@ impl Policy {
         ip: IpAddr,
         port: u16,
     ) -> Result<(), PolicyDenial> {
-        // `deny` first: its reason is the operator's own, and so the more useful one.
+        // `deny` comes first, because its reason is the operator's own and so the more useful one.
         self.check_rules(groups, host, ip, port)?;
         match Faces::of(ip).denial() {
             Some(reason) if !self.is_exempt(reason, ip) => {
@@ -132,7 +131,7 @@ impl Policy {
         }
     }
 
-    /// Judges by the operator's rules alone, without the built-in list.
+    /// Checks the operator's rules alone, without the built-in list.
     pub(super) fn check_rules(
         &self,
         groups: &[String],

@@ -1,8 +1,7 @@
-//! The addresses that an exit does not connect to unless it is told to, and why.
+//! The addresses to which an exit connects only if it is configured to, with the reason.
 //!
-//! The IANA special-purpose registries (RFC 6890 and its updates) are the source. For IPv6 the
-//! list is closed: whatever lies outside 2000::/3 is denied, so a range that is set aside later
-//! needs no entry here.
+//! The IANA special-purpose registries (RFC 6890 and its updates) are the source. For IPv6
+//! everything outside 2000::/3 is denied, so a range that is reserved later needs no entry here.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -10,10 +9,10 @@ use ipnet::IpNet;
 
 use super::policy::DenialReason;
 
-/// An address in all the forms under which it must be judged.
+/// An address in all forms that must be checked.
 ///
-/// Several IPv6 ranges carry an IPv4 address, and a packet sent there ends at, or passes by, that
-/// IPv4 host. Judging only the outer form would let `::ffff:127.0.0.1` through.
+/// Several IPv6 ranges contain an IPv4 address, and a packet to such an address goes to, or passes,
+/// that IPv4 host. A check of the outer form alone would allow `::ffff:127.0.0.1`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Faces {
     outer: IpAddr,
@@ -70,7 +69,7 @@ impl Faces {
     }
 }
 
-/// 2000::/3, the only part of IPv6 that is handed out for unicast (RFC 4291 §2.4, RFC 3587).
+/// 2000::/3, the only part of IPv6 assigned for unicast (RFC 4291 §2.4, RFC 3587).
 fn is_global_unicast(ip: Ipv6Addr) -> bool {
     ip.segments()[0] >> 13 == 1
 }
@@ -84,10 +83,10 @@ const fn v6(head: [u16; 4], tail: u16, prefix: u8) -> IpNet {
     IpNet::new_assert(IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, tail)), prefix)
 }
 
-/// The denied ranges; the first that matches gives the reason, so single hosts stand first.
+/// The denied ranges. The first that matches gives the reason, so single hosts come first.
 ///
-/// The documentation ranges are on the list because nobody serves there, and laboratories that
-/// borrow them use them as private networks.
+/// The documentation ranges are on the list because they have no public hosts, and laboratories use
+/// them as private networks.
 const RANGES: &[(IpNet, DenialReason)] = &[
     // Cloud metadata: EC2, GCP and Azure; ECS tasks; EKS pods; Alibaba; Oracle; Azure's host,
     // which is a public address; EC2, EKS and GCP over IPv6.

@@ -8,17 +8,17 @@ use std::{
 
 use crate::flow::{BoxFuture, Refusal, RefusalKind};
 
-/// The most addresses kept of one answer. A name may have hundreds; a flow that finds none of 16
-/// reachable will not find the rest so, and 16 attempts 250 ms apart fit into the 10 s it waits.
+/// The most addresses kept of one answer. A name may have hundreds. If none of 16 is reachable, the
+/// others hardly are, and 16 attempts 250 ms apart fit into the 10 s that a flow waits.
 pub const MAX_ADDRESSES: usize = 16;
 
 /// Resolves host names.
 pub trait Resolver: fmt::Debug + Send + Sync + 'static {
     /// The addresses of `name`, best first.
     ///
-    /// An implementation bounds its own time; the exit bounds how many look-ups of an entry are under
-    /// way, drops the future of a flow that is given up, and keeps at most [`MAX_ADDRESSES`] of the
-    /// answer. The name is a valid host name.
+    /// An implementation bounds its own time. The exit bounds the look-ups of an entry, drops the
+    /// future of a flow that ends, and keeps at most [`MAX_ADDRESSES`] of the answer. The name is a
+    /// valid host name.
     fn resolve<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Vec<IpAddr>, ResolveError>>;
 }
 

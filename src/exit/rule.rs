@@ -10,8 +10,8 @@ use crate::{flow::Host, quantity::Network};
 
 /// One rule: every key that is present must match, and a key matches when one of its items does.
 ///
-/// A rule without keys matches every flow. An empty list is refused when the file is read, because
-/// it could be meant as "nothing" as well as "anything"; leave the key out instead.
+/// A rule without keys matches every flow. The program refuses an empty list, because it could mean
+/// "nothing" or "anything". Leave the key out instead.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Rule {

@@ -1,4 +1,4 @@
-//! The system's name servers and `/etc/hosts`, asked without a thread for each name.
+//! Look-ups in the system's name servers and `/etc/hosts`, without a thread for each name.
 
 use std::{
     collections::HashMap,
@@ -23,8 +23,8 @@ use super::{
 };
 use crate::flow::BoxFuture;
 
-/// How long a name server may take to answer one question: a recursive server's own first two
-/// attempts at a distant one.
+/// How long a name server may take for one answer. A recursive server makes its first two attempts
+/// at a distant server in this time.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(2500);
 
 /// How often a question is sent again: a packet may be lost.
@@ -41,9 +41,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// The operating system's name servers and its hosts file.
 ///
-/// Names are absolute: the system's search list is never applied, as a rule for a domain could be
-/// passed by with a part of it. So a name without a dot is found in `/etc/hosts` only, or if it is
-/// a top-level domain. Both files are read again when they change.
+/// Names are absolute: the system's search list is never applied, because a part of a name could
+/// then evade a rule for its domain. So a name without a dot is found only in `/etc/hosts`, or if
+/// it is a top-level domain. Both files are read again when they change.
 pub struct SystemResolver {
     files: Files,
     loaded: Mutex<Option<Loaded>>,
@@ -171,7 +171,7 @@ impl Files {
     }
 }
 
-/// The names of a hosts(5) file. One that stands there is not asked for elsewhere.
+/// The names of a hosts(5) file. Name servers are not asked for these names.
 fn host_names(text: &str) -> HashMap<String, Vec<IpAddr>> {
     let mut hosts: HashMap<_, Vec<_>> = HashMap::new();
     for line in text.lines() {
@@ -205,7 +205,7 @@ fn options() -> ResolverOpts {
     options.attempts = ATTEMPTS;
     options.max_active_requests = MAX_ACTIVE;
     options.use_hosts_file = ResolveHosts::Never;
-    // Our own cache is bounded in bytes; a name server's answer may be of 64 KiB.
+    // Our own cache is bounded in bytes. A name server's answer may have 64 KiB.
     options.cache_size = 0;
     options.ip_strategy = match has_ipv6() {
         true => LookupIpStrategy::Ipv6AndIpv4,

@@ -23,7 +23,7 @@ const WAITING_PER_ENTRY: usize = 64;
 /// silent holds them for 7 s.
 const IN_ALL: usize = 256;
 
-/// Who looks up what: counts only.
+/// Counts of look-ups, per entry.
 #[derive(Debug, Clone)]
 pub(super) struct Turns {
     in_all: Arc<Semaphore>,
@@ -37,7 +37,7 @@ struct Share {
     users: usize,
 }
 
-/// One look-up's turn; dropping it gives it to the next.
+/// The turn of one look-up. Dropping it gives the turn to the next one.
 #[derive(Debug)]
 pub(super) struct Turn {
     _permits: Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)>,

@@ -1,4 +1,4 @@
-//! All that an overlay's authority and its node are, as one tar archive.
+//! The content of a backup: the overlay's authority and its node, as one tar archive.
 
 use std::{collections::BTreeMap, io::Read as _};
 
@@ -30,16 +30,16 @@ const FILES: [NodeFile; 10] = [
     NodeFile::Audit,
 ];
 
-/// Those that may be missing.
+/// Files that may be missing.
 const OPTIONAL: [NodeFile; 3] = [NodeFile::Members, NodeFile::Authority, NodeFile::Audit];
 
-/// The folders that are kept, and how many files each may have: what may be on record.
+/// The folders that are kept, and the most files in each: the caps of the record.
 const FOLDERS: [(NodeFile, usize); 2] = [(NodeFile::Issued, 4096), (NodeFile::Invitations, 3072)];
 
 /// The largest audit log kept. Other files are under 1 MiB.
 const MAX_AUDIT: u64 = 128 << 20;
 
-/// What an archive is of.
+/// The manifest of an archive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     /// The archive's format.
@@ -54,9 +54,9 @@ pub struct Manifest {
     pub authority: Fingerprint,
 }
 
-/// An archive that was read and found whole.
+/// A complete archive.
 pub struct Archive {
-    /// What it is of.
+    /// Its manifest.
     pub manifest: Manifest,
     entries: BTreeMap<String, Zeroizing<Vec<u8>>>,
 }
@@ -123,8 +123,7 @@ pub fn pack(dir: &NodeDir, now: UnixTime) -> Result<(Manifest, Zeroizing<Vec<u8>
 
 /// Reads an archive. Nothing is written.
 ///
-/// # Errors
-/// When it holds anything else than what [`pack`] packs, or lacks a part.
+/// # Errors When it contains something that [`pack`] does not pack, or lacks a part.
 pub fn unpack(bytes: &[u8]) -> Result<Archive, ArchiveError> {
     let unexpected = |why: &dyn std::fmt::Display| ArchiveError::Unexpected(why.to_string());
     let mut entries = BTreeMap::new();
@@ -157,8 +156,8 @@ pub fn unpack(bytes: &[u8]) -> Result<Archive, ArchiveError> {
 }
 
 impl Archive {
-    /// Writes everything where `dir` has it, and checks that it is the authority and the node that
-    /// the manifest names.
+    /// Writes all files to their places in `dir`, and checks that they are the authority and the
+    /// node that the manifest names.
     ///
     /// # Errors
     /// When a file cannot be written, or the parts do not belong together.
@@ -192,7 +191,7 @@ impl std::fmt::Debug for Archive {
     }
 }
 
-/// Loads the parts in `dir`, sees that they belong together, and describes them.
+/// Loads the parts in `dir`, checks that they belong together, and describes them.
 fn check(dir: &NodeDir, now: UnixTime) -> Result<Manifest, ArchiveError> {
     let authority = Authority::load(dir)?;
     authority.revocations()?;

@@ -1,8 +1,8 @@
 //! Statements that travel through other nodes: a signature proves who made them.
 //!
-//! The key is the node's TLS key. A statement begins with a context string that no TLS 1.3
-//! signature begins with (those start with 64 spaces, RFC 8446, §4.4.3), so neither can be taken
-//! for the other.
+//! The key is the node's TLS key. A statement begins with a context string. TLS 1.3 signatures
+//! begin with 64 spaces instead (RFC 8446, section 4.4.3), so neither can be used in place of the
+//! other.
 
 use std::sync::LazyLock;
 
@@ -15,19 +15,19 @@ use x509_parser::parse_x509_certificate;
 
 use super::{TlsError, tls::provider};
 
-/// What every node's key can do: ECDSA P-256 with SHA-256.
+/// The signature scheme of every node's key: ECDSA P-256 with SHA-256.
 const SCHEME: SignatureScheme = SignatureScheme::ECDSA_NISTP256_SHA256;
 
-/// What precedes every signed statement.
+/// The prefix of every signed statement.
 pub(super) const CONTEXT: &[u8] = b"ronproxy statement 1\0";
 
 /// A statement is not proved to be its author's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AttestError {
-    /// The author's certificate is not at hand and did not come along.
+    /// The author's certificate is not known and did not come with the statement.
     #[error("the certificate of its author is missing")]
     NoCertificate,
-    /// The certificate is no member's: foreign, expired, revoked, or another node's.
+    /// The certificate is not valid for this member: foreign, expired, revoked, or another node's.
     #[error("the certificate is not its author's, or is not valid now")]
     Certificate,
     /// The signature is not by the certificate's key over these bytes.
@@ -51,7 +51,7 @@ impl AttestError {
     }
 }
 
-/// What signs statements with a node's key.
+/// Signs statements with a node's key.
 ///
 /// # Errors
 /// When the key is of another kind, which `ronproxy` never makes.
@@ -60,13 +60,13 @@ pub(super) fn signer(certified: &CertifiedKey) -> Result<Box<dyn Signer>, TlsErr
     Ok(certified.key.choose_scheme(&[SCHEME]).ok_or_else(unusable)?)
 }
 
-/// The key that a certificate certifies, read once: a node checks an advertisement several times a
-/// second, and reading the certificate again for each costs as much as many a check.
+/// The key of a certificate, read once. A node checks advertisements several times a second, and
+/// reading the certificate again for each would cost about as much as the check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatementKey(Vec<u8>);
 
 impl StatementKey {
-    /// Reads the key of `certificate`; whether that is to be trusted is for the caller to know.
+    /// Reads the key of `certificate`. The caller decides whether it trusts the certificate.
     ///
     /// # Errors
     /// [`AttestError::Certificate`] if it is unreadable.
@@ -90,7 +90,8 @@ impl StatementKey {
     }
 }
 
-/// What checks [`SCHEME`]. A provider is a table of boxes, too much to build for each signature.
+/// The algorithms that check [`SCHEME`]. A provider is a large table, so it is not built for each
+/// signature.
 fn algorithms() -> &'static [&'static dyn SignatureVerificationAlgorithm] {
     static ALGORITHMS: LazyLock<Vec<&'static dyn SignatureVerificationAlgorithm>> =
         LazyLock::new(|| {

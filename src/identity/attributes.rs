@@ -1,4 +1,4 @@
-//! What a certificate says about a node.
+//! The attributes of a node in its certificate.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,18 +7,18 @@ use crate::flow::Host;
 
 /// The object identifier of the extension that carries [`Attributes`].
 ///
-/// It stands under 32473, the enterprise number set aside for examples (RFC 5612): the project has
-/// none of its own, and these certificates are only ever read by this program. Not critical, since
-/// `webpki` refuses critical extensions that it does not know.
+/// It is under 32473, the enterprise number for examples (RFC 5612), because the project has none
+/// of its own and only this program reads these certificates. It is not critical, because `webpki`
+/// refuses critical extensions that it does not know.
 pub(super) const EXTENSION: &[u64] = &[1, 3, 6, 1, 4, 1, 32473, 4600, 1];
 
-/// Groups per node. Policy names a handful; 16 is far above it and keeps certificates small.
+/// Most groups per node. Policies name a few; 16 is far above that and keeps certificates small.
 const MAX_GROUPS: usize = 16;
 /// Characters of a group's name: it is a label in rules and listings.
 const MAX_GROUP_LEN: usize = 32;
 /// Domains and CIDRs that a node serves: with the longest names still under 17 KB of certificate.
 const MAX_SERVES: usize = 64;
-/// The first byte of the extension; another number is another format.
+/// The first byte of the extension: the number of its format.
 const VERSION: u8 = 1;
 
 /// What the authority says about a node. Every node may be an entry; other roles are granted.
@@ -74,7 +74,7 @@ impl Attributes {
         Self { name, roles: Roles::default(), groups: Vec::new(), serves: Vec::new() }
     }
 
-    /// Checks every bound, so that what is issued can be read by every node.
+    /// Checks every bound, so that every node can read the certificate.
     ///
     /// # Errors
     /// Names the first value out of bounds.

@@ -1,9 +1,9 @@
-//! The record of what the authority did: one JSON line per deed, never rewritten.
+//! The audit log of the authority: one JSON line per action, never rewritten.
 //!
-//! The file only grows. Its growth is bounded by what may be recorded, not by deleting: a member
-//! gets at most six new certificates in the life of one, joining needs an invitation, and refusals
-//! go to the ordinary log. 256 members write some 8 MB a year. A log that forgets by itself could be
-//! made to forget; to make it shorter, an operator moves the file away.
+//! The file only grows. The number of recorded actions bounds it: a member gets at most six new
+//! certificates in the life of one, joining needs an invitation, and refusals go to the ordinary
+//! log. 256 members write about 8 MB a year. An attacker could make a rotating log forget. To
+//! shorten the log, an operator moves the file away.
 
 use std::{
     fmt,

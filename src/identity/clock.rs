@@ -1,4 +1,4 @@
-//! The clock that certificates are judged by.
+//! The clock against which dates of certificates are checked.
 
 use std::{
     fmt,
@@ -14,13 +14,13 @@ use tokio::time::Instant;
 
 use super::UnixTime;
 
-/// From this difference on a clock is called wrong. Certificates are backdated by an hour, so a
-/// smaller one does no harm; NTP keeps clocks within a second.
+/// A clock with at least this difference is reported as wrong. Certificates are backdated by an
+/// hour, so a smaller difference does no harm. NTP keeps clocks within a second.
 pub const TOLERATED_SKEW: Duration = Duration::from_secs(300);
 
 /// The wall clock of a node: the system's, or one that a lab set.
 ///
-/// Nothing but certificates is judged by it. Timers use the monotonic clock.
+/// It is used for dates of certificates only. Timers use the monotonic clock.
 #[derive(Clone, Default)]
 pub struct Clock {
     lab: Option<Lab>,
@@ -42,21 +42,21 @@ impl Clock {
         Self::default()
     }
 
-    /// A clock that shows `start` now, and of which `rate` seconds pass in one of tokio's: virtual
-    /// time makes weeks of it, and a rate above 1 makes the weeks short.
+    /// A clock that shows `start` now, and advances `rate` seconds in one of tokio's. With virtual
+    /// time and a rate above 1, a test of weeks is short.
     #[must_use]
     pub fn in_lab(start: UnixTime, rate: u32) -> Self {
         let lab = Lab { start, since: Instant::now(), rate };
         Self { lab: Some(lab), wrong_by: Arc::default() }
     }
 
-    /// Another machine's clock: it goes like this one, and can be set by itself.
+    /// Another machine's clock. It runs like this one, and can be set independently.
     #[must_use]
     pub fn of_another_machine(&self) -> Self {
         Self { lab: self.lab, wrong_by: Arc::default() }
     }
 
-    /// Sets the clock wrong by so many seconds: ahead if positive.
+    /// Sets the clock wrong by this many seconds: ahead if positive.
     pub fn set_wrong_by(&self, seconds: i64) {
         self.wrong_by.store(seconds, Ordering::Relaxed);
     }

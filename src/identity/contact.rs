@@ -12,8 +12,8 @@ const MAX_ADDRESSES: usize = 8;
 /// The authority's node: its name, from the invitation, and its addresses, from the invitation
 /// and later from the link to it.
 ///
-/// Nothing is trusted for it: what the authority answers is verified by its certificate, and what
-/// it is asked, a signing request, is no secret.
+/// These addresses need no trust: the authority's certificate verifies its answers, and the
+/// question, a signing request, is no secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AuthorityContact {
@@ -49,8 +49,8 @@ impl AuthorityContact {
         dir.write(NodeFile::Authority, &bytes)
     }
 
-    /// Takes over where the authority's node was seen; the last known addresses follow. True if
-    /// that is news.
+    /// Puts the address at which the authority's node was seen before the known ones. True if it is
+    /// new.
     pub(super) fn seen_at(&mut self, addresses: &[SocketAddr]) -> bool {
         let mut all: Vec<SocketAddr> = Vec::new();
         for address in addresses.iter().chain(&self.addresses) {

@@ -1,5 +1,5 @@
-//! What a running node shows others and judges them by, live: the one place to swap its
-//! certificate or the revocation list.
+//! The identity of a running node: its certificate, and the revocation list. Both are replaced
+//! here, while the node runs.
 
 use std::{
     fmt,
@@ -28,8 +28,8 @@ use super::{
 
 /// A node's identity in use. Cheap to clone; all clones see the same.
 ///
-/// TLS configurations, statements and judgements ask it at each use, so a renewed certificate and
-/// a newer revocation list count from the next handshake on without a restart.
+/// TLS configurations, signatures and checks read it at each use. So a renewed certificate and a
+/// newer revocation list count from the next handshake, without a restart.
 #[derive(Clone)]
 pub struct Credentials(Arc<Shared>);
 
@@ -38,7 +38,7 @@ struct Shared {
     /// Where changes are written down; `None`: nowhere, as in a lab.
     dir: Option<NodeDir>,
     current: watch::Sender<Arc<Current>>,
-    /// Held while the next state is made of the present one.
+    /// Held while the next state is computed from the present one.
     changing: Mutex<()>,
     signer: Box<dyn Signer>,
     contact: Mutex<Option<AuthorityContact>>,
@@ -48,13 +48,13 @@ struct Shared {
     skew: Mutex<Option<i64>>,
 }
 
-/// What is in force: the identity, and what follows from it, made once.
+/// The identity in force, and the values derived from it.
 pub(super) struct Current {
     pub(super) identity: Arc<NodeIdentity>,
     pub(super) certified: Arc<CertifiedKey>,
-    /// Judges those that we connect to.
+    /// Verifies nodes to which we connect.
     pub(super) servers: Arc<dyn ServerCertVerifier>,
-    /// Judges those that connect to us.
+    /// Verifies nodes that connect to us.
     pub(super) clients: Arc<dyn ClientCertVerifier>,
 }
 
@@ -84,15 +84,15 @@ impl ListIgnored {
     }
 }
 
-/// Wakes whoever depends on the certificate or the revocation list.
+/// Wakes tasks that depend on the certificate or the revocation list.
 #[derive(Debug)]
 pub struct Changes(watch::Receiver<Arc<Current>>);
 
 impl Changes {
-    /// Returns after the next change; of several since the last call, once.
+    /// Returns after the next change. Several changes since the last call count as one.
     pub async fn next(&mut self) {
         if self.0.changed().await.is_err() {
-            // The node is gone; nothing changes any more.
+            // The node has ended, so there are no more changes.
             std::future::pending::<()>().await;
         }
     }
@@ -110,7 +110,7 @@ impl Current {
 }
 
 impl Credentials {
-    /// The credentials of a node that starts as `identity` and judges dates by `clock`.
+    /// The credentials of a node that starts as `identity` and checks dates against `clock`.
     ///
     /// # Errors
     /// When `rustls` refuses the identity.
@@ -133,7 +133,7 @@ impl Credentials {
         })))
     }
 
-    /// The credentials of the node in `dir`: what changes is written down there.
+    /// The credentials of the node in `dir`. Changes are written there.
     ///
     /// # Errors
     /// When the identity in the folder is incomplete or damaged.
@@ -173,7 +173,7 @@ impl Credentials {
         self.current().identity.chain()[0].clone()
     }
 
-    /// The clock by which certificates are judged.
+    /// The clock against which dates of certificates are checked.
     #[must_use]
     pub fn clock(&self) -> &Clock {
         &self.0.clock
@@ -194,9 +194,8 @@ impl Credentials {
     /// Takes over the node's next certificate and shows it from the next handshake on. False if it
     /// ends no later than the one in force.
     ///
-    /// # Errors
-    /// When it is not the authority's for this node's key and name, or cannot be written down; in
-    /// the second case it is in force nevertheless.
+    /// # Errors When it is not the authority's for this node's key and name, or cannot be written.
+    /// In the second case it is in force nevertheless.
     pub fn renew(&self, chain: Vec<CertificateDer<'static>>) -> Result<bool, IdentityError> {
         let _one_at_a_time = self.0.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let next = self.identity().renewed(chain)?;
@@ -216,10 +215,9 @@ impl Credentials {
     }
 
     /// Takes over a revocation list if it is newer than the one in force and signed by the
-    /// overlay's authority. Whoever has connections then looks through them ([`Self::changes`]).
+    /// overlay's authority. Tasks with connections then check their peers ([`Self::changes`]).
     ///
-    /// # Errors
-    /// Why it is ignored; that is counted.
+    /// # Errors The reason why it is ignored. The reason is counted.
     pub fn learn_revocations(&self, der: &[u8]) -> Result<u64, ListIgnored> {
         let taken = self.take_revocations(der);
         taken.inspect_err(|reason| {
@@ -242,7 +240,7 @@ impl Credentials {
         if let Some(dir) = &self.0.dir
             && let Err(error) = self.identity().save_revocations(dir)
         {
-            // It is in force; after a restart a neighbour tells it again.
+            // It is in force. After a restart a neighbour sends it again.
             tracing::warn!(%error, "the revocation list could not be written down");
         }
         Ok(number)
@@ -304,7 +302,7 @@ impl Credentials {
         self.contact_lock().clone()
     }
 
-    /// Takes note of where the node `name` was seen, if it is the authority's.
+    /// Records where the node `name` was seen, if it is the authority's node.
     pub fn seen_at(&self, name: &NodeName, addresses: &[SocketAddr]) {
         let mut contact = self.contact_lock();
         let Some(known) = contact.as_mut().filter(|contact| contact.name == *name) else { return };
@@ -340,8 +338,8 @@ impl Credentials {
         self.0.refused_as_revoked.load(Ordering::Relaxed)
     }
 
-    /// Takes note of what the authority's clock shows, in seconds since 1970; returns by how many
-    /// seconds this machine's clock is ahead of it.
+    /// Records the authority's clock, in seconds since 1970; returns by how many seconds this
+    /// machine's clock is ahead of it.
     pub fn compare_clock(&self, authority: u64) -> i64 {
         let ahead = skew(self.now(), authority);
         *self.0.skew.lock().unwrap_or_else(PoisonError::into_inner) = Some(ahead);

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 /// The SHA-256 of a certificate's DER, shown as 64 hexadecimal digits.
 ///
-/// An overlay *is* the fingerprint of its authority's certificate: who has it can tell the
-/// authority from an impostor.
+/// This fingerprint identifies an overlay. A joiner that has it can distinguish the authority from
+/// an impostor.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Fingerprint([u8; 32]);
 

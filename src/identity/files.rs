@@ -10,7 +10,7 @@ use std::{
 /// after a crash. The file can be read by its owner only.
 pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = temporary(path);
-    // What a crashed process with our number left behind.
+    // The file of a crashed process with our process number.
     let _ = fs::remove_file(&temporary);
     let written = create(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
@@ -48,8 +48,8 @@ pub(super) fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-/// A service may run as a user of its own, whose folder root's commands write into: that user has to
-/// read what they wrote. Only root can give a file away.
+/// Gives a new file to the folder's owner. A service may run as a user of its own, and root's
+/// commands write into that user's folder. Only root can change an owner.
 #[cfg(unix)]
 fn give_to_owner_of_folder(file: &File, path: &Path) -> io::Result<()> {
     use std::os::unix::fs::{MetadataExt as _, fchown};
@@ -63,8 +63,8 @@ fn give_to_owner_of_folder(file: &File, path: &Path) -> io::Result<()> {
     }
 }
 
-/// Waits until this process alone holds the lock of `path`, which is made when it is missing. The
-/// lock ends with the value, and with the process.
+/// Waits for the exclusive lock of the file `path`, which is made if it is missing. The lock ends
+/// with the value, or with the process.
 pub(super) fn lock(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(false);

@@ -9,11 +9,11 @@ use super::{Fingerprint, NodeName, UnixTime, digest::sha256};
 
 /// The text's prefix, and with it the format's version.
 const PREFIX: &str = "ron1:";
-/// Addresses in one invitation: the authority's node has a handful.
+/// Most addresses in one invitation. The authority's node has a few.
 const MAX_ADDRESSES: usize = 8;
 /// The longest text read: the longest valid one is under 600 characters.
 const MAX_TEXT: usize = 2048;
-/// Bytes of the checksum. It is against slips of the hand, not against attackers.
+/// Bytes of the checksum. It finds copying errors; it does not stop attackers.
 const CHECKSUM: usize = 4;
 
 /// An invitation: where the authority is, how to recognise it, and the right to one certificate.
@@ -41,7 +41,7 @@ pub struct Invitation {
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Token([u8; 32]);
 
-/// The text is no invitation to be used.
+/// The text is not a usable invitation.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvitationError {
     /// Does not begin with `ron1:`.
@@ -90,7 +90,7 @@ impl fmt::Debug for Token {
 }
 
 impl Invitation {
-    /// The line to be handed over.
+    /// The line that the inviter sends.
     ///
     /// # Errors
     /// When there is no address, or more than 8.
@@ -165,8 +165,8 @@ fn decode(text: &str) -> Result<Vec<u8>, InvitationError> {
     if !text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)) {
         return Err(InvitationError::Altered);
     }
-    // A cut may leave a last group that is no whole byte: decode the groups before it, so that
-    // the length tells.
+    // A cut may leave a last group that is not a whole byte. The groups before it are decoded, so
+    // that the length shows the cut.
     let whole = &text[..text.len() / 4 * 4];
     match BASE64_URL_SAFE_NO_PAD.decode(text) {
         Ok(bytes) => Ok(bytes),

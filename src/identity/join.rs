@@ -1,4 +1,4 @@
-//! What a joiner and the authority say to each other: one request, one reply, in postcard.
+//! Messages between a joiner and the authority: one request and one reply, in postcard.
 
 use std::net::SocketAddr;
 
@@ -23,13 +23,13 @@ const MAX_ADDRESSES: usize = 8;
 /// Characters of a reason that the joiner shows.
 const MAX_REASON: usize = 300;
 
-/// What somebody without a valid certificate asks the authority.
+/// A question to the authority without a valid certificate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DeskRequest {
     /// Let me join. Answered by [`JoinReply::Welcome`].
     Join(JoinRequest),
-    /// My certificate has ended, or no link of mine leads to you: here is a PKCS#10 signing
-    /// request in DER for the same key. Answered by [`JoinReply::Renewed`].
+    /// The asker's certificate has ended, or no link leads to the authority. This is a PKCS#10
+    /// signing request in DER for the same key. Answered by [`JoinReply::Renewed`].
     Renew(Vec<u8>),
     /// What time is it? Answered by [`JoinReply::Time`].
     Time,
@@ -59,7 +59,7 @@ pub enum JoinReply {
     Time(u64),
 }
 
-/// What a node gets whose certificate is renewed outside a link.
+/// The answer to a renewal outside a link.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Renewed {
     /// The node's certificate and the authority's, in DER.
@@ -83,8 +83,8 @@ pub struct Welcome {
     pub time: u64,
 }
 
-/// A member of the overlay and where it listens, by the word of the authority. It is dialled there until
-/// its own signed record is known.
+/// A member of the overlay and its addresses, as the authority knows them. A node dials these
+/// addresses until it has the member's own signed record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberInfo {
     /// The member's name.
@@ -96,7 +96,7 @@ pub struct MemberInfo {
 /// Why a joiner is refused: a stable kind, and a sentence with the next step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum JoinRefusal {
-    /// The token buys nothing: unknown, used or expired.
+    /// The token is not valid: unknown, used or expired.
     #[error("{0}")]
     Invitation(String),
     /// The signing request or the addresses are not acceptable.
@@ -137,9 +137,9 @@ pub enum JoinError {
 
 /// Redeems a joiner's invitation. The welcome names no members yet.
 ///
-/// The token is used up, on disk, before the certificate is made: if the reply is lost, the name
-/// has to be revoked and invited again. A request that could not be granted does not use it up, and
-/// where no certificate can be made, as on a full disk, the invitation is open again.
+/// The token is marked as used, on disk, before the certificate is made. If the reply is lost, the
+/// name has to be revoked and invited again. A request that cannot be granted does not use the
+/// token up. If no certificate can be made, as on a full disk, the invitation is open again.
 ///
 /// # Errors
 /// Why the joiner is refused.

@@ -1,10 +1,10 @@
-//! What the authority has issued: one file per certificate.
+//! The record of issued certificates: one file per certificate.
 //!
-//! Commands and the signer share the folder, so nothing is one file that two processes would have to
-//! rewrite, and a record that is damaged takes no other with it.
+//! Commands and the signer share the folder. With one file per certificate, two processes never
+//! rewrite the same file, and a damaged record affects no other.
 //!
-//! The record of a key's newest certificate is kept long after the certificate has ended: a node
-//! that was off for weeks renews by it ([`RENEWABLE`]).
+//! The record of a key's newest certificate is kept for [`RENEWABLE`] after the certificate's end,
+//! so that a node that was off for weeks can renew.
 
 use std::{
     path::{Path, PathBuf},
@@ -20,8 +20,8 @@ use super::{
     peer::BACKDATED, store,
 };
 
-/// Certificates on record. 200 nodes with some four certificates each need 800; the cap bounds
-/// what every look through the folder costs.
+/// Most certificates on record. 200 nodes with about four certificates each need 800. The cap
+/// bounds the cost of reading the folder.
 pub(super) const MAX_ISSUED: usize = 4096;
 
 /// How long after its end a certificate can still be renewed, and its name stays reserved: a year
@@ -41,7 +41,7 @@ pub struct Issued {
     pub(super) key: Fingerprint,
     /// When it was issued, in seconds since 1970.
     pub issued: u64,
-    /// From when on it counts, in seconds since 1970.
+    /// When it begins, in seconds since 1970.
     #[serde(default)]
     pub(super) starts: u64,
     /// When it ends, in seconds since 1970.
@@ -70,7 +70,7 @@ impl Records {
         all.find(|issued| issued.name() == name && issued.holds_name(now))
     }
 
-    /// The records that nobody needs any more once `key` has its next certificate; `None` when the
+    /// The records that are no longer needed when `key` has its next certificate; `None` when the
     /// record is full even without them.
     pub(super) fn outdated(&self, key: Fingerprint, now: UnixTime) -> Option<Vec<Serial>> {
         let is_outdated = |record: &Issued| {
@@ -87,8 +87,8 @@ impl Records {
     }
 }
 
-/// A record as versions before renewal by the key wrote it. It reserves its name and can be revoked,
-/// but it names no key, so nothing renews by it.
+/// A record of a version without renewal by the key. It reserves its name and can be revoked, but
+/// it names no key, so it cannot be renewed.
 #[derive(Deserialize)]
 struct OldRecord {
     name: NodeName,
@@ -120,7 +120,8 @@ impl Issued {
     ) -> Self {
         let issued = now.as_secs();
         let not_after = issued.saturating_add(lifetime.as_secs());
-        // A short certificate is backdated by no more than it lasts, so that its lifetime can be told.
+        // A short certificate is backdated by its lifetime at most, so that its lifetime can be
+        // computed.
         let starts = issued.saturating_sub(BACKDATED.min(lifetime).as_secs());
         Self { attributes, key, issued, starts, not_after, certificate: None, revoked: None }
     }
@@ -129,13 +130,13 @@ impl Issued {
         &self.attributes.name
     }
 
-    /// Whether the certificate, or the right to renew it, still counts.
+    /// Whether the certificate, or the right to renew it, is in force.
     pub(super) fn holds_name(&self, now: UnixTime) -> bool {
         self.revoked.is_none() && now.as_secs() < self.not_after + RENEWABLE.as_secs()
     }
 
-    /// Whether it has ended even for nodes whose clock is behind: no revocation list names it any
-    /// more.
+    /// Whether it has ended even for nodes whose clock is behind. Revocation lists leave it out
+    /// then.
     pub(super) fn has_long_ended(&self, now: UnixTime) -> bool {
         now.as_secs() >= self.not_after + LISTED_AFTER_END.as_secs()
     }
@@ -177,7 +178,7 @@ impl Ledger {
         files::write(&path, &text).map_err(store::io_error("write", &path))
     }
 
-    /// Every record. A damaged one is named in the log: it must not keep the authority from its work.
+    /// Every readable record. A damaged one is named in the log, and does not stop the authority.
     pub(super) fn all(&self) -> Result<Records, StoreError> {
         let records = self.read()?;
         for error in &records.damaged {
@@ -193,7 +194,7 @@ impl Ledger {
         for (stem, path) in store::list(&folder, ".json", MAX_ISSUED)? {
             match read(&stem, &path) {
                 Ok(record) => records.issued.push(record),
-                // Another process forgot it since the folder was listed.
+                // Another process deleted it after the folder was listed.
                 Err(StoreError::Missing(_)) => {}
                 Err(error) => records.damaged.push(error),
             }

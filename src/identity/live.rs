@@ -38,7 +38,7 @@ impl ResolvesClientCert for LiveCertificate {
     }
 }
 
-/// Judges servers by the revocation list in force.
+/// Verifies servers against the revocation list in force.
 #[derive(Debug)]
 pub(super) struct LiveServers(pub(super) Credentials);
 
@@ -79,11 +79,11 @@ impl ServerCertVerifier for LiveServers {
     }
 }
 
-/// Judges clients by the revocation list in force.
+/// Verifies clients against the revocation list in force.
 #[derive(Debug)]
 pub(super) struct LiveClients {
     credentials: Credentials,
-    /// The name of the authority, which is the same all along.
+    /// The name of the authority, which never changes.
     hints: Vec<DistinguishedName>,
     /// Whether a client without a certificate completes TLS: at the authority, to join.
     joiners: bool,
@@ -140,7 +140,7 @@ impl ClientCertVerifier for LiveClients {
     }
 }
 
-/// Takes note of a certificate that was refused because of its dates: the clock may be wrong.
+/// Counts a certificate that was refused because of its dates. The clock may be wrong.
 fn note_date(credentials: &Credentials, error: &Error) {
     use CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
     if let Error::InvalidCertificate(

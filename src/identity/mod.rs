@@ -15,8 +15,8 @@
 //! - Time is an argument, or comes from a [`Clock`]. Only [`NodeDir`] and what is built on it
 //!   touch the disk.
 //!
-//! A running node holds its identity as [`Credentials`], which everything asks at each use: a
-//! renewed certificate and a newer revocation list count from the next handshake on.
+//! A running node holds its identity as [`Credentials`], which other modules read at each use. A
+//! renewed certificate and a newer revocation list count from the next handshake.
 
 mod archive;
 mod attest;

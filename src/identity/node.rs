@@ -17,8 +17,8 @@ use super::{
 /// A node's private key: ECDSA P-256. Its `Debug` shows nothing of it.
 pub struct NodeKey(KeyPair);
 
-/// A node as it shows itself to others: its key, its certificate chain, and the overlay's
-/// revocation list, by which it judges others.
+/// A node's identity: its key, its certificate chain, and the overlay's revocation list, against
+/// which it checks others.
 #[derive(Clone)]
 pub struct NodeIdentity {
     chain: Vec<CertificateDer<'static>>,
@@ -58,7 +58,7 @@ pub enum IdentityError {
 
 /// Whether a node asks for its next certificate: a third of the present one's lifetime has passed.
 ///
-/// Two thirds, more than four days of seven, are then left for the authority to be reached.
+/// Two thirds are then left to reach the authority: more than four days of seven.
 #[must_use]
 pub fn needs_renewal(certificate: &Peer, now: UnixTime) -> bool {
     let left = certificate.expires.as_secs().saturating_sub(now.as_secs());
@@ -118,7 +118,7 @@ impl NodeIdentity {
         Self::assemble(key, chain, &dir.read(NodeFile::Revoked)?)
     }
 
-    /// Keeps the identity in `dir`, the key last: a node is there once its key is.
+    /// Writes the identity to `dir`, the key last. A folder with a key is a complete node.
     ///
     /// # Errors
     /// When the folder cannot be written.
@@ -201,14 +201,13 @@ impl NodeIdentity {
         Ok(next)
     }
 
-    /// Takes over a revocation list, if it is newer and signed by this overlay's authority.
-    /// Returns whether it did: then connections to revoked peers have to be closed, and the list
-    /// passed on.
+    /// Takes over a revocation list, if it is newer and signed by this overlay's authority. If it
+    /// returns true, the caller closes connections to revoked peers and passes the list on.
     ///
     /// # Errors
     /// When the list is forged or unreadable.
     pub fn learn_revocations(&mut self, der: &[u8]) -> Result<bool, RevocationError> {
-        // A list that is no news is not worth the verification.
+        // A list that is not newer needs no verification.
         if RevocationList::number_of(der).is_some_and(|number| number <= self.revoked.number()) {
             return Ok(false);
         }
@@ -216,7 +215,7 @@ impl NodeIdentity {
         Ok(true)
     }
 
-    /// What `rustls` shows and signs with.
+    /// The certificate chain and the key for `rustls`.
     pub(super) fn certified(&self) -> Result<CertifiedKey, rustls::Error> {
         let key = PrivateKeyDer::Pkcs8(self.pkcs8.clone_key());
         CertifiedKey::from_der(self.chain.clone(), key, &provider())

@@ -1,4 +1,4 @@
-//! Who is at the other end: what a peer's certificate says.
+//! A peer's identity, from its certificate.
 
 use std::{fmt, time::Duration};
 
@@ -24,13 +24,13 @@ pub struct Peer {
     pub serves: Vec<String>,
     /// The serial number of its certificate, by which it is revoked.
     pub serial: Serial,
-    /// From when on its certificate counts: up to an hour before it was issued. It rises with each
-    /// certificate of a name, so it tells which of two is newer.
+    /// The start of its certificate, up to an hour before the certificate was issued. It rises with
+    /// each certificate of a name, so the newer of two is known by it.
     pub starts: UnixTime,
     /// When its certificate ends.
     pub expires: UnixTime,
-    /// The SHA-256 of its public key. A node keeps its key when its certificate is renewed, so
-    /// this tells a renewed node from the next holder of its name.
+    /// The SHA-256 of its public key. A node keeps its key when its certificate is renewed, so this
+    /// distinguishes a renewed node from the next holder of its name.
     pub key: Fingerprint,
 }
 
@@ -58,8 +58,8 @@ pub enum PeerError {
 }
 
 impl Peer {
-    /// Reads a node's certificate. This verifies nothing: the certificate must come from a
-    /// completed handshake, or from one's own folder.
+    /// Reads a node's certificate, and does not verify it. The certificate must come from a
+    /// completed handshake, or from the node's own folder.
     ///
     /// # Errors
     /// When it is no node's certificate.
@@ -112,8 +112,7 @@ impl Peer {
 
 /// The peer of an established connection, as its verified certificate describes it.
 ///
-/// For a connection that was accepted use [`accepted`](super::accepted), which looks at the
-/// protocol too.
+/// For an accepted connection use [`accepted`](super::accepted), which checks the protocol too.
 ///
 /// # Errors
 /// When the peer showed no certificate, or one that is no node's.
@@ -142,7 +141,7 @@ pub(super) fn unix(seconds: u64) -> UnixTime {
 }
 
 impl Serial {
-    /// A serial number from 16 bytes that occur once, as of a hash.
+    /// A serial number from 16 unique bytes, such as those of a hash.
     pub(super) fn from_unique(mut bytes: [u8; 16]) -> Self {
         bytes[0] = bytes[0] & 0x3f | 0x40;
         Self(bytes)

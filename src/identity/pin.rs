@@ -1,4 +1,4 @@
-//! How a joiner, which has no certificate and trusts nothing yet, recognises the authority.
+//! How a joiner, which has no certificate yet, recognises the authority.
 
 use std::sync::Arc;
 
@@ -20,10 +20,10 @@ use super::{
 
 /// How a joiner connects to the authority of `fingerprint`, with [`ALPN_JOIN`].
 ///
-/// The server's chain must have the certificate of this fingerprint; under it `webpki` verifies
-/// the server's own certificate, its dates, and that it is for the name given when connecting:
-/// the [`server_name`](super::server_name) of the invitation's authority node. So no other member
-/// of the overlay can stand in for the authority and take the token.
+/// The server's chain must have the certificate of this fingerprint; under it `webpki` verifies the
+/// server's own certificate, its dates, and that it is for the name given when connecting: the
+/// [`server_name`](super::server_name) of the invitation's authority node. So no other member of
+/// the overlay can pose as the authority and take the token.
 ///
 /// # Errors
 /// When `rustls` refuses the configuration.
@@ -40,9 +40,9 @@ pub fn renew_crypto(fingerprint: Fingerprint, clock: &Clock) -> Result<ClientCon
     pinned(ALPN_RENEW, fingerprint, clock, true)
 }
 
-/// How to ask the authority for the time, if this machine's clock may be wrong: as
-/// [`renew_crypto`], but the dates of the authority's certificate are not looked at. Nothing that
-/// is a secret, or that has to be right, goes over such a connection.
+/// How to ask the authority for the time, if this machine's clock may be wrong. As
+/// [`renew_crypto`], but the dates of the authority's certificate are not checked. Such a
+/// connection carries no secret and no certificate.
 ///
 /// # Errors
 /// When `rustls` refuses the configuration.

@@ -1,4 +1,4 @@
-//! Which certificates no longer count.
+//! Revocation lists.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -13,15 +13,15 @@ use super::{
     tls::{provider, roots},
 };
 
-/// The largest revocation list accepted: what a message on a link carries, with room for 1,600
-/// revoked certificates. A list names those only that are not long over.
+/// The largest revocation list accepted. It fits a message on a link, and has room for 1,600
+/// revoked certificates. A list leaves out certificates that ended long ago.
 const MAX_LEN: usize = 63 * 1024;
 
 /// A certificate revocation list (X.509 CRL) whose signature was checked.
 ///
-/// A list has a number that only rises; a node keeps the list with the highest it has seen, passes
-/// it on, and closes the connections of peers that it [`contains`](Self::contains). The lists'
-/// `nextUpdate` is not enforced: an overlay goes on working while its authority is away.
+/// A list has a number that only rises. A node keeps the list with the highest number, passes it
+/// on, and closes connections to peers that the list [`contains`](Self::contains). Nodes do not
+/// enforce `nextUpdate`, so that an overlay works while its authority is away.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RevocationList {
     der: Vec<u8>,
@@ -127,8 +127,8 @@ impl RevocationList {
     }
 }
 
-/// Refuses what `webpki`, the stricter reader, would not take: else a list altered in a part that
-/// is not signed would be kept, and no TLS configuration could be made with it.
+/// Refuses a list that `webpki`, the stricter reader, refuses. Otherwise a list that was altered in
+/// an unsigned part would be kept, and no TLS configuration could use it.
 fn check_with_webpki(der: &[u8], authority: &CertificateDer<'_>) -> Result<(), RevocationError> {
     let roots = roots(authority).map_err(|_| RevocationError::Unreadable)?;
     WebPkiClientVerifier::builder_with_provider(roots, provider())

@@ -1,5 +1,5 @@
-//! A file that only a passphrase opens: the format of `age` (age-encryption.org/v1), which other
-//! programs read too: `age -d FILE | tar -x`.
+//! Encryption with a passphrase, in the format of `age` (age-encryption.org/v1). Other programs
+//! read it too: `age -d FILE | tar -x`.
 
 use std::io::{self, Read as _, Write as _};
 
@@ -13,21 +13,22 @@ const WORK: u8 = 17;
 /// The most work that a file may ask for: 1 GiB of memory. A forged file could ask for any.
 const MOST_WORK: u8 = 20;
 
-/// The fewest characters of a passphrase: a thief of the file has years to guess.
+/// The fewest characters of a passphrase. An attacker who has the file can try passphrases for
+/// years.
 pub const MIN_PASSPHRASE: usize = 12;
 
 /// The largest content read. An overlay of 256 nodes needs some 20 MB after two years, nearly all of
 /// it the audit log.
 const MAX_CONTENT: u64 = 256 << 20;
 
-/// What opens a sealed file. Its `Debug` shows nothing of it.
+/// A passphrase. Its `Debug` output hides it.
 #[derive(Debug, Clone)]
 pub struct Passphrase(SecretString);
 
 /// A file cannot be sealed or opened.
 #[derive(Debug, thiserror::Error)]
 pub enum SealError {
-    /// Too easily guessed.
+    /// Too short.
     #[error(
         "a passphrase has at least {MIN_PASSPHRASE} characters; four random words are good ones"
     )]
@@ -41,7 +42,7 @@ pub enum SealError {
     /// Altered or cut off.
     #[error("the backup is damaged or cut off; copy it again, or take an older one")]
     Damaged,
-    /// More than is ever written.
+    /// Larger than any file that this program writes.
     #[error("the backup is larger than 256 MiB, so ronproxy did not write it")]
     TooLarge,
     /// The system gave no randomness or memory.
@@ -62,7 +63,7 @@ impl Passphrase {
         Ok(Self(SecretString::from(text.as_str())))
     }
 
-    /// A passphrase to open with: any may have been used.
+    /// A passphrase to open with, of any length.
     #[must_use]
     pub fn to_open(text: String) -> Self {
         Self(SecretString::from(text))
@@ -86,7 +87,7 @@ pub fn seal(content: &[u8], passphrase: &Passphrase) -> Result<Vec<u8>, SealErro
     Ok(sealed)
 }
 
-/// Decrypts what [`seal`] made. Nothing of it is returned before all of it is authenticated.
+/// Decrypts a sealed file. It returns the content after all of it is authenticated.
 ///
 /// # Errors
 /// Says whether the file is of another kind, the passphrase wrong, or the file damaged.
@@ -111,7 +112,7 @@ fn refusal(error: &DecryptError) -> SealError {
     match error {
         DecryptError::DecryptionFailed | DecryptError::KeyDecryptionFailed => SealError::Passphrase,
         DecryptError::InvalidMac => SealError::Damaged,
-        // Not of this format, for other keys, or with work that nobody has time for.
+        // Not of this format, encrypted for other keys, or with a work factor above the cap.
         _ => SealError::NotSealed,
     }
 }

@@ -1,8 +1,8 @@
-//! Bytes of a flow that were read from its stream and that its reader has not taken yet.
+//! The backlog of a flow: bytes read from its stream that its reader has not taken yet.
 //!
-//! They are written as they came, without a copy, while the reader takes them. When it takes no more
-//! they are copied into blocks of their own: a chunk that comes from QUIC pins the whole batch of packets
-//! that it was received with, up to 64 KiB for a byte.
+//! While the reader takes bytes, they are written without a copy. When it takes no more, the bytes
+//! are copied into blocks, because a chunk from QUIC holds the whole batch of packets with which it
+//! came: up to 64 KiB for one byte.
 
 use std::{
     collections::VecDeque,
@@ -17,12 +17,12 @@ use tokio::io::AsyncWrite;
 /// Pieces written in one vectored call: what one read from a stream returns at most.
 pub(super) const CHUNKS: usize = 64;
 
-/// Room of a block beyond the bytes that it is made for: a quarter of what is held, within these bounds.
-/// So a quarter of the memory is unused at most, and crumbs share blocks.
+/// Spare room of a new block: a quarter of the held bytes, within these bounds. So at most a
+/// quarter of the memory is unused, and small pieces share blocks.
 const LEAST_ROOM: usize = 256;
 const MOST_ROOM: usize = 16 << 10;
 
-/// Bytes in order: blocks of copied ones, then chunks as they came.
+/// Bytes in order: blocks of copied bytes, then chunks from QUIC.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
     blocks: VecDeque<BytesMut>,
@@ -36,7 +36,7 @@ impl Backlog {
         self.blocks.is_empty() && self.chunks.is_empty()
     }
 
-    /// Adds what was read, leaving `chunks` empty; returns how many bytes it was.
+    /// Adds the bytes of `chunks`, and leaves it empty; returns their number.
     pub(super) fn push(&mut self, chunks: &mut [Bytes]) -> usize {
         let before = self.chunks.len();
         let chunks = chunks.iter_mut().map(std::mem::take);
@@ -104,7 +104,7 @@ impl Backlog {
             }
         }
         if self.is_empty() {
-            // An idle flow holds nothing.
+            // An idle flow holds no memory.
             *self = Self::default();
         }
     }

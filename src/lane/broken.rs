@@ -1,28 +1,28 @@
-//! How an exit tells that a destination's connection broke, without losing what it sent before.
+//! Reports that a destination's connection broke, without the loss of bytes that it sent before.
 //!
-//! RESET_STREAM would discard bytes that are still under way, and FIN would make a broken answer look
-//! complete. So the exit leaves its stream open and stops the other one, which it reads: the error code
-//! of STOP_SENDING carries how many bytes it wrote before. The entry takes so many, treats the flow as
-//! reset, and gives up the stream; by that the exit learns that all has arrived.
+//! RESET_STREAM would discard bytes in flight, and FIN would make a broken answer look complete. So
+//! the exit leaves its own direction open, and stops the direction that it reads. The error code of
+//! STOP_SENDING is the number of bytes that it wrote. The entry takes this many, treats the flow as
+//! reset, and stops the stream. The exit then knows that all bytes have arrived.
 
 use std::{future::pending, io, time::Duration};
 
 use noq::{RecvStream, SendStream, VarInt};
 use tokio::{sync::watch, time::timeout};
 
-/// The bit of an error code that says: the rest is the number of bytes before the end. A code has 62
-/// bits; no flow carries 2^61 bytes.
+/// The bit of an error code that marks the other bits as the number of bytes before the end. A code
+/// has 62 bits, and no flow carries 2^61 bytes.
 const BROKEN_AFTER: u64 = 1 << 61;
 
-/// How long an exit waits for the entry to take the bytes before the end. As long as a lane without any
-/// route lives by default: a client that reads more slowly loses them.
+/// How long an exit waits until the entry has taken the bytes before the end: the default patience
+/// of a lane. A client that reads more slowly loses them.
 const DELIVERY: Duration = Duration::from_secs(60);
 
-/// What the far end said about the end of its bytes.
+/// The far end's report about the end of its bytes.
 pub(super) struct FarEnd(watch::Sender<Option<u64>>);
 
 impl FarEnd {
-    /// Nothing was said yet.
+    /// No report yet.
     pub(super) fn new() -> Self {
         Self(watch::Sender::new(None))
     }
@@ -43,7 +43,7 @@ impl FarEnd {
 /// Resolves when `taken` bytes are all that come before a broken end.
 pub(super) async fn broke_at(end: &mut watch::Receiver<Option<u64>>, taken: u64) -> io::Error {
     if end.wait_for(|end| end.is_some_and(|end| taken >= end)).await.is_err() {
-        // Nobody will say so any more.
+        // There will be no report.
         pending::<()>().await;
     }
     error()
@@ -60,13 +60,13 @@ pub(super) fn bytes_before(code: VarInt) -> Option<u64> {
     (code & BROKEN_AFTER != 0).then_some(code & !BROKEN_AFTER)
 }
 
-/// Tells the far end that `bytes` are all that come, and waits until it has taken them. The caller
-/// resets `send` then.
+/// Reports that `bytes` is the total number of bytes, and waits until the far end has taken them.
+/// The caller then resets `send`.
 pub(super) async fn tell(send: &mut SendStream, recv: &mut RecvStream, bytes: u64) {
     let Ok(code) = VarInt::from_u64(bytes | BROKEN_AFTER) else { return };
-    // Fails when the client's bytes were read to their end: then no STOP_SENDING can be sent.
+    // Fails when the client's bytes were read to their end. Then STOP_SENDING cannot be sent.
     if recv.stop(code).is_ok() {
-        // Ends also with the lane. A client that takes no more for so long is reset.
+        // Ends also with the lane. A client that takes nothing for this long is reset.
         let _ = timeout(DELIVERY, send.stopped()).await;
     }
 }

@@ -1,19 +1,19 @@
-//! How much memory the lanes of each entry may pin at an exit. Pure.
+//! How much memory the lanes of each entry may hold at an exit. Pure.
 //!
-//! A lane pins what its connection's windows allow: unread bytes of one direction, unacknowledged ones
-//! of the other. A [`Ledger`] gives each lane a share of its entry's budget. A lane begins with
-//! little, gets more when it needs it, and gives back when it rests, or when another lane of the
-//! entry needs its part. A window that is taken back may still be in use until the far end has used
-//! up what it was told: it is owed, and counts, until then.
+//! The windows of a lane's connection bound its memory: unread bytes of one direction,
+//! unacknowledged bytes of the other. A [`Ledger`] gives each lane a share of its entry's budget. A
+//! lane begins with a small share, gets more when it needs it, and gives it back when it rests or
+//! when another lane of the entry needs it. A window that is taken back counts until the far end
+//! has used up the bytes that it was told.
 
 use std::collections::HashMap;
 
 use crate::identity::NodeName;
 
-/// What a lane has in any case: a request, or a few packets.
+/// The least share of a lane: a request, or a few packets.
 const LEAST: u64 = 8 << 10;
 
-/// What a new lane has, and keeps while it rests, if that is no more than half of what is free.
+/// The share of a new lane, and of a resting one, if it is at most half of the free memory.
 const FIRST: u64 = 2 << 20;
 
 /// The most of one lane.
@@ -41,7 +41,7 @@ struct Share {
 pub(super) type Changes = Vec<(u32, u64)>;
 
 impl Ledger {
-    /// Windows of so many bytes for each entry, and for all.
+    /// A ledger with this many bytes for each entry, and for all.
     pub(super) fn new(per_entry: u64, in_all: u64) -> Self {
         Self { per_entry, in_all, shares: HashMap::new() }
     }
@@ -53,8 +53,8 @@ impl Ledger {
         window
     }
 
-    /// A lane needs more: its window doubles, as far as there is room. If there is not enough, the
-    /// largest lane of the entry gives part of what it has above the mean.
+    /// A lane needs more. Its window doubles, as far as there is room. If there is not enough, the
+    /// largest lane of the entry gives a part of its share above the mean.
     pub(super) fn grow(&mut self, lane: u32) -> Changes {
         let Some(share) = self.shares.get(&lane) else { return Changes::new() };
         let (entry, wanted) = (share.entry.clone(), share.window.min(MOST - share.window));
@@ -72,14 +72,14 @@ impl Ledger {
         changes
     }
 
-    /// The far end has used up so many bytes of a window that was taken back.
+    /// The far end has used up this many bytes of a window that was taken back.
     pub(super) fn paid(&mut self, lane: u32, bytes: u64) {
         if let Some(share) = self.shares.get_mut(&lane) {
             share.owed = share.owed.saturating_sub(bytes);
         }
     }
 
-    /// A lane has no flow: it gives back what exceeds the first window.
+    /// A lane has no flow. It gives back its share above the first window.
     pub(super) fn rest(&mut self, lane: u32) -> Option<u64> {
         let share = self.shares.get_mut(&lane)?;
         let back = share.window.saturating_sub(FIRST);
@@ -93,7 +93,7 @@ impl Ledger {
         self.shares.remove(&lane);
     }
 
-    /// What the lanes of all entries may pin now.
+    /// The memory that the lanes of all entries may hold now.
     pub(super) fn held(&self) -> u64 {
         self.shares.values().map(|share| share.window + share.owed).sum()
     }
@@ -140,7 +140,7 @@ mod tests {
         let last = std::iter::from_fn(|| ledger.grow(1).pop()).last();
         assert_eq!(last, Some((1, 9 * MIB / 2)));
         assert_eq!(ledger.rest(1), Some(FIRST));
-        // What was promised to the far end counts until it is used up.
+        // A window that the far end was told counts until it is used up.
         assert_eq!(ledger.held(), 9 * MIB / 2);
         ledger.paid(1, 10 * MIB);
         assert_eq!(ledger.held(), FIRST);

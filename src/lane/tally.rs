@@ -1,7 +1,8 @@
-//! Which flows an exit logs one by one, and the rest in numbers. Pure.
+//! Decides which flows an exit logs one by one, and counts the others. Pure.
 //!
-//! A member opens as many flows as it likes. The first ones of each minute are logged with their labels,
-//! so that a look into the logs of both ends finds the same flow; the others make one line a minute.
+//! A member can open any number of flows. The first ones of each minute are logged with their
+//! labels, so that an operator finds the same flow in the logs of both ends. The others make one
+//! line a minute.
 
 use std::{
     collections::HashMap,
@@ -15,7 +16,7 @@ use crate::identity::NodeName;
 /// two lines each.
 const TOLD: u32 = 10;
 
-/// What is not logged one by one is logged in numbers this long after.
+/// The counts of the other flows are logged after this time.
 const PERIOD: Duration = Duration::from_secs(60);
 
 /// How a flow ended.
@@ -23,15 +24,15 @@ const PERIOD: Duration = Duration::from_secs(60);
 pub(super) enum Outcome {
     /// Both directions ended in order.
     Ended,
-    /// It was cut.
+    /// It was reset.
     Reset,
     /// The exit refused it.
     Refused,
-    /// The entry did not keep to the protocol.
+    /// The entry broke the protocol.
     Broken,
 }
 
-/// The flows of all entries that had some lately.
+/// The counts of all entries with recent flows.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     entries: HashMap<NodeName, Period>,
@@ -55,7 +56,7 @@ pub(super) struct Counts {
 }
 
 impl Tally {
-    /// A flow begins: whether it is logged.
+    /// A flow begins. Returns whether it is logged.
     pub(super) fn begin(&mut self, entry: &NodeName, now: Instant) -> bool {
         let period = self.of(entry, now);
         let told = period.told < TOLD;
@@ -77,7 +78,7 @@ impl Tally {
         } += 1;
     }
 
-    /// The numbers of periods that are over.
+    /// The counts of periods that are over.
     pub(super) fn take(&mut self, now: Instant) -> Vec<(NodeName, Counts)> {
         let over = |_: &NodeName, period: &mut Period| now >= period.since + PERIOD;
         let taken = self.entries.extract_if(over).map(|(entry, period)| (entry, period.rest));

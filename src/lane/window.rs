@@ -1,39 +1,42 @@
-//! How many bytes the far end may send on one flow before this end's application takes more. Pure.
+//! The window of one flow: how many bytes the far end may send before this end's application takes
+//! more. Pure.
 //!
-//! QUIC's window of a stream is the same for all streams and for ever, so it has to suit the fastest
-//! reader, and a flow that nobody reads pins all of it. So each flow has a window of its own beneath
-//! that one. It begins small and grows by what the application takes, so it doubles in each round trip
-//! as a slow start does. All windows of a lane come from one pool, and each is smaller by the square of
-//! what is free of it: flows that nobody reads always leave room for others.
+//! noq gives all streams of a connection the same fixed window. It has to suit the fastest reader,
+//! and a flow that nobody reads holds all of it. So each flow has a window of its own below QUIC's.
+//! It begins small and grows with the bytes that the application takes, so it doubles in each round
+//! trip like a slow start. All windows of a lane come from one pool, and each is multiplied by the
+//! square of the pool's free share. So flows that nobody reads always leave room for others.
 
-/// The largest window: a quarter above QUIC's own of a stream, so that it limits no fast reader where
-/// QUIC's does not. With the same size it did: the far end learns of this one later and in larger steps.
-/// A download over 100 Mbit/s, 60 ms and a queue of 100 ms was then limited by it and not by the
-/// path, so its lane took the queue for the path's own delay and moved to a slower route.
+/// The largest window: a quarter above QUIC's own of a stream, so that it does not limit a fast
+/// reader before QUIC's does. With the same size it did, because the far end learns of this window
+/// later and in larger steps. It then limited a download over 100 Mbit/s, 60 ms and a queue of 100
+/// ms. The queue stood without losses, so the lane took it for the path's delay, and moved to a
+/// slower route.
 pub(super) const MOST: u64 = 5 << 19;
 
-/// The least: a keystroke's echo, or a short request. Also in a full pool, beyond its capacity.
+/// The least window: a keystroke's echo, or a short request. A flow has it also when the pool is
+/// full.
 const LEAST: u64 = 1 << 10;
 
-/// The largest first window: what slow start sends in five round trips.
+/// The largest first window: slow start sends this much in five round trips.
 const FIRST: u64 = 256 << 10;
 
-/// A new flow in an empty pool gets this part of it: after n flows that carry nothing, the pool is free
-/// to 1 part in 1 + n/128.
+/// A new flow in an empty pool gets this part of it. After n idle flows, 1 part in 1 + n/128 of the
+/// pool is free.
 const FIRST_PART: u64 = 128;
 
-/// The fastest reader gets this part of an empty pool: two such flows that stop reading leave half of it
-/// free.
+/// The fastest reader gets this part of an empty pool. Two such flows that stop reading leave half
+/// of it free.
 const MOST_PART: u64 = 2;
 
-/// The far end is told of more when that is this part of the window, as noq does it.
+/// The far end is told a larger window when the gain is this part of the window, as in noq.
 const STEPS: u64 = 8;
 
 /// The windows of a lane's flows together.
 #[derive(Debug)]
 pub(super) struct Pool {
     capacity: u64,
-    /// Bytes that the far end may send, or has sent, and that nobody took yet.
+    /// Bytes that the far end may send, or has sent, and that the application has not taken yet.
     outstanding: u64,
 }
 
@@ -85,7 +88,7 @@ impl FlowWindow {
         Self { limit, received: 0, taken: 0 }
     }
 
-    /// What the far end may send at first.
+    /// The bytes that the far end may send at first.
     pub(super) fn limit(&self) -> u64 {
         self.limit
     }
@@ -96,8 +99,8 @@ impl FlowWindow {
         if self.received > self.limit { Err(Exceeded) } else { Ok(()) }
     }
 
-    /// The application took bytes. Says what the far end may send now, if it is clearly more than it
-    /// knows.
+    /// The application took bytes. Returns the new limit of the far end, if it is clearly larger
+    /// than the known one.
     pub(super) fn took(&mut self, bytes: u64, pool: &mut Pool) -> Option<More> {
         self.taken += bytes;
         pool.outstanding -= bytes;

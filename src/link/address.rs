@@ -1,18 +1,19 @@
-//! A neighbour's new address is used for lane and relayed packets only after it has answered. PURE:
-//! time and chance are arguments.
+//! Checks a neighbour's new address before lane and relayed packets go there. PURE: time and chance
+//! are arguments.
 //!
-//! QUIC takes over the source address of a neighbour's newest packet before it has validated it, and a
-//! member can forge the sources of its own packets. So a random nonce is sent to the new address, in a
-//! datagram of its own and not through QUIC, which may go back to another address in between. The
-//! neighbour returns the nonce over the link. Until then the address before stays in use.
+//! QUIC uses the source address of a neighbour's newest packet before it has validated that address
+//! (RFC 9000, section 9.3), and a member can forge the sources of its own packets. So the link
+//! sends a random nonce to the new address. The nonce is in a datagram of its own, because QUIC may
+//! send its packets to another address in between. The neighbour returns the nonce over the link.
+//! Until then the previous address stays in use.
 
 use std::{
     net::SocketAddr,
     time::{Duration, Instant},
 };
 
-/// When the nonce is sent, after the first packet from the new address: four times in case of loss, the
-/// first time at once, since flows wait for the answer.
+/// The times of the nonces after the first packet from the new address. The first one is sent at
+/// once, because flows wait for the answer. Four are sent, because packets get lost.
 const SEND_AT: [Duration; 4] = [
     Duration::ZERO,
     Duration::from_millis(100),
@@ -20,17 +21,18 @@ const SEND_AT: [Duration; 4] = [
     Duration::from_millis(700),
 ];
 
-/// After so long the address has not answered: 300 ms after the last nonce, and a round trip of up to
-/// a second for the first one.
+/// The time after which the check fails: 300 ms after the last nonce, and a second after the first
+/// one for long round trips.
 const GIVE_UP_AFTER: Duration = Duration::from_millis(1000);
 
-/// The least time between two challenges of one link. So a neighbour that names one address after another
-/// makes us send each at most one nonce, 4 a second in all, and one that moved twice is not kept waiting.
+/// The least time between two challenges of one link. A neighbour that shows one address after
+/// another causes at most one nonce to each, and 4 a second in all. One that moved twice does not
+/// wait long.
 const CHALLENGE_EVERY: Duration = Duration::from_millis(250);
 
-/// After so many challenges in a row without an answer the link is given up: QUIC does not return to
-/// the address before by itself. A neighbour that is where it seems to be misses all three with a
-/// chance of 2 % at 70 % loss.
+/// The link closes after so many challenges in a row without an answer, because QUIC does not
+/// return to the previous address by itself. At 70 % loss an honest neighbour misses all three with
+/// a probability of 2 %.
 const MAX_UNANSWERED: u32 = 3;
 
 /// Checks the addresses from which a neighbour's packets come.
@@ -56,9 +58,9 @@ struct Challenge {
 pub(super) enum Due {
     /// Send this nonce to this address.
     Send(SocketAddr, u64),
-    /// The new address has not answered; it is forgotten.
+    /// The new address has not answered. The check of it ends.
     Forgotten,
-    /// No address has answered for so long that the link is of no use: close it.
+    /// No address has answered for several challenges: close the link.
     GiveUp,
 }
 
@@ -68,7 +70,7 @@ impl AddressCheck {
         Self { current: address, challenge: None, last_challenge: None, unanswered: 0 }
     }
 
-    /// Takes note that the newest packet came from `address`; a challenge of it takes `nonce`.
+    /// The newest packet came from `address`. A challenge of it uses `nonce`.
     pub(super) fn heard_from(&mut self, now: Instant, address: SocketAddr, nonce: u64) {
         if address == self.current {
             self.challenge = None;
@@ -83,7 +85,7 @@ impl AddressCheck {
         }
     }
 
-    /// Takes note that the neighbour returned `nonce`; gives the address that is in use from now on.
+    /// The neighbour returned `nonce`. Returns the address that is in use from now on.
     pub(super) fn answered(&mut self, nonce: u64) -> Option<SocketAddr> {
         let answered =
             self.challenge.take_if(|pending| pending.sent > 0 && pending.nonce == nonce)?;
@@ -99,7 +101,7 @@ impl AddressCheck {
         Some(pending.began + after)
     }
 
-    /// What has to be done by `now`; to be asked until it is nothing.
+    /// What has to be done by `now`. Call it until it returns `None`.
     pub(super) fn due(&mut self, now: Instant) -> Option<Due> {
         if self.timeout()? > now {
             return None;

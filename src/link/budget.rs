@@ -1,8 +1,9 @@
 //! What one neighbour may make this node do on its link. PURE: time is an argument.
 //!
-//! Each kind of message has a token bucket. A message over its budget is dropped and counted. Messages
-//! that no honest node sends, and a flood far over the budgets, use up the neighbour's *credit*; when
-//! that is gone the link is closed, and links of that neighbour are refused for a while.
+//! Each kind of message has a token bucket. A message over its budget is dropped and counted.
+//! Messages that no honest node sends, and floods far over the budgets, use up the neighbour's
+//! *credit*. When the credit is used up, the link closes, and links of that neighbour are refused
+//! for a while.
 //!
 //! The budgets belong to the neighbour's name and outlive its links, so a new link brings no new tokens.
 
@@ -41,7 +42,8 @@ impl Bucket {
         self.tokens >= tokens
     }
 
-    /// Takes `tokens` though fewer may be left: then the bucket is empty until the rest has come in.
+    /// Takes `tokens`, also when fewer are left. The bucket is then empty until the missing ones
+    /// have come in.
     pub fn spend(&mut self, now: Instant, tokens: f64) {
         self.refill(now);
         self.tokens = (self.tokens - tokens).max(-self.capacity);
@@ -64,7 +66,7 @@ impl Bucket {
     }
 }
 
-/// What a neighbour sends on its link, each with a budget of its own.
+/// Kinds of messages on a link. Each has a budget of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     /// A request, whatever it asks for.
@@ -87,33 +89,34 @@ impl Kind {
     /// The budget: messages at once, and messages a second.
     fn budget(self) -> (u32, f64) {
         match self {
-            // An entry keeps at most 256 lanes. After an outage of everything each of them asks for three
-            // routes at once; in calm times each renews its grants every 40 s, which is 20 a second.
+            // An entry has at most 256 lanes. After an outage of all routes, each asks for three
+            // routes at once. Otherwise each renews its grants every 40 s, which makes 20 a second.
             Self::Request => (1024, 64.0),
             // The sum of the next two, with room for one-off notices.
             Self::Notice => (2048, 300.0),
-            // A digest of a new node is answered with the advertisements of 256 nodes, and a link may be
-            // replaced while that goes on. Later a neighbour passes on at most one a second of each node,
-            // and a quarter of them in the worst storm that a mesh of 256 has.
+            // The digest of a new node is answered with the advertisements of 256 nodes, and the
+            // link may be replaced meanwhile. Later a neighbour passes on at most one a second of
+            // each node, and a quarter of them in the worst storm of a mesh of 256.
             Self::Advertisement => (1024, 128.0),
             // One when the link stands, one when its path is up; each costs up to 256 advertisements.
             Self::Digest => (2, 1.0),
-            // Probes are 0.5 s apart at the closest and have three messages. A lane that hears nothing asks
-            // for one at once, at most some ten a second.
+            // Probes are at least 0.5 s apart and have three messages. A lane that suspects silence
+            // asks for a probe at once, at most about ten times a second.
             Self::Probe => (200, 50.0),
         }
     }
 }
 
-/// Something that no honest node does, or does too often.
+/// A message that no honest node sends, or sends so often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Offence {
-    /// A message over its budget. An honest node may have one burst too many, so it costs little.
+    /// A message over its budget. An honest node may send a burst that is too large, so it costs
+    /// little.
     OverBudget,
     /// A message that cannot be read.
     Malformed,
-    /// A statement with a signature that its author did not make, or that exceeds its certificate. An
-    /// honest node checks before it passes on.
+    /// A statement with a wrong signature, or one that exceeds its author's certificate. An honest
+    /// node checks a statement before it passes it on.
     Forged,
 }
 
@@ -128,43 +131,44 @@ impl Offence {
     }
 }
 
-/// The credit of a neighbour, and how much of it comes back in a second: 512 messages over budget in a
-/// burst are forgiven, and so are eight unreadable or sixteen forged ones, or one of these a minute
-/// or two for ever.
+/// The credit of a neighbour, and how much of it comes back in a second. A burst of 512 messages
+/// over budget does not use it up, nor do eight unreadable or sixteen forged ones, nor one of these
+/// every minute or two.
 const CREDIT: (u32, f64) = (512, 1.0);
 
-/// Signature checks that a neighbour may cause at once, and in a second. 256 certificates and as many
-/// advertisements come after a digest; each check takes about 0.1 ms, so a second's worth takes 6 ms.
+/// Signature checks that a neighbour may cause at once, and in a second. A digest is answered with
+/// 256 certificates and as many advertisements. Each check takes about 0.1 ms, so those of a second
+/// take 6 ms.
 const CHECKS: (u32, f64) = (1024, 64.0);
 
-/// A certificate that is not at hand: its own signature, its revocation and its attributes are
-/// looked at, too.
+/// The cost of a certificate that is not known yet. Its own signature, its revocation and its
+/// attributes are checked, too.
 const CERTIFICATE_CHECKS: f64 = 2.0;
 
-/// A check that fails costs so many times more: an honest neighbour causes few.
+/// A check that fails costs this many times more. An honest neighbour causes few of them.
 const FAILURE_FACTOR: f64 = 8.0;
 
-/// Bytes of advertisements that a neighbour may ask for by digests: what a mesh of 256 says, once, and
-/// then what one of 50 says, every second.
+/// Bytes of advertisements that a neighbour may ask for by digests: at once, all of a mesh of 256
+/// nodes; then, every second, all of a mesh of 50.
 const ANSWER_BYTES: (u32, f64) = (2 << 20, 64.0 * 1024.0);
 
-/// Requests for lanes that a neighbour may have passed on, or pass on, at once and in a second. An entry
-/// that comes back after an outage asks for one lane for each exit and hint in use, and needs this
-/// way only to exits that it has no link to.
+/// Requests for lanes that a neighbour may pass on, or have passed on, at once and in a second.
+/// After an outage an entry asks for one lane per exit and hint. It needs a neighbour only for
+/// exits without a link.
 const PASSING: (u32, f64) = (32, 4.0);
 
-/// Nonces returned to a neighbour at once and in a second. It sends four for each of our addresses, and
-/// knows a handful at most; members that forge nonces in its name make us send it no more.
+/// Nonces returned to a neighbour at once and in a second. It sends up to four for each of our few
+/// addresses. Other members can forge nonces in its name, and this bounds what it gets then.
 const RETURNED: (u32, f64) = (16, 16.0);
 
-/// How long links of a neighbour are refused after it used up its credit for the first time. Then
-/// twice as long each time, up to [`LONGEST_REFUSAL`].
+/// How long links of a neighbour are refused when it uses up its credit for the first time. The
+/// time doubles with each repetition, up to [`LONGEST_REFUSAL`].
 const FIRST_REFUSAL: Duration = Duration::from_secs(30);
 
-/// The longest refusal: a node that was repaired is back within this time.
+/// The longest refusal. A node that was repaired waits at most this long.
 const LONGEST_REFUSAL: Duration = Duration::from_secs(600);
 
-/// After so long without a refusal the next one is short again.
+/// After this time without a refusal, the next one has the first length again.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(3600);
 
 /// The budgets of one neighbour.
@@ -207,7 +211,7 @@ impl PeerBudget {
         self.checks.has(now, CERTIFICATE_CHECKS)
     }
 
-    /// Records a signature check: of a certificate, too, or of the statement alone; and how it ended.
+    /// Records a signature check, its result, and whether it included a certificate.
     pub fn checked(&mut self, now: Instant, of_certificate: bool, good: bool) {
         let checks = if of_certificate { CERTIFICATE_CHECKS } else { 1.0 };
         let factor = if good { 1.0 } else { FAILURE_FACTOR };
@@ -229,8 +233,8 @@ impl PeerBudget {
         self.answers.take(now, u32::try_from(bytes).unwrap_or(u32::MAX).into())
     }
 
-    /// Records an offence. True if the credit is used up: the link is to be closed, and further ones are
-    /// refused for a while.
+    /// Records an offence. True if the credit is used up: the caller closes the link, and further
+    /// links are refused for a while.
     pub fn offend(&mut self, now: Instant, offence: Offence) -> bool {
         if self.credit.drain(now, offence.price()) || self.is_refused(now) {
             return false;
@@ -242,7 +246,7 @@ impl PeerBudget {
         let refusal = FIRST_REFUSAL.saturating_mul(2u32.saturating_pow(self.refusals));
         self.refusals = self.refusals.saturating_add(1);
         self.refused_until = Some(now + refusal.min(LONGEST_REFUSAL));
-        // What comes after the refusal is judged anew.
+        // After the refusal the neighbour starts with full credit.
         self.credit = Bucket::new(CREDIT.0, CREDIT.1);
         true
     }
@@ -269,7 +273,7 @@ mod tests {
             budget.checked(now, true, true);
         }
         assert!(budget.take(now, Kind::Digest) && budget.take(now, Kind::Digest));
-        // What 256 nodes with 255 links each say: about 4 KiB and a certificate.
+        // Advertisements of 256 nodes with 255 links: each has about 4 KiB and a certificate.
         assert!((0..255).all(|_| budget.take_answer(now, 5 << 10)));
     }
 

@@ -1,4 +1,5 @@
-//! How one neighbour behaves: its budgets, what was dropped because of it, and what is logged.
+//! The behaviour of one neighbour: its budgets, the messages dropped for it, and the log lines
+//! about it.
 
 use std::{
     collections::BTreeMap,
@@ -10,7 +11,8 @@ use std::{
 use super::budget::{Kind, Offence, PeerBudget};
 use crate::{identity::NodeName, wire::link::RequestFault};
 
-/// At most one log line of a kind and neighbour in this time; the next says how many were left out.
+/// The least time between two log lines of one kind about one neighbour. The next line says how
+/// many were left out.
 const LOG_EVERY: Duration = Duration::from_secs(60);
 
 /// Why a message of a neighbour, or to one, was dropped; also the metric's label.
@@ -18,21 +20,21 @@ const LOG_EVERY: Duration = Duration::from_secs(60);
 pub enum LinkDrop {
     /// A message over the budget of its kind.
     OverBudget(Kind),
-    /// An advertisement, as the neighbour caused too many signature checks.
+    /// An advertisement of a neighbour that caused too many signature checks.
     ChecksOverBudget,
-    /// Part of the answer to a digest, as the neighbour asked for too much.
+    /// A part of the answer to a digest, because the neighbour asked for too much.
     AnswerOverBudget,
     /// A message that cannot be read.
     Malformed,
-    /// A notice to a neighbour that takes them too slowly.
+    /// A notice to a neighbour that reads its notices too slowly.
     OutboxFull,
     /// A link of a neighbour whose links are refused at present.
     LinkRefused,
     /// A new address of the neighbour that did not return its nonce.
     AddressUnanswered,
-    /// A request for a lane, or the proof of one, that does not count.
+    /// A request for a lane, or its proof, that is not valid.
     LaneRequest(RequestFault),
-    /// A member for whom the directory has no room: 256 others have links.
+    /// A member without a place in the directory, because 256 others have links.
     DirectoryFull,
     /// An advertisement or an address in it; the reason is the name of another enum.
     Advertisement(&'static str),
@@ -61,7 +63,7 @@ impl LinkDrop {
     }
 }
 
-/// What was dropped on all links, by reason. The reasons are names of enums, so it is small.
+/// Counts of drops on all links, by reason. Reasons are names of enums, so there are few.
 #[derive(Debug, Default)]
 pub struct LinkDrops(Mutex<BTreeMap<&'static str, u64>>);
 
@@ -115,10 +117,9 @@ impl Conduct {
         Self { name, drops, state: Mutex::default() }
     }
 
-    /// Takes one message of this kind from the budget. If it is over, it is to be dropped.
+    /// Takes one message of this kind from the budget. The caller drops a message over the budget.
     ///
-    /// # Errors
-    /// Over the budget; the error says whether the link is to be closed.
+    /// # Errors Over the budget. The error says whether to close the link.
     pub fn take(&self, now: Instant, kind: Kind) -> Result<(), CloseLink> {
         if self.lock().0.take(now, kind) {
             return Ok(());

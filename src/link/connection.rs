@@ -39,7 +39,8 @@ use crate::{
 /// third node; on the worst usable path that is some four round trips of 500 ms, and a loss.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Requests of one neighbour that are worked on at once; more wait on the neighbour's streams.
+/// Requests of one neighbour that are answered at the same time. Further ones wait in their
+/// streams.
 const MAX_CONCURRENT_REQUESTS: usize = 16;
 
 /// Answers a neighbour. Implemented by the mesh.
@@ -47,16 +48,16 @@ pub trait LinkService: Send + Sync + 'static {
     /// Answers a request.
     fn answer<'a>(&'a self, link: &'a Link, request: Request) -> BoxFuture<'a, Reply>;
 
-    /// Takes note of a notice.
+    /// Handles a notice.
     fn notice(&self, link: &Link, notice: Notice);
 
-    /// Takes note of a probe.
+    /// Handles a probe.
     fn probe(&self, link: &Link, probe: Bytes);
 
-    /// Sends a nonce to an address where the neighbour may be; it may get lost.
+    /// Sends a nonce to an address where the neighbour may be. The nonce may get lost.
     fn send_nonce(&self, address: SocketAddr, nonce: u64);
 
-    /// Takes note that the neighbour is at another address now: it has answered there.
+    /// The neighbour has answered at another address, which is in use from now on.
     fn moved(&self, link: &Link, address: SocketAddr);
 }
 
@@ -69,7 +70,7 @@ pub enum LinkError {
     /// The neighbour did not answer in time.
     #[error("no answer within {REQUEST_TIMEOUT:?}")]
     TimedOut,
-    /// The connection failed or carried something else.
+    /// The connection failed, or the answer was malformed.
     #[error(transparent)]
     Frame(#[from] FrameError),
     /// The neighbour refuses.
@@ -94,12 +95,12 @@ pub struct Link {
     /// The number of the newest revocation list that the neighbour is known to hold.
     holds_list: AtomicU64,
     address: Mutex<AddressCheck>,
-    /// There is a new address to be checked, or one has answered.
+    /// Wakes the task that checks new addresses: there is one, or one has answered.
     address_news: Notify,
 }
 
 impl Link {
-    /// Introduces ourselves on a connection that we dialled; says where we see the neighbour.
+    /// Sends our Hello on a connection that we dialled, with the neighbour's address as we see it.
     ///
     /// # Errors
     /// When the neighbour does not answer as the protocol says.
@@ -112,10 +113,9 @@ impl Link {
         }
     }
 
-    /// Waits for the neighbour's introduction on a connection that it dialled, and answers.
+    /// Waits for the neighbour's Hello on a connection that it dialled, and answers.
     ///
-    /// # Errors
-    /// When the neighbour does not speak as the protocol says.
+    /// # Errors When the neighbour breaks the protocol.
     pub async fn await_introduction(conn: &Connection, hello: Hello) -> Result<Hello, LinkError> {
         let hello = Hello { seen: remote_address(conn), ..hello };
         let exchange = async {
@@ -225,7 +225,7 @@ impl Link {
         self.conn.rtt(PathId::ZERO)
     }
 
-    /// Whether the connection still stands (which says little about the path).
+    /// Whether the connection is open. That says little about the path.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.conn.close_reason().is_none()
@@ -237,7 +237,7 @@ impl Link {
         self.conn.close_reason().map_or_else(|| "it stands".to_owned(), |reason| reason.to_string())
     }
 
-    /// Whether the connection was closed because another one between the same nodes serves.
+    /// Whether the connection was closed because another one between the same nodes is in use.
     #[must_use]
     pub fn is_replaced(&self) -> bool {
         match self.conn.close_reason() {
@@ -268,13 +268,13 @@ impl Link {
         }
     }
 
-    /// Tells the neighbour, after what waits already. If the neighbour takes notices too slowly, this one
-    /// is dropped and counted.
+    /// Sends a notice, after those that already wait. If the queue has no room, the notice is
+    /// dropped and counted.
     pub fn notify(&self, notice: &Notice) {
         self.notify_about(Topic::of(notice), notice);
     }
 
-    /// The same; if a notice of this topic waits, this one takes its place.
+    /// The same. If a notice of this topic waits, this one replaces it.
     pub fn notify_about(&self, topic: Topic, notice: &Notice) {
         if self.outbox().push(topic, wire::encode(notice)) {
             self.outbox_filled.notify_one();
@@ -283,14 +283,14 @@ impl Link {
         }
     }
 
-    /// Tells the neighbour the revocation list of this number, unless it holds that or a newer one.
+    /// Sends the revocation list of this number, unless the neighbour holds it or a newer one.
     pub fn tell_revocations(&self, number: u64, der: &[u8]) {
         if self.holds_list.fetch_max(number, Ordering::Relaxed) < number {
             self.notify(&Notice::Revocations(der.to_vec()));
         }
     }
 
-    /// Takes note that the neighbour holds the revocation list of this number.
+    /// Records that the neighbour holds the revocation list of this number.
     pub fn holds_revocations(&self, number: u64) {
         self.holds_list.fetch_max(number, Ordering::Relaxed);
     }
@@ -299,14 +299,15 @@ impl Link {
         self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends a probe; it may get lost, that is its purpose.
+    /// Sends a probe. It may get lost; lost probes measure loss.
     pub fn send_probe(&self, probe: Bytes) {
-        // A neighbour whose packets come from a wrong address may send no probes.
+        // A neighbour whose packets come from a wrong address may send no probes, so its address is
+        // checked here, too.
         self.look_at_address();
         self.send_datagram(&LinkDatagram::Probe(probe));
     }
 
-    /// Returns a nonce that the neighbour sent to where we are, as far as its budget goes.
+    /// Returns a nonce that the neighbour sent to our present address, within its budget.
     pub fn return_nonce(&self, nonce: u64) {
         let now = Instant::now().into_std();
         if self.conduct.with_budget(|budget| budget.take_returned(now)) {
@@ -348,7 +349,8 @@ impl Link {
         while let Ok(permit) = permits.clone().acquire_owned().await {
             let Ok((mut send, mut recv)) = self.conn.accept_bi().await else { return };
             if !self.admits(Kind::Request) {
-                // The asker learns it at once. The error would mean that the stream is closed already.
+                // The asker sees the reset at once. The error would mean that the stream is already
+                // closed.
                 let _ = send.reset(VarInt::from_u32(code::FULL));
                 continue;
             }
@@ -393,7 +395,7 @@ impl Link {
             };
             match timeout(REQUEST_TIMEOUT, self.conn.open_uni()).await {
                 Ok(Ok(stream)) => self.send_notice(stream, &notice).await,
-                // The connection has ended; the other loops see it, too.
+                // The connection has ended. The other loops end, too.
                 Ok(Err(_)) => return,
                 Err(_) => {
                     self.conduct.dropped(Instant::now().into_std(), LinkDrop::OutboxFull);
@@ -411,15 +413,15 @@ impl Link {
             }
             Ok(Err(error)) => tracing::debug!(%error, "notice not sent"),
             Err(_) => {
-                // Dropping the stream would end it, and half a notice is malformed.
+                // Dropping the stream would end it, and half a notice would be malformed.
                 let _ = stream.reset(VarInt::from_u32(code::DONE));
                 self.conduct.dropped(Instant::now().into_std(), LinkDrop::OutboxFull);
             }
         }
     }
 
-    /// Takes a message of this kind from the neighbour's budget. If that is used up the message is to be
-    /// dropped, and the link is closed if there were many.
+    /// Takes a message of this kind from the neighbour's budget. If the budget is used up, the
+    /// caller drops the message. If many were over the budget, the link closes.
     pub fn admits(&self, kind: Kind) -> bool {
         let taken = self.conduct.take(Instant::now().into_std(), kind);
         taken.map_err(|close| self.close_if(close)).is_ok()
@@ -462,7 +464,7 @@ impl Link {
         }
     }
 
-    /// Has a new address checked, if the neighbour's newest packet came from one.
+    /// Starts the check of a new address, if the neighbour's newest packet came from one.
     fn look_at_address(&self) {
         let Some(address) = remote_address(&self.conn) else { return };
         let mut check = self.address();
@@ -472,8 +474,9 @@ impl Link {
         }
     }
 
-    /// Sends nonces to new addresses of the neighbour. An address that does not answer is not used; QUIC
-    /// goes on sending to it what belongs to the link, though, so in the end the link is closed.
+    /// Sends nonces to new addresses of the neighbour. Lane and relayed packets do not go to an
+    /// address that has not answered. QUIC still sends the link's own packets there, so after
+    /// several challenges the link closes.
     async fn check_addresses(&self, service: &Arc<dyn LinkService>) {
         loop {
             let wake = self.address().timeout();
@@ -526,7 +529,7 @@ async fn request_on(conn: &Connection, request: &Request) -> Result<Reply, LinkE
     timeout(REQUEST_TIMEOUT, exchange).await.map_err(|_| LinkError::TimedOut)?
 }
 
-/// The longest version shown of a neighbour's program, in bytes: "12.34.56-rc.1" has 13.
+/// The longest shown version of a neighbour's program, in bytes. "12.34.56-rc.1" has 13.
 const MAX_VERSION: usize = 32;
 
 fn bounded(mut hello: Hello) -> Hello {

@@ -1,7 +1,7 @@
 //! Links: one QUIC connection per neighbour, for requests, notices and probes.
 //!
-//! A link runs on the direct path only: when it is down, the direct path is down. Both sides may
-//! dial; of two connections between the same two processes the one that the node with the smaller
+//! A link uses the direct path only. When the link is down, the direct path is down. Both sides may
+//! dial. Of two connections between the same two processes, the one that the node with the smaller
 //! name dialled stays.
 
 mod address;

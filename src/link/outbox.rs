@@ -1,4 +1,4 @@
-//! What waits to be sent on a link. PURE.
+//! Notices that wait to be sent on a link. PURE.
 //!
 //! One task per link takes notices out and sends them. A newer advertisement of a node replaces the one
 //! that still waits, so a slow neighbour gets the newest state and the queue has a bound.
@@ -10,10 +10,11 @@ use crate::{identity::NodeName, wire::link::Notice};
 /// Most notices that wait: the advertisements of 256 nodes, and some of other kinds.
 const MAX_WAITING: usize = 320;
 
-/// Most bytes that wait: what 256 nodes with 255 links each say, as a digest is answered.
+/// Most bytes that wait: the advertisements of 256 nodes with 255 links each, as the answer to a
+/// digest.
 const MAX_BYTES: usize = 2 << 20;
 
-/// What a notice is about. A newer notice of the same topic replaces the one that waits.
+/// The topic of a notice. A newer notice of the same topic replaces the one that waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Topic {
     /// The advertisement of this node.
@@ -26,7 +27,7 @@ pub enum Topic {
     Revocations,
     /// This node's certificate.
     Certificate,
-    /// Anything else: each is sent.
+    /// Another topic: each notice is sent.
     Other,
 }
 

@@ -26,27 +26,28 @@ pub struct Links {
     incarnations: Mutex<HashMap<NodeName, u64>>,
     conducts: Mutex<HashMap<NodeName, Arc<Conduct>>>,
     drops: Arc<LinkDrops>,
-    /// Wakes who waits for the link that replaces another.
+    /// Wakes tasks that wait for a link that replaces another.
     taken_up: Notify,
 }
 
-/// How long a request waits for the link that replaces the one it was on. Where two nodes dial each
-/// other at once, both connections stand for a round trip before both ends know which one stays.
+/// How long a request waits for the link that replaces its own. When two nodes dial each other at
+/// the same time, both connections exist for a round trip, until both ends know which one stays.
 const REPLACED_WITHIN: Duration = Duration::from_secs(1);
 
-/// What becomes of a new link.
+/// The result of a new link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// It is the link to this neighbour now.
     Kept,
-    /// Another connection to the same process serves already; this one was closed.
+    /// Another connection to the same process is in use. This one was closed.
     Duplicate,
 }
 
 /// Whether of two connections between the same two processes the new one stays.
 ///
-/// Both ends must decide alike whatever order they saw the connections in: the connection that the
-/// node with the smaller name dialled stays; of two with the same dialler, the newer.
+/// Both ends must decide in the same way, in whichever order they saw the connections. The
+/// connection that the node with the smaller name dialled stays. Of two with the same dialler, the
+/// newer one stays.
 fn new_one_stays(us: &NodeName, peer: &NodeName, old_by_us: bool, new_by_us: bool) -> bool {
     let preferred_by_us = us < peer;
     new_by_us == old_by_us || new_by_us == preferred_by_us
@@ -61,8 +62,8 @@ impl Links {
         neighbours.entry(name.clone()).or_insert_with(make).clone()
     }
 
-    /// How the node of this name behaves. Only names of verified certificates are asked for, so there are
-    /// as many as the authority issued.
+    /// How the node of this name behaves. Callers ask only for names of verified certificates, so
+    /// there are at most as many as the authority issued.
     #[must_use]
     pub fn conduct(&self, name: &NodeName) -> Arc<Conduct> {
         let mut conducts = self.conducts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -100,8 +101,8 @@ impl Links {
         incarnations.get(peer).copied()
     }
 
-    /// Takes up a new link of node `us`, or closes it if another one serves. One whose path was
-    /// measured to be down (`path_down`) serves no more: the new one has just shown that it works.
+    /// Takes up a new link of node `us`, or closes it if another one is in use. A link whose path
+    /// is down (`path_down`) gives way: the new one has just shown that it works.
     pub fn insert(&self, us: &NodeName, link: &Arc<Link>, path_down: bool) -> Verdict {
         let peer = &link.peer().name;
         let mut links = self.lock();
@@ -119,7 +120,7 @@ impl Links {
         Verdict::Kept
     }
 
-    /// Forgets `link` if it is still the one to its neighbour. True if it was.
+    /// Removes `link` if it is still the link to its neighbour. True if it was.
     pub fn remove(&self, link: &Arc<Link>) -> bool {
         let mut links = self.lock();
         let peer = &link.peer().name;
@@ -152,7 +153,7 @@ impl Links {
         links
     }
 
-    /// Asks `peer`; once more if the link is replaced by another meanwhile.
+    /// Asks `peer`. Asks again once if another link replaces the link meanwhile.
     ///
     /// # Errors
     /// When there is no link, or as [`Link::request`].

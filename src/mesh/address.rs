@@ -1,7 +1,7 @@
 //! Which addresses of a member are dialled. PURE.
 //!
-//! A member says in its record where it can be reached. It must not make others send packets to
-//! themselves, to everyone, or into their own networks.
+//! A member's record says where it can be reached. It must not cause others to send packets to
+//! themselves, to broadcast addresses, or into their own networks.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -22,13 +22,13 @@ pub enum AddressRefusal {
     Virtual,
     /// This machine itself, while this node has no loopback address.
     Loopback,
-    /// Valid on one cable only, while this node has no such address.
+    /// Link-local, while this node has no such address.
     LinkLocal,
     /// Of a private network, while this node has no private address.
     Private,
 }
 
-/// What an address is good for. The first reaches the whole Internet.
+/// The scope of an address. The first one is the whole Internet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Public,
@@ -74,7 +74,7 @@ impl OwnKinds {
     }
 }
 
-/// Checks what holds for every address, whoever named it.
+/// Checks the rules that hold for every address, from any source.
 ///
 /// # Errors
 /// Why it is never to be dialled.
@@ -90,7 +90,7 @@ pub(super) fn check_form(address: SocketAddr) -> Result<(), AddressRefusal> {
         // 0.0.0.0/8 means this network (RFC 1122, §3.2.1.3).
         IpAddr::V4(ip) if ip.octets()[0] == 0 => Err(AddressRefusal::Unspecified),
         ip if ip.is_multicast() => Err(AddressRefusal::Multicast),
-        // 240.0.0.0/4 is reserved; its last address is everyone on the cable.
+        // 240.0.0.0/4 is reserved. Its last address is the limited broadcast address.
         IpAddr::V4(ip) if ip.octets()[0] >= 240 => Err(AddressRefusal::Broadcast),
         _ => Ok(()),
     }

@@ -1,5 +1,5 @@
-//! Advertisements are believed from their origin only: each is signed with its origin's key, and
-//! whoever passes one on sends the origin's certificate along.
+//! Checks the signatures of advertisements. Each is signed with its origin's key, and a node that
+//! passes one on sends the origin's certificate with it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,18 +26,18 @@ pub(super) struct Attestations {
 #[derive(Default)]
 struct Known {
     certified: BTreeMap<NodeName, (Arc<Certified>, u64)>,
-    /// Counts the uses. The certificate not used for longest makes room.
+    /// Counts the uses. The certificate that was not used for longest makes room.
     uses: u64,
 }
 
-/// A certificate that was found good, with what is read from it once instead of at each look.
+/// A verified certificate, with its parsed content.
 pub(super) struct Certified {
     certificate: CertificateDer<'static>,
     key: StatementKey,
     peer: Arc<Peer>,
 }
 
-/// What a check found, and what it took.
+/// The result of a check, and its cost.
 pub(super) struct Checked {
     /// Who made the advertisement.
     pub(super) origin: Result<Arc<Certified>, AttestError>,
@@ -50,18 +50,18 @@ impl Certified {
         Ok(Self { key: StatementKey::of(&certificate)?, certificate, peer })
     }
 
-    /// What the certificate says.
+    /// The holder, as the certificate describes it.
     pub(super) fn peer(&self) -> &Arc<Peer> {
         &self.peer
     }
 
-    /// Whether the holder made the advertisement, and claims no more in it than is certified.
+    /// Checks that the holder signed the advertisement, and that its claims are certified.
     fn signed(&self, statement: &[u8], flood: &Flood) -> Result<(), AttestError> {
         self.key.check(statement, &flood.signature)?;
         within_certificate(&flood.advert, &self.peer)
     }
 
-    /// The advertisement as it is written down.
+    /// The advertisement as it is stored.
     pub(super) fn record(&self, flood: &Flood) -> MemberRecord {
         MemberRecord {
             name: self.peer.name.clone(),
@@ -123,7 +123,7 @@ impl Attestations {
         known.filter(|known| known.peer.key == peer.key).map(|known| known.certificate.clone())
     }
 
-    /// Forgets the certificates that the revocation list names; returns whose they are.
+    /// Deletes the certificates that the revocation list names; returns the names of their nodes.
     pub(super) fn forget_revoked(&self) -> BTreeSet<NodeName> {
         let mut known = self.known();
         let revoked = known.certified.iter().filter(|(name, (certified, _))| {
@@ -134,7 +134,7 @@ impl Attestations {
         revoked
     }
 
-    /// Takes note of the certificate that a neighbour showed in its handshake.
+    /// Stores the certificate that a neighbour showed in its handshake.
     pub(super) fn meet(&self, peer: &Arc<Peer>, certificate: &CertificateDer<'static>) {
         match Certified::new(certificate.clone(), peer.clone()) {
             Ok(certified) => self.known().insert(&self.us, Arc::new(certified)),
@@ -145,7 +145,7 @@ impl Attestations {
         }
     }
 
-    /// Forgets certificates that have ended.
+    /// Deletes certificates that have ended.
     pub(super) fn forget_ended(&self, now: UnixTime) {
         let in_force = |held: &Certified| held.peer.expires > now;
         self.known().certified.retain(|name, (held, _)| *name == self.us || in_force(held));
@@ -169,8 +169,8 @@ impl Attestations {
         Notice::Advertisement { flood: wire::encode(flood), certificate: None }
     }
 
-    /// Checks that its origin made the advertisement, by the certificate at hand or by the one
-    /// that came along; and that it claims no more than that certificate says.
+    /// Checks that its origin signed the advertisement, by the known certificate or by the one that
+    /// came with it, and that its claims are certified.
     pub(super) fn check(
         &self,
         flood: &Flood,
@@ -190,7 +190,7 @@ impl Attestations {
             Some(Err(error)) => error,
             None => AttestError::NoCertificate,
         };
-        // Unknown, or its origin has another certificate: then the one that came along decides.
+        // Unknown, or its origin has another certificate. The one that came with it decides then.
         let is_other =
             |came: &Vec<u8>| at_hand.as_ref().is_none_or(|held| *held.certificate != **came);
         match certificate.filter(is_other) {
@@ -202,7 +202,7 @@ impl Attestations {
         }
     }
 
-    /// Checks a certificate that came along, and the advertisement by it.
+    /// Checks a certificate that came with an advertisement, and the advertisement by it.
     fn judge(
         &self,
         certificate: CertificateDer<'static>,
@@ -220,8 +220,8 @@ impl Attestations {
         Ok(certified)
     }
 
-    /// Checks a record that was written down. Its certificate may have expired meanwhile: it still says
-    /// where the member was, and the member may have the next one.
+    /// Checks a stored record. Its certificate may have expired meanwhile. It still says where the
+    /// member was, and the member may have a newer one.
     pub(super) fn check_record(
         &self,
         record: &MemberRecord,
@@ -245,7 +245,8 @@ impl Attestations {
 }
 
 fn within_certificate(advert: &Advertisement, peer: &Peer) -> Result<(), AttestError> {
-    // A signature is good under each certificate of a key; which one it was made under orders versions.
+    // A signature is valid under each certificate of a key. The certificate under which it was made
+    // orders versions.
     if advert.version.issued != peer.starts.as_secs() {
         return Err(AttestError::Certificate);
     }

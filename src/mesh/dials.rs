@@ -1,7 +1,7 @@
 //! How many dials are under way, and how fast first packets go to one address. PURE.
 //!
-//! A member's record may name any address. So what dialling costs others is bounded for the whole node,
-//! whatever the members are called.
+//! A member's record may name any address. So the cost of dialling for others is bounded for the
+//! whole node, and not per member.
 
 use std::{
     collections::HashMap,
@@ -16,8 +16,8 @@ pub(super) const MAX_DIALS: usize = 8;
 /// Addresses under way at once, of all dials together. Each gets up to five packets of 1,200 bytes in 5 s.
 pub(super) const MAX_ADDRESSES_DIALLED: usize = 16;
 
-/// First packets to one IP address within [`WINDOW`]: enough for a handful of nodes behind one NAT or on one
-/// machine, and no burden for a third party.
+/// First packets to one IP address within [`WINDOW`]: enough for a few nodes behind one NAT or on
+/// one machine, and little for a third party.
 const FIRST_PACKETS: usize = 4;
 
 /// The time in which first packets to one IP address are counted.
@@ -40,8 +40,8 @@ impl Dials {
         self.dials < MAX_DIALS && self.addresses < MAX_ADDRESSES_DIALLED
     }
 
-    /// Begins a dial; returns those of the addresses to which a packet may be sent now, in their order.
-    /// With none no dial begins.
+    /// Begins a dial; returns the addresses to which a packet may be sent now, in their order. If
+    /// it returns none, no dial begins.
     pub(super) fn begin(&mut self, now: Instant, wanted: &[SocketAddr]) -> Vec<SocketAddr> {
         self.recent.retain(|_, sent| {
             sent.retain(|at| now.saturating_duration_since(*at) < WINDOW);
@@ -65,7 +65,7 @@ impl Dials {
         admitted
     }
 
-    /// A dial of so many addresses has ended.
+    /// A dial of this many addresses has ended.
     pub(super) fn end(&mut self, addresses: usize) {
         self.dials = self.dials.saturating_sub(1);
         self.addresses = self.addresses.saturating_sub(addresses);

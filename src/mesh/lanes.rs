@@ -1,4 +1,4 @@
-//! Requests for lanes and for forwarding: who may ask what, and who pays for it.
+//! Requests for lanes and for forwarding: who may ask, and whose budget pays.
 //!
 //! A request for a lane is signed by its entry, so neither a neighbour that passes it on nor an exit
 //! that shows it to a relay can ask in another node's name. An exit answers each request once. A
@@ -34,7 +34,7 @@ use crate::{
 /// Labels that one renewal may name: more than a neighbour may hold.
 const MAX_RENEWED: usize = crate::underlay::labels::MAX_PER_PAYER;
 
-/// What is known of requests for lanes, one's own and those of others.
+/// The state of requests for lanes, own ones and those of others.
 #[derive(Default)]
 pub(super) struct LaneRequests {
     /// The number of the last request of our own.
@@ -43,8 +43,8 @@ pub(super) struct LaneRequests {
 }
 
 impl LaneRequests {
-    /// A number for a request of our own at `now`: greater than the last. It begins at random
-    /// within the second, as an earlier process may have begun in the same one.
+    /// A number for an own request at `now`, greater than the last one. It starts at a random value
+    /// within the second, because an earlier process may have started in the same second.
     fn next(&self, now: u64) -> u64 {
         let first = number(now, rand::random::<u32>() >> 13);
         let next = |last: u64| Some((last + 1).max(if last >> 20 == now { 0 } else { first }));
@@ -128,7 +128,7 @@ impl Mesh {
         answered.admit(self.credentials.now().as_secs(), entry, *issued)
     }
 
-    /// Passes a neighbour's own request on to an exit that it cannot reach directly.
+    /// Passes a neighbour's own request on to an exit to which it has no link.
     pub(super) async fn pass_on(
         &self,
         link: &Link,
@@ -162,9 +162,9 @@ impl Mesh {
         self.may_check(link).then_some(()).ok_or(LinkRefusal::Unproved(RequestFault::TooFast))
     }
 
-    /// Grants a neighbour a label under which we forward for it, if our rules allow it. They look at
-    /// the certified groups of the lane's entry: the neighbour itself, unless it proves that it is
-    /// the exit of a lane for which the node behind us asked.
+    /// Grants a neighbour a label under which we forward for it, if our rules allow it. The rules
+    /// check the certified groups of the lane's entry. The entry is the neighbour itself, unless
+    /// the neighbour proves that it is the exit of a lane of the other node.
     pub(super) fn grant_forwarding(
         &self,
         link: &Link,
@@ -195,7 +195,7 @@ impl Mesh {
         self.relay.grant(Instant::now().into_std(), forwarding, &self.switch)
     }
 
-    /// Judges forwarding between two neighbours by this node's rules.
+    /// Checks forwarding between two neighbours against this node's rules.
     fn judge(&self, forwarding: &Forwarding, ends: [&Peer; 2]) -> Result<(), LinkRefusal> {
         let [entry, exit] = match ends {
             [one, other] if one.name == forwarding.payer => [one, other],
@@ -215,7 +215,7 @@ impl Mesh {
         let renewed = labels.iter().take(MAX_RENEWED).map(|label| {
             let held = self.switch.with_labels(|table| table.forwarding(now, *label).cloned());
             let admitted = held.is_none_or(|held| {
-                // Without a link to it, nothing is known of the other end that was not before.
+                // Without a link to the other end, its known groups stay.
                 let toward = self.links.get(held.next.neighbour.name());
                 toward.is_none_or(|toward| self.judge(&held, [holder, toward.peer()]).is_ok())
             });
@@ -228,13 +228,13 @@ impl Mesh {
     }
 }
 
-/// Counts a request that does not count, and makes the neighbour that brought it pay if no honest one
-/// would have.
+/// Counts a refused request. It charges the neighbour that brought it, if an honest node would not
+/// have sent it.
 fn refused(link: &Link, fault: RequestFault) -> LinkRefusal {
     let drop = LinkDrop::LaneRequest(fault);
     match fault {
         RequestFault::Signature | RequestFault::OtherLane => link.offended(drop, Offence::Forged),
-        // A clock may be wrong, a link may be replaced in mid-request, and a neighbour may know an
+        // An honest node may have a wrong clock, a link that was replaced during the request, or an
         // older revocation list.
         RequestFault::Certificate
         | RequestFault::Clock

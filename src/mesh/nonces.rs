@@ -20,7 +20,7 @@ impl Nonces {
         Self(Mutex::new(sender))
     }
 
-    /// Sends a nonce. If the socket takes none now, it is lost; it is sent again.
+    /// Sends a nonce. If the socket has no room now, the nonce is lost and is sent again later.
     pub(super) fn send(&self, destination: SocketAddr, nonce: AddressNonce) {
         let contents = &nonce.encode();
         let transmit =

@@ -1,7 +1,8 @@
-//! Where others see this node: its outside address, behind a NAT or not. PURE.
+//! The outside address of this node, as its neighbours see it. PURE.
 //!
-//! Each neighbour tells where it sees us. One neighbour alone could name the address of a third party, and
-//! all members would dial that; so two have to agree, unless there is only one.
+//! Each neighbour reports at which address it sees this node. One neighbour alone could name the
+//! address of a third party, and all members would dial that. So two have to agree, unless there is
+//! only one.
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Instant};
 
@@ -10,7 +11,7 @@ use crate::identity::NodeName;
 /// Neighbours that have to agree, where there is more than one.
 const QUORUM: usize = 2;
 
-/// What the neighbours with a working link say.
+/// The reports of neighbours with a working link.
 #[derive(Debug, Default)]
 pub(super) struct Outside {
     /// Every neighbour with a working link, and where it sees us since when. One entry per link, so it
@@ -46,7 +47,7 @@ impl Outside {
     }
 
     fn elect(&mut self) -> bool {
-        // Without neighbours nobody could be told anything else, and they find us where we were.
+        // Without neighbours the last address stays.
         if self.votes.is_empty() {
             return false;
         }
@@ -57,10 +58,11 @@ impl Outside {
             *newest = (*newest).max(*since);
         }
         let quorum = QUORUM.min(self.votes.len());
-        // While a move is noticed by one neighbour after the other, what all agreed on is kept.
+        // While neighbours notice a move one after the other, the address on which all agreed
+        // stays.
         let kept = self.elected.filter(|address| self.agreed && count.contains_key(address));
         let enough = count.into_iter().filter(|(_, (votes, _))| *votes >= quorum);
-        // Of equally many votes the newest tells of the latest move.
+        // With equally many votes, the newest report shows the latest move.
         let elected = enough.max_by_key(|(_, (votes, newest))| (*votes, *newest));
         let agreed = elected.map_or(kept.is_some(), |(_, (votes, _))| votes >= QUORUM);
         let elected = elected.map(|(address, _)| address).or(kept);

@@ -1,4 +1,4 @@
-//! A member's record as it is written down: its newest signed advertisement, and its certificate.
+//! A member's stored record: its newest signed advertisement, and its certificate.
 
 use serde::{Deserialize, Serialize};
 

@@ -18,8 +18,8 @@ use crate::{
     },
 };
 
-/// How long a forwarding label lasts unless renewed. A lane that ended without a word stops
-/// costing a relay memory after this time.
+/// How long a forwarding label lasts unless renewed. After this time a lane that ended without a
+/// message takes no memory of a relay.
 pub(super) const GRANT_LIFETIME: Duration = Duration::from_secs(120);
 
 /// The relay role's configuration.
@@ -27,7 +27,8 @@ pub(super) const GRANT_LIFETIME: Duration = Duration::from_secs(120);
 pub struct RelayConfig {
     /// Whether this node forwards for others, if its certificate allows it.
     pub enabled: bool,
-    /// What one neighbour may send through this node, in bytes per second; `None`: no limit.
+    /// The rate that one neighbour may send through this node, in bytes per second; `None`: no
+    /// limit.
     pub rate_limit: Option<u64>,
 }
 

@@ -1,16 +1,15 @@
-//! Requests for lanes that were answered lately, so that none is answered twice. PURE: time is an
-//! argument.
+//! Recently answered requests for lanes, so that none is answered twice. PURE: time is an argument.
 //!
-//! A request reaches its exit over other nodes, which could send it again later: the exit would hold a
-//! lane for an entry that asked for none. Requests of one entry may overtake each other, so a request
-//! need not be newer than the last one; it must be newer than the oldest of those remembered.
+//! A request may reach its exit through another node. That node could send it again later, and the
+//! exit would hold a lane for which no entry asked. Requests of one entry may overtake each other,
+//! so a request may be older than the last one, but not older than the oldest remembered one.
 
 use std::collections::{BTreeSet, HashMap};
 
 use crate::{identity::NodeName, wire::link::RequestFault};
 
-/// How far the entry's clock may be from ours, in seconds. Certificates are backdated by an hour, so a
-/// node whose clock is further off is refused by others anyway.
+/// How far the entry's clock may differ from ours, in seconds. Certificates are backdated by an
+/// hour, so other nodes refuse a node with a larger difference in any case.
 const TOLERATED: u64 = 3600;
 
 /// Requests remembered of one entry: four times the lanes it may hold here.
@@ -28,12 +27,12 @@ pub(super) struct Requests {
 #[derive(Debug, Default)]
 struct Answered {
     latest: BTreeSet<u64>,
-    /// A request issued by then may have been forgotten.
+    /// A request issued before this may have been removed.
     forgotten: Option<u64>,
 }
 
-/// The number of a request: its time in seconds since 1970, and 20 bits to tell those of one second
-/// apart.
+/// The number of a request: its time in seconds since 1970, and 20 bits that distinguish requests
+/// of one second.
 pub(super) fn number(seconds: u64, low: u32) -> u64 {
     seconds << 20 | u64::from(low & 0xf_ffff)
 }
@@ -54,7 +53,7 @@ impl Requests {
             return Err(RequestFault::Clock);
         }
         if self.answered.len() >= MAX_ENTRIES && !self.answered.contains_key(entry) {
-            // What is older than the clocks allow is refused without being remembered.
+            // A request that is too old is refused without being remembered.
             self.answered.retain(|_, answered| {
                 answered.latest.last().is_some_and(|last| (last >> 20) + TOLERATED >= now)
             });

@@ -1,4 +1,4 @@
-//! What we answer our neighbours.
+//! The answers to neighbours' requests.
 
 use std::net::SocketAddr;
 

@@ -1,10 +1,11 @@
-//! How often a node may measure and advertise, from what it may spend.
+//! The intervals of probes and advertisements, from the budget of bytes.
 
 use std::time::Duration;
 
 use super::units::Bitrate;
 
-/// What a node may send for probes and advertisements; in steady state it receives as much.
+/// The rate that a node may send for probes and advertisements. In steady state it receives as
+/// much.
 ///
 /// Just under what each node of RON sent at 50 nodes, 33 kbit/s (SOSP 2001, §6; the figure is that
 /// of its packets sent: 3 · 49 probes of 69 bytes in 12 s, and 49 updates of 1,060 bytes in 14 s):
@@ -23,14 +24,14 @@ pub const EXCHANGE_BYTES: u64 = 186;
 
 /// The bounds of the probe interval.
 ///
-/// More often than twice a second finds an outage no sooner (its lost probes follow each other at
-/// the time-out) and disturbs idle radios; less often than every 10 s, a window of 100 probes
-/// describes another hour.
+/// A shorter interval than half a second does not find an outage sooner, because lost probes follow
+/// each other at the time-out, and it wakes idle radios. With a longer one than 10 s, a window of
+/// 100 probes is older than a quarter of an hour.
 pub const INTERVAL_BOUNDS: (Duration, Duration) =
     (Duration::from_millis(500), Duration::from_secs(10));
 
-/// The bounds of the time between two regular advertisements: RON's 14 s (SOSP 2001, §5.1), and
-/// one minute, beyond which a relay's figures are of no use to a choice.
+/// The bounds of the time between two regular advertisements: RON's 14 s (SOSP 2001, section 5.1),
+/// and one minute, because older figures of a relay do not help to choose.
 pub const ADVERT_BOUNDS: (Duration, Duration) = (Duration::from_secs(14), Duration::from_secs(60));
 
 /// The bytes that carry one advertisement besides itself: IP, UDP, QUIC, and a share of an
@@ -54,9 +55,9 @@ pub struct Plan {
 
 /// Divides `budget` for a node with `neighbours` links, whose advertisement takes `advert_bytes`.
 ///
-/// A third at most goes to advertisements, as up and down news is sent at once anyway; the probes
-/// get the rest. Both intervals are clamped to their bounds, so a very small budget is exceeded,
-/// and [`Plan::over_budget`] says so.
+/// At most a third goes to advertisements, because news that a link is up or down is sent at once
+/// in any case. Probes get the rest. Both intervals are clamped to their bounds, so a very small
+/// budget is exceeded, and [`Plan::over_budget`] says so.
 #[must_use]
 pub fn plan(budget: Bitrate, neighbours: usize, advert_bytes: usize) -> Plan {
     let links = neighbours as u64;

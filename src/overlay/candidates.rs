@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{flow::Route, identity::NodeName};
 
-/// What a user or a rule demands of a flow's route, before any figure.
+/// Conditions of a user or a rule on a flow's route.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Constraints {
@@ -25,7 +25,7 @@ pub struct Constraints {
     pub via: Option<NodeName>,
     /// Never through these relays.
     pub avoid: Vec<NodeName>,
-    /// Never through a relay. Together with `via`, nothing is admissible.
+    /// Never through a relay. Together with `via`, no route is admissible.
     pub direct_only: bool,
 }
 
@@ -49,8 +49,8 @@ pub enum Exclusion {
         /// Good probes in a row, 1 or 2.
         good: u8,
     },
-    /// A lane has just heard nothing over it, whatever the probes of its links say: a path may be
-    /// "alive" and yet swallow what matters. Set and withdrawn by the caller.
+    /// A lane found it silent, although probes of its links may succeed: a path may carry probes
+    /// and drop data. Set and withdrawn by the caller.
     Silent,
     /// A lane lost a large share of its own packets on it, for seconds.
     Lossy {
@@ -59,12 +59,13 @@ pub enum Exclusion {
     },
     /// The relay refused a label, by its own policy or for a limit. Set and withdrawn by the caller.
     LabelRefused,
-    /// Nearly as good as the route of this lane, one of several to the exit, and left to the others.
+    /// Nearly as good as the route of this lane. Other lanes to the same exit use it.
     LeftToOthers,
 }
 
 impl Exclusion {
-    /// Whether somebody has forbidden the route: it is not kept even when nothing else is left.
+    /// Whether a rule or policy forbids the route. Such a route is not kept even if there is no
+    /// other.
     #[must_use]
     pub fn is_forbidden(&self) -> bool {
         matches!(self, Self::Pinned | Self::Vetoed | Self::Policy(_))
@@ -129,7 +130,7 @@ impl AppValue {
     }
 }
 
-/// A route to the exit, and what is known of it.
+/// A route to the exit, with its figures.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
     /// The route.
@@ -143,7 +144,7 @@ pub struct Candidate {
     pub excluded: Option<Exclusion>,
 }
 
-/// What a node knows when it looks for routes.
+/// The inputs of the search for routes.
 #[derive(Debug, Clone, Copy)]
 pub struct View<'a> {
     /// This node.
@@ -158,7 +159,7 @@ pub struct View<'a> {
     pub now: Instant,
 }
 
-/// Every conceivable route to `exit`: direct, then through each known node, by name.
+/// Every possible route to `exit`: direct, then through each known node, by name.
 ///
 /// An unmeasured link excludes nothing: the route is a candidate without figures, and ranks last.
 /// A link that either of its ends reports as down is down.

@@ -4,26 +4,26 @@ use std::time::Duration;
 
 /// Weight of the old value in the smoothed round-trip time, in tenths.
 ///
-/// 0.9 is the paper's (SOSP 2001, §5.2): one outlier moves the estimate by a tenth of its size, and
-/// ten samples forget two thirds of the past.
+/// 0.9 is the paper's (SOSP 2001, section 5.2). One outlier moves the estimate by a tenth of its
+/// size, and after ten samples two thirds of the old value are gone.
 const OLD_TENTHS: u32 = 9;
 
-/// The longest round-trip time believed: two minutes, the largest segment lifetime in use. Anything
-/// beyond is a machine that slept while its probe was out.
+/// The longest round-trip time that counts: two minutes, the largest segment lifetime in use. A
+/// longer one comes from a machine that slept while its probe was out.
 const MAX_SAMPLE: Duration = Duration::from_secs(120);
 
-/// The least round trip is that of the last one to two hundred samples: the paper's window of probes,
-/// for a path that has become longer is to be believed in the end.
+/// The least round trip is that of the last 100 to 200 samples, the paper's window of probes, so
+/// that it follows a path that has become longer.
 const LEAST_OF: u32 = 100;
 
 /// The bounds of the time-out of a probe.
 ///
-/// Below 100 ms the scheduling noise of a busy machine looks like loss; above 3 s (the paper's fixed
-/// time-out) an outage lasts longer than an application waits.
+/// Below 100 ms, late wake-ups of a busy machine look like loss. Above 3 s, the paper's fixed
+/// time-out, an application gives up before the outage is found.
 const TIMEOUT_BOUNDS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
 
-/// The time-out before anything is measured: RFC 6298's initial retransmission time-out. It is above
-/// every terrestrial round trip and does not make the first contact wait for the full 3 s.
+/// The time-out before the first measurement: the initial retransmission time-out of RFC 6298. It
+/// is above every terrestrial round trip, and shorter than the 3 s.
 const INITIAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The least allowance above the smoothed round-trip time: a path without any jitter must not lose
@@ -35,7 +35,7 @@ const MIN_SLACK: Duration = Duration::from_millis(50);
 pub struct LatencyEstimator {
     smoothed: Option<Duration>,
     variation: Duration,
-    /// Of the samples since the last time that [`LEAST_OF`] were complete, and of those before.
+    /// The least of the present window of [`LEAST_OF`] samples, and of the previous one.
     least: [Option<Duration>; 2],
     samples: u32,
 }

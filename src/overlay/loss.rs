@@ -9,7 +9,7 @@ use super::units::LossRate;
 pub(super) const WINDOW: u32 = 100;
 
 /// Below this many messages, the missing ones count as received. Otherwise one lost packet of the
-/// first two would be a loss rate of 50 %, and a fresh link would be shunned by chance.
+/// first two would be a loss rate of 50 %, and a lane would avoid a new link by chance.
 const MIN_WEIGHT: u32 = 10;
 
 /// Which of the last 100 numbered messages arrived: one direction, exact.
@@ -20,14 +20,14 @@ const MIN_WEIGHT: u32 = 10;
 pub struct LossWindow {
     /// Bit `i` is set when the message `highest - i` arrived.
     arrived: u128,
-    /// How many of the bits mean something, at most [`WINDOW`].
+    /// How many of the bits are valid, at most [`WINDOW`].
     span: u32,
     highest: u32,
     started: bool,
 }
 
 impl LossWindow {
-    /// Notes that message `seq` arrived. Duplicates change nothing.
+    /// Records that message `seq` arrived. Duplicates change nothing.
     ///
     /// A number more than 100 behind the highest is a sender that started again: the window does
     /// the same.
@@ -53,13 +53,14 @@ impl LossWindow {
         }
     }
 
-    /// Forgets what was lost, but not the numbering: what was sent before now is no loss.
+    /// Drops the losses, but keeps the numbering: missing messages from before now do not count as
+    /// lost.
     pub fn forget(&mut self) {
         self.arrived = 0;
         self.span = 0;
     }
 
-    /// Takes up what was counted up to `earlier`, as if nothing had been sent since.
+    /// Restores the counts of `earlier`, as if no message had been sent since.
     pub fn resume(&mut self, earlier: &Self) {
         self.arrived = earlier.arrived;
         self.span = earlier.span;
@@ -114,12 +115,12 @@ impl LossCounts {
     }
 }
 
-/// How many data packets weigh in: ten times the probes, so a busy lane decides, and a change in
-/// its loss shows after about a thousand packets (0.1 s at 100 Mbit/s).
+/// How many data packets count: ten times the probes. So a busy lane decides, and a change of its
+/// loss shows after about a thousand packets (0.1 s at 100 Mbit/s).
 const DATA_WEIGHT: u64 = 1000;
 
-/// How long data counts after the last sample. A lane that left the link must not freeze its loss;
-/// 10 s is the slowest probe interval, so a probe has been sent since.
+/// How long data counts after the last sample. Without a limit, a lane that left the link would
+/// freeze its loss. 10 s is the slowest probe interval, so a probe has been sent since.
 const DATA_FRESH: Duration = Duration::from_secs(10);
 
 /// The loss that lanes see among their own packets, outbound, over about the last 1,000.

@@ -1,4 +1,4 @@
-//! The figures of a path, and how those of its links compose.
+//! The figures of a path, computed from those of its links.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use super::{
     units::{Bitrate, LossRate},
 };
 
-/// What is known about a path of one or two links.
+/// The figures of a path of one or two links.
 ///
 /// Both directions are kept apart: a flow uses both, and a link may lose in one only. `out` is away
 /// from the node that chooses, `in` is towards it.
@@ -27,9 +27,8 @@ pub struct PathMetrics {
 /// What a QUIC receiver may add before it acknowledges (RFC 9000, §18.2: `max_ack_delay`).
 const ACK_DELAY: Duration = Duration::from_millis(25);
 
-/// The round-trip loss from which the expected latency is taken to be [`HOPELESS`]: at one half,
-/// the doubling of each retransmission's time-out outruns its chance of success, and the sum in
-/// [`PathMetrics::expected_latency`] diverges.
+/// From this round-trip loss on, the expected latency is [`HOPELESS`]: at one half the sum in
+/// [`PathMetrics::expected_latency`] diverges, because each time-out doubles.
 const DIVERGES: f64 = 0.5;
 
 /// The largest expected latency: the patience of a flow without any route.

@@ -1,8 +1,8 @@
 //! Policy routing: which flows may use which links and relays.
 //!
-//! A flow carries a [`Tag`]. The entry leaves out candidates that a rule refuses; a relay judges by
-//! its own rules when it is asked for a label, with the groups of the entry's *certificate*, not
-//! with what the entry claims.
+//! A flow carries a [`Tag`]. The entry leaves out candidates that a rule refuses. A relay checks
+//! its own rules when it is asked for a label, with the groups of the entry's *certificate* and not
+//! with a claim of the entry.
 
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::identity::NodeName;
 
-/// The most rules: each is looked at for each candidate of each flow.
+/// The most rules. Each is checked for each candidate of each flow.
 pub const MAX_RULES: usize = 256;
 
-/// What policy knows of a flow.
+/// The properties of a flow that policies check.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Tag {

@@ -1,29 +1,29 @@
-//! When a controller may learn the first round trip of the route on which it begins anew: pure, time is
+//! Decides when a controller that restarts on a new route may see acknowledgements. Pure: time is
 //! an argument.
 //!
 //! BBR takes its first round trip from the connection's smoothed round-trip time (noq-proto 1.4.0,
-//! `Bbr3::on_ack`), which is still that of the route before; and the first answers come on that route, until
-//! the far end follows. Where it was faster, BBR believes for ten seconds in a least round trip that
-//! the new route never reaches, and lowers its rate in vain until so little is in flight: to two
-//! thirds. So it learns of acknowledgements only once the far end has had the time to follow, and the
-//! smoothed round-trip time has become the new route's.
+//! `Bbr3::on_ack`), which is still that of the old route. The first answers also come on the old
+//! route, until the far end follows. If the old route was faster, BBR has for ten seconds a least
+//! round trip that the new route never reaches. It lowers its rate until that little is in flight,
+//! and ends at two thirds of it. So the controller sees acknowledgements only after the far end had
+//! time to follow, and after the smoothed round-trip time has become the new route's.
 
 use std::time::{Duration, Instant};
 
-/// The smoothed round-trip time counts as the new route's when it is short of the least one seen by no
-/// more than this part of it. BBR empties a queue at nine tenths of the rate, so it gets that far.
+/// The smoothed round-trip time counts as the new route's when it is within this part of the least
+/// one seen. BBR empties a queue at nine tenths of the rate, so it reaches this.
 const CLOSE: u32 = 32;
 
 /// After so many round trips, acknowledgements count whatever the smoothed round-trip time is.
 const MOST: u32 = 5;
 
-/// Whether the far end had had the time to follow a reroute at `at` when it answered a packet that was
-/// sent then and has just been acknowledged.
+/// Whether the far end had time to follow the reroute at `at` before it answered a packet. The
+/// packet was sent at `sent` and has just been acknowledged.
 pub(super) fn is_followed(at: Instant, now: Instant, sent: Instant) -> bool {
     sent >= at + now.saturating_duration_since(sent)
 }
 
-/// What a controller that begins anew waits for.
+/// The condition for which a restarted controller waits.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct FirstRtt {
     began: Instant,
@@ -32,13 +32,13 @@ pub(super) struct FirstRtt {
 }
 
 impl FirstRtt {
-    /// For a controller that began then.
+    /// For a controller that restarted at this time.
     pub(super) fn of_one_that_began(began: Instant) -> Self {
         Self { began, least: None }
     }
 
-    /// Whether the controller may learn that a packet that was sent then has just been acknowledged, and
-    /// take `smoothed`, if it looks at that, for a round trip of the route in use.
+    /// Whether the controller may see the acknowledgement of a packet that was sent at `sent`.
+    /// `smoothed` is then a round trip of the route in use.
     pub(super) fn is_known(
         &mut self,
         now: Instant,

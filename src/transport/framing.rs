@@ -11,7 +11,7 @@ pub enum FrameError {
     /// The stream ended or failed.
     #[error("the stream failed: {0}")]
     Stream(String),
-    /// The peer sent something else.
+    /// The peer did not send such a message.
     #[error(transparent)]
     Decode(#[from] DecodeError),
 }
@@ -34,7 +34,7 @@ impl From<ReadToEndError> for FrameError {
     }
 }
 
-/// Writes one message with its length in front; the stream goes on.
+/// Writes one message with its length in front. The stream stays open.
 ///
 /// # Errors
 /// When the stream fails, or the message is longer than 65,535 bytes.
@@ -52,8 +52,7 @@ pub async fn write_frame<T: Serialize>(
 
 /// Reads one message with its length in front.
 ///
-/// # Errors
-/// When the stream ends or fails, or the peer sends something else.
+/// # Errors When the stream ends or fails, or the message is malformed.
 pub async fn read_frame<T: DeserializeOwned>(stream: &mut RecvStream) -> Result<T, FrameError> {
     let mut length = [0; 2];
     stream.read_exact(&mut length).await?;
@@ -76,8 +75,7 @@ pub async fn write_message<T: Serialize>(
 
 /// Reads one message that is the whole content of a stream.
 ///
-/// # Errors
-/// When the stream fails, is longer than a message may be, or carries something else.
+/// # Errors When the stream fails, or the message is too long or malformed.
 pub async fn read_message<T: DeserializeOwned>(stream: &mut RecvStream) -> Result<T, FrameError> {
     Ok(wire::decode(&stream.read_to_end(MAX_MESSAGE).await?)?)
 }

@@ -1,14 +1,14 @@
-//! The share of packets that a sender lost lately: pure.
+//! The recent loss rate of a sender. Pure.
 
-/// How many packets back the share reaches: some seconds of a sender that crawls at 2 Mbit/s, and
-/// less than half a second of one that has filled a fast path.
+/// The number of packets over which loss is averaged: some seconds of a sender at 2 Mbit/s, and
+/// less than half a second of one that fills a fast path.
 const MEMORY: f64 = 1024.0;
 
-/// Above this share the path is lossy. Congestion control alone stays below it, but for a moment
+/// Above this share the path is lossy. Congestion control alone stays below it, except for a moment
 /// after it has overflowed a queue.
 const LOSSY: f64 = 0.005;
 
-/// A mean over packets, whose weight halves about every 700 packets.
+/// A mean over packets. The weight of a packet halves about every 700 packets.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct RecentLoss(f64);
 
@@ -21,7 +21,7 @@ impl RecentLoss {
         self.0 += (1.0 - self.0) / MEMORY;
     }
 
-    /// Whether what congestion control has learnt is mostly the path's loss.
+    /// Whether the state of congestion control comes mostly from the path's loss.
     pub(super) fn is_lossy(self) -> bool {
         self.0 > LOSSY
     }

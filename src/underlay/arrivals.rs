@@ -7,12 +7,12 @@ use std::{
 
 use tokio::time::Instant;
 
-/// Less time than this between two packets is no pause: a busy lane's acknowledgements have such
+/// A shorter time between two packets is not a pause: acknowledgements of a busy lane have such
 /// gaps.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// When packets came in: the last one, the last pause between two, and the first one after a moment
-/// that somebody named. Written once per batch.
+/// When packets came in: the last packet, the last pause, and the first packet after a moment that
+/// [`await_next`](Self::await_next) sets. Updated once per batch.
 #[derive(Debug)]
 pub struct Arrivals {
     /// All times are microseconds since this one; zero is never.
@@ -57,19 +57,19 @@ impl Arrivals {
         self.instant(&self.last)
     }
 
-    /// From when to when nothing came in, most recently; for less than 10 ms does not count.
+    /// The beginning and end of the last pause of at least 10 ms.
     #[must_use]
     pub fn last_pause(&self) -> Option<(Instant, Instant)> {
         self.instant(&self.pause_began).zip(self.instant(&self.pause_ended))
     }
 
-    /// Waits, from now on, for the next packet.
+    /// Records when the next packet comes in.
     pub fn await_next(&self) {
         self.next.store(0, Ordering::Relaxed);
         self.awaited.store(true, Ordering::Release);
     }
 
-    /// When the packet came in that was waited for; `None` before that.
+    /// When the next packet after [`await_next`](Self::await_next) came in; `None` before that.
     #[must_use]
     pub fn awaited(&self) -> Option<Instant> {
         self.instant(&self.next)

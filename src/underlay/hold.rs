@@ -1,7 +1,7 @@
 //! How long a lane's packets wait for one that they overtook. PURE: time is an argument.
 //!
-//! As RACK's reordering window (RFC 8985, section 6.2) it grows with what the path shows. A path on which
-//! nothing comes late has no hold, so a lost packet delays nobody there.
+//! The time adapts to the path, as RACK's reordering window does (RFC 8985, section 6.2). It is
+//! zero on a path without late packets, so a lost packet delays no other packet there.
 
 use std::time::{Duration, Instant};
 
@@ -9,26 +9,26 @@ use std::time::{Duration, Instant};
 /// a forged number opened delays a lane by this much, which is less than the shortest verdict of silence.
 pub(super) const LONGEST: Duration = Duration::from_millis(100);
 
-/// A late packet raises the hold to at most twice what it is and this: one outlier teaches little, five
-/// late packets in a row teach 60 ms.
+/// A late packet raises the hold to at most twice its value plus this. So one outlier changes
+/// little, and five late packets in a row raise it to 60 ms.
 const STEP: Duration = Duration::from_millis(2);
 
-/// Evidence counts in the window in which it comes and in the next one: 5 to 10 s. A path that reorders
-/// shows it many times in that time, under load or under keystrokes.
+/// A late packet counts in the window in which it comes and in the next one: for 5 to 10 s. A path
+/// that reorders has many late packets in that time, under load and under keystrokes.
 const WINDOW: Duration = Duration::from_secs(5);
 
 /// The hold of one direction of one lane.
 #[derive(Debug, Default)]
 pub(super) struct Hold {
     now: Duration,
-    /// What the window at hand asks for, and when it began.
+    /// The beginning of the present window, and the longest hold that its packets needed.
     window: Option<(Instant, Duration)>,
-    /// What the window before asked for.
+    /// The longest hold that packets of the previous window needed.
     before: Duration,
 }
 
 impl Hold {
-    /// One that holds packets for this long from now on.
+    /// A hold of this length from now on.
     #[cfg(test)]
     pub(super) fn of(now: Instant, time: Duration) -> Self {
         Self { now: time, window: Some((now, time)), before: Duration::ZERO }
@@ -51,18 +51,20 @@ impl Hold {
         self.now = self.before;
     }
 
-    /// A packet came so long after the first one that overtook it, and the others had not waited so long.
+    /// A packet came by this much after the first packet that overtook it. The others had not
+    /// waited for so long.
     pub(super) fn came_late(&mut self, now: Instant, by: Duration) {
         self.ask(now, enough_for(by).min(2 * self.now + STEP), by);
     }
 
-    /// A packet came so long after the first one that overtook it, and the others had waited.
+    /// A packet came by this much after the first packet that overtook it. The others had waited
+    /// for it.
     pub(super) fn came_in_time(&mut self, now: Instant, after: Duration) {
         self.ask(now, enough_for(after), after);
     }
 
     fn ask(&mut self, now: Instant, hold: Duration, lateness: Duration) {
-        // For what comes later than that no hold is long enough.
+        // No hold is long enough for such a packet.
         if lateness > LONGEST {
             return;
         }

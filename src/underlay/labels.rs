@@ -19,7 +19,8 @@ pub const MAX_PER_PAYER: usize = 512;
 /// entry; labels of lanes that have ended last two minutes more.
 pub const MAX_PER_PAIR: usize = 128;
 
-/// Most forwarding labels in all: 128 neighbours that ask without end fill it, at about 20 MB.
+/// Most forwarding labels in all. 128 neighbours that each use up their share fill it; it then
+/// takes about 20 MB.
 pub const MAX_LABELS: usize = 65_536;
 
 /// What a label means at this node.
@@ -82,7 +83,7 @@ impl Forwarding {
     }
 }
 
-/// What labels are counted by.
+/// Labels are counted per asker, and per holder and destination.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Account {
     Payer(NodeName),
@@ -115,7 +116,7 @@ pub struct LabelTable {
 }
 
 impl LabelTable {
-    /// Grants `holder` the way into a slot; it lasts until the slot closes, or until the slot gets
+    /// Grants `holder` a label that leads into a slot. It lasts until the slot closes or gets
     /// another label. The number of slots bounds the number of these labels.
     ///
     /// # Errors
@@ -169,8 +170,8 @@ impl LabelTable {
         Ok(())
     }
 
-    /// Extends a grant that `holder` holds; false if there is none (any more). The way into a slot
-    /// needs no extension; the answer tells its holder whether the lane is still known here.
+    /// Extends a grant that `holder` holds; false if it holds none. A label of a slot needs no
+    /// extension; for it the answer says whether the lane still exists here.
     pub fn renew(
         &mut self,
         now: Instant,
@@ -182,7 +183,8 @@ impl LabelTable {
             Some(Grant::Forward { forwarding, expires })
                 if forwarding.holder == *holder && *expires > now =>
             {
-                // The queue still has the earlier time; `sweep` looks here when that has come.
+                // The queue keeps the earlier time. `sweep` checks this grant at that time, and
+                // queues it again.
                 *expires = (*expires).max(now + lifetime);
                 true
             }
@@ -222,7 +224,7 @@ impl LabelTable {
         }
     }
 
-    /// The same for a packet that a relay has forwarded: it is not forwarded again.
+    /// The same for a packet that a relay has forwarded. Such a packet is not forwarded again.
     ///
     /// # Errors
     /// The reason to drop it.

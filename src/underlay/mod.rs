@@ -13,8 +13,8 @@
 //!            UDP socket (real, or of the emulator)
 //! ```
 //!
-//! QUIC sees one stable virtual address per lane slot. The route beneath it is a [`NextHop`] in the
-//! [`Switch`] and may change at any packet, so QUIC never notices a reroute.
+//! QUIC sees one stable virtual address per lane slot. The route of a slot is a [`NextHop`] in the
+//! [`Switch`]. It may change at any packet, and QUIC does not see the change.
 
 mod arrivals;
 mod hold;

@@ -10,8 +10,8 @@ use crate::identity::NodeName;
 
 /// A neighbour's name and the address its link uses at present.
 ///
-/// Shared by the link, which updates the address when the neighbour moves, and by every label and
-/// slot that leads to the neighbour: all of them follow at once.
+/// The link, and every label and slot that leads to the neighbour, share this. The link updates the
+/// address when the neighbour moves, so all of them use the new address at once.
 pub struct Neighbour {
     name: NodeName,
     address: RwLock<Option<SocketAddr>>,

@@ -1,38 +1,40 @@
 //! Puts the packets of one direction of a lane back in order before QUIC sees them. PURE: time is an
 //! argument.
 //!
-//! QUIC takes a packet for lost once three later ones have come. On a path where packets overtake each
-//! other it then sends again what was never lost, slows down, and the lane leaves the route "for loss".
-//! So what comes after a gap waits, for as long as packets lately came late (see [`Hold`]), as in the
-//! radio link of LTE and 5G (t-Reordering, 3GPP TS 38.323, section 5.2.2.2). Nothing is dropped here, and
-//! nothing is kept longer than [`LONGEST`](super::hold::LONGEST).
+//! QUIC declares a packet lost when three later ones have arrived (RFC 9002, section 6.1.1). On a
+//! path whose packets overtake each other, it would then retransmit packets that were not lost and
+//! slow down, and the lane would leave the route "for loss". So packets that come after a gap wait
+//! here for as long as packets lately came late (see [`Hold`]), as in the radio link of LTE and 5G
+//! (t-Reordering, 3GPP TS 38.323, section 5.2.2.2). This module drops nothing, and keeps no packet
+//! longer than [`LONGEST`](super::hold::LONGEST).
 //!
-//! Internally numbers do not wrap; on the wire are their low 16 bits.
+//! Numbers do not wrap here. The wire carries their low 16 bits.
 
 use std::{collections::VecDeque, time::Instant};
 
 use super::hold::{Hold, LONGEST};
 
-/// The first packet of each direction has the number 0 on the wire; numbers before it exist too.
+/// The first packet of each direction has the number 0 on the wire. Here it has this number, so
+/// that smaller numbers exist.
 const FIRST: u64 = 1 << 32;
 
-/// A number further away than this, ahead or behind, tells nothing of the order: it is forged, or so much
-/// was lost. 4,096 packets are 100 ms, the longest hold, at 470 Mbit/s.
+/// A number further away than this says nothing about the order: it is forged, or all packets
+/// between were lost. 4,096 packets are 100 ms, the longest hold, at 470 Mbit/s.
 const FAR: u64 = 4096;
 
-/// So many far numbers, each shortly after the one before, are where the sender is now.
+/// After so many far numbers, each shortly after the one before, the receiver continues from them.
 const NEW_PLACE: u8 = 8;
 
 /// How far apart two of them may be.
 const NEAR: u16 = 64;
 
-/// Most gaps remembered. Uniform delays of ±20 ms at 200 Mbit/s make 240.
+/// Most gaps remembered. Uniform delays of ±20 ms at 200 Mbit/s cause 240.
 const MAX_GAPS: usize = 512;
 
 /// Most bytes kept: what 200 Mbit/s carry in 40 ms.
 const MAX_BYTES: usize = 1 << 20;
 
-/// What a packet that is kept costs besides its bytes, about.
+/// About the memory that a waiting packet takes besides its bytes.
 const OVERHEAD: usize = 128;
 
 /// Packets with consecutive numbers that came together.
@@ -40,26 +42,26 @@ const OVERHEAD: usize = 128;
 pub(super) struct Run {
     pub(super) first: u16,
     pub(super) packets: usize,
-    /// Whether a relay forwarded them. Packets of different routes overtake each other at a reroute; that
-    /// tells nothing of the path.
+    /// Whether a relay forwarded them. At a reroute, packets of the two routes overtake each other.
+    /// That says nothing about either path.
     pub(super) relayed: bool,
 }
 
-/// What becomes of the first packets of a run.
+/// What to do with the first packets of a run.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Taken {
-    /// How many packets it is about.
+    /// How many packets this applies to.
     pub(super) packets: usize,
     pub(super) place: Place,
-    /// Whether they come after a packet with a later number has gone up.
+    /// Whether a packet with a later number has already gone to QUIC.
     pub(super) late: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Place {
-    /// They go up now.
+    /// They go to QUIC now.
     Up,
-    /// They have to wait; the first one has this number.
+    /// They have to wait. The first one has this number.
     Kept(u64),
 }
 
@@ -70,13 +72,13 @@ pub(super) struct Order<P> {
     high: u64,
     /// Numbers that have not come, in order; the times rise with them.
     gaps: VecDeque<Gap>,
-    /// Nothing waits for gaps that begin before this number.
+    /// Packets do not wait for gaps that begin before this number.
     given_up: u64,
-    /// In the order of their numbers; all are behind a gap.
+    /// In the order of their numbers. Each is behind a gap.
     kept: VecDeque<(u64, usize, P)>,
     bytes: usize,
     hold: Hold,
-    /// The number that would follow the last far one, and how many there were in a row.
+    /// The number that follows the last far one, and how many far ones came in a row.
     far: (u16, u8),
 }
 
@@ -104,8 +106,8 @@ impl<P> Default for Order<P> {
 }
 
 impl<P> Order<P> {
-    /// Notes packets that came in; says what becomes of the first ones. Afterwards packets that waited may
-    /// be [ready](Self::pop).
+    /// Records packets that came in; says what to do with the first ones. Afterwards packets that
+    /// waited may be [ready](Self::pop).
     pub(super) fn take(&mut self, now: Instant, run: Run) -> Taken {
         self.hold.roll(now);
         while self.gaps.front().is_some_and(|gap| gap.since + LONGEST < now) {
@@ -136,7 +138,7 @@ impl<P> Order<P> {
         self.bytes += size;
     }
 
-    /// The next packet that need not wait any more, or for which there is no room.
+    /// The next packet that has waited long enough, or that has no room to wait.
     pub(super) fn pop(&mut self) -> Option<P> {
         while self.place(self.kept.front()?.0) != Place::Up {
             if self.bytes <= MAX_BYTES {
@@ -149,7 +151,7 @@ impl<P> Order<P> {
         Some(packet)
     }
 
-    /// Ends the waiting that has lasted long enough.
+    /// Releases packets that have waited long enough.
     pub(super) fn expire(&mut self, now: Instant) {
         self.hold.roll(now);
         while self.waits_for().is_some_and(|gap| gap.since + self.hold.time() <= now) {
@@ -157,23 +159,23 @@ impl<P> Order<P> {
         }
     }
 
-    /// Ends all waiting, for want of memory.
+    /// Releases all packets, because the memory for them is used up.
     pub(super) fn give_up(&mut self) {
         self.given_up = self.high;
     }
 
-    /// When the next packet need not wait any more, if nothing comes in.
+    /// When the next packet has waited long enough, if nothing comes in before.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.kept.front()?;
         self.waits_for().map(|gap| gap.since + self.hold.time())
     }
 
-    /// What the packets that wait take, in bytes.
+    /// The memory of waiting packets, in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// The number with these low bits that is nearest to the ones expected.
+    /// The number with these low bits that is nearest to the expected one.
     fn nearest(&self, low: u16) -> u64 {
         self.high.saturating_add_signed(self.ahead(low).cast_signed().into())
     }
@@ -184,7 +186,7 @@ impl<P> Order<P> {
         low.wrapping_sub(u16::from_be_bytes([high, least]))
     }
 
-    /// The first gap that something may wait for.
+    /// The first gap for which a packet may wait.
     fn waits_for(&self) -> Option<&Gap> {
         self.gaps.get(self.gaps.partition_point(|gap| gap.from < self.given_up))
     }
@@ -212,8 +214,8 @@ impl<P> Order<P> {
         self.gaps.push_back(gap);
     }
 
-    /// Takes a number out of its gap, and learns from it; says whether it came too late. A number that is
-    /// in no gap came twice, or is so late that it was forgotten.
+    /// Removes a number from its gap, and adapts the hold; says whether it came too late. A number
+    /// that is in no gap came twice, or its gap was already forgotten.
     fn fill(&mut self, now: Instant, number: u64, relayed: bool) -> bool {
         let index = self.gaps.partition_point(|gap| gap.to <= number);
         let Some(gap) = self.gaps.get(index).copied().filter(|gap| gap.from <= number) else {
@@ -237,7 +239,7 @@ impl<P> Order<P> {
         late
     }
 
-    /// Follows a sender that is far away from what was expected, once that persists.
+    /// Continues from far numbers when several of them come in a row.
     fn take_far(&mut self, number: u16) {
         let (expected, count) = self.far;
         let continues = number.wrapping_sub(expected) < NEAR;

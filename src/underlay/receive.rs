@@ -1,4 +1,4 @@
-//! Receiving: one batch from the socket, split into runs, each delivered or forwarded.
+//! Receiving: a batch from the socket is split into runs. Each run goes to QUIC or to the next hop.
 
 use std::{
     fmt,
@@ -103,7 +103,7 @@ impl Batch {
             let Some(run) = self.next_run() else { break };
             let meta = self.meta[self.buffer];
             if SlotId::from_address(meta.addr).is_some() {
-                // QUIC would take it for a packet of that slot's lane.
+                // QUIC would treat it as a packet of that slot's lane.
                 switch.count_drop(DropReason::VirtualSource, run.packets());
                 self.advance(run.end);
                 continue;
@@ -181,8 +181,8 @@ fn pass_up(switch: &Switch, run: &Run, bytes: &[u8], meta: RecvMeta, up: &mut Up
     up.end_buffer(out);
 }
 
-/// Takes the beginning of a run of lane packets, those with consecutive numbers; returns their bytes. What
-/// is in order goes to QUIC, without the headers, from the slot's virtual address.
+/// Takes the packets with consecutive numbers from the beginning of a run of lane packets; returns
+/// their bytes. Packets in order go to QUIC, without headers, from the slot's virtual address.
 fn pass_to_slot(
     (now, switch): (Instant, &Switch),
     id: SlotId,
@@ -236,7 +236,8 @@ fn consecutive(run: &Run, bytes: &[u8]) -> order::Run {
     order::Run { first, packets, relayed: matches!(run.class, Class::Relayed(_)) }
 }
 
-/// Marks a run of packets as forwarded, swaps their label and sends them on: all a relay does.
+/// Marks a run of packets as forwarded, replaces their label, and sends them to the next hop. A
+/// relay does nothing else.
 fn forward(
     switch: &Switch,
     next: &NextHop,

@@ -1,4 +1,4 @@
-//! The packets of all lanes that wait for one they overtook, and those that may go up.
+//! The packets of all lanes that wait for an earlier one, and those that are ready for QUIC.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -15,7 +15,8 @@ use super::{
     up::Up,
 };
 
-/// Most bytes that wait in all lanes of a node: eight fast ones on paths that reorder by 40 ms.
+/// Most bytes that wait in all lanes of a node. Eight fast lanes on paths that reorder by 40 ms
+/// need this much.
 const MAX_BYTES: usize = 8 << 20;
 
 /// A lane's packet without its header.
@@ -26,19 +27,19 @@ pub(super) struct Packet {
     bytes: Vec<u8>,
 }
 
-/// What the node's one receiver knows of packets that wait.
+/// The waiting packets of all slots. The node has one receiver.
 #[derive(Debug, Default)]
 pub(super) struct Reorder {
     /// The slots in which packets wait, and how many bytes.
     waiting: HashMap<SlotId, usize>,
     bytes: usize,
-    /// Packets that go up next.
+    /// Packets that go to QUIC next.
     ready: VecDeque<Packet>,
 }
 
 impl Reorder {
-    /// Takes the first packets of a run that came for a lane; says how many, and whether the caller has to
-    /// hand them up now, before [those](Self::hand_up) that waited.
+    /// Takes the first packets of a lane's run; says how many, and whether the caller has to give
+    /// them to QUIC now, before [those](Self::hand_up) that waited.
     pub(super) fn take<'a>(
         &mut self,
         now: Instant,
@@ -66,7 +67,7 @@ impl Reorder {
         (taken.packets, kept.is_none())
     }
 
-    /// Ends the waiting that has lasted long enough.
+    /// Releases packets that have waited long enough.
     pub(super) fn expire(&mut self, now: Instant, switch: &Switch) {
         let slots: Vec<SlotId> = self.waiting.keys().copied().collect();
         for id in slots {
@@ -89,12 +90,12 @@ impl Reorder {
         self.waiting.keys().filter_map(deadline).min()
     }
 
-    /// Whether no packet is to go up.
+    /// Whether no packet is ready for QUIC.
     pub(super) fn is_handed_up(&self) -> bool {
         self.ready.is_empty()
     }
 
-    /// Hands up what need not wait any more, as far as there is room.
+    /// Gives packets that are ready to QUIC, as far as its buffers have room.
     pub(super) fn hand_up(&mut self, switch: &Switch, up: &mut Up<'_, '_>) {
         while !up.is_full()
             && let Some(first) = self.ready.pop_front()
@@ -107,7 +108,7 @@ impl Reorder {
             place.copy_from_slice(&first.bytes);
             let stride = first.bytes.len();
             let mut filled = stride;
-            // Packets of one size share a buffer, as if the kernel had coalesced them.
+            // Packets of one size share a buffer, like a batch that the kernel coalesced.
             while let Some(next) = self.ready.front()
                 && (next.slot, next.ecn, next.bytes.len()) == (first.slot, first.ecn, stride)
                 && let Some(place) = room.get_mut(filled..filled + stride)
@@ -123,7 +124,7 @@ impl Reorder {
         }
     }
 
-    /// Takes from a lane what need not wait any more, and keeps account of the rest.
+    /// Takes the ready packets of a lane, and counts the bytes that still wait.
     fn settle(&mut self, id: SlotId, order: &mut Order<Packet>) {
         let before = self.waiting.get(&id).copied().unwrap_or(0);
         if before == 0 && order.bytes() == 0 {

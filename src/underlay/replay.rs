@@ -1,42 +1,43 @@
-//! What a slot sent lately, kept to be sent again after a reroute. PURE: time is an argument.
+//! Recent packets of a slot, which are sent again after a reroute. PURE: time is an argument.
 //!
-//! QUIC beneath does not see a reroute. It sends lost data again only when an acknowledgement of a
-//! later packet has come over the new route: a round trip after the reroute. The same packets sent
-//! again on the new route save that round trip. The far end's QUIC drops those it already has.
+//! QUIC does not see a reroute. It retransmits lost data when an acknowledgement of a later packet
+//! has come over the new route: one round trip after the reroute. Sending the same packets again at
+//! once saves that round trip. The far end's QUIC drops packets that it already has.
 //!
-//! A lane that sends little has all of it sent again. Of a bulk transfer only the beginning is, what
-//! the application at the far end waits for: all of it would fill the new route's queue.
+//! A lane that sends little sends all of them again. A bulk transfer sends only the first ones
+//! again, for which the application at the far end waits. All of them would fill the new route's
+//! queue.
 
 use std::{
     collections::VecDeque,
     time::{Duration, Instant},
 };
 
-/// Most packets kept of those that are not known to have arrived: what is in flight at 100 Mbit/s
-/// over 230 ms; 3 MB.
+/// Most packets kept that are not known to have arrived. At 100 Mbit/s and 230 ms so many are in
+/// flight: 3 MB.
 const MAX_PACKETS: usize = 2048;
 
-/// A batch of more bytes is not kept: jumbo packets between fast machines, where a copy of each
-/// would cost throughput. QUIC's largest batch of ordinary packets, ten, is below.
+/// A larger batch is not kept. It has jumbo packets between fast machines, and a copy of each would
+/// cost throughput. QUIC's largest batch of ordinary packets (ten) is smaller.
 const MAX_BATCH: usize = 16 * 1024;
 
-/// Packets older than this are forgotten: the longest silence before a verdict is shorter. What is
-/// not acknowledged, as acknowledgements themselves are not, would else be kept for ever.
+/// Older packets are dropped, because the longest silence before a verdict is shorter. Packets that
+/// need no acknowledgement would otherwise stay for ever.
 const MAX_AGE: Duration = Duration::from_secs(3);
 
-/// More lost packets than these are a bulk transfer: they might overflow the queue of a new route of
-/// 20 Mbit/s, and the news of the reroute is behind them.
+/// A transfer with more lost packets is a bulk transfer. All of them could overflow the queue of a
+/// new route of 20 Mbit/s, and the notice of the reroute is behind them.
 const BULK: usize = 64;
 
-/// What is sent again of a bulk transfer: what 100 Mbit/s carry in 15 ms, for nobody knows to within
-/// some milliseconds which packet was the first one to be lost.
+/// Most packets of a bulk transfer that are sent again. 100 Mbit/s carry them in 15 ms, and the
+/// time of the first lost packet is known to within some milliseconds only.
 const BEGINNING: usize = 128;
 
-/// No more than this part of what is in flight is sent again at once. That is what the old route and
-/// its queue held; a queue holds a third of it or more.
+/// At most this part of the packets in flight is sent again at once. The packets in flight filled
+/// the old route and its queue, and a queue holds a third of them or more.
 const PART: usize = 3;
 
-/// But so many may be.
+/// So many packets may be sent again in any case.
 const LEAST: usize = 16;
 
 /// The packets a slot sent lately.
@@ -57,8 +58,8 @@ struct Sent {
 }
 
 impl Replay {
-    /// Keeps the packets of a batch that was just sent. What was sent before `arrived` has arrived,
-    /// or is dealt with by QUIC.
+    /// Keeps the packets of a batch that was just sent. Packets sent before `arrived` have arrived,
+    /// or QUIC has declared them lost.
     pub(super) fn record(
         &mut self,
         now: Instant,
@@ -84,13 +85,13 @@ impl Replay {
         }
     }
 
-    /// Marks what was sent after `since` to be sent again, or of a bulk transfer the beginning of what
-    /// was sent after each of `from`, in this order; only what is kept without a gap.
+    /// Marks the packets sent after `since` to be sent again. Of a bulk transfer it marks the first
+    /// ones sent after each of `from`, in this order, up to the first packet that was not kept.
     pub(super) fn rewind(&mut self, since: Instant, from: [Instant; 2]) {
         let gap_at_end = std::mem::take(&mut self.gap);
         let mut sent = std::mem::take(&mut self.sent);
         sent.retain(|sent| sent.at >= since);
-        // A gap before the first one is of what arrived.
+        // A packet that is missing before the first one has arrived.
         let bulk = gap_at_end || sent.len() > BULK || sent.iter().skip(1).any(|sent| sent.gap);
         let beginnings = if from[0] == from[1] { 1 } else { 2 };
         let few = sent.len() / PART / beginnings;

@@ -1,4 +1,4 @@
-//! Sending: QUIC's packets to virtual addresses leave labelled.
+//! Sending: QUIC's packets to virtual addresses get a label and a real address.
 
 use std::{
     io,
@@ -31,7 +31,7 @@ pub(super) struct LabelSender {
     switch: Arc<Switch>,
     ipv4: bool,
     labelled: Vec<u8>,
-    /// The size of the last packets, from which follows how many fit into one system call.
+    /// The size of the last packets. It decides how many fit into one system call.
     packet: usize,
 }
 
@@ -53,7 +53,7 @@ impl LabelSender {
             Some((hop.neighbour.address()?, hop.label, slot.activity, slot.state))
         });
         let Some((address, label, activity, state)) = route else {
-            // To QUIC this is a lost packet: it keeps retrying until a route exists.
+            // QUIC sees a lost packet, and sends it again until a route exists.
             self.switch.count_drop(DropReason::NoRoute, packets);
             return Poll::Ready(Ok(()));
         };
@@ -79,8 +79,9 @@ impl LabelSender {
         if sent.is_pending() {
             return sent;
         }
-        // Something is left only when QUIC has just raised its packet size. The first part is gone
-        // and cannot be sent twice, so what the socket does not take now is lost to QUIC.
+        // There is a rest only when QUIC has just raised its packet size. The first part is sent,
+        // so the call cannot fail as a whole. If the socket does not take the rest now, QUIC sees
+        // it as lost.
         for part in rest.chunks(fitting) {
             let sent = self.poll_send_labelled(to, number, part, transmit.segment_size, cx);
             if sent.is_pending() {
@@ -92,8 +93,8 @@ impl LabelSender {
         sent
     }
 
-    /// Sends packets with numbers from `number` on, which counts those that the socket took: a number that
-    /// nobody sent would look like a packet that was overtaken.
+    /// Sends packets with numbers from `number` on, and counts the packets that the socket took. A
+    /// number without a packet would look like an overtaken packet.
     fn poll_send_labelled(
         &mut self,
         (destination, label, ecn): (SocketAddr, Label, Option<EcnCodepoint>),

@@ -1,4 +1,4 @@
-//! Lane slots and the virtual addresses that QUIC knows them by.
+//! Lane slots, and their virtual addresses in QUIC.
 
 use std::{
     net::{Ipv6Addr, SocketAddr, SocketAddrV6},
@@ -41,12 +41,13 @@ impl SlotId {
     }
 }
 
-/// What passed through a slot so far. Written per batch, read by the lane's watch on its route.
+/// Counts and times of a slot's packets. Updated per batch, and read by the lane's silence
+/// detector.
 #[derive(Debug, Default)]
 pub struct SlotActivity {
     sent: AtomicU64,
     received: AtomicU64,
-    /// Whether somebody waits for the next packet to go out.
+    /// Whether a task waits for the next outgoing packet.
     awaited: AtomicBool,
     sent_again: Notify,
     departed: Latest,
@@ -73,7 +74,7 @@ impl SlotActivity {
         &self.arrivals
     }
 
-    /// Records that a packet sent then has arrived at the far end.
+    /// Records that a packet sent at that time has arrived at the far end.
     pub fn acknowledged(&self, sent: Instant) {
         self.acknowledged.raise(sent);
     }
@@ -108,11 +109,11 @@ impl SlotActivity {
     }
 }
 
-/// The latest of many moments.
+/// The latest of several moments, without a lock.
 #[derive(Debug)]
 struct Latest {
     epoch: Instant,
-    /// Since the epoch; zero is never.
+    /// Microseconds since the epoch; zero is never.
     micros: AtomicU64,
 }
 

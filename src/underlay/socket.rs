@@ -18,7 +18,8 @@ use super::{Switch, receive::Batch, reorder::Reorder, send::LabelSender, up::Up}
 
 /// Receive and send buffers asked of the kernel, in bytes.
 ///
-/// At 4 Gbit/s a scheduling pause of 4 ms is 2 MB; the kernel may give less (`net.core.rmem_max`).
+/// At 4 Gbit/s, 2 MB arrive in a scheduling pause of 4 ms. The kernel may give less
+/// (`net.core.rmem_max`).
 const SOCKET_BUFFER: usize = 4 << 20;
 
 /// Batches of pure forwarding after which other tasks get a turn.
@@ -28,8 +29,8 @@ const MAX_FORWARDING_ROUNDS: usize = 16;
 ///
 /// An IPv6 wildcard address also serves IPv4 where the system allows it.
 ///
-/// # Errors
-/// As `bind(2)`: the port is taken, the address is not of this machine, permission.
+/// # Errors As `bind(2)`: the port is in use, the address is not of this machine, or permission is
+/// missing.
 pub fn bind_udp(address: SocketAddr) -> io::Result<Box<dyn AsyncUdpSocket>> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     if address.is_ipv6()
@@ -52,8 +53,8 @@ pub fn bind_udp(address: SocketAddr) -> io::Result<Box<dyn AsyncUdpSocket>> {
 
 /// A UDP socket with label switching and virtual addresses.
 ///
-/// It always claims an IPv6 address, so that QUIC accepts the virtual addresses of lanes; real IPv4
-/// addresses appear in their IPv4-mapped form (RFC 4291, §2.5.5.2).
+/// It always reports an IPv6 address, so that QUIC accepts the virtual addresses of lanes. Real
+/// IPv4 addresses appear in their IPv4-mapped form (RFC 4291, section 2.5.5.2).
 #[derive(Debug)]
 pub struct LabelSocket {
     physical: Box<dyn AsyncUdpSocket>,
@@ -63,7 +64,7 @@ pub struct LabelSocket {
     reorder: Reorder,
     /// When the batch was received.
     received: Instant,
-    /// The timer for packets that wait, made when first needed: that takes a runtime.
+    /// The timer for packets that wait. It needs a runtime, so it is made at first use.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
@@ -82,7 +83,8 @@ impl LabelSocket {
     fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let now = tokio::time::Instant::now().into_std();
         let received = self.batch.fill(cx, self.physical.as_mut());
-        // A packet may wait in the system's buffer, in time: what came after it waits until that is empty.
+        // A missing packet may be in the system's buffer already. So the time-outs apply only when
+        // that buffer is empty.
         let seen = if received.is_pending() { now } else { self.received };
         self.reorder.expire(seen, &self.switch);
         if received.is_ready() {

@@ -1,4 +1,4 @@
-//! What labels and slots mean at this node.
+//! The tables of labels and slots of this node.
 
 use std::{
     collections::{HashMap, VecDeque, hash_map::Entry},
@@ -45,21 +45,21 @@ pub struct NextHop {
 pub enum DropReason {
     /// Neither QUIC nor a labelled packet.
     Unclassified,
-    /// No one was granted this label, or the grant has expired.
+    /// This label is not granted, or its grant has expired.
     UnknownLabel,
     /// A relay has forwarded the packet, and the label says to forward it again.
     ForwardedTwice,
     /// The neighbour that holds the label sends faster than it may.
     RateLimited,
-    /// The UDP socket cannot take a packet now; a relay does not queue.
+    /// The UDP socket has no room for a packet now. A relay does not queue.
     SocketFull,
     /// The packet is for a lane slot without a route, or a neighbour without an address.
     NoRoute,
     /// Larger than QUIC's receive buffer.
     Oversized,
-    /// The source is an address that stands for a lane slot: no real packet has one.
+    /// The source is the virtual address of a lane slot. No real packet has such a source.
     VirtualSource,
-    /// A nonce for our address, while too many others wait to be returned.
+    /// A nonce that asks whether we have this address, while too many others wait to be returned.
     NoncesFull,
 }
 
@@ -94,14 +94,14 @@ impl DropReason {
     }
 }
 
-/// Nonces that wait to be returned. A node that moved gets one of each neighbour, four times; those that
-/// find no room come again.
+/// Most nonces that wait to be returned. A node that moved gets one from each neighbour, up to four
+/// times. A nonce without room comes again.
 const MAX_NONCES: usize = 64;
 
 /// Packets dropped so far, by reason.
 pub type DropCounts = Vec<(DropReason, u64)>;
 
-/// What labels and slots mean at this node; shared by the socket, the lanes and the relay role.
+/// The tables of labels and slots. The socket, the lanes and the relay role share them.
 #[derive(Default)]
 pub struct Switch {
     labels: RwLock<LabelTable>,
@@ -127,14 +127,14 @@ pub(super) struct Slot {
     pub(super) state: Arc<SlotState>,
 }
 
-/// What a slot remembers of both directions.
+/// The state of a slot, for both directions.
 #[derive(Default)]
 pub(super) struct SlotState {
     pub(super) sent: Mutex<Sent>,
     pub(super) order: Mutex<Order<Packet>>,
 }
 
-/// What a slot sent.
+/// The packets that a slot sent.
 #[derive(Default)]
 pub(super) struct Sent {
     /// The number of the next packet.
@@ -162,7 +162,7 @@ impl Switch {
         }
     }
 
-    /// Points a slot at a next hop. This is the reroute: it takes effect at the next packet.
+    /// Sets the next hop of a slot. This is the reroute. It takes effect at the next packet.
     pub fn route_slot(&self, id: SlotId, next_hop: Option<NextHop>) {
         let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(slot) = slots.live.get_mut(&id) {
@@ -170,9 +170,9 @@ impl Switch {
         }
     }
 
-    /// Sends what the slot sent after `since` again, before its next packet, except what is known to
-    /// have arrived; if that is much, only the beginning of what was sent after each of `from`. Call it
-    /// at a reroute away from a route that was dead.
+    /// Sends the packets that the slot sent after `since` again, before its next packet, without
+    /// those that are known to have arrived. Of many packets it sends only the first ones after
+    /// each of `from`. For a reroute away from a dead route.
     pub fn send_again(&self, id: SlotId, since: Instant, from: [Instant; 2]) {
         if let Some(slot) = self.slot(id) {
             let since = slot.activity.arrived().map_or(since, |arrived| arrived.max(since));
@@ -198,7 +198,7 @@ impl Switch {
         act(&mut self.labels.write().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The next nonce that was sent to where we are now, in the order of arrival.
+    /// The next nonce that a neighbour sent to our present address, in the order of arrival.
     pub async fn next_nonce(&self) -> AddressNonce {
         loop {
             let mut came = pin!(self.nonce_came.notified());
@@ -234,8 +234,8 @@ impl Switch {
         self.forwarded.load(Ordering::Relaxed)
     }
 
-    /// Packets of lanes that came out of order so far: `held` ones waited for a packet that they had
-    /// overtaken; `late` ones came when a later packet had been handed to QUIC.
+    /// Packets of lanes that came out of order so far. `held`: they waited for a packet that they
+    /// had overtaken. `late`: a later packet had already gone to QUIC.
     #[must_use]
     pub fn reordered(&self) -> [(&'static str, u64); 2] {
         [("held", &self.held), ("late", &self.late)]
@@ -243,8 +243,9 @@ impl Switch {
     }
 
     /// Withdraws every forwarding label that `holder` holds here; returns how many. Its packets are
-    /// dropped from now on (`unknown-label`). For a holder that is no member any more: the lanes
-    /// that it has here end with [`LaneHost::end_lanes_of`](crate::lane::LaneHost::end_lanes_of).
+    /// dropped from now on (`unknown-label`). Used when the holder's membership ends.
+    /// [`LaneHost::end_lanes_of`](crate::lane::LaneHost::end_lanes_of) ends the lanes that it has
+    /// here.
     pub fn withdraw_holder(&self, holder: &NodeName) -> usize {
         self.with_labels(|labels| labels.withdraw_holder(holder))
     }
@@ -258,7 +259,7 @@ impl Switch {
         self.labels.read().unwrap_or_else(PoisonError::into_inner).lookup(now, label, bytes)
     }
 
-    /// The same for a packet that a relay has forwarded: it is for a lane slot, or for nobody.
+    /// The same for a packet that a relay has forwarded. It may only be for a lane slot.
     pub(super) fn lookup_relayed(
         &self,
         now: Instant,

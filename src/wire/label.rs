@@ -7,14 +7,16 @@
 //! +--------+----------------------------+-----------------------------+----------------------+
 //! ```
 //!
-//! The kind is 0x01 as the lane's end sends it, and 0x02 once a relay has forwarded it. A relay does
+//! The lane's end sends the kind 0x01. A relay that forwards the packet writes 0x02. A relay does
 //! not forward a packet of kind 0x02, so no packet crosses more than one relay.
 //!
-//! The number counts the packets that a lane's end has sent, from 0 on and modulo 65,536: by it the other
-//! end puts them back in order. A packet that is sent again gets a new one. Relays do not look at it.
+//! The number counts the packets that a lane's end has sent, from 0 and modulo 65,536. The other
+//! end uses it to put them back in order. A packet that is sent again gets a new number. Relays
+//! ignore it.
 //!
 //! Every QUIC packet of ours has the fixed bit 0x40 set in its first byte (RFC 9000, §17; greasing
-//! by RFC 9287 is off), so a first byte below 0x40 tells a labelled packet from a link's packet.
+//! by RFC 9287 is off), so a first byte below 0x40 distinguishes a labelled packet from a link's
+//! packet.
 
 use std::fmt;
 
@@ -35,11 +37,11 @@ pub const KIND_RELAYED: u8 = 0x02;
 /// First bytes from here on belong to plain QUIC packets (the fixed bit, RFC 9000 §17.2, §17.3).
 const FIRST_QUIC_BYTE: u8 = 0x40;
 
-/// 64 random bits that mean something to the node that chose them: "this packet belongs to lane
-/// slot S", or "swap me for label L and send to neighbour N".
+/// 64 random bits that have a meaning at the node that chose them: "this packet belongs to lane
+/// slot S", or "replace this label by L and send the packet to neighbour N".
 ///
-/// A label is a capability: whoever knows it may send along it. It is drawn from a secure
-/// generator, granted over an authenticated link, and never logged in full.
+/// A label is a capability: a sender that knows it may use it. It comes from a secure random
+/// generator, is granted over an authenticated link, and is never logged in full.
 #[derive(
     Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
 )]
@@ -47,12 +49,12 @@ pub struct Label(pub u64);
 
 impl fmt::Debug for Label {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The first 16 bits tell labels apart in a log without giving the capability away.
+        // The first 16 bits distinguish labels in a log, and do not reveal the capability.
         write!(f, "{:04x}…", self.0 >> 48)
     }
 }
 
-/// What a datagram is, told by its first bytes.
+/// The class of a datagram, by its first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
     /// A QUIC packet of a link.
@@ -61,7 +63,7 @@ pub enum Class {
     Labelled(Label),
     /// A labelled packet that a relay has forwarded: for a lane slot only.
     Relayed(Label),
-    /// A nonce by which a neighbour sees whether we are at an address.
+    /// A nonce with which a neighbour checks whether we have an address.
     Nonce(AddressNonce),
     /// Neither: too short, or an unknown kind.
     Unknown,
@@ -80,8 +82,8 @@ pub fn classify(datagram: &[u8]) -> Class {
     }
 }
 
-/// Replaces the label of a labelled packet in place and marks the packet as forwarded: all that a
-/// relay does to a packet.
+/// Replaces the label of a labelled packet in place, and marks the packet as forwarded. A relay
+/// changes nothing else.
 ///
 /// `packet` must be one that [`classify`] called labelled; a shorter one is left alone.
 pub fn relay(packet: &mut [u8], label: Label) {

@@ -1,4 +1,4 @@
-//! What the two ends of a lane say to each other.
+//! Messages between the two ends of a lane.
 //!
 //! Each flow is one bidirectional stream. It begins with an OPEN header from the entry and the
 //! exit's answer, each a message with its length in front (16 bits, big endian); the flow's bytes
@@ -33,23 +33,23 @@ pub struct Opened {
     pub window: u64,
 }
 
-/// What one end of a lane tells the other about the lane, unreliably: the whole of its routing state,
-/// so that a later notice makes up for a lost one.
+/// A notice from one end of a lane to the other, unreliable. It has the whole routing state of its
+/// sender, so a later notice replaces a lost one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LaneNotice {
-    /// Rises with each of my moves.
+    /// Rises with each move of the sender.
     pub epoch: u64,
-    /// Your last epoch that I heard of.
+    /// The receiver's last epoch that the sender has heard of.
     pub seen: u64,
-    /// The route that I send on.
+    /// The route on which the sender sends.
     pub route: Route,
-    /// My last move; `None` before the first.
+    /// The sender's last move; `None` before the first.
     pub moved: Option<Moved>,
-    /// My direction is limited by its route, and not by the application: a bulk transfer.
+    /// The sender's direction is limited by its route and not by the application: a bulk transfer.
     pub limited: bool,
-    /// The silence for which you moved last was of my own line.
+    /// The silence that caused the receiver's last move was on the sender's own line.
     pub mine: bool,
-    /// Answer at once, with a notice that does not ask.
+    /// The receiver shall answer at once, with a notice without this flag.
     pub ping: bool,
 }
 
@@ -66,7 +66,7 @@ pub struct Moved {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RerouteReason {
-    /// Nothing came in on the old route for so long, although something was outstanding.
+    /// Packets were outstanding, and nothing came in on the old route for this long.
     Silent {
         /// The silence in milliseconds.
         ms: u32,
@@ -78,9 +78,9 @@ pub enum RerouteReason {
     },
     /// The overlay measured the new route to be better.
     Better,
-    /// The far end said so.
+    /// The far end reported it.
     FarEnd,
-    /// To find out whether the new route carries more.
+    /// A trial whether the new route carries more.
     Trial,
 }
 

@@ -1,4 +1,4 @@
-//! What two neighbours say to each other on their link.
+//! Messages between two neighbours on their link.
 //!
 //! A **request** travels on a bidirectional stream of its own and gets one **reply**; a **notice**
 //! travels on a unidirectional stream and gets none. Each is one message: the stream carries its
@@ -42,7 +42,7 @@ pub enum Request {
     RenewCertificate {
         /// A PKCS#10 signing request in DER, of the key whose certificate is to be renewed.
         signing_request: Vec<u8>,
-        /// Whether a neighbour passed it on already: then it goes no further.
+        /// Whether a neighbour has passed it on already. Such a request is not passed on again.
         passed_on: bool,
     },
 }
@@ -50,14 +50,14 @@ pub enum Request {
 /// What a node is at present.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
-    /// Drawn at random when the process starts; tells a restarted neighbour from the old one.
+    /// Random per process. It distinguishes a restarted neighbour from the old one.
     pub incarnation: u64,
-    /// Where it sees the one it talks to: that one's outside address, if it is behind a NAT.
+    /// The receiver's address as the sender sees it: its outside address, if it is behind a NAT.
     pub seen: Option<SocketAddr>,
     /// The program's version, for listings.
     pub version: String,
-    /// The number of the revocation list I hold: the side with the newer one sends it next, and
-    /// the other waits for it before the link counts.
+    /// The number of the sender's revocation list. The side with the newer list sends it next, and
+    /// the other side waits for it before the link counts.
     pub revocations: u64,
     /// My clock, in seconds since 1970.
     pub time: u64,
@@ -70,7 +70,7 @@ pub struct OpenLane {
     pub reply_label: Label,
     /// The route on which the exit shall answer at first.
     pub route: Route,
-    /// What the lane wants of its routes.
+    /// What the lane requires of its routes.
     pub wish: RouteWish,
 }
 
@@ -88,8 +88,8 @@ pub struct LaneRequest {
     pub open: OpenLane,
 }
 
-/// What precedes a lane request where it is signed. No advertisement begins so: it would have a node
-/// name of 108 bytes.
+/// The prefix of a lane request when it is signed. No advertisement begins with it, because its
+/// node name would have 108 bytes.
 const STATEMENT: &[u8] = b"lane request 1\0";
 
 impl LaneRequest {
@@ -116,11 +116,12 @@ pub struct ForwardRequest {
     pub toward: NodeName,
     /// The label that node gave us.
     pub label: Label,
-    /// As which end of the lane the node asks.
+    /// The end of the lane for which the node asks.
     pub asker: LaneAsker,
 }
 
-/// As which end of a lane a node asks for forwarding. Policies look at the entry's groups and class.
+/// The end of a lane for which a node asks for forwarding. Policies check the entry's groups and
+/// class.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LaneAsker {
     /// As the entry, which needs no proof: the groups are its own.
@@ -178,12 +179,12 @@ pub enum Reply {
     Certificate(Vec<Vec<u8>>),
 }
 
-/// What neighbours send each other as DATAGRAM frames (RFC 9221).
+/// Messages between neighbours in DATAGRAM frames (RFC 9221).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LinkDatagram {
     /// A probe of the link, encoded.
     Probe(Bytes),
-    /// The nonce that you sent to the address that I have now.
+    /// The nonce that the receiver sent to the sender's present address.
     Nonce(u64),
 }
 
@@ -229,12 +230,12 @@ pub enum LinkRefusal {
     /// No certificate is renewed.
     #[error(transparent)]
     Renewal(#[from] RenewalRefusal),
-    /// The request for a lane is not proved to be the entry's, or not a new one.
+    /// The request for a lane is not proved to be the entry's, or is not new.
     #[error("the request for a lane is not valid there: {0}")]
     Unproved(RequestFault),
 }
 
-/// Why a signed request for a lane does not count.
+/// Why a signed request for a lane is not valid.
 #[derive(
     Debug,
     Clone,
@@ -261,7 +262,7 @@ pub enum RequestFault {
     /// It was issued in another hour than the present one.
     #[error("its time differs by more than an hour; set the clocks of both nodes")]
     Clock,
-    /// It, or too many later ones, came before.
+    /// It came before, or too many later ones did.
     #[error("it was answered before")]
     Replayed,
     /// Too many other entries have asked within the hour.
@@ -291,7 +292,7 @@ impl RequestFault {
 /// Why a certificate is not renewed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum RenewalRefusal {
-    /// Neither is the node the authority's, nor has it a link to that one.
+    /// The node is not the authority's, and has no link to that node.
     #[error("it has no link to the overlay's authority")]
     NoAuthority,
     /// The authority has no record of the key.
@@ -305,23 +306,25 @@ pub enum RenewalRefusal {
     Failed,
 }
 
-/// What a node tells its neighbour unasked.
+/// A message that a node sends to its neighbour without a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Notice {
-    /// A link-state advertisement, of my own or passed on. It is the origin's member record.
+    /// A link-state advertisement, of the sender or passed on. It is the origin's member record.
     Advertisement {
         /// `overlay::linkstate::Flood`, encoded: with its origin's signature.
         flood: Vec<u8>,
-        /// The certificate of its origin in DER, if I pass it on or the link's handshake showed another.
+        /// The certificate of its origin in DER, if the sender passes it on or the link's handshake
+        /// showed another.
         certificate: Option<Vec<u8>>,
     },
-    /// Which advertisements I hold, by origin and version, encoded; send me what is newer.
+    /// The advertisements that the sender holds, by origin and version, encoded. The receiver sends
+    /// newer ones.
     Digest(Vec<u8>),
-    /// The authority's revocation list in DER, which is newer than the one you hold.
+    /// The authority's revocation list in DER. It is newer than the receiver's.
     Revocations(Vec<u8>),
-    /// My certificate was renewed: the new one in DER, of the same key.
+    /// The sender's renewed certificate in DER, of the same key.
     Certificate(Vec<u8>),
-    /// Your packets come from this address now.
+    /// The receiver's packets come from this address now.
     Seen(SocketAddr),
 }
 

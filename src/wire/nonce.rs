@@ -7,8 +7,8 @@
 //! +----------------+----------------------------+---------------------------+
 //! ```
 //!
-//! It travels in a datagram of its own and not through QUIC, which decides by itself where a packet
-//! goes. The neighbour returns the nonce over its link to the asker
+//! It has a datagram of its own, because QUIC chooses the destination of its packets by itself. The
+//! neighbour returns the nonce over its link to the asker
 //! ([`LinkDatagram::Nonce`](super::link::LinkDatagram)).
 
 /// First byte of such a datagram.

@@ -32,18 +32,18 @@ pub(super) struct Trouble {
     token: &'static str,
     /// What happened, without a full stop.
     what: String,
-    /// What is known beyond that; may be empty.
+    /// Details; may be empty.
     detail: String,
     /// What the user can do.
     advice: &'static str,
 }
 
-/// How the client is to be told.
+/// The form of the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Audience {
-    /// A person before a browser.
+    /// A person in front of a browser.
     Browser,
-    /// A program, or a person before a terminal.
+    /// A program, or a person in front of a terminal.
     Program,
 }
 
@@ -71,7 +71,7 @@ impl Answer {
         Self::document(status, "text/plain; charset=utf-8", format!("{sentence}\n"))
     }
 
-    /// The answer to TRACE: the request as it arrived, without what is secret (RFC 9110, §9.3.8).
+    /// The answer to TRACE: the request as it arrived, without secrets (RFC 9110, section 9.3.8).
     pub(super) fn trace(request: String) -> Self {
         Self::document(StatusCode::OK, "message/http", request)
     }
@@ -117,7 +117,7 @@ impl Answer {
     }
 }
 
-/// What becomes of the client's connection behind a response.
+/// The state of the client's connection after a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kept {
     /// It is kept, as HTTP/1.1 does by itself.
@@ -203,7 +203,7 @@ impl Trouble {
         Self::unexpected(&format!("The server's answer {error}"))
     }
 
-    /// The server did something that has no place here.
+    /// The server sent something that is not allowed here.
     pub(super) fn unexpected(what: &str) -> Self {
         let kind = (StatusCode::BAD_GATEWAY, "http_protocol_error");
         Self::new(kind, what, "", "Only the server's operator can change that.")
@@ -249,13 +249,13 @@ impl Trouble {
         }
     }
 
-    /// The request's destination is none.
+    /// The request's destination is not valid.
     pub(super) fn bad_target(error: &ParseTargetError) -> Self {
         let trouble = Self::bad_request("The request's destination cannot be used");
         Self { detail: error.to_string(), ..trouble }
     }
 
-    /// What happened, without what would name a destination; and the rest.
+    /// What happened, without the destination; and the details.
     pub(super) fn parts(&self) -> (&str, &str) {
         (&self.what, &self.detail)
     }

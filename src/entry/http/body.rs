@@ -15,7 +15,7 @@ use crate::entry::config::MAX_HTTP_HEAD;
 /// Room for one read: what a socket holds on a fast path. It exists only while bytes are moving.
 const READ: usize = 32 * 1024;
 
-/// Longest line of a chunk or trailer: a chunk's size and extensions, which nobody uses.
+/// Longest line of a chunk or trailer: a chunk's size and extensions, which are rare.
 const MAX_CHUNK_LINE: usize = 4 * 1024;
 
 /// Fields that no trailer may carry: framing, addressing and connection are settled by then

@@ -1,8 +1,8 @@
 //! One request and its response: both travel at the same time.
 //!
-//! A server may answer before it has the whole request (413, 401, a redirect) and then close, and a
-//! client may end its side of the connection behind its request. So neither direction ends the other:
-//! the exchange is over when the response is.
+//! A server may answer before it has the whole request (413, 401, a redirect) and then close. A
+//! client may end its side of the connection after its request. So neither direction ends the
+//! other: the exchange ends with the response.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -58,14 +58,14 @@ pub(super) enum End {
     Switched,
     /// The client got nothing yet. `silent`: neither did this proxy from the origin.
     Unanswered { trouble: Trouble, silent: bool },
-    /// The response broke off; what had come of it was delivered. `endless`: the client cannot tell
-    /// that from its end.
+    /// The response broke off, and the client got the part that came. `endless`: the client cannot
+    /// distinguish this from the end.
     Cut { endless: bool },
-    /// The client is gone.
+    /// The client has closed.
     Gone,
 }
 
-/// What both directions must know of each other.
+/// The state that both directions share.
 #[derive(Debug, Default)]
 struct Progress {
     /// The whole request was sent.
@@ -99,7 +99,7 @@ impl Exchange {
         }
     }
 
-    /// Sends the request, then watches the client. Resolves when the exchange is of no more use.
+    /// Sends the request, then watches the client. Resolves when the exchange can end.
     async fn send_and_watch(
         &self,
         from: &mut Buffered<OwnedReadHalf>,
@@ -267,7 +267,7 @@ impl Exchange {
 
     fn head_for_client(&self, mut head: ResponseHead, form: &BodyForm, keep: bool) -> Vec<u8> {
         if self.head.method == "HEAD" && head.fields.get("transfer-encoding").is_some() {
-            // That of a GET would be in chunks, so the number means nothing.
+            // The body of a GET would be in chunks, so the number is not used.
             head.fields.remove("content-length");
         }
         request::to_client(&mut head, form);

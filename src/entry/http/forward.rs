@@ -64,8 +64,8 @@ impl Client {
 
     /// Runs the exchange over the kept connection, or over a new one.
     ///
-    /// A kept connection may be closed by the origin just when it is used again. So it is used only for
-    /// a request that may be sent again: one that is idempotent and has no body.
+    /// The origin may close a kept connection at the moment when it is used again. So it is used
+    /// only for a request that may be repeated: an idempotent one without a body.
     async fn exchange(&mut self, exchange: &Exchange, original: &RequestHead, key: Key) -> Next {
         let repeatable = exchange.length == Length::Exactly(0)
             && IDEMPOTENT.contains(&exchange.head.method.as_str());
@@ -106,7 +106,7 @@ impl Client {
         exchange.run(&mut self.read, &mut self.write, origin).instrument(span).await
     }
 
-    /// What becomes of both connections.
+    /// The next state of both connections.
     async fn after(&mut self, end: End, origin: Origin, original: &RequestHead) -> Next {
         match end {
             End::Answered { client, origin: keep, sent } => {

@@ -9,7 +9,7 @@ use crate::entry::pac;
 
 /// Answers a request in origin form.
 pub(super) fn answer(head: &RequestHead, path: &[u8], local: SocketAddr) -> Answer {
-    // A page that reaches us under a foreign name is a rebinding attack on a local service.
+    // A request under a foreign name is a DNS rebinding attack on a local service.
     let host = head.fields.get("host").and_then(|host| std::str::from_utf8(host).ok());
     if !host.is_some_and(|host| is_own_name(host, local.ip())) {
         let sentence = format!(

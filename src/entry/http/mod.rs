@@ -1,8 +1,8 @@
 //! HTTP/1 clients: CONNECT, requests in absolute form, and the entry's own two pages.
 //!
-//! One task serves one client connection. The messages are read and written here, not by a library:
-//! a proxy has to keep what a library normalises (order and spelling of fields, interim responses,
-//! answers that come before the request has ended) and to forgive what a library refuses.
+//! One task serves one client connection. This module reads and writes the messages itself. A
+//! library would normalise the order and spelling of fields, drop interim responses and early
+//! answers, and refuse messages that browsers accept.
 //!
 //! - `head`, `framing` and `body` read messages; `fields` holds what a head says;
 //! - `request` turns a client's message into the one for the origin, and back;
@@ -54,17 +54,17 @@ struct Client {
     idle: Option<Origin>,
 }
 
-/// What a client's connection comes to next.
+/// The next state of a client's connection.
 enum Next {
     /// Another request.
     Request,
-    /// Its end, after the client has read what was written.
+    /// Its end, after the client has read the answer.
     Close,
     /// The same while the client may still be sending a large body.
     CloseAfterUpload,
-    /// A reset: what was written must not be taken for complete.
+    /// A reset, so that the client does not take an incomplete answer as complete.
     Reset,
-    /// Nothing: the client is gone.
+    /// Nothing: the client has closed.
     Gone,
     /// Bytes of another protocol.
     Tunnel(tunnel::Tunnel),
@@ -163,7 +163,7 @@ impl Client {
         self.forward(head, bytes, (address, length, upgrades), options).await
     }
 
-    /// What the client's user name asks for; else the demand for another one.
+    /// The options of the client's user name; else the demand for another name.
     fn options(&self, head: &RequestHead) -> Result<Options, Answer> {
         request::authenticate(&head.fields, &self.session.shared.auth).map_err(|error| {
             info!(client = %self.session.client, %error, "HTTP client refused");
@@ -217,7 +217,7 @@ impl Client {
         }
     }
 
-    /// Logs what is wrong with a request, and tells the client. What follows it cannot be understood.
+    /// Logs the fault of a request, and answers the client. The bytes after it cannot be parsed.
     async fn tell(&mut self, trouble: &Trouble, head: Option<&RequestHead>) -> Next {
         let (reason, detail) = trouble.parts();
         info!(client = %self.session.client, reason, "HTTP request refused");

@@ -1,4 +1,5 @@
-//! What a proxy makes of a request's and a response's head (RFC 9110, §7.6). PURE.
+//! Rewrites the head of a request for the origin, and of a response for the client (RFC 9110,
+//! section 7.6). PURE.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 
@@ -28,7 +29,7 @@ const HOP_BY_HOP: [&str; 9] = [
     "proxy-authentication-info",
 ];
 
-/// Fields that no `Connection` field may take away: the message's framing and addressing.
+/// Fields that a `Connection` field may not remove: the message's framing and addressing.
 const NEVER_DROPPED: [&str; 2] = ["content-length", "host"];
 
 /// What a request asks for.
@@ -50,7 +51,7 @@ pub(super) struct Address {
     pub(super) path: Vec<u8>,
 }
 
-/// Why a request's address is of no use.
+/// Why a request's address is not valid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum BadAddress {
     #[error("the address must begin with http:// or with a slash")]
@@ -70,7 +71,7 @@ pub(super) fn asked(target: &[u8]) -> Result<Asked, BadAddress> {
     if scheme.is_empty() || !scheme.iter().all(is_scheme) {
         return Err(BadAddress::Form);
     }
-    // A fragment is the client's own affair.
+    // A fragment is not sent to servers.
     let rest = rest.split(|&byte| byte == b'#').next().unwrap_or_default();
     let end = rest.iter().position(|byte| b"/?\\".contains(byte)).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
@@ -115,7 +116,7 @@ pub(super) fn authenticate(fields: &Fields, auth: &Authenticator) -> Result<Opti
     match fields.get("proxy-authorization").map(basic) {
         Some(Some((user, password))) => auth.check(&user, &password),
         Some(None) if auth.is_required() => Err(AuthError::Wrong),
-        // Without users a credential of another kind means nothing.
+        // Without configured users, a credential of another kind is ignored.
         Some(None) | None => auth.anonymous(),
     }
 }
@@ -131,7 +132,7 @@ fn basic(value: &[u8]) -> Option<(String, String)> {
     Some((user.to_owned(), password.to_owned()))
 }
 
-/// What TRACE or OPTIONS says about how far it may go (RFC 9110, §7.6.2).
+/// The `Max-Forwards` of TRACE or OPTIONS (RFC 9110, section 7.6.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reach {
     /// This proxy is the last recipient.

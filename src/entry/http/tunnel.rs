@@ -1,4 +1,4 @@
-//! What a client connection becomes after CONNECT or an upgrade.
+//! A client connection after CONNECT or an upgrade.
 
 use bytes::Bytes;
 use tokio::{

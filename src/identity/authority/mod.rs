@@ -23,23 +23,23 @@ pub use error::AuthorityError;
 use sign::key_hash;
 
 /// How long a node's certificate is valid unless the authority is configured otherwise: 7 days.
-/// That bounds what a stolen key can do where the revocation list does not reach, and leaves a
-/// node, which renews when a third has passed, more than four days to reach the authority.
+/// This bounds the use of a stolen key where the revocation list does not arrive. A node renews
+/// when a third has passed, so it has more than four days to reach the authority.
 pub const LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// A renewal within this part of the lifetime gets the same certificate once more. So a lost
-/// reply costs nothing, and a request that somebody sends again and again fills no record.
+/// A renewal within this part of the lifetime gets the same certificate again. So a lost reply
+/// costs nothing, and a repeated request does not fill the record.
 const SAME_AGAIN: u32 = 6;
 
 /// The overlay authority, on the one node that has its key.
 ///
-/// It issues ECDSA P-256 certificates with the DNS name of [`server_name`](super::server_name) and the node's
-/// [`Attributes`] in an extension of their own, and keeps on record what it issued. A name belongs
-/// to one node at a time: it is free again when its certificates are revoked, or were not renewed
-/// for 400 days after the last one ended.
+/// It issues ECDSA P-256 certificates with the DNS name of [`server_name`](super::server_name) and
+/// the node's [`Attributes`] in an extension, and keeps a record of them. A name belongs to one
+/// node at a time. It is free again when its certificates are revoked, or when the last one ended
+/// 400 days ago.
 ///
-/// What it issues and revokes is on the audit log first: a certificate whose line cannot be written is
-/// given to nobody.
+/// It writes the audit log before it issues or revokes. Nobody gets a certificate whose line cannot
+/// be written.
 pub struct Authority {
     certificate: CertificateDer<'static>,
     issuer: Issuer<'static, KeyPair>,
@@ -75,7 +75,7 @@ impl Authority {
     /// When it is missing or damaged, or others can read its key.
     pub fn load(dir: &NodeDir) -> Result<Self, AuthorityError> {
         let certificate = authority_certificate(dir)?;
-        // What the parsers say could quote the key: it is not passed on.
+        // The parsers' error could quote the key, so it is not passed on.
         let pem = Zeroizing::new(dir.read(NodeFile::AuthorityKey)?);
         let key = std::str::from_utf8(&pem)
             .ok()
@@ -251,8 +251,8 @@ impl Authority {
         sign::requested_key(request).map(|_| ())
     }
 
-    /// Signs a certificate and writes it down beside `records`, all that are there: on the audit log, then on record. Only then it leaves
-    /// this function, so all that is given out is logged and can be revoked.
+    /// Signs a certificate, and writes it to the audit log and then to the record (`records` has
+    /// all others). It returns the certificate only then, so each one is logged and can be revoked.
     fn certify(
         &self,
         request: &[u8],
@@ -276,9 +276,9 @@ impl Authority {
     }
 }
 
-/// From when on the next certificate counts: later than every one of that name before, though the last
-/// was made in this second or the clock was set back a little. So nodes can tell which is newer. It is
-/// never in the future.
+/// The start of the next certificate. It is later than the start of every earlier certificate of
+/// the name, also if the last one was made in this second or the clock was set back a little. So
+/// nodes can compare them. It is never in the future.
 fn starts(records: &Records, next: &Issued, now: UnixTime) -> u64 {
     let earlier = records.issued.iter().filter(|(_, issued)| issued.name() == next.name());
     let after = earlier.map(|(_, issued)| issued.starts.saturating_add(1)).max();
@@ -303,7 +303,7 @@ fn own_node(dir: &NodeDir) -> Result<Option<NodeIdentity>, IdentityError> {
     }
 }
 
-/// Waits until no other process works on the authority's folder; the turn ends with the value.
+/// Waits until no other process works on the authority's folder. The lock ends with the value.
 pub(super) fn turn(dir: &NodeDir) -> Result<File, StoreError> {
     let path = dir.path(NodeFile::AuthorityLock);
     files::lock(&path).map_err(io_error("write", &path))

@@ -1,4 +1,4 @@
-//! Revocation: what is on the list, and what stays on it.
+//! Revocation: the content of the list.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -8,7 +8,7 @@ use crate::identity::{
 };
 
 /// How long a certificate that is not on record stays on the list after its revocation: the longest
-/// lifetime that any version gave a certificate. After it the certificate has ended by itself.
+/// lifetime in any version. The certificate has then ended.
 const LISTED: Duration = Duration::from_secs(90 * 24 * 3600);
 
 impl Authority {
@@ -38,8 +38,8 @@ impl Authority {
         let number = self.next_list_number(now);
         let list = self.list(number, listed, now)?;
         self.audit.record(Deed::Revoke, name, Some(number.to_string()), by, now)?;
-        // The list comes first: a crash before the records are written leaves nobody in force, and
-        // the name can be revoked again.
+        // The list is written first. After a crash before the records are written, the certificates
+        // are revoked, and the name can be revoked again.
         self.publish(&list)?;
         for (serial, issued) in held {
             self.ledger.put(serial, &issued)?;
@@ -63,10 +63,10 @@ impl Authority {
         now.as_secs().max(last.map_or(0, |last| last.saturating_add(1)))
     }
 
-    /// The list of all that is revoked: `added`, those on record, and those on the last list and on
-    /// a newer one of ours that the node got from others. The latter two matter when records are
-    /// damaged, or older than the list, as after the restore of a backup. A certificate leaves the
-    /// list a day after it ended.
+    /// The list of all revoked certificates: `added`, those on record, those on the last list, and
+    /// those on a newer list of ours that the node got from others. The last two matter when
+    /// records are damaged or older than the list, as after the restore of a backup. A certificate
+    /// leaves the list a day after its end.
     pub(super) fn list(
         &self,
         number: u64,
@@ -90,7 +90,7 @@ impl Authority {
         Ok(RevocationList::parse(&list, &self.certificate)?)
     }
 
-    /// Puts a list where the next one starts from, and where the running node finds it.
+    /// Stores a list, from which the next one starts, and which the running node reads.
     pub(super) fn publish(&self, list: &RevocationList) -> Result<(), StoreError> {
         self.dir.write(NodeFile::AuthorityRevoked, list.der())?;
         self.dir.write(NodeFile::Revoked, list.der())

@@ -1,4 +1,4 @@
-//! What the authority signs: its own certificate, nodes' certificates, revocation lists.
+//! Signing: the authority's own certificate, nodes' certificates, revocation lists.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -27,8 +27,8 @@ pub(super) const MAX_LISTED: usize = 1600;
 /// The authority's own lifetime: 20 years. There is no way yet to change an overlay's authority.
 const AUTHORITY_LIFETIME: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
 
-/// When a revocation list asks to be replaced. Nobody enforces it (see
-/// [`RevocationList`](crate::identity::RevocationList)); X.509 wants a date.
+/// The `nextUpdate` of a revocation list. X.509 requires a date; nodes do not enforce it (see
+/// [`RevocationList`](crate::identity::RevocationList)).
 const LIST_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// The largest signing request read: ours are under 300 bytes.
@@ -128,7 +128,7 @@ pub(super) fn revocation_list(
     Ok(params.signed_by(issuer)?.der().to_vec())
 }
 
-/// The hash by which the record tells keys apart.
+/// The hash that identifies a key in the record.
 pub(super) fn key_hash(key: &rcgen::PublicKey) -> Fingerprint {
     Fingerprint::of(rcgen::PublicKeyData::der_bytes(key))
 }

@@ -1,8 +1,9 @@
 //! The invitations that the authority has given out.
 //!
-//! One file per invitation, named after the SHA-256 of its token: the token itself is nowhere on
-//! disk, finding it is one lookup whose time tells nothing, and using it is one rename, which only
-//! one of several processes or connections can do. The name's end says what became of it.
+//! One file per invitation, named after the SHA-256 of its token. The token itself is not on disk.
+//! Finding it is one lookup, whose time says nothing about the token. Using it is one rename, which
+//! only one of several processes or connections can do. The end of the file's name is the
+//! invitation's state.
 
 mod record;
 #[cfg(test)]
@@ -19,15 +20,15 @@ use super::{
 };
 pub use record::{Granted, InvitationRecords, InvitationState, Invited, PendingError, RedeemError};
 
-/// Invitations on record at one time, in whatever state.
+/// Most invitations on record, in any state.
 const MAX_PENDING: usize = 1024;
 
-/// How long an invitation stays on record after its end, so that `invite --list` shows what became
-/// of it. When the record is full, what is over goes at once.
+/// How long an invitation stays on record after its end, so that `invite --list` shows its state.
+/// When the record is full, ended invitations go at once.
 const REMEMBERED: u64 = 24 * 3600;
 
-/// Digits of an invitation's identifier that are shown: with 1,024 invitations on record, two that
-/// share them are a matter of one in ten million.
+/// Digits of an invitation's identifier that are shown. With 1,024 invitations on record, two share
+/// them with a probability of one in ten million.
 const ID_LEN: usize = 12;
 
 /// The fewest digits by which one can be named.
@@ -50,8 +51,8 @@ impl PendingInvitations {
         Self { dir: dir.clone() }
     }
 
-    /// Keeps an invitation and returns its identifier; those that are long over are forgotten on
-    /// this occasion.
+    /// Stores an invitation and returns its identifier. It also deletes invitations that ended long
+    /// ago.
     ///
     /// # Errors
     /// When 1,024 are on record, or the folder cannot be written.
@@ -80,8 +81,7 @@ impl PendingInvitations {
 
     /// What `token` grants, without using it.
     ///
-    /// # Errors
-    /// When it grants nothing.
+    /// # Errors When it is not valid.
     pub fn peek(&self, token: &Token, now: UnixTime) -> Result<Attributes, RedeemError> {
         if self.path(token, USED).exists() {
             return Err(RedeemError::Used);
@@ -116,7 +116,8 @@ impl PendingInvitations {
         Ok(attributes)
     }
 
-    /// Opens an invitation again that [`redeem`](Self::redeem) used, when nothing was given for it.
+    /// Opens an invitation again that [`redeem`](Self::redeem) used, when no certificate was issued
+    /// for it.
     ///
     /// # Errors
     /// When the folder cannot be written; it then stays used.
@@ -161,7 +162,7 @@ impl PendingInvitations {
         Ok(open.into_iter().map(|(_, _, invited)| invited).collect())
     }
 
-    /// Every invitation on record. Those that are long over are forgotten on this occasion.
+    /// Every invitation on record. It also deletes invitations that ended long ago.
     ///
     /// # Errors
     /// When the folder cannot be read.
@@ -201,8 +202,8 @@ impl PendingInvitations {
         Ok(files.any(|(_, path)| read(&path).is_ok_and(|granted| granted.expires > now.as_secs())))
     }
 
-    /// Forgets what ended before `before`; returns how many are left. A damaged record is never
-    /// forgotten by itself.
+    /// Deletes invitations that ended before `before`; returns how many are left. It never deletes
+    /// a damaged record.
     fn sweep(&self, before: u64) -> Result<usize, StoreError> {
         let mut kept = 0;
         for suffix in [OPEN, USED, CANCELLED] {

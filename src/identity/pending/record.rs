@@ -1,4 +1,4 @@
-//! What is on record of an invitation, and why one is of no use.
+//! The record of an invitation, and the reasons why one is not valid.
 
 use std::fmt;
 
@@ -67,10 +67,10 @@ pub enum PendingError {
     Store(#[from] StoreError),
 }
 
-/// A token buys nothing.
+/// A token is not valid.
 #[derive(Debug, thiserror::Error)]
 pub enum RedeemError {
-    /// No invitation has this token, or it is long over.
+    /// No invitation has this token, or it ended long ago.
     #[error("the authority knows no such invitation; ask for a new one")]
     Unknown,
     /// Somebody has used it.

@@ -1,7 +1,7 @@
 //! The files of a node, and where each is.
 
-/// What the running node writes. A confined node has this folder and may only read its configuration
-/// and key beside it.
+/// The folder into which the running node writes. A confined node may write here, and may only read
+/// its configuration and key beside it.
 pub(super) const STATE: [NodeFile; 5] = [
     NodeFile::Chain,
     NodeFile::Revoked,
@@ -28,9 +28,9 @@ pub enum NodeFile {
     AuthorityKey,
     /// The revocation list as the authority last signed it, DER: `authority/revoked.crl`.
     AuthorityRevoked,
-    /// The record of what the authority did, JSON lines: `authority/audit.jsonl`.
+    /// The audit log of the authority, JSON lines: `authority/audit.jsonl`.
     Audit,
-    /// The file by whose lock the authority's processes take turns: `authority/lock`.
+    /// The lock file of the authority's processes: `authority/lock`.
     AuthorityLock,
     /// The newest revocation list, DER: `revoked.crl`.
     Revoked,

@@ -45,7 +45,7 @@ impl NodeDir {
     /// When the operating system names none.
     pub fn of_user() -> Result<Self, StoreError> {
         let config = dirs::config_dir().ok_or(StoreError::NoHome)?.join("ronproxy");
-        // Only Linux has a state folder; elsewhere local data serves.
+        // Only Linux has a state folder. Other systems use the folder for local data.
         let state = dirs::state_dir().or_else(dirs::data_local_dir).ok_or(StoreError::NoHome)?;
         Ok(Self { config, state: state.join("ronproxy") })
     }

@@ -18,15 +18,15 @@ use crate::{
 
 /// Which of two advertisements of one origin is newer: compared by certificate, incarnation, sequence.
 ///
-/// As the certificate comes first, the next holder of a name is newer than its last one, whatever numbers
-/// that one used.
+/// The certificate comes first, so the next holder of a name is newer than the previous one,
+/// whatever numbers that one used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Version {
-    /// When the certificate begins under which it was made, in seconds since 1970. The receiver compares it
-    /// with the certificate.
+    /// The start of the certificate under which it was made, in seconds since 1970. The receiver
+    /// compares it with the certificate.
     pub issued: u64,
-    /// Grows each time the node starts. From the wall clock or a counter on disk; that it really
-    /// grew is not needed ([`super::Originator::outbid`]).
+    /// Grows with each start of the node, from the wall clock or a counter on disk. If it does not
+    /// grow, [`super::Originator::outbid`] corrects it.
     pub incarnation: u64,
     /// Grows with each advertisement of one incarnation.
     pub sequence: u64,
@@ -58,7 +58,7 @@ impl Roles {
     }
 }
 
-/// What a node tells all others about itself. About 12 bytes per link in postcard.
+/// A node's message about itself to all others. About 12 bytes per link in postcard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Advertisement {
     /// The node it is about, which made it.
@@ -82,8 +82,8 @@ pub struct Advertisement {
 pub struct Flood {
     /// How long ago it was made, in seconds, as far as the sender knows.
     pub age_s: u16,
-    /// The origin's signature of the advertisement; at most 80 bytes. Whether it is right is for
-    /// the shell to check, which has the keys.
+    /// The origin's signature of the advertisement; at most 80 bytes. The shell, which has the
+    /// keys, checks it.
     pub signature: Vec<u8>,
     /// The advertisement, as its origin made it.
     pub advert: Advertisement,
@@ -136,7 +136,7 @@ pub enum ReportedState {
     Down,
 }
 
-/// Steps of the delivered rate per doubling: 9 % each, finer than it ever is stable.
+/// Steps of the delivered rate per doubling: 9 % each, less than the rate varies.
 const RATE_STEPS: f64 = 8.0;
 
 impl LinkReport {

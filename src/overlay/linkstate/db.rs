@@ -8,34 +8,34 @@ use std::{
 use super::{Advertisement, Flood, MAX_NODES, Version};
 use crate::identity::NodeName;
 
-/// Advertisements remembered after they expired, so that an old one that is sent again does not bring
-/// its node back, and a node that starts again hears what it has to outbid. Four times the nodes: an
-/// overlay's turnover of names is slow.
+/// Expired advertisements that are kept, so that an old one that is sent again does not bring its
+/// node back, and a restarted node learns which number to exceed. Four times the nodes, because
+/// names change slowly.
 const MAX_RETIRED: usize = 4 * MAX_NODES;
 
-/// The longest lifetime believed, whatever an advertisement says: five of the slowest intervals
-/// (60 s). It bounds how long a node that vanished is taken for alive.
+/// The longest lifetime that counts, whatever an advertisement says: five of the slowest intervals
+/// (60 s). It bounds how long a vanished node counts as alive.
 const MAX_LIFETIME: Duration = Duration::from_secs(300);
 
-/// The nodes that forward an advertisement to a node its origin cannot reach: one could just have
-/// failed, two rarely do.
+/// The number of nodes that forward an advertisement to a node that its origin cannot reach. One of
+/// them could have failed; both rarely do.
 const FORWARDERS: usize = 2;
 
-/// What became of an advertisement.
+/// The result of an advertisement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Install {
-    /// Newer than what was held: kept, and to be forwarded.
+    /// Newer than the kept one. It is kept, and the caller forwards it.
     Installed,
     /// The same version as is held. Nothing changed.
     Duplicate,
-    /// Older than what is or was held. Nothing changed. If the sender is its origin, it started
-    /// again with a smaller incarnation: send it what is held, and it will outbid that.
+    /// Older than the kept one. Nothing changed. If the sender is its origin, it restarted with a
+    /// smaller incarnation: the caller sends it the kept one, and the origin exceeds its number.
     Stale,
     /// Its lifetime was over when it came. Nothing changed.
     Expired,
     /// It is about this node itself and newer than this node made: [`super::Originator::outbid`].
     Own,
-    /// It breaks a rule. Nothing changed.
+    /// It breaks a rule of the format. Nothing changed.
     Refused(RefuseReason),
 }
 
@@ -94,7 +94,7 @@ struct Entry {
 impl Entry {
     fn flood(&self, now: Instant) -> Flood {
         let age = now.saturating_duration_since(self.made);
-        // Rounded up: an advertisement that goes round must not become younger.
+        // Rounded up, so that an advertisement does not become younger on its way.
         let age_s = u16::try_from(age.as_millis().div_ceil(1000)).unwrap_or(u16::MAX);
         Flood { age_s, signature: self.signature.clone(), advert: self.advert.clone() }
     }
@@ -107,7 +107,8 @@ impl LinkStateDb {
         Self { own, nodes: BTreeMap::new(), retired: BTreeMap::new() }
     }
 
-    /// What [`Self::install`] would say. It costs little, so it is asked before a signature is checked.
+    /// The result that [`Self::install`] would have. It is cheap, so the caller asks before it
+    /// checks a signature.
     #[must_use]
     pub fn judge(&self, flood: &Flood) -> Install {
         if let Err(reason) = flood.check() {
@@ -133,7 +134,7 @@ impl LinkStateDb {
 
     /// Takes an advertisement that came at `now`.
     ///
-    /// That its origin really made it is for the caller to check.
+    /// The caller has checked the signature of its origin.
     pub fn install(&mut self, now: Instant, flood: Flood) -> Install {
         let judged = self.judge(&flood);
         if judged != Install::Installed {
@@ -160,9 +161,9 @@ impl LinkStateDb {
         expired
     }
 
-    /// Forgets a node at once, because its certificate was revoked: also the version of its last
-    /// advertisement, so that the next holder of the name is not taken for stale. That nothing
-    /// more is taken from the revoked one is for the caller to see to.
+    /// Deletes a node whose certificate was revoked, with the version of its last advertisement, so
+    /// that the next holder of the name does not look old. The caller accepts nothing more from the
+    /// revoked node.
     pub fn forget(&mut self, name: &NodeName) {
         self.nodes.remove(name);
         self.retired.remove(name);
@@ -231,17 +232,17 @@ impl LinkStateDb {
         Some(self.nodes.get(name)?.flood(now))
     }
 
-    /// The last advertisement of `name`, though it may have expired: for its origin, which starts again
-    /// with a smaller incarnation.
+    /// The last advertisement of `name`, also if it has expired. It is for its origin that
+    /// restarted with a smaller incarnation.
     #[must_use]
     pub fn last_flood(&self, name: &NodeName, now: Instant) -> Option<Flood> {
         self.last(name).map(|entry| entry.flood(now))
     }
 
-    /// To which of the neighbours `up` this node forwards the newly installed advertisement of
-    /// `origin`: those that the origin does not reach itself, if this node is one of the two whose
-    /// turn it is. The turn goes round with the sequence number, so that a forwarder that fails
-    /// silently costs one advertisement, not all.
+    /// The neighbours of `up` to which this node forwards the new advertisement of `origin`: those
+    /// that the origin does not reach itself, if this node is one of the two forwarders. The
+    /// forwarders change with the sequence number, so that a forwarder that fails silently costs
+    /// one advertisement and not all.
     #[must_use]
     pub fn forward_to(&self, origin: &NodeName, up: &[NodeName], now: Instant) -> Vec<NodeName> {
         let Some(advert) = self.get(origin, now) else { return Vec::new() };
@@ -264,7 +265,7 @@ impl LinkStateDb {
         self.last(origin).map(|entry| entry.advert.version)
     }
 
-    /// What is held of `name`, or was until it expired.
+    /// The kept version of `name`, also after its expiry.
     fn last(&self, name: &NodeName) -> Option<&Entry> {
         self.nodes.get(name).or_else(|| self.retired.get(name).map(|(entry, _)| entry))
     }

@@ -1,18 +1,19 @@
-//! Link state: what each node floods about itself, and what is kept of it.
+//! Link state: the advertisements that nodes flood, and the database of them.
 //!
-//! It is the **member record**, too: a node's addresses and roles are believed from it alone.
+//! An advertisement is also the **member record**: it is the only source of a node's addresses and
+//! roles.
 //!
-//! An [`Advertisement`] is immutable once its origin has made and signed it; its age and signature
-//! travel beside it, in [`Flood`]. Everything is soft state: it expires in monotonic time, and no
-//! clock of any node is ever compared with another's.
+//! An [`Advertisement`] does not change after its origin has signed it. Its age and signature
+//! travel beside it, in [`Flood`]. All of this is soft state: it expires in monotonic time, and
+//! does not depend on clocks of other nodes.
 //!
 //! # Flooding
 //!
-//! The origin sends to every neighbour it can reach. Flooding naively would make each node receive
-//! each advertisement from all others; instead a receiver forwards only to the nodes that the
-//! advertisement itself reports as *not* up, and of all nodes that could, two do
-//! ([`LinkStateDb::forward_to`]). In a healthy overlay of N nodes each advertisement so costs N − 1
-//! messages; around a broken link it costs two more.
+//! The origin sends to every neighbour that it can reach. With simple flooding, each node would
+//! receive each advertisement from all others. Instead a receiver forwards only to the nodes that
+//! the advertisement reports as *not* up, and of all nodes that could forward, two do
+//! ([`LinkStateDb::forward_to`]). In a healthy overlay of N nodes an advertisement costs N − 1
+//! messages. A broken link costs two more.
 
 mod advert;
 mod db;

@@ -8,16 +8,18 @@ use std::{
 use super::{Advertisement, LinkReport, MAX_ADDRESSES, MAX_LINKS, MAX_VERSION, Roles, Version};
 use crate::{identity::NodeName, overlay::budget::ADVERT_BOUNDS};
 
-/// The least time between two advertisements, whatever happens.
+/// The least time between two advertisements for any reason.
 ///
-/// A link that goes down or up is told at once when none was sent lately; a flapping one, or many
-/// at a time, are told once a second, so that a storm costs at most 14 times the regular rate.
+/// A change of a link to down or up is advertised at once if the last advertisement is a second
+/// old. Flapping links, or many changes, are advertised once a second, so a storm costs at most 14
+/// times the regular rate.
 const MIN_SPACING: Duration = Duration::from_secs(1);
 
-/// The least time between two that only report moved figures: a third of RON's interval.
+/// The least time between two advertisements that only report changed figures: a third of RON's
+/// interval.
 const MOVED_SPACING: Duration = Duration::from_secs(5);
 
-/// Lifetimes, in regular intervals: three may be lost before a node is forgotten.
+/// The lifetime in regular intervals. Three advertisements may be lost before a node expires.
 const LIFETIME_INTERVALS: u32 = 4;
 
 /// Why an advertisement is made; also the metric's label.
@@ -25,9 +27,10 @@ const LIFETIME_INTERVALS: u32 = 4;
 pub enum Trigger {
     /// The regular interval is over.
     Interval,
-    /// A link's figures moved beyond what routes tolerate.
+    /// A link's figures changed by more than the hysteresis of routes.
     Moved,
-    /// A link went up or down, a role changed, or another incarnation had to be outbid.
+    /// A link went up or down, a role changed, or the number of another incarnation had to be
+    /// exceeded.
     Changed,
 }
 
@@ -45,8 +48,8 @@ pub struct Originator {
 impl Originator {
     /// An originator that advertises at once.
     ///
-    /// `incarnation` should be larger than at the last start; when it is not, [`Self::outbid`]
-    /// mends that.
+    /// `incarnation` should be larger than at the last start. If it is not, [`Self::outbid`]
+    /// corrects it.
     #[must_use]
     pub fn new(origin: NodeName, incarnation: u64) -> Self {
         Self {
@@ -90,10 +93,10 @@ impl Originator {
 
     /// Another node holds `seen` in this node's name ([`super::Install::Own`]): continue above it.
     ///
-    /// So a node that starts with a smaller incarnation, because its clock was set back or its disk
-    /// was lost, is heard again after one round trip.
+    /// So others accept a node with a smaller incarnation, whose clock was set back or whose disk
+    /// was lost, after one round trip.
     pub fn outbid(&mut self, seen: Version) {
-        // What is held under another certificate of this name is older, or cannot be outbid.
+        // An advertisement under another certificate of this name is older, or cannot be exceeded.
         let comparable = seen.issued == self.version.issued && seen.incarnation <= MAX_VERSION;
         if seen <= self.version || !comparable {
             return;
@@ -119,7 +122,7 @@ impl Originator {
 
     /// The advertisement that is due at `now`, if one is, to be sent to every neighbour that is up.
     ///
-    /// Of more than 256 links the first 256 are told, of more than 8 addresses the first 8.
+    /// It contains the first 256 links and the first 8 addresses.
     pub fn poll(
         &mut self,
         now: Instant,

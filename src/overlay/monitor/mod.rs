@@ -6,9 +6,9 @@
 //!
 //! # The exchange
 //!
-//! Request, reply, finish. An exchange that completes gives both ends a round-trip time and resets
-//! both ends' timers, whoever began it: a link costs one exchange per interval, not two. Whoever's
-//! timer fires first begins the next.
+//! Request, reply, finish. A complete exchange gives both ends a round-trip time and resets both
+//! timers, whichever end began it. So a link costs one exchange per interval and not two. The end
+//! whose timer fires first begins the next one.
 //!
 //! # Up and down
 //!
@@ -16,13 +16,13 @@
 //! follows at once. The fourth in a row means down. So an outage is found at most
 //! interval + 4 time-outs after it begins, and 4 time-outs after [`Monitor::probe_now`].
 //!
-//! On first contact one completed exchange means up: nothing speaks against the link, and a new node
-//! should be of use at once. After an outage three in a row are needed.
+//! On first contact one complete exchange means up, so that a new node is usable at once. After an
+//! outage three in a row are needed.
 //!
-//! Loss describes a link that is up. What was lost while it was down is forgotten when it comes up
-//! again; otherwise an outage of a minute would be 100 % loss for the next hundred probes. What was
-//! lost before is remembered for a minute: at 30 % loss, four losses in a row are chance, and a link
-//! that came out of that with a clean record would be taken for a clean one, again and again.
+//! Loss describes a link that is up. Losses while it was down are dropped when it comes up again;
+//! otherwise an outage of a minute would be 100 % loss for the next hundred probes. Losses from
+//! before the outage are kept for a minute: at 30 % loss, four losses in a row happen by chance,
+//! and the link would come up with a clean record each time.
 
 mod probe;
 mod summary;
@@ -50,7 +50,7 @@ const LOST_TO_DOWN: u8 = 4;
 /// flaps faster than this stays down.
 const GOOD_TO_UP: u8 = 3;
 
-/// The pause between the probes that prove a recovered link: the fastest regular interval.
+/// The pause between the probes of a recovering link: the fastest regular interval.
 const RECOVERY_PAUSE: Duration = INTERVAL_BOUNDS.0;
 
 /// The bounds of the pause between probes of a link that is down; it doubles from one to the
@@ -58,16 +58,16 @@ const RECOVERY_PAUSE: Duration = INTERVAL_BOUNDS.0;
 /// a node that is gone.
 const DOWN_PAUSE: (Duration, Duration) = (Duration::from_secs(1), INTERVAL_BOUNDS.1);
 
-/// The longest outage over which the loss before it is remembered: after a longer one the path may be
-/// another, and chance alone ends sooner (a recovery at 50 % loss each way takes half a minute).
+/// The longest outage after which the earlier loss is restored. After a longer one the path may be
+/// another. Outages by chance are shorter (a recovery at 50 % loss each way takes half a minute).
 const LOSS_MEMORY: Duration = Duration::from_secs(60);
 
 /// How much of the interval is random, either way: the paper's third (SOSP 2001, §5.1). It keeps
 /// nodes from probing in step.
 const JITTER: f64 = 1.0 / 3.0;
 
-/// Messages of one kind whose answer is still of use. The longest time-out, 3 s, spans 6 of the
-/// shortest intervals; twice that admits late answers.
+/// Messages of one kind that are remembered for their answers. The longest time-out, 3 s, spans 6
+/// of the shortest intervals. Twice as many allow late answers.
 const REMEMBERED: usize = 12;
 
 /// The monitor of one link, at one of its ends.
@@ -85,7 +85,7 @@ pub struct Monitor {
     latency: LatencyEstimator,
     inbound: LossWindow,
     outbound: LossCounts,
-    /// Both as they were when the link went down; `None` when they mean nothing any more.
+    /// Both from when the link went down; `None` when they are too old.
     before: Option<(LossWindow, LossCounts)>,
     data: DataLoss,
     delivered: DeliveredRate,
@@ -113,7 +113,7 @@ enum Phase {
 impl Monitor {
     /// A monitor that sends its first probe at `now`.
     ///
-    /// `epoch` is random: it tells the peer that the numbering begins anew.
+    /// `epoch` is random. It shows the peer that the numbering starts again.
     #[must_use]
     pub fn new(now: Instant, epoch: u16) -> Self {
         Self {
@@ -205,21 +205,21 @@ impl Monitor {
         deadlines.chain([self.next_probe]).min()
     }
 
-    /// What happened since the last call; one that was not fetched is replaced by the next.
+    /// The event since the last call. A newer event replaces one that was not fetched.
     pub fn poll_event(&mut self) -> Option<LinkEvent> {
         self.event.take()
     }
 
-    /// Probes now instead of at the next interval, because a lane hears nothing. Does nothing while
-    /// a probe is out.
+    /// Probes now instead of at the next interval, for a lane that suspects silence. Does nothing
+    /// while a probe is out.
     pub fn probe_now(&mut self, now: Instant) {
         if self.requests.iter().all(|request| request.deadline.is_none()) {
             self.next_probe = self.next_probe.min(now);
         }
     }
 
-    /// Takes what a lane saw on this link. Ignored unless the link is up: only probes prove that an
-    /// outage is over.
+    /// Takes the figures of a lane on this link. Ignored unless the link is up: only probes show
+    /// that an outage is over.
     ///
     /// Packets delivered prove that the link works both ways, so they end a run of lost probes: a
     /// link whose queue is full is not down.

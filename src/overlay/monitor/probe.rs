@@ -7,11 +7,11 @@ use crate::overlay::loss::LossCounts;
 /// One message of the three-way probe: about 12 bytes in postcard.
 ///
 /// Each node numbers every probe message it sends on the link, whatever its kind, without a gap. So
-/// the receiver counts what was lost towards it exactly, and tells the result in each message of
-/// its own: both ends know the loss of both directions, and no single message matters.
+/// the receiver counts lost messages exactly, and reports the count in each of its own messages.
+/// Both ends know the loss of both directions, and no single message is essential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Probe {
-    /// A random number of the sender's monitor. When it changes, the numbering began anew.
+    /// A random number of the sender's monitor. When it changes, the numbering has started again.
     pub epoch: u16,
     /// The number of this message among all that the sender sent on this link in this epoch.
     pub seq: u32,
@@ -41,7 +41,7 @@ pub enum ProbeKind {
 }
 
 impl Probe {
-    /// What the sender heard of the receiver's messages.
+    /// The receiver's messages that the sender got.
     #[must_use]
     pub fn heard(&self) -> LossCounts {
         LossCounts::new(u32::from(self.heard_lost), u32::from(self.heard_of))

@@ -1,4 +1,4 @@
-//! What a monitor tells about its link.
+//! The summary of a link.
 
 use std::{
     fmt,
@@ -46,7 +46,7 @@ pub enum LinkEvent {
     Down,
 }
 
-/// The summary of a link: what travels, is shown, and is routed on. Histories never are.
+/// The summary of a link. Advertisements, listings and routing use it; they do not use the history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LinkSummary {
     /// The state of the link.
@@ -94,13 +94,13 @@ impl LinkSummary {
 
 /// What a lane saw on the link since its last sample.
 ///
-/// Only a lane whose route is this link alone may report: what happens on a relayed route cannot be
-/// told apart by link.
+/// Only a lane whose route is this link alone may report: on a relayed route the share of each link
+/// is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PassiveSample {
-    /// The smallest round-trip time of the span; `None` without one. The smallest, because the
-    /// others contain the queue that the lane itself filled, and a route must not look bad for
-    /// being used.
+    /// The smallest round-trip time of the span; `None` without one. The smallest, because others
+    /// contain the queue that the lane itself filled. A route must not look worse because it is
+    /// used.
     pub rtt: Option<Duration>,
     /// Packets declared lost.
     pub lost: u32,
