@@ -163,7 +163,7 @@ pub fn duration_within<'de, D: Deserializer<'de>>(
     )))
 }
 
-/// Says what to write to somebody who leaves out the unit.
+/// The error for a number without a unit.
 struct DurationText;
 
 impl Visitor<'_> for DurationText {

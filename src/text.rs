@@ -1,4 +1,4 @@
-//! Text that somebody else wrote, made safe to log and to show on a terminal. PURE.
+//! Text of peers, clients and servers, made safe for the log and the terminal. PURE.
 //!
 //! A name from a SOCKS request, a refusal from an exit or the reason with which a peer closes may
 //! hold ESC sequences that drive a terminal, line ends that forge a line of the log, or marks that

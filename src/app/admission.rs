@@ -1,4 +1,5 @@
-//! Who may begin a handshake: pools and rates, so that a flood of one kind leaves the others room. Pure.
+//! Admission of handshakes: pools and rates, so that a flood of one kind leaves room for the
+//! others. Pure.
 //!
 //! | pool | who | bounds |
 //! |---|---|---|
@@ -6,11 +7,12 @@
 //! | members | from an address that is, or lately was, a neighbour's | 128, 16 per address, a rate per address |
 //! | strangers | everybody else | 64, 16 per prefix (2 under pressure), rates per prefix and in all |
 //!
-//! A prefix is an IPv4 /24 or an IPv6 /48: what one person can have addresses of without effort.
-//! A connection to the authority's desk counts as a handshake until it is answered. When a pool or
-//! a prefix's share of it is full, the oldest in it that has had its time gives way. Under pressure an
-//! address must first prove itself (Retry, RFC 9000 §8.1.2), at a bounded rate. What is refused is
-//! ignored before any public-key operation, and costs its sender more than us.
+//! A prefix is an IPv4 /24 or an IPv6 /48: the addresses that one person can easily have. A
+//! connection to the authority's desk counts as a handshake until it is answered. When a pool or a
+//! prefix's share of it is full, the oldest handshake that is older than a minimum gives way. Under
+//! pressure an address must first prove itself (Retry, RFC 9000, section 8.1.2), at a bounded rate.
+//! A refused packet is ignored before any public-key operation, and costs its sender more than this
+//! node.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -23,7 +25,7 @@ use crate::identity::NodeName;
 
 /// Lane handshakes under way. 64 entries that open two lanes each at once fit.
 const MAX_LANES: usize = 128;
-/// The same of one entry: a page that needs lanes of several hints and classes at once has a handful.
+/// The same of one entry: a page with lanes of several hints and classes needs a few at once.
 const MAX_LANES_PER_ENTRY: usize = 16;
 /// The same at one slot: the entry's own, and one after its packets were lost.
 const MAX_LANES_PER_SLOT: usize = 2;
@@ -33,14 +35,15 @@ const MAX_LANES_PER_SLOT: usize = 2;
 const MAX_MEMBERS: usize = 128;
 /// Of one address: members may share one behind a NAT, and in tests.
 const MAX_PER_ADDRESS: usize = 16;
-/// From so many on, an address must prove itself: a stranger can forge a member's.
+/// From this number on, an address must prove itself, because a stranger can forge a member's
+/// address.
 const RETRY_MEMBERS: usize = 32;
 /// Handshakes a second of one member's address: it dials at most every 0.5 s, by two sockets.
 const ADDRESS_RATE: Rate = Rate { per_second: 8.0, burst: 32.0 };
 
 /// Strangers' handshakes under way: at most 64 times 50 KiB of memory.
 const MAX_STRANGERS: usize = 64;
-/// From so many on, an address must prove itself.
+/// From this number on, an address must prove itself.
 const RETRY_STRANGERS: usize = 4;
 /// Strangers a second beyond which an address must prove itself.
 const CALM: Rate = Rate { per_second: 8.0, burst: 16.0 };
@@ -75,7 +78,7 @@ pub(super) struct Arrival {
     pub(super) may_retry: bool,
 }
 
-/// By what somebody is known before the handshake.
+/// The class of a peer before the handshake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Who {
     /// The entry to which the lane of a slot was granted.
@@ -86,14 +89,14 @@ pub(super) enum Who {
     Stranger(IpAddr),
 }
 
-/// What becomes of an arrival.
+/// The decision about an arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// The handshake begins, under this number; the one under the other number ends.
     Accept { ticket: u64, instead_of: Option<u64> },
     /// The address must prove itself first.
     Retry,
-    /// Nothing is answered.
+    /// No answer is sent.
     Ignore(Outcome),
 }
 
@@ -145,7 +148,7 @@ impl Pool {
     }
 
     /// The handshake that has to end before another of the `same` kind may begin, if `max` of these
-    /// are under way: the oldest of them. `Err` while it has not had its time.
+    /// are under way: the oldest of them. `Err` while it is too young.
     fn gives_way(
         &self,
         now: Instant,
@@ -187,7 +190,8 @@ pub(super) struct Admission {
 }
 
 impl Admission {
-    /// No handshake under way. `seed` is secret, so that nobody can aim at another's bucket.
+    /// No handshake under way. `seed` is secret, so that an attacker cannot choose another prefix's
+    /// bucket.
     pub(super) fn new(now: Instant, seed: u64) -> Self {
         let bucket = Bucket::new(now);
         let buckets = || vec![bucket; BUCKETS].into_boxed_slice();

@@ -1,4 +1,4 @@
-//! Which of several exits a new flow goes to. Pure: time is not needed, figures are arguments.
+//! The choice among exits for a new flow. Pure: figures are arguments.
 //!
 //! Live exits go before dead ones, those that serve the destination more closely before others, and
 //! among equals the best measured route decides. A destination keeps its exit while that one is
@@ -13,8 +13,8 @@ use crate::{
     overlay::metrics::PathMetrics,
 };
 
-/// Destinations whose exit is remembered: some weeks of one person's browsing. The one not asked
-/// for longest is forgotten.
+/// Destinations whose exit is remembered: some weeks of one person's browsing. The one that was not
+/// used for longest is removed.
 const MAX_HELD: usize = 1024;
 
 /// How much worse, in percent, a destination's exit may be than the best one and still be kept.
@@ -37,7 +37,8 @@ pub(super) fn cost(hint: &Hint, metrics: Option<PathMetrics>) -> u64 {
     let Some(metrics) = metrics else { return u64::MAX };
     match hint {
         Hint::Latency | Hint::App(_) => micros(metrics.expected_latency()),
-        // A point of loss weighs as much as 100 ms: the hint asks for little loss first.
+        // One percentage point of loss counts as much as 100 ms, because the hint ranks by loss
+        // first.
         Hint::Loss => {
             let loss = u64::from(metrics.round_trip_loss().ppm()) * 10;
             loss.saturating_add(micros(metrics.rtt))

@@ -1,8 +1,8 @@
-//! What became of the handshakes that others began: counts for `status` and metrics.
+//! Outcomes of handshakes that others began: counts for `status` and metrics.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What became of somebody who wanted to connect.
+/// The outcome of a handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
     /// The handshake of a lane began.

@@ -1,4 +1,4 @@
-//! Addresses at which neighbours are, or were lately. Pure.
+//! Present and recent addresses of neighbours. Pure.
 
 use std::{
     collections::HashMap,
@@ -9,7 +9,7 @@ use std::{
 /// Addresses kept: four of each of 256 members.
 const MAX: usize = 1024;
 
-/// A member that was away for a night comes back as one.
+/// A member that was away for a night still counts as a member.
 const LATELY: Duration = Duration::from_secs(24 * 3600);
 
 /// The addresses and when each was last a neighbour's.
@@ -17,7 +17,7 @@ const LATELY: Duration = Duration::from_secs(24 * 3600);
 pub(super) struct KnownAddresses(HashMap<IpAddr, Instant>);
 
 impl KnownAddresses {
-    /// Takes note that a neighbour's packets come from `ip`.
+    /// Records that a neighbour's packets come from `ip`.
     pub(super) fn note(&mut self, now: Instant, ip: IpAddr) {
         let ip = ip.to_canonical();
         if self.0.len() >= MAX && !self.0.contains_key(&ip) {

@@ -81,7 +81,7 @@ impl Flow for LocalFlow {
         Box::pin(async move {
             let result = self.carry(&mut client, &preread).await;
             if result.is_err() {
-                // Neither side must take a broken flow for a complete one.
+                // Neither side may take a broken flow as complete.
                 self.finished = false;
                 reset_on_close(&client);
             }

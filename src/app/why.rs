@@ -1,4 +1,4 @@
-//! What `routes` and `why` show: which routes flows take, and why these.
+//! The content of `routes` and `why`: the routes of flows, and the reasons.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ use crate::{
     wire::link::LaneEndRole,
 };
 
-/// A flow that somebody might open: why would it go where it goes?
+/// A possible flow, whose route is to be explained.
 #[derive(Debug, Clone)]
 pub struct Question {
     /// The destination.
@@ -62,7 +62,7 @@ pub struct Choice {
     pub route: Option<String>,
     /// Seconds since the lane's route changed last; `None` when it never did.
     pub since_seconds: Option<f64>,
-    /// Every conceivable route: the usable ones, best first, then the excluded ones.
+    /// Every possible route: the usable ones, best first, then the excluded ones.
     pub candidates: Vec<CandidateFacts>,
     /// The lane's last changes of route, newest first.
     pub changes: Vec<Change>,
@@ -71,7 +71,7 @@ pub struct Choice {
     pub decisions: Vec<Change>,
 }
 
-/// A candidate route, its figures, and what became of it.
+/// A candidate route, its figures, and its verdict.
 #[derive(Debug, Clone, Serialize)]
 pub struct CandidateFacts {
     /// The route.
@@ -82,13 +82,13 @@ pub struct CandidateFacts {
     pub loss_out_percent: Option<f64>,
     /// The loss towards this node in percent.
     pub loss_in_percent: Option<f64>,
-    /// The round-trip time with retransmissions in milliseconds: what the hint `latency` goes by.
+    /// The round-trip time with retransmissions in milliseconds. The hint `latency` ranks by it.
     pub expected_ms: Option<f64>,
-    /// The score √1.5 / (rtt·√p) in packets per second: what the hint `throughput` goes by.
+    /// The score √1.5 / (rtt·√p) in packets per second. The hint `throughput` ranks by it.
     pub score: Option<f64>,
     /// The rate lately delivered in bits per second, a lower bound; `None` without traffic.
     pub delivered_bps: Option<u64>,
-    /// What became of it, a stable name: `chosen`, `excluded`, `held-down`, …
+    /// The verdict, a stable name…
     pub verdict: &'static str,
     /// The same in words, with the rule or threshold that excluded it.
     pub reason: String,
@@ -108,7 +108,7 @@ pub struct Change {
 }
 
 impl NodeView {
-    /// Which way a flow would take now, and why. Nothing is opened or changed.
+    /// Explains the route that a flow would take now. It opens and changes nothing.
     #[must_use]
     pub fn why(&self, question: &Question) -> Why {
         let request = FlowRequest {

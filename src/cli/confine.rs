@@ -1,6 +1,6 @@
-//! The running node confines itself: after this, it reaches its own folder, what name look-ups
-//! need, and the network, and starts no program. A fault in the code that parses what strangers send
-//! then leads to this node's key and flows, and not to the files of its user.
+//! The running node confines itself. Afterwards it reaches its own folder, the files of name
+//! look-ups, and the network, and cannot start a program. An attacker who exploits a fault in a
+//! parser then gets this node's key and flows, but not the files of its user.
 //!
 //! Landlock confines a thread and those that it starts. So `run` calls this on the main thread, when
 //! the node's files are found and the signer of an authority runs, and before the runtime has threads.
@@ -15,7 +15,7 @@ use crate::config::Config;
 pub(super) enum Confinement {
     /// The configuration says `confine = false`.
     Off,
-    /// All that the kernel knows of what is asked for.
+    /// All requested rules that the kernel knows.
     Landlock {
         /// Whether the kernel knows all of it.
         whole: bool,
@@ -28,7 +28,7 @@ pub(super) enum Confinement {
     Failed(String),
 }
 
-/// What a confined node may do with TCP, where the kernel can tell (Linux 6.7).
+/// The TCP rights of a confined node, if the kernel has such rules (Linux 6.7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tcp {
     /// An exit connects to anything, and listens for clients only.
@@ -87,7 +87,7 @@ mod linux {
     /// The newest rights asked for: those of Linux 6.12. An older kernel enforces what it knows.
     const RIGHTS: ABI = ABI::V6;
 
-    /// What may be read beside the node's own files. What is missing needs no rule.
+    /// The files that may be read besides the node's own. A missing file needs no rule.
     const READABLE: [&str; 3] = [
         // Name servers, hosts and users. Their files are replaced by new ones while the node runs,
         // so the rule is about the folder.

@@ -24,7 +24,8 @@ pub(super) struct Env {
     unset: bool,
 }
 
-/// What no program of this machine is to ask the exit for: programs differ in what they understand.
+/// Destinations that no program of this machine asks the exit for, in all forms that programs
+/// understand.
 const STAYS: [&str; 5] = ["localhost", "127.0.0.1", "127.0.0.0/8", "::1", ".local"];
 
 /// How a variable is set.

@@ -1,4 +1,4 @@
-//! What a command can fail with: always one sentence with a next step.
+//! Errors of commands: always one sentence with a next step.
 
 use std::{io, path::PathBuf};
 

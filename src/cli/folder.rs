@@ -55,7 +55,7 @@ impl Folder {
         Ok(())
     }
 
-    /// Sees whether the overlay authority is here, which only one node has.
+    /// Checks that the overlay authority is here. Only one node has it.
     pub(super) fn expect_authority(&self) -> Result<(), CliError> {
         self.bring_up_to_date()?;
         if self.dir.has_authority() {
@@ -71,7 +71,7 @@ impl Folder {
     /// Makes the folder for a new node.
     pub(super) fn begin(&self) -> Result<(), CliError> {
         let config = self.dir.path(NodeFile::Config);
-        // An old configuration would silently win over the options of this command.
+        // An old configuration would overrule the options of this command without a message.
         if config.exists() && !self.dir.has_node() {
             return Err(StoreError::Exists(config).into());
         }
@@ -79,7 +79,7 @@ impl Folder {
         Ok(self.dir.begin()?)
     }
 
-    /// Sees whether the path of the running node's socket is short enough for the system.
+    /// Checks that the path of the running node's socket is short enough for the system.
     pub(super) fn check_depth(&self) -> Result<(), CliError> {
         let socket = self.socket();
         if socket.as_os_str().len() <= LONGEST_SOCKET {

@@ -59,7 +59,8 @@ impl Join {
             );
             self.line.clone()
         };
-        // Whether it is over is judged together with the clock, by the authority's if need be.
+        // Its expiry is checked together with the clock, against the authority's clock if
+        // necessary.
         let invitation: Invitation = line.parse()?;
         // Before the invitation is used up, and before anybody is asked.
         folder.begin()?;
@@ -123,7 +124,8 @@ impl Join {
     }
 }
 
-/// The members told by the authority, and the authority itself where the invitation saw it.
+/// The members that the authority names, and the authority itself at the addresses of the
+/// invitation.
 fn known(invitation: &Invitation, welcome: Welcome) -> Vec<MemberInfo> {
     let mut members = welcome.members;
     match members.iter_mut().find(|member| member.name == invitation.authority) {
@@ -137,7 +139,7 @@ fn known(invitation: &Invitation, welcome: Welcome) -> Vec<MemberInfo> {
     members
 }
 
-/// The first line with something on it: at a terminal the end of the input never comes.
+/// The first line that is not empty. At a terminal the end of the input never comes.
 fn read_line() -> Result<String, CliError> {
     if io::stdin().is_terminal() {
         note("Paste the invitation (ron1:…) and press Enter:");

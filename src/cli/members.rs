@@ -26,7 +26,7 @@ pub(super) struct Members {
     json: bool,
 }
 
-/// What is known of a member.
+/// The listed facts about a member.
 #[derive(Debug, Serialize)]
 struct Member {
     name: NodeName,
@@ -44,7 +44,7 @@ struct Member {
     seen_seconds_ago: Option<u64>,
 }
 
-/// What its newest certificate is worth.
+/// The state of its newest certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 enum State {
@@ -136,8 +136,8 @@ fn on_record(serial: Serial, issued: Issued, list: &RevocationList, now: UnixTim
     }
 }
 
-/// What a node without the authority knows: itself, and the members of whom it has a record, with
-/// their certificates as it last saw them.
+/// The members that a node without the authority knows: itself, and those with a record, with their
+/// last known certificates.
 fn known(folder: &Folder, own: &NodeIdentity, now: UnixTime) -> BTreeMap<NodeName, Member> {
     let written = Written::load(&folder.dir);
     let named = written.bootstrap.into_iter().map(|member| member.name);

@@ -1,4 +1,4 @@
-//! The route of a lane, and how it came to it, in the listings of flows and lanes.
+//! The route of a lane, and its reroutes, in the listings of flows and lanes.
 
 use serde_json::Value;
 

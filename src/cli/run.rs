@@ -42,12 +42,12 @@ use crate::{
 /// default and as many at an exit, with room.
 const FILE_LIMIT: u64 = 32_768;
 
-/// How often to see whether the members changed; only then they are written down. A node that is
-/// killed and started again must know whom to dial, as others still wait for the dead one.
+/// How often to check whether the members changed; only then they are stored. A restarted node must
+/// know whom to dial, because the others still wait for its old process.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 
-/// How often to see whether a command wrote a newer revocation list: `revoke` is to act within
-/// seconds, and a look costs one system call.
+/// How often to check whether a command wrote a newer revocation list. `revoke` has to act within
+/// seconds, and a check costs one system call.
 const LOOK_AT_LIST_EVERY: Duration = Duration::from_secs(1);
 
 /// Exit code after a second signal, as a shell reports an interrupted program.
@@ -153,8 +153,8 @@ impl Run {
     }
 }
 
-/// Takes the folder's socket, which is also its lock, before anything else is done for this node. The
-/// runtime for it has no threads: they would not be confined.
+/// Takes the folder's socket, which is also its lock, first of all. Its runtime has no threads,
+/// because they would not be confined.
 fn claim(folder: &Folder) -> Result<(ControlSocket, std::os::unix::net::UnixListener), CliError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(CliError::Runtime)?.block_on(async {

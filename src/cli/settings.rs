@@ -85,7 +85,7 @@ pub(super) fn node(
     })
 }
 
-/// What the node tells others about where it is.
+/// The addresses that the node tells others.
 fn addresses(advertise: &[SocketAddr], listen: SocketAddr) -> Vec<SocketAddr> {
     if !advertise.is_empty() {
         return advertise.to_vec();

@@ -68,7 +68,7 @@ fn measuring(status: &Value) -> String {
     format!("{planned} planned of {budget}{over}; each link every {seconds:.1} s")
 }
 
-/// A listing of names and numbers: those that are not zero.
+/// The names and numbers of a listing that are not zero.
 fn counts(status: &Value, field: &str) -> String {
     let counts = status.get(field).map(entries).unwrap_or_default();
     let named = counts.iter().filter_map(|count| {

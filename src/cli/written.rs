@@ -1,4 +1,4 @@
-//! What a node writes down of the members, in `members.json`.
+//! The members that a node stores in `members.json`.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,14 +12,15 @@ use crate::{
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Written {
-    /// What the authority said of members when this node joined, while no record of them is here.
+    /// The authority's answer about members when this node joined, for those without a record.
     pub(super) bootstrap: Vec<MemberInfo>,
     /// The members' signed records, with their certificates.
     pub(super) records: Vec<MemberRecord>,
 }
 
 impl Written {
-    /// Reads the members. A missing or damaged file is no error: the members are heard of again.
+    /// Reads the members. A missing or damaged file is not an error, because the node learns the
+    /// members again.
     pub(super) fn load(dir: &NodeDir) -> Self {
         let read = dir.read(NodeFile::Members);
         match read.map(|bytes| serde_json::from_slice::<Self>(&bytes)) {
@@ -34,7 +35,7 @@ impl Written {
                 Self::default()
             }
             Err(error) => {
-                tracing::warn!(%error, "the members of the last run are not known");
+                tracing::warn!(%error, "the members of the last run cannot be read");
                 Self::default()
             }
         }

@@ -78,7 +78,7 @@ impl Config {
         include_str!("../../config.example.toml")
     }
 
-    /// Checks what no single value can tell; the error names the section.
+    /// Checks combinations of values; the error names the section.
     fn check(&self) -> Result<(), (&'static str, String)> {
         self.entry.check().map_err(|error| ("entry", error.to_string()))?;
         Ok(())

@@ -1,4 +1,4 @@
-//! What routing rules match on: lists, domains and ports.
+//! The patterns of routing rules: lists, domains and ports.
 
 use std::{fmt, marker::PhantomData, str::FromStr};
 

@@ -1,4 +1,4 @@
-//! What is wrong with a configuration file, said so that it can be mended.
+//! Errors of a configuration file, with the correction.
 
 use std::{
     fs::File,
@@ -6,8 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// How like a valid key an unknown one must be to be taken for a slip (Jaro-Winkler, 0 to 1):
-/// `pateince` is 0.97 to `patience`, unrelated keys stay below 0.6.
+/// How similar an unknown key must be to a valid one to be suggested (Jaro-Winkler, 0 to 1):
+/// `pateince` has 0.97 to `patience`, unrelated keys have less than 0.6.
 const LIKENESS: f64 = 0.7;
 
 /// The configuration cannot be used.

@@ -15,7 +15,7 @@ use crate::{
     quantity::Network,
 };
 
-/// Rules in one file. Every flow is held against each; 1,024 cost some microseconds.
+/// Most rules in one file. Every flow is compared with each; 1,024 cost some microseconds.
 const MAX_RULES: usize = 1024;
 
 /// The `[[rule]]` tables, in order: the first that matches decides.
@@ -49,7 +49,7 @@ pub enum Action {
     Reject,
 }
 
-/// What a rule wants of a flow's way; whatever it leaves open the node decides.
+/// The settings of a rule for a flow. The node decides what the rule leaves open.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Wishes {
     /// The exits to use: of those that are alive the best one, in doubt the first. Empty: any that

@@ -95,7 +95,8 @@ fn max_packet<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Erro
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Probe {
-    /// What probes and advertisements of this node together may send. Default: `32kbit`, from `1kbit` to `10Mbit`.
+    /// The rate of this node's probes and advertisements together. Default: `32kbit`, from `1kbit`
+    /// to `10Mbit`.
     #[serde(deserialize_with = "budget")]
     pub budget: Bitrate,
 }
@@ -143,7 +144,8 @@ impl Default for Authority {
     }
 }
 
-/// A lifetime in bounds: the shortest is for tests, and the longest what a stolen key may do.
+/// A lifetime within bounds: the shortest is for tests, and the longest bounds the use of a stolen
+/// key.
 fn certificate_lifetime<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     const DAY: u64 = 24 * 3600;
     duration_within(deserializer, &(Duration::from_secs(10)..=Duration::from_secs(90 * DAY)))
@@ -236,8 +238,8 @@ fn filter<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error
     Ok(text)
 }
 
-/// Checks what is logged: levels, and levels of modules, with commas between. A word that is no level
-/// would else be taken for the name of a module, of which everything is logged.
+/// Checks the filter: levels, and levels of modules, with commas between. Otherwise a word that is
+/// no level would count as the name of a module, and everything of it would be logged.
 ///
 /// # Errors
 /// Says what is wrong, and the right form.

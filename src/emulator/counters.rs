@@ -1,4 +1,4 @@
-//! What became of every packet: delivered, still in flight, or dropped for a named reason.
+//! Counters of packets: delivered, in flight, or dropped for a named reason.
 
 use std::fmt;
 
@@ -9,7 +9,8 @@ pub enum DropReason {
     Cut,
     /// The path was cut while the packet was on its way.
     CutInFlight,
-    /// The packet is bigger than the path's MTU. As on much of the real Internet, nobody is told.
+    /// The packet is larger than the path's MTU. As on much of the real Internet, the sender gets
+    /// no message.
     TooBig,
     /// The queue in front of the bottleneck was full.
     QueueFull,

@@ -43,7 +43,7 @@ pub(super) struct Packet {
     pub(super) payload: Bytes,
 }
 
-/// What is on its way to one address, and what its socket has yet to read.
+/// The packets on their way to one address, and those that its socket has not read yet.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
     /// `None` between a detach and the next attach.
@@ -111,13 +111,14 @@ impl Inbox {
         before - self.in_flight.len()
     }
 
-    /// Another socket takes over: it gets what is on its way, not what its predecessor left unread.
+    /// Another socket takes over. It gets the packets on their way, and not those that its
+    /// predecessor left unread.
     pub(super) fn attach(&mut self, owner: SocketId) {
         self.detach();
         self.owner = Some(owner);
     }
 
-    /// The socket is gone, and so is what it left unread.
+    /// The socket is closed. Its unread packets are dropped.
     pub(super) fn detach(&mut self) {
         self.owner = None;
         self.arrived.clear();

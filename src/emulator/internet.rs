@@ -41,7 +41,7 @@ impl fmt::Debug for Internet {
 }
 
 impl Internet {
-    /// An Internet without hosts, all of whose luck comes from this seed.
+    /// An Internet without hosts. All its randomness comes from this seed.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self { world: Arc::new(Mutex::new(World::new(seed))) }
@@ -50,9 +50,9 @@ impl Internet {
     /// Binds a socket to this address; port 0 takes a free one. It is released when the socket and
     /// all its senders are dropped.
     ///
-    /// An address that is in use changes hands, because a restarted node must not have to wait
-    /// until its predecessor is dropped: the old socket goes deaf and dumb, the new one
-    /// also receives what was already on its way to the address.
+    /// An address that is in use moves to the new socket, so that a restarted node need not wait
+    /// until its predecessor is dropped. The old socket can neither send nor receive any more. The
+    /// new one also receives packets that were already on their way.
     #[must_use]
     pub fn attach(&self, address: SocketAddr) -> Box<dyn AsyncUdpSocket> {
         self.plug_in(address).0
@@ -91,7 +91,7 @@ impl Internet {
         world.set_model(now(), from, to, model);
     }
 
-    /// Cuts the fibre between two hosts: what is in flight is lost, and so is all that follows.
+    /// Cuts the path between two hosts. Packets in flight and all later ones are lost.
     pub fn cut(&self, a: IpAddr, b: IpAddr) {
         self.cut_one_way(a, b);
         self.cut_one_way(b, a);
@@ -119,7 +119,7 @@ impl Internet {
         self.world().model(from, to)
     }
 
-    /// What became of the packets from one host to another.
+    /// The counters of packets from one host to another.
     #[must_use]
     pub fn counters(&self, from: IpAddr, to: IpAddr) -> Counters {
         let mut world = self.world();
@@ -127,8 +127,8 @@ impl Internet {
         world.counters(from, to)
     }
 
-    /// What became of the packets that a host sent, by the host they went to, also to addresses
-    /// where nobody is; sorted by address.
+    /// The counters of packets that a host sent, by their destination, also to addresses without a
+    /// host; sorted by address.
     #[must_use]
     pub fn sent_by(&self, from: IpAddr) -> Vec<(IpAddr, Counters)> {
         let mut world = self.world();
@@ -186,7 +186,7 @@ impl Internet {
     }
 }
 
-/// What joins a socket to the Internet, wherever its host moves.
+/// The cable between a socket and the Internet. It stays when the host moves.
 #[derive(Debug)]
 pub struct Cable {
     internet: Internet,
@@ -194,7 +194,8 @@ pub struct Cable {
 }
 
 impl Cable {
-    /// Pulls it out: what the socket sends from now on is lost, and nothing reaches it any more.
+    /// Unplugs it. Packets that the socket sends from now on are lost, and none reaches it any
+    /// more.
     pub fn pull(self) {
         self.internet.world().detach(now(), self.id);
     }

@@ -46,7 +46,7 @@ pub struct LinkModel {
     pub rate: Option<Bitrate>,
     /// The drop-tail buffer in front of the bottleneck; without a [`rate`](Self::rate) unused.
     pub queue: Queue,
-    /// The biggest UDP payload in bytes; anything bigger vanishes without a word.
+    /// The largest UDP payload in bytes. A larger packet is dropped without a message.
     pub mtu: u16,
     /// Whether the path works; see [`Link::set_model`] for what cutting does.
     pub up: bool,
@@ -97,7 +97,7 @@ pub enum Verdict {
     Dropped(DropReason),
 }
 
-/// What a change of the model means for the packets on their way.
+/// The effect of a change of the model on packets on their way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "packets in flight on a link that was cut are to be dropped"]
 pub enum InFlight {
@@ -107,7 +107,7 @@ pub enum InFlight {
     Lost,
 }
 
-/// One directed link: a model and what it remembers of the packets before.
+/// One directed link: a model, and the state that earlier packets left.
 #[derive(Debug, Clone)]
 pub struct Link {
     model: LinkModel,
@@ -246,7 +246,7 @@ impl Link {
         &self.model
     }
 
-    /// What became of the packets.
+    /// The counters of packets.
     #[must_use]
     pub const fn counters(&self) -> &Counters {
         &self.counters

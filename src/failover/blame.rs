@@ -1,10 +1,10 @@
 //! Routes that failed under the lane's own packets, and for how long they are excluded.
 //!
-//! Probes of the links may find such a route well: a relay may drop data and forward probes, a path
-//! may flap. A route is therefore excluded for a while, and longer each time it fails again.
+//! Probes may find such a route good: a relay may drop data and forward probes, or a path may flap.
+//! So the route is excluded for a while, and for longer each time it fails again.
 //!
-//! Blame for silence is provisional until the move away from the route has brought an answer. If
-//! it has not, the trouble was at an end of the lane, and the blame is withdrawn.
+//! Blame for silence is provisional until the move away from the route has brought an answer.
+//! Without an answer the fault was at an end of the lane, and the blame is withdrawn.
 
 use std::{collections::HashMap, time::Instant};
 
@@ -17,7 +17,7 @@ use crate::{
 /// Most routes remembered: direct, and every relay of a large overlay.
 const MAX_BLAMED: usize = 64;
 
-/// What was wrong with a route. Of two blamed routes the one with the lesser fault is tried first.
+/// The fault of a route. Of two blamed routes the one with the lesser fault is tried first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
     /// It lost this share of the packets, in percent.
@@ -44,8 +44,8 @@ pub(super) struct Blame {
 }
 
 impl Blame {
-    /// Excludes `route`. A route that fails while it is excluded was used because no other worked;
-    /// it is not counted again.
+    /// Excludes `route`. An excluded route is used only when no other works, so its failure then is
+    /// not counted again.
     pub(super) fn add(&mut self, now: Instant, timing: &Timing, route: &Route, fault: Fault) {
         self.records.retain(|_, record| now < record.until + timing.forgiven_after);
         let before = self.records.get(route).copied();
@@ -69,12 +69,12 @@ impl Blame {
         self.records.values_mut().for_each(|record| record.provisional = false);
     }
 
-    /// No move brought an answer, and the silence ended by itself: no route is to blame for it.
+    /// No move brought an answer, and the silence ended by itself. No route is blamed for it.
     pub(super) fn withdraw(&mut self) {
         self.records.retain(|_, record| !record.provisional);
     }
 
-    /// `route` was not to blame.
+    /// Removes the blame of `route`.
     pub(super) fn forget(&mut self, route: &Route) {
         self.records.remove(route);
     }
@@ -96,14 +96,14 @@ impl Blame {
         candidates
     }
 
-    /// Whether `route` was blamed so lately that even a lane on a lossy route does not take it: in
-    /// the first quarter of its exclusion.
+    /// Whether `route` is in the first quarter of its exclusion. Then even a lane on a lossy route
+    /// does not take it.
     pub(super) fn is_fresh(&self, now: Instant, route: &Route) -> bool {
         let quarter = |record: &Record| record.at + (record.until - record.at) / 4;
         self.records.get(route).is_some_and(|record| now < quarter(record))
     }
 
-    /// The order in which blamed routes are tried where no other is left: the least fault first,
+    /// The order in which blamed routes are tried when there is no other: the least fault first,
     /// then the one that failed longest ago. A route without blame comes first.
     pub(super) fn order(&self, route: &Route) -> Option<(Fault, Instant)> {
         self.records.get(route).map(|record| (record.fault, record.at))

@@ -1,10 +1,11 @@
-//! What routes were seen to carry while a lane was limited by its route and not by its application.
+//! The rates that routes carried while the lane was limited by its route and not by its
+//! application.
 //!
-//! Round-trip time and loss predict a rate badly: a relay that is near may have a narrow line. So what
-//! was delivered counts more than any prediction, and a lane does not leave a route on which it
-//! delivers more than the other was ever seen to carry. What an untried route carries is found out by
-//! a [`Trial`]: the lane sends on it for a moment, stays if it delivers half as much again, and else
-//! returns. The pauses between trials grow.
+//! Round-trip time and loss predict a rate badly: a near relay may have a narrow line. So a
+//! delivered rate counts more than a prediction. A lane does not leave a route on which it delivers
+//! more than the other one ever carried. A [`Trial`] finds the rate of an untried route: the lane
+//! sends on it for a moment, stays if it delivers half as much again, and otherwise returns. The
+//! pauses between trials grow.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -17,7 +18,7 @@ use crate::{flow::Route, overlay::units::Bitrate};
 /// Most routes remembered: direct, and every relay of a large overlay.
 const MAX_ROUTES: usize = 64;
 
-/// Windows in which the route must have been the limit before its rate is believed: two seconds, as
+/// Windows in which the route must have been the limit before its rate counts: two seconds, because
 /// slow start takes about one.
 const WINDOWS: usize = 4;
 
@@ -34,7 +35,7 @@ pub(super) struct Trial {
     answered: Option<u64>,
 }
 
-/// What is to become of a trial.
+/// The outcome of a trial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
     /// It is not decided yet.
@@ -72,13 +73,14 @@ impl Trial {
         if rate >= self.before * timing.capacity_factor {
             return Outcome::Stay;
         }
-        // A route that is far behind at once is narrow; one that is near may be in slow start.
+        // A route that is far behind from the start is narrow. One that is close may be in slow
+        // start.
         let narrow = rate < self.before / 2.0 && over >= 2 * timing.tick;
         if narrow || over >= timing.trial { Outcome::Return } else { Outcome::Open }
     }
 }
 
-/// What each route carried.
+/// The rate of each route.
 #[derive(Debug, Default)]
 pub(super) struct Capacity {
     carried: HashMap<Route, (Bitrate, Instant)>,
@@ -113,12 +115,12 @@ impl Capacity {
         self.now.clear();
     }
 
-    /// What `route` carried counts no more: it failed since.
+    /// Deletes the rate of `route`, because it failed since.
     pub(super) fn forget(&mut self, route: &Route) {
         self.carried.remove(route);
     }
 
-    /// A trial has shown that `route` carries no more than is delivered elsewhere.
+    /// A trial has shown that `route` carries no more than the other one.
     pub(super) fn tried(&mut self, now: Instant, route: &Route, delivered: Bitrate) {
         if self.carried.len() < MAX_ROUTES {
             self.carried.insert(route.clone(), (delivered, now));
@@ -130,25 +132,24 @@ impl Capacity {
         self.now.len() >= WINDOWS
     }
 
-    /// What the lane delivers while its route is the limit: the best of the last windows.
+    /// The rate of the lane while its route is the limit: the best of the last windows.
     pub(super) fn delivered(&self) -> Option<Bitrate> {
         self.is_limited().then(|| self.now.iter().max().copied()).flatten()
     }
 
-    /// What `route` was seen to carry lately.
+    /// The recent rate of `route`.
     pub(super) fn carried(&self, now: Instant, timing: &Timing, route: &Route) -> Option<Bitrate> {
         let (rate, at) = self.carried.get(route)?;
         (now < *at + timing.capacity_memory).then_some(*rate)
     }
 
-    /// Whether `route` was seen to carry less than what is delivered now.
+    /// Whether `route` carried less than the lane delivers now.
     pub(super) fn is_less(&self, now: Instant, timing: &Timing, route: &Route) -> bool {
         let carried = self.carried(now, timing, route);
         carried.zip(self.delivered()).is_some_and(|(carried, delivered)| carried < delivered)
     }
 
-    /// Whether `route` was seen to carry so much more than what is delivered now that it is worth a
-    /// move.
+    /// Whether `route` carried enough more than the lane delivers now to justify a move.
     pub(super) fn is_more(&self, now: Instant, timing: &Timing, route: &Route) -> bool {
         let carried = self.carried(now, timing, route);
         carried.zip(self.delivered()).is_some_and(|(carried, delivered)| {

@@ -1,4 +1,4 @@
-//! Which route an agent takes: by the overlay's figures, and by what the lane found itself.
+//! The choice of a route, by the overlay's figures and by the lane's own findings.
 
 use std::time::{Duration, Instant};
 
@@ -14,26 +14,26 @@ use crate::{
     },
 };
 
-/// Less loss than this counts as so much: a hundred probes cannot tell it from none.
+/// Less loss than this counts as this much: a hundred probes cannot distinguish it from none.
 const NEGLIGIBLE_LOSS: f64 = 0.002;
 
-/// What bounds a loss-driven sender's throughput on a path: rtt · √p (Mathis et al., 1997).
+/// The bound on the throughput of a sender that slows down at loss: rtt · √p (Mathis et al., 1997).
 fn hindrance(rtt: Duration, loss: LossRate) -> f64 {
     rtt.as_secs_f64() * loss.fraction().max(NEGLIGIBLE_LOSS).sqrt()
 }
 
-/// How probes find a route that is not usable.
+/// The state of a route by probes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Standing {
     /// Its links are up.
     Up,
-    /// A link was down and has not yet proved itself.
+    /// A link was down and has not had three good probes yet.
     Recovering,
     /// A link is down, or its relay refused.
     Down,
 }
 
-/// How the probes find a route; `None` if it must or can not be taken at all.
+/// The state of a route by probes; `None` if it is forbidden or impossible.
 fn standing(excluded: Option<&Exclusion>) -> Option<Standing> {
     match excluded {
         None | Some(Exclusion::Silent | Exclusion::Lossy { .. } | Exclusion::LeftToOthers) => {
@@ -54,18 +54,18 @@ fn standing(excluded: Option<&Exclusion>) -> Option<Standing> {
 /// Whether a route's first link works while another route is silent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Evidence {
-    /// It was heard since, or nothing can be known of it.
+    /// It answered since, or its state cannot be known.
     Answered,
     /// It was not asked yet.
     NotAsked,
-    /// It was asked and may answer yet.
+    /// It was asked, and its answer is not overdue.
     Pending,
     /// It was asked and did not answer in time.
     Overdue,
 }
 
 impl RouteAgent {
-    /// What would be decided now and why, and the decisions before; decides nothing.
+    /// Explains the decision that would be made now, and earlier ones. It decides nothing.
     #[must_use]
     pub fn explain(&self, now: Instant, candidates: Vec<Candidate>) -> (Decision, RouteHistory) {
         let marked = self.blame.mark(now, candidates);
@@ -85,7 +85,7 @@ impl RouteAgent {
         self.metrics(route).map(|metrics| metrics.rtt)
     }
 
-    /// The same, or what is assumed where probes say nothing.
+    /// The same, or an assumed value without probes.
     pub(super) fn assumed_rtt(&self, route: &Route) -> Duration {
         self.expected_rtt(route).unwrap_or(self.timing.unknown_rtt)
     }
@@ -94,8 +94,8 @@ impl RouteAgent {
         self.routes.iter().map(|seen| seen.candidate.clone()).collect()
     }
 
-    /// The candidates as the lane finds them: failed ones are excluded; the one in use is not down
-    /// while packets of the lane are answered on it, whatever probes say.
+    /// The candidates with the lane's own findings. Failed ones are excluded. The one in use is not
+    /// down while packets of the lane are answered on it, whatever probes say.
     fn judged(&self, now: Instant) -> Vec<Candidate> {
         let mut candidates = self.candidates();
         let works = self.answered_at.is_some_and(|at| now < at + self.timing.own_answer);
@@ -119,14 +119,14 @@ impl RouteAgent {
         let first = route.relay().unwrap_or(&self.peer).clone();
         let rtt = self.seen(route).and_then(|seen| seen.link_rtt);
         let rtt = rtt.unwrap_or(self.timing.unknown_rtt);
-        // A link that did not answer in time once is overdue until it is heard.
+        // A link that did not answer in time is overdue until it answers.
         let overdue = now + rtt + rtt / 4 + self.timing.verdict_after;
         self.probes.entry(first.clone()).or_insert(overdue);
         self.push(Command::Probe(first));
     }
 
-    /// A link that was asked when silence was suspected has not answered in time: other routes are
-    /// silent, too, so the trouble is near this end.
+    /// A link that was asked when silence was suspected has not answered in time. Other routes are
+    /// silent, too, so the fault is near this end.
     pub(super) fn notice_near_trouble(&mut self, now: Instant) {
         let overdue =
             |seen: &SeenRoute| self.evidence(now, &seen.candidate.route) == Evidence::Overdue;
@@ -148,8 +148,8 @@ impl RouteAgent {
         }
     }
 
-    /// The route to take instead of the silent one in use: the best whose first link works. `None`
-    /// while that is not known of any, or where staying promises most.
+    /// The route to take instead of the silent one in use: the best one whose first link works.
+    /// `None` while none is known to work, or if it is better to stay.
     pub(super) fn instead(&mut self, now: Instant) -> Option<Route> {
         let routes = self.other_routes(now);
         for route in &routes {
@@ -167,7 +167,7 @@ impl RouteAgent {
         if !self.near_trouble {
             return Some(instead);
         }
-        // Other links were silent, too, and now one answers: the trouble may be over for all.
+        // Other links were silent, too, and now one answers. The fault may be over for all.
         let relieved = *self.relieved_at.get_or_insert(now);
         if relieved == now {
             self.ping_now();
@@ -176,8 +176,8 @@ impl RouteAgent {
         (now >= relieved + rtt + rtt / 4 + self.timing.verdict_after).then_some(instead)
     }
 
-    /// The routes besides the silent one in use, in the order in which they are to be tried. Where no
-    /// other is usable: the blamed ones, unless probes find them worse than the one in use.
+    /// The routes besides the silent one in use, in the order in which they are tried. If no other
+    /// is usable, these are the blamed ones that probes do not find worse than the one in use.
     fn other_routes(&self, now: Instant) -> Vec<Route> {
         let mut candidates = self.blame.mark(now, self.candidates());
         for candidate in candidates.iter_mut().filter(|c| c.route == self.route) {
@@ -204,8 +204,8 @@ impl RouteAgent {
         others.into_iter().map(|(_, route)| route).collect()
     }
 
-    /// The route to move to because it is better than the one in use: by the hint; or, where the lane
-    /// is limited by its route, because it was seen to carry clearly more.
+    /// A better route than the one in use: by the hint, or, if the lane is limited by its route,
+    /// one that carried clearly more.
     pub(super) fn better(&mut self, now: Instant) -> Option<Route> {
         let marked = self.judged(now);
         let usable =
@@ -234,7 +234,7 @@ impl RouteAgent {
         standing(explained.candidate.excluded.as_ref())
     }
 
-    /// A route that was seen to carry clearly more than what is delivered now, blamed for loss or not.
+    /// A route that carried clearly more than the lane delivers now, blamed for loss or not.
     pub(super) fn roomier(&self, now: Instant) -> Option<Route> {
         let others = self.routes.iter().map(|seen| &seen.candidate);
         let admissible = others.filter(|c| c.route != self.route && c.excluded.is_none());
@@ -243,8 +243,7 @@ impl RouteAgent {
             .map(|c| c.route.clone())
     }
 
-    /// The usable route that promises most of those of which is not known what they carry, if the lane
-    /// is limited by the route in use.
+    /// The best usable route of unknown rate, if the lane is limited by the route in use.
     pub(super) fn untried(&self, now: Instant) -> Option<Route> {
         if !self.capacity.is_limited() {
             return None;
@@ -260,17 +259,17 @@ impl RouteAgent {
         promised.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, route)| route)
     }
 
-    /// The loss by probes of the route in use, if it is so high that it is believed without packets of
-    /// the lane's own. A lane that carries little does not notice by its own packets.
+    /// The loss by probes of the route in use, if it is high enough to count without packets of the
+    /// lane. A lane that carries little cannot measure the loss itself.
     pub(super) fn lost_probes(&self) -> Option<LossRate> {
         let loss = self.metrics(&self.route)?.worse_loss();
         (loss.ppm() >= self.timing.probes_lost.ppm()).then_some(loss)
     }
 
-    /// The route that promises the most throughput, if it promises clearly more than the one in use,
-    /// which loses `loss` of the packets. Routes that failed some time ago are taken into account,
-    /// too: a way out is needed. Routes that were seen to carry less than what is delivered now are
-    /// not.
+    /// The route with the largest expected throughput, if that is clearly more than on the one in
+    /// use, which loses `loss` of the packets. Routes that failed some time ago are included,
+    /// because the lane needs an alternative. Routes that carried less than the lane delivers now
+    /// are not.
     pub(super) fn cleaner(&self, now: Instant, loss: LossRate) -> Option<Route> {
         let cost = hindrance(self.metrics(&self.route)?.rtt, loss);
         let others = self.routes.iter().map(|seen| &seen.candidate).filter(|other| {
@@ -293,8 +292,8 @@ impl RouteAgent {
         best.map(|(_, _, route)| route.clone())
     }
 
-    /// Whether to go along with the far end to `route`: not if it failed lately, unless nothing better
-    /// is known.
+    /// Whether to follow the far end to `route`: not if it failed lately, unless no better one is
+    /// known.
     pub(super) fn goes_along(&self, now: Instant, route: &Route) -> bool {
         if self.blame.fault(now, route).is_none() {
             return true;

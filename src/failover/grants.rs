@@ -1,7 +1,8 @@
 //! The relays' grants that a lane's end holds.
 //!
-//! A grant ends when it is not renewed, and with the process of the relay that gave it. One that has
-//! ended is worse than none: the relay drops the packets, and nobody says so.
+//! A grant ends when it is not renewed, and with the process of the relay that gave it. The relay
+//! drops packets under an ended grant, and does not report that. So an ended grant must not be
+//! used.
 
 use std::{
     collections::HashMap,
@@ -40,8 +41,8 @@ impl Grants {
         self.held.get(route).map(|grant| grant.label)
     }
 
-    /// Whether the relay of `route` is to be asked now. An answer that does not come within `answer`
-    /// is not waited for.
+    /// Whether the relay of `route` is to be asked now. After `answer` the request counts as
+    /// unanswered.
     pub(super) fn ask(&mut self, now: Instant, route: &Route, answer: Duration) -> bool {
         let waiting = self.asked.get(route).is_some_and(|at| now < *at + answer);
         if !waiting {
@@ -50,8 +51,8 @@ impl Grants {
         !waiting
     }
 
-    /// Process `process` of the relay of `route` granted `label`. Where a grant is held already it is
-    /// kept: only that one is renewed.
+    /// Process `process` of the relay of `route` granted `label`. An existing grant stays, and only
+    /// that one is renewed.
     pub(super) fn granted(
         &mut self,
         now: Instant,
@@ -91,7 +92,8 @@ impl Grants {
         }
     }
 
-    /// The relay of `route` runs as `process`. If another process gave the grant, it is gone.
+    /// The relay of `route` runs as `process`. If another process gave the grant, the grant has
+    /// ended.
     pub(super) fn relay_runs_as(&mut self, route: &Route, process: u64) -> bool {
         let gone = |grant: &Grant| grant.process.is_some_and(|granter| granter != process);
         let restarted = self.held.get(route).is_some_and(gone);

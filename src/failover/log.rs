@@ -1,4 +1,4 @@
-//! The moves of one lane's end, with reasons, and what each of them cost.
+//! The moves of one lane end, with the reason and the stall of each.
 
 use std::{
     collections::VecDeque,
@@ -11,10 +11,11 @@ use crate::{flow::Route, wire::lane::RerouteReason};
 /// Moves that a lane's end remembers for listings.
 const KEPT: usize = 32;
 
-/// A lane that heard nothing for this long before a move for the better was idle, not stalled.
+/// If nothing came in for this long before a move to a better route, the lane was idle and not
+/// stalled.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// The far end's news of a move comes within this time of the first packet on the new route.
+/// The far end's notice of a move comes within this time after the first packet on the new route.
 const NEWS: Duration = Duration::from_millis(500);
 
 /// One change of a lane's route.
@@ -28,21 +29,21 @@ pub struct Reroute {
     pub to: Route,
     /// Why.
     pub reason: RerouteReason,
-    /// Where the far end asked for it: why it did.
+    /// The far end's reason, if the far end asked for the move.
     pub far_reason: Option<RerouteReason>,
-    /// How long the lane stood still: from the last packet before to the first one after, and no
-    /// less than the silence that was the reason. `None` until that packet is there.
+    /// How long no packet came in: from the last packet before the move to the first one after it,
+    /// and at least the silence that was the reason. `None` until that packet came.
     pub stall: Option<Duration>,
 }
 
-/// Which packets were lost on a route that became silent, as far as one can tell.
+/// An estimate of the packets that were lost on a silent route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lost {
-    /// Since when what was sent has probably been lost, all of it.
+    /// All packets sent after this time were probably lost.
     pub since: Instant,
-    /// About when the first packet was sent that was lost: later, for what was sent in between may
-    /// have arrived unacknowledged. Twice, in order: nobody knows which of the two links of a relayed
-    /// route broke.
+    /// About when the first lost packet was sent. It is later, because packets in between may have
+    /// arrived without an acknowledgement. There are two times, in order, because either link of a
+    /// relayed route may have failed.
     pub from: [Instant; 2],
 }
 
@@ -50,19 +51,19 @@ pub struct Lost {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Cause {
     pub(super) reason: RerouteReason,
-    /// Where the far end asked for it: why it did.
+    /// The far end's reason, if the far end asked for the move.
     pub(super) far_reason: Option<RerouteReason>,
-    /// What was lost with a silent route.
+    /// The packets lost on a silent route.
     pub(super) lost: Option<Lost>,
 }
 
 impl Cause {
-    /// A reason of a route that is not silent.
+    /// A reason other than silence.
     pub(super) fn other(reason: RerouteReason) -> Self {
         Self { reason, far_reason: None, lost: None }
     }
 
-    /// The silence that was noticed, here or at the far end.
+    /// The silence that was detected, here or at the far end.
     fn silence(&self) -> Option<Duration> {
         match self.far_reason.unwrap_or(self.reason) {
             RerouteReason::Silent { ms } => Some(Duration::from_millis(ms.into())),
@@ -76,7 +77,7 @@ impl Cause {
 pub(super) struct RouteLog {
     count: u64,
     kept: VecDeque<Reroute>,
-    /// The stall of the last move, while it lasts: since when, and how long it has been at least.
+    /// The open stall of the last move: its beginning, and its least length.
     open: Option<(Instant, Duration)>,
 }
 
@@ -92,7 +93,7 @@ impl RouteLog {
         self.settle(traffic);
         let least = cause.silence().unwrap_or_default();
         let followed_silence = cause.far_reason.is_some() && cause.silence().is_some();
-        // The far end has moved already: the packet that ended our silence came before its news.
+        // The far end has already moved. The packet that ended our silence came before its notice.
         let stall = followed_silence
             .then(|| recent(traffic.pause, at, cause).unwrap_or_default().max(least));
         self.open = stall.is_none().then(|| (since(traffic, at, cause), least));
@@ -104,7 +105,7 @@ impl RouteLog {
         self.kept.push_back(Reroute { at, from, to, reason, far_reason, stall });
     }
 
-    /// Ends the stall that is open if a packet has come in since the move.
+    /// Ends the open stall if a packet has come in since the move.
     pub(super) fn settle(&mut self, traffic: &Traffic) {
         let (Some((since, least)), Some(last)) = (self.open, self.kept.back_mut()) else { return };
         let Some(arrived) = traffic.arrived.filter(|arrived| *arrived > last.at) else { return };
@@ -130,18 +131,18 @@ impl RouteLog {
     }
 }
 
-/// Since when a lane that moves at `at` stands still.
+/// The beginning of the stall of a lane that moves at `at`.
 fn since(traffic: &Traffic, at: Instant, cause: &Cause) -> Instant {
     let last = traffic.arrived.unwrap_or(at).min(at);
     match cause.lost {
-        // Before that nothing was outstanding, so nobody waited.
+        // Before that no packet was outstanding.
         Some(lost) => last.max(lost.since),
         None if at.saturating_duration_since(last) < IDLE => last,
         None => at,
     }
 }
 
-/// How long the pause was that ended just before `at`; the part before the loss does not count.
+/// The length of the pause that ended just before `at`, without the part before the loss.
 fn recent(pause: Option<(Instant, Instant)>, at: Instant, cause: &Cause) -> Option<Duration> {
     let (began, ended) = pause?;
     let began = cause.lost.map_or(began, |lost| began.max(lost.since));
@@ -206,7 +207,7 @@ mod tests {
         let (began, ended) = (t0 + ms(10), t0 + ms(190));
         log.add(ended, &heard(ended, Some((began, ended))), moved(), &far);
         assert_eq!(stall(&log), Some(180));
-        // A direction that is dead alone shows in the far end's silence only.
+        // If one direction alone is dead, only the far end finds silence.
         log.add(ended + ms(5_000), &heard(ended, Some((began, ended))), moved(), &far);
         assert_eq!(stall(&log), Some(100));
     }

@@ -1,13 +1,13 @@
 //! The loss of the route in use, by the lane's own packets.
 //!
-//! Probes see one packet a second; a lane under load sees thousands. But congestion control loses
-//! packets on purpose to find the path's rate: a slow start that overshoots may lose a third of a
-//! round trip's packets on a perfectly clean path, and go on so for two seconds. Such losses come with
-//! a full queue, which shows in the round-trip time, or pass within a second; those of a bad path do
-//! neither. So loss counts in windows of half a second, and only what persists is believed: the least
-//! of the last three windows, or the mean of the last six without the worst two. A window in which
-//! the queue was seldom empty counts as one without loss there. Only the least loss of ten seconds is
-//! believed whatever the queue: by then the queue is not of our own making.
+//! Probes are about one packet a second; a lane under load has thousands. But congestion control
+//! causes losses to find the path's rate: a slow start that overshoots may lose a third of a round
+//! trip's packets on a clean path, for two seconds. Such losses come with a full queue, which shows
+//! in the round-trip time, or end within a second. Losses of a bad path do neither. So loss is
+//! counted in windows of half a second, and only sustained loss counts: the least of the last three
+//! windows, or the mean of the last six without the worst two. A window in which the queue was
+//! seldom empty counts as one without loss there. The least loss of ten seconds counts with any
+//! queue, because by then the queue is not the lane's own.
 
 use std::{
     collections::VecDeque,
@@ -17,18 +17,17 @@ use std::{
 use super::Timing;
 use crate::overlay::units::LossRate;
 
-/// Windows whose least loss is believed: high loss is noticed after a second and a half.
+/// Windows whose least loss counts: high loss is found after a second and a half.
 const FEW: usize = 3;
 
-/// Windows whose mean, without the worst two, is believed: low loss takes three
-/// seconds.
+/// Windows whose mean, without the worst two, counts: low loss is found after three seconds.
 const MANY: usize = 6;
 
-/// Windows whose least loss is believed though the queue was full: a congestion controller has found
-/// the path's rate within a fraction of the time.
+/// Windows whose least loss counts with a full queue: a congestion controller finds the path's rate
+/// in a fraction of this time.
 const LONG: usize = 20;
 
-/// Windows that bursts may spoil among [`MANY`].
+/// Windows of [`MANY`] that are left out because of bursts.
 const SPOILT: usize = 2;
 
 /// After a reroute, losses of packets sent before it are still found for about this long.
@@ -89,7 +88,7 @@ impl Trips {
         self.limited += more.limited;
     }
 
-    /// Jitter lets a few round trips look as if they had waited in a queue, congestion most.
+    /// With jitter, a few round trips look as if they had waited in a queue; with congestion, most.
     fn mostly_queued(self) -> bool {
         4 * self.queued > self.all
     }
@@ -102,7 +101,7 @@ impl Trips {
 /// One window that was just closed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Closed {
-    /// What was counted in it.
+    /// Its counts.
     pub(super) counts: Counts,
     /// The least round trip in it.
     pub(super) least_rtt: Option<Duration>,
@@ -130,7 +129,7 @@ struct Window {
 }
 
 impl Window {
-    /// What the path lost, as far as one can tell.
+    /// The estimated loss of the path.
     fn not_by_congestion(self) -> f64 {
         if self.queued { 0.0 } else { self.counts.loss() }
     }
@@ -147,8 +146,7 @@ impl Loss {
         *self = Self::new(now + GRACE, counts);
     }
 
-    /// Looks at the counters, and at the round trips since the last look; call it a few times per
-    /// window.
+    /// Takes the counters, and the round trips since the last call. Call it a few times per window.
     pub(super) fn look(
         &mut self,
         now: Instant,

@@ -1,7 +1,7 @@
 //! Detects that the route in use has become silent.
 //!
-//! A route is suspected when a packet that asks for an answer has gone out, or a transfer was coming
-//! in, and nothing has come in for a while. The far end is then pinged. If nothing comes in until
+//! Silence is suspected when a packet that needs an answer went out, or a transfer was coming in,
+//! and nothing has come in for a while. The agent then pings the far end. If nothing comes in until
 //! the answer is overdue, the route is silent.
 //!
 //! ```text
@@ -11,19 +11,19 @@
 //! ```
 //!
 //! The time-outs adapt to the round-trip time, queues included, and to the slowest answer of the
-//! last minutes, so that jitter is not taken for an outage. They double after each verdict without
-//! any packet in between, so that a long outage does not cause a storm.
+//! last minutes, so that jitter does not look like an outage. The second one doubles after each
+//! verdict without a packet in between, so that a long outage does not cause many pings.
 //!
-//! Two [`Watch`]es look at the same route. One sees packets of any kind come in: it serves the
-//! receiver of a download, which asks for nothing. The other sees acknowledgements: where only our
-//! own direction is dead, the far end's packets still come in. Neither counts what asks for no
-//! answer, acknowledgements and answers to pings, so two idle ends stay silent.
+//! Two [`Watch`]es check the same route. One counts packets of any kind: it is for the receiver of
+//! a download, which sends nothing that needs an answer. The other counts acknowledgements: if only
+//! our own direction is dead, packets of the far end still come in. Neither counts acknowledgements
+//! and answers to pings as sent, because they need no answer. So two idle ends send nothing.
 
 use std::time::{Duration, Instant};
 
 use super::Timing;
 
-/// What has passed through the lane's slot so far, and its round-trip times.
+/// Counts and times of the lane's packets so far, and its round-trip times.
 #[derive(Debug, Clone, Copy)]
 pub struct Traffic {
     /// Packets sent that must be acknowledged.
@@ -36,7 +36,7 @@ pub struct Traffic {
     pub departed: Option<Instant>,
     /// When the last packet came in; `None` before the first.
     pub arrived: Option<Instant>,
-    /// From when to when nothing came in, most recently; less than 10 ms does not count.
+    /// The beginning and end of the last pause in arrivals of at least 10 ms.
     pub pause: Option<(Instant, Instant)>,
     /// The smoothed round-trip time, queues included; `None` before the first.
     pub smoothed_rtt: Option<Duration>,
@@ -67,7 +67,7 @@ pub(super) enum Finding {
     Rest,
     /// Ping the far end now, then look again at this time.
     Ping(Instant),
-    /// The route has been silent for so long although something was outstanding.
+    /// The route has been silent for this long while packets were outstanding.
     Silent(Duration),
 }
 
@@ -91,11 +91,12 @@ impl Finding {
 pub(super) struct Silence {
     packets: Watch,
     acknowledgements: Watch,
-    /// What probes say of a longer route just taken, until the lane has measured it.
+    /// The round-trip time by probes of a longer route that was just taken, until the lane has
+    /// measured it.
     expected_rtt: Option<Duration>,
     /// Packets sent that must be acknowledged, as last seen.
     sent: u64,
-    /// Those of them that ask for an answer: not the answers to pings.
+    /// Those of them that need an answer: all except the answers to pings.
     asked: u64,
     /// Answers to pings that are about to leave.
     answers: u64,
@@ -113,7 +114,7 @@ impl Silence {
         }
     }
 
-    /// Looks at what has passed.
+    /// Checks the counts.
     pub(super) fn look(&mut self, now: Instant, timing: &Timing, traffic: &Traffic) -> Finding {
         let rtt = self.rtt(timing, traffic);
         let late = Rtt { smoothed: rtt.smoothed + rtt.smoothed / 2 + timing.ack_queue, ..rtt };
@@ -139,17 +140,17 @@ impl Silence {
         Rtt { smoothed, least: traffic.least_rtt.unwrap_or_default().min(smoothed) }
     }
 
-    /// An answer to a ping is about to leave: nobody answers it.
+    /// An answer to a ping is about to leave. It needs no answer.
     pub(super) fn answering(&mut self) {
         self.answers += 1;
     }
 
-    /// Counts the packets that ask for an answer among those sent since the last look.
+    /// Counts the packets that need an answer among those sent since the last look.
     fn count_asked(&mut self, sent: u64) {
         let more = sent.saturating_sub(self.sent);
         self.sent = sent;
         if more > 0 {
-            // An answer may share its packet with others, so none is waited for any longer.
+            // An answer may share its packet with others, so earlier ones are not subtracted later.
             self.asked += more.saturating_sub(std::mem::take(&mut self.answers));
         }
     }
@@ -161,7 +162,7 @@ impl Silence {
         self.acknowledgements.rerouted(now);
     }
 
-    /// Since when something has been outstanding on a route on which nothing comes in.
+    /// Since when packets have been outstanding on a silent route.
     pub(super) fn suspected_since(&self) -> Option<Instant> {
         [&self.packets, &self.acknowledgements]
             .into_iter()
@@ -171,16 +172,16 @@ impl Silence {
     }
 }
 
-/// What is known of the round-trip time of the route in use.
+/// The round-trip times of the route in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Rtt {
     /// Smoothed, queues included.
     pub(super) smoothed: Duration,
-    /// The least that was seen; zero where nothing is known.
+    /// The least one; zero if none is known.
     pub(super) least: Duration,
 }
 
-/// What one watch looks at.
+/// The counts that one watch checks.
 #[derive(Debug, Clone, Copy)]
 struct Counts {
     asked: u64,
@@ -194,8 +195,8 @@ struct Watch {
     asked: u64,
     heard: u64,
     last_in: Instant,
-    /// When the first packet went out after the last one came in, or since when more of a transfer
-    /// is expected.
+    /// When the first packet went out after the last one came in, or since when more packets of a
+    /// transfer are expected.
     outstanding_since: Option<Instant>,
     pinged: Option<Instant>,
     verdicts: u32,
@@ -237,7 +238,7 @@ impl Watch {
         if counts.heard != self.heard || overslept {
             self.hear(now, timing, counts, rtt, overslept);
         } else if counts.asked > self.asked && self.outstanding_since.is_none() {
-            // What went out before a reroute says nothing of the route since.
+            // Packets from before a reroute say nothing about the new route.
             self.outstanding_since = Some(counts.last_out.max(self.last_in));
         }
         (self.asked, self.heard) = (counts.asked, counts.heard);
@@ -252,7 +253,7 @@ impl Watch {
         finding
     }
 
-    /// Something came in, or this process slept.
+    /// A packet came in, or this process slept.
     fn hear(&mut self, now: Instant, timing: &Timing, counts: Counts, rtt: Rtt, overslept: bool) {
         let heard = counts.heard != self.heard;
         if heard && !overslept {
@@ -265,14 +266,14 @@ impl Watch {
         if heard {
             self.verdicts = 0;
         }
-        // The receiver of a transfer asks for nothing. It detects the silence itself: the sender's
-        // verdict would reach it later.
+        // The receiver of a transfer sends nothing that needs an answer. It detects the silence
+        // itself, because the sender's verdict would arrive later.
         if self.is_transfer(now, timing, counts.heard) {
             (self.outstanding_since, self.pinged) = (Some(self.last_in), None);
         }
     }
 
-    /// Whether so many packets came in within the last step that more are expected.
+    /// Whether the last step had so many packets that more are expected.
     fn is_transfer(&mut self, now: Instant, timing: &Timing, heard: u64) -> bool {
         let (since, before) = self.counted_since;
         let many = heard.saturating_sub(before) >= timing.busy_packets;
@@ -284,7 +285,7 @@ impl Watch {
         self.transfer
     }
 
-    /// Whether what came in may answer what is outstanding: no answer comes within ¾ of the least
+    /// Whether the packet that came in may be an answer. No answer comes within ¾ of the least
     /// round trip.
     fn may_be_answered(&self, now: Instant, least: Duration) -> bool {
         self.outstanding_since.is_none_or(|since| now >= since + least / 4 * 3)
@@ -314,7 +315,7 @@ impl Watch {
         Finding::Silent(silence)
     }
 
-    /// Notes how long an answer took, for the jitter of this path.
+    /// Records the time of an answer, for the jitter of this path.
     fn learn(&mut self, now: Instant, timing: &Timing, rtt: Duration) {
         let (Some(since), 0) = (self.outstanding_since, self.verdicts) else { return };
         let longest = 2 * rtt + timing.verdict_after;
@@ -328,7 +329,7 @@ impl Watch {
 
     fn patience(&self, timing: &Timing, rtt: Duration) -> Duration {
         let least = rtt + rtt / 4 + timing.verdict_after;
-        // On a path whose answers were late before, they may be as late again, and a quarter more.
+        // On a path with late answers, the next one may be a quarter later than the slowest.
         let before_ping = rtt / 4 + timing.ping_after;
         let seen = self.slowest.map_or(Duration::ZERO, |(slowest, _)| slowest + slowest / 4);
         let once = least.max((seen + timing.verdict_after).saturating_sub(before_ping));

@@ -1,4 +1,4 @@
-//! When a flow's bytes last moved, and how it is told to end.
+//! When a flow's bytes last moved, and the request to end it.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -37,7 +37,7 @@ impl Activity {
         self.epoch + Duration::from_micros(self.moved.load(Ordering::Relaxed))
     }
 
-    /// Asks whoever does this to end it: its place is needed.
+    /// Asks the owner to end the flow, because its place is needed.
     pub fn evict(&self) {
         self.evicted.cancel();
     }

@@ -1,4 +1,4 @@
-//! When a flow ends that neither of its sides ends.
+//! The limits that end a flow that neither side ends.
 
 use std::{
     fmt, io,
@@ -28,8 +28,8 @@ impl Default for FlowTimes {
             // Linux forgets a connection whose one side has closed after 60 s, too: as an orphan
             // (tcp_fin_timeout), and in its firewall (nf_conntrack_tcp_timeout_close_wait).
             half_closed: Duration::from_secs(60),
-            // A terminal that is left open over night is still there in the morning; a dead peer is
-            // found by TCP's own probes long before, and places that are needed are taken back.
+            // A terminal that is left open over night still works in the morning. TCP's own probes
+            // find a dead peer long before, and a place that is needed is taken back.
             idle: Duration::from_secs(24 * 3600),
         }
     }

@@ -1,7 +1,7 @@
 //! What a flow is, in terms that every role shares: its label, its target, its routing hint, why
 //! it may be refused, and the [`FlowDialer`] through which an entry opens one.
 //!
-//! Nothing here knows how a flow is carried.
+//! This module does not know how a flow is carried.
 
 mod activity;
 mod hint;

@@ -8,7 +8,7 @@ use crate::{identity::NodeName, text::cleaned};
 
 /// Longest detail text a refusal carries, in bytes.
 ///
-/// It is shown to people; a peer must not be able to fill a log or a page with it.
+/// It is shown to people, so a peer must not fill a log or a page with it.
 const MAX_DETAIL: usize = 200;
 
 /// Why a flow could not be opened: a kind that programs match on, and one sentence for people.

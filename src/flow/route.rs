@@ -9,8 +9,8 @@ use crate::identity::{NodeName, ParseNameError};
 
 /// How a lane's packets reach the exit.
 ///
-/// One intermediate node at most: the paper found that a second one gains next to nothing (SOSP
-/// 2001, §6.2.3). `Direct` orders first: of equal routes, the simpler one is better.
+/// At most one intermediate node: in the paper a second one gains almost nothing (SOSP 2001,
+/// section 6.2.3). `Direct` orders first, because the simpler of two equal routes is better.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Route {
@@ -80,7 +80,7 @@ impl From<Route> for String {
 /// Nodes that one lane may avoid: all of an overlay.
 const MAX_AVOIDED: usize = 256;
 
-/// What a lane wants of its routes.
+/// The requirements of a lane on its routes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct RouteWish {
     /// Which quality matters.

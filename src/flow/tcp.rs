@@ -1,24 +1,24 @@
-//! The TCP connections at a flow's ends: finding out that the peer is gone, and telling it of a broken flow.
+//! The TCP connections at a flow's ends: keep-alive, and the reset of a broken flow.
 
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
-/// A silent connection is probed after this: before NATs and firewalls forget it, which some do
-/// after five minutes.
+/// A silent connection is probed after this time. Some NATs and firewalls drop its state after five
+/// minutes.
 const PROBE_AFTER: Duration = Duration::from_secs(120);
 
 /// Between two probes.
 const PROBE_EVERY: Duration = Duration::from_secs(60);
 
-/// A connection whose peer confirms nothing for so long is dead: as long as Linux goes on sending
-/// again by default (`tcp_retries2`), so a flow survives what a plain connection survives.
+/// A connection whose peer confirms nothing for this long is dead. Linux retransmits for as long by
+/// default (`tcp_retries2`), so a flow survives the same outages as a plain connection.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(15 * 60);
 
 /// Lets the system probe a silent connection, and end it when its peer is gone.
 ///
-/// What the system does not know it does without: the flow's own limits still end it.
+/// An option that the system does not have is left out. The flow's own limits still end it.
 pub fn probe_when_silent(tcp: &TcpStream) {
     let socket = SockRef::from(tcp);
     let keep_alive = TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_EVERY);
@@ -31,7 +31,8 @@ pub fn probe_when_silent(tcp: &TcpStream) {
     }
 }
 
-/// Makes closing the connection a reset: its peer must not take what it got for complete.
+/// Lets the close of the connection be a reset, so that its peer does not take an incomplete answer
+/// as complete.
 pub fn reset_on_close(tcp: &TcpStream) {
     if let Err(error) = SockRef::from(tcp).set_linger(Some(Duration::ZERO)) {
         tracing::debug!(%error, "cannot reset the TCP connection; closing it");

@@ -229,7 +229,7 @@ impl LaneHost {
             self.switch.with_labels(|labels| labels.sweep(now));
             let numbers = self.tally().take(now);
             for (entry, flows) in numbers {
-                tracing::info!(%entry, %flows, "further flows of an entry in a minute");
+                tracing::info!(%entry, %flows, "flows of an entry that have no lines of their own");
             }
         }
     }

@@ -69,7 +69,7 @@ impl Mesh {
             }
         }
         for origin in due.expired {
-            tracing::info!(%origin, "nothing heard of the node any more");
+            tracing::info!(%origin, "the node's advertisement has expired");
         }
         if let Some((advert, trigger)) = due.advert {
             tracing::debug!(?trigger, links = advert.links.len(), "advertising");

@@ -367,7 +367,7 @@ impl Members {
         self.known.retain(|name, member| {
             let keep = !member.is_silent(now);
             if !keep {
-                tracing::info!(%name, "member forgotten: no link and no word of it for a day");
+                tracing::info!(%name, "member removed: no link and no advertisement of it for a day");
             }
             keep
         });

@@ -231,7 +231,7 @@ impl Mesh {
                 }
                 Err(error) => {
                     let reason = error.name();
-                    tracing::info!(name = %record.name, reason, "a written record does not count");
+                    tracing::info!(name = %record.name, reason, "a stored record of a member is not valid");
                 }
             }
         }

@@ -120,7 +120,7 @@ impl Mesh {
                 // The next holder of the name.
                 continue;
             }
-            tracing::warn!(%name, "the node was revoked; what it had here ends");
+            tracing::warn!(%name, "the node was revoked; its links, lanes and labels here end");
             if let Some(link) = link {
                 link.close(code::UNAUTHORISED, &Ended::Revoked.to_string());
                 self.links.remove(&link);

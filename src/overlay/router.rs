@@ -1,5 +1,6 @@
-//! What one node measures, what it heard, and the candidates that follow: everything else in this
-//! folder put together. The mesh drives it with packets; simulations drive it with messages.
+//! The routing state of one node: its measurements, the advertisements of others, and the
+//! candidates. It joins the other modules of this folder. The mesh drives it with packets, and
+//! simulations with messages.
 
 use std::{
     collections::BTreeMap,
@@ -23,7 +24,8 @@ use crate::{
     },
 };
 
-/// What an advertisement takes, per neighbour and besides: to divide the budget before one was made.
+/// The assumed size of an advertisement, per neighbour and in addition, to divide the budget before
+/// the first one is made.
 const REPORT_BYTES: usize = 14;
 const ADVERT_HEAD_BYTES: usize = 65 + MAX_SIGNATURE;
 
@@ -41,16 +43,16 @@ pub struct Router {
     originator: Originator,
 }
 
-/// What follows from an advertisement that a neighbour sent.
+/// The result of a neighbour's advertisement.
 #[derive(Debug)]
 pub struct Heard {
-    /// What became of it.
+    /// What the database did with it.
     pub installed: Install,
     /// What to send now, each to its neighbour.
     pub send: Vec<(NodeName, Flood)>,
 }
 
-/// What the node has to send after the clock moved on, and what it noticed.
+/// The messages to send after time has passed, and the events.
 #[derive(Debug, Default)]
 pub struct Due {
     /// Probes to send, each to its neighbour.
@@ -59,14 +61,14 @@ pub struct Due {
     pub events: Vec<(NodeName, LinkEvent)>,
     /// An advertisement to send to all neighbours, and why now.
     pub advert: Option<(Advertisement, Trigger)>,
-    /// Nodes of which nothing was heard for their advertisements' lifetime.
+    /// Nodes whose advertisement has expired.
     pub expired: Vec<NodeName>,
 }
 
 impl Router {
-    /// The router of the node whose certificate says `us`, without links. `does` is what the node
-    /// does for others now: no more than its certificate grants. `incarnation` is to be larger than
-    /// at the last start.
+    /// The router of the node whose certificate says `us`, without links. `does` is the set of
+    /// roles that the node has now, within its certificate. `incarnation` should be larger than at
+    /// the last start.
     #[must_use]
     pub fn new(us: &Peer, does: Roles, incarnation: u64, policy: Policy, budget: Bitrate) -> Self {
         let serves = us.serves.clone();
@@ -81,7 +83,7 @@ impl Router {
         self.originator.certified(us.starts.as_secs());
     }
 
-    /// Where the node can be dialled; if that is news, an advertisement is due.
+    /// Sets the node's own addresses. If they changed, an advertisement is due.
     pub fn set_addresses(&mut self, addresses: Vec<SocketAddr>) {
         if self.addresses != addresses {
             self.addresses = addresses;
@@ -112,8 +114,8 @@ impl Router {
         }
     }
 
-    /// A link to `peer` stands; `restarted` if the peer is a new process, which knows nothing of
-    /// the probes before.
+    /// There is a link to `peer`; `restarted` if the peer is a new process, which does not know the
+    /// earlier probes.
     pub fn link_up(&mut self, now: Instant, peer: &NodeName, restarted: bool, epoch: u16) {
         if restarted || !self.monitors.contains_key(peer) {
             self.monitors.insert(peer.clone(), Monitor::new(now, epoch));
@@ -124,7 +126,7 @@ impl Router {
         self.divide_budget(now);
     }
 
-    /// Forgets a node whose certificate has ended or was revoked: the link to it and its advertisement.
+    /// Deletes a node whose certificate has ended or was revoked: its link and its advertisement.
     pub fn forget(&mut self, now: Instant, peer: &NodeName) {
         self.db.forget(peer);
         if self.monitors.remove(peer).is_some() {
@@ -133,7 +135,7 @@ impl Router {
         }
     }
 
-    /// What the node may spend on measuring and advertising, and how it does.
+    /// The budget of measuring and advertising, and the plan.
     #[must_use]
     pub fn budget(&self) -> (Bitrate, Plan) {
         let neighbours = self.monitors.len();
@@ -149,12 +151,12 @@ impl Router {
         self.originator.set_interval(plan.advert_interval);
     }
 
-    /// Takes a probe message; the answer is to be sent at once.
+    /// Takes a probe message. The caller sends the answer at once.
     pub fn heard_probe(&mut self, now: Instant, peer: &NodeName, probe: &Probe) -> Option<Probe> {
         self.monitors.get_mut(peer)?.handle_message(now, probe)
     }
 
-    /// Probes the links of `route` at once: a lane hears nothing on it.
+    /// Probes the links of `route` at once, for a lane that suspects silence on it.
     pub fn suspect(&mut self, now: Instant, peer: &NodeName, route: &Route) {
         let first = route.relay().unwrap_or(peer);
         if let Some(monitor) = self.monitors.get_mut(first) {
@@ -162,7 +164,7 @@ impl Router {
         }
     }
 
-    /// Takes what a lane saw on the direct path to `peer`.
+    /// Takes the figures of a lane on the direct path to `peer`.
     pub fn observe(&mut self, now: Instant, peer: &NodeName, sample: &PassiveSample) {
         if let Some(monitor) = self.monitors.get_mut(peer) {
             monitor.record_passive(now, sample);
@@ -177,7 +179,7 @@ impl Router {
         monitors.into_iter().chain(expiry).chain([advert]).min().unwrap_or(advert)
     }
 
-    /// Lets time pass; returns what has to be sent. `draw` gives uniform numbers in 0..1.
+    /// Advances the time; returns the messages to send. `draw` gives uniform numbers in 0..1.
     pub fn advance(&mut self, now: Instant, draw: &mut dyn FnMut() -> f64) -> Due {
         let mut due = Due { expired: self.db.expire(now), ..Due::default() };
         for (peer, monitor) in &mut self.monitors {
@@ -198,13 +200,14 @@ impl Router {
         due
     }
 
-    /// What [`Self::heard_advertisement`] would make of it. Ask before its signature is checked.
+    /// The result that [`Self::heard_advertisement`] would have. The caller asks before it checks
+    /// the signature.
     pub fn judge(&self, flood: &Flood) -> Install {
         self.db.judge(flood)
     }
 
-    /// The last advertisement of a node, though it may have expired: for its origin, which started again
-    /// with a smaller incarnation and has to outbid it.
+    /// The last advertisement of a node, also if it has expired. It is for its origin that
+    /// restarted with a smaller incarnation and has to exceed it.
     pub fn last_flood(&self, now: Instant, origin: &NodeName) -> Option<Flood> {
         self.db.last_flood(origin, now)
     }
@@ -212,8 +215,8 @@ impl Router {
     /// Takes an advertisement that the neighbour `sender` sent; `linked` are the neighbours that can
     /// be sent to. When it is [`Install::Own`], an advertisement of this node has become due.
     ///
-    /// A new one is forwarded to those whose turn it is. To an origin that started again with a
-    /// smaller incarnation goes what it has to outbid: its old self.
+    /// A new one goes to the nodes to which this node forwards. An origin that restarted with a
+    /// smaller incarnation gets its own old advertisement, which it has to exceed.
     pub fn heard_advertisement(
         &mut self,
         now: Instant,

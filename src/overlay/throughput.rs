@@ -1,4 +1,4 @@
-//! The throughput estimators: the paper's score, and the rate that lanes have seen delivered.
+//! The throughput estimators: the paper's score, and the rate that lanes delivered.
 
 use std::{
     fmt,
@@ -7,12 +7,12 @@ use std::{
 
 use super::units::{Bitrate, LossRate, saturating_u64};
 
-/// The least loss rate the score believes: the paper's 2 % (SOSP 2001, §5.2). It keeps a path on
-/// which 100 probes happened to lose nothing from looking infinitely fast.
+/// The least loss rate in the score: the paper's 2 % (SOSP 2001, section 5.2). Without it, a path
+/// that lost none of 100 probes would look infinitely fast.
 const LOSS_FLOOR: LossRate = LossRate::from_percent(2);
 
-/// The least round-trip time the score believes, so that it stays finite: a packet's time in and
-/// out of two kernels on one machine.
+/// The least round-trip time in the score, so that the score is finite: a packet's time through two
+/// kernels on one machine.
 const RTT_FLOOR: Duration = Duration::from_micros(10);
 
 /// The throughput score of the paper, √1.5 / (rtt·√p), in packets per 1,000 s; larger is better.
@@ -49,16 +49,17 @@ impl fmt::Display for ThroughputScore {
     }
 }
 
-/// How long a delivered rate is remembered: BBR's bandwidth window is ten round trips, at most a few
-/// seconds; ten seconds bridge the pauses of a page load and still forget a changed path soon.
+/// How long a delivered rate is remembered. BBR's bandwidth window is ten round trips, at most a
+/// few seconds. Ten seconds bridge the pauses of a page load, and are short enough for a path that
+/// changes.
 const MEMORY: Duration = Duration::from_secs(10);
 
-/// The shortest time a rate is computed over: below it, one GRO batch looks like 10 Gbit/s.
+/// The shortest time over which a rate is computed. Over less, one GRO batch looks like 10 Gbit/s.
 const MIN_SPAN: Duration = Duration::from_millis(20);
 
 /// The largest delivered rate of the last 10 to 20 s.
 ///
-/// A lane sends only what its applications offer, so this is a lower bound of what the link can do.
+/// A lane sends only what its applications offer, so this is a lower bound of the link's rate.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct DeliveredRate {
     /// The maxima of the current period and of the one before it.

@@ -59,8 +59,8 @@ impl LossRate {
         self.0
     }
 
-    /// The loss of two hops in a row, 1 − (1 − a)(1 − b) (SOSP 2001, §5.2): losses of different
-    /// hops are taken as independent.
+    /// The loss of two hops in a row, 1 − (1 − a)(1 − b) (SOSP 2001, section 5.2). It assumes that
+    /// losses of different hops are independent.
     #[must_use]
     pub fn then(self, next: Self) -> Self {
         let (one, kept) = (u64::from(MILLION), u64::from(MILLION - self.0));
@@ -121,7 +121,7 @@ impl Bitrate {
         self.0
     }
 
-    /// What is left of this rate after `other` is taken; never below zero.
+    /// This rate minus `other`; never below zero.
     #[must_use]
     pub const fn minus(self, other: Self) -> Self {
         Self(self.0.saturating_sub(other.0))

@@ -1,4 +1,5 @@
-//! A process that is asked over its standard input and output, and started again when it ends.
+//! A child process that answers questions over its standard input and output. It is started again
+//! when it ends.
 
 use std::{
     io,
@@ -21,9 +22,9 @@ use super::message::{MAX_ANSWER, read_frame, write_frame};
 /// waits for its own answer; more are refused at once.
 const QUEUE: usize = 32;
 
-/// An answer takes a few signatures and disk writes, some 20 ms on a slow disk. A worker that needs
-/// so much longer hangs, and is replaced. On a machine without time for it, to replace it would not
-/// help, so this is long.
+/// An answer takes a few signatures and disk writes, about 20 ms on a slow disk. A worker that
+/// needs much longer hangs, and is replaced. On an overloaded machine a new worker would be as
+/// slow, so this is long.
 pub(super) const WORKER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The pause before the first restart. It doubles, up to [`LONGEST_PAUSE`].
@@ -32,7 +33,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// The longest pause: a folder that was repaired is used again within this time.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// A process that lived for so long was well: its end counts as the first.
+/// After this time the next end of a process counts as its first.
 const STEADY: Duration = Duration::from_secs(60);
 
 /// How long a process may take to end after the end of its input.
@@ -46,7 +47,7 @@ pub struct Program {
 }
 
 impl Program {
-    /// This very program, with other arguments.
+    /// This program, with other arguments.
     ///
     /// On Linux it is the running file itself, even if another version has taken its place.
     ///
@@ -99,11 +100,11 @@ struct Running {
     output: ChildStdout,
 }
 
-/// Why no more questions are put to a process.
+/// Why a process gets no more questions.
 enum End {
     /// It has ended, or it has to.
     Failed(Running),
-    /// Nobody asks any more.
+    /// No caller is left.
     Unasked(Running),
 }
 
@@ -119,8 +120,8 @@ pub(super) struct ChildProcess {
 }
 
 impl ChildProcess {
-    /// Asks the process, and starts it again whenever it has ended or needs longer than `limit` for
-    /// an answer. `None`: it is waited for, however long it takes.
+    /// Asks the process, and starts it again when it has ended or needs longer than `limit` for an
+    /// answer. `None`: no limit.
     pub(super) fn new(started: Started, limit: Option<Duration>) -> Self {
         let (asked, questions) = mpsc::channel(QUEUE);
         tokio::spawn(keep_running(started, limit, questions));
@@ -155,7 +156,7 @@ async fn keep_running(
                 }
                 End::Unasked(running) => return end(running, false).await,
             },
-            // A confined node starts no program.
+            // A confined node cannot start a program.
             Err(error) => tracing::warn!(
                 %error,
                 "the signer cannot be started; nobody can join or renew until this node is restarted"
@@ -180,7 +181,7 @@ async fn serve(
 ) -> End {
     loop {
         let asked = tokio::select! {
-            // It says nothing unasked: this is its end, or nonsense.
+            // It sends nothing without a question: this is its end, or a fault.
             _ = running.output.read_u8() => return End::Failed(running),
             asked = questions.recv() => asked,
         };
@@ -195,7 +196,7 @@ async fn serve(
         match exchanged {
             // The asker may have gone.
             Ok(Ok(bytes)) => drop(answer.send(bytes)),
-            // It cannot be told where the next answer begins.
+            // The beginning of the next answer is unknown.
             Ok(Err(error)) => {
                 tracing::warn!(%error, "the signer gives no answer");
                 return End::Failed(running);
@@ -229,7 +230,7 @@ async fn end(running: Running, by_force: bool) {
     }
 }
 
-/// Refuses all questions until `end`; `true` when nobody asks any more.
+/// Refuses all questions until `end`; `true` when no caller is left.
 async fn refuse_until(end: Instant, questions: &mut mpsc::Receiver<Asked>) -> bool {
     loop {
         tokio::select! {

@@ -47,7 +47,7 @@ impl Clerk {
     }
 }
 
-/// Keeps the cause from the joiner and puts it into the log.
+/// Logs the cause, and does not show it to the joiner.
 fn internal(error: &dyn std::error::Error) -> JoinRefusal {
     tracing::warn!(%error, "the authority cannot do its work");
     JoinRefusal::Internal

@@ -1,4 +1,4 @@
-//! What the rest of the program asks of the authority.
+//! The authority's interface for the rest of the program.
 
 use std::{
     fmt,
@@ -90,7 +90,7 @@ impl AuthorityClient {
         match next {
             Next::Know(any) => any,
             Next::Wait(until) => {
-                // The answer is read from where it is kept, also after the wait was in vain.
+                // The stored answer is read, also if the wait timed out.
                 let _ = timeout_at(until, heard).await;
                 self.openness().believed()
             }

@@ -1,4 +1,4 @@
-//! What is said on the channel to the signer: postcard behind a length of four bytes.
+//! Messages on the channel to the signer: a length of four bytes, then postcard.
 
 use std::{io, time::Duration};
 
@@ -9,7 +9,7 @@ use crate::identity::{
     Actor, JoinRefusal, JoinRequest, MAX_JOIN_REPLY, MAX_JOIN_REQUEST, Renewed, UnixTime, Welcome,
 };
 
-/// The largest question: a join request and where it came from.
+/// The largest question: a join request and its source address.
 pub(super) const MAX_QUESTION: usize = MAX_JOIN_REQUEST + 64;
 
 /// The largest answer: a welcome without members.

@@ -1,4 +1,4 @@
-//! The process that alone holds the authority's key.
+//! The signer: the only process with the authority's key.
 //!
 //! ```text
 //!  ronproxy run  (UDP, the proxy; never opens authority/)
@@ -8,9 +8,9 @@
 //!  ronproxy signer --worker  reads authority/: key, record, invitations, audit log
 //! ```
 //!
-//! The node asks what a joiner or a member asked of it ([`Question`]); the worker decides by itself
-//! and believes nothing that it can check: a token is looked up, a signing request is verified, the
-//! record says what may be renewed. No question gets the key, signs chosen bytes, or revokes.
+//! The node passes on the questions of joiners and members ([`Question`]). The worker checks each
+//! one itself: it looks up the token, verifies the signing request, and reads in the record what
+//! may be renewed. No question returns the key, signs chosen bytes, or revokes.
 //!
 //! The keeper stands between them because a node that has confined itself (Landlock) can no longer
 //! start a process that may read `authority/`. It holds no secret and parses nothing but lengths.

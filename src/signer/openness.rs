@@ -1,11 +1,11 @@
-//! What the node last heard from the signer about open invitations.
+//! The signer's last answer about open invitations.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long an answer serves. Strangers make the node ask, and an inviter hands the line over by
-/// hand.
+/// How long an answer is used. Strangers cause questions, and an inviter takes longer than this to
+/// send a line.
 const FRESH: Duration = Duration::from_secs(1);
 
 /// How long a handshake waits for an answer, which comes within milliseconds unless the signer hangs
@@ -49,7 +49,7 @@ impl Openness {
         (next, ask)
     }
 
-    /// The question under way is over; `None`: without an answer.
+    /// The question under way has ended; `None`: without an answer.
     pub(super) fn heard(&mut self, answer: Option<bool>, now: Instant) {
         self.asked = None;
         self.silent = answer.is_none();

@@ -61,7 +61,7 @@ async fn converse(
     while let Some(bytes) = read_frame(input, MAX_QUESTION).await? {
         let now = UnixTime::now();
         let answer = match Asked::decode(&bytes) {
-            // The asker has been told so already. To redeem its invitation now would waste it.
+            // The asker has already got a refusal. A redemption now would waste its invitation.
             Some(asked) if asked.is_late(now) => Answer::Refused(JoinRefusal::Unavailable),
             Some(asked) => clerk.answer(&asked.question, now),
             None => {
@@ -74,9 +74,9 @@ async fn converse(
     Ok(())
 }
 
-/// Signals to a whole group, as Ctrl-C in a terminal or a service's stop, are the node's business: the
-/// signer ends when the node does. The key is in no core dump, and no process of the same user may
-/// read the memory.
+/// The signer ignores signals to the whole process group, such as Ctrl-C or a service's stop: it
+/// ends when the node ends. The key is in no core dump, and no process of the same user can read
+/// the memory.
 fn prepare() -> io::Result<[Signal; 3]> {
     #[cfg(target_os = "linux")]
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;

@@ -47,8 +47,8 @@ impl Lines {
         Self { shape, repeats: Mutex::default() }
     }
 
-    /// Whether the event is written, and how many like it were left out before. What is logged for
-    /// a search of errors is complete.
+    /// Whether the event is written, and how many like it were left out before. At `debug` and
+    /// `trace` every event is written.
     fn admit(&self, event: &Event<'_>) -> Option<u64> {
         if *event.metadata().level() > Level::INFO {
             return Some(0);

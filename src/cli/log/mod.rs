@@ -27,10 +27,10 @@ const VARIABLE: &str = "RON_LOG";
 pub(super) fn start(verbose: u8, configured: &Log) -> Result<(), CliError> {
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter(verbose, configured)?)
-        // Whatever a peer, a client or a server wrote reaches the log as a field.
+        // Text of peers, clients and servers reaches the log as a field.
         .fmt_fields(debug_fn(field).delimited(" "))
         .with_ansi(false)
-        // It would be told on stderr, which may be what failed: a terminal that was closed.
+        // The error would go to stderr, which may be the closed terminal that failed.
         .log_internal_errors(false)
         .event_format(Lines::new(shape(configured.format)))
         .with_writer(std::io::stderr);

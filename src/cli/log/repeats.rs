@@ -1,4 +1,4 @@
-//! Which lines of the log are left out, as they repeat what was said. PURE.
+//! Decides which lines of the log are left out because they repeat earlier ones. PURE.
 
 use std::{
     collections::HashMap,
@@ -8,14 +8,14 @@ use std::{
 /// The same text is written once in this time.
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// Lines of one place in the program in that time, whatever they say: a peer that causes ten times as
-/// many fills no disk.
+/// Most lines of one place in the program in that time, with any text. So a peer cannot fill the
+/// disk.
 const MAX_OF_PLACE: u32 = 30;
 
 /// Texts remembered. Beyond it only the bound of each place holds.
 const MAX_TEXTS: usize = 1024;
 
-/// What was written lately.
+/// The recently written lines.
 #[derive(Debug, Default)]
 pub(super) struct Repeats {
     /// By the text's hash: when it was written, and how often it was left out since.

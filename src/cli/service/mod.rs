@@ -102,7 +102,7 @@ impl Unit {
             (false, false) => Kind::Unit(Manager::User),
         };
         let named = folder.named().map(Path::to_owned);
-        // Root's own folders are no place for a service with a user of its own.
+        // A service with a user of its own cannot use root's folders.
         let system_folder = options.system.then(|| PathBuf::from(SYSTEM_FOLDER));
         let dir = named.or(system_folder);
         let name = match kind {
@@ -191,7 +191,7 @@ impl Unit {
         Ok(folder.join(&self.name))
     }
 
-    /// A file that somebody else wrote is not touched.
+    /// A file that this program did not write is not changed.
     fn check_ours(&self, path: &Path) -> Result<(), CliError> {
         let Ok(text) = fs::read_to_string(path) else { return Ok(()) };
         let ours = match self.kind {

@@ -18,7 +18,7 @@ pub(super) const SYSTEM_FOLDER: &str = "/var/lib/ronproxy";
 /// Where a system service cannot read the program: `ProtectHome=` and `PrivateTmp=` hide them.
 const HIDDEN: [&str; 5] = ["/home", "/root", "/run/user", "/tmp", "/var/tmp"];
 
-/// Whose service manager runs the unit.
+/// The service manager that runs the unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Manager {
     /// The user's own.
@@ -27,7 +27,7 @@ pub(super) enum Manager {
     System,
 }
 
-/// What every unit has. All of it works without privileges: system call filters, no mounts.
+/// The hardening of every unit. It works without privileges: system call filters, no mounts.
 const COMMON: &str = "\
 UMask=0077
 NoNewPrivileges=yes
@@ -45,8 +45,8 @@ SystemCallFilter=~@privileged
 SystemCallErrorNumber=EPERM
 ";
 
-/// What only the machine's manager can do without user namespaces, which many systems forbid, and
-/// in which the users of local clients could not be told apart.
+/// The hardening that only the machine's manager can do without user namespaces. Many systems
+/// forbid these, and in one the entry could not distinguish the users of local clients.
 const SYSTEM_ONLY: &str = "\
 # A user that exists while the service runs; the folder belongs to it.
 DynamicUser=yes

@@ -6,20 +6,20 @@ use super::rank::Tier;
 use crate::flow::Route;
 use crate::overlay::candidates::{Candidate, Exclusion};
 
-/// What a [`super::Selector`] decided, and why.
+/// The decision of a [`super::Selector`], and its reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
-    /// The route to use from now on; `None` when no route is left that is not forbidden.
+    /// The route to use from now on; `None` when all routes are forbidden.
     pub route: Option<Route>,
     /// Why it is another route than before; `None` when it is the same.
     pub changed: Option<ChangeReason>,
     /// All candidates: the usable ones by rank, best first, then the excluded ones.
     pub candidates: Vec<Explained>,
-    /// The two best usable routes besides `route`, whose labels are to be granted in advance.
+    /// The two best usable routes besides `route`. Their labels are granted in advance.
     pub alternatives: Vec<Route>,
 }
 
-/// A candidate, and what became of it.
+/// A candidate, and its verdict.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explained {
     /// The route and its figures.
@@ -28,18 +28,18 @@ pub struct Explained {
     pub verdict: Verdict,
 }
 
-/// What became of a candidate.
+/// The verdict on a candidate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// It is the route.
     Chosen,
-    /// It is the route although something speaks against it, because nothing else is left.
+    /// It is the route although it is excluded, because no other is usable.
     Kept(Exclusion),
     /// It could not be used.
     Excluded(Exclusion),
-    /// It beats the current route, but the last change is too recent: so long it has to wait.
+    /// It beats the current route, but the last change is too recent. It waits for this long.
     HeldDown(Duration),
-    /// It beats the current route, but not yet for so long that it is no chance.
+    /// It beats the current route, but not yet for long enough.
     Unproven,
     /// It ranks before the current route, but not by the margin.
     WithinMargin,
@@ -105,7 +105,7 @@ pub enum ChangeReason {
     Better,
     /// The far end of the lane uses the new route, or refused the one before.
     FarEnd,
-    /// The new route is tried, to find out what it carries.
+    /// The new route is tried, to find its rate.
     Trial,
 }
 

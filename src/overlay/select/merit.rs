@@ -1,16 +1,17 @@
-//! How much faster than the route in use each other route has been, summed over time.
+//! The gain in latency of each other route over the route in use, summed over time.
 
 use std::{collections::BTreeMap, time::Instant};
 
 use super::rank::Rank;
 use crate::flow::{Hint, Route};
 
-/// The sum at which a faster route has proved itself, in seconds: 3 s of taking no time at all, or
-/// 13 s at 25 % less than the route in use, or two minutes at the least gain worth a change.
+/// The sum at which a faster route is taken, in seconds: after 3 s of a route that takes no time at
+/// all, 13 s at 25 % less than the route in use, or two minutes at the smallest gain that justifies
+/// a change.
 ///
-/// Estimates of two equal routes differ by chance, and for as long as their averages remember, so a
-/// bare margin is passed dozens of times an hour. With this sum the chance of a change falls
-/// exponentially, and a large gain waits a few seconds.
+/// Estimates of two equal routes differ by chance for as long as their averages remember, so they
+/// pass a margin alone dozens of times an hour. With this sum the probability of such a change
+/// falls exponentially, and a large gain waits for a few seconds only.
 const PROOF_S: f64 = 3.0;
 
 /// The sums, each at least 0, since the last change of route.
@@ -21,7 +22,7 @@ pub(super) struct Merit {
 }
 
 impl Merit {
-    /// Adds the gains since the last call. A route that is no longer usable begins anew.
+    /// Adds the gains since the last call. The sum of a route that is no longer usable restarts.
     pub(super) fn add(&mut self, now: Instant, hint: &Hint, ranked: &[Rank], current: &Rank) {
         let passed = self.at.map_or(0.0, |at| now.saturating_duration_since(at).as_secs_f64());
         self.at = Some(now);
@@ -33,12 +34,12 @@ impl Merit {
         self.sums = sums.collect();
     }
 
-    /// Whether `route` has been so much faster for so long that it is no chance.
+    /// Whether the sum of `route` suffices.
     pub(super) fn proves(&self, route: &Route) -> bool {
         self.sums.get(route).is_some_and(|sum| *sum >= PROOF_S)
     }
 
-    /// Begins anew: the route in use is another one at `now`.
+    /// Restarts all sums: the route in use is another one at `now`.
     pub(super) fn clear(&mut self, now: Instant) {
         *self = Self { at: Some(now), sums: BTreeMap::new() };
     }

@@ -1,17 +1,16 @@
 //! Chooses the route of one destination and hint, and says why.
 //!
-//! The best usable candidate is taken when there is no route, or when the current one can no longer
-//! be used. Otherwise a change needs a margin and must wait until the last change is old enough; and
-//! a route that is only faster has to be so for long enough that it is no chance: the larger the
-//! gain, the sooner.
-//! When nothing is usable the current route is kept: a dead route may heal, no route cannot. Only a
-//! route that somebody has forbidden (pin, veto, policy) is given up for nothing.
+//! The selector takes the best usable candidate when there is no route, or when the current one can
+//! no longer be used. Otherwise a change needs a margin, and waits until the hold-down after the
+//! last change is over. A route that is only faster must stay faster for a while: the larger the
+//! gain, the shorter. When no candidate is usable the current route stays, because a dead route may
+//! come back. Only a route that a pin, a rule or a policy forbids is left without a replacement.
 //!
 //! # Loss under the hint `latency`
 //!
-//! The paper's latency optimiser does not look at loss; users of overlays that do the same get
-//! trapped on a fast path that delivers nothing (EasyTier#1687, nebula#893). Here the latency of a
-//! route is its *expected* latency, retransmissions included
+//! The paper's latency optimiser ignores loss. In overlays that do the same, users stay on a fast
+//! path that delivers nothing (EasyTier#1687, nebula#893). Here the latency of a route is its
+//! *expected* latency, retransmissions included
 //! ([`PathMetrics::expected_latency`](super::metrics::PathMetrics::expected_latency)), and a route
 //! that loses more than [`LOSSY`] of its round trips is only used when there is no cleaner one.
 
@@ -34,19 +33,19 @@ use crate::flow::{Hint, Route};
 
 /// How long a change must stand before a merely better route replaces it.
 ///
-/// Ten of the fastest probes: the time in which a latency estimate, with its weight of 0.1 for a new
-/// sample, has taken in two thirds of what the change itself has caused.
+/// Ten of the fastest probes. In this time a latency estimate, with its weight of 0.1 for a new
+/// sample, has followed two thirds of a change that the move itself caused.
 pub const HOLD_DOWN: Duration = Duration::from_secs(5);
 
-/// The longest hold-down. A route that flaps every few seconds is returned to every two minutes at
-/// most; each time it is left again, which makes one change a minute.
+/// The longest hold-down. A lane returns to a route that flaps every few seconds every two minutes
+/// at most, and leaves it again each time. That makes one change a minute.
 pub const MAX_HOLD_DOWN: Duration = Duration::from_secs(120);
 
-/// A change this soon after the one before doubles the hold-down; a longer calm resets it. Twice the
-/// longest hold-down, or a route that flaps on would end its own penalty by it.
+/// A change this soon after the previous one doubles the hold-down. A longer time without a change
+/// resets it. It is twice the longest hold-down, so that the hold-down itself does not reset it.
 const CALM: Duration = Duration::from_secs(240);
 
-/// How many routes stand by: the labels of the two best are granted in advance.
+/// How many routes are prepared: the labels of the two best are granted in advance.
 const ALTERNATIVES: usize = 2;
 
 /// The choice of a route for one destination and one hint.
@@ -83,8 +82,8 @@ impl Selector {
         }
     }
 
-    /// A selector for lane `way` of several to one exit, numbered from 0: of the routes that are
-    /// nearly equal, each takes its own. `None`: the only lane, for which all are there.
+    /// A selector for lane `way` of several to one exit, numbered from 0. Of routes that are nearly
+    /// equal, each lane takes its own. `None`: the only lane, which may take any route.
     #[must_use]
     pub fn sharing(hint: Hint, way: Option<u8>) -> Self {
         Self { share: way.map(Share::new), ..Self::new(hint) }
@@ -110,8 +109,7 @@ impl Selector {
 
     /// Decides which of `candidates` to use from `now` on, and remembers it.
     ///
-    /// A route that a lane has found dead is to be marked by the caller as
-    /// [`Exclusion::Silent`].
+    /// The caller marks a route that a lane has found dead as [`Exclusion::Silent`].
     pub fn decide(&mut self, now: Instant, mut candidates: Vec<Candidate>) -> Decision {
         if let Some(share) = &mut self.share {
             share.claim(&self.hint, &mut candidates);
@@ -130,7 +128,8 @@ impl Selector {
         if let Some(change) = change {
             self.apply(now, change);
         }
-        // What is left to other lanes is as good, should this one's own route fail.
+        // Routes left to other lanes are nearly as good, so they are used if this lane's own route
+        // fails.
         let left = candidates.iter().filter(|c| c.excluded == Some(Exclusion::LeftToOthers));
         let alternatives = left
             .map(|candidate| &candidate.route)
@@ -152,7 +151,7 @@ impl Selector {
         }
     }
 
-    /// Begins anew to sum how much faster other routes are: until `now` it did not matter.
+    /// Restarts the sums of gains at `now`: before, gains did not matter.
     pub fn forget_merit(&mut self, now: Instant) {
         self.merit.clear(now);
     }
@@ -204,7 +203,7 @@ impl Selector {
         Some(Change { to: best, reason, counts: true })
     }
 
-    /// Whether `rank` beats the rank of the route in use, and not by chance.
+    /// Whether `rank` beats the rank of the route in use by the margin and for long enough.
     fn is_better(&self, rank: &Rank, current: &Rank) -> bool {
         rank.beats(&self.hint, current)
             && (!rank.is_only_faster(&self.hint, current) || self.merit.proves(rank.route()))

@@ -10,19 +10,19 @@ use crate::{
     },
 };
 
-/// The round-trip loss above which a route is [`Tier::Lossy`] for the hints that do not look for
-/// loss. At 10 %, a page of 40 requests waits for several retransmissions, whatever the latency.
+/// The round-trip loss above which a route is [`Tier::Lossy`], for the hints that do not rank by
+/// loss. At 10 %, a page of 40 requests waits for several retransmissions at any latency.
 pub const LOSSY: LossRate = LossRate::from_percent(10);
 
-/// The loss at which the route in use becomes lossy: more than [`LOSSY`], by one and a half
-/// standard deviations of a window of 100 probes at 10 % (3 points), so that a route whose loss
-/// wavers about the limit is not left and taken again.
+/// The loss at which the route in use becomes lossy. It is above [`LOSSY`] by one and a half
+/// standard deviations of a window of 100 probes at 10 % (3 points), so that a lane does not leave
+/// and take a route whose loss varies around the limit.
 pub const LOSSY_IN_USE: LossRate = LossRate::from_percent(15);
 
 /// 5 % less latency is needed for a change (SOSP 2001, §5.2).
 const LATENCY_PERCENT: u64 = 5;
 
-/// And 1 ms less: on a campus, 5 % of the round trip is scheduling noise that nobody feels.
+/// And 1 ms less: on a campus, 5 % of the round trip is noise of scheduling.
 const LATENCY_STEP: Duration = Duration::from_millis(1);
 
 /// 2 points less loss are needed: two probes of the window of 100, one being chance.
@@ -33,7 +33,7 @@ const LOSS_STEP: LossRate = LossRate::from_percent(2);
 const LOSS_PERCENT: u64 = 25;
 
 /// With no more loss, 20 % less latency is a reason to change under the hint `loss`, too. Otherwise
-/// a flow that once fled to a far relay would stay there after its direct path has healed.
+/// a lane that moved to a far relay would stay there after its direct path has recovered.
 const LATENCY_PERCENT_FOR_LOSS: u64 = 20;
 
 /// A score half as large again is needed for a change (SOSP 2001, §5.2).
@@ -65,7 +65,7 @@ impl fmt::Display for Tier {
 pub struct Rank {
     /// The coarse order.
     pub tier: Tier,
-    /// What the hint asks for, as an integer; smaller is better.
+    /// The score under the hint, as an integer; smaller is better.
     score: u64,
     /// For equal scores, in nanoseconds: the expected latency, or for the hint `loss` the
     /// round-trip time.
@@ -79,7 +79,7 @@ impl Rank {
     pub(super) fn of(hint: &Hint, candidate: &Candidate, in_use: bool) -> Self {
         let metrics = candidate.metrics;
         let latency = metrics.map_or(u64::MAX, |m| match hint {
-            // The score holds the loss already.
+            // The score includes the loss already.
             Hint::Loss => nanos(m.rtt),
             _ => nanos(m.expected_latency()),
         });
@@ -107,8 +107,7 @@ impl Rank {
         &self.route
     }
 
-    /// Whether this route's figures are so much better than those of `current` that a change is
-    /// worth its risk.
+    /// Whether this route beats `current` by the margin of a change.
     ///
     /// Between tiers, always. Within one: 5 % and 1 ms for latency (loss included by way of the
     /// expected latency), 5 % for an application's value; 2 points and a quarter for loss, or 20 %
@@ -139,7 +138,8 @@ impl Rank {
         }
     }
 
-    /// Whether this route beats `current` by its latency alone, which is to be proved over time.
+    /// Whether this route beats `current` by its latency alone. Such a gain has to last for a
+    /// while.
     pub(super) fn is_only_faster(&self, hint: &Hint, current: &Self) -> bool {
         let by_latency = match hint {
             Hint::Latency => true,

@@ -13,7 +13,7 @@ const NEAR: f64 = 0.1;
 /// A route is kept while it is within this of the best: measurements vary by more than [`NEAR`].
 const STILL_NEAR: f64 = 0.25;
 
-/// What one of several lanes to the same exit, numbered from 0, takes for itself.
+/// The share of one of several lanes to the same exit, numbered from 0.
 #[derive(Debug, Clone)]
 pub(super) struct Share {
     way: u8,
@@ -25,8 +25,8 @@ impl Share {
         Self { way, own: None }
     }
 
-    /// Excludes the routes that are left to other lanes: all that are nearly as good as the best
-    /// usable one, but this lane's own.
+    /// Excludes the routes that other lanes use: all that are nearly as good as the best usable
+    /// one, except this lane's own.
     pub(super) fn claim(&mut self, hint: &Hint, candidates: &mut [Candidate]) {
         let still_near = near(hint, candidates, STILL_NEAR);
         if !self.own.as_ref().is_some_and(|own| still_near.contains(own)) {
@@ -49,9 +49,10 @@ fn near(hint: &Hint, candidates: &[Candidate], tolerance: f64) -> Vec<Route> {
     near.map(|(_, route)| (*route).clone()).collect()
 }
 
-/// The route of a way among near `routes`. The ways choose in turn, each the one it likes best of
-/// those that the fewest have chosen; what a way likes depends on its number and the route alone
-/// (rendezvous hashing), so that few have to move when a route comes or goes.
+/// The route of a lane among nearly equal `routes`. The lanes choose one after the other. Each
+/// takes, of the routes that the fewest have chosen, the one with its largest hash. The hash
+/// depends on the lane's number and the route alone (rendezvous hashing), so that few lanes move
+/// when a route comes or goes.
 fn assigned(way: u8, routes: &[Route]) -> Option<Route> {
     let mut chosen = vec![0u32; routes.len()];
     let mut last = None;
@@ -65,8 +66,8 @@ fn assigned(way: u8, routes: &[Route]) -> Option<Route> {
     Some(routes[last?].clone())
 }
 
-/// A well-mixed number from the way and the route: FNV-1a, finished as in `SplitMix64`. It need
-/// not resist an adversary: both inputs are this node's own.
+/// A hash of the lane's number and the route: FNV-1a, finished as in `SplitMix64`. Both inputs are
+/// this node's own, so it does not have to resist an adversary.
 fn weight(way: u8, route: &Route) -> u64 {
     const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
     const FNV_PRIME: u64 = 0x0100_0000_01b3;

@@ -1,26 +1,28 @@
-//! The share of packets that a path loses although we leave it room: pure.
+//! The path's own loss: the share of packets lost while the sender holds back. Pure.
 //!
-//! Loss that does not depend on our rate tells nothing of congestion. Now and then the sender holds back:
-//! what it loses then, with no queue there, is the path's own loss. What it loses besides is congestion.
+//! Loss that does not depend on our rate is not a sign of congestion. The sender holds back from
+//! time to time. Loss at such a time, without a queue, is the path's own loss. Loss above it is
+//! congestion.
 
-/// Packets by which the share is known at all.
+/// The least number of packets from which the share is computed.
 const KNOWN: f64 = 100.0;
 
-/// The memory, in packets sent while holding back. Half of it then fades.
+/// The memory, in packets sent while holding back. When it is full, the counts are halved.
 const MEMORY: f64 = 1000.0;
 
-/// A round may lose so many standard deviations more than the share says: by chance one in some ten
-/// thousand does, and a mistake costs seconds.
+/// A round may lose this many standard deviations more than the share. One in about ten thousand
+/// exceeds that by chance, and a mistake costs seconds.
 const DEVIATIONS: f64 = 4.0;
 
-/// And it may lose so much more, as the share is not exactly known.
+/// And it may lose this much more, because the share is an estimate.
 const MARGIN: f64 = 1.1;
 
-/// What a sender lost while it held back.
+/// The losses of a sender while it held back.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct BaseLoss {
     holding_back: bool,
-    /// The packet numbers sent in the last time of holding back; without an end while that lasts.
+    /// The packet numbers that were sent while it last held back; without an end while it holds
+    /// back.
     from: u64,
     end: Option<u64>,
     next: u64,
@@ -29,7 +31,7 @@ pub(super) struct BaseLoss {
     round: Tally,
 }
 
-/// Packets, of which the later ones weigh more.
+/// Packets; later ones have more weight.
 #[derive(Debug, Clone, Copy, Default)]
 struct Tally {
     acked: f64,
@@ -60,7 +62,7 @@ impl BaseLoss {
         self.next = pn + 1;
     }
 
-    /// Whether the packets sent from now on meet no queue of ours.
+    /// Whether the sender holds back from now on, so that its packets find no queue of its own.
     pub(super) fn hold_back(&mut self, holding_back: bool) {
         match (self.holding_back, holding_back) {
             (false, true) => (self.from, self.end) = (self.next, None),
@@ -89,7 +91,8 @@ impl BaseLoss {
             && (self.holding_back && self.end.is_none() || self.end.is_some_and(|end| pn < end))
     }
 
-    /// Ends a round. If a queue stood there all the time, it was others' and may have lost the packets.
+    /// Ends a round. A queue that stood all the time belongs to others, and may have lost the
+    /// packets.
     pub(super) fn end_round(&mut self, queue_stood: bool) {
         let round = std::mem::take(&mut self.round);
         if !queue_stood {
@@ -107,7 +110,7 @@ impl BaseLoss {
         self.held_back.share()
     }
 
-    /// Whether a round lost more than the path does by itself.
+    /// Whether a round lost more than the path's own loss.
     pub(super) fn is_exceeded(&self, acked: u32, lost: u32) -> bool {
         let expected = self.share() * f64::from(acked + lost);
         f64::from(lost) > MARGIN * expected + DEVIATIONS * expected.sqrt()

@@ -1,6 +1,6 @@
 //! CUBIC's congestion avoidance (RFC 9438) from a given window: pure, time is an argument.
 //!
-//! noq's own begins with slow start, and cannot begin at a window that is known.
+//! noq's own implementation begins with slow start, and cannot begin with a given window.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ const C: f64 = 0.4;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Cubic {
     window: f64,
-    /// The window that met congestion, lowered where that shrinks from time to time.
+    /// The window at the last congestion, lowered if it shrinks from one congestion to the next.
     w_max: f64,
     /// What a Reno sender would have (section 4.3).
     w_est: f64,
@@ -25,7 +25,7 @@ pub(super) struct Cubic {
 }
 
 impl Cubic {
-    /// Begins with a window that congestion has just been met with.
+    /// Begins with a window that has just caused congestion.
     pub(super) fn after_congestion_at(now: Instant, window: f64) -> Self {
         let mut cubic = Self::growing_to(now, window, 0.0);
         cubic.on_congestion(now);
@@ -59,9 +59,9 @@ impl Cubic {
         self.window += (target - self.window) / self.window * packets;
     }
 
-    /// Congestion was met: once per round trip.
+    /// There was congestion. Call it once per round trip.
     pub(super) fn on_congestion(&mut self, now: Instant) {
-        // Section 4.7: a flow whose window shrinks makes room for others.
+        // Section 4.7: a flow whose window shrinks leaves room for others.
         let shrinks = self.window < self.w_max;
         let w_max = if shrinks { self.window * (1.0 + BETA) / 2.0 } else { self.window };
         *self = Self::growing_to(now, BETA * self.window, w_max);

@@ -2,14 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-/// A round trip so little above the least one shows it again: one in so many.
+/// A round trip within this part of the least one confirms it: one in so many.
 const CLOSE: u32 = 16;
 
-/// When none was that short for so long, the queue may not have been empty since (BBR's `ProbeRTT`
-/// interval).
+/// If no round trip confirmed it for this long, the queue may not have been empty since (BBR's
+/// `ProbeRTT` interval).
 const STALE: Duration = Duration::from_secs(10);
 
-/// The least round trip of one to two times what it is asked to keep.
+/// The least round trip of one to two intervals.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct LeastRtt {
     /// The least one of the present interval, and when that began.
@@ -26,7 +26,7 @@ impl LeastRtt {
         now.into_iter().chain(self.before).min()
     }
 
-    /// Takes notice of a round trip; `kept`: how long an interval is.
+    /// Records a round trip; `kept` is the length of an interval.
     pub(super) fn sample(&mut self, now: Instant, rtt: Duration, kept: Duration) {
         if self.get().is_none_or(|least| rtt <= least + least / CLOSE) {
             self.seen = Some(now);
@@ -40,12 +40,13 @@ impl LeastRtt {
         }
     }
 
-    /// Whether it is so long ago that the path showed its least round trip that it should be looked for.
+    /// Whether the last confirmation is so old that the sender should look for the least round
+    /// trip.
     pub(super) fn is_stale(&self, now: Instant) -> bool {
         self.seen.is_some_and(|seen| now > seen + STALE)
     }
 
-    /// It is being looked for.
+    /// The sender looks for it now.
     pub(super) fn look(&mut self, now: Instant) {
         self.seen = Some(now);
     }
