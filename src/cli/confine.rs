@@ -1,6 +1,8 @@
 //! The running node confines itself. Afterwards it reaches its own folder, the files of name
 //! look-ups, and the network, and cannot start a program. An attacker who exploits a fault in a
 //! parser then gets this node's key and flows, but not the files of its user.
+//! The signer of an authority reaches the authority's files and what the node has written, but neither
+//! the node's key nor the network.
 //!
 //! Landlock confines a thread and those that it starts. So `run` calls this on the main thread, when
 //! the node's files are found and the signer of an authority runs, and before the runtime has threads.
@@ -35,6 +37,8 @@ pub(super) enum Tcp {
     Connects,
     /// Without the exit role a node connects to nothing by TCP.
     ListensOnly,
+    /// The signer uses no TCP at all.
+    Nothing,
 }
 
 impl fmt::Display for Confinement {
@@ -45,11 +49,14 @@ impl fmt::Display for Confinement {
             Self::Failed(error) => write!(f, "none: {error}"),
             Self::Landlock { whole, tcp } => {
                 let parts = if *whole { "" } else { ", as far as this kernel can" };
-                let tcp = match tcp {
-                    Tcp::Connects => "no TCP port but the proxy's",
-                    Tcp::ListensOnly => "no TCP port but the proxy's, no TCP connection",
+                let rest = match tcp {
+                    Tcp::Connects => "own folder, no programs, no TCP port but the proxy's",
+                    Tcp::ListensOnly => {
+                        "own folder, no programs, no TCP port but the proxy's, no TCP connection"
+                    }
+                    Tcp::Nothing => "the authority's folder, no programs, no TCP",
                 };
-                write!(f, "Landlock: own folder, no programs, {tcp}{parts}")
+                write!(f, "Landlock: {rest}{parts}")
             }
         }
     }
@@ -63,13 +70,26 @@ pub(super) fn confine(folder: &Folder, config: &Config) -> Confinement {
     enforce(folder, config)
 }
 
+/// Confines this thread, and those that it starts from now on, to what the signer needs.
+pub(super) fn confine_signer(folder: &Folder, config: &Config) -> Confinement {
+    if !config.node.confine {
+        return Confinement::Off;
+    }
+    enforce_signer(folder)
+}
+
 #[cfg(not(target_os = "linux"))]
 fn enforce(_: &Folder, _: &Config) -> Confinement {
     Confinement::Unsupported
 }
 
+#[cfg(not(target_os = "linux"))]
+fn enforce_signer(_: &Folder) -> Confinement {
+    Confinement::Unsupported
+}
+
 #[cfg(target_os = "linux")]
-use linux::enforce;
+use linux::{enforce, enforce_signer};
 
 #[cfg(target_os = "linux")]
 mod linux {
@@ -77,7 +97,7 @@ mod linux {
 
     use landlock::{
         ABI, Access as _, AccessFs, AccessNet, BitFlags, NetPort, Ruleset, RulesetAttr as _,
-        RulesetCreatedAttr as _, RulesetError, RulesetStatus, Scope, make_bitflags,
+        RulesetCreated, RulesetCreatedAttr as _, RulesetError, RulesetStatus, Scope, make_bitflags,
         path_beneath_rules,
     };
 
@@ -108,7 +128,15 @@ mod linux {
 
     pub(super) fn enforce(folder: &Folder, config: &Config) -> Confinement {
         let tcp = if config.exit.enabled { Tcp::Connects } else { Tcp::ListensOnly };
-        match restrict(folder, config, tcp) {
+        enforced(restrict(folder, config, tcp), tcp)
+    }
+
+    pub(super) fn enforce_signer(folder: &Folder) -> Confinement {
+        enforced(restrict_signer(folder), Tcp::Nothing)
+    }
+
+    fn enforced(status: Result<RulesetStatus, RulesetError>, tcp: Tcp) -> Confinement {
+        match status {
             Ok(RulesetStatus::FullyEnforced) => Confinement::Landlock { whole: true, tcp },
             Ok(RulesetStatus::PartiallyEnforced) => Confinement::Landlock { whole: false, tcp },
             Ok(RulesetStatus::NotEnforced) => Confinement::Unsupported,
@@ -116,18 +144,34 @@ mod linux {
         }
     }
 
-    fn restrict(folder: &Folder, config: &Config, tcp: Tcp) -> Result<RulesetStatus, RulesetError> {
-        let mut ruleset = Ruleset::default()
+    /// All that is forbidden where no rule allows it.
+    fn forbid(tcp: Tcp) -> Result<RulesetCreated, RulesetError> {
+        let ruleset = Ruleset::default()
             .handle_access(AccessFs::from_all(RIGHTS))?
             .handle_access(AccessNet::BindTcp)?
             .scope(Scope::from_all(RIGHTS))?;
-        if tcp == Tcp::ListensOnly {
-            ruleset = ruleset.handle_access(AccessNet::ConnectTcp)?;
+        match tcp {
+            Tcp::Connects => ruleset.create(),
+            Tcp::ListensOnly | Tcp::Nothing => {
+                ruleset.handle_access(AccessNet::ConnectTcp)?.create()
+            }
         }
+    }
+
+    fn restrict_signer(folder: &Folder) -> Result<RulesetStatus, RulesetError> {
+        let dir = &folder.dir;
+        let write = READ | WRITE | AccessFs::MakeDir;
+        let ruleset = forbid(Tcp::Nothing)?
+            .add_rules(path_beneath_rules([dir.path(NodeFile::Config)], READ))?
+            .add_rules(path_beneath_rules([dir.state_folder()], READ))?
+            .add_rules(path_beneath_rules([dir.path(NodeFile::AuthorityFolder)], write))?;
+        Ok(ruleset.restrict_self()?.ruleset)
+    }
+
+    fn restrict(folder: &Folder, config: &Config, tcp: Tcp) -> Result<RulesetStatus, RulesetError> {
         let dir = &folder.dir;
         let kept = [NodeFile::Config, NodeFile::Key].map(|file| dir.path(file));
-        let mut ruleset = ruleset
-            .create()?
+        let mut ruleset = forbid(tcp)?
             .add_rules(path_beneath_rules(READABLE, READ))?
             .add_rules(path_beneath_rules(behind_links(), READ))?
             .add_rules(path_beneath_rules(kept, READ))?
@@ -161,8 +205,16 @@ mod tests {
     use super::*;
     use crate::identity::NodeFile;
 
-    /// Runs `work` on a thread that is confined to a folder; `None` where the kernel cannot.
+    /// Runs `work` on a thread that is confined to a folder as a node is; `None` where the kernel cannot.
     fn confined<T: Send>(
+        exit: bool,
+        work: impl FnOnce(&Folder) -> T + Send,
+    ) -> Option<(Confinement, T)> {
+        confined_by(confine, exit, work)
+    }
+
+    fn confined_by<T: Send>(
+        confine: fn(&Folder, &Config) -> Confinement,
         exit: bool,
         work: impl FnOnce(&Folder) -> T + Send,
     ) -> Option<(Confinement, T)> {
@@ -246,12 +298,44 @@ mod tests {
     }
 
     #[test]
+    fn a_confined_signer_has_the_authoritys_folder_and_no_tcp() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let Some((confinement, tcp)) = confined_by(confine_signer, false, |folder| {
+            let denied =
+                |error: std::io::Error| assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+            let outside = folder.named().unwrap().with_file_name("outside");
+            denied(fs::read(&outside).unwrap_err());
+            denied(fs::read("/etc/hosts").unwrap_err());
+            denied(fs::read(folder.dir.path(NodeFile::Key)).unwrap_err());
+            denied(fs::write(folder.dir.path(NodeFile::Revoked), "x").unwrap_err());
+            denied(Command::new("/bin/true").status().unwrap_err());
+            folder.dir.write(NodeFile::Audit, b"line").unwrap();
+            fs::create_dir(folder.dir.path(NodeFile::Issued)).unwrap();
+            assert_eq!(folder.dir.read(NodeFile::AuthorityKey).unwrap(), b"key");
+            folder.config().unwrap();
+            (TcpStream::connect(address), TcpListener::bind("127.0.0.1:0"))
+        }) else {
+            return;
+        };
+        match confinement {
+            Confinement::Landlock { whole: true, .. } => {
+                assert_eq!(tcp.0.unwrap_err().kind(), ErrorKind::PermissionDenied);
+                assert_eq!(tcp.1.unwrap_err().kind(), ErrorKind::PermissionDenied);
+            }
+            Confinement::Landlock { .. } => println!("skipped: TCP, as the kernel is older"),
+            other => panic!("{other}"),
+        }
+    }
+
+    #[test]
     fn the_switch_leaves_the_thread_as_it_is() {
         let temporary = tempfile::tempdir().unwrap();
         let folder = Folder::new(Some(temporary.path())).unwrap();
         let mut config = Config::default();
         config.node.confine = false;
         assert_eq!(confine(&folder, &config), Confinement::Off);
+        assert_eq!(confine_signer(&folder, &config), Confinement::Off);
         assert!(Command::new("/bin/true").status().is_ok());
     }
 }

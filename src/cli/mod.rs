@@ -141,7 +141,7 @@ impl Cli {
             Command::Backup(command) => command.run(&folder()?),
             Command::Restore(command) => command.run(&folder()?),
             Command::Service(command) => command.run(&folder()?),
-            Command::Signer(command) => wait(command.run(&folder()?, self.global.verbose)),
+            Command::Signer(command) => command.run(&folder()?, self.global.verbose),
             Command::Completions(command) => command.run(),
             Command::Man(command) => command.run(),
         };

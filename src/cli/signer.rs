@@ -2,8 +2,13 @@
 
 use clap::Args;
 
-use super::{CliError, folder::Folder, log};
-use crate::signer::{self, Program};
+use super::{
+    CliError,
+    confine::{Confinement, confine_signer},
+    folder::Folder,
+    log, wait,
+};
+use crate::signer::{self, Clerk, Program, ServeError};
 
 /// Answer the running node with the authority's key (started by `run`)
 #[derive(Debug, Args)]
@@ -14,15 +19,22 @@ pub(super) struct Signer {
 }
 
 impl Signer {
-    pub(super) async fn run(self, folder: &Folder, verbose: u8) -> Result<(), CliError> {
+    pub(super) fn run(self, folder: &Folder, verbose: u8) -> Result<(), CliError> {
         let config = folder.config()?;
         log::start(verbose, &config.log)?;
-        if self.worker {
-            signer::work(&folder.dir, config.authority.certificate_lifetime).await?;
-        } else {
-            signer::keep(program(folder, verbose, &["signer", "--worker"])?).await?;
+        signer::hide_memory()?;
+        if !self.worker {
+            let worker = program(folder, verbose, &["signer", "--worker"])?;
+            return wait(async { Ok(signer::keep(worker).await?) });
         }
-        Ok(())
+        let lifetime = config.authority.certificate_lifetime;
+        let clerk = Clerk::open(&folder.dir, lifetime).map_err(ServeError::from)?;
+        // Nothing of a peer has been read, and there are no threads, of which each inherits it.
+        match confine_signer(folder, &config) {
+            Confinement::Failed(error) => tracing::warn!(error, "the signer is not confined"),
+            known => tracing::debug!(enforced = %known, "confinement of the signer"),
+        }
+        wait(async { Ok(signer::work(clerk).await?) })
     }
 }
 

@@ -36,4 +36,4 @@ pub use child::{Program, Started};
 pub use clerk::Clerk;
 pub use client::AuthorityClient;
 pub use message::{Answer, Question};
-pub use serve::{ServeError, keep, work};
+pub use serve::{ServeError, hide_memory, keep, work};

@@ -1,6 +1,6 @@
 //! The two processes.
 
-use std::{io, time::Duration};
+use std::io;
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -12,7 +12,7 @@ use super::{
     child::{ChildProcess, WORKER_TIMEOUT},
     message::{Asked, MAX_QUESTION, read_frame, write_frame},
 };
-use crate::identity::{AuthorityError, JoinRefusal, NodeDir, UnixTime};
+use crate::identity::{AuthorityError, JoinRefusal, UnixTime};
 
 /// Why a signer process ended before its input did.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +30,7 @@ pub enum ServeError {
 /// # Errors
 /// When the channel to the node is broken.
 pub async fn keep(worker: Program) -> Result<(), ServeError> {
-    let _ignored = prepare()?;
+    let _ignored = ignore_signals()?;
     let worker = ChildProcess::new(worker.start()?, Some(WORKER_TIMEOUT));
     let unavailable = Answer::Refused(JoinRefusal::Unavailable).encode();
     let (mut input, mut output) = (tokio::io::stdin(), tokio::io::stdout());
@@ -41,14 +41,12 @@ pub async fn keep(worker: Program) -> Result<(), ServeError> {
     Ok(())
 }
 
-/// Answers questions from standard input with the authority in `dir`, whose certificates last for
-/// `lifetime`.
+/// Answers questions from standard input.
 ///
 /// # Errors
-/// When the authority cannot be opened, or the channel is broken.
-pub async fn work(dir: &NodeDir, lifetime: Duration) -> Result<(), ServeError> {
-    let _ignored = prepare()?;
-    let mut clerk = Clerk::open(dir, lifetime)?;
+/// When the channel is broken.
+pub async fn work(mut clerk: Clerk) -> Result<(), ServeError> {
+    let _ignored = ignore_signals()?;
     converse(&mut clerk, &mut tokio::io::stdin(), &mut tokio::io::stdout()).await?;
     Ok(())
 }
@@ -74,12 +72,20 @@ async fn converse(
     Ok(())
 }
 
-/// The signer ignores signals to the whole process group, such as Ctrl-C or a service's stop: it
-/// ends when the node ends. The key is in no core dump, and no process of the same user can read
-/// the memory.
-fn prepare() -> io::Result<[Signal; 3]> {
+/// Keeps this process' memory out of core dumps, and from other processes of the same user.
+///
+/// # Errors
+/// The system's.
+pub fn hide_memory() -> Result<(), ServeError> {
     #[cfg(target_os = "linux")]
-    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+        .map_err(io::Error::from)?;
+    Ok(())
+}
+
+/// The signer ignores signals to the whole process group, such as Ctrl-C or a service's stop: it
+/// ends when the node ends.
+fn ignore_signals() -> io::Result<[Signal; 3]> {
     Ok([
         signal(SignalKind::terminate())?,
         signal(SignalKind::interrupt())?,
