@@ -25,7 +25,8 @@ impl Signer {
         signer::hide_memory()?;
         if !self.worker {
             let worker = program(folder, verbose, &["signer", "--worker"])?;
-            return wait(async { Ok(signer::keep(worker).await?) });
+            let spare = program(folder, verbose, &["signer"])?;
+            return wait(async { Ok(signer::keep(worker, spare).await?) });
         }
         let lifetime = config.authority.certificate_lifetime;
         let clerk = Clerk::open(&folder.dir, lifetime).map_err(ServeError::from)?;

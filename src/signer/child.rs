@@ -1,9 +1,11 @@
-//! A child process that answers questions over its standard input and output. It is started again
-//! when it ends.
+//! A process that is asked over a channel, and replaced when it ends.
 
 use std::{
     io,
-    os::unix::process::CommandExt as _,
+    os::{
+        fd::OwnedFd,
+        unix::{net::UnixStream as Channel, process::CommandExt as _},
+    },
     path::PathBuf,
     process::{Child, Command, Stdio},
     time::Duration,
@@ -11,12 +13,15 @@ use std::{
 
 use tokio::{
     io::AsyncReadExt as _,
-    process::{ChildStdin, ChildStdout},
+    net::UnixStream,
     sync::{mpsc, oneshot},
     time::{Instant, sleep_until, timeout},
 };
 
-use super::message::{MAX_ANSWER, read_frame, write_frame};
+use super::{
+    message::{MAX_ANSWER, START_A_SPARE, read_frame, write_frame},
+    spare::{attach, take_over},
+};
 
 /// Questions that wait for the one being answered. Joiners and renewing nodes are few, and each
 /// waits for its own answer; more are refused at once.
@@ -27,7 +32,10 @@ const QUEUE: usize = 32;
 /// slow, so this is long.
 pub(super) const WORKER_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The pause before the first restart. It doubles, up to [`LONGEST_PAUSE`].
+/// A keeper answers when its worker does, or when it has given the worker up.
+pub(super) const KEEPER_TIMEOUT: Duration = Duration::from_secs(2 * WORKER_TIMEOUT.as_secs());
+
+/// The pause before the first replacement. It doubles, up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
 /// The longest pause: a folder that was repaired is used again within this time.
@@ -64,17 +72,19 @@ impl Program {
         Ok(Self { path, arguments: arguments.into_iter().map(Into::into).collect() })
     }
 
-    /// Starts it, with its standard input and output as the channel. Needs no runtime.
+    /// Starts it; its standard input and output are its end of the channel. Needs no runtime.
     ///
     /// # Errors
     /// When the system cannot start it.
     pub fn start(self) -> io::Result<Started> {
+        let (channel, far) = Channel::pair()?;
+        let far = OwnedFd::from(far);
         let mut command = Command::new(&self.path);
         // `ps` shows this name.
         command.arg0("ronproxy").args(&self.arguments);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        command.stdin(far.try_clone()?).stdout(far).stderr(Stdio::inherit());
         let process = command.spawn()?;
-        Ok(Started { program: self, process })
+        Ok(Started { program: self, process, channel })
     }
 }
 
@@ -83,21 +93,27 @@ impl Program {
 pub struct Started {
     program: Program,
     process: Child,
+    channel: Channel,
 }
 
 impl Started {
-    fn attach(mut self) -> io::Result<Running> {
-        let ends = self.process.stdin.take().zip(self.process.stdout.take());
-        let (input, output) = ends.ok_or_else(|| io::Error::other("no pipe to the process"))?;
-        let (input, output) = (ChildStdin::from_std(input)?, ChildStdout::from_std(output)?);
-        Ok(Running { process: self.process, input, output })
+    fn attach(self) -> io::Result<Running> {
+        Ok(Running { process: Some(self.process), channel: attach(self.channel)? })
+    }
+
+    /// Leaves the process to whoever is given its channel.
+    pub(super) fn give_away(self) -> Channel {
+        let mut process = self.process;
+        // The end of a process has to be waited for; it says no more than the end of the channel.
+        std::thread::spawn(move || process.wait());
+        self.channel
     }
 }
 
 struct Running {
-    process: Child,
-    input: ChildStdin,
-    output: ChildStdout,
+    /// `None`: another process has started it.
+    process: Option<Child>,
+    channel: UnixStream,
 }
 
 /// Why a process gets no more questions.
@@ -121,10 +137,22 @@ pub(super) struct ChildProcess {
 
 impl ChildProcess {
     /// Asks the process, and starts it again when it has ended or needs longer than `limit` for an
-    /// answer. `None`: no limit.
-    pub(super) fn new(started: Started, limit: Option<Duration>) -> Self {
+    /// answer.
+    pub(super) fn new(started: Started, limit: Duration) -> Self {
+        Self::replaced_by(None, started, limit)
+    }
+
+    /// Asks the process, which starts a spare one when it is told to. The spare takes its place when it
+    /// has ended or needs longer than `limit`, and starts the next. So a confined process can use this.
+    pub(super) fn with_spare(started: Started, limit: Duration) -> Self {
+        let now = Instant::now();
+        let spare = Spare { held: None, asked: now, ask_at: now, pauses: Pauses::default() };
+        Self::replaced_by(Some(spare), started, limit)
+    }
+
+    fn replaced_by(spare: Option<Spare>, started: Started, limit: Duration) -> Self {
         let (asked, questions) = mpsc::channel(QUEUE);
-        tokio::spawn(keep_running(started, limit, questions));
+        tokio::spawn(keep_running(started, limit, spare, questions));
         Self { asked }
     }
 
@@ -136,21 +164,85 @@ impl ChildProcess {
     }
 }
 
+/// The pauses between replacements. Pure.
+struct Pauses(Duration);
+
+impl Default for Pauses {
+    fn default() -> Self {
+        Self(FIRST_PAUSE)
+    }
+}
+
+impl Pauses {
+    /// The pause after a process that has lived for so long.
+    fn after(&mut self, lived: Duration) -> Duration {
+        if lived >= STEADY {
+            self.0 = FIRST_PAUSE;
+        }
+        let pause = self.0;
+        self.0 = (pause * 2).min(LONGEST_PAUSE);
+        pause
+    }
+}
+
+/// A process that waits to take the place of the one that is asked.
+struct Spare {
+    held: Option<UnixStream>,
+    /// When it was asked for.
+    asked: Instant,
+    /// When to ask for the next one, if none is held.
+    ask_at: Instant,
+    pauses: Pauses,
+}
+
+impl Spare {
+    /// Waits until one has to be asked for.
+    async fn missing(this: Option<&mut Self>) {
+        let Some(this) = this else { return std::future::pending().await };
+        if let Some(channel) = &mut this.held {
+            // It sends nothing without a question: this is its end, or a fault.
+            let _ = channel.read_u8().await;
+            tracing::warn!("the spare signer has ended and is replaced");
+            this.take();
+        }
+        sleep_until(this.ask_at).await;
+    }
+
+    /// Asks the process for one.
+    async fn ask_for(&mut self, process: &mut UnixStream) -> io::Result<()> {
+        self.asked = Instant::now();
+        write_frame(process, START_A_SPARE).await?;
+        self.held = take_over(process).await?;
+        if self.held.is_none() {
+            tracing::warn!("the signer cannot start a spare one, and tries again");
+            self.take();
+        }
+        Ok(())
+    }
+
+    /// Takes it, so that the next one is asked for after a pause.
+    fn take(&mut self) -> Option<UnixStream> {
+        self.ask_at = Instant::now() + self.pauses.after(self.asked.elapsed());
+        self.held.take()
+    }
+}
+
 async fn keep_running(
     first: Started,
-    limit: Option<Duration>,
+    limit: Duration,
+    mut spare: Option<Spare>,
     mut questions: mpsc::Receiver<Asked>,
 ) {
     let program = first.program.clone();
-    let mut next = Ok(first);
-    let mut pause = FIRST_PAUSE;
+    let mut next = first.attach();
+    let mut pauses = Pauses::default();
     loop {
         let started = Instant::now();
-        match next.and_then(Started::attach) {
-            Ok(running) => match serve(running, limit, &mut questions).await {
+        match next {
+            Ok(running) => match serve(running, limit, spare.as_mut(), &mut questions).await {
                 End::Failed(running) => {
                     tracing::warn!(
-                        "the signer has ended and is started again; nobody can join or renew meanwhile"
+                        "the signer has ended and is replaced; nobody can join or renew meanwhile"
                     );
                     end(running, true).await;
                 }
@@ -159,43 +251,44 @@ async fn keep_running(
             // A confined node cannot start a program.
             Err(error) => tracing::warn!(
                 %error,
-                "the signer cannot be started; nobody can join or renew until this node is restarted"
+                "the signer and its spare have ended, and no other can be started; nobody can join or \
+                 renew until this node is restarted"
             ),
         }
-        if started.elapsed() >= STEADY {
-            pause = FIRST_PAUSE;
-        }
-        if refuse_until(Instant::now() + pause, &mut questions).await {
+        if refuse_until(Instant::now() + pauses.after(started.elapsed()), &mut questions).await {
             return;
         }
-        pause = (pause * 2).min(LONGEST_PAUSE);
-        next = program.clone().start();
+        next = match spare.as_mut().and_then(Spare::take) {
+            Some(channel) => Ok(Running { process: None, channel }),
+            None => program.clone().start().and_then(Started::attach),
+        };
     }
 }
 
 /// Puts questions to the process until it ends or nobody asks any more.
 async fn serve(
     mut running: Running,
-    limit: Option<Duration>,
+    limit: Duration,
+    mut spare: Option<&mut Spare>,
     questions: &mut mpsc::Receiver<Asked>,
 ) -> End {
     loop {
         let asked = tokio::select! {
             // It sends nothing without a question: this is its end, or a fault.
-            _ = running.output.read_u8() => return End::Failed(running),
-            asked = questions.recv() => asked,
+            _ = running.channel.read_u8() => return End::Failed(running),
+            () = Spare::missing(spare.as_deref_mut()) => None,
+            asked = questions.recv() => match asked {
+                Some(asked) => Some(asked),
+                None => return End::Unasked(running),
+            },
         };
-        let Some(Asked { question, answer }) = asked else { return End::Unasked(running) };
-        if answer.is_closed() {
-            continue;
-        }
-        let exchanged = match limit {
-            Some(limit) => timeout(limit, exchange(&mut running, &question)).await,
-            None => Ok(exchange(&mut running, &question).await),
+        let exchanged = match (asked, spare.as_deref_mut()) {
+            (Some(asked), _) => timeout(limit, answer(&mut running.channel, asked)).await,
+            (None, Some(spare)) => timeout(limit, spare.ask_for(&mut running.channel)).await,
+            (None, None) => continue,
         };
         match exchanged {
-            // The asker may have gone.
-            Ok(Ok(bytes)) => drop(answer.send(bytes)),
+            Ok(Ok(())) => {}
             // The beginning of the next answer is unknown.
             Ok(Err(error)) => {
                 tracing::warn!(%error, "the signer gives no answer");
@@ -209,19 +302,25 @@ async fn serve(
     }
 }
 
-async fn exchange(running: &mut Running, question: &[u8]) -> io::Result<Vec<u8>> {
-    write_frame(&mut running.input, question).await?;
-    let answer = read_frame(&mut running.output, MAX_ANSWER).await?;
-    answer.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+async fn answer(channel: &mut UnixStream, asked: Asked) -> io::Result<()> {
+    if asked.answer.is_closed() {
+        return Ok(());
+    }
+    write_frame(channel, &asked.question).await?;
+    let bytes = read_frame(channel, MAX_ANSWER).await?.ok_or(io::ErrorKind::UnexpectedEof)?;
+    // The asker may have gone.
+    let _ = asked.answer.send(bytes);
+    Ok(())
 }
 
-/// Lets the process end by the end of its input, or by force, and waits for it.
+/// Lets the process end by the end of its channel, or by force, and waits for it.
 async fn end(running: Running, by_force: bool) {
-    let Running { mut process, input, output } = running;
-    drop((input, output));
+    let Running { process, channel } = running;
+    drop(channel);
+    let Some(mut process) = process else { return };
     if by_force {
         // It may have ended by itself; a confined node may send no signals to its signer, which then
-        // ends by the end of its input.
+        // ends by the end of its channel.
         let _ = process.kill();
     }
     let waiting = tokio::task::spawn_blocking(move || process.wait());
@@ -248,7 +347,7 @@ mod tests {
     fn start(script: &str) -> ChildProcess {
         let arguments = vec!["-c".into(), script.into()];
         let started = Program { path: "/bin/sh".into(), arguments }.start().unwrap();
-        ChildProcess::new(started, Some(WORKER_TIMEOUT))
+        ChildProcess::new(started, WORKER_TIMEOUT)
     }
 
     #[tokio::test]
@@ -279,5 +378,15 @@ mod tests {
         let asked: Vec<_> = (0..QUEUE + 2).map(|_| child.ask(vec![1])).collect();
         let first = futures_util::future::select_all(asked.into_iter().map(Box::pin));
         assert_eq!(timeout(Duration::from_secs(1), first).await.unwrap().0, None);
+    }
+
+    #[test]
+    fn pauses_double_to_half_a_minute_and_begin_anew_after_a_steady_life() {
+        let mut pauses = Pauses::default();
+        let short = Duration::from_secs(1);
+        assert_eq!([pauses.after(short), pauses.after(short)], [FIRST_PAUSE, 2 * FIRST_PAUSE]);
+        let longest = (0..20).map(|_| pauses.after(short)).max();
+        assert_eq!(longest, Some(LONGEST_PAUSE));
+        assert_eq!(pauses.after(STEADY), FIRST_PAUSE);
     }
 }

@@ -12,7 +12,7 @@ use tokio::{
 
 use super::{
     Answer, Clerk, Question,
-    child::{ChildProcess, Started},
+    child::{ChildProcess, KEEPER_TIMEOUT, Started},
     message::{Asked, PATIENCE},
     openness::{Next, Openness},
 };
@@ -42,10 +42,10 @@ impl AuthorityClient {
         Self::new(Way::Here(Box::new(Mutex::new(clerk)), clock))
     }
 
-    /// Asks the signer, and starts it again when it has ended. It ends with this value.
+    /// Asks the signer, and its spare when it has ended. They end with this value.
     #[must_use]
     pub fn process(signer: Started) -> Self {
-        Self::new(Way::Process(ChildProcess::new(signer, None)))
+        Self::new(Way::Process(ChildProcess::with_spare(signer, KEEPER_TIMEOUT)))
     }
 
     fn new(way: Way) -> Self {

@@ -15,6 +15,10 @@ pub(super) const MAX_QUESTION: usize = MAX_JOIN_REQUEST + 64;
 /// The largest answer: a welcome without members.
 pub(super) const MAX_ANSWER: usize = MAX_JOIN_REPLY;
 
+/// The question that tells a keeper to start a spare one: the empty one. The answer is one byte, and the
+/// spare's channel comes along with it.
+pub(super) const START_A_SPARE: &[u8] = &[];
+
 /// What the node asks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Question {

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!  ronproxy run  (UDP, the proxy; never opens authority/)
-//!     │ stdin, stdout: one question, one answer, each of bounded length
-//!  ronproxy signer           keeper: starts the worker, again and again
-//!     │ stdin, stdout
+//!     │ a socket: one question, one answer, each of bounded length
+//!  ronproxy signer           keeper: starts the worker, again and again, and a spare keeper
+//!     │ a socket
 //!  ronproxy signer --worker  reads authority/: key, record, invitations, audit log
 //! ```
 //!
@@ -14,13 +14,16 @@
 //!
 //! The keeper stands between them because a node that has confined itself (Landlock) can no longer
 //! start a process that may read `authority/`. It holds no secret and parses nothing but lengths.
-//! It and the worker end with the node: by the end of their standard input.
+//! So that a keeper can be replaced, it starts a spare one and hands its channel to the node. The
+//! spare waits without a worker; when the keeper ends, it takes its place and starts the next spare.
+//! They and the worker end with the node: by the end of their channels.
 //!
 //! | | |
 //! |---|---|
 //! | `message` | questions, answers, frames |
 //! | `clerk` | answers a question with the authority's folder |
-//! | `child` | a process that is asked, and started again when it ends |
+//! | `child` | a process that is asked, and replaced when it ends |
+//! | `spare` | hands a channel from one process to another |
 //! | `serve` | the two processes |
 //! | `client` | what the rest of the program asks |
 //! | `openness` | what is known of open invitations without waiting |
@@ -31,6 +34,7 @@ mod client;
 mod message;
 mod openness;
 mod serve;
+mod spare;
 
 pub use child::{Program, Started};
 pub use clerk::Clerk;

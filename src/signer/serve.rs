@@ -1,16 +1,18 @@
 //! The two processes.
 
-use std::io;
+use std::{io, os::fd::AsFd as _};
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
+    net::UnixStream,
     signal::unix::{Signal, SignalKind, signal},
 };
 
 use super::{
     Answer, Clerk, Program,
-    child::{ChildProcess, WORKER_TIMEOUT},
-    message::{Asked, MAX_QUESTION, read_frame, write_frame},
+    child::{ChildProcess, Started, WORKER_TIMEOUT},
+    message::{Asked, MAX_QUESTION, START_A_SPARE, read_frame, write_frame},
+    spare::{attach, hand_over},
 };
 use crate::identity::{AuthorityError, JoinRefusal, UnixTime};
 
@@ -25,18 +27,44 @@ pub enum ServeError {
     Channel(#[from] io::Error),
 }
 
-/// Passes questions from standard input to a worker, which is started again when it ends.
+/// Passes questions from the channel to a worker, which is started again when it ends, and starts a
+/// spare of itself when it is told to.
+///
+/// It starts the worker at the first question: a spare has none, so one process has the key.
 ///
 /// # Errors
-/// When the channel to the node is broken.
-pub async fn keep(worker: Program) -> Result<(), ServeError> {
+/// When the channel to the node is broken, or the worker cannot be started.
+pub async fn keep(worker: Program, spare: Program) -> Result<(), ServeError> {
     let _ignored = ignore_signals()?;
-    let worker = ChildProcess::new(worker.start()?, Some(WORKER_TIMEOUT));
+    // Standard output is the same socket.
+    let node = attach(io::stdin().as_fd().try_clone_to_owned()?.into())?;
+    Ok(unless_gone(pass_on(node, worker, spare).await)?)
+}
+
+/// The asker may end at any time, also in the middle of an answer.
+fn unless_gone(done: io::Result<()>) -> io::Result<()> {
+    done.or_else(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Ok(()),
+        _ => Err(error),
+    })
+}
+
+async fn pass_on(mut node: UnixStream, worker: Program, spare: Program) -> io::Result<()> {
     let unavailable = Answer::Refused(JoinRefusal::Unavailable).encode();
-    let (mut input, mut output) = (tokio::io::stdin(), tokio::io::stdout());
-    while let Some(question) = read_frame(&mut input, MAX_QUESTION).await? {
+    let mut running = None;
+    while let Some(question) = read_frame(&mut node, MAX_QUESTION).await? {
+        let worker = match &running {
+            Some(worker) => worker,
+            None => running.insert(ChildProcess::new(worker.clone().start()?, WORKER_TIMEOUT)),
+        };
+        if question == START_A_SPARE {
+            let spare = spare.clone().start().map(Started::give_away);
+            let spare = spare.inspect_err(|error| tracing::warn!(%error, "no spare signer"));
+            hand_over(&node, spare.ok().as_ref()).await?;
+            continue;
+        }
         let answer = worker.ask(question).await;
-        write_frame(&mut output, answer.as_deref().unwrap_or(&unavailable)).await?;
+        write_frame(&mut node, answer.as_deref().unwrap_or(&unavailable)).await?;
     }
     Ok(())
 }
@@ -47,8 +75,8 @@ pub async fn keep(worker: Program) -> Result<(), ServeError> {
 /// When the channel is broken.
 pub async fn work(mut clerk: Clerk) -> Result<(), ServeError> {
     let _ignored = ignore_signals()?;
-    converse(&mut clerk, &mut tokio::io::stdin(), &mut tokio::io::stdout()).await?;
-    Ok(())
+    let done = converse(&mut clerk, &mut tokio::io::stdin(), &mut tokio::io::stdout()).await;
+    Ok(unless_gone(done)?)
 }
 
 async fn converse(

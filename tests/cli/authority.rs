@@ -34,16 +34,34 @@ fn kill(signal: &str, pid: u32) {
     assert!(Command::new("kill").args([signal, &pid.to_string()]).status().unwrap().success());
 }
 
-/// The keeper and the worker of a node that has the authority.
-fn signers(node: &Running) -> (u32, u32) {
+fn is_worker(pid: u32) -> bool {
+    let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    words.split(|byte| *byte == 0).any(|word| word == b"--worker")
+}
+
+/// The worker and the spare that a keeper has started.
+fn started_by(keeper: u32) -> (u32, u32) {
     let mut found = None;
-    wait_for("the signer", || {
-        let [keeper] = children(node.pid())[..] else { return false };
-        let [worker] = children(keeper)[..] else { return false };
-        found = Some((keeper, worker));
+    wait_for("the worker and the spare", || {
+        let (workers, spares): (Vec<_>, Vec<_>) =
+            children(keeper).into_iter().partition(|pid| is_worker(*pid));
+        let ([worker], [spare]) = (&workers[..], &spares[..]) else { return false };
+        found = Some((*worker, *spare));
         true
     });
     found.unwrap()
+}
+
+/// The keeper and the worker of a node that has the authority.
+fn signers(node: &Running) -> (u32, u32) {
+    let mut found = None;
+    wait_for("the keeper", || {
+        let [keeper] = children(node.pid())[..] else { return false };
+        found = Some(keeper);
+        true
+    });
+    let keeper = found.unwrap();
+    (keeper, started_by(keeper).0)
 }
 
 #[test]
@@ -54,7 +72,8 @@ fn a_killed_signer_is_started_again_and_the_node_goes_on() {
     let mut node = Running::start(&hub, &[]);
     let (keeper, worker) = signers(&node);
     kill("-KILL", worker);
-    wait_for("another worker", || children(keeper).iter().any(|pid| *pid != worker));
+    let another = |was: u32| children(keeper).iter().any(|pid| *pid != was && is_worker(*pid));
+    wait_for("another worker", || another(worker));
     let one = site.join("one");
     // A worker that hangs is no answer; the joiner is told so in a sentence.
     let (_, worker) = signers(&node);
@@ -68,7 +87,7 @@ fn a_killed_signer_is_started_again_and_the_node_goes_on() {
     let said = must_fail(&site.dir("two"), &["join", &line]);
     assert!(said.contains("cannot issue certificates just now"), "{said}");
     assert_eq!(json(&hub, &["status"])["name"], "hub");
-    wait_for("another worker", || children(keeper).iter().any(|pid| *pid != worker));
+    wait_for("another worker", || another(worker));
     // The token was not used up.
     must(&site.dir("two"), &["join", &line]);
     // The signer ends with its node, however that ends, and ignores signals before.
@@ -81,6 +100,36 @@ fn a_killed_signer_is_started_again_and_the_node_goes_on() {
     assert!(is_running(keeper) && is_running(worker));
     node.crash();
     wait_for("the end of the signer", || !is_running(keeper) && !is_running(worker));
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_killed_keeper_is_replaced_by_its_spare_each_time() {
+    let site = Site::new();
+    let hub = site.hub();
+    let mut node = Running::start(&hub, &[]);
+    let (mut keeper, mut worker) = signers(&node);
+    for name in ["one", "two"] {
+        let (_, spare) = started_by(keeper);
+        kill("-KILL", keeper);
+        // The worker has the key: it ends with its keeper.
+        wait_for("the end of the worker", || !is_running(worker));
+        keeper = spare;
+        (worker, _) = started_by(keeper);
+        site.join(name);
+    }
+    // A spare that is killed is replaced, too, and the keeper goes on.
+    let (_, spare) = started_by(keeper);
+    kill("-KILL", spare);
+    wait_for("another spare", || started_by(keeper).1 != spare);
+    assert_eq!(started_by(keeper).0, worker);
+    // The same line is logged once a minute.
+    let log = std::fs::read_to_string(hub.join("log")).unwrap();
+    assert_eq!(log.matches("the signer has ended and is replaced").count(), 1, "{log}");
+    assert_eq!(log.matches("the spare signer has ended and is replaced").count(), 1, "{log}");
+    let (_, spare) = started_by(keeper);
+    node.crash();
+    wait_for("the end of all", || ![keeper, worker, spare].into_iter().any(is_running));
 }
 
 #[test]
