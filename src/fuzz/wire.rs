@@ -49,7 +49,7 @@ fn open_lane() -> OpenLane {
 
 fn lane_request() -> SignedLaneRequest {
     let [entry, exit] = ["aros", "mit"].map(|name| name.parse().unwrap());
-    let request = LaneRequest { entry, exit, issued: 300, open: open_lane() };
+    let request = LaneRequest { entry, exit, issued: 300, incarnation: 1 << 63, open: open_lane() };
     SignedLaneRequest { request, signature: vec![0x30; 72] }
 }
 

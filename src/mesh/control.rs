@@ -19,7 +19,7 @@ use crate::{
     underlay::{Neighbour, NextHop},
     wire::{
         label::Label,
-        link::{ForwardRequest, LaneEndRole, LinkRefusal, OpenLane, Reply, Request, RequestFault},
+        link::{ForwardRequest, LaneEndRole, LinkRefusal, OpenLane, Reply, Request},
     },
 };
 
@@ -149,10 +149,9 @@ impl RouteControl for Mesh {
         let exit = exit.clone();
         Box::pin(async move {
             let mut reply = self.ask_for_lane(&exit, open.clone()).await;
-            // The link was replaced before the answer came, and the request asked again over the new
-            // one: the exit has answered that one already.
-            let replayed = LinkRefusal::Unproved(RequestFault::Replayed);
-            if matches!(&reply, Err(LinkError::Refused(refusal)) if *refusal == replayed) {
+            if let Err(LinkError::Refused(LinkRefusal::Unproved(fault))) = reply
+                && self.may_ask_again(&exit, fault)
+            {
                 reply = self.ask_for_lane(&exit, open).await;
             }
             match reply.map_err(|error| refusal(error, &exit))? {

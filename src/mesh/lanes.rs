@@ -4,9 +4,12 @@
 //! that shows it to a relay can ask in another node's name. An exit answers each request once. A
 //! request that its entry did not sign is charged to the neighbour that brought it.
 
-use std::sync::{
-    Mutex, PoisonError,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    collections::HashMap,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use rustls::pki_types::CertificateDer;
@@ -21,6 +24,7 @@ use crate::{
     identity::{NodeName, Peer, StatementKey},
     lane::LaneHost,
     link::{Link, LinkDrop, LinkError, Offence},
+    overlay::linkstate::MAX_NODES,
     underlay::{NextHop, labels::Forwarding},
     wire::{
         label::Label,
@@ -40,6 +44,8 @@ pub(super) struct LaneRequests {
     /// The number of the last request of our own.
     issued: AtomicU64,
     answered: Mutex<Requests>,
+    /// The incarnations of exits that told us over a relay. They are members.
+    exits: Mutex<HashMap<NodeName, u64>>,
 }
 
 impl LaneRequests {
@@ -52,6 +58,19 @@ impl LaneRequests {
         let last = before.unwrap_or_else(|last| last);
         next(last).unwrap_or(first)
     }
+
+    fn exits(&self) -> MutexGuard<'_, HashMap<NodeName, u64>> {
+        self.exits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers what an exit says of itself. A relay that lies costs a round trip.
+    fn learn(&self, exit: &NodeName, incarnation: u64) {
+        let mut exits = self.exits();
+        if exits.len() >= MAX_NODES && !exits.contains_key(exit) {
+            exits.clear();
+        }
+        exits.insert(exit.clone(), incarnation);
+    }
 }
 
 impl Mesh {
@@ -63,12 +82,28 @@ impl Mesh {
     ) -> Result<SignedLaneRequest, LinkRefusal> {
         let issued = self.lane_requests.next(self.credentials.now().as_secs());
         let entry = self.us.name.clone();
-        let request = LaneRequest { entry, exit: exit.clone(), issued, open };
+        let incarnation = self.lane_requests.exits().get(exit).copied();
+        let incarnation = incarnation.or_else(|| self.links.incarnation(exit)).unwrap_or(0);
+        let request = LaneRequest { entry, exit: exit.clone(), issued, incarnation, open };
         let signature = self.credentials.sign(&request.statement()).map_err(|error| {
             tracing::error!(%error, "a request for a lane could not be signed");
             LinkRefusal::Unproved(RequestFault::Signature)
         })?;
         Ok(SignedLaneRequest { request, signature })
+    }
+
+    /// Whether a request that was refused is worth another one, and takes note of what the exit said.
+    pub(super) fn may_ask_again(&self, exit: &NodeName, refused: RequestFault) -> bool {
+        match refused {
+            // The link was replaced before the answer came, and the request asked again over the new
+            // one: the exit has answered that one already.
+            RequestFault::Replayed => true,
+            RequestFault::OtherIncarnation(present) => {
+                self.lane_requests.learn(exit, present);
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Answers a request for a lane that its entry brought over its own link.
@@ -109,6 +144,10 @@ impl Mesh {
                 return Err(RequestFault::Certificate);
             }
             check_by(&certificate, &signed)?;
+            let present = self.incarnation;
+            (signed.request.incarnation == present)
+                .then_some(())
+                .ok_or(RequestFault::OtherIncarnation(present))?;
             self.admit_once(&signed)
         })();
         checked.map_err(|fault| refused(link, fault))?;
@@ -235,11 +274,12 @@ fn refused(link: &Link, fault: RequestFault) -> LinkRefusal {
     match fault {
         RequestFault::Signature | RequestFault::OtherLane => link.offended(drop, Offence::Forged),
         // An honest node may have a wrong clock, a link that was replaced during the request, or an
-        // older revocation list.
+        // older revocation list; and this node may have restarted.
         RequestFault::Certificate
         | RequestFault::Clock
         | RequestFault::Replayed
         | RequestFault::TooMany
+        | RequestFault::OtherIncarnation(_)
         | RequestFault::TooFast => link.conduct().dropped(Instant::now().into_std(), drop),
     }
     LinkRefusal::Unproved(fault)
@@ -277,6 +317,15 @@ mod tests {
             assert!(next > last, "{next} after {last}");
             assert!((next >> 20).abs_diff(now) <= 1, "{next} at {now}");
             last = next;
+        }
+    }
+
+    #[test]
+    fn the_incarnations_of_exits_are_bounded_by_the_number_of_members() {
+        let requests = LaneRequests::default();
+        for number in 0..2 * MAX_NODES {
+            requests.learn(&format!("n{number}").parse().unwrap(), 7);
+            assert!(requests.exits().len() <= MAX_NODES);
         }
     }
 }

@@ -84,6 +84,10 @@ pub struct LaneRequest {
     /// The entry's clock in seconds since 1970, shifted left by 20 bits, and a number that makes it
     /// greater than that of any request before. An exit answers each number once.
     pub issued: u64,
+    /// The exit's incarnation ([`Hello::incarnation`]) as the entry knows it, or 0. A relay could bring a
+    /// request again after the exit has restarted and forgotten it, so an exit answers what a relay brings
+    /// only if it is for this incarnation.
+    pub incarnation: u64,
     /// The lane.
     pub open: OpenLane,
 }
@@ -271,6 +275,9 @@ pub enum RequestFault {
     /// The neighbour passes on more requests than it may.
     #[error("this neighbour passes on too many requests; ask again in some seconds")]
     TooFast,
+    /// It is for an earlier incarnation of the exit, or for an unknown one; this is the present one.
+    #[error("it was made for an earlier run of the exit")]
+    OtherIncarnation(u64),
 }
 
 impl RequestFault {
@@ -285,6 +292,7 @@ impl RequestFault {
             Self::Replayed => "request-replayed",
             Self::TooMany => "request-entries-full",
             Self::TooFast => "request-too-fast",
+            Self::OtherIncarnation(_) => "request-other-incarnation",
         }
     }
 }
@@ -342,7 +350,7 @@ mod tests {
             wish: RouteWish { hint: Hint::Loss, ..RouteWish::default() },
         };
         let [entry, exit] = ["aros", "mit"].map(|name| name.parse().unwrap());
-        let request = LaneRequest { entry, exit, issued: 300, open };
+        let request = LaneRequest { entry, exit, issued: 300, incarnation: 7, open };
         SignedLaneRequest { request, signature: vec![0x30, 0x01] }
     }
 
@@ -372,6 +380,7 @@ mod tests {
             4, b'a', b'r', b'o', b's', // entry
             3, b'm', b'i', b't', // exit
             0xac, 0x02, // issued
+            7,    // incarnation
             1,    // reply label
             6, b'd', b'i', b'r', b'e', b'c', b't', // route
             4, b'l', b'o', b's', b's', 0, 0, 0, // hint, no class, no pin, avoid nothing

@@ -46,6 +46,7 @@ fn lane(by: &Credentials, entry: &NodeName, exit: &NodeName, reply: Label) -> Si
         entry: entry.clone(),
         exit: exit.clone(),
         issued: by.now().as_secs() << 20 | u64::from(rand::random::<u32>() >> 12),
+        incarnation: 0,
         open: OpenLane { reply_label: reply, route: Route::Direct, wish: RouteWish::default() },
     };
     let signature = by.sign(&request.statement()).unwrap();

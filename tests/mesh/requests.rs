@@ -53,9 +53,11 @@ async fn lab(policy: &str) -> Lab {
 }
 
 fn request(by: &Node, entry: &str, exit: &str, low: u64) -> LaneRequest {
+    let exit = exit.parse().unwrap();
     LaneRequest {
         entry: entry.parse().unwrap(),
-        exit: exit.parse().unwrap(),
+        incarnation: by.mesh().links().incarnation(&exit).unwrap_or(0),
+        exit,
         issued: by.credentials().now().as_secs() << 20 | low,
         open: OpenLane { reply_label: Label(77), route: Route::Direct, wish: RouteWish::default() },
     }
@@ -165,6 +167,29 @@ async fn a_request_counts_once_and_within_the_hour() {
     for reason in ["request-clock", "request-replayed", "request-other-lane"] {
         assert!(dropped.contains(&(reason, 1)), "{dropped:?}");
     }
+    lab.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relay_cannot_bring_a_request_to_the_exits_next_run() {
+    let mut lab = lab("").await;
+    let plain = lab.node("plain").unwrap();
+    let asked = Request::PassOn(signed(plain, request(plain, "plain", "exit", 1)));
+    assert_eq!(refusal(plain, "nyu", asked.clone()).await, None);
+    assert_eq!(refusal(plain, "nyu", asked.clone()).await, unproved(RequestFault::Replayed));
+    // The direct path is cut, so that the entry hears of the next run over a relay only.
+    let ends = ["plain", "exit"].map(|name| lab.topology().address(name));
+    lab.internet().cut(ends[0], ends[1]);
+    lab.crash("exit");
+    lab.restart("exit").await.unwrap();
+    let plain = lab.node("plain").unwrap();
+    let nyu = lab.node("nyu").unwrap();
+    let linked = || nyu.mesh().links().get(&"exit".parse().unwrap()).is_some();
+    support::wait_for("the relay's link", Duration::from_secs(30), linked).await;
+    let refused = refusal(plain, "nyu", asked).await;
+    let other = matches!(refused, Some(LinkRefusal::Unproved(RequestFault::OtherIncarnation(_))));
+    assert!(other, "{refused:?}");
+    use_exit(plain).await;
     lab.stop().await;
 }
 
