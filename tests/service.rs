@@ -2,7 +2,6 @@
 
 #![cfg(unix)]
 #![expect(unreachable_pub, clippy::unwrap_used, clippy::print_stderr, reason = "test helpers")]
-#![expect(clippy::print_stdout, reason = "a skipped test says so")]
 
 #[path = "cli/overlay.rs"]
 #[expect(dead_code, reason = "other tests use the rest")]
@@ -14,11 +13,6 @@ use std::{
 };
 
 use overlay::{Site, free_udp, must, stderr};
-
-/// The least exposed that a unit with a network can be is about 1; 2.5 is "OK" for systemd.
-const MOST_EXPOSED_SYSTEM: f64 = 2.5;
-/// A user's manager may not unmount, hide or forbid what the machine's may: 6.3 with systemd 252.
-const MOST_EXPOSED_USER: f64 = 6.6;
 
 fn service(dir: &Path, home: &Path, arguments: &[&str]) -> Output {
     let mut command = overlay::ronproxy(dir);
@@ -72,43 +66,6 @@ fn a_system_service_outside_var_lib_is_refused_with_what_to_do() {
     let refused = service(&site.hub(), &site.dir("home"), &["install", "--system"]);
     assert_eq!(refused.status.code(), Some(1));
     assert!(stderr(&refused).contains("--dir /var/lib/ronproxy"), "{}", stderr(&refused));
-}
-
-#[test]
-fn systemd_finds_the_units_little_exposed() {
-    let site = Site::new();
-    let system = (Path::new("/var/lib/ronproxy"), &["show", "--system"][..], MOST_EXPOSED_SYSTEM);
-    let user = (&*site.dir("node"), &["show"][..], MOST_EXPOSED_USER);
-    for (dir, arguments, most) in [system, user] {
-        let shown = service(dir, &site.dir("home"), arguments);
-        assert!(shown.status.success(), "{}", stderr(&shown));
-        let unit = site.dir("ronproxy.service");
-        std::fs::write(&unit, &shown.stdout).unwrap();
-        let Some(score) = exposure(&unit) else { return };
-        println!("{arguments:?}: exposure {score} of at most {most}");
-        assert!(score < most, "{score}");
-    }
-}
-
-/// What `systemd-analyze security` says of a unit's file; `None` where it cannot be asked.
-fn exposure(unit: &Path) -> Option<f64> {
-    let mut command = Command::new("systemd-analyze");
-    let asked = command.args(["security", "--offline=true", "--no-pager"]).arg(unit).output();
-    let Ok(output) = asked else {
-        println!("skipped: no systemd-analyze here");
-        return None;
-    };
-    let text = String::from_utf8_lossy(&output.stdout);
-    let score = text.lines().find_map(|line| {
-        let (_, after) = line.split_once("Overall exposure level for ")?;
-        after.split_whitespace().nth(1)?.parse().ok()
-    });
-    if score.is_none() {
-        let said = stderr(&output);
-        assert!(said.contains("--offline") || said.contains("unrecognized option"), "{text}{said}");
-        println!("skipped: this systemd-analyze cannot judge a file (before version 250): {said}");
-    }
-    score
 }
 
 #[test]

@@ -251,11 +251,28 @@ fn served(users: &LocalUsers) -> Result<Option<Vec<u32>>, LocalUsersError> {
     // Without the file, numbers still work.
     let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
     let mut served = uids(listed, &passwd)?;
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    if !listed.is_empty() && !tells_users_apart(&map) {
+        warn!(
+            "local_users names users that cannot be told apart in this service's user namespace; \
+             they are refused until `ronproxy service install` writes a unit without it"
+        );
+    }
     // A socket pair shows the own user, also where /proc is hidden.
     let own = tokio::net::UnixStream::pair().and_then(|(end, _)| end.peer_cred());
     served.push(own.map_err(|error| LocalUsersError::Own(error.to_string()))?.uid());
     served.push(ROOT);
     Ok(Some(served))
+}
+
+/// Whether a user namespace with this map (user_namespaces(7)) has all users of the machine: in one that
+/// a user makes, all but that user look the same.
+#[cfg(target_os = "linux")]
+fn tells_users_apart(uid_map: &str) -> bool {
+    // One range for all is the machine's own; container runtimes map 65,536 users.
+    let counts =
+        uid_map.lines().filter_map(|line| line.split_whitespace().nth(2)?.parse::<u64>().ok());
+    counts.sum::<u64>() != 1
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -269,6 +286,15 @@ fn served(users: &LocalUsers) -> Result<Option<Vec<u32>>, LocalUsersError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_namespace_of_one_user_does_not_tell_users_apart() {
+        assert!(tells_users_apart("         0          0 4294967295\n"));
+        assert!(tells_users_apart("0 100000 65536\n"));
+        assert!(!tells_users_apart("      1000       1000          1\n"));
+        assert!(tells_users_apart(""), "a kernel without namespaces");
+    }
 
     fn read(text: &str) -> Result<LocalUsers, toml::de::Error> {
         #[derive(Debug, Deserialize)]

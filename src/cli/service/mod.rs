@@ -11,12 +11,13 @@ use std::{
 
 use clap::{Args, Subcommand};
 
-use self::unit::{MARK, Manager, SYSTEM_FOLDER};
+use self::unit::{MARK, Manager, SYSTEM_FOLDER, Sandbox};
 use super::{
     CliError,
     folder::{Folder, quoted},
     output::{note, print},
 };
+use crate::{entry::LocalUsers, identity::NodeFile};
 
 /// Run the node as a service: of systemd, of this user or of the machine, or of launchd
 #[derive(Debug, Args)]
@@ -89,7 +90,7 @@ impl Service {
             }
             Action::Install(_) => unit.install(folder, options.now),
             Action::Uninstall(_) => unit.uninstall(options.now),
-            Action::Show(_) => print(unit.text()?.trim_end()),
+            Action::Show(_) => print(unit.text(folder)?.trim_end()),
         }
     }
 }
@@ -112,16 +113,29 @@ impl Unit {
         Self { kind, dir, name }
     }
 
-    fn text(&self) -> Result<String, CliError> {
+    fn text(&self, folder: &Folder) -> Result<String, CliError> {
         let (program, dir) = (program()?, self.dir.as_deref());
         match self.kind {
             Kind::Agent => launchd::text(&program, dir),
-            Kind::Unit(manager) => unit::text(manager, &program, dir),
+            Kind::Unit(manager) => {
+                let (config, state) =
+                    (folder.dir.path(NodeFile::Config), folder.dir.state_folder());
+                let mut folders: Vec<_> = config.parent().map(Path::to_owned).into_iter().collect();
+                if !folders.iter().any(|folder| state.starts_with(folder)) {
+                    folders.push(state.to_owned());
+                }
+                // A folder without a node gets the default configuration.
+                let config = folder.config().unwrap_or_default();
+                let lists_users = matches!(config.entry.local_users, LocalUsers::Listed(_));
+                let read = |file: &str| fs::read_to_string(file).ok();
+                let sandbox = Sandbox::of(&program, folders, lists_users, read);
+                unit::text(manager, &program, dir, &sandbox)
+            }
         }
     }
 
     fn install(&self, folder: &Folder, now: bool) -> Result<(), CliError> {
-        let text = self.text()?;
+        let text = self.text(folder)?;
         match (self.kind, &self.dir) {
             (Kind::Unit(Manager::System), Some(dir)) => {
                 if let Some(error) = unit::hidden(&program()?) {
@@ -135,13 +149,19 @@ impl Unit {
         let path = self.path()?;
         self.check_ours(&path)?;
         let written = path.parent().map_or(Ok(()), fs::create_dir_all);
-        written.and_then(|()| fs::write(&path, text)).map_err(|error| failed(&path, &error))?;
+        written.and_then(|()| fs::write(&path, &text)).map_err(|error| failed(&path, &error))?;
         print(format_args!("The unit is {}.", path.display()))?;
         self.call(now, Step::Written, &path)?;
         match self.kind {
             Kind::Agent => {}
             Kind::Unit(Manager::User) => {
                 note("To run it while you are not logged in: loginctl enable-linger");
+                if text.contains("\nPrivateUsers=yes\n") {
+                    note(
+                        "Its proxy serves this user only, not root; to serve others, name them with \
+                         local_users under [entry] and install the service again.",
+                    );
+                }
             }
             Kind::Unit(Manager::System) => note(
                 "It runs as a user of its own. Its proxy serves root only; \

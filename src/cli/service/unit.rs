@@ -27,6 +27,33 @@ pub(super) enum Manager {
     System,
 }
 
+/// The hardening by namespaces, for a user's manager and for the machine's.
+const NAMESPACES: &str = "\
+CapabilityBoundingSet=
+AmbientCapabilities=
+ProtectSystem=strict
+ProtectClock=yes
+ProtectControlGroups=yes
+ProtectHostname=yes
+ProtectKernelModules=yes
+ProtectProc=invisible
+ProcSubset=pid
+PrivateDevices=yes
+PrivateMounts=yes
+PrivateTmp=yes
+RemoveIPC=yes
+";
+
+/// A user's manager makes the other namespaces in a user namespace. Its default for `KeyringMode=` is
+/// `shared`, that of the machine's manager is `private`.
+const USER_ONLY: &str = "\
+# A user namespace, without which this manager can neither hide nor mount anything. In it all other
+# users are one, root too; so the proxy serves this user only.
+PrivateUsers=yes
+ProtectHome=read-only
+KeyringMode=private
+";
+
 /// The hardening of every unit. It works without privileges: system call filters, no mounts.
 const COMMON: &str = "\
 UMask=0077
@@ -45,29 +72,73 @@ SystemCallFilter=~@privileged
 SystemCallErrorNumber=EPERM
 ";
 
-/// The hardening that only the machine's manager can do without user namespaces. Many systems
-/// forbid these, and in one the entry could not distinguish the users of local clients.
+/// The hardening that only the machine's manager can do. A user's manager of systemd 252 fails with the
+/// two about the kernel: they hide files of root.
 const SYSTEM_ONLY: &str = "\
 # A user that exists while the service runs; the folder belongs to it.
 DynamicUser=yes
 StateDirectoryMode=0700
-CapabilityBoundingSet=
-AmbientCapabilities=
-ProtectSystem=strict
 ProtectHome=yes
-ProtectClock=yes
-ProtectControlGroups=yes
-ProtectHostname=yes
 ProtectKernelLogs=yes
-ProtectKernelModules=yes
 ProtectKernelTunables=yes
-ProtectProc=invisible
-ProcSubset=pid
-PrivateDevices=yes
-PrivateMounts=yes
-PrivateTmp=yes
-RemoveIPC=yes
 ";
+
+/// Whether a user's unit has namespaces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Sandbox {
+    /// Yes; the node writes in these folders only.
+    Namespaces(Vec<PathBuf>),
+    /// No, and why.
+    FiltersOnly(&'static str),
+}
+
+/// What forbids user namespaces to users without privileges, where it is the text of the file.
+const FORBIDDEN: [(&str, &str, &str); 3] = [
+    ("/proc/sys/user/max_user_namespaces", "0", "user.max_user_namespaces is 0"),
+    ("/proc/sys/kernel/unprivileged_userns_clone", "0", "kernel.unprivileged_userns_clone is 0"),
+    (
+        "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
+        "1",
+        "kernel.apparmor_restrict_unprivileged_userns is 1",
+    ),
+];
+
+impl Sandbox {
+    /// What works for a user's service: `program` writes in `folders`, and `lists_users` is whether its
+    /// proxy serves other users by name. `read` reads a file of the kernel, `None` if it is missing.
+    pub(super) fn of(
+        program: &Path,
+        folders: Vec<PathBuf>,
+        lists_users: bool,
+        read: impl Fn(&str) -> Option<String>,
+    ) -> Self {
+        if lists_users {
+            return Self::FiltersOnly("local_users names other users");
+        }
+        let temporary = |path: &Path| path.starts_with("/tmp") || path.starts_with("/var/tmp");
+        if temporary(program) || folders.iter().any(|folder| temporary(folder)) {
+            return Self::FiltersOnly("the program or its folder is a temporary one");
+        }
+        let forbidden = FORBIDDEN
+            .into_iter()
+            .find(|(file, text, _)| read(file).is_some_and(|said| said.trim() == *text));
+        match forbidden {
+            Some((_, _, why)) => Self::FiltersOnly(why),
+            None => Self::Namespaces(folders),
+        }
+    }
+
+    fn text(&self) -> Result<String, CliError> {
+        let folders = match self {
+            Self::FiltersOnly(why) => return Ok(format!("# No namespaces: {why}.\n")),
+            Self::Namespaces(folders) => folders,
+        };
+        // Without a folder there is no node yet, and the service fails.
+        let words = folders.iter().map(|folder| quoted("-", folder));
+        let words: Result<Vec<_>, _> = words.collect();
+        Ok(format!("{USER_ONLY}ReadWritePaths={}\n{NAMESPACES}", words?.join(" ")))
+    }
+}
 
 /// The unit that runs `program` in the folder `dir`, or in the user's own folders.
 ///
@@ -77,6 +148,7 @@ pub(super) fn text(
     manager: Manager,
     program: &Path,
     dir: Option<&Path>,
+    sandbox: &Sandbox,
 ) -> Result<String, CliError> {
     let mut start = escaped(program)?;
     if let Some(dir) = dir {
@@ -84,10 +156,10 @@ pub(super) fn text(
         start += &escaped(dir)?;
     }
     let (ordering, hardening, wanted_by) = match manager {
-        Manager::User => (String::new(), String::new(), "default.target"),
+        Manager::User => (String::new(), sandbox.text()?, "default.target"),
         Manager::System => (
             "Wants=network-online.target\nAfter=network-online.target\n".to_owned(),
-            format!("StateDirectory={}\n{SYSTEM_ONLY}", state_directory(dir)?),
+            format!("StateDirectory={}\n{SYSTEM_ONLY}{NAMESPACES}", state_directory(dir)?),
             "multi-user.target",
         ),
     };
@@ -157,27 +229,66 @@ pub(super) fn hidden(program: &Path) -> Option<CliError> {
     )))
 }
 
-/// A path as one quoted word of `ExecStart` (systemd.service(5)).
+/// A path as one quoted word of `ExecStart` (systemd.service(5)), where `$` names a variable.
 fn escaped(path: &Path) -> Result<String, CliError> {
+    Ok(quoted("", path)?.replace('$', "$$"))
+}
+
+/// A path as one quoted word, behind a prefix of the directive.
+fn quoted(prefix: &str, path: &Path) -> Result<String, CliError> {
     let text = path.to_str().filter(|text| !text.chars().any(char::is_control));
     let text = text.ok_or_else(|| {
         CliError::say(format!("{path:?} cannot stand in a unit; use a path in plain text"))
     })?;
-    let text = text.replace('\\', r"\\").replace('"', "\\\"").replace('%', "%%").replace('$', "$$");
-    Ok(format!("\"{text}\""))
+    let text = text.replace('\\', r"\\").replace('"', "\\\"").replace('%', "%%");
+    Ok(format!("\"{prefix}{text}\""))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn filters() -> Sandbox {
+        Sandbox::FiltersOnly("a test")
+    }
+
+    #[test]
+    fn a_users_unit_has_namespaces_unless_something_forbids_them() {
+        let folders = || vec![PathBuf::from("/home/ann/100% $x")];
+        let ron = Path::new("/usr/bin/ron");
+        let of = |program: &str, lists, kernel: (&str, &str)| {
+            let read = |file: &str| (file == kernel.0).then(|| kernel.1.to_owned());
+            Sandbox::of(Path::new(program), folders(), lists, read)
+        };
+        let none = ("", "");
+        assert_eq!(of("/usr/bin/ron", false, none), Sandbox::Namespaces(folders()));
+        let limit = (FORBIDDEN[0].0, "96364\n");
+        assert_eq!(of("/usr/bin/ron", false, limit), Sandbox::Namespaces(folders()));
+        for (program, lists, kernel) in [
+            ("/tmp/ron", false, none),
+            ("/usr/bin/ron", true, none),
+            ("/usr/bin/ron", false, (FORBIDDEN[0].0, "0\n")),
+            ("/usr/bin/ron", false, (FORBIDDEN[2].0, "1\n")),
+        ] {
+            let sandbox = of(program, lists, kernel);
+            assert!(matches!(sandbox, Sandbox::FiltersOnly(_)), "{program} {lists} {kernel:?}");
+            let unit = text(Manager::User, ron, None, &sandbox).unwrap();
+            assert!(
+                unit.contains("\n# No namespaces: ") && !unit.contains("PrivateUsers"),
+                "{unit}"
+            );
+        }
+        let unit = text(Manager::User, ron, None, &Sandbox::Namespaces(folders())).unwrap();
+        assert!(unit.contains("\nReadWritePaths=\"-/home/ann/100%% $x\"\n"), "{unit}");
+    }
+
     #[test]
     fn a_path_with_special_characters_stays_one_word() {
         let (program, dir) = (Path::new("/opt/100% \"x\"/ron"), Path::new("/home/a b"));
-        let unit = text(Manager::User, program, Some(dir)).unwrap();
+        let unit = text(Manager::User, program, Some(dir), &filters()).unwrap();
         let start = r#"ExecStart="/opt/100%% \"x\"/ron" --dir "/home/a b" run"#;
         assert!(unit.lines().any(|line| line == start), "{unit}");
-        assert!(text(Manager::User, Path::new("/a\nb"), None).is_err());
+        assert!(text(Manager::User, Path::new("/a\nb"), None, &filters()).is_err());
     }
 
     #[test]
@@ -196,7 +307,8 @@ mod tests {
 
     #[test]
     fn a_system_service_has_its_folder_below_var_lib() {
-        let unit = |dir| text(Manager::System, Path::new("/usr/bin/ron"), Some(Path::new(dir)));
+        let ron = Path::new("/usr/bin/ron");
+        let unit = |dir| text(Manager::System, ron, Some(Path::new(dir)), &filters());
         let good = unit("/var/lib/nodes/utah").unwrap();
         assert!(good.contains("\nStateDirectory=nodes/utah\n"), "{good}");
         assert!(good.contains("\nDynamicUser=yes\n"), "{good}");
@@ -207,5 +319,47 @@ mod tests {
         }
         assert!(hidden(Path::new("/home/ann/.cargo/bin/ronproxy")).is_some());
         assert!(hidden(Path::new("/usr/local/bin/ronproxy")).is_none());
+    }
+
+    /// The least exposed that a unit with a network can be is about 1; 2.5 is "OK" for systemd.
+    const MOST_EXPOSED: f64 = 2.5;
+
+    #[test]
+    fn systemd_finds_the_units_little_exposed() {
+        let (ron, node) = (Path::new("/usr/bin/ron"), Path::new("/var/lib/ronproxy"));
+        let namespaces = Sandbox::Namespaces(vec![node.to_owned()]);
+        for manager in [Manager::System, Manager::User] {
+            let unit = text(manager, ron, Some(node), &namespaces).unwrap();
+            let Some(score) = exposure(&unit) else { return };
+            println!("{manager:?}: exposure {score} of at most {MOST_EXPOSED}");
+            assert!(score < MOST_EXPOSED, "{manager:?}: {score}");
+        }
+    }
+
+    /// What `systemd-analyze security` says of a unit; `None` where it cannot be asked.
+    fn exposure(unit: &str) -> Option<f64> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("ronproxy.service");
+        std::fs::write(&file, unit).unwrap();
+        let mut command = std::process::Command::new("systemd-analyze");
+        let asked = command.args(["security", "--offline=true", "--no-pager"]).arg(file).output();
+        let Ok(output) = asked else {
+            println!("skipped: no systemd-analyze here");
+            return None;
+        };
+        let text = String::from_utf8_lossy(&output.stdout);
+        let score = text.lines().find_map(|line| {
+            let (_, after) = line.split_once("Overall exposure level for ")?;
+            after.split_whitespace().nth(1)?.parse().ok()
+        });
+        if score.is_none() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            let old = said.contains("--offline") || said.contains("unrecognized option");
+            assert!(old, "{text}{said}");
+            println!(
+                "skipped: this systemd-analyze cannot judge a file (before version 250): {said}"
+            );
+        }
+        score
     }
 }
