@@ -3,7 +3,9 @@
 //! The peer is of our own making: it holds a valid certificate, or none, and speaks the protocol by
 //! hand. Most tests run in virtual time on the emulated Internet, so that every packet a node sends
 //! is counted by its destination. Memory is counted per thread by the allocator, CPU time per thread
-//! by the kernel, log lines by a subscriber.
+//! by the kernel, log lines by a subscriber. During each attack a member works at another node (`member`):
+//! its goodput and the time of its new flows are measured, too. `meters::Limits` has what no attack may
+//! exceed; a test names what is larger in its case.
 //!
 //! | file | attacker |
 //! |---|---|
@@ -31,6 +33,8 @@ mod overlay;
 #[expect(dead_code, unreachable_pub, reason = "other tests use the rest")]
 mod web;
 
+#[path = "hostile/member.rs"]
+mod member;
 #[path = "hostile/meters.rs"]
 mod meters;
 #[path = "hostile/peer.rs"]

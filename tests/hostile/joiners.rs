@@ -57,12 +57,20 @@ fn joiners_without_a_token_are_few_and_small() {
     let line = site.invite("leaf");
     let invitation: Invitation = line.parse().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let before = usage(hub.pid()).0;
+    let before = usage(hub.pid());
     let held = runtime.block_on(bother(&invitation));
-    let grown = usage(hub.pid()).0.saturating_sub(before);
-    println!("{} of {ATTEMPTS} joiners held at once; +{} KiB resident", held.len(), grown / 1024);
+    let after = usage(hub.pid());
+    let (grown, cpu) = (after.0.saturating_sub(before.0), after.1 - before.1);
+    let lines = std::fs::read_to_string(site.dir("hub").join("log")).unwrap().lines().count();
+    println!(
+        "{} of {ATTEMPTS} joiners held at once; +{} KiB resident, {cpu:?} of CPU, {lines} log lines",
+        held.len(),
+        grown / 1024
+    );
     assert!(held.len() <= 16, "{}", held.len());
     assert!(grown < 8 << 20, "{grown}");
+    // Two handshakes a second of one prefix.
+    assert!(cpu < Duration::from_secs(2) && lines < 40, "{cpu:?}, {lines} lines");
     // They come from the joiner's own prefix, and it joins nevertheless.
     site.join_by(&line, "leaf", &["--listen", &free_udp().to_string()]);
     drop(held);

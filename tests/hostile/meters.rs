@@ -10,7 +10,7 @@ use std::{
 };
 
 use ronproxy::emulator::Internet;
-use tokio::runtime::Runtime;
+use tokio::{runtime::Runtime, time::Instant};
 use tracing::{
     Event, Id, Level, Subscriber,
     field::{Field, Visit},
@@ -20,6 +20,8 @@ use tracing_subscriber::{
     layer::{Context, Layer, SubscriberExt as _},
     registry::LookupSpan,
 };
+
+use crate::member::Served;
 
 /// Lines of the log that are kept to be shown when a test fails.
 const SHOWN_LINES: usize = 12;
@@ -39,10 +41,62 @@ pub(crate) struct Cost {
     pub(crate) kept: i64,
     /// CPU time of this thread.
     pub(crate) cpu: Duration,
+    /// How long it took, in virtual time.
+    pub(crate) took: Duration,
     /// Lines that an operator sees by default: `info` and above.
     pub(crate) log_lines: usize,
     /// The first different ones, and the spans they stand in.
     pub(crate) log: Vec<String>,
+    /// Bytes that the overlay's nodes sent to addresses of no member.
+    pub(crate) third_party_bytes: u64,
+    /// What another member noticed; `None` where the test looks for itself.
+    pub(crate) served: Option<Served>,
+}
+
+/// What an attack may cost at most. The default is what most attacks stay below.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Bytes of heap.
+    pub(crate) peak: u64,
+    /// CPU time of all nodes and of the attacker, in a build for tests, as a part of the attack's time;
+    /// and a second beside it, for what happens once.
+    pub(crate) cores: f64,
+    /// Lines of the log.
+    pub(crate) log_lines: usize,
+    /// Bytes to third parties.
+    pub(crate) third_party_bytes: u64,
+    /// The longest that a new flow of another member may take.
+    pub(crate) new_flow: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            peak: 8 << 20,
+            cores: 0.25,
+            log_lines: 80,
+            third_party_bytes: 0,
+            new_flow: Duration::from_secs(1),
+        }
+    }
+}
+
+/// The part of their goodput that other members keep.
+const KEPT_GOODPUT: f64 = 0.9;
+
+impl Cost {
+    /// Fails if the attack cost more than `limits` say.
+    pub(crate) fn assert_within(&self, limits: Limits) {
+        let within = self.peak <= limits.peak
+            && self.cpu <= self.took.mul_f64(limits.cores) + Duration::from_secs(1)
+            && self.log_lines <= limits.log_lines
+            && self.third_party_bytes <= limits.third_party_bytes;
+        assert!(within, "{self}, where {limits:?} are the most: {:#?}", self.log);
+        let Some(served) = self.served else { return };
+        let served_well = served.share.is_none_or(|share| share >= KEPT_GOODPUT)
+            && served.slowest_flow <= limits.new_flow;
+        assert!(served_well, "another member: {served}");
+    }
 }
 
 impl fmt::Display for Cost {
@@ -50,12 +104,14 @@ impl fmt::Display for Cost {
         let mib = |bytes: f64| bytes / f64::from(1 << 20);
         #[expect(clippy::cast_precision_loss, reason = "it is printed with one decimal")]
         let (peak, kept) = (mib(self.peak as f64), mib(self.kept as f64));
-        let cpu = self.cpu.as_secs_f64();
+        let (cpu, took) = (self.cpu.as_secs_f64(), self.took.as_secs_f64());
         write!(
             f,
-            "+{peak:.1} MiB at most, {kept:+.1} MiB kept, {cpu:.2} s of CPU, {} log lines",
-            self.log_lines
-        )
+            "+{peak:.1} MiB at most, {kept:+.1} MiB kept, {cpu:.2} s of CPU in {took:.0} s, {} log lines, \
+             {} bytes to third parties",
+            self.log_lines, self.third_party_bytes
+        )?;
+        self.served.map_or(Ok(()), |served| write!(f, "; another member: {served}"))
     }
 }
 
@@ -64,9 +120,16 @@ pub(crate) fn cost<T>(runtime: &Runtime, attack: impl Future<Output = T>) -> (T,
     let lines = Lines::default();
     let subscriber = tracing_subscriber::registry().with(lines.clone());
     let mut output = None;
+    let mut took = Duration::ZERO;
+    let timed = async {
+        let start = Instant::now();
+        let output = attack.await;
+        took = start.elapsed();
+        output
+    };
     let cpu = cpu_time();
     let memory = tracing::subscriber::with_default(subscriber, || {
-        allocation_counter::measure(|| output = Some(runtime.block_on(attack)))
+        allocation_counter::measure(|| output = Some(runtime.block_on(timed)))
     });
     let cpu = cpu_time() - cpu;
     let lines = lines.0.lock().unwrap();
@@ -74,8 +137,11 @@ pub(crate) fn cost<T>(runtime: &Runtime, attack: impl Future<Output = T>) -> (T,
         peak: memory.bytes_max,
         kept: memory.bytes_current,
         cpu,
+        took,
         log_lines: lines.count,
         log: lines.first.clone(),
+        third_party_bytes: 0,
+        served: None,
     };
     (output.unwrap(), cost)
 }

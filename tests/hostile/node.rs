@@ -21,8 +21,9 @@ use tokio::{
 };
 
 use crate::{
+    meters::Limits,
     peer::{HostileLink, open_flow, repeat},
-    stage::{Stage, is_third_party, third_party},
+    stage::{Stage, third_party},
     strangers::{Initials, stranger},
     support, words,
 };
@@ -204,20 +205,19 @@ fn others_are_served(what: &str, calm: &Noticed, attacked: &Noticed, cost: &crat
 
 /// What the aim says of the victim itself.
 fn victim_stays_small(cost: &crate::meters::Cost) {
-    assert!(cost.peak <= 32 << 20, "{cost}");
-    assert!(cost.log_lines < 300, "{cost} {:#?}", cost.log);
+    // The customers' download at 10 Mbit/s is in the CPU time, too, and attacks of as much.
+    let limits = Limits { peak: 32 << 20, log_lines: 300, cores: 1.0, ..Limits::default() };
+    cost.assert_within(limits);
 }
 
 #[test]
 fn a_member_at_its_worst_leaves_others_their_goodput_and_flows() {
     let stage = stage(601);
     let calm = calm(&stage);
-    let traffic = stage.traffic();
-    let (attacked, cost) = stage.attack(async {
+    let (attacked, cost) = stage.attack_alone(async {
         let end = Instant::now() + Duration::from_secs(attack_seconds());
         tokio::join!(customers(stage.node("entry"), end), member_attacks(&stage, end)).0
     });
-    assert_eq!(traffic.to(is_third_party).len(), 0, "third parties get packets");
     others_are_served("a member's worst for a minute", &calm, &attacked, &cost);
     victim_stays_small(&cost);
 }
@@ -228,7 +228,7 @@ fn a_hundred_strangers_leave_members_their_goodput_and_flows() {
     let calm = calm(&stage);
     let traffic = stage.traffic();
     let initials = Initials::new(&stage.mallory, stage.at("exit"), "exit", 500);
-    let (attacked, cost) = stage.attack(async {
+    let (attacked, cost) = stage.attack_alone(async {
         let end = Instant::now() + Duration::from_secs(attack_seconds());
         let exit = stage.at("exit");
         let strangers = repeat(end, Duration::from_millis(1), |n| {
@@ -237,7 +237,6 @@ fn a_hundred_strangers_leave_members_their_goodput_and_flows() {
         });
         tokio::join!(customers(stage.node("entry"), end), strangers).0
     });
-    assert_eq!(traffic.to(is_third_party).len(), 0, "third parties get packets");
     let to_strangers = traffic.to(|to| to.to_string().starts_with("198.18."));
     let back: u64 = to_strangers.values().map(|(_, bytes)| bytes).sum();
     println!("{back} bytes to the strangers for {} sent", attack_seconds() * 1_250_000);

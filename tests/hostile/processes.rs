@@ -153,13 +153,16 @@ fn a_real_process_under_attack_stays_small_and_serves_its_members() {
     attacks.into_iter().for_each(|attack| attack.join().unwrap());
     let after = usage(hub.pid());
     let (grown, cpu) = (after.0.saturating_sub(before.0), after.1 - before.1);
+    let lines = std::fs::read_to_string(site.dir("hub").join("log")).unwrap().lines().count();
     println!(
-        "{:?} of attack on a process: +{} KiB resident, {cpu:?} of CPU, goodput {:.0} %, new flows {slowest:?}",
+        "{:?} of attack on a process: +{} KiB resident, {cpu:?} of CPU, {lines} log lines, goodput {:.0} %, new flows {slowest:?}",
         seconds(),
         grown / 1024,
         100.0 * goodput / calm
     );
     assert!(grown < 32 << 20, "{grown}");
+    // Less than one core, the traffic of its members included.
+    assert!(cpu < seconds() && lines < 100, "{cpu:?}, {lines} lines");
     assert!(goodput > 0.9 * calm, "{goodput} of {calm}");
     assert!(slowest < Duration::from_secs(1), "{slowest:?}");
     wait_for("the link", || json(&site.dir("leaf"), &["links"])[0]["up"] == true);

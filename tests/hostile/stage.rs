@@ -19,6 +19,7 @@ use tokio::{
 };
 
 use crate::{
+    member,
     meters::{Cost, Traffic, cost, virtual_time},
     peer::{Hostile, PORT},
     support,
@@ -79,9 +80,32 @@ impl Stage {
         Self { lab, mallory, runtime }
     }
 
-    /// Runs an attack to its end and says what it cost.
+    /// Runs an attack to its end while a member works at the node `relay`, and says what it cost.
     pub(crate) fn attack<T>(&self, attack: impl Future<Output = T>) -> (T, Cost) {
-        cost(&self.runtime, attack)
+        self.attack_beside("relay", attack)
+    }
+
+    /// The same while the member works at another node.
+    pub(crate) fn attack_beside<T>(
+        &self,
+        member: &str,
+        attack: impl Future<Output = T>,
+    ) -> (T, Cost) {
+        let (node, traffic) = (self.node(member), self.traffic());
+        let mut io = self.run(support::open_at(node, "echo.test:7", "exit"));
+        let ((output, served), mut cost) =
+            cost(&self.runtime, member::beside(node, &mut io, attack));
+        cost.third_party_bytes = third_party_bytes(&traffic);
+        cost.served = Some(served);
+        (output, cost)
+    }
+
+    /// Runs an attack that looks itself for what others notice, and says what it cost.
+    pub(crate) fn attack_alone<T>(&self, attack: impl Future<Output = T>) -> (T, Cost) {
+        let traffic = self.traffic();
+        let (output, mut cost) = cost(&self.runtime, attack);
+        cost.third_party_bytes = third_party_bytes(&traffic);
+        (output, cost)
     }
 
     /// Runs anything else.
@@ -94,7 +118,10 @@ impl Stage {
         &mut self,
         attack: impl AsyncFnOnce(&mut Lab, &Hostile) -> T,
     ) -> (T, Cost) {
-        cost(&self.runtime, attack(&mut self.lab, &self.mallory))
+        let traffic = self.traffic();
+        let (output, mut cost) = cost(&self.runtime, attack(&mut self.lab, &self.mallory));
+        cost.third_party_bytes = third_party_bytes(&traffic);
+        (output, cost)
     }
 
     /// Counts what the overlay's nodes send from now on.
@@ -112,6 +139,10 @@ impl Stage {
     pub(crate) fn at(&self, name: &str) -> SocketAddr {
         SocketAddr::new(self.lab.topology().address(name), PORT)
     }
+}
+
+fn third_party_bytes(traffic: &Traffic) -> u64 {
+    traffic.to(is_third_party).values().map(|(_, bytes)| bytes).sum()
 }
 
 /// A service that takes connections and never reads.

@@ -11,6 +11,7 @@ use ronproxy::{identity::server_name, transport};
 use tokio::time::{Instant, sleep};
 
 use crate::{
+    meters::Limits,
     peer::{Hostile, repeat},
     stage::{MALLORY, Stage, is_third_party, third_party},
     stall::Staller,
@@ -72,7 +73,7 @@ fn first_packets_from_one_address_do_not_delay_a_members_new_lane() {
     println!("19 Mbit/s of first packets: a lane after {opened:?}; {cost}; {packets} packets back");
     assert!(opened < Duration::from_secs(1), "{opened:?}");
     assert!(bytes < 30_000 * 1200 / 4, "{bytes} bytes reflected");
-    assert!(cost.peak < 32 << 20 && cost.log_lines < 40, "{cost} {:#?}", cost.log);
+    cost.assert_within(Limits { peak: 32 << 20, log_lines: 40, ..Limits::default() });
 }
 
 #[test]
@@ -94,7 +95,7 @@ fn a_stranger_that_leaves_handshakes_half_done_does_not_delay_members() {
     });
     println!("500 half-done handshakes a second: a lane after {opened:?}; {cost}");
     assert!(opened < Duration::from_secs(1), "{opened:?}");
-    assert!(cost.peak < 32 << 20 && cost.log_lines < 40, "{cost} {:#?}", cost.log);
+    cost.assert_within(Limits { peak: 32 << 20, log_lines: 40, ..Limits::default() });
 }
 
 #[test]
@@ -122,7 +123,7 @@ fn first_packets_from_many_addresses_do_not_keep_a_member_out() {
     });
     println!("first packets from 1,000 addresses: a member is back after {linked:?}; {cost}");
     assert!(linked < Duration::from_secs(3), "{linked:?}");
-    assert!(cost.peak < 32 << 20 && cost.log_lines < 60, "{cost} {:#?}", cost.log);
+    cost.assert_within(Limits { peak: 32 << 20, ..Limits::default() });
 }
 
 #[test]
@@ -133,14 +134,16 @@ fn a_packet_from_a_virtual_address_is_dropped_and_counted() {
         dropped.iter().find(|(reason, _)| *reason == "virtual-source").unwrap().1
     };
     let initials = Initials::new(&stage.mallory, stage.at("exit"), "exit", 1);
-    stage.run(async {
+    let ((), cost) = stage.attack(async {
         for slot in 0..100u16 {
             let source = SocketAddr::new([0xfd72, 0x6f6e, 0, 0, 0, 0, 0, slot].into(), 1);
             stage.mallory.datagram_from(source, stage.at("exit"), initials.get(0));
         }
         sleep(Duration::from_secs(1)).await;
     });
+    println!("packets from virtual addresses: {cost}");
     assert_eq!(dropped(), 100);
+    cost.assert_within(Limits::default());
 }
 
 #[test]
@@ -148,7 +151,7 @@ fn a_forged_source_gets_less_than_was_sent_in_its_name() {
     let stage = Stage::new(304);
     let traffic = stage.traffic();
     let initials = Initials::new(&stage.mallory, stage.at("exit"), "exit", 500);
-    let sent = stage.run(async {
+    let (sent, cost) = stage.attack(async {
         let source = SocketAddr::new(third_party(9), 53);
         let end = Instant::now() + Duration::from_secs(10);
         repeat(end, Duration::from_millis(2), |n| {
@@ -159,6 +162,7 @@ fn a_forged_source_gets_less_than_was_sent_in_its_name() {
         5_000 * 1_200
     });
     let back: u64 = traffic.to(is_third_party).values().map(|(_, bytes)| bytes).sum();
-    println!("a third party gets {back} bytes for {sent} sent in its name");
-    assert!(back < sent / 4, "{back} of {sent}");
+    println!("a third party gets {back} bytes for {sent} sent in its name: {cost}");
+    let most = sent / 4;
+    cost.assert_within(Limits { peak: 32 << 20, third_party_bytes: most, ..Limits::default() });
 }
