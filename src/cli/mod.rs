@@ -50,7 +50,7 @@ use folder::Folder;
 /// Each connection becomes a flow over an overlay of cooperating nodes, directly or through one of
 /// them, and leaves at an exit. When a path fails, flows move to another within a few round trips.
 #[derive(Debug, Parser)]
-#[command(name = "ronproxy", version, arg_required_else_help = true)]
+#[command(name = "ronproxy", version = VERSION, arg_required_else_help = true)]
 pub struct Cli {
     #[command(flatten)]
     global: Global,
@@ -96,6 +96,9 @@ enum Command {
     Completions(completions::Completions),
     Man(man::Man),
 }
+
+/// The version, and the commit of a release build. The build script `.release/commit.rs` sets it.
+const VERSION: &str = env!("RONPROXY_VERSION");
 
 /// Runs the program with the process's arguments.
 #[must_use]

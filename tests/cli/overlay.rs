@@ -112,7 +112,8 @@ impl Running {
         Self::start_logging(ronproxy(dir), log.into(), &[])
     }
 
-    fn start_as(command: Command, dir: &Path, arguments: &[&str]) -> Self {
+    /// Starts it by this command, which names the program and the folder.
+    pub fn start_as(command: Command, dir: &Path, arguments: &[&str]) -> Self {
         Self::start_logging(command, dir.join("log"), arguments)
     }
 
