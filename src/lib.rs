@@ -30,6 +30,7 @@
 //! | [`overlay`] | PURE: estimators, link state, routing, policy |
 //! | [`emulator`] | a seeded Internet in memory, for the demo, tests and benchmarks |
 //! | [`identity`] | keys, certificates, invitations, the node's folder |
+//! | [`events`] | what happened lately: one typed stream, bounded, and its counters |
 //! | [`flow`] | what a flow is: label, target, hint, refusal, and the dialer trait |
 //! | [`text`] | PURE: text of others, made safe to log and to show |
 //! | [`quantity`] | PURE: durations, data rates and addresses as people write them |
@@ -46,6 +47,7 @@ pub mod config;
 pub mod demo;
 pub mod emulator;
 pub mod entry;
+pub mod events;
 pub mod exit;
 pub mod failover;
 pub mod flow;

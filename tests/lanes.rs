@@ -9,6 +9,7 @@ use std::{collections::BTreeMap, time::Duration};
 use ronproxy::{
     config::Config,
     emulator::{Bitrate, LinkModel, Queue, Topology},
+    events::{Event, LaneSide, Query, Record},
     flow::FlowIo,
     lab::{Lab, LabNode},
     transport::Congestion,
@@ -118,5 +119,51 @@ async fn a_rule_may_make_its_flows_more_or_less_patient() {
     }
     type_a_key(&mut *patient).await.unwrap();
     assert!(start.elapsed() < Duration::from_secs(150), "{:?}", start.elapsed());
+    lab.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cut_and_what_it_did_to_a_lane_are_events() {
+    let lab = two_equal_relays(64, "[[rule]]\nexit = 'exit'\nhint = 'latency'").await;
+    let laptop = lab.node("laptop").unwrap();
+    let mut flow = support::open(laptop, "echo.test:7").await;
+    type_a_key(&mut *flow).await.unwrap();
+    let route = routes(&lab).into_keys().next().unwrap();
+    let relay = route.strip_prefix("via ").unwrap().to_owned();
+    let before = laptop.events().read(&Query::default());
+    let opened = |event: &Event| matches!(event, Event::FlowOpened { target, .. } if target == "echo.test:7");
+    assert!(before.events.iter().any(|record| opened(&record.event)));
+    let joined = before.events.iter().filter(|r| matches!(r.event, Event::MemberJoined { .. }));
+    assert_eq!(joined.count(), 3);
+    lab.internet().cut(lab.topology().address("laptop"), lab.topology().address(&relay));
+    type_a_key(&mut *flow).await.unwrap();
+    sleep(Duration::from_secs(30)).await;
+    let query = Query { since: Some(before.next), ..Query::default() };
+    let after = laptop.events().read(&query);
+    let moved = after.events.iter().find_map(|record| match &record.event {
+        Event::Rerouted { from, stall_ms, end: LaneSide::Entry, .. } => {
+            Some((from.to_string(), stall_ms.unwrap(), record.at_ms))
+        }
+        _ => None,
+    });
+    let (from, stall_ms, _) = moved.expect("the lane was rerouted");
+    assert_eq!(from, format!("via {relay}"));
+    assert!((50.0..1_000.0).contains(&stall_ms), "{stall_ms}");
+    let down = Event::LinkDown { peer: relay.parse().unwrap() };
+    assert!(after.events.iter().any(|record| record.event == down), "{:?}", after.events);
+    // The exit's end of the lane tells its own side of it.
+    let at_exit = lab.node("exit").unwrap().events().read(&Query::default()).events;
+    let far = |r: &Record| matches!(r.event, Event::Rerouted { end: LaneSide::Exit, .. });
+    assert!(at_exit.iter().any(far), "{at_exit:?}");
+    drop(flow);
+    support::dial(laptop, "nobody.test:1").await.err().unwrap();
+    sleep(Duration::from_secs(2)).await;
+    let last = laptop.events().read(&Query { limit: Some(2), ..Query::default() }).events;
+    assert!(matches!(last[0].event, Event::FlowClosed { sent: 2, received: 2, .. }), "{last:?}");
+    assert!(matches!(last[1].event, Event::FlowRefused { .. }), "{last:?}");
+    let totals = laptop.view().totals();
+    let carried: u64 = totals.by_route().map(|(.., used)| used.received).sum();
+    assert_eq!((carried, totals.refused().count()), (2, 1));
+    assert!(totals.stalls().0[9] >= 1, "{totals:?}");
     lab.stop().await;
 }

@@ -12,18 +12,23 @@
 //! | `GET /why?dest=HOST[:PORT]` | why a flow there would take which exit and route; also `hint`, `exit`, `user` |
 //! | `GET /lanes` | the lanes that start or end here |
 //! | `GET /flows` | the flows of this entry |
+//! | `GET /events?since=ID&limit=N&wait=SECONDS&class=CLASS` | what happened, see [`crate::events`] |
 //! | `GET /metrics` | counters and gauges in Prometheus' text format |
 //! | `POST /stop` | stops the node in order |
 //!
 //! Everything but `/metrics` is JSON; an error is one sentence of text.
 
+mod api;
 mod client;
 mod metrics;
+mod query;
 mod question;
 mod server;
 mod socket;
 
+pub use api::{Admin, RunFacts, StatusReport, Version};
 pub use client::{Client, ClientError};
+pub use query::LONGEST_WAIT;
 pub use question::ask;
-pub use server::{Admin, RunFacts, StatusReport, Version, serve};
+pub use server::serve;
 pub use socket::{ClaimError, ControlSocket};

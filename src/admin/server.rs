@@ -1,22 +1,9 @@
 //! The server's side: one short connection per request.
 
-use std::{
-    convert::Infallible,
-    net::SocketAddr,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::{
-    Method, Request, Response, StatusCode,
-    header::{CONTENT_TYPE, HeaderValue},
-    server::conn::http1,
-    service::service_fn,
-};
+use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use serde::Serialize;
 use tokio::{
     net::{UnixListener, UnixStream},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -24,8 +11,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{metrics, question};
-use crate::app::{NodeStatus, NodeView};
+use super::api::{Admin, answer};
 
 /// Connections served at once. A person has a few commands open; 32 is room for a watch loop of
 /// each kind, and bounds the memory that a runaway script can take.
@@ -42,61 +28,6 @@ const MAX_HEAD: usize = 8 * 1024;
 
 /// After a failed accept, usually for want of file descriptors, so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// What can be asked for with GET.
-const LISTINGS: [&str; 8] =
-    ["/status", "/links", "/routes", "/why", "/lanes", "/flows", "/metrics", "/version"];
-
-/// What the API shows and what it may do.
-#[derive(Debug)]
-pub struct Admin {
-    /// The node's facts.
-    pub view: NodeView,
-    /// The process's facts.
-    pub run: RunFacts,
-    /// Cancelled by `POST /stop`.
-    pub stop: CancellationToken,
-}
-
-/// What only the running program knows of itself.
-#[derive(Debug, Clone, Serialize)]
-pub struct RunFacts {
-    /// The process number.
-    pub pid: u32,
-    /// Where the UDP socket listens.
-    pub listen: SocketAddr,
-    /// Whether the overlay authority is in this node's folder.
-    pub authority: bool,
-    /// How the process is confined, in words.
-    pub confinement: String,
-    /// When the node started; `status` shows its age.
-    #[serde(skip)]
-    pub started: Instant,
-}
-
-/// The answer to `GET /status`.
-#[derive(Debug, Clone, Serialize)]
-pub struct StatusReport {
-    /// The node in numbers.
-    #[serde(flatten)]
-    pub node: NodeStatus,
-    /// The process.
-    #[serde(flatten)]
-    pub run: RunFacts,
-    /// Seconds since the node started.
-    pub up_seconds: u64,
-    /// Whether it is stopping.
-    pub stopping: bool,
-}
-
-/// The answer to `GET /version`.
-#[derive(Debug, Clone, Serialize)]
-pub struct Version {
-    /// The program's version.
-    pub version: &'static str,
-    /// The process number.
-    pub pid: u32,
-}
 
 /// Serves the API until `shutdown`.
 pub async fn serve(listener: UnixListener, admin: Arc<Admin>, shutdown: CancellationToken) {
@@ -119,9 +50,13 @@ async fn accept(listener: UnixListener, admin: Arc<Admin>) {
 }
 
 async fn converse(stream: UnixStream, admin: Arc<Admin>, _place: OwnedSemaphorePermit) {
-    let service = service_fn(move |request| {
-        let response = answer(&admin, &request);
-        async move { Ok::<_, Infallible>(response) }
+    let service = service_fn(move |request: Request<Incoming>| {
+        let admin = admin.clone();
+        async move {
+            let uri = request.uri();
+            let asked = uri.query().unwrap_or_default();
+            Ok::<_, Infallible>(answer(&admin, request.method(), uri.path(), asked).await)
+        }
     });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -132,72 +67,4 @@ async fn converse(stream: UnixStream, admin: Arc<Admin>, _place: OwnedSemaphoreP
     if let Ok(Err(error)) = timeout(CONNECTION_TIMEOUT, serving).await {
         tracing::debug!(%error, "an admin connection failed");
     }
-}
-
-fn answer<B>(admin: &Admin, request: &Request<B>) -> Response<Full<Bytes>> {
-    let path = request.uri().path();
-    match (request.method(), path) {
-        (&Method::GET, "/version") => json(&admin.version()),
-        (&Method::GET, "/status") => json(&admin.status()),
-        (&Method::GET, "/links") => json(&admin.view.link_facts()),
-        (&Method::GET, "/routes") => json(&admin.view.routes()),
-        (&Method::GET, "/why") => match question::read(request.uri().query().unwrap_or_default()) {
-            Ok(question) => json(&admin.view.why(&question)),
-            Err(error) => sentence(StatusCode::BAD_REQUEST, &error),
-        },
-        (&Method::GET, "/lanes") => json(&admin.view.lane_facts()),
-        (&Method::GET, "/flows") => json(&admin.view.flow_facts()),
-        (&Method::GET, "/metrics") => {
-            let text = metrics::text(&admin.view.status(), &admin.view.link_facts());
-            response(StatusCode::OK, metrics::CONTENT_TYPE, text.into())
-        }
-        (&Method::POST, "/stop") => {
-            admin.stop.cancel();
-            json(&admin.version())
-        }
-        (_, path) if LISTINGS.contains(&path) => {
-            sentence(StatusCode::METHOD_NOT_ALLOWED, "use GET here")
-        }
-        (_, "/stop") => sentence(StatusCode::METHOD_NOT_ALLOWED, "use POST to stop the node"),
-        _ => sentence(
-            StatusCode::NOT_FOUND,
-            &format!("nothing is here; ask for one of {}", LISTINGS.join(", ")),
-        ),
-    }
-}
-
-impl Admin {
-    fn version(&self) -> Version {
-        Version { version: env!("CARGO_PKG_VERSION"), pid: self.run.pid }
-    }
-
-    fn status(&self) -> StatusReport {
-        StatusReport {
-            node: self.view.status(),
-            run: self.run.clone(),
-            up_seconds: self.run.started.elapsed().as_secs(),
-            stopping: self.stop.is_cancelled(),
-        }
-    }
-}
-
-fn json(value: &impl Serialize) -> Response<Full<Bytes>> {
-    match serde_json::to_vec(value) {
-        Ok(bytes) => response(StatusCode::OK, "application/json", bytes.into()),
-        Err(error) => {
-            tracing::error!(%error, "a listing could not be written");
-            sentence(StatusCode::INTERNAL_SERVER_ERROR, "the node could not write the answer")
-        }
-    }
-}
-
-fn sentence(status: StatusCode, text: &str) -> Response<Full<Bytes>> {
-    response(status, "text/plain; charset=utf-8", format!("{text}\n").into())
-}
-
-fn response(status: StatusCode, kind: &'static str, body: Bytes) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    response
 }

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::{
     exits::{Held, Offer, cost, order},
+    flow_log::FlowLog,
     local::LocalFlow,
 };
 use crate::{
@@ -38,6 +39,7 @@ pub(super) struct Dialer {
     /// Opens flows that leave at this node.
     acceptor: Arc<dyn FlowAcceptor>,
     held: Mutex<Held>,
+    log: Arc<FlowLog>,
     /// Counts the flows that are spread.
     spread: AtomicU8,
 }
@@ -45,45 +47,56 @@ pub(super) struct Dialer {
 impl FlowDialer for Dialer {
     fn dial(&self, request: FlowRequest) -> BoxFuture<'_, Result<Box<dyn Flow>, Refusal>> {
         Box::pin(async move {
-            let keys = self.keys(&request)?;
-            if keys.iter().any(|key| key.way.is_some()) {
-                // The next flow takes the next way.
-                self.spread.fetch_add(1, Ordering::Relaxed);
+            let target = request.target.clone();
+            let dialled = self.open(request).await;
+            match &dialled {
+                Ok(flow) => self.log.opened(flow.label()),
+                Err(refusal) => self.log.refused(&target, refusal),
             }
-            let mut refusals = Vec::new();
-            for (at, key) in keys.iter().enumerate() {
-                let others = at + 1 < keys.len();
-                let opened = match self.is_here(&key.exit) {
-                    true => self.open_here(&request, key).await,
-                    false => self.pool.open_flow(&request, key, others).await,
-                };
-                match opened {
-                    Ok(flow) => {
-                        self.held().hold(&request.target.host, &key.exit);
-                        return Ok(flow);
-                    }
-                    Err(refusal) => refusals.push(refusal.at(key.exit.clone())),
-                }
-                if is_final(&refusals) {
-                    break;
-                }
-                if let (true, Some(refusal)) = (others, refusals.last()) {
-                    tracing::info!(exit = %key.exit, %refusal, "trying the next exit");
-                }
-            }
-            Err(to_tell(refusals))
+            dialled
         })
     }
 }
 
 impl Dialer {
+    async fn open(&self, request: FlowRequest) -> Result<Box<dyn Flow>, Refusal> {
+        let keys = self.keys(&request)?;
+        if keys.iter().any(|key| key.way.is_some()) {
+            // The next flow takes the next way.
+            self.spread.fetch_add(1, Ordering::Relaxed);
+        }
+        let mut refusals = Vec::new();
+        for (at, key) in keys.iter().enumerate() {
+            let others = at + 1 < keys.len();
+            let opened = match self.is_here(&key.exit) {
+                true => self.open_here(&request, key).await,
+                false => self.pool.open_flow(&request, key, others).await,
+            };
+            match opened {
+                Ok(flow) => {
+                    self.held().hold(&request.target.host, &key.exit);
+                    return Ok(flow);
+                }
+                Err(refusal) => refusals.push(refusal.at(key.exit.clone())),
+            }
+            if is_final(&refusals) {
+                break;
+            }
+            if let (true, Some(refusal)) = (others, refusals.last()) {
+                tracing::info!(exit = %key.exit, %refusal, "trying the next exit");
+            }
+        }
+        Err(to_tell(refusals))
+    }
+
     pub(super) fn new(
         rules: Rules,
-        mesh: Arc<Mesh>,
-        pool: Arc<LanePool>,
+        (mesh, pool): (Arc<Mesh>, Arc<LanePool>),
         acceptor: Arc<dyn FlowAcceptor>,
+        log: Arc<FlowLog>,
     ) -> Self {
-        Self { rules, mesh, pool, acceptor, held: Mutex::default(), spread: AtomicU8::new(0) }
+        let (held, spread) = (Mutex::default(), AtomicU8::new(0));
+        Self { rules, mesh, pool, acceptor, held, log, spread }
     }
 
     /// The lanes that may carry the flow, in the order to be tried.

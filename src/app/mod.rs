@@ -11,6 +11,7 @@ mod accept;
 mod admission;
 mod dialer;
 mod exits;
+mod flow_log;
 mod handshakes;
 mod join;
 mod known;

@@ -3,17 +3,19 @@
 use std::{
     fmt, io,
     net::SocketAddr,
+    pin::Pin,
     sync::{Arc, Weak},
     time::Duration,
 };
 
-use noq::{AsyncUdpSocket, Endpoint, EndpointConfig, TokioRuntime};
+use noq::{AsyncUdpSocket, Endpoint, EndpointConfig, TokioRuntime, UdpSender};
 use tokio::{task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     accept::{Door, Servers},
     dialer::Dialer,
+    flow_log::FlowLog,
     handshakes::HandshakeCounts,
     join::JoinDesk,
     renewal::Renewal,
@@ -22,6 +24,7 @@ use super::{
 use crate::{
     config::Rules,
     entry::{self, Entry, EntryError, RefusedClients},
+    events::Events,
     exit::Exit,
     flow::{BoxFuture, FlowDialer, FlowLimits, FlowTable, FlowTimes, Refusal, Target},
     identity::{ALPN_JOIN, ALPN_RENEW, Credentials, MemberInfo, Peer},
@@ -89,6 +92,8 @@ pub struct Node {
     pool: Arc<LanePool>,
     host: Arc<LaneHost>,
     dialer: Arc<Dialer>,
+    events: Arc<Events>,
+    log: Arc<FlowLog>,
     renewal: Arc<Renewal>,
     credentials: Credentials,
     switch: Arc<Switch>,
@@ -118,25 +123,11 @@ impl Node {
     ) -> Result<Self, StartError> {
         let credentials = &settings.credentials;
         let switch = Arc::<Switch>::default();
-        let socket = Box::new(LabelSocket::new(socket, switch.clone()));
-        let sender = socket.create_sender();
-        let mut config = EndpointConfig::default();
-        // The fixed bit tells QUIC packets from labelled ones, so it must not be greased.
-        config.grease_quic_bit(false);
-        config.max_udp_payload_size(MAX_QUIC_PACKET).map_err(io::Error::other)?;
-        let endpoint =
-            Endpoint::new_with_abstract_socket(config, None, socket, Arc::new(TokioRuntime))?;
-        let link_server = transport::link_server_config(credentials, &[])?;
-        endpoint.set_server_config(Some(link_server.clone()));
-        let at_desk =
-            |more: &[&[u8]]| transport::link_server_config(credentials, more).map(Arc::new);
-        let servers = Servers {
-            link: Arc::new(link_server),
-            renew: at_desk(&[ALPN_RENEW])?,
-            join: at_desk(&[ALPN_RENEW, ALPN_JOIN])?,
-            lane: LaneServer::new(credentials, settings.lane)?,
-        };
+        let (endpoint, sender) = open_endpoint(socket, &switch)?;
+        let servers = servers(credentials, settings.lane)?;
+        endpoint.set_server_config(Some((*servers.link).clone()));
 
+        let events = Arc::<Events>::default();
         let mesh_config = MeshConfig {
             credentials: credentials.clone(),
             addresses: settings.addresses,
@@ -145,6 +136,7 @@ impl Node {
             exit: settings.exit,
             policy: settings.policy,
             probe_budget: settings.probe_budget,
+            events: events.clone(),
             sender,
         };
         let mesh = Mesh::new(mesh_config, endpoint.clone(), switch.clone());
@@ -171,14 +163,22 @@ impl Node {
         if let Some(desk) = &desk {
             mesh.open_desk(desk.clone());
         }
-        let renewal =
-            Renewal::new(credentials.clone(), mesh.clone(), endpoint.clone(), desk.clone());
-        let dialer = Arc::new(Dialer::new(settings.rules, mesh.clone(), pool.clone(), acceptor));
+        let seen = (mesh.clone(), events.clone());
+        let renewal = Renewal::new(credentials.clone(), seen, endpoint.clone(), desk.clone());
+        let log = FlowLog::start(events.clone(), &pool);
+        let dialer = Arc::new(Dialer::new(
+            settings.rules,
+            (mesh.clone(), pool.clone()),
+            acceptor,
+            log.clone(),
+        ));
         let mut node = Self {
             mesh,
             pool,
             host,
             dialer,
+            events,
+            log,
             renewal: Arc::new(renewal),
             credentials: credentials.clone(),
             switch,
@@ -218,6 +218,8 @@ impl Node {
         let shutdown = self.shutdown.clone();
         tokio::spawn(self.shutdown.clone().run_until_cancelled_owned(Arc::new(door).run()));
         tokio::spawn(self.shutdown.clone().run_until_cancelled_owned(pool.keep()));
+        let log = self.log.clone();
+        tokio::spawn(self.shutdown.clone().run_until_cancelled_owned(log.count()));
         let host = self.host.clone();
         tokio::spawn(self.shutdown.clone().run_until_cancelled_owned(host.sweep()));
         let nonces = mesh.clone().return_nonces();
@@ -284,6 +286,12 @@ impl Node {
         &self.host
     }
 
+    /// What happened lately.
+    #[must_use]
+    pub fn events(&self) -> &Arc<Events> {
+        &self.events
+    }
+
     /// What labels and slots mean here.
     #[cfg(test)]
     pub(crate) fn switch(&self) -> &Arc<Switch> {
@@ -297,6 +305,8 @@ impl Node {
             mesh: self.mesh.clone(),
             pool: self.pool.clone(),
             dialer: self.dialer.clone(),
+            events: self.events.clone(),
+            log: self.log.clone(),
             host: self.host.clone(),
             renewal: self.renewal.clone(),
             switch: self.switch.clone(),
@@ -330,6 +340,33 @@ impl Node {
     pub fn flow_facts(&self) -> Vec<FlowFacts> {
         self.view().flow_facts()
     }
+}
+
+/// What answers connections, by the protocol that they name.
+fn servers(credentials: &Credentials, lane: LaneOptions) -> Result<Servers, StartError> {
+    let link = |more: &[&[u8]]| transport::link_server_config(credentials, more).map(Arc::new);
+    Ok(Servers {
+        link: link(&[])?,
+        renew: link(&[ALPN_RENEW])?,
+        join: link(&[ALPN_RENEW, ALPN_JOIN])?,
+        lane: LaneServer::new(credentials, lane)?,
+    })
+}
+
+/// The QUIC endpoint on `socket`, and what sends past QUIC.
+fn open_endpoint(
+    socket: Box<dyn AsyncUdpSocket>,
+    switch: &Arc<Switch>,
+) -> io::Result<(Endpoint, Pin<Box<dyn UdpSender>>)> {
+    let socket = Box::new(LabelSocket::new(socket, switch.clone()));
+    let sender = socket.create_sender();
+    let mut config = EndpointConfig::default();
+    // The fixed bit tells QUIC packets from labelled ones, so it must not be greased.
+    config.grease_quic_bit(false);
+    config.max_udp_payload_size(MAX_QUIC_PACKET).map_err(io::Error::other)?;
+    let endpoint =
+        Endpoint::new_with_abstract_socket(config, None, socket, Arc::new(TokioRuntime))?;
+    Ok((endpoint, sender))
 }
 
 impl Drop for Node {

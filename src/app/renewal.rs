@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::join::{JoinDesk, JoinFailure, ask_time, renew_outside};
 use crate::{
+    events::{Event, Events},
     identity::{
         Actor, Credentials, IdentityError, JoinRefusal, Peer, UnixTime, needs_renewal,
         skew_in_words,
@@ -117,6 +118,7 @@ pub struct CertificateStatus {
 pub(super) struct Renewal {
     credentials: Credentials,
     mesh: Arc<Mesh>,
+    events: Arc<Events>,
     endpoint: Endpoint,
     desk: Option<Arc<JoinDesk>>,
     progress: Mutex<Progress>,
@@ -163,11 +165,11 @@ fn longest_pause(certificate: &Peer, now: UnixTime) -> Duration {
 impl Renewal {
     pub(super) fn new(
         credentials: Credentials,
-        mesh: Arc<Mesh>,
+        (mesh, events): (Arc<Mesh>, Arc<Events>),
         endpoint: Endpoint,
         desk: Option<Arc<JoinDesk>>,
     ) -> Self {
-        Self { credentials, mesh, endpoint, desk, progress: Mutex::default() }
+        Self { credentials, mesh, events, endpoint, desk, progress: Mutex::default() }
     }
 
     /// Runs until `shutdown`.
@@ -208,6 +210,7 @@ impl Renewal {
                 let lasts =
                     Duration::from_secs(expires.saturating_sub(self.credentials.now().as_secs()));
                 tracing::info!(lasts = %format_duration(lasts), "this node's certificate is renewed");
+                self.events.record(Event::CertificateRenewed { expires });
                 let mut progress = self.progress();
                 progress.renewed = Some(self.credentials.now().as_secs());
                 progress.renewals += 1;

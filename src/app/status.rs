@@ -7,11 +7,13 @@ use tokio::time::Instant;
 
 use super::{
     dialer::Dialer,
+    flow_log::FlowLog,
     handshakes::HandshakeCounts,
     renewal::{CertificateStatus, Renewal},
 };
 use crate::{
     entry::RefusedClients,
+    events::{Events, Totals},
     flow::{FlowEntry, FlowLabel, FlowLimits, FlowState, Ingress, OnLane},
     identity::{MemberInfo, NodeName},
     lane::{LaneFacts, LaneHost, LanePool, RerouteFacts},
@@ -126,6 +128,10 @@ pub struct FlowFacts {
     pub sent: u64,
     /// Bytes to the application.
     pub received: u64,
+    /// Seconds since a byte moved.
+    pub quiet_seconds: f64,
+    /// For how long its lane stands still, waiting for an answer; `None`: it does not.
+    pub stands_still_seconds: Option<f64>,
 }
 
 /// Reads what a node is doing. It may outlive the node and then shows its end.
@@ -134,6 +140,8 @@ pub struct NodeView {
     pub(super) mesh: Arc<Mesh>,
     pub(super) pool: Arc<LanePool>,
     pub(super) dialer: Arc<Dialer>,
+    pub(super) events: Arc<Events>,
+    pub(super) log: Arc<FlowLog>,
     pub(super) host: Arc<LaneHost>,
     pub(super) renewal: Arc<Renewal>,
     pub(super) switch: Arc<Switch>,
@@ -183,6 +191,19 @@ impl NodeView {
             advert_interval_seconds: plan.advert_interval.as_secs_f64(),
             over_budget: plan.over_budget,
         }
+    }
+
+    /// What happened lately.
+    #[must_use]
+    pub fn events(&self) -> &Arc<Events> {
+        &self.events
+    }
+
+    /// What happened since the node started, in numbers.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        self.log.count_now();
+        self.events.totals()
     }
 
     /// The links to all members.
@@ -245,6 +266,7 @@ fn describe(pool: &LanePool, flow: &FlowEntry, now: std::time::Instant) -> FlowF
     let lane = on.and_then(|on| pool.end_of(on.lane)).map(|end| end.facts());
     let (reroutes, history) =
         on.zip(lane.as_ref()).map(|(on, lane)| since(on, lane)).unwrap_or_default();
+    let still = lane.as_ref().and_then(|lane| lane.stands_still_seconds);
     FlowFacts {
         label: FlowLabel::to_string(&flow.label),
         target: flow.target.to_string(),
@@ -260,6 +282,8 @@ fn describe(pool: &LanePool, flow: &FlowEntry, now: std::time::Instant) -> FlowF
         seconds: now.saturating_duration_since(flow.since).as_secs_f64(),
         sent,
         received,
+        quiet_seconds: flow.carried.activity().last().elapsed().as_secs_f64(),
+        stands_still_seconds: still,
     }
 }
 

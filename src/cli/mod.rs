@@ -12,6 +12,7 @@ mod demo;
 mod doctor;
 mod env;
 mod error;
+mod events;
 mod flows;
 mod folder;
 mod init;
@@ -83,6 +84,7 @@ enum Command {
     Why(why::Why),
     Lanes(lanes::Lanes),
     Flows(flows::Flows),
+    Events(events::Events),
     Env(env::Env),
     Doctor(doctor::Doctor),
     Revoke(revoke::Revoke),
@@ -137,6 +139,7 @@ impl Cli {
             Command::Why(command) => wait(command.run(&folder()?)),
             Command::Lanes(command) => wait(command.run(&folder()?)),
             Command::Flows(command) => wait(command.run(&folder()?)),
+            Command::Events(command) => wait(command.run(&folder()?)),
             Command::Env(command) => wait(command.run(&folder()?)),
             Command::Revoke(command) => wait(command.run(&folder()?)),
             Command::Members(command) => wait(command.run(&folder()?)),

@@ -29,7 +29,9 @@ pub use limits::{FlowEnd, FlowLimits, FlowTimes, HalfClosed};
 pub use refusal::{Refusal, RefusalKind, is_exhaustion};
 pub(crate) use route::bounded_class;
 pub use route::{ParseRouteError, Route, RouteWish, is_class};
-pub use table::{Carried, FlowEntry, FlowGuard, FlowState, FlowTable, Ingress, OnLane};
+pub use table::{
+    Carried, FlowEntry, FlowGuard, FlowState, FlowTable, FlowWatcher, Ingress, OnLane,
+};
 pub use target::{Host, ParseTargetError, Target};
 pub use tcp::{probe_when_silent, reset_on_close};
 

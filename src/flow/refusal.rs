@@ -116,6 +116,27 @@ impl RefusalKind {
         }
     }
 
+    /// What somebody whose flow was refused may do, in a sentence.
+    #[must_use]
+    pub fn cure(self) -> &'static str {
+        match self {
+            Self::Policy => {
+                "Choose another exit, or ask its operator. `ronproxy why` shows whether a rule of yours decides."
+            }
+            Self::NameNotFound => "Check the address for mistakes.",
+            Self::ConnectionRefused => "Check the address, or try again later.",
+            Self::Unreachable => "Try again later, or choose another exit.",
+            Self::TimedOut => "Try again later.",
+            Self::NoExit => {
+                "See with `ronproxy links` which exits are up, and with `ronproxy doctor` what is wrong."
+            }
+            Self::ExitUnreachable => "See with `ronproxy links` which nodes are up, and try again.",
+            Self::Overloaded => "Try again in a moment.",
+            Self::Protocol => "Check that both nodes run the same version.",
+            Self::NotAnExit => "Choose another exit, or run `ronproxy doctor` on that node.",
+        }
+    }
+
     /// Whether another exit may carry the flow although this one refused it.
     ///
     /// A name that does not resolve and a destination that refuses are the same everywhere, and a

@@ -5,7 +5,7 @@ use std::{
     fmt,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Instant,
@@ -89,12 +89,21 @@ pub struct Carried {
     sent: AtomicU64,
     received: AtomicU64,
     activity: Activity,
+    /// What of it was counted for metrics.
+    counted: Mutex<(u64, u64)>,
 }
 
 /// The live flows of one entry. Cheap to clone; all clones share the table.
 #[derive(Clone, Default)]
 pub struct FlowTable {
     flows: Arc<Mutex<HashMap<FlowLabel, Arc<FlowEntry>>>>,
+    watcher: Arc<OnceLock<Arc<dyn FlowWatcher>>>,
+}
+
+/// Is told when flows end.
+pub trait FlowWatcher: Send + Sync + 'static {
+    /// The flow has ended, or was not opened.
+    fn ended(&self, flow: &FlowEntry);
 }
 
 /// Keeps one flow listed; dropping it removes the flow.
@@ -132,6 +141,17 @@ impl FlowTable {
         let mut flows: Vec<_> = self.lock().values().cloned().collect();
         flows.sort_by_key(|flow| (flow.since, flow.label));
         flows
+    }
+
+    /// The live flow with this label.
+    #[must_use]
+    pub fn get(&self, label: FlowLabel) -> Option<Arc<FlowEntry>> {
+        self.lock().get(&label).cloned()
+    }
+
+    /// Tells `watcher` of each flow that ends. Only the first watcher counts: there is one per node.
+    pub fn watch(&self, watcher: Arc<dyn FlowWatcher>) {
+        let _ = self.watcher.set(watcher);
     }
 
     /// How many flows are live.
@@ -201,6 +221,16 @@ impl Carried {
         (self.sent.load(Ordering::Relaxed), self.received.load(Ordering::Relaxed))
     }
 
+    /// The bytes that were carried since this was asked last.
+    #[must_use]
+    pub fn take_new(&self) -> (u64, u64) {
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        let (sent, received) = self.bytes();
+        let new = (sent.saturating_sub(counted.0), received.saturating_sub(counted.1));
+        *counted = (sent, received);
+        new
+    }
+
     /// Counts bytes that came from the client.
     pub fn add_sent(&self, bytes: usize) {
         self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
@@ -231,6 +261,9 @@ impl FlowGuard {
 impl Drop for FlowGuard {
     fn drop(&mut self) {
         self.table.lock().remove(&self.entry.label);
+        if let Some(watcher) = self.table.watcher.get() {
+            watcher.ended(&self.entry);
+        }
     }
 }
 

@@ -28,11 +28,13 @@ pub(super) struct Driver {
     end: Arc<LaneEnd>,
     /// Requests to relays and to the far end; each ends with an input.
     asked: JoinSet<Option<Input>>,
+    /// How many of the end's moves were reported, and whether there are others.
+    reported: (u64, bool),
 }
 
 impl Driver {
     pub(super) fn new(conn: Connection, end: Arc<LaneEnd>) -> Self {
-        Self { conn, end, asked: JoinSet::new() }
+        Self { conn, end, asked: JoinSet::new(), reported: (0, false) }
     }
 
     /// Runs until the connection closes.
@@ -57,6 +59,7 @@ impl Driver {
                 () = end.activity().sent_again(), if resting => self.view(),
             }
         };
+        self.report_moves(true);
         tracing::debug!(lane = ?self.end, %reason, "lane closed");
     }
 
@@ -83,6 +86,25 @@ impl Driver {
         let smoothed_rtt = quic.map(|quic| self.end.mark().believable(quic));
         let traffic = Traffic { smoothed_rtt, ..self.end.traffic() };
         self.handle(Input::Traffic(traffic));
+        self.report_moves(false);
+    }
+
+    /// Reports the moves whose stall is over; the last one also when the lane `ended` before that.
+    fn report_moves(&mut self, ended: bool) {
+        let (reported, true) = self.reported else { return };
+        let traffic = self.end.traffic();
+        let (moves, count) = {
+            let mut agent = self.end.agent();
+            agent.settle(&traffic);
+            agent.history()
+        };
+        let new = usize::try_from(count - reported).unwrap_or(usize::MAX).min(moves.len());
+        let lasts = !ended && moves.last().is_some_and(|last| last.stall.is_none());
+        let over = moves.len() - usize::from(lasts);
+        for reroute in moves.get(moves.len() - new..over).unwrap_or_default() {
+            self.end.control.rerouted(&self.end, reroute);
+        }
+        self.reported = (count - u64::from(lasts), lasts);
     }
 
     fn view(&mut self) {
@@ -160,13 +182,14 @@ impl Driver {
         }
     }
 
-    fn send_on(&self, command: Command) {
+    fn send_on(&mut self, command: Command) {
         let Command::Use { route, label, lost, expected_rtt, moved } = command else { return };
         let end = &self.end;
         if let Some(lost) = lost {
             end.switch.send_again(end.slot(), lost.since, lost.from);
         }
         if moved {
+            self.reported.1 = true;
             end.mark().rerouted(now(), route_number(&route), expected_rtt);
             let last = end.agent().history().0.pop();
             let (from, reason) = last.map(|last| (last.from, last.reason)).unzip();

@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     driver::route_number,
-    facts::{LaneFacts, RerouteFacts},
+    facts::{LaneFacts, RerouteFacts, stands_still},
 };
 use crate::{
     failover::{Reroute, RouteAgent, SeenRoute, Timing, Traffic},
@@ -69,6 +69,9 @@ pub trait RouteControl: Send + Sync + 'static {
     /// The next hop for packets to `request.peer` on `request.route`; asks the relay for a grant
     /// where the route has one.
     fn next_hop(&self, request: HopRequest) -> BoxFuture<'_, Result<NextHop, LinkRefusal>>;
+
+    /// Takes note that this end of a lane moved to another route, and that its stall is over.
+    fn rerouted(&self, _end: &LaneEnd, _reroute: &Reroute) {}
 
     /// Extends grants that were obtained from `relay`; answers for each whether it still holds.
     fn renew(&self, relay: &NodeName, labels: Vec<Label>) -> BoxFuture<'_, Vec<bool>>;
@@ -169,9 +172,10 @@ impl LaneEnd {
     /// What listings show.
     #[must_use]
     pub fn facts(&self) -> LaneFacts {
+        let traffic = self.traffic();
         let (route, (last, reroutes)) = {
             let mut agent = self.agent();
-            agent.settle(&self.traffic());
+            agent.settle(&traffic);
             (agent.route().clone(), agent.history())
         };
         LaneFacts {
@@ -181,6 +185,7 @@ impl LaneEnd {
             reroutes,
             last_reroute: last.last().map(|reroute| reroute.reason.to_string()),
             history: last.iter().map(|reroute| RerouteFacts::of(reroute, now())).collect(),
+            stands_still_seconds: stands_still(&traffic, last.last(), now()),
             packets: self.activity.packets(),
         }
     }

@@ -1,10 +1,15 @@
 //! What listings show of a lane's end.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::{failover::Reroute, flow::Route, identity::NodeName, wire::lane::RerouteReason};
+use crate::{
+    failover::{Reroute, Traffic},
+    flow::Route,
+    identity::NodeName,
+    wire::lane::RerouteReason,
+};
 
 /// What listings show of a lane's end.
 #[derive(Debug, Clone, Serialize)]
@@ -22,6 +27,9 @@ pub struct LaneFacts {
     pub last_reroute: Option<String>,
     /// The last changes, oldest first.
     pub history: Vec<RerouteFacts>,
+    /// For how long it stands still: it waits for an answer, or for the first packet on a new route, and
+    /// nothing comes in. `None`: it does not.
+    pub stands_still_seconds: Option<f64>,
     /// Packets sent and received.
     pub packets: (u64, u64),
 }
@@ -44,17 +52,32 @@ pub struct RerouteFacts {
 impl RerouteFacts {
     /// What is to be shown of `reroute` at `now`.
     pub(super) fn of(reroute: &Reroute, now: Instant) -> Self {
-        let reason = match reroute.far_reason {
-            Some(far) => format!("far end: {}", brief(far)),
-            None => brief(reroute.reason),
-        };
         Self {
             seconds_ago: now.saturating_duration_since(reroute.at).as_secs_f64(),
             from: reroute.from.to_string(),
             to: reroute.to.to_string(),
-            reason,
+            reason: why(reroute),
             stall_ms: reroute.stall.map(|stall| stall.as_secs_f64() * 1e3),
         }
+    }
+}
+
+/// A lane that waits for less than this is not called still: several round trips across the Earth.
+const STILL_AFTER: Duration = Duration::from_secs(1);
+
+/// For how long a lane stands still at `now`, if it does: see [`LaneFacts::stands_still_seconds`].
+pub(super) fn stands_still(traffic: &Traffic, last: Option<&Reroute>, now: Instant) -> Option<f64> {
+    let waits = traffic.asked > traffic.answered || last.is_some_and(|last| last.stall.is_none());
+    let silent = now.saturating_duration_since(traffic.arrived?);
+    (waits && silent >= STILL_AFTER).then_some(silent.as_secs_f64())
+}
+
+/// Why a lane's end moved, in few words.
+#[must_use]
+pub fn why(reroute: &Reroute) -> String {
+    match reroute.far_reason {
+        Some(far) => format!("far end: {}", brief(far)),
+        None => brief(reroute.reason),
     }
 }
 

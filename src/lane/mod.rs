@@ -27,7 +27,7 @@ mod window;
 mod windows;
 
 pub use end::{HopRequest, LaneEnd, RouteControl};
-pub use facts::{LaneFacts, RerouteFacts};
+pub use facts::{LaneFacts, RerouteFacts, why};
 pub use host::{FlowAcceptor, Granted, LaneHost, Outward, OutwardStream};
 pub use open_lane::Lane;
 pub use pool::{LaneKey, LanePool};

@@ -7,9 +7,11 @@ use std::{
 
 use super::Mesh;
 use crate::{
+    events::{Event, LaneSide, RerouteKind},
+    failover::Reroute,
     flow::{BoxFuture, Host, Route, RouteWish},
     identity::{NodeName, Peer},
-    lane::{HopRequest, RouteControl},
+    lane::{HopRequest, LaneEnd, RouteControl, why},
     link::LinkError,
     overlay::{
         candidates::Candidate,
@@ -19,6 +21,7 @@ use crate::{
     underlay::{Neighbour, NextHop},
     wire::{
         label::Label,
+        lane::RerouteReason,
         link::{ForwardRequest, LaneEndRole, LinkRefusal, OpenLane, Reply, Request},
     },
 };
@@ -181,6 +184,30 @@ impl RouteControl for Mesh {
                 }
             }
         })
+    }
+
+    fn rerouted(&self, end: &LaneEnd, reroute: &Reroute) {
+        let event = Event::Rerouted {
+            lane: end.slot().0,
+            end: match end.role() {
+                LaneEndRole::Entry => LaneSide::Entry,
+                LaneEndRole::Exit => LaneSide::Exit,
+            },
+            peer: end.peer().clone(),
+            from: reroute.from.clone(),
+            to: reroute.to.clone(),
+            reason: match reroute.reason {
+                RerouteReason::Silent { .. } => RerouteKind::Silent,
+                RerouteReason::Lossy { .. } => RerouteKind::Lossy,
+                RerouteReason::Better => RerouteKind::Better,
+                RerouteReason::FarEnd => RerouteKind::FarEnd,
+                RerouteReason::Trial => RerouteKind::Trial,
+            },
+            why: why(reroute),
+            stall_ms: reroute.stall.map(|stall| stall.as_secs_f64() * 1e3),
+        };
+        let now = tokio::time::Instant::now().into_std();
+        self.events.record_ago(now.saturating_duration_since(reroute.at), event);
     }
 
     fn renew(&self, relay: &NodeName, labels: Vec<Label>) -> BoxFuture<'_, Vec<bool>> {

@@ -15,6 +15,7 @@ use super::{
     attest::{Attestations, Certified},
 };
 use crate::{
+    events::Event,
     identity::{AttestError, NodeName},
     link::{Kind, Link, LinkDrop, Offence, Topic},
     overlay::{
@@ -54,6 +55,7 @@ impl Mesh {
             match event {
                 LinkEvent::Up => {
                     tracing::info!(%peer, "path up");
+                    self.events.record(Event::LinkUp { peer: peer.clone() });
                     self.members().path_up(&peer);
                     if let Some(link) = self.links.get(&peer) {
                         self.take_vote(&link);
@@ -62,6 +64,7 @@ impl Mesh {
                 }
                 LinkEvent::Down => {
                     tracing::info!(%peer, "path down");
+                    self.events.record(Event::LinkDown { peer: peer.clone() });
                     self.look_at_network();
                     self.members().path_down(now, &peer);
                     self.outside_changed(|outside| outside.gone(&peer));

@@ -8,6 +8,7 @@ mod attest;
 mod control;
 mod dial;
 mod dials;
+mod known;
 mod lanes;
 mod measure;
 mod members;
@@ -42,6 +43,7 @@ use self::{
     outside::Outside,
 };
 use crate::{
+    events::Events,
     identity::{Credentials, MemberInfo, NodeName, Peer},
     lane::LaneHost,
     link::{Link, Links},
@@ -73,6 +75,8 @@ pub struct MeshConfig {
     pub policy: Policy,
     /// What probes and advertisements together may send.
     pub probe_budget: Bitrate,
+    /// Where it records what happens.
+    pub events: Arc<Events>,
     /// Sends datagrams of the node's socket past QUIC.
     pub sender: Pin<Box<dyn UdpSender>>,
 }
@@ -81,6 +85,7 @@ pub struct MeshConfig {
 pub struct Mesh {
     us: Peer,
     exit: bool,
+    events: Arc<Events>,
     credentials: Credentials,
     /// Drawn at random; tells this process from an earlier one.
     incarnation: u64,
@@ -92,6 +97,8 @@ pub struct Mesh {
     switch: Arc<Switch>,
     links: Links,
     members: Mutex<Members>,
+    /// Whose coming and going was recorded.
+    known: Mutex<known::Known>,
     routing: Mutex<Router>,
     attestations: Attestations,
     /// Where neighbours see us.
@@ -170,9 +177,11 @@ impl Mesh {
             link_client: config.link_client,
             switch,
             links: Links::default(),
+            known: Mutex::default(),
             members: Mutex::new(Members::new(us.name.clone())),
             host: OnceLock::new(),
             exit,
+            events: config.events,
             desk: OnceLock::new(),
             expelling: Mutex::default(),
             attestations: Attestations::new(&credentials),

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Mesh;
 use crate::{
+    events::Event,
     flow::BoxFuture,
     identity::{AttestError, ListIgnored, NodeName, Peer, skew, skew_in_words},
     link::{Link, LinkDrop, LinkError, Offence},
@@ -86,6 +87,7 @@ impl Mesh {
                 _ = look.tick() => {}
             }
             self.close_ended_links();
+            self.record_members();
         }
     }
 
@@ -129,6 +131,8 @@ impl Mesh {
             self.links.neighbour(&name).set_address(None);
             self.switch.withdraw_holder(&name);
             self.members().expel(&name);
+            self.known.lock().unwrap_or_else(PoisonError::into_inner).forget(&name);
+            self.events.record(Event::MemberRevoked { name: name.clone() });
             self.routing().forget(now, &name);
             if let Some(host) = self.host.get() {
                 host.end_lanes_of(&name);

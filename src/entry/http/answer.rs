@@ -164,8 +164,9 @@ impl Trouble {
             Some(exit) => format!("The exit {exit}"),
             None => "The exit".to_owned(),
         };
-        let (status, token, what, advice) = meaning(refusal.kind, &exit, target);
-        Self::new((status, token), what, refusal.detail.clone(), advice)
+        let (status, token, what) = meaning(refusal.kind, &exit, target);
+        let cure = refusal.kind.cure();
+        Self::new((status, token), what, refusal.detail.clone(), cure)
     }
 
     /// The connection to the server ended before it had answered.
@@ -307,74 +308,56 @@ const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;color-scheme:light 
     main{max-width:40rem;margin:10vh auto;padding:0 1rem;overflow-wrap:anywhere}\
     h1{font-size:1.4rem}footer{opacity:.6;font-size:.85rem}";
 
-/// A refusal's status, its error token, what happened, and what to do.
-fn meaning(
-    kind: RefusalKind,
-    exit: &str,
-    target: &Target,
-) -> (StatusCode, &'static str, String, &'static str) {
+/// A refusal's status, its error token, and what happened.
+fn meaning(kind: RefusalKind, exit: &str, target: &Target) -> (StatusCode, &'static str, String) {
     let Target { host, port } = target;
     match kind {
         RefusalKind::Policy => (
             StatusCode::FORBIDDEN,
             "http_request_denied",
             format!("The policy does not allow {target}"),
-            "Choose another exit, or ask its operator. `ronproxy why` shows whether a rule of yours decides.",
         ),
-        RefusalKind::NameNotFound => (
-            StatusCode::BAD_GATEWAY,
-            "dns_error",
-            format!("{exit} could not find {host}"),
-            "Check the address for mistakes.",
-        ),
+        RefusalKind::NameNotFound => {
+            (StatusCode::BAD_GATEWAY, "dns_error", format!("{exit} could not find {host}"))
+        }
         RefusalKind::ConnectionRefused => (
             StatusCode::BAD_GATEWAY,
             "connection_refused",
             format!("{host} refused the connection to port {port}"),
-            "Check the address, or try again later.",
         ),
         RefusalKind::Unreachable => (
             StatusCode::BAD_GATEWAY,
             "destination_ip_unroutable",
             format!("{exit} has no route to {host}"),
-            "Try again later, or choose another exit.",
         ),
         RefusalKind::TimedOut => (
             StatusCode::GATEWAY_TIMEOUT,
             "connection_timeout",
             format!("{host} did not answer in time"),
-            "Try again later.",
         ),
         RefusalKind::NoExit => (
             StatusCode::SERVICE_UNAVAILABLE,
             "destination_unavailable",
             format!("No exit serves {host} now"),
-            "See with `ronproxy links` which exits are up, and with `ronproxy doctor` what is wrong.",
         ),
         RefusalKind::NotAnExit => (
             StatusCode::SERVICE_UNAVAILABLE,
             "destination_unavailable",
             "The chosen node is not an exit".to_owned(),
-            "Choose another exit, or run `ronproxy doctor` on that node.",
         ),
         RefusalKind::ExitUnreachable => (
             StatusCode::BAD_GATEWAY,
             "destination_unavailable",
             format!("{exit} cannot be reached over the overlay"),
-            "See with `ronproxy links` which nodes are up, and try again.",
         ),
         RefusalKind::Overloaded => (
             StatusCode::SERVICE_UNAVAILABLE,
             "connection_limit_reached",
             "A limit is reached".to_owned(),
-            "Try again in a moment.",
         ),
-        RefusalKind::Protocol => (
-            StatusCode::BAD_GATEWAY,
-            "proxy_internal_error",
-            format!("{exit} broke the protocol"),
-            "Check that both nodes run the same version.",
-        ),
+        RefusalKind::Protocol => {
+            (StatusCode::BAD_GATEWAY, "proxy_internal_error", format!("{exit} broke the protocol"))
+        }
     }
 }
 

@@ -1,0 +1,157 @@
+//! What the API answers, whichever way a request came.
+
+use std::{net::SocketAddr, time::Instant};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{
+    Method, Response, StatusCode,
+    header::{CONTENT_TYPE, HeaderValue},
+};
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use super::{metrics, query, question};
+use crate::app::{NodeStatus, NodeView};
+
+/// What can be asked for with GET.
+const LISTINGS: [&str; 9] =
+    ["/status", "/links", "/routes", "/why", "/lanes", "/flows", "/events", "/metrics", "/version"];
+
+/// The prefix of this version of the API. Without it the same is answered: the commands of this
+/// program ask the node of the same version.
+const VERSION: &str = "/api/v1";
+
+/// What the API shows and what it may do.
+#[derive(Debug)]
+pub struct Admin {
+    /// The node's facts.
+    pub view: NodeView,
+    /// The process's facts.
+    pub run: RunFacts,
+    /// Cancelled by `POST /stop`.
+    pub stop: CancellationToken,
+}
+
+/// What only the running program knows of itself.
+#[derive(Debug, Clone, Serialize)]
+pub struct RunFacts {
+    /// The process number.
+    pub pid: u32,
+    /// Where the UDP socket listens.
+    pub listen: SocketAddr,
+    /// Whether the overlay authority is in this node's folder.
+    pub authority: bool,
+    /// How the process is confined, in words.
+    pub confinement: String,
+    /// When the node started; `status` shows its age.
+    #[serde(skip)]
+    pub started: Instant,
+}
+
+/// The answer to `GET /status`.
+#[derive(Debug, Clone, Serialize)]
+pub struct StatusReport {
+    /// The node in numbers.
+    #[serde(flatten)]
+    pub node: NodeStatus,
+    /// The process.
+    #[serde(flatten)]
+    pub run: RunFacts,
+    /// Seconds since the node started.
+    pub up_seconds: u64,
+    /// Whether it is stopping.
+    pub stopping: bool,
+}
+
+/// The answer to `GET /version`.
+#[derive(Debug, Clone, Serialize)]
+pub struct Version {
+    /// The program's version.
+    pub version: &'static str,
+    /// The process number.
+    pub pid: u32,
+}
+
+/// Answers one request.
+pub(crate) async fn answer(
+    admin: &Admin,
+    method: &Method,
+    path: &str,
+    asked: &str,
+) -> Response<Full<Bytes>> {
+    let path = path.strip_prefix(VERSION).unwrap_or(path);
+    match (method, path) {
+        (&Method::GET, "/version") => json(&admin.version()),
+        (&Method::GET, "/status") => json(&admin.status()),
+        (&Method::GET, "/links") => json(&admin.view.link_facts()),
+        (&Method::GET, "/routes") => json(&admin.view.routes()),
+        (&Method::GET, "/why") => match question::read(asked) {
+            Ok(question) => json(&admin.view.why(&question)),
+            Err(error) => sentence(StatusCode::BAD_REQUEST, &error),
+        },
+        (&Method::GET, "/lanes") => json(&admin.view.lane_facts()),
+        (&Method::GET, "/flows") => json(&admin.view.flow_facts()),
+        (&Method::GET, "/events") => match query::read(asked) {
+            Ok((query, patience)) => json(&admin.view.events().read_next(&query, patience).await),
+            Err(error) => sentence(StatusCode::BAD_REQUEST, &error),
+        },
+        (&Method::GET, "/metrics") => {
+            let (status, links) = (admin.view.status(), admin.view.link_facts());
+            let text = metrics::text(&status, &links);
+            response(StatusCode::OK, metrics::CONTENT_TYPE, text.into())
+        }
+        (&Method::POST, "/stop") => {
+            admin.stop.cancel();
+            json(&admin.version())
+        }
+        (_, path) if LISTINGS.contains(&path) => {
+            sentence(StatusCode::METHOD_NOT_ALLOWED, "use GET here")
+        }
+        (_, "/stop") => sentence(StatusCode::METHOD_NOT_ALLOWED, "use POST to stop the node"),
+        _ => sentence(
+            StatusCode::NOT_FOUND,
+            &format!("nothing is here; ask for one of {}", LISTINGS.join(", ")),
+        ),
+    }
+}
+
+impl Admin {
+    fn version(&self) -> Version {
+        Version { version: env!("CARGO_PKG_VERSION"), pid: self.run.pid }
+    }
+
+    fn status(&self) -> StatusReport {
+        StatusReport {
+            node: self.view.status(),
+            run: self.run.clone(),
+            up_seconds: self.run.started.elapsed().as_secs(),
+            stopping: self.stop.is_cancelled(),
+        }
+    }
+}
+
+pub(crate) fn json(value: &impl Serialize) -> Response<Full<Bytes>> {
+    match serde_json::to_vec(value) {
+        Ok(bytes) => response(StatusCode::OK, "application/json", bytes.into()),
+        Err(error) => {
+            tracing::error!(%error, "a listing could not be written");
+            sentence(StatusCode::INTERNAL_SERVER_ERROR, "the node could not write the answer")
+        }
+    }
+}
+
+pub(crate) fn sentence(status: StatusCode, text: &str) -> Response<Full<Bytes>> {
+    response(status, "text/plain; charset=utf-8", format!("{text}\n").into())
+}
+
+pub(crate) fn response(
+    status: StatusCode,
+    kind: &'static str,
+    body: Bytes,
+) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}

@@ -1,0 +1,84 @@
+//! `ronproxy events`
+
+use clap::Args;
+use serde_json::Value;
+
+use super::{
+    CliError,
+    folder::Folder,
+    output::{json_escaped, print, print_json},
+    units,
+};
+use crate::{
+    admin::LONGEST_WAIT,
+    events::{Class, Page, Record},
+};
+
+/// Show what happened: reroutes, links, members, flows, refusals, renewals
+///
+/// A node remembers a day, at most 1,024 events of each class. Times are in UTC.
+#[derive(Debug, Args)]
+pub(super) struct Events {
+    /// Wait for what happens next, until interrupted
+    #[arg(long, short)]
+    follow: bool,
+    /// Show the last N events
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    last: usize,
+    /// Only events of this class: overlay, reroutes, flows or refusals
+    #[arg(long, value_name = "CLASS")]
+    class: Option<Class>,
+    /// Print facts as JSON; with --follow one object a line
+    #[arg(long)]
+    json: bool,
+}
+
+impl Events {
+    pub(super) async fn run(self, folder: &Folder) -> Result<(), CliError> {
+        let class = self.class.map_or_else(String::new, |class| format!("&class={}", class.name()));
+        let client = folder.client();
+        let facts = client.get(&format!("/events?limit={}{class}", self.last)).await?;
+        if self.json && !self.follow {
+            return print_json(facts.get("events").unwrap_or(&Value::Null));
+        }
+        let mut page = read(facts)?;
+        if page.events.is_empty() && !self.follow {
+            return print("Nothing has happened yet.");
+        }
+        loop {
+            if page.dropped > 0 {
+                self.tell_dropped(page.dropped)?;
+            }
+            for record in &page.events {
+                self.tell(record)?;
+            }
+            if !self.follow {
+                return Ok(());
+            }
+            let wait = LONGEST_WAIT.as_secs();
+            let next = format!("/events?since={}&wait={wait}{class}", page.next);
+            page = read(client.get(&next).await?)?;
+        }
+    }
+
+    fn tell(&self, record: &Record) -> Result<(), CliError> {
+        if self.json {
+            let text = serde_json::to_string(record);
+            return print(json_escaped(&text.map_err(|error| CliError::Output(error.into()))?));
+        }
+        let (seconds, ms) = (record.at_ms / 1000, record.at_ms % 1000);
+        print(format_args!("{}.{ms:03}  {}", units::date(seconds), record.event))
+    }
+
+    fn tell_dropped(&self, dropped: u64) -> Result<(), CliError> {
+        match self.json {
+            true => print(serde_json::json!({ "dropped": dropped })),
+            false => print(format_args!("({dropped} events were dropped: they came too fast)")),
+        }
+    }
+}
+
+fn read(facts: Value) -> Result<Page, CliError> {
+    let page = serde_json::from_value(facts);
+    page.map_err(|error| crate::admin::ClientError::Unreadable(error.to_string()).into())
+}
