@@ -14,6 +14,7 @@
 //! | [`cli`] | one command per file; parsing only validates |
 //! | [`demo`] | four sites in this process, to try and to break |
 //! | [`lab`] | a whole overlay in one process, on the emulated Internet |
+//! | [`dashboard`] | the page and the API on a TCP port of loopback: who may ask, and the page's files |
 //! | [`admin`] | status API; reads snapshots only |
 //! | [`app`] | the only place that joins the roles into a node |
 //! | [`signer`] | the process that alone holds the overlay authority's key |
@@ -44,6 +45,7 @@ pub mod admin;
 pub mod app;
 pub mod cli;
 pub mod config;
+pub mod dashboard;
 pub mod demo;
 pub mod emulator;
 pub mod entry;

@@ -10,6 +10,8 @@
 
 #[path = "clients/bytes.rs"]
 mod bytes;
+#[path = "clients/cdp.rs"]
+mod cdp;
 #[path = "cli/overlay.rs"]
 #[expect(dead_code, reason = "other tests use the rest")]
 mod overlay;
@@ -26,6 +28,8 @@ mod web;
 mod browser;
 #[path = "clients/curl.rs"]
 mod curl;
+#[path = "clients/dashboard.rs"]
+mod dashboard;
 #[path = "clients/exhaustion.rs"]
 mod exhaustion;
 #[path = "clients/git.rs"]

@@ -15,6 +15,7 @@
 //! | `addresses` | a member whose packets claim another source |
 //! | `revoked` | an ex-member, and lies about certificates |
 //! | `strangers`, `joiners` | senders without a certificate |
+//! | `dashboard` | other local programs and web pages, at the dashboard's port |
 //! | `states` | random sequences of members × labels × lanes, shrunk when they fail |
 //! | `node`, `processes` | everything at once against a whole node, in virtual time and for real |
 //!
@@ -48,6 +49,9 @@ mod words;
 
 #[path = "hostile/addresses.rs"]
 mod addresses;
+#[cfg(target_os = "linux")]
+#[path = "hostile/dashboard.rs"]
+mod dashboard;
 #[cfg(target_os = "linux")]
 #[path = "hostile/joiners.rs"]
 mod joiners;

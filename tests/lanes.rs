@@ -7,10 +7,12 @@ mod support;
 use std::{collections::BTreeMap, time::Duration};
 
 use ronproxy::{
+    app::{Steer, SteerError},
     config::Config,
     emulator::{Bitrate, LinkModel, Queue, Topology},
     events::{Event, LaneSide, Query, Record},
-    flow::FlowIo,
+    flow::{FlowIo, Hint},
+    identity::NodeName,
     lab::{Lab, LabNode},
     transport::Congestion,
 };
@@ -165,5 +167,35 @@ async fn a_cut_and_what_it_did_to_a_lane_are_events() {
     let carried: u64 = totals.by_route().map(|(.., used)| used.received).sum();
     assert_eq!((carried, totals.refused().count()), (2, 1));
     assert!(totals.stalls().0[9] >= 1, "{totals:?}");
+    lab.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_flows_keep_off_an_avoided_relay_and_open_ones_stay() {
+    let lab = two_equal_relays(65, "").await;
+    let laptop = lab.node("laptop").unwrap();
+    let _before = support::open(laptop, "echo.test:7").await;
+    let route = routes(&lab).into_keys().next().unwrap();
+    let relay: NodeName = route.strip_prefix("via ").unwrap().parse().unwrap();
+    let view = laptop.view();
+    view.steer(vec![Steer::Avoid(relay.clone(), true)]).unwrap();
+    let _after = support::open(laptop, "echo.test:7").await;
+    let shared = routes(&lab);
+    assert_eq!((shared.len(), shared[&route]), (2, 1), "{shared:?}");
+    // All changes are made, or none.
+    let unknown = Steer::Exit(Some("nobody".parse().unwrap()));
+    let refused = view.steer(vec![Steer::Hint(Some(Hint::Loss)), unknown]);
+    assert!(matches!(refused, Err(SteerError::Unknown(_))), "{refused:?}");
+    assert_eq!(view.steering().hint, None);
+    let refused = view.steer(vec![Steer::Exit(Some(relay))]);
+    assert!(matches!(refused, Err(SteerError::NotAnExit(_))), "{refused:?}");
+    view.steer(vec![Steer::Exit(Some("exit".parse().unwrap())), Steer::Hint(Some(Hint::Loss))])
+        .unwrap();
+    let steered = support::open(laptop, "echo.test:7").await;
+    assert!(laptop.flow_facts().iter().any(|flow| flow.hint == "loss"));
+    drop(steered);
+    let events = laptop.events().read(&Query::default()).events;
+    let steered = events.iter().filter(|record| matches!(record.event, Event::Steered { .. }));
+    assert_eq!(steered.count(), 2);
     lab.stop().await;
 }

@@ -1,6 +1,6 @@
 //! What the API answers, whichever way a request came.
 
-use std::{net::SocketAddr, time::Instant};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -11,19 +11,32 @@ use hyper::{
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::{metrics, query, question};
-use crate::app::{NodeStatus, NodeView};
+use super::{metrics, overview, query, question, steer};
+use crate::app::{NodeStatus, NodeView, Steering};
 
 /// What can be asked for with GET.
-const LISTINGS: [&str; 9] =
-    ["/status", "/links", "/routes", "/why", "/lanes", "/flows", "/events", "/metrics", "/version"];
+const LISTINGS: [&str; 11] = [
+    "/status",
+    "/links",
+    "/routes",
+    "/why",
+    "/lanes",
+    "/flows",
+    "/events",
+    "/overview",
+    "/steering",
+    "/metrics",
+    "/version",
+];
+
+/// What can be done with POST.
+const DEEDS: [&str; 4] = ["/steer", "/open", "/close", "/stop"];
 
 /// The prefix of this version of the API. Without it the same is answered: the commands of this
 /// program ask the node of the same version.
 const VERSION: &str = "/api/v1";
 
 /// What the API shows and what it may do.
-#[derive(Debug)]
 pub struct Admin {
     /// The node's facts.
     pub view: NodeView,
@@ -31,7 +44,12 @@ pub struct Admin {
     pub run: RunFacts,
     /// Cancelled by `POST /stop`.
     pub stop: CancellationToken,
+    /// Makes links that open the dashboard; `None`: it has no dashboard.
+    pub links: Option<LinkMaker>,
 }
+
+/// Makes links that open the dashboard.
+pub type LinkMaker = Arc<dyn Fn() -> String + Send + Sync>;
 
 /// What only the running program knows of itself.
 #[derive(Debug, Clone, Serialize)]
@@ -98,9 +116,26 @@ pub(crate) async fn answer(
         },
         (&Method::GET, "/metrics") => {
             let (status, links) = (admin.view.status(), admin.view.link_facts());
-            let text = metrics::text(&status, &links);
+            let text = metrics::text(&status, &links, &admin.view.totals());
             response(StatusCode::OK, metrics::CONTENT_TYPE, text.into())
         }
+        (&Method::GET, "/overview") => match overview::read(asked) {
+            Ok(wanted) => json(&admin.overview(&wanted)),
+            Err(error) => sentence(StatusCode::BAD_REQUEST, &error),
+        },
+        (&Method::GET, "/steering") => json(&admin.view.steering()),
+        (&Method::POST, "/steer") => match steer_by(admin, asked) {
+            Ok(steering) => json(&steering),
+            Err(error) => sentence(StatusCode::BAD_REQUEST, &error),
+        },
+        (&Method::POST, "/open") => match &admin.links {
+            Some(links) => json(&Opened { link: links() }),
+            None => sentence(StatusCode::NOT_FOUND, NO_DASHBOARD),
+        },
+        (&Method::POST, "/close") => match close(admin, asked) {
+            Ok(()) => json(&admin.version()),
+            Err(error) => sentence(StatusCode::NOT_FOUND, &error),
+        },
         (&Method::POST, "/stop") => {
             admin.stop.cancel();
             json(&admin.version())
@@ -108,7 +143,9 @@ pub(crate) async fn answer(
         (_, path) if LISTINGS.contains(&path) => {
             sentence(StatusCode::METHOD_NOT_ALLOWED, "use GET here")
         }
-        (_, "/stop") => sentence(StatusCode::METHOD_NOT_ALLOWED, "use POST to stop the node"),
+        (_, path) if DEEDS.contains(&path) => {
+            sentence(StatusCode::METHOD_NOT_ALLOWED, "use POST here: it does something")
+        }
         _ => sentence(
             StatusCode::NOT_FOUND,
             &format!("nothing is here; ask for one of {}", LISTINGS.join(", ")),
@@ -116,12 +153,43 @@ pub(crate) async fn answer(
     }
 }
 
+/// The answer to `POST /open`.
+#[derive(Debug, Clone, Serialize)]
+struct Opened {
+    /// The link.
+    link: String,
+}
+
+const NO_DASHBOARD: &str = "this node has no dashboard: set enabled = true under [dashboard], and see in \
+    its log whether the port was free";
+
+/// Makes all changes that `asked` names, or none.
+fn steer_by(admin: &Admin, asked: &str) -> Result<Steering, String> {
+    admin.view.steer(steer::read(asked)?).map_err(|error| error.to_string())
+}
+
+/// Closes the flow that `asked` names.
+fn close(admin: &Admin, asked: &str) -> Result<(), String> {
+    let label = form_urlencoded::parse(asked.as_bytes()).find(|(name, _)| name == "label");
+    let label = label.map(|(_, value)| value).unwrap_or_default();
+    match admin.view.close_flow(&label) {
+        true => Ok(()),
+        false => Err(format!("no flow has the label {label:?}; `ronproxy flows` lists them")),
+    }
+}
+
+impl std::fmt::Debug for Admin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Admin").field("run", &self.run).finish_non_exhaustive()
+    }
+}
+
 impl Admin {
-    fn version(&self) -> Version {
+    pub(super) fn version(&self) -> Version {
         Version { version: env!("CARGO_PKG_VERSION"), pid: self.run.pid }
     }
 
-    fn status(&self) -> StatusReport {
+    pub(super) fn status(&self) -> StatusReport {
         StatusReport {
             node: self.view.status(),
             run: self.run.clone(),

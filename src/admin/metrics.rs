@@ -4,6 +4,7 @@ use std::fmt::{self, Write};
 
 use crate::{
     app::{CertificateStatus, NodeStatus},
+    events::{STALL_BOUNDS, Totals},
     mesh::LinkFacts,
 };
 
@@ -11,11 +12,49 @@ use crate::{
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// All metrics of a node.
-pub(super) fn text(status: &NodeStatus, links: &[LinkFacts]) -> String {
+pub(super) fn text(status: &NodeStatus, links: &[LinkFacts], totals: &Totals) -> String {
     let mut text = String::new();
     // Writing to a string does not fail.
-    let _ = write_all(&mut text, status, links);
+    let _ = write_all(&mut text, status, links).and_then(|()| write_totals(&mut text, totals));
     text
+}
+
+/// What happened since the node started.
+fn write_totals(out: &mut String, totals: &Totals) -> fmt::Result {
+    head(out, "reroutes_total", "Changes of routes of lanes that start or end here.", "counter")?;
+    for (reason, count) in totals.reroutes() {
+        writeln!(out, "ronproxy_reroutes_total{{reason=\"{reason}\"}} {count}")?;
+    }
+    let help = "How long lanes stood still when they changed their route.";
+    head(out, "reroute_stall_seconds", help, "histogram")?;
+    let (counts, sum) = totals.stalls();
+    let bounds = STALL_BOUNDS.map(|ms| (f64::from(ms) / 1e3).to_string()).into_iter();
+    for (bound, count) in bounds.chain(["+Inf".to_owned()]).zip(counts) {
+        writeln!(out, "ronproxy_reroute_stall_seconds_bucket{{le=\"{bound}\"}} {count}")?;
+    }
+    writeln!(out, "ronproxy_reroute_stall_seconds_sum {sum}")?;
+    writeln!(out, "ronproxy_reroute_stall_seconds_count {}", counts[counts.len() - 1])?;
+    let help = "Flows of this entry that opened, by exit and the route on which they did.";
+    head(out, "opened_flows_total", help, "counter")?;
+    for (exit, route, used) in totals.by_route() {
+        let labels = format!("exit=\"{exit}\",route=\"{route}\"");
+        writeln!(out, "ronproxy_opened_flows_total{{{labels}}} {}", used.flows)?;
+    }
+    let help = "Bytes that flows of this entry carried, by exit and route.";
+    head(out, "carried_bytes_total", help, "counter")?;
+    for (exit, route, used) in totals.by_route() {
+        for (direction, bytes) in [("sent", used.sent), ("received", used.received)] {
+            writeln!(
+                out,
+                "ronproxy_carried_bytes_total{{exit=\"{exit}\",route=\"{route}\",direction=\"{direction}\"}} {bytes}"
+            )?;
+        }
+    }
+    head(out, "refused_flows_total", "Flows of this entry that were refused.", "counter")?;
+    for (reason, count) in totals.refused() {
+        writeln!(out, "ronproxy_refused_flows_total{{reason=\"{reason}\"}} {count}")?;
+    }
+    Ok(())
 }
 
 fn write_all(out: &mut String, status: &NodeStatus, links: &[LinkFacts]) -> fmt::Result {
@@ -74,6 +113,17 @@ fn write_all(out: &mut String, status: &NodeStatus, links: &[LinkFacts]) -> fmt:
             writeln!(out, "ronproxy_link_rtt_seconds{{peer=\"{}\"}} {}", link.peer, rtt / 1e3)?;
         }
     }
+    head(out, "link_loss_ratio", "The link's loss, 0 to 1.", "gauge")?;
+    for link in links {
+        for (direction, loss) in [("out", link.loss_out_percent), ("in", link.loss_in_percent)] {
+            let labels = format!("peer=\"{}\",direction=\"{direction}\"", link.peer);
+            if let Some(loss) = loss {
+                writeln!(out, "ronproxy_link_loss_ratio{{{labels}}} {}", loss / 100.0)?;
+            }
+        }
+    }
+    head(out, "build_info", "1, with the program's version.", "gauge")?;
+    writeln!(out, "ronproxy_build_info{{version=\"{}\"}} 1", status.version)?;
     Ok(())
 }
 
@@ -167,7 +217,7 @@ mod tests {
             address: None,
             rtt_ms: Some(2.5),
             state: "up".into(),
-            loss_out_percent: None,
+            loss_out_percent: Some(4.0),
             loss_in_percent: None,
             delivered_bps: None,
             since_seconds: None,
@@ -177,7 +227,16 @@ mod tests {
             exit: false,
             relay: false,
         };
-        let text = text(&status, &[link]);
+        let mut totals = Totals::default();
+        totals.carried("b", Some("via c"), (5, 70));
+        let text = text(&status, &[link], &totals);
+        assert!(text.contains("ronproxy_link_loss_ratio{peer=\"b\",direction=\"out\"} 0.04\n"));
+        assert!(text.contains("{exit=\"b\",route=\"via c\",direction=\"received\"} 70\n"));
+        assert!(text.contains("_bucket{le=\"0.05\"} 0\n"), "{text}");
+        // As the gauge of links says what the series of links say.
+        let up = text.lines().filter(|line| line.starts_with("ronproxy_link_up{"));
+        let up = up.filter(|line| line.ends_with(" 1")).count();
+        assert!(text.contains(&format!("ronproxy_links_up {up}\n")));
         assert!(text.contains("ronproxy_dropped_packets_total{reason=\"unknown_label\"} 3\n"));
         assert!(text.contains("ronproxy_refused_clients_total{reason=\"other-user\"} 5\n"));
         assert!(text.contains("ronproxy_reordered_packets_total{outcome=\"late\"} 1\n"));
@@ -186,6 +245,9 @@ mod tests {
         for sample in text.lines().filter(|line| !line.starts_with('#')) {
             let (series, value) = sample.rsplit_once(' ').unwrap();
             let name = series.split('{').next().unwrap();
+            let family =
+                ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
+            let name = family.filter(|name| name.ends_with("stall_seconds")).unwrap_or(name);
             assert!(text.contains(&format!("# TYPE {name} ")), "{sample}");
             value.parse::<f64>().unwrap();
         }

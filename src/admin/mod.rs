@@ -13,6 +13,11 @@
 //! | `GET /lanes` | the lanes that start or end here |
 //! | `GET /flows` | the flows of this entry |
 //! | `GET /events?since=ID&limit=N&wait=SECONDS&class=CLASS` | what happened, see [`crate::events`] |
+//! | `GET /overview?since=ID&flows=1` | what the dashboard shows, in one answer |
+//! | `GET /steering` | what new flows are steered to |
+//! | `POST /steer?exit=EXIT&hint=HINT&avoid=RELAY&unavoid=RELAY` | steers new flows |
+//! | `POST /open` | a link for one use that opens the dashboard |
+//! | `POST /close?label=LABEL` | closes a flow of this entry |
 //! | `GET /metrics` | counters and gauges in Prometheus' text format |
 //! | `POST /stop` | stops the node in order |
 //!
@@ -21,14 +26,18 @@
 mod api;
 mod client;
 mod metrics;
+mod overview;
 mod query;
 mod question;
 mod server;
 mod socket;
+mod steer;
 
-pub use api::{Admin, RunFacts, StatusReport, Version};
+pub use api::{Admin, LinkMaker, RunFacts, StatusReport, Version};
+pub(crate) use api::{answer, response, sentence};
 pub use client::{Client, ClientError};
 pub use query::LONGEST_WAIT;
 pub use question::ask;
 pub use server::serve;
 pub use socket::{ClaimError, ControlSocket};
+pub use steer::steer;

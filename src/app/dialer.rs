@@ -14,6 +14,7 @@ use super::{
     exits::{Held, Offer, cost, order},
     flow_log::FlowLog,
     local::LocalFlow,
+    steering::Steering,
 };
 use crate::{
     config::{Action, Rules, Wishes},
@@ -40,6 +41,8 @@ pub(super) struct Dialer {
     acceptor: Arc<dyn FlowAcceptor>,
     held: Mutex<Held>,
     log: Arc<FlowLog>,
+    /// What the user wants of new flows.
+    steering: Mutex<Steering>,
     /// Counts the flows that are spread.
     spread: AtomicU8,
 }
@@ -96,7 +99,7 @@ impl Dialer {
         log: Arc<FlowLog>,
     ) -> Self {
         let (held, spread) = (Mutex::default(), AtomicU8::new(0));
-        Self { rules, mesh, pool, acceptor, held, log, spread }
+        Self { rules, mesh, pool, acceptor, held, log, spread, steering: Mutex::default() }
     }
 
     /// The lanes that may carry the flow, in the order to be tried.
@@ -104,7 +107,7 @@ impl Dialer {
         let choice =
             self.rules.choose(&request.target, request.user.as_deref(), request.client.ip());
         let wishes = match choice.action {
-            Action::Overlay(wishes) => wishes,
+            Action::Overlay(wishes) => self.steering().steer(wishes),
             Action::Reject => {
                 let rule = choice.rule.unwrap_or_default();
                 let detail = format!("rule {rule} of this entry rejects {}", request.target);
@@ -207,6 +210,11 @@ impl Dialer {
             Offer { exit, fit, cost }
         };
         order(exits.into_iter().map(offer).collect(), self.held().exit(host))
+    }
+
+    /// What new flows are steered to.
+    pub(super) fn steering(&self) -> MutexGuard<'_, Steering> {
+        self.steering.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {

@@ -16,8 +16,8 @@ use tokio::{
 
 use crate::{
     flow::{
-        BoxFuture, Carried, Flow, FlowGuard, FlowIo, FlowLabel, FlowLimits, FlowState, HalfClosed,
-        Spliced, reset_on_close,
+        BoxFuture, Carried, Flow, FlowEnd, FlowGuard, FlowIo, FlowLabel, FlowLimits, FlowState,
+        HalfClosed, Spliced, reset_on_close,
     },
     lane::{Outward, OutwardStream},
 };
@@ -45,7 +45,7 @@ impl LocalFlow {
 
     async fn carry(&mut self, client: &mut TcpStream, preread: &[u8]) -> io::Result<()> {
         let (limits, half) = (self.limits.clone(), self.half.clone());
-        let at_exit = self.at_exit.clone();
+        let (at_exit, at_entry) = (self.at_exit.clone(), self.guard.entry().carried.clone());
         let both = async {
             self.write_all(preread).await?;
             copy_bidirectional(client, self).await.map(|_| ())
@@ -53,6 +53,7 @@ impl LocalFlow {
         tokio::select! {
             carried = both => carried,
             end = limits.overdue(at_exit.activity(), &half) => Err(end.into()),
+            () = at_entry.activity().closed() => Err(FlowEnd::Closed.into()),
         }
     }
 

@@ -19,10 +19,12 @@ mod local;
 mod node;
 mod renewal;
 mod status;
+mod steering;
 mod why;
 
 pub use join::{JoinDesk, JoinFailure, join};
 pub use node::{ExitDoor, Node, NodeSettings, StartError};
 pub use renewal::CertificateStatus;
 pub use status::{FlowFacts, LaneStatus, Measuring, NodeStatus, NodeView};
+pub use steering::{Steer, SteerError, Steering};
 pub use why::{CandidateFacts, Change, Choice, Question, Why};

@@ -10,14 +10,15 @@ use super::{
     flow_log::FlowLog,
     handshakes::HandshakeCounts,
     renewal::{CertificateStatus, Renewal},
+    steering::{Steer, SteerError, Steering},
 };
 use crate::{
     entry::RefusedClients,
-    events::{Events, Totals},
+    events::{Event, Events, Totals},
     flow::{FlowEntry, FlowLabel, FlowLimits, FlowState, Ingress, OnLane},
     identity::{MemberInfo, NodeName},
     lane::{LaneFacts, LaneHost, LanePool, RerouteFacts},
-    mesh::{LinkFacts, MemberFacts, MemberRecord, Mesh},
+    mesh::{FarLink, LinkFacts, MemberFacts, MemberRecord, Mesh},
     underlay::Switch,
 };
 
@@ -210,6 +211,52 @@ impl NodeView {
     #[must_use]
     pub fn link_facts(&self) -> Vec<LinkFacts> {
         self.mesh.facts()
+    }
+
+    /// The links between other nodes, as they advertise them.
+    #[must_use]
+    pub fn far_links(&self) -> Vec<FarLink> {
+        self.mesh.far_links()
+    }
+
+    /// What new flows are steered to.
+    #[must_use]
+    pub fn steering(&self) -> Steering {
+        self.dialer.steering().clone()
+    }
+
+    /// Steers new flows: makes all changes, or none.
+    ///
+    /// # Errors
+    /// When an exit or a relay is not known, or too many relays would be avoided.
+    pub fn steer(&self, changes: Vec<Steer>) -> Result<Steering, SteerError> {
+        let mut steering = self.dialer.steering();
+        let mut next = steering.clone();
+        for change in changes {
+            match &change {
+                Steer::Exit(Some(name)) | Steer::Avoid(name, true) if !self.mesh.knows(name) => {
+                    return Err(SteerError::Unknown(name.clone()));
+                }
+                Steer::Exit(Some(exit)) if !self.mesh.is_exit(exit) => {
+                    return Err(SteerError::NotAnExit(exit.clone()));
+                }
+                _ => next.change(change)?,
+            }
+        }
+        if *steering != next {
+            *steering = next.clone();
+            let Steering { exit, hint, avoid } = next.clone();
+            self.events.record(Event::Steered { exit, hint, avoid });
+        }
+        Ok(next)
+    }
+
+    /// Closes a flow of this entry; false if none has this label.
+    #[must_use]
+    pub fn close_flow(&self, label: &str) -> bool {
+        let flows = self.pool.flows().snapshot();
+        let found = flows.iter().find(|flow| flow.label.to_string() == label);
+        found.inspect(|flow| flow.carried.activity().close()).is_some()
     }
 
     /// The lanes that start or end at the node.

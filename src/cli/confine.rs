@@ -50,9 +50,9 @@ impl fmt::Display for Confinement {
             Self::Landlock { whole, tcp } => {
                 let parts = if *whole { "" } else { ", as far as this kernel can" };
                 let rest = match tcp {
-                    Tcp::Connects => "own folder, no programs, no TCP port but the proxy's",
+                    Tcp::Connects => "own folder, no programs, no TCP port but its own",
                     Tcp::ListensOnly => {
-                        "own folder, no programs, no TCP port but the proxy's, no TCP connection"
+                        "own folder, no programs, no TCP port but its own, no TCP connection"
                     }
                     Tcp::Nothing => "the authority's folder, no programs, no TCP",
                 };
@@ -176,9 +176,10 @@ mod linux {
             .add_rules(path_beneath_rules(behind_links(), READ))?
             .add_rules(path_beneath_rules(kept, READ))?
             .add_rules(path_beneath_rules([dir.state_folder()], READ | WRITE))?;
-        if config.entry.enabled {
-            let port = NetPort::new(config.entry.listen.port(), AccessNet::BindTcp);
-            ruleset = ruleset.add_rule(port)?;
+        let proxy = config.entry.enabled.then_some(config.entry.listen);
+        let dashboard = config.has_dashboard().then_some(config.dashboard.listen);
+        for listen in proxy.into_iter().chain(dashboard) {
+            ruleset = ruleset.add_rule(NetPort::new(listen.port(), AccessNet::BindTcp))?;
         }
         Ok(ruleset.restrict_self()?.ruleset)
     }

@@ -32,9 +32,9 @@ fn table(lanes: &Value) -> String {
     let heads = ["LANE", "END", "PEER", "ROUTE", "HINT", "RTT", "REROUTES", "SENT", "RECEIVED"];
     let mut table = Table::new(&heads);
     for lane in entries(lanes) {
-        let packets = |index: usize| {
-            let count = lane.get("packets").and_then(|both| both.get(index)?.as_u64());
-            count.map_or_else(|| "-".to_owned(), |count| format!("{count} pkt"))
+        let bytes = |index: usize| {
+            let count = lane.get("bytes").and_then(|both| both.get(index)?.as_u64());
+            count.map_or_else(|| "-".to_owned(), units::bytes)
         };
         table.row([
             text(lane, "lane"),
@@ -44,8 +44,8 @@ fn table(lanes: &Value) -> String {
             text(lane, "hint"),
             units::millis_of(lane, "rtt_ms"),
             text(lane, "reroutes"),
-            packets(0),
-            packets(1),
+            bytes(0),
+            bytes(1),
         ]);
     }
     table.text()

@@ -8,6 +8,7 @@ mod audit;
 mod backup;
 mod completions;
 mod confine;
+mod dashboard;
 mod demo;
 mod doctor;
 mod env;
@@ -33,6 +34,7 @@ mod service;
 mod settings;
 mod signer;
 mod status;
+mod steer;
 mod stop;
 mod template;
 mod units;
@@ -85,6 +87,10 @@ enum Command {
     Lanes(lanes::Lanes),
     Flows(flows::Flows),
     Events(events::Events),
+    Use(steer::Use),
+    Hint(steer::HintCommand),
+    Avoid(steer::Avoid),
+    Open(dashboard::Open),
     Env(env::Env),
     Doctor(doctor::Doctor),
     Revoke(revoke::Revoke),
@@ -140,6 +146,10 @@ impl Cli {
             Command::Lanes(command) => wait(command.run(&folder()?)),
             Command::Flows(command) => wait(command.run(&folder()?)),
             Command::Events(command) => wait(command.run(&folder()?)),
+            Command::Use(command) => wait(command.run(&folder()?)),
+            Command::Hint(command) => wait(command.run(&folder()?)),
+            Command::Avoid(command) => wait(command.run(&folder()?)),
+            Command::Open(command) => wait(command.run(&folder()?)),
             Command::Env(command) => wait(command.run(&folder()?)),
             Command::Revoke(command) => wait(command.run(&folder()?)),
             Command::Members(command) => wait(command.run(&folder()?)),

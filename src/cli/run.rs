@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     CliError,
     confine::{Confinement, confine},
+    dashboard,
     folder::Folder,
     log,
     output::print,
@@ -31,6 +32,7 @@ use crate::{
     admin::{self, Admin, ControlSocket, RunFacts},
     app::{Node, NodeView},
     config::Config,
+    dashboard::Dashboard,
     identity::{Credentials, NodeDir, NodeFile},
     mesh::MemberRecord,
     quantity::parse_listen,
@@ -59,6 +61,9 @@ pub(super) struct Run {
     /// Where the local proxy listens, instead of what the configuration says
     #[arg(long, value_name = "IP:PORT", value_parser = parse_listen)]
     proxy: Option<SocketAddr>,
+    /// Where the dashboard listens, instead of what the configuration says
+    #[arg(long, value_name = "IP:PORT", value_parser = parse_listen)]
+    dashboard: Option<SocketAddr>,
     /// How long open flows may go on when the node is told to stop [default: 10s]
     #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
     drain: Option<Duration>,
@@ -105,6 +110,7 @@ impl Run {
         raise_file_limit();
         let credentials = settings::credentials(folder)?;
         let (udp, listen) = bind(&config, folder)?;
+        let dashboard = dashboard::open(folder, &config).await;
         let settings = settings::node(folder, config, credentials, listen, signer)?;
         let node = Node::start(settings, udp, self.drain.unwrap_or(settings::DRAIN)).await?;
         let admin = Arc::new(Admin {
@@ -117,10 +123,14 @@ impl Run {
                 started: Instant::now(),
             },
             stop: CancellationToken::new(),
+            links: dashboard.as_ref().map(Dashboard::links),
         });
         let serving = CancellationToken::new();
         tokio::spawn(admin::serve(listener, admin.clone(), serving.clone()));
-        self.report(&node, listen)?;
+        self.report(&node, listen, dashboard.as_ref().map(Dashboard::listen))?;
+        if let Some(dashboard) = dashboard {
+            tokio::spawn(dashboard.serve(admin.clone(), serving.clone()));
+        }
         let code = until_told(node, folder, &mut signals, &admin.stop).await;
         serving.cancel();
         drop(socket);
@@ -134,14 +144,25 @@ impl Run {
             config.entry.listen = proxy;
             config.entry.check().map_err(|error| CliError::say(error.to_string()))?;
         }
+        if let Some(listen) = self.dashboard {
+            config.dashboard.enabled = Some(true);
+            config.dashboard.listen = listen;
+            config.dashboard.check().map_err(CliError::say)?;
+        }
         Ok(config)
     }
 
-    fn report(&self, node: &Node, listen: SocketAddr) -> Result<(), CliError> {
+    fn report(
+        &self,
+        node: &Node,
+        listen: SocketAddr,
+        dashboard: Option<SocketAddr>,
+    ) -> Result<(), CliError> {
         let (status, proxy) = (node.status(), node.proxy());
         if self.json {
             let facts = serde_json::json!({
                 "name": status.name, "pid": std::process::id(), "listen": listen, "proxy": proxy,
+                "dashboard": dashboard,
             });
             return print(facts);
         }
@@ -149,7 +170,8 @@ impl Run {
             || "no local proxy".to_owned(),
             |proxy| format!("proxy at {proxy} (SOCKS5 and HTTP)"),
         );
-        print(format_args!("{} is ready: {proxy}, UDP at {listen}", status.name))
+        let dashboard = dashboard.map_or_else(String::new, |at| format!(", dashboard at {at}"));
+        print(format_args!("{} is ready: {proxy}{dashboard}, UDP at {listen}", status.name))
     }
 }
 

@@ -18,7 +18,9 @@ pub use crate::{overlay::policy::Policy, quantity::Bitrate, transport::Congestio
 pub use patterns::{Domain, Ports};
 pub use problem::ConfigError;
 pub use rules::{Action, Choice, Rule, Rules, Wishes};
-pub use sections::{Authority, Flow, Lane, Log, LogFormat, Node, Probe, Relay, check_log_filter};
+pub use sections::{
+    Authority, Dashboard, Flow, Lane, Log, LogFormat, Metrics, Node, Probe, Relay, check_log_filter,
+};
 
 /// The largest file read: far above 1,024 long rules.
 const MAX_FILE: u64 = 1 << 20;
@@ -43,6 +45,8 @@ pub struct Config {
     pub relay: Relay,
     /// The overlay's authority.
     pub authority: Authority,
+    /// The dashboard and the API on a TCP port.
+    pub dashboard: Dashboard,
     /// The log.
     pub log: Log,
     /// The `[[rule]]` tables.
@@ -78,9 +82,16 @@ impl Config {
         include_str!("../../config.example.toml")
     }
 
+    /// Whether the node has a dashboard.
+    #[must_use]
+    pub fn has_dashboard(&self) -> bool {
+        self.dashboard.enabled.unwrap_or(self.entry.enabled)
+    }
+
     /// Checks combinations of values; the error names the section.
     fn check(&self) -> Result<(), (&'static str, String)> {
         self.entry.check().map_err(|error| ("entry", error.to_string()))?;
+        self.dashboard.check().map_err(|error| ("dashboard", error))?;
         Ok(())
     }
 }

@@ -151,6 +151,55 @@ fn certificate_lifetime<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Du
     duration_within(deserializer, &(Duration::from_secs(10)..=Duration::from_secs(90 * DAY)))
 }
 
+/// The `[dashboard]` section.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Dashboard {
+    /// Whether the node has a dashboard. Default, which is `None`: if it has an entry.
+    pub enabled: Option<bool>,
+    /// Where it listens: an address of loopback. Default: `127.0.0.1:1090`. Port 0 lets the system
+    /// choose.
+    #[serde(deserialize_with = "listen_address")]
+    pub listen: SocketAddr,
+    /// Who may read `/metrics`. Default: `token`.
+    pub metrics: Metrics,
+}
+
+/// Who may read `/metrics` on the dashboard's port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Metrics {
+    /// Who shows the bearer token.
+    #[default]
+    Token,
+    /// Every user of this machine. They name members and figures, and no destination.
+    Open,
+}
+
+impl Default for Dashboard {
+    fn default() -> Self {
+        let listen = SocketAddr::from(([127, 0, 0, 1], 1090));
+        Self { enabled: None, listen, metrics: Metrics::Token }
+    }
+}
+
+impl Dashboard {
+    /// Checks what no single field can tell.
+    ///
+    /// # Errors
+    /// When other machines could reach it: a token travels in the clear.
+    pub fn check(&self) -> Result<(), String> {
+        if self.listen.ip().to_canonical().is_loopback() {
+            return Ok(());
+        }
+        Err(format!(
+            "the dashboard would listen on {}, which other machines can reach; listen on 127.0.0.1, \
+             and reach it from elsewhere by `ssh -L`",
+            self.listen
+        ))
+    }
+}
+
 /// The `[log]` section.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]

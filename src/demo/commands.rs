@@ -32,6 +32,8 @@ pub(super) enum Command {
     HealAll,
     /// Download this path of the campus site.
     Get(String),
+    /// Tell a link to the dashboard.
+    Dashboard,
     /// Show everything now.
     Status,
     /// Show what can be asked.
@@ -44,7 +46,9 @@ pub(super) enum Command {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum CommandError {
     /// The verb is unknown.
-    #[error("{0:?} is no command; try: cut, heal, loss, crash, restart, get, status, help, quit")]
+    #[error(
+        "{0:?} is no command; try: cut, heal, loss, crash, restart, get, dashboard, status, help, quit"
+    )]
     Unknown(String),
     /// Two sites are needed.
     #[error("{0} needs two of the sites arosnet, utah, mit, mediaone, as in: {0} mit arosnet")]
@@ -64,12 +68,13 @@ pub(super) enum CommandError {
 }
 
 /// The commands, one a line, for `help`.
-pub(super) const HELP: [&str; 7] = [
+pub(super) const HELP: [&str; 8] = [
     "cut A B          cut the path between two sites (arosnet, utah, mit, mediaone), both ways",
     "heal A B | heal  heal one path; everything",
     "loss A B PCT     lose PCT percent of the packets between two sites",
     "crash SITE       kill a node without warning; restart SITE starts it again",
     "get [PATH]       download from the campus site through the proxy, /big?mb=20 if no path is given",
+    "dashboard        a link that opens the dashboard in a browser, once",
     "status           show links, lanes and flows now",
     "quit             end the demo",
 ];
@@ -93,6 +98,7 @@ impl FromStr for Command {
             ("get", []) => Ok(Self::Get(BIG.to_owned())),
             ("get", [path]) if path.starts_with('/') => Ok(Self::Get((*path).to_owned())),
             ("get", _) => Err(CommandError::Get),
+            ("dashboard" | "open", _) => Ok(Self::Dashboard),
             ("status", _) => Ok(Self::Status),
             ("help" | "?", _) => Ok(Self::Help),
             ("quit" | "exit" | "q", _) => Ok(Self::Quit),
@@ -110,6 +116,7 @@ impl Command {
                 let number = usize::try_from(digit.to_digit(10)?).ok()?;
                 PathId::numbered(number).map(Self::Toggle)
             }
+            'b' => Some(Self::Dashboard),
             'l' => Some(Self::ToggleLoss),
             'u' => Some(Self::ToggleNode(Place::Utah)),
             'm' => Some(Self::ToggleNode(Place::MediaOne)),

@@ -15,6 +15,7 @@
 //! | `watch` | PURE: from observations to rates, loss, stalls and events |
 //! | `text`, `map`, `view` | PURE: from a snapshot to lines of text |
 //! | `site` | the campus web site behind the exit |
+//! | `board` | the dashboard of the entry |
 //! | `stage` | the nodes and their Internet, and what a visitor does to them |
 //! | `client`, `check` | a client of the proxy; the round that `--check` makes |
 //! | `screen`, `shell`, `out` | the terminal, the loop, the voice |
@@ -24,6 +25,7 @@
 //! Paths to ArosNet run at the paper's 10 Mbit/s: 20 MiB take some 18 s, time enough to cut a
 //! path in the middle and to see a stall of half a second. MediaOne has 4 Mbit/s.
 
+mod board;
 mod check;
 mod client;
 mod commands;

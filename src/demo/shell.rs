@@ -119,6 +119,15 @@ impl Shell {
             let taken = options.listen;
             self.note(format!("{taken} is in use by another program; the proxy is at {proxy}"));
         }
+        self.note_dashboard();
+    }
+
+    fn note_dashboard(&mut self) {
+        let link = self.stage.dashboard();
+        self.note(link.map_or_else(
+            || "no port for the dashboard could be had".to_owned(),
+            |link| format!("dashboard, once: {link}"),
+        ));
     }
 
     /// Does what was asked; false to end.
@@ -137,6 +146,7 @@ impl Shell {
         match (command, face) {
             (Command::Quit, _) => return false,
             (Command::Get(path), _) => self.get(path),
+            (Command::Dashboard, _) => self.note_dashboard(),
             (Command::Status, Face::Plain(_)) => status(self),
             (Command::Help, Face::Plain(_)) => {
                 say_all(HELP.map(str::to_owned));

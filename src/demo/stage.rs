@@ -5,6 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use tokio::time::{Instant, sleep};
 
 use super::{
+    board::Board,
     commands::Command,
     facts::{Change, Condition, FlowFact, LaneFact, Observation, PathFact, Traffic},
     paths::{PathId, Place},
@@ -38,6 +39,7 @@ pub(super) struct Stage {
     topology: Topology,
     conditions: [Condition; 6],
     proxy: SocketAddr,
+    board: Option<Board>,
 }
 
 /// Why the demo could not start.
@@ -72,7 +74,11 @@ impl Stage {
         };
         let entry = lab.node(Place::ArosNet.name());
         let proxy = entry.and_then(Node::proxy).ok_or(StageError::NoProxy)?;
-        let stage = Self { lab, topology, conditions: [Condition::Whole; 6], proxy };
+        let board = match entry {
+            Some(entry) => Board::open(entry, proxy).await.ok(),
+            None => None,
+        };
+        let stage = Self { lab, topology, conditions: [Condition::Whole; 6], proxy, board };
         let start = Instant::now();
         while !stage.lab.is_meshed() {
             if start.elapsed() > MESHED_WITHIN {
@@ -87,6 +93,12 @@ impl Stage {
     #[must_use]
     pub(super) fn proxy(&self) -> SocketAddr {
         self.proxy
+    }
+
+    /// A link that opens the dashboard once; `None`: no port could be had.
+    #[must_use]
+    pub(super) fn dashboard(&self) -> Option<String> {
+        self.board.as_ref().map(Board::link)
     }
 
     /// Does to the world what `command` says and tells what happened; `None` if the command is
@@ -113,7 +125,11 @@ impl Stage {
             Command::ToggleNode(place) if self.runs(place) => self.crash(place),
             Command::ToggleNode(place) => self.restart(place).await?,
             Command::HealAll => self.heal_all().await?,
-            Command::Get(_) | Command::Status | Command::Help | Command::Quit => return Ok(None),
+            Command::Get(_)
+            | Command::Dashboard
+            | Command::Status
+            | Command::Help
+            | Command::Quit => return Ok(None),
         };
         Ok(Some(done))
     }

@@ -57,7 +57,7 @@ pub struct RefusedClients {
 
 /// Decides which clients are served, and counts those that are not.
 #[derive(Debug)]
-pub(super) struct LocalGate {
+pub(crate) struct LocalGate {
     /// The uids that are served; `None`: everyone.
     served: Option<Vec<u32>>,
     #[cfg(target_os = "linux")]
@@ -169,7 +169,7 @@ fn uids(users: &[String], passwd: &str) -> Result<Vec<u32>, LocalUsersError> {
 }
 
 impl LocalGate {
-    pub(super) fn new(users: &LocalUsers) -> Result<Self, LocalUsersError> {
+    pub(crate) fn new(users: &LocalUsers) -> Result<Self, LocalUsersError> {
         Ok(Self {
             served: served(users)?,
             #[cfg(target_os = "linux")]
@@ -185,7 +185,7 @@ impl LocalGate {
 
     /// Why the client at `client`, connected to `proxy`, is not served; `None` if it is.
     /// `[[entry.users]]` checks clients that are not on loopback.
-    pub(super) async fn judge(
+    pub(crate) async fn judge(
         &self,
         client: SocketAddr,
         proxy: SocketAddr,

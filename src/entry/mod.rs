@@ -32,4 +32,5 @@ mod turned_away;
 
 pub use config::{Config, ConfigError, HANDSHAKE_TIMEOUT, User};
 pub use listener::{Entry, EntryError};
+pub(crate) use local_users::LocalGate;
 pub use local_users::{LocalRefusal, LocalUsers, LocalUsersError, RefusedClients};

@@ -1,6 +1,6 @@
 //! What can happen to a node. PURE.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use serde::{Deserialize, Serialize};
 
@@ -103,6 +103,15 @@ pub enum Event {
         why: String,
         /// What to do about it.
         cure: String,
+    },
+    /// New flows are steered otherwise than before.
+    Steered {
+        /// To this exit; `None`: as the rules say.
+        exit: Option<NodeName>,
+        /// With this hint; `None`: as the rules say.
+        hint: Option<Hint>,
+        /// Off these relays.
+        avoid: BTreeSet<NodeName>,
     },
     /// This node's certificate was renewed.
     CertificateRenewed {
@@ -230,6 +239,7 @@ impl Event {
             | Self::MemberJoined { .. }
             | Self::MemberLeft { .. }
             | Self::MemberRevoked { .. }
+            | Self::Steered { .. }
             | Self::CertificateRenewed { .. } => Class::Overlay,
         }
     }
@@ -269,6 +279,18 @@ impl fmt::Display for Event {
             ),
             Self::FlowRefused { target, reason, why, cure, .. } => {
                 write!(f, "no flow to {target} ({}): {why}. {cure}", reason.name())
+            }
+            Self::Steered { exit, hint, avoid } => {
+                f.write_str("new flows are steered: ")?;
+                match exit {
+                    Some(exit) => write!(f, "exit {exit}")?,
+                    None => f.write_str("exit as the rules say")?,
+                }
+                match hint {
+                    Some(hint) => write!(f, ", hint {hint}")?,
+                    None => f.write_str(", hint as the rules say")?,
+                }
+                avoid.iter().try_for_each(|relay| write!(f, ", not by {relay}"))
             }
             Self::CertificateRenewed { .. } => f.write_str("this node's certificate is renewed"),
         }

@@ -15,12 +15,13 @@ pub struct Activity {
     /// Microseconds since the epoch.
     moved: AtomicU64,
     evicted: CancellationToken,
+    closed: CancellationToken,
 }
 
 impl Default for Activity {
     fn default() -> Self {
-        let evicted = CancellationToken::new();
-        Self { epoch: Instant::now(), moved: AtomicU64::new(0), evicted }
+        let (evicted, closed) = (CancellationToken::new(), CancellationToken::new());
+        Self { epoch: Instant::now(), moved: AtomicU64::new(0), evicted, closed }
     }
 }
 
@@ -42,7 +43,17 @@ impl Activity {
         self.evicted.cancel();
     }
 
-    /// Waits until somebody asks to end this.
+    /// Asks whoever does this to end it: its user wants that.
+    pub fn close(&self) {
+        self.closed.cancel();
+    }
+
+    /// Waits until the user asks to end this.
+    pub async fn closed(&self) {
+        self.closed.cancelled().await;
+    }
+
+    /// Waits until somebody asks to end this, as its place is needed.
     pub async fn evicted(&self) {
         self.evicted.cancelled().await;
     }

@@ -44,10 +44,12 @@ pub enum FlowEnd {
     Idle,
     /// Its place was needed, and no other flow had been idle for longer.
     Evicted,
+    /// The user closed it, by the dashboard or the API.
+    Closed,
 }
 
 impl FlowEnd {
-    const ALL: [Self; 3] = [Self::HalfClosed, Self::Idle, Self::Evicted];
+    const ALL: [Self; 4] = [Self::HalfClosed, Self::Idle, Self::Evicted, Self::Closed];
 
     /// The stable name, as in metrics and JSON.
     #[must_use]
@@ -56,6 +58,7 @@ impl FlowEnd {
             Self::HalfClosed => "half-closed",
             Self::Idle => "idle",
             Self::Evicted => "evicted",
+            Self::Closed => "closed",
         }
     }
 }
@@ -66,6 +69,7 @@ impl fmt::Display for FlowEnd {
             Self::HalfClosed => "half-closed for too long",
             Self::Idle => "idle for too long",
             Self::Evicted => "evicted as the longest idle flow: its place was needed",
+            Self::Closed => "closed by the user",
         })
     }
 }
@@ -95,6 +99,7 @@ impl FlowLimits {
         let end = tokio::select! {
             end = self.rests(activity, half) => end,
             () = activity.evicted() => FlowEnd::Evicted,
+            () = activity.closed() => FlowEnd::Closed,
         };
         self.ended[end as usize].fetch_add(1, Ordering::Relaxed);
         end
@@ -190,10 +195,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_evicted_flow_ends_at_once() {
-        let (limits, activity) = (FlowLimits::default(), Activity::default());
-        activity.evict();
-        let end = limits.overdue(&activity, &HalfClosed::default()).await;
-        assert_eq!(end, FlowEnd::Evicted);
+    async fn an_evicted_or_closed_flow_ends_at_once() {
+        for (ask, expected) in [
+            (Activity::evict as fn(&Activity), FlowEnd::Evicted),
+            (Activity::close, FlowEnd::Closed),
+        ] {
+            let (limits, activity) = (FlowLimits::default(), Activity::default());
+            ask(&activity);
+            assert_eq!(limits.overdue(&activity, &HalfClosed::default()).await, expected);
+        }
     }
 }

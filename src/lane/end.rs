@@ -169,7 +169,7 @@ impl LaneEnd {
         &self.activity
     }
 
-    /// What listings show.
+    /// What listings show; the bytes are its connection's to tell.
     #[must_use]
     pub fn facts(&self) -> LaneFacts {
         let traffic = self.traffic();
@@ -187,6 +187,7 @@ impl LaneEnd {
             history: last.iter().map(|reroute| RerouteFacts::of(reroute, now())).collect(),
             stands_still_seconds: stands_still(&traffic, last.last(), now()),
             packets: self.activity.packets(),
+            bytes: (0, 0),
         }
     }
 

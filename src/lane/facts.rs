@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use noq::Connection;
 use serde::Serialize;
 
 use crate::{
@@ -32,6 +33,8 @@ pub struct LaneFacts {
     pub stands_still_seconds: Option<f64>,
     /// Packets sent and received.
     pub packets: (u64, u64),
+    /// Bytes sent and received in them, by QUIC's count.
+    pub bytes: (u64, u64),
 }
 
 /// What listings show of one reroute.
@@ -60,6 +63,12 @@ impl RerouteFacts {
             stall_ms: reroute.stall.map(|stall| stall.as_secs_f64() * 1e3),
         }
     }
+}
+
+/// Bytes that a lane's connection sent and received.
+pub(super) fn bytes(conn: &Connection) -> (u64, u64) {
+    let stats = conn.stats();
+    (stats.udp_tx.bytes, stats.udp_rx.bytes)
 }
 
 /// A lane that waits for less than this is not called still: several round trips across the Earth.

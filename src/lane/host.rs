@@ -20,6 +20,7 @@ use super::{
     LaneEnd, LaneFacts, RouteControl,
     driver::Driver,
     end::Parts,
+    facts::bytes,
     open_lane::Streams,
     pump::{TcpIs, pump, pump_inside},
     tally::{Outcome, Tally},
@@ -138,6 +139,14 @@ enum Stage {
 }
 
 impl Hosted {
+    fn facts(&self) -> LaneFacts {
+        let facts = self.end.facts();
+        match &self.stage {
+            Stage::Pending(_) => facts,
+            Stage::Connected(conn) => LaneFacts { bytes: bytes(conn), ..facts },
+        }
+    }
+
     fn is_overdue(&self) -> bool {
         matches!(self.stage, Stage::Pending(since) if since.elapsed() >= PENDING_LIFETIME)
     }
@@ -382,7 +391,7 @@ impl LaneHost {
     /// What listings show of the lanes that end here.
     #[must_use]
     pub fn facts(&self) -> Vec<LaneFacts> {
-        let mut facts: Vec<_> = self.lanes().values().map(|lane| lane.end.facts()).collect();
+        let mut facts: Vec<_> = self.lanes().values().map(Hosted::facts).collect();
         facts.sort_by_key(|facts| facts.lane);
         facts
     }

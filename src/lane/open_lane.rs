@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::{
     LaneEnd, LaneFacts,
+    facts::bytes,
     windows::{FlowPort, Windows},
 };
 use crate::{
@@ -79,7 +80,7 @@ impl Lane {
     /// What listings show.
     #[must_use]
     pub fn facts(&self) -> LaneFacts {
-        self.end.facts()
+        LaneFacts { bytes: bytes(&self.conn), ..self.end.facts() }
     }
 
     /// Ends the lane and its flows.

@@ -90,7 +90,7 @@ mod tests {
         let left = |why| Event::MemberLeft { name: name.clone(), why };
         let mut known = Known::default();
         assert!(known.compare(&ended).is_empty());
-        assert_eq!(known.compare(&valid), [joined.clone()]);
+        assert_eq!(known.compare(&valid), vec![joined.clone()]);
         assert!(known.compare(&valid).is_empty());
         assert_eq!(known.compare(&ended), [left(LeftWhy::CertificateEnded)]);
         assert!(known.compare(&[]).is_empty());

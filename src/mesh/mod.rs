@@ -49,7 +49,7 @@ use crate::{
     link::{Link, Links},
     overlay::{
         budget::Plan,
-        linkstate::{Flood, Roles},
+        linkstate::{Flood, ReportedState, Roles},
         monitor::{LinkState, LinkSummary},
         policy::Policy,
         router::Router,
@@ -115,6 +115,21 @@ pub struct Mesh {
     /// Held while what belongs to revoked nodes is taken away, so that a link that is taken up
     /// afterwards is not taken for theirs.
     expelling: Mutex<()>,
+}
+
+/// A link between two other nodes, as one of them advertises it.
+#[derive(Debug, Clone, Serialize)]
+pub struct FarLink {
+    /// The node that says so.
+    pub from: NodeName,
+    /// The other one.
+    pub to: NodeName,
+    /// Whether the path is up.
+    pub up: bool,
+    /// The round-trip time in milliseconds.
+    pub rtt_ms: Option<f64>,
+    /// Loss towards `to` in percent.
+    pub loss_out_percent: Option<f64>,
 }
 
 /// What listings show of a link.
@@ -340,6 +355,28 @@ impl Mesh {
             relay: does.map_or(relay, |does| does.contains(Roles::RELAY)),
             peer,
         }
+    }
+
+    /// The links between other nodes, as they advertise them.
+    #[must_use]
+    pub fn far_links(&self) -> Vec<FarLink> {
+        let now = tokio::time::Instant::now().into_std();
+        let routing = self.routing();
+        let adverts = routing.advertised(now).filter(|advert| advert.origin != self.us.name);
+        let links = adverts.flat_map(|advert| {
+            let others = advert.links.iter().filter(|link| link.peer != self.us.name);
+            others.map(|link| {
+                let metrics = link.metrics();
+                FarLink {
+                    from: advert.origin.clone(),
+                    to: link.peer.clone(),
+                    up: link.state == ReportedState::Up,
+                    rtt_ms: metrics.map(|metrics| metrics.rtt.as_secs_f64() * 1e3),
+                    loss_out_percent: metrics.map(|metrics| metrics.loss_out.fraction() * 100.0),
+                }
+            })
+        });
+        links.collect()
     }
 
     /// What the node may spend on measuring and advertising, and how it does.

@@ -290,6 +290,11 @@ impl Router {
         self.summaries(now)
     }
 
+    /// The advertisements that hold at `now`.
+    pub fn advertised(&self, now: Instant) -> impl Iterator<Item = &Advertisement> {
+        self.db.iter(now)
+    }
+
     /// The least round-trip time that probes to `neighbour` took lately.
     pub fn least_rtt(&self, neighbour: &NodeName) -> Option<Duration> {
         self.monitors.get(neighbour)?.least_rtt()

@@ -121,8 +121,11 @@ impl Running {
         if let Some(filter) = std::env::var_os("RON_TEST_LOG") {
             command.env("RON_LOG", filter);
         }
+        command.args(["run", "--json", "--proxy", "127.0.0.1:0"]);
+        if !arguments.contains(&"--dashboard") {
+            command.args(["--dashboard", "127.0.0.1:0"]);
+        }
         let mut child = command
-            .args(["run", "--json", "--proxy", "127.0.0.1:0"])
             .args(arguments)
             .stdout(Stdio::piped())
             // What a predecessor said stays: a test may want to read it.
@@ -139,6 +142,10 @@ impl Running {
 
     pub fn proxy(&self) -> SocketAddr {
         self.ready["proxy"].as_str().unwrap().parse().unwrap()
+    }
+
+    pub fn dashboard(&self) -> SocketAddr {
+        self.ready["dashboard"].as_str().unwrap().parse().unwrap()
     }
 
     pub fn listen(&self) -> SocketAddr {

@@ -32,7 +32,7 @@ async fn chromium_loads_a_page_and_a_websocket_over_both_protocols() {
 }
 
 /// Chromium without habits of its own: a new profile, and no connections but the page's.
-fn chromium(profile: &str) -> Command {
+pub fn chromium(profile: &str) -> Command {
     let mut command = client("chromium");
     command.args([
         "--headless",

@@ -1,0 +1,76 @@
+//! What `POST /steer` changes, as it stands in the request's query. Pure.
+
+use crate::app::Steer;
+
+/// The word that takes steering back.
+const AUTO: &str = "auto";
+
+/// The path and query that change `what`: `exit`, `hint`, `avoid` or `unavoid`.
+#[must_use]
+pub fn steer(what: &str, value: &str) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.append_pair(what, value);
+    format!("/steer?{}", query.finish())
+}
+
+/// Reads the changes.
+///
+/// # Errors
+/// A sentence that says what to write instead.
+pub(super) fn read(query: &str) -> Result<Vec<Steer>, String> {
+    let changes = form_urlencoded::parse(query.as_bytes()).map(|(what, value)| {
+        let auto = value == AUTO;
+        match what.as_ref() {
+            "exit" if auto => Ok(Steer::Exit(None)),
+            "exit" => value.parse().map(|exit| Steer::Exit(Some(exit))).map_err(sentence),
+            "hint" if auto => Ok(Steer::Hint(None)),
+            "hint" => value.parse().map(|hint| Steer::Hint(Some(hint))).map_err(sentence),
+            "avoid" => value.parse().map(|relay| Steer::Avoid(relay, true)).map_err(sentence),
+            "unavoid" => value.parse().map(|relay| Steer::Avoid(relay, false)).map_err(sentence),
+            other => Err(format!(
+                "{other:?} means nothing here; write exit, hint (each also auto), avoid or unavoid"
+            )),
+        }
+    });
+    let changes: Vec<Steer> = changes.collect::<Result<_, _>>()?;
+    match changes.is_empty() {
+        true => Err("say what to change, as in /steer?exit=mit".to_owned()),
+        false => Ok(changes),
+    }
+}
+
+fn sentence(error: impl std::error::Error) -> String {
+    error.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_are_read_in_order() {
+        let changes = read("exit=mit&hint=auto&avoid=utah&unavoid=nyu").unwrap();
+        let name = |text: &str| text.parse().unwrap();
+        let expected = [
+            Steer::Exit(Some(name("mit"))),
+            Steer::Hint(None),
+            Steer::Avoid(name("utah"), true),
+            Steer::Avoid(name("nyu"), false),
+        ];
+        assert_eq!(changes, expected);
+        assert_eq!(steer("hint", "app:x"), "/steer?hint=app%3Ax");
+    }
+
+    #[test]
+    fn nonsense_is_answered_with_what_to_write() {
+        for (query, expected) in [
+            ("", "say what"),
+            ("exit=A%20B", "name"),
+            ("hint=speed", "hint"),
+            ("a=b", "write exit"),
+        ] {
+            let error = read(query).unwrap_err();
+            assert!(error.contains(expected), "{query}: {error}");
+        }
+    }
+}

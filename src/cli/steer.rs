@@ -1,0 +1,139 @@
+//! `ronproxy use`, `hint` and `avoid`: what is wanted of new flows, until further notice.
+
+use clap::Args;
+use serde_json::Value;
+
+use super::{
+    CliError,
+    folder::Folder,
+    output::{entries, print, print_json, text},
+};
+use crate::{admin, flow::Hint, identity::NodeName};
+
+/// The word that takes steering back.
+const AUTO: &str = "auto";
+
+/// Send new flows through an exit, until further notice
+///
+/// It goes before the rules of the configuration, and holds until the node stops. What a program asks for
+/// by its user name goes before it. Flows that are open stay where they are.
+#[derive(Debug, Args)]
+pub(super) struct Use {
+    /// The exit, or `auto`: as the rules say
+    #[arg(value_name = "EXIT", value_parser = named::<NodeName>)]
+    exit: Named<NodeName>,
+    /// Print facts as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Give new flows a routing hint, until further notice
+///
+/// It goes before the rules of the configuration, and holds until the node stops. What a program asks for
+/// by its user name goes before it.
+#[derive(Debug, Args)]
+pub(super) struct HintCommand {
+    /// The hint: latency, loss, throughput or app:METRIC; or `auto`: as the rules say
+    #[arg(value_name = "HINT", value_parser = named::<Hint>)]
+    hint: Named<Hint>,
+    /// Print facts as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Keep new flows off a relay, until further notice
+///
+/// It holds beside the rules of the configuration, until the node stops.
+#[derive(Debug, Args)]
+pub(super) struct Avoid {
+    /// The relay
+    #[arg(value_name = "RELAY")]
+    relay: NodeName,
+    /// Take it back
+    #[arg(long)]
+    not: bool,
+    /// Print facts as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// A value, or `auto`.
+#[derive(Debug, Clone)]
+struct Named<T>(Option<T>);
+
+fn named<T>(text: &str) -> Result<Named<T>, String>
+where
+    T: std::str::FromStr,
+    T::Err: std::fmt::Display,
+{
+    if text == AUTO {
+        return Ok(Named(None));
+    }
+    text.parse::<T>().map(|value| Named(Some(value))).map_err(|error| error.to_string())
+}
+
+impl Use {
+    pub(super) async fn run(self, folder: &Folder) -> Result<(), CliError> {
+        let exit = self.exit.0.map_or_else(|| AUTO.to_owned(), |exit| exit.to_string());
+        steer(folder, "exit", &exit, self.json).await
+    }
+}
+
+impl HintCommand {
+    pub(super) async fn run(self, folder: &Folder) -> Result<(), CliError> {
+        let hint = self.hint.0.map_or_else(|| AUTO.to_owned(), |hint| hint.to_string());
+        steer(folder, "hint", &hint, self.json).await
+    }
+}
+
+impl Avoid {
+    pub(super) async fn run(self, folder: &Folder) -> Result<(), CliError> {
+        let how = if self.not { "unavoid" } else { "avoid" };
+        steer(folder, how, self.relay.as_str(), self.json).await
+    }
+}
+
+async fn steer(folder: &Folder, what: &str, value: &str, json: bool) -> Result<(), CliError> {
+    let facts = folder.client().post(&admin::steer(what, value)).await?;
+    if json { print_json(&facts) } else { print(told(&facts)) }
+}
+
+/// What is steered, in one sentence.
+pub(super) fn told(steering: &Value) -> String {
+    let of = |field: &str, what: &str| match text(steering, field).as_str() {
+        "-" => format!("{what} as the rules say"),
+        value => format!("{what} {value}"),
+    };
+    let avoided = steering.get("avoid").map(entries).unwrap_or_default();
+    let avoided: Vec<&str> = avoided.iter().filter_map(Value::as_str).collect();
+    let avoid = match &avoided[..] {
+        [] => String::new(),
+        relays => format!(", not by {}", relays.join(", ")),
+    };
+    format!("New flows: {}, {}{avoid}.", of("exit", "exit"), of("hint", "hint"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::Steering;
+
+    #[test]
+    fn a_sentence_says_what_is_steered() {
+        let mut steering = Steering::default();
+        let sentence = |steering: &Steering| told(&serde_json::to_value(steering).unwrap());
+        let nothing = "New flows: exit as the rules say, hint as the rules say.";
+        assert_eq!(sentence(&steering), nothing);
+        steering.exit = Some("mit".parse().unwrap());
+        steering.hint = Some(Hint::Loss);
+        steering.avoid.insert("utah".parse().unwrap());
+        assert_eq!(sentence(&steering), "New flows: exit mit, hint loss, not by utah.");
+    }
+
+    #[test]
+    fn auto_takes_steering_back() {
+        assert!(named::<NodeName>("auto").unwrap().0.is_none());
+        assert_eq!(named::<Hint>("loss").unwrap().0, Some(Hint::Loss));
+        assert!(named::<Hint>("speed").is_err());
+    }
+}

@@ -1,0 +1,32 @@
+//! The dashboard and the API on a TCP port of loopback.
+//!
+//! Any program on the machine can connect to a TCP port, and any web page can make a browser send requests
+//! to it. So a request passes these steps, each in its own file, and is answered with one sentence when it
+//! fails:
+//!
+//! | file | step |
+//! |---|---|
+//! | `server` | at most 64 connections; the kernel tells which local user asks, as for the proxy |
+//! | `request` | PURE: the Host header names this port; Origin and Sec-Fetch-Site name this page or nobody; the method is known |
+//! | `access` | PURE: the request has a session's cookie or the bearer token |
+//! | `page` | the files of the page, which are part of the program |
+//!
+//! What then answers is [`crate::admin`], as on the Unix socket.
+//!
+//! A person gets a session by a link that `ronproxy open` prints. It works once, within five minutes.
+//! The cookie is HttpOnly and SameSite=Strict. Without cookie or token a request learns no name and no
+//! number; only `/healthz` and `/readyz` answer, with a word, and `/metrics` where that is configured.
+
+mod access;
+mod page;
+mod request;
+mod server;
+
+pub use access::{Access, LINK_LASTS};
+pub use server::{BindError, Dashboard, Settings};
+
+/// A new bearer token; `random` is 32 random bytes.
+#[must_use]
+pub fn token(random: [u8; access::SECRET_BYTES]) -> String {
+    access::secret(random)
+}

@@ -1,0 +1,57 @@
+// From figures to what people read, and from text to elements. Text of others is only ever set as text.
+
+export const bytes = (n) => scaled(n, ["B", "kB", "MB", "GB", "TB"], 1000);
+export const rate = (bitsPerSecond) => scaled(bitsPerSecond, ["bit/s", "kbit/s", "Mbit/s", "Gbit/s"], 1000);
+
+function scaled(n, units, base) {
+  let at = 0;
+  while (n >= base && at < units.length - 1) { n /= base; at += 1; }
+  return `${at === 0 ? Math.round(n) : n.toFixed(n < 10 ? 1 : 0)} ${units[at]}`;
+}
+
+export function span(seconds) {
+  if (seconds == null) return "–";
+  const s = Math.floor(seconds);
+  if (s < 60) return `${s} s`;
+  if (s < 3600) return `${Math.floor(s / 60)} min ${s % 60} s`;
+  if (s < 86400) return `${Math.floor(s / 3600)} h ${Math.floor(s / 60) % 60} min`;
+  return `${Math.floor(s / 86400)} d ${Math.floor(s / 3600) % 24} h`;
+}
+
+export const millis = (ms) => (ms == null ? "–" : ms < 10 ? `${ms.toFixed(1)} ms` : ms < 9999 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`);
+export const percent = (p) => (p == null ? "–" : `${p < 10 ? p.toFixed(1) : Math.round(p)} %`);
+
+const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
+const date = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+export const time = (ms) => clock.format(ms);
+export const moment = (ms) => date.format(ms);
+
+/// An element with attributes and children; strings become text.
+export function el(tag, attributes = {}, ...children) {
+  return fill(document.createElement(tag), attributes, children);
+}
+
+/// The same of SVG.
+export function svg(tag, attributes = {}, ...children) {
+  return fill(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
+}
+
+function fill(element, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name === "on") for (const [kind, listener] of Object.entries(value)) element.addEventListener(kind, listener);
+    else if (value !== null && value !== undefined && value !== false) element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+/// Sets text only where it differs: the browser then has nothing to do.
+export function put(element, text) {
+  if (element.firstChild?.nodeType === 3 && element.childNodes.length === 1) {
+    if (element.firstChild.data !== text) element.firstChild.data = text;
+  } else if (element.textContent !== text) element.textContent = text;
+}
+
+export function mark(element, name, value) {
+  if (element.getAttribute(name) !== value) element.setAttribute(name, value);
+}

@@ -1,0 +1,218 @@
+// The overlay as this node sees it: itself on the left, exits on the right, the others between.
+
+import { svg, el, put, mark, millis, percent, span } from "./format.js";
+import { figures, speeds, ask } from "./app.js";
+
+// Above this loss a link is drawn as lossy: the paper calls a path with 30 % an outage, and 5 % hurt TCP.
+const LOSSY = 5;
+const W = 1000;
+const graph = document.getElementById("graph");
+let drawn = "";
+
+export function render(state) {
+  const { now } = state;
+  const { status } = now;
+  const [up, down] = speeds();
+  figures(document.getElementById("figures"), [
+    ["Flows", String(status.flows), status.exit_flows ? `+ ${status.exit_flows} as exit` : ""],
+    ["Links up", String(status.links_up), `of ${status.members}`],
+    ["Sending", ...up.split(" ")],
+    ["Receiving", ...down.split(" ")],
+    ["Reroutes", String(state.events.filter((e) => e.kind === "rerouted").length), "today"],
+    ["Forwarded", String(status.forwarded), "packets"],
+  ]);
+  draw(state);
+  steering(now);
+  lanes(now.lanes);
+  links(now.links, now.steering.avoid);
+}
+
+const exitBox = document.getElementById("steer-exit");
+const hintBox = document.getElementById("steer-hint");
+
+export function start() {
+  exitBox.addEventListener("change", () => steer("exit", exitBox.value));
+  hintBox.addEventListener("change", () => steer("hint", hintBox.value));
+}
+
+async function steer(what, value) {
+  const note = document.getElementById("steer-note");
+  try {
+    await ask(`/steer?${what}=${encodeURIComponent(value)}`, "POST");
+    put(note, "for new flows, until the node stops");
+  } catch (error) {
+    put(note, error.message || "the node does not answer");
+  }
+}
+
+/// Shows what is steered, unless somebody is choosing just now.
+function steering({ steering, links, status }) {
+  const exits = links.filter((link) => link.exit).map((link) => link.peer).concat(status.exit ? [status.name] : []).sort();
+  const wanted = ["auto", ...new Set([...exits, ...(steering.exit ? [steering.exit] : [])])];
+  if (document.activeElement !== exitBox) {
+    if (exitBox.dataset.exits !== wanted.join()) {
+      exitBox.dataset.exits = wanted.join();
+      exitBox.replaceChildren(...wanted.map((exit) => el("option", { value: exit }, exit === "auto" ? "as the rules say" : exit)));
+    }
+    exitBox.value = steering.exit ?? "auto";
+  }
+  if (document.activeElement !== hintBox) {
+    const hint = steering.hint ?? "auto";
+    if (![...hintBox.options].some((option) => option.value === hint)) hintBox.append(el("option", {}, hint));
+    hintBox.value = hint;
+  }
+}
+
+/// Where each node stands: deterministic, so that nothing jumps.
+function places(us, peers, height) {
+  const at = new Map([[us, { x: 95, y: height / 2 }]]);
+  const exits = peers.filter((peer) => peer.exit);
+  const others = peers.filter((peer) => !peer.exit);
+  column(at, exits, W - 110, height, 9, -150);
+  column(at, others, W / 2, height, 8, 170);
+  return at;
+}
+
+function column(at, peers, x, height, rows, step) {
+  const columns = Math.ceil(peers.length / rows);
+  const each = Math.ceil(peers.length / Math.max(1, columns));
+  peers.forEach((peer, n) => {
+    const c = Math.floor(n / each);
+    const inColumn = Math.min(each, peers.length - c * each);
+    const dx = step < 0 ? c * step : (c - (columns - 1) / 2) * Math.min(step, 520 / Math.max(1, columns));
+    // A single node between would lie on the direct path.
+    const only = step > 0 && peers.length === 1 ? -0.3 : 0;
+    at.set(peer.peer, { x: x + dx, y: height * (0.5 + only + ((n % each) - (inColumn - 1) / 2) / Math.max(inColumn, 1.75)) });
+  });
+}
+
+function curve(a, b) {
+  const bend = (b.x - a.x) * 0.42;
+  return `M${a.x.toFixed(1)} ${a.y.toFixed(1)}C${(a.x + bend).toFixed(1)} ${a.y.toFixed(1)} ${(b.x - bend).toFixed(1)} ${b.y.toFixed(1)} ${b.x.toFixed(1)} ${b.y.toFixed(1)}`;
+}
+
+/// The point of a curve at a part of its way.
+function within(a, b, t) {
+  const u = 1 - t;
+  const bend = (b.x - a.x) * 0.42;
+  const mix = (p, q, r, s) => u * u * u * p + 3 * u * u * t * q + 3 * u * t * t * r + t * t * t * s;
+  return { x: mix(a.x, a.x + bend, b.x - bend, b.x), y: mix(a.y, a.y, b.y, b.y) };
+}
+
+const loss = (link) => Math.max(link.loss_out_percent ?? 0, link.loss_in_percent ?? 0);
+const look = (link) => (link.up ? (loss(link) >= LOSSY ? "lossy" : "up") : /down|recovering/.test(link.state ?? "down") ? "down" : "none");
+
+function draw(state) {
+  const { status, links, far_links, lanes } = state.now;
+  const box = graph.getBoundingClientRect();
+  const height = Math.max(360, Math.min(1500, (W * box.height) / Math.max(1, box.width)));
+  const scale = Math.max(1, Math.min(2.2, (W / Math.max(1, box.width)) * 0.98));
+  const at = places(status.name, links, height);
+  const few = links.length <= 14;
+  const used = routes(lanes, status.name);
+  // Drawn anew only when something on it differs.
+  const key = JSON.stringify([Math.round(height), scale.toFixed(1), links.map((l) => [l.peer, look(l), millis(l.rtt_ms), Math.round(loss(l)), l.exit]), used,
+    few && far_links.map((l) => [l.from, l.to, l.up])]);
+  if (key !== drawn) {
+    drawn = key;
+    mark(graph, "viewBox", `0 0 ${W} ${height.toFixed(0)}`);
+    graph.replaceChildren(...far(far_links, at), ...links.map((link) => near(link, at, status.name, few, scale)).flat(), ...used.flatMap((route) => along(route, at)),
+      node(status.name, "us", at.get(status.name), scale, few, status.flows ? `${status.flows} flow${status.flows === 1 ? "" : "s"}` : "this node"),
+      ...links.map((link) => node(link.peer, kind(link), at.get(link.peer), scale, few, link.exit ? "exit" : link.relay ? "relay" : "entry")));
+  }
+  for (const event of state.fresh) {
+    if (event.kind !== "rerouted") continue;
+    const place = at.get(event.to.startsWith("via ") ? event.to.slice(4) : event.peer);
+    if (!place) continue;
+    const ring = svg("circle", { class: "ping", cx: place.x, cy: place.y, r: 16 * scale, on: { animationend: () => ring.remove() } });
+    graph.append(ring);
+  }
+  mark(graph, "aria-label", `${links.filter((l) => l.up).length} of ${links.length} links are up. ${used.map((r) => `${r.flows} lanes to ${r.path.at(-1)} ${r.text}`).join(". ")}`);
+}
+
+const kind = (link) => [link.exit && "exit", look(link) === "down" && "down"].filter(Boolean).join(" ") || "relay";
+
+/// The routes that lanes take, each once.
+function routes(lanes, us) {
+  const found = new Map();
+  for (const lane of lanes) {
+    const relay = lane.route.startsWith("via ") ? [lane.route.slice(4)] : [];
+    const path = [us, ...relay, lane.peer];
+    const route = found.get(path.join(" ")) ?? { path, text: lane.route, flows: 0, still: false };
+    route.flows += 1;
+    route.still ||= lane.stands_still_seconds != null;
+    found.set(path.join(" "), route);
+  }
+  return [...found.values()];
+}
+
+function far(links, at) {
+  const seen = new Set();
+  return links.flatMap((link) => {
+    const pair = [link.from, link.to].sort().join(" ");
+    const [a, b] = [at.get(link.from), at.get(link.to)];
+    if (!a || !b || seen.has(pair) || !link.up) return [];
+    seen.add(pair);
+    return [svg("path", { class: "link far", d: a.x <= b.x ? curve(a, b) : curve(b, a) }, svg("title", {}, `${link.from} – ${link.to}: ${millis(link.rtt_ms)}`))];
+  });
+}
+
+function near(link, at, us, few, scale) {
+  const [a, b] = [at.get(us), at.get(link.peer)];
+  const how = look(link);
+  const text = how === "down" ? "down" : how === "lossy" ? `${millis(link.rtt_ms)}, ${percent(loss(link))} lost` : millis(link.rtt_ms);
+  const path = svg("path", { class: `link ${how}`, "data-peer": link.peer, d: curve(a, b) }, svg("title", {}, `${link.peer}: ${link.state}, ${millis(link.rtt_ms)}, ${percent(loss(link))} lost`));
+  if (!few) return [path];
+  const spot = within(a, b, link.exit ? 0.3 : 0.46);
+  const tag = svg("text", { class: `tag ${how === "down" ? "bad" : how}`, x: spot.x.toFixed(0), y: (spot.y - 9 * scale).toFixed(0), "text-anchor": "middle", "font-size": (13 * scale).toFixed(1) }, text);
+  return [path, tag];
+}
+
+function along({ path, still }, at) {
+  const points = path.map((name) => at.get(name));
+  if (points.some((point) => !point)) return [];
+  const d = points.slice(1).map((point, n) => curve(points[n], point)).join("");
+  return [svg("path", { class: `route${still ? " still" : ""}`, "data-path": path.join(" "), d }), still ? null : svg("path", { class: "stream", d })].filter(Boolean);
+}
+
+function node(name, role, { x, y }, scale, few, sub) {
+  const r = (role === "us" ? 20 : few ? 15 : 9) * scale;
+  const size = few ? 15 * scale : 11.5 * scale;
+  return svg("g", { class: `node ${role}` },
+    svg("circle", { cx: x.toFixed(1), cy: y.toFixed(1), r: r.toFixed(1) }, svg("title", {}, `${name} (${sub})`)),
+    svg("text", { class: "title", x: x.toFixed(1), y: (y + r + size * 1.15).toFixed(1), "text-anchor": "middle", "font-size": size.toFixed(1) }, name),
+    few ? svg("text", { class: "sub", x: x.toFixed(1), y: (y + r + size * 2.2).toFixed(1), "text-anchor": "middle", "font-size": (size * 0.8).toFixed(1) }, sub) : null);
+}
+
+function lanes(lanes) {
+  const list = document.getElementById("lanes");
+  if (!lanes.length) return list.replaceChildren(el("p", { class: "muted" }, "No lane is open. One opens with the first flow to an exit."));
+  list.replaceChildren(...lanes.slice(0, 50).map((lane) => {
+    const last = lane.history.at(-1);
+    const moved = last ? `moved ${span(last.seconds_ago)} ago from ${last.from}: ${last.reason}${last.stall_ms == null ? ", still silent" : `, stall ${millis(last.stall_ms)}`}` : "never moved";
+    const still = lane.stands_still_seconds != null ? el("span", { class: "pill bad" }, `stands still for ${span(lane.stands_still_seconds)}`) : null;
+    return el("div", { class: "lane" }, el("header", {}, el("strong", {}, `${lane.end === "entry" ? "to" : "from"} ${lane.peer}`), el("span", { class: "pill good" }, lane.route), still, el("span", { class: "muted" }, [lane.hint, lane.rtt_ms && millis(lane.rtt_ms)].filter(Boolean).join(" · "))), el("p", {}, moved));
+  }));
+}
+
+function links(links, avoided) {
+  const body = document.querySelector("#links tbody");
+  while (body.children.length > links.length) body.lastChild.remove();
+  links.forEach((link, n) => {
+    if (!body.children[n]) body.append(el("tr", {}, el("td"), el("td", {}, el("span")), el("td", { class: "num" }), el("td", { class: "num" }), el("td", { class: "num wide" }), el("td", {}, el("button", { class: "avoid", type: "button", on: { click: (event) => steer(event.target.getAttribute("aria-pressed") === "true" ? "unavoid" : "avoid", event.target.dataset.peer) } }))));
+    const [peer, how, rtt, lost, since, act] = body.children[n].children;
+    put(peer, link.peer);
+    put(how.firstChild, link.state);
+    mark(how.firstChild, "class", `pill ${{ up: "good", lossy: "warn", down: "bad", none: "" }[look(link)]}`);
+    put(rtt, millis(link.rtt_ms));
+    put(lost, percent(link.rtt_ms == null ? null : loss(link)));
+    put(since, span(link.since_seconds));
+    const button = act.firstChild;
+    const avoid = avoided.includes(link.peer);
+    button.hidden = !link.relay && !avoid;
+    button.dataset.peer = link.peer;
+    mark(button, "aria-pressed", String(avoid));
+    mark(button, "title", avoid ? "New flows keep off this relay; press to take that back" : "Keep new flows off this relay");
+    put(button, avoid ? "avoided" : "avoid");
+  });
+}

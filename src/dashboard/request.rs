@@ -1,0 +1,190 @@
+//! Whether a request comes from this page or from a program, and not from another web page. PURE.
+
+use std::net::SocketAddr;
+
+use hyper::{
+    HeaderMap, Method,
+    header::{AUTHORIZATION, COOKIE, HOST, HeaderName, ORIGIN},
+};
+
+/// Why a request is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Refused {
+    /// A name that leads here by somebody else's DNS, or none.
+    #[error(
+        "the Host header does not name this port of this machine; use the address that `ronproxy open` prints"
+    )]
+    Host,
+    /// A page of another origin asks.
+    #[error("a page of another origin may not ask this node")]
+    Origin,
+    /// A change without an Origin, as no browser sends it.
+    #[error("a change by cookie needs an Origin header; programs use the bearer token")]
+    NoOrigin,
+    /// Neither GET, HEAD nor POST.
+    #[error("use GET, or POST to change something")]
+    Method,
+}
+
+/// What a request shows to be let in.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Shown<'a> {
+    /// `Authorization: Bearer TOKEN`.
+    Bearer(&'a str),
+    /// Our cookie.
+    Cookie(&'a str),
+    /// Nothing.
+    Nothing,
+}
+
+/// The browser says which kind of page made the request (Fetch Metadata, W3C).
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// The name of our cookie. Browsers keep cookies by host and not by port, so the port is in the name:
+/// two nodes of one machine have two sessions.
+pub(super) fn cookie_name(listen: SocketAddr) -> String {
+    format!("ronproxy-{}", listen.port())
+}
+
+/// Checks where a request comes from.
+pub(super) fn check(
+    listen: SocketAddr,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Result<(), Refused> {
+    let hosts = headers.get_all(HOST).iter().collect::<Vec<_>>();
+    let [host] = hosts[..] else { return Err(Refused::Host) };
+    if !host.to_str().is_ok_and(|host| is_ours(listen, host)) {
+        return Err(Refused::Host);
+    }
+    if ![Method::GET, Method::HEAD, Method::POST].contains(method) {
+        return Err(Refused::Method);
+    }
+    for origin in headers.get_all(ORIGIN) {
+        let ours = origin.to_str().ok().and_then(|origin| origin.strip_prefix("http://"));
+        if ours.is_none_or(|origin| origin.as_bytes() != host.as_bytes()) {
+            return Err(Refused::Origin);
+        }
+    }
+    let site =
+        |value: &hyper::header::HeaderValue| matches!(value.as_bytes(), b"same-origin" | b"none");
+    if !headers.get_all(FETCH_SITE).iter().all(site) {
+        return Err(Refused::Origin);
+    }
+    Ok(())
+}
+
+/// Whether a Host header names this port by an address of loopback, or as `localhost`.
+fn is_ours(listen: SocketAddr, host: &str) -> bool {
+    if let Ok(address) = host.parse::<SocketAddr>() {
+        return address.port() == listen.port() && address.ip().is_loopback();
+    }
+    host.strip_prefix("localhost:").is_some_and(|port| port == listen.port().to_string())
+}
+
+/// What a request shows.
+pub(super) fn shown<'a>(listen: SocketAddr, headers: &'a HeaderMap) -> Shown<'a> {
+    if let Some(value) = headers.get(AUTHORIZATION) {
+        let token = value.to_str().ok().and_then(|value| value.split_once(' '));
+        return match token {
+            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => {
+                Shown::Bearer(token.trim())
+            }
+            _ => Shown::Bearer(""),
+        };
+    }
+    let name = cookie_name(listen);
+    let pairs = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let mut pairs =
+        pairs.flat_map(|value| value.split(';')).filter_map(|pair| pair.split_once('='));
+    pairs
+        .find_map(|(key, value)| (key.trim() == name).then(|| value.trim()))
+        .map_or(Shown::Nothing, Shown::Cookie)
+}
+
+/// A change by cookie must say that it comes from our page: every browser does.
+pub(super) fn check_change(method: &Method, headers: &HeaderMap) -> Result<(), Refused> {
+    let is_change = *method == Method::POST;
+    if is_change && !headers.contains_key(ORIGIN) { Err(Refused::NoOrigin) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            let name: HeaderName = name.parse().unwrap();
+            headers.append(name, value.parse().unwrap());
+        }
+        headers
+    }
+
+    fn checked(pairs: &[(&str, &str)]) -> Result<(), Refused> {
+        check(([127, 0, 0, 1], 1090).into(), &Method::GET, &headers(pairs))
+    }
+
+    #[test]
+    fn only_a_host_of_this_machine_and_port_is_ours() {
+        for host in ["127.0.0.1:1090", "localhost:1090", "[::1]:1090", "127.0.0.2:1090"] {
+            assert_eq!(checked(&[("host", host)]), Ok(()), "{host}");
+        }
+        for host in [
+            "evil.example:1090",
+            "localhost.evil.example:1090",
+            "127.0.0.1",
+            "127.0.0.1:80",
+            "192.0.2.1:1090",
+            "localhost:1090@evil.example",
+            "",
+        ] {
+            assert_eq!(checked(&[("host", host)]), Err(Refused::Host), "{host}");
+        }
+        assert_eq!(checked(&[]), Err(Refused::Host));
+        let two = [("host", "localhost:1090"), ("host", "evil.example:1090")];
+        assert_eq!(checked(&two), Err(Refused::Host));
+    }
+
+    #[test]
+    fn a_page_of_another_origin_is_refused() {
+        let from = |name, value| checked(&[("host", "127.0.0.1:1090"), (name, value)]);
+        assert_eq!(from("origin", "http://127.0.0.1:1090"), Ok(()));
+        for origin in [
+            "http://evil.example",
+            "null",
+            "http://127.0.0.1:8080",
+            "https://127.0.0.1:1090",
+            "http://localhost:1090",
+        ] {
+            assert_eq!(from("origin", origin), Err(Refused::Origin), "{origin}");
+        }
+        assert_eq!(from("sec-fetch-site", "same-origin"), Ok(()));
+        assert_eq!(from("sec-fetch-site", "none"), Ok(()));
+        for site in ["cross-site", "same-site", ""] {
+            assert_eq!(from("sec-fetch-site", site), Err(Refused::Origin), "{site}");
+        }
+    }
+
+    #[test]
+    fn other_methods_and_changes_without_an_origin_are_refused() {
+        let listen = ([127, 0, 0, 1], 1090).into();
+        let headers = headers(&[("host", "127.0.0.1:1090")]);
+        for method in [Method::PUT, Method::DELETE, Method::OPTIONS, Method::CONNECT] {
+            assert_eq!(check(listen, &method, &headers), Err(Refused::Method));
+        }
+        assert_eq!(check_change(&Method::POST, &headers), Err(Refused::NoOrigin));
+        assert_eq!(check_change(&Method::GET, &headers), Ok(()));
+    }
+
+    #[test]
+    fn a_token_or_the_cookie_of_this_port_is_found() {
+        let listen = ([127, 0, 0, 1], 1090).into();
+        let of = |name, value| headers(&[(name, value)]);
+        assert_eq!(shown(listen, &of("authorization", "Bearer abc")), Shown::Bearer("abc"));
+        assert_eq!(shown(listen, &of("authorization", "Basic abc")), Shown::Bearer(""));
+        let cookies = of("cookie", "ronproxy-1=x; ronproxy-1090=abc; other=y");
+        assert_eq!(shown(listen, &cookies), Shown::Cookie("abc"));
+        assert_eq!(shown(listen, &of("cookie", "ronproxy-1=x")), Shown::Nothing);
+    }
+}

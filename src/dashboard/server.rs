@@ -1,0 +1,346 @@
+//! The port, and the answer to each request.
+
+use std::{
+    convert::Infallible,
+    fmt, io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{
+    HeaderMap, Method, Request, Response, StatusCode,
+    body::Incoming,
+    header::{
+        CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderName, HeaderValue, LOCATION, REFERRER_POLICY,
+        SET_COOKIE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    },
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    access::Access,
+    page::{self, File},
+    request::{self, Refused, Shown},
+};
+use crate::{
+    admin::{Admin, LinkMaker, answer, response, sentence},
+    entry::{LocalGate, LocalUsers, LocalUsersError},
+};
+
+/// Connections served at once. A browser uses at most six for one host.
+const MAX_CONNECTIONS: usize = 64;
+
+/// A head comes within this time, and the next request on the connection within the same.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A connection that lasts longer is closed after its answer; a page that polls opens the next.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Bytes of a request's head: hyper's least. Bodies are never read.
+const MAX_HEAD: usize = 8 * 1024;
+
+/// After a failed accept, usually for want of file descriptors, so that the loop does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Wrong tokens are logged once in so many.
+const LOG_EVERY: u64 = 1000;
+
+/// No inline code, no request to anywhere else, not inside another page's frame.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
+    connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// What the dashboard is started with.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where it listens: an address of loopback.
+    pub listen: SocketAddr,
+    /// Whether `/metrics` needs no token, and serves all users of this machine.
+    pub open_metrics: bool,
+    /// The users of this machine that are served.
+    pub local_users: LocalUsers,
+    /// The bearer token.
+    pub token: String,
+}
+
+/// The dashboard, bound to its port.
+pub struct Dashboard {
+    listener: TcpListener,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    listen: SocketAddr,
+    open_metrics: bool,
+    gate: LocalGate,
+    access: Mutex<Access>,
+    started: Instant,
+}
+
+/// The port cannot be had; the node runs without a dashboard.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Somebody else has it.
+    #[error("port {} on {} is in use, perhaps by another ronproxy; set another port with dashboard.listen", .0.port(), .0.ip())]
+    PortInUse(SocketAddr),
+    /// The system refused for another reason.
+    #[error("cannot listen on {0}: {1}; check dashboard.listen")]
+    Io(SocketAddr, #[source] io::Error),
+    /// The local users cannot be told.
+    #[error(transparent)]
+    LocalUsers(#[from] LocalUsersError),
+}
+
+impl Dashboard {
+    /// Binds the port.
+    ///
+    /// # Errors
+    /// When the port cannot be had.
+    pub async fn bind(settings: Settings) -> Result<Self, BindError> {
+        let Settings { listen, open_metrics, local_users, token } = settings;
+        let failed = |error: io::Error| match error.kind() {
+            io::ErrorKind::AddrInUse => BindError::PortInUse(listen),
+            _ => BindError::Io(listen, error),
+        };
+        let gate = LocalGate::new(&local_users)?;
+        let listener = TcpListener::bind(listen).await.map_err(failed)?;
+        let listen = listener.local_addr().map_err(failed)?;
+        let shared = Shared {
+            listen,
+            open_metrics,
+            gate,
+            access: Mutex::new(Access::new(&token)),
+            started: Instant::now(),
+        };
+        Ok(Self { listener, shared: Arc::new(shared) })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn listen(&self) -> SocketAddr {
+        self.shared.listen
+    }
+
+    /// Makes links with which a browser gets a session.
+    #[must_use]
+    pub fn links(&self) -> LinkMaker {
+        let shared = self.shared.clone();
+        Arc::new(move || {
+            let secret = shared.access().link(shared.started.elapsed(), rand::random());
+            format!("http://{}/open?link={secret}", shared.listen)
+        })
+    }
+
+    /// Serves until `shutdown`.
+    pub async fn serve(self, admin: Arc<Admin>, shutdown: CancellationToken) {
+        tracing::info!(listen = %self.shared.listen, "dashboard open; `ronproxy open` prints a link");
+        shutdown.run_until_cancelled_owned(self.accept(admin)).await;
+    }
+
+    async fn accept(self, admin: Arc<Admin>) {
+        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        loop {
+            // Further clients wait, unaccepted, in the system's backlog.
+            let Ok(place) = places.clone().acquire_owned().await else { return };
+            match self.listener.accept().await {
+                Ok((stream, client)) => {
+                    let (shared, admin) = (self.shared.clone(), admin.clone());
+                    drop(tokio::spawn(shared.converse(stream, client, admin, place)));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the dashboard's port failed");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+impl Shared {
+    async fn converse(
+        self: Arc<Self>,
+        stream: TcpStream,
+        client: SocketAddr,
+        admin: Arc<Admin>,
+        _place: OwnedSemaphorePermit,
+    ) {
+        // It fails only on a connection that is already dead.
+        let _ = stream.set_nodelay(true);
+        let Ok(local) = stream.local_addr() else { return };
+        let served = self.gate.judge(client, local).await.is_none();
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (shared, admin) = (self.clone(), admin.clone());
+            async move { Ok::<_, Infallible>(shared.respond(&admin, &request, served).await) }
+        });
+        let mut serving = std::pin::pin!(
+            http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_TIMEOUT)
+                .max_buf_size(MAX_HEAD)
+                .serve_connection(TokioIo::new(stream), service)
+        );
+        let served = match timeout(CONNECTION_TIMEOUT, serving.as_mut()).await {
+            Ok(served) => served,
+            Err(_) => {
+                serving.as_mut().graceful_shutdown();
+                timeout(HEAD_TIMEOUT, serving).await.unwrap_or(Ok(()))
+            }
+        };
+        if let Err(error) = served {
+            tracing::debug!(%error, "a connection of the dashboard failed");
+        }
+    }
+
+    async fn respond<B>(
+        &self,
+        admin: &Admin,
+        request: &Request<B>,
+        served: bool,
+    ) -> Response<Full<Bytes>> {
+        let mut response = self.judge(admin, request, served).await;
+        if request.method() == Method::HEAD {
+            *response.body_mut() = Full::default();
+        }
+        let fixed = [
+            (CONTENT_SECURITY_POLICY, POLICY),
+            (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+            (X_FRAME_OPTIONS, "DENY"),
+            (REFERRER_POLICY, "no-referrer"),
+            (CACHE_CONTROL, "no-store"),
+            (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+            (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+        ];
+        for (name, value) in fixed {
+            response.headers_mut().insert(name, HeaderValue::from_static(value));
+        }
+        response
+    }
+
+    async fn judge<B>(
+        &self,
+        admin: &Admin,
+        request: &Request<B>,
+        served: bool,
+    ) -> Response<Full<Bytes>> {
+        let (method, path, headers) = (request.method(), request.uri().path(), request.headers());
+        let asked = request.uri().query().unwrap_or_default();
+        if let Err(refused) = request::check(self.listen, method, headers) {
+            return refuse(refused);
+        }
+        match path {
+            "/healthz" => return sentence(StatusCode::OK, "ok"),
+            "/readyz" => return ready(admin),
+            "/metrics" if self.open_metrics => {
+                return answer(admin, &Method::GET, path, asked).await;
+            }
+            _ => {}
+        }
+        if !served {
+            return sentence(StatusCode::FORBIDDEN, "this port serves the user who runs it");
+        }
+        if path == "/open" {
+            return self.open(asked);
+        }
+        let by_cookie = match self.let_in(headers) {
+            Some(by_cookie) => by_cookie,
+            None if path == "/" => return of_file(StatusCode::UNAUTHORIZED, page::CLOSED),
+            None => {
+                let text = "a session or a token is needed; `ronproxy open` gives one";
+                return sentence(StatusCode::UNAUTHORIZED, text);
+            }
+        };
+        if by_cookie && let Err(refused) = request::check_change(method, headers) {
+            return refuse(refused);
+        }
+        match page::file(path) {
+            Some(file) if method != Method::POST => of_file(StatusCode::OK, file),
+            Some(_) => sentence(StatusCode::METHOD_NOT_ALLOWED, "use GET here"),
+            None if *method == Method::HEAD => answer(admin, &Method::GET, path, asked).await,
+            None => answer(admin, method, path, asked).await,
+        }
+    }
+
+    /// Whether the request may be answered, and if so, whether by its cookie.
+    fn let_in(&self, headers: &HeaderMap) -> Option<bool> {
+        let now = self.started.elapsed();
+        let (right, by_cookie) = match request::shown(self.listen, headers) {
+            Shown::Nothing => return None,
+            Shown::Bearer(token) => (self.access().bearer(token), false),
+            Shown::Cookie(secret) => (self.access().session(now, secret), true),
+        };
+        if !right {
+            self.note_wrong();
+        }
+        right.then_some(by_cookie)
+    }
+
+    /// Uses a link up and starts a session.
+    fn open(&self, asked: &str) -> Response<Full<Bytes>> {
+        let link = form_urlencoded::parse(asked.as_bytes()).find(|(name, _)| name == "link");
+        let link = link.map(|(_, value)| value).unwrap_or_default();
+        let session = self.access().redeem(self.started.elapsed(), &link, rand::random());
+        let Some(session) = session else {
+            self.note_wrong();
+            return of_file(StatusCode::UNAUTHORIZED, page::CLOSED);
+        };
+        let name = request::cookie_name(self.listen);
+        let cookie =
+            format!("{name}={session}; Path=/; HttpOnly; SameSite=Strict; Max-Age=2592000");
+        let mut response = Response::new(Full::default());
+        *response.status_mut() = StatusCode::SEE_OTHER;
+        response.headers_mut().insert(LOCATION, HeaderValue::from_static("/"));
+        if let Ok(cookie) = HeaderValue::try_from(cookie) {
+            response.headers_mut().insert(SET_COOKIE, cookie);
+        }
+        response
+    }
+
+    fn note_wrong(&self) {
+        let wrong = self.access().wrong();
+        if wrong % LOG_EVERY == 1 {
+            tracing::warn!(wrong, "a wrong link, cookie or token was shown to the dashboard");
+        }
+    }
+
+    fn access(&self) -> MutexGuard<'_, Access> {
+        self.access.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether the node can carry flows: it has a link, or is alone in its overlay.
+fn ready(admin: &Admin) -> Response<Full<Bytes>> {
+    let links = admin.view.link_facts();
+    if !admin.stop.is_cancelled() && (links.is_empty() || links.iter().any(|link| link.up)) {
+        return sentence(StatusCode::OK, "ready");
+    }
+    sentence(StatusCode::SERVICE_UNAVAILABLE, "not ready")
+}
+
+fn refuse(refused: Refused) -> Response<Full<Bytes>> {
+    let status = match refused {
+        Refused::Host => StatusCode::MISDIRECTED_REQUEST,
+        Refused::Origin | Refused::NoOrigin => StatusCode::FORBIDDEN,
+        Refused::Method => StatusCode::METHOD_NOT_ALLOWED,
+    };
+    sentence(status, &refused.to_string())
+}
+
+fn of_file(status: StatusCode, file: File) -> Response<Full<Bytes>> {
+    response(status, file.kind, Bytes::from_static(file.text.as_bytes()))
+}
+
+impl fmt::Debug for Dashboard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dashboard").field("listen", &self.shared.listen).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,132 @@
+//! A browser that a test drives: Chromium, by its DevTools protocol over a WebSocket on loopback.
+
+use std::{fs, path::Path, time::Duration};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use futures_util::{SinkExt as _, StreamExt as _};
+use serde_json::{Value, json};
+use tokio::{
+    net::TcpStream,
+    process::Child,
+    time::{Instant, sleep, timeout},
+};
+use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
+
+use crate::{browser::chromium, overlay::PATIENCE, tools::LIMIT};
+
+/// How often a condition is looked at.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// One page of a browser of its own. Dropping it ends the browser.
+pub struct Page {
+    socket: WebSocketStream<TcpStream>,
+    session: String,
+    last: u64,
+    _browser: Child,
+}
+
+impl Page {
+    /// Starts a browser with a new profile in `profile`.
+    pub async fn open(profile: &Path, (width, height): (u32, u32), dark: bool) -> Self {
+        let mut command = chromium(profile.to_str().unwrap());
+        command.args(["--remote-debugging-port=0", "--hide-scrollbars", "about:blank"]);
+        let browser = command.spawn().unwrap();
+        let file = profile.join("DevToolsActivePort");
+        let started = Instant::now();
+        let (port, path) = loop {
+            let text = fs::read_to_string(&file).unwrap_or_default();
+            if let Some((port, path)) = text.trim().split_once('\n') {
+                break (port.parse::<u16>().unwrap(), path.to_owned());
+            }
+            assert!(started.elapsed() < PATIENCE, "Chromium does not start");
+            sleep(LOOK).await;
+        };
+        let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let url = format!("ws://127.0.0.1:{port}{path}");
+        let (socket, _) = client_async(url, stream).await.unwrap();
+        let mut page = Self { socket, session: String::new(), last: 0, _browser: browser };
+        let target = page.call("Target.createTarget", json!({ "url": "about:blank" })).await;
+        let attach = json!({ "targetId": target["targetId"], "flatten": true });
+        let session = page.call("Target.attachToTarget", attach).await;
+        page.session = session["sessionId"].as_str().unwrap().to_owned();
+        page.resize(width, height).await;
+        let scheme = if dark { "dark" } else { "light" };
+        let media = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
+        page.call("Emulation.setEmulatedMedia", media).await;
+        page
+    }
+
+    /// Gives the page another size.
+    pub async fn resize(&mut self, width: u32, height: u32) {
+        let metrics = json!({
+            "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600,
+        });
+        self.call("Emulation.setDeviceMetricsOverride", metrics).await;
+    }
+
+    /// Goes to a URL.
+    pub async fn go(&mut self, url: &str) {
+        let gone = self.call("Page.navigate", json!({ "url": url })).await;
+        assert!(gone["errorText"].is_null(), "{url}: {gone}");
+    }
+
+    /// What a JavaScript expression is.
+    pub async fn eval(&mut self, expression: &str) -> Value {
+        let asked =
+            json!({ "expression": expression, "returnByValue": true, "awaitPromise": true });
+        let answer = self.call("Runtime.evaluate", asked).await;
+        assert!(answer["exceptionDetails"].is_null(), "{expression}: {answer}");
+        answer["result"]["value"].clone()
+    }
+
+    /// Waits until an expression is true; returns for how long.
+    pub async fn until(&mut self, expression: &str) -> Duration {
+        let started = Instant::now();
+        while self.eval(&format!("(async () => !!(await ({expression})))()")).await != true {
+            if started.elapsed() > PATIENCE {
+                let body = self.eval("document.body.innerText").await;
+                panic!("{expression} does not become true: {body}");
+            }
+            sleep(LOOK).await;
+        }
+        started.elapsed()
+    }
+
+    /// The processor time of scripts, styles and layout so far, in seconds.
+    pub async fn busy(&mut self) -> f64 {
+        self.call("Performance.enable", json!({ "timeDomain": "threadTicks" })).await;
+        let metrics = self.call("Performance.getMetrics", json!({})).await;
+        let parts = ["ScriptDuration", "LayoutDuration", "RecalcStyleDuration"];
+        let all = metrics["metrics"].as_array().unwrap().iter();
+        all.filter(|metric| parts.iter().any(|part| metric["name"] == *part))
+            .map(|metric| metric["value"].as_f64().unwrap())
+            .sum()
+    }
+
+    /// Keeps a picture of the page as an artefact.
+    pub async fn picture(&mut self, name: &str) {
+        let shot = self.call("Page.captureScreenshot", json!({ "format": "png" })).await;
+        let png = BASE64_STANDARD.decode(shot["data"].as_str().unwrap()).unwrap();
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("dashboard");
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join(format!("{name}.png")), png).unwrap();
+    }
+
+    async fn call(&mut self, method: &str, params: Value) -> Value {
+        self.last += 1;
+        let mut message = json!({ "id": self.last, "method": method, "params": params });
+        if !self.session.is_empty() {
+            message["sessionId"] = self.session.clone().into();
+        }
+        self.socket.send(Message::text(message.to_string())).await.unwrap();
+        loop {
+            let heard = timeout(LIMIT, self.socket.next()).await.expect("Chromium hangs");
+            let Message::Text(text) = heard.unwrap().unwrap() else { continue };
+            let answer: Value = serde_json::from_str(&text).unwrap();
+            if answer["id"] == self.last {
+                assert!(answer["error"].is_null(), "{method}: {answer}");
+                return answer["result"].clone();
+            }
+        }
+    }
+}

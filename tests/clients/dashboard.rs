@@ -1,0 +1,202 @@
+//! The dashboard in a real browser, before the four nodes of the demo.
+
+use std::{
+    io::{self, BufRead as _, BufReader, Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    path::Path,
+    process::{Child, ChildStdin, Stdio},
+    thread::spawn,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    cdp::Page,
+    overlay::{PATIENCE, Site, ronproxy},
+    tools::have,
+};
+
+/// Processor time that the page may take for one render, at the 95th percentile: three frames.
+const RENDER_MS: f64 = 50.0;
+
+/// A move of a lane is on the page within this time. The page asks every half second.
+const SEEN_WITHIN: Duration = Duration::from_secs(1);
+
+/// An HTTP tunnel through `proxy` to `target`, a name and a port.
+fn connect(proxy: SocketAddr, target: &str) -> io::Result<TcpStream> {
+    let mut stream = TcpStream::connect(proxy)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    write!(stream, "CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n")?;
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte)?;
+        head.extend(byte);
+    }
+    if head.starts_with(b"HTTP/1.1 200 ") {
+        return Ok(stream);
+    }
+    Err(io::Error::other(String::from_utf8_lossy(&head).into_owned()))
+}
+
+/// The running demo.
+struct Demo {
+    child: Child,
+    input: ChildStdin,
+    proxy: SocketAddr,
+    link: String,
+}
+
+impl Demo {
+    fn start(dir: &Path) -> Self {
+        let mut child = ronproxy(dir)
+            .args(["demo", "--plain", "--listen", "127.0.0.1:0"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let mut after = |mark: &str| {
+            lines.find_map(|line| {
+                let (_, rest) = line.split_once(mark)?;
+                Some(rest.split_whitespace().next().unwrap().to_owned())
+            })
+        };
+        let proxy = after("the proxy listens on ").unwrap().parse().unwrap();
+        let link = after("dashboard, once: ").unwrap();
+        // What it prints further is read, so that it never waits for a reader.
+        spawn(move || lines.for_each(drop));
+        Self { input: child.stdin.take().unwrap(), child, proxy, link }
+    }
+
+    fn say(&mut self, line: &str) {
+        writeln!(self.input, "{line}").unwrap();
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// One render with layout that turns the order of the rows round.
+const RENDER: &str =
+    "document.querySelector('#flow-table th button').click(); document.body.offsetHeight";
+
+/// Tells when the page shows another route than the one given.
+const WATCH: &str = "new MutationObserver(() => {
+    const path = document.querySelector('#graph .route')?.dataset.path;
+    if (!window.seen && path && path !== window.route) window.seen = Date.now();
+}).observe(document.getElementById('graph'), { childList: true, subtree: true })";
+
+/// How long after the lane's move the page showed it, in milliseconds; negative until it is known.
+const LAG: &str =
+    "fetch('/api/v1/events?class=reroutes').then((answer) => answer.json()).then((page) => {
+    const moved = page.events.find((event) => event.end === 'entry');
+    return moved && window.seen ? window.seen - moved.at_ms : -1;
+})";
+
+const ROUTE: &str = "document.querySelector('#graph .route')?.dataset.path";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_view_renders_and_a_cut_is_seen_within_a_second() {
+    if !have("chromium") {
+        return;
+    }
+    let site = Site::new();
+    let mut demo = Demo::start(&site.dir("demo"));
+    let mut page = Page::open(&site.dir("profile"), (1440, 900), false).await;
+    page.go(&demo.link).await;
+    page.until("document.querySelectorAll('#graph .node').length === 4").await;
+    page.until("[...document.querySelectorAll('#links .pill')].length === 3").await;
+    assert_eq!(page.eval("location.pathname").await, "/");
+    assert_eq!(page.eval("document.cookie").await, "", "no script reads the cookie");
+
+    demo.say("get /big?mb=60");
+    page.until(ROUTE).await;
+    let route = page.eval(ROUTE).await.as_str().unwrap().to_owned();
+    page.eval(&format!("window.route = '{route}'; {WATCH}")).await;
+    demo.say(&format!("cut arosnet {}", route.split(' ').nth(1).unwrap()));
+    page.until(&format!("{LAG}.then((lag) => lag >= 0)")).await;
+    let lag = Duration::from_millis(page.eval(LAG).await.as_u64().unwrap());
+    println!("the page showed the lane's move after {lag:?}");
+    assert!(lag < SEEN_WITHIN, "{lag:?}");
+    page.until("document.querySelector('#graph .link.down')").await;
+    page.picture("map-light").await;
+
+    page.eval("location.hash = '/flows'").await;
+    page.until(
+        "document.querySelector('#flow-table .target')?.textContent === 'campus.mit.test:80'",
+    )
+    .await;
+    page.until("/\\d×/.test(document.querySelector('#flow-table td.route').textContent)").await;
+    page.eval("location.hash = '/timeline'").await;
+    page.until("document.querySelector('#event-list li[data-kind=rerouted] .stall')").await;
+    page.until("document.querySelector('#event-list li[data-kind=link-down]')").await;
+    page.picture("timeline-light").await;
+
+    assert!(connect(demo.proxy, "nobody.mit.test:81").is_err());
+    page.eval("location.hash = '/errors'").await;
+    page.until("document.querySelector('#error-list .cure')").await;
+    page.picture("errors-light").await;
+    page.eval("location.hash = '/why'").await;
+    let ask = "document.getElementById('dest').value = 'http://campus.mit.test/'; \
+        document.getElementById('ask').requestSubmit()";
+    page.eval(ask).await;
+    page.until("document.querySelectorAll('#answer tbody tr').length === 3").await;
+    page.picture("why-light").await;
+    page.resize(390, 844).await;
+    for view in ["map", "flows", "timeline", "why"] {
+        page.eval(&format!("location.hash = '/{view}'")).await;
+        page.until(&format!("!document.getElementById('{view}').hidden")).await;
+        let wide = "document.documentElement.scrollWidth > document.documentElement.clientWidth";
+        assert_eq!(page.eval(wide).await, false, "{view} is wider than a phone");
+        page.picture(&format!("{view}-phone")).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn five_hundred_flows_are_drawn_within_three_frames() {
+    if !have("chromium") {
+        return;
+    }
+    let site = Site::new();
+    let demo = Demo::start(&site.dir("demo"));
+    let mut page = Page::open(&site.dir("profile"), (1440, 900), true).await;
+    page.go(&demo.link).await;
+    page.until("document.querySelectorAll('#graph .node').length === 4").await;
+    let proxy = demo.proxy;
+    let open = move || (0..20).map(move |_| connect(proxy, "campus.mit.test:80").unwrap());
+    let opening: Vec<_> = (0..25).map(|_| spawn(move || open().collect::<Vec<_>>())).collect();
+    let mut flows: Vec<TcpStream> =
+        opening.into_iter().flat_map(|flows| flows.join().unwrap()).collect();
+    page.eval("location.hash = '/flows'").await;
+    page.until("document.getElementById('flows-shown').textContent === '500 flows'").await;
+    // Some of them move, so that rows change.
+    for flow in flows.iter_mut().take(50) {
+        write!(flow, "GET /big?mb=1 HTTP/1.1\r\nHost: campus.mit.test\r\n\r\n").unwrap();
+    }
+    page.until("document.querySelector('#flow-table .pill.good')").await;
+    let mut took = Vec::new();
+    for _ in 0..40 {
+        let before = page.busy().await;
+        page.eval(RENDER).await;
+        took.push(page.busy().await - before);
+    }
+    took.sort_by(f64::total_cmp);
+    let p95 = took[37] * 1e3;
+    println!("a render of 500 flows took {p95:.1} ms at the 95th percentile");
+    assert!(p95 < RENDER_MS, "{p95}");
+    page.eval("document.getElementById('all-flows').click()").await;
+    page.until("document.querySelectorAll('#flow-table tbody tr').length === 500").await;
+    page.picture("flows-dark").await;
+    let label = "document.querySelector('#flow-table tbody tr .close')";
+    page.eval(&format!("{label}.click()")).await;
+    let started = Instant::now();
+    page.until("document.querySelectorAll('#flow-table tbody tr').length === 499").await;
+    assert!(started.elapsed() < PATIENCE);
+    page.eval("location.hash = '/map'").await;
+    page.until("document.querySelector('#graph .route')").await;
+    page.picture("map-dark").await;
+}
