@@ -38,5 +38,7 @@ mod near;
 mod nodes;
 #[path = "survival/order.rs"]
 mod order;
+#[path = "survival/requests.rs"]
+mod requests;
 #[path = "survival/restore.rs"]
 mod restore;

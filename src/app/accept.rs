@@ -184,7 +184,9 @@ impl Door {
         let remote = incoming.remote_address();
         let config = match granted {
             None => self.server().await,
-            Some(granted) => Arc::new(self.servers.lane.config(&granted.mark, &granted.hint)),
+            Some(Granted { entry, mark, hint }) => {
+                Arc::new(self.servers.lane.config(&entry, &mark, &hint))
+            }
         };
         let conn = match incoming.accept_with(config) {
             Ok(connecting) => connecting.await,

@@ -119,6 +119,7 @@ impl AsyncWrite for FlowStream {
         match &polled {
             Poll::Ready(Ok(written)) => {
                 flow.guard.entry().carried.add_sent(*written);
+                port.writes(*written);
                 port.sent(*written);
             }
             Poll::Ready(Err(_)) => {}

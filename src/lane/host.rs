@@ -296,7 +296,7 @@ impl LaneHost {
         };
         tracing::info!(lane = end.slot().0, peer = %end.peer(), "lane open");
         let driver = tokio::spawn(Driver::new(conn.clone(), end.clone()).run());
-        let windows = self.memory.open(&entry.name, conn.clone());
+        let windows = self.memory.open(&entry.name, (conn.clone(), end.mark().clone()));
         tokio::spawn(windows.clone().run());
         while let Ok((send, recv)) = conn.accept_bi().await {
             let (port, window) = windows.open(send.id().index());

@@ -302,7 +302,7 @@ impl LanePool {
         let conn = self
             .endpoint
             .connect_with(
-                self.client.config(end.mark(), &key.wish.hint, key.patience),
+                self.client.config(&key.exit, end.mark(), &key.wish.hint, key.patience),
                 id.virtual_address(),
                 &server_name(&key.exit),
             )
@@ -314,7 +314,7 @@ impl LanePool {
             return Err(unreachable(format!("{} is not certified as an exit", key.exit)));
         }
         tracing::info!(lane = end.slot().0, peer = %end.peer(), hint = %key.wish.hint, "lane open");
-        let windows = Windows::of_entry(conn.clone());
+        let windows = Windows::of_entry(conn.clone(), end.mark().clone());
         tokio::spawn(windows.clone().run());
         let idle_since = Mutex::new(Instant::now());
         let lane = Arc::new(Lane { conn, end, windows, idle_since });

@@ -253,6 +253,7 @@ async fn room(send: &SendStream, port: &FlowPort) -> Result<usize, WriteError> {
 /// Writes bytes for which there is room.
 async fn write(send: &mut SendStream, port: &FlowPort, bytes: Bytes) -> Result<(), WriteError> {
     let len = bytes.len();
+    port.writes(len);
     {
         let mut writing = pin!(send.write_chunk(bytes));
         let mut blocked = false;

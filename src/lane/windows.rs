@@ -23,7 +23,10 @@ use super::{
     memory::{Changes, Ledger},
     window::{Exceeded, FlowWindow, Pool},
 };
-use crate::{identity::NodeName, transport::LANE_WINDOW};
+use crate::{
+    identity::NodeName,
+    transport::{LANE_WINDOW, RerouteMark},
+};
 
 /// Flows of a lane that may hold a piece which QUIC has not taken yet, one after another: enough to keep
 /// QUIC busy, and few enough that all of them hold little.
@@ -83,12 +86,16 @@ impl LaneMemory {
     }
 
     /// The windows of a lane of `entry` that has just connected.
-    pub(super) fn open(self: &Arc<Self>, entry: &NodeName, conn: Connection) -> Arc<Windows> {
+    pub(super) fn open(
+        self: &Arc<Self>,
+        entry: &NodeName,
+        (conn, mark): (Connection, Arc<RerouteMark>),
+    ) -> Arc<Windows> {
         let lane = self.next.fetch_add(1, Ordering::Relaxed);
         let window = lock(&self.unread).open(lane, entry);
         let send_window = lock(&self.unacknowledged).open(lane, entry);
         conn.set_receive_window(quic(window));
-        let windows = Windows::new(conn, window, Some((self.clone(), lane)));
+        let windows = Windows::new((conn, mark), window, Some((self.clone(), lane)));
         windows.set_send_window(send_window);
         lock(&self.lanes).insert(lane, Arc::downgrade(&windows));
         windows
@@ -135,6 +142,7 @@ impl LaneMemory {
 /// The windows of one lane's flows, in both directions.
 pub(super) struct Windows {
     conn: Connection,
+    mark: Arc<RerouteMark>,
     memory: Option<(Arc<LaneMemory>, u32)>,
     state: Mutex<State>,
     news: Notify,
@@ -169,11 +177,15 @@ pub(super) struct FlowPort {
 
 impl Windows {
     /// The windows of a lane that this node opened.
-    pub(super) fn of_entry(conn: Connection) -> Arc<Self> {
-        Self::new(conn, ENTRY_POOL, None)
+    pub(super) fn of_entry(conn: Connection, mark: Arc<RerouteMark>) -> Arc<Self> {
+        Self::new((conn, mark), ENTRY_POOL, None)
     }
 
-    fn new(conn: Connection, pool: u64, memory: Option<(Arc<LaneMemory>, u32)>) -> Arc<Self> {
+    fn new(
+        (conn, mark): (Connection, Arc<RerouteMark>),
+        pool: u64,
+        memory: Option<(Arc<LaneMemory>, u32)>,
+    ) -> Arc<Self> {
         let state = State {
             pool: Pool::new(pool),
             flows: HashMap::new(),
@@ -182,6 +194,7 @@ impl Windows {
         };
         Arc::new(Self {
             conn,
+            mark,
             memory,
             state: Mutex::new(state),
             news: Notify::new(),
@@ -322,6 +335,11 @@ impl FlowPort {
     pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
         // The semaphore is never closed.
         self.windows.writers.acquire().await.ok()
+    }
+
+    /// QUIC is given bytes, of which it may take a part.
+    pub(super) fn writes(&self, bytes: usize) {
+        self.windows.mark.writes(self.sent.load(Ordering::Relaxed), bytes as u64);
     }
 
     /// QUIC takes no more at present.

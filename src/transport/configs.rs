@@ -10,10 +10,13 @@ use noq::{
 use super::{
     LaneOptions, RerouteMark, guest_parameters, hosted_lane_parameters, join_parameters,
     lane_parameters, link_parameters,
+    resume::{RouteMemory, RoutesTo},
 };
 use crate::{
     flow::Hint,
-    identity::{ALPN_LANE, ALPN_LINK, Credentials, TlsError, client_crypto, server_crypto},
+    identity::{
+        ALPN_LANE, ALPN_LINK, Credentials, NodeName, TlsError, client_crypto, server_crypto,
+    },
 };
 
 /// The longest patience an entry can have; the exit waits as long as any entry.
@@ -65,6 +68,7 @@ pub fn link_server_config(
 pub struct LaneServer {
     config: ServerConfig,
     options: LaneOptions,
+    memory: Arc<RouteMemory>,
 }
 
 impl LaneServer {
@@ -78,14 +82,15 @@ impl LaneServer {
         config.migration(false);
         // The entry's patience is to decide.
         let options = LaneOptions { patience: MOST_PATIENCE, ..options };
-        Ok(Self { config, options })
+        Ok(Self { config, options, memory: Arc::default() })
     }
 
-    /// The configuration of one lane for flows with `hint`, whose reroutes `mark` tells.
+    /// The configuration of one lane of `entry` for flows with `hint`, whose reroutes `mark` tells.
     #[must_use]
-    pub fn config(&self, mark: &Arc<RerouteMark>, hint: &Hint) -> ServerConfig {
+    pub fn config(&self, entry: &NodeName, mark: &Arc<RerouteMark>, hint: &Hint) -> ServerConfig {
+        let routes = RoutesTo { memory: self.memory.clone(), peer: entry.clone() };
         let mut config = self.config.clone();
-        config.transport_config(hosted_lane_parameters(self.options, hint, mark));
+        config.transport_config(hosted_lane_parameters(self.options, hint, mark, routes));
         config
     }
 }
@@ -105,6 +110,7 @@ pub fn link_client_config(credentials: &Credentials) -> Result<ClientConfig, Con
 pub struct LaneClient {
     config: ClientConfig,
     options: LaneOptions,
+    memory: Arc<RouteMemory>,
 }
 
 impl LaneClient {
@@ -113,14 +119,16 @@ impl LaneClient {
     /// # Errors
     /// When the identity is unusable.
     pub fn new(credentials: &Credentials, options: LaneOptions) -> Result<Self, ConfigureError> {
-        Ok(Self { config: client(client_crypto(credentials, &[ALPN_LANE])?)?, options })
+        let config = client(client_crypto(credentials, &[ALPN_LANE])?)?;
+        Ok(Self { config, options, memory: Arc::default() })
     }
 
-    /// The configuration of one lane for flows with `hint`, whose reroutes `mark` tells; without a
-    /// `patience` of its own it has that of all lanes.
+    /// The configuration of one lane to `exit` for flows with `hint`, whose reroutes `mark` tells; without
+    /// a `patience` of its own it has that of all lanes.
     #[must_use]
     pub fn config(
         &self,
+        exit: &NodeName,
         mark: &Arc<RerouteMark>,
         hint: &Hint,
         patience: Option<Duration>,
@@ -128,7 +136,8 @@ impl LaneClient {
         let patience = patience.unwrap_or(self.options.patience);
         let options = LaneOptions { patience, ..self.options };
         let mut config = self.config.clone();
-        config.transport_config(lane_parameters(options, hint, mark));
+        let routes = RoutesTo { memory: self.memory.clone(), peer: exit.clone() };
+        config.transport_config(lane_parameters(options, hint, mark, routes));
         config
     }
 }

@@ -8,6 +8,7 @@ mod parameters;
 mod recent_loss;
 mod reroute;
 mod reroute_mark;
+mod resume;
 
 pub use configs::{
     CertificateFault, ConfigureError, LaneClient, LaneServer, join_client_config,

@@ -9,9 +9,9 @@ use noq::{
 use serde::Deserialize;
 
 use super::{
-    adaptive::AdaptiveConfig,
-    reroute::{Factory, OnReroute, RouteAwareFactory},
+    reroute::{Kind, OnReroute, RouteAwareFactory},
     reroute_mark::RerouteMark,
+    resume::RoutesTo,
 };
 use crate::{flow::Hint, underlay::MAX_QUIC_PACKET};
 
@@ -83,13 +83,13 @@ impl Default for LaneOptions {
 }
 
 impl Congestion {
-    fn factory(self, mark: &Arc<RerouteMark>) -> Factory {
-        let (inner, on_reroute): (Factory, _) = match self {
-            Self::Adaptive => (Arc::new(AdaptiveConfig), OnReroute::Told),
-            Self::Cubic => (Arc::<CubicConfig>::default(), OnReroute::Keeps),
-            Self::Bbr3 => (Arc::<Bbr3Config>::default(), OnReroute::RestartsIfLonger),
+    fn factory(self, mark: &Arc<RerouteMark>, routes: RoutesTo) -> Arc<RouteAwareFactory> {
+        let (kind, on_reroute) = match self {
+            Self::Adaptive => (Kind::Adaptive, OnReroute::Told),
+            Self::Cubic => (Kind::Other(Arc::<CubicConfig>::default()), OnReroute::Keeps),
+            Self::Bbr3 => (Kind::Other(Arc::<Bbr3Config>::default()), OnReroute::RestartsIfLonger),
         };
-        Arc::new(RouteAwareFactory { mark: mark.clone(), inner, on_reroute })
+        Arc::new(RouteAwareFactory { mark: mark.clone(), kind, on_reroute, routes })
     }
 }
 
@@ -158,11 +158,17 @@ pub(super) fn lane_parameters(
     options: LaneOptions,
     hint: &Hint,
     mark: &Arc<RerouteMark>,
+    routes: RoutesTo,
 ) -> Arc<TransportConfig> {
-    Arc::new(lane_config(options, hint, mark))
+    Arc::new(lane_config(options, hint, mark, routes))
 }
 
-fn lane_config(options: LaneOptions, hint: &Hint, mark: &Arc<RerouteMark>) -> TransportConfig {
+fn lane_config(
+    options: LaneOptions,
+    hint: &Hint,
+    mark: &Arc<RerouteMark>,
+    routes: RoutesTo,
+) -> TransportConfig {
     let congestion = options.by_hint.of(hint).unwrap_or(options.congestion);
     let mut config = common(options.max_packet);
     config
@@ -173,7 +179,7 @@ fn lane_config(options: LaneOptions, hint: &Hint, mark: &Arc<RerouteMark>) -> Tr
         .send_window(LANE_SEND_WINDOW)
         .max_idle_timeout(idle(options.patience))
         .keep_alive_interval(Some(options.patience / KEEP_ALIVES))
-        .congestion_controller_factory(congestion.factory(mark));
+        .congestion_controller_factory(congestion.factory(mark, routes));
     config
 }
 
@@ -236,8 +242,9 @@ pub(super) fn hosted_lane_parameters(
     options: LaneOptions,
     hint: &Hint,
     mark: &Arc<RerouteMark>,
+    routes: RoutesTo,
 ) -> Arc<TransportConfig> {
-    let mut config = lane_config(options, hint, mark);
+    let mut config = lane_config(options, hint, mark, routes);
     config
         .receive_window(VarInt::from_u32(HOSTED_LANE_WINDOW))
         .send_window(HOSTED_LANE_WINDOW.into());

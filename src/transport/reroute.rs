@@ -18,6 +18,7 @@
 use std::{
     any::Any,
     fmt,
+    ops::{Deref, DerefMut},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -29,6 +30,7 @@ use super::{
     first_rtt::{FirstRtt, is_followed},
     recent_loss::RecentLoss,
     reroute_mark::{RerouteMark, is_misled},
+    resume::RoutesTo,
 };
 
 /// The slowest pace of a lane, in bytes per second: 1 Mbit/s.
@@ -42,6 +44,9 @@ const LEAST_PACING: u64 = 125_000;
 /// A route that was left for no longer than this has the window that it had: a trial of another route
 /// takes less.
 const PARKED_FOR: Duration = Duration::from_secs(10);
+
+/// What a route carries is recorded so often at most, for the next lane.
+const NOTED_EVERY: Duration = Duration::from_millis(100);
 
 /// Makes congestion controllers.
 pub(super) type Factory = Arc<dyn ControllerFactory + Send + Sync>;
@@ -68,17 +73,94 @@ impl OnReroute {
 /// Makes [`RouteAware`] controllers that listen to one mark.
 pub(super) struct RouteAwareFactory {
     pub(super) mark: Arc<RerouteMark>,
-    pub(super) inner: Factory,
+    pub(super) kind: Kind,
     /// What becomes of them at a reroute.
     pub(super) on_reroute: OnReroute,
+    /// What lanes carried on these routes.
+    pub(super) routes: RoutesTo,
+}
+
+/// Which controller is wrapped.
+#[derive(Clone)]
+pub(super) enum Kind {
+    Adaptive,
+    Other(Factory),
+}
+
+impl Kind {
+    fn build(&self, now: Instant, mtu: u16) -> Inner {
+        match self {
+            Self::Adaptive => Inner::Adaptive(Box::new(Adaptive::new(now, mtu))),
+            Self::Other(factory) => Inner::Other(factory.clone().build(now, mtu)),
+        }
+    }
+}
+
+/// The controller of what is sent on a route.
+enum Inner {
+    Adaptive(Box<Adaptive>),
+    Other(Box<dyn Controller>),
+}
+
+impl Inner {
+    /// Its window, where flows have written so many first bytes so far.
+    fn window(&self, opened: u64) -> u64 {
+        match self {
+            Self::Adaptive(adaptive) => adaptive.window_with(opened),
+            Self::Other(controller) => controller.window(),
+        }
+    }
+
+    fn metrics(&self, opened: u64) -> ControllerMetrics {
+        match self {
+            Self::Adaptive(adaptive) => adaptive.metrics_with(opened),
+            Self::Other(controller) => controller.metrics(),
+        }
+    }
+}
+
+impl Deref for Inner {
+    type Target = dyn Controller;
+
+    fn deref(&self) -> &Self::Target {
+        match self {
+            Self::Adaptive(adaptive) => &**adaptive,
+            Self::Other(controller) => &**controller,
+        }
+    }
+}
+
+impl DerefMut for Inner {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        match self {
+            Self::Adaptive(adaptive) => &mut **adaptive,
+            Self::Other(controller) => &mut **controller,
+        }
+    }
+}
+
+impl Clone for Inner {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Adaptive(adaptive) => Self::Adaptive(adaptive.clone()),
+            Self::Other(controller) => Self::Other(controller.clone_box()),
+        }
+    }
 }
 
 impl RouteAwareFactory {
     fn make(&self, now: Instant, current_mtu: u16) -> RouteAware {
         self.mark.set_resumes(self.on_reroute.resumes());
+        let mut inner = self.kind.build(now, current_mtu);
+        let carried = self.routes.recall(now, self.mark.route());
+        if let (Inner::Adaptive(adaptive), Some(carried)) = (&mut inner, carried) {
+            adaptive.resume(carried);
+        }
         RouteAware {
-            inner: self.inner.clone().build(now, current_mtu),
-            factory: self.inner.clone(),
+            inner,
+            kind: self.kind.clone(),
+            routes: self.routes.clone(),
+            noted: None,
             on_reroute: self.on_reroute,
             mtu: current_mtu,
             route: self.mark.route(),
@@ -105,11 +187,14 @@ impl ControllerFactory for RouteAwareFactory {
 }
 
 /// The controller of a route that was left, and when.
-type Parked = (u64, Box<dyn Controller>, Instant);
+type Parked = (u64, Inner, Instant);
 
 struct RouteAware {
-    inner: Box<dyn Controller>,
-    factory: Factory,
+    inner: Inner,
+    kind: Kind,
+    routes: RoutesTo,
+    /// When it was last recorded what the route carries.
+    noted: Option<Instant>,
     on_reroute: OnReroute,
     mtu: u16,
     /// Which route is in use.
@@ -156,7 +241,7 @@ impl RouteAware {
             return;
         }
         if self.on_reroute.resumes() {
-            self.parked = Some((left, self.inner.clone_box(), at));
+            self.parked = Some((left, self.inner.clone(), at));
         }
         let restarts = match self.on_reroute {
             OnReroute::Told => true,
@@ -170,11 +255,11 @@ impl RouteAware {
 
     /// The controller begins anew, with what it may keep.
     fn restart(&mut self, at: Instant) {
-        let anew = self.factory.clone().build(at, self.mtu);
-        let before = std::mem::replace(&mut self.inner, anew);
-        if let Ok(mut adaptive) = before.into_any().downcast::<Adaptive>() {
-            adaptive.rerouted(at);
-            self.inner = adaptive;
+        match &mut self.inner {
+            Inner::Adaptive(adaptive) => {
+                adaptive.rerouted(at, self.routes.recall(at, self.route));
+            }
+            Inner::Other(_) => self.inner = self.kind.build(at, self.mtu),
         }
         self.restarted_at = Some(at);
         let waits = self.on_reroute != OnReroute::Keeps;
@@ -216,6 +301,19 @@ impl RouteAware {
         true
     }
 
+    /// Records what the route in use carries, once in a while.
+    fn note_carried(&mut self, now: Instant) {
+        if self.noted.is_some_and(|noted| now < noted + NOTED_EVERY) {
+            return;
+        }
+        if let Inner::Adaptive(adaptive) = &self.inner
+            && let Some(carried) = adaptive.carries()
+        {
+            self.routes.note(now, self.route, carried);
+            self.noted = Some(now);
+        }
+    }
+
     /// Whether a packet went over a route that has been left. (Its number says so better than its
     /// time, of which a coarse clock gives the last packet before and the reroute the same.)
     fn is_before_reroute(&self, pn: u64) -> bool {
@@ -235,7 +333,8 @@ impl Controller for RouteAware {
             self.first_after = Some(pn);
         }
         self.in_flight += u64::from(bytes);
-        let excess = self.in_flight.saturating_sub(self.inner.window());
+        let window = self.inner.window(self.mark.opened());
+        let excess = self.in_flight.saturating_sub(window);
         if excess > 0 {
             self.mark.spend(excess.min(bytes.into()));
         }
@@ -281,7 +380,11 @@ impl Controller for RouteAware {
         }
         // Packets that need no acknowledgement are not told otherwise.
         self.in_flight = in_flight;
+        if let Inner::Adaptive(adaptive) = &mut self.inner {
+            adaptive.set_opened(self.mark.opened());
+        }
         self.inner.on_end_acks(now, in_flight, app_limited, largest_packet_num_acked);
+        self.note_carried(now);
     }
 
     fn on_congestion_event(
@@ -330,7 +433,7 @@ impl Controller for RouteAware {
     }
 
     fn window(&self) -> u64 {
-        let window = self.inner.window();
+        let window = self.inner.window(self.mark.opened());
         match self.mark.allowance() {
             0 => window,
             more => window.max(self.in_flight).saturating_add(more),
@@ -338,11 +441,11 @@ impl Controller for RouteAware {
     }
 
     fn metrics(&self) -> ControllerMetrics {
-        let mut metrics = self.inner.metrics();
+        let mut metrics = self.inner.metrics(self.mark.opened());
         metrics.pacing_rate = match metrics.pacing_rate {
             Some(rate) => Some(rate.max(LEAST_PACING)),
             None => {
-                let window = self.inner.window().saturating_add(self.mark.allowance());
+                let window = self.inner.window(0).saturating_add(self.mark.allowance());
                 self.quic_rtt.and_then(|quic| pace(window, quic, self.mark.smoothed_rtt()))
             }
         };
@@ -351,12 +454,14 @@ impl Controller for RouteAware {
 
     fn clone_box(&self) -> Box<dyn Controller> {
         Box::new(Self {
-            inner: self.inner.clone_box(),
-            factory: self.factory.clone(),
+            inner: self.inner.clone(),
+            kind: self.kind.clone(),
+            routes: self.routes.clone(),
+            noted: self.noted,
             on_reroute: self.on_reroute,
             mtu: self.mtu,
             route: self.route,
-            parked: self.parked.as_ref().map(|(route, inner, at)| (*route, inner.clone_box(), *at)),
+            parked: self.parked.clone(),
             restarted_at: self.restarted_at,
             awaits: self.awaits,
             loss: self.loss,
@@ -376,7 +481,10 @@ impl Controller for RouteAware {
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {
-        self.inner.into_any()
+        match self.inner {
+            Inner::Adaptive(adaptive) => adaptive,
+            Inner::Other(controller) => controller.into_any(),
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::adaptive::INITIAL_WINDOW;
 use crate::underlay::SlotActivity;
 
 /// What may leave at once after a reroute although the window is full: enough for the new route's
@@ -50,6 +51,8 @@ pub struct RerouteMark {
     spent: AtomicU64,
     sent: AtomicU64,
     acknowledged: AtomicU64,
+    /// First bytes of flows so far.
+    opened: AtomicU64,
     /// In microseconds; `u64::MAX` where none was measured.
     least_rtt: AtomicU64,
     /// The same.
@@ -72,6 +75,7 @@ impl RerouteMark {
             spent: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             acknowledged: AtomicU64::new(0),
+            opened: AtomicU64::new(0),
             least_rtt: AtomicU64::new(u64::MAX),
             smoothed_rtt: AtomicU64::new(u64::MAX),
             lately: Lately::default(),
@@ -142,6 +146,21 @@ impl RerouteMark {
 
     fn allow(&self, bytes: u64) {
         add_up_to(MOST_ALLOWED, &self.allowed, bytes);
+    }
+
+    /// Records that a flow, which wrote `before` bytes so far, writes more. What a TCP connection of its own
+    /// would send in its first round trip the lane may send besides, where it does not know the path.
+    pub fn writes(&self, before: u64, bytes: u64) {
+        let first = |bytes: u64| bytes.min(INITIAL_WINDOW);
+        let opened = first(before.saturating_add(bytes)) - first(before);
+        if opened > 0 {
+            self.opened.fetch_add(opened, Ordering::Relaxed);
+        }
+    }
+
+    /// First bytes of flows so far.
+    pub(super) fn opened(&self) -> u64 {
+        self.opened.load(Ordering::Relaxed)
     }
 
     /// Packets sent that must be acknowledged, and those that newly were, so far. Other than packets
@@ -311,6 +330,15 @@ mod tests {
         assert_eq!(left + mark.allowance(), MOST_ALLOWED);
         mark.answered(now, now);
         assert_eq!(mark.allowance(), 0, "a route works; the window decides again");
+    }
+
+    #[test]
+    fn the_first_ten_packets_of_each_flow_count() {
+        let mark = RerouteMark::new(Arc::default());
+        for (before, bytes) in [(0, 10_000), (10_000, 100_000), (110_000, 100_000), (0, 20)] {
+            mark.writes(before, bytes);
+        }
+        assert_eq!(mark.opened(), INITIAL_WINDOW + 20);
     }
 
     #[test]

@@ -12,8 +12,9 @@ fn cubic() -> (Arc<RerouteMark>, RouteAware, Instant) {
 
 fn of_kind(on_reroute: OnReroute) -> (Arc<RerouteMark>, RouteAware, Instant) {
     let (mark, now) = (Arc::new(RerouteMark::new(Arc::default())), Instant::now());
-    let inner = Arc::new(CubicConfig::default());
-    let factory = RouteAwareFactory { mark: mark.clone(), inner, on_reroute };
+    let kind = Kind::Other(Arc::new(CubicConfig::default()));
+    let routes = RoutesTo { memory: Arc::default(), peer: "mit".parse().unwrap() };
+    let factory = RouteAwareFactory { mark: mark.clone(), kind, on_reroute, routes };
     (mark, factory.make(now, 1_200), now)
 }
 
@@ -57,15 +58,15 @@ fn a_controller_that_believes_in_a_least_round_trip_begins_anew_on_a_longer_rout
         (OnReroute::Keeps, 80, false),
     ] {
         let (mark, mut controller, t0) = of_kind(kind);
-        let initial = controller.inner.window();
+        let initial = controller.inner.window(0);
         controller.on_packet_sent(t0, 1_200, 0);
         controller.answered(t0 + RTT, t0);
         controller.on_congestion_event(t0 + RTT, t0, false, false, 1_200, 0);
-        assert!(controller.inner.window() < initial);
+        assert!(controller.inner.window(0) < initial);
         mark.rerouted(t0 + RTT, 1, Some(Duration::from_millis(rtt)));
         mark.rerouted(t0 + RTT, 2, Some(RTT));
         controller.on_packet_sent(t0 + RTT, 1_200, 1);
-        assert_eq!(controller.inner.window() == initial, anew, "{kind:?}, {rtt} ms");
+        assert_eq!(controller.inner.window(0) == initial, anew, "{kind:?}, {rtt} ms");
     }
 }
 

@@ -112,7 +112,7 @@ impl Hostile {
         self.switch.route_slot(slot, Some(NextHop { neighbour, label }));
         let mark = Arc::new(RerouteMark::new(activity));
         let client = LaneClient::new(&self.credentials, LaneOptions::default()).unwrap();
-        let mut config = client.config(&mark, &Hint::Latency, None);
+        let mut config = client.config(&name, &mark, &Hint::Latency, None);
         config.transport_config(small_windows());
         let name = server_name(&name);
         let connecting = self.endpoint.connect_with(config, slot.virtual_address(), &name).unwrap();

@@ -23,11 +23,10 @@ mod path;
 
 use std::{
     any::Any,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
-use noq::congestion::{Controller, ControllerFactory, ControllerMetrics};
+use noq::congestion::{Controller, ControllerMetrics};
 
 use cubic::Cubic;
 use path::{Path, Round};
@@ -36,13 +35,36 @@ use path::{Path, Round};
 mod tests;
 
 /// Ten packets (RFC 9002, section 7.2).
-const INITIAL_WINDOW: u64 = 14_720;
+pub(super) const INITIAL_WINDOW: u64 = 14_720;
+
+/// Each flow that begins brings the window that a TCP connection of its own would begin with, up to
+/// so many flows: browsers open six for each of some ten servers.
+pub(super) const FLOWS_AT_ONCE: u64 = 64;
+
+/// Their first windows leave within a round trip, a little faster as not all begin with it; those of so few
+/// flows, which fill no queue, as fast as that of one.
+const OPENING: f64 = 1.25;
+const FEW_FLOWS: u64 = 16;
+
+/// Of the rate that the path lately carried a lane begins with this part. Startup then takes it to
+/// 1.4 times the rate.
+const RESUMED: f64 = 0.5;
+
+/// It is believed for so many rounds: one until it is sent, one until it shows, one more.
+const RESUMED_ROUNDS: usize = 3;
+
+/// It is another path when its round trip is so many times as long or as short.
+const ANOTHER: u32 = 2;
 
 /// The least window, in packets (BBR's `BBRMinPipeCwnd`).
 const LEAST_WINDOW: u64 = 4;
 
 /// The pace while the rate doubles each round: 2/ln 2 (BBR's `BBRStartupPacingGain` of 2016).
 const STARTUP: f64 = 2.885;
+
+/// The same after a round that the application limited. The path's rate is then known to be no less than
+/// what was asked of it, and a window may leave in half a round trip.
+const STARTUP_AFTER_LITTLE: f64 = 2.0 * STARTUP;
 
 /// The pipe is full when the bandwidth grew by less than this in three rounds.
 const GROWTH: f64 = 1.25;
@@ -111,6 +133,15 @@ struct Sharing {
     trial: Option<u32>,
 }
 
+/// What a path carried.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Carried {
+    /// In bytes per second.
+    pub(super) rate: f64,
+    /// The least round trip.
+    pub(super) rtt: Duration,
+}
+
 /// The controller.
 #[derive(Debug, Clone)]
 pub(super) struct Adaptive {
@@ -126,6 +157,13 @@ pub(super) struct Adaptive {
     /// How long others are believed in the next time.
     pause: Duration,
     alone_since: Instant,
+    /// What the path carried lately, until its round trip shows whether it is the same.
+    resumes: Option<Carried>,
+    /// First bytes of flows so far; and when the present round began, and the one before.
+    opened: u64,
+    opened_before: [u64; 2],
+    /// Whether the application limited the last round.
+    app_limited: bool,
 }
 
 impl Adaptive {
@@ -140,12 +178,44 @@ impl Adaptive {
             sharing: None,
             pause: FIRST_PAUSE,
             alone_since: now,
+            resumes: None,
+            opened: 0,
+            opened_before: [0; 2],
+            app_limited: false,
         }
     }
 
-    /// The packets take another route from now on. Its rate is taken for the same until it is known.
-    pub(super) fn rerouted(&mut self, now: Instant) {
-        self.path.change(now);
+    /// The path lately carried that much.
+    pub(super) fn resume(&mut self, carried: Carried) {
+        self.resumes = Some(carried);
+    }
+
+    /// What the path carries, once that is known.
+    pub(super) fn carries(&self) -> Option<Carried> {
+        let rate = self.path.is_measured().then(|| self.path.bandwidth())?;
+        Some(Carried { rate, rtt: self.path.least_rtt()? })
+    }
+
+    /// Whether the path is the one that was remembered shows in its first round trip.
+    fn confirm(&mut self) {
+        let Some(least) = self.path.least_rtt() else { return };
+        let Some(Carried { rate, rtt }) = self.resumes.take() else { return };
+        if least <= ANOTHER * rtt && rtt <= ANOTHER * least {
+            self.path.assume(RESUMED * rate, RESUMED_ROUNDS);
+        }
+    }
+
+    /// First bytes of flows that are not acknowledged yet, of `opened` so far.
+    fn opening(&self, opened: u64) -> u64 {
+        opened.saturating_sub(self.opened_before[1]).min(FLOWS_AT_ONCE * INITIAL_WINDOW)
+    }
+
+    /// The packets take another route from now on. Its rate is taken for the same until it is known, but
+    /// for no less than half of what it carried lately, and for no more.
+    pub(super) fn rerouted(&mut self, now: Instant, carried: Option<Carried>) {
+        let kept = self.path.bandwidth();
+        let rate = carried.map_or(kept, |Carried { rate, .. }| kept.clamp(RESUMED * rate, rate));
+        self.path.change(now, rate);
         self.sharing = None;
         self.stood = 0;
         self.pause = FIRST_PAUSE;
@@ -302,6 +372,7 @@ impl Adaptive {
 
     fn pacing_gain(&self) -> f64 {
         match self.phase {
+            Phase::Startup { .. } if self.app_limited => STARTUP_AFTER_LITTLE,
             Phase::Startup { .. } => STARTUP,
             Phase::Drain => 1.0 / STARTUP,
             Phase::ProbeUp => UP,
@@ -312,19 +383,26 @@ impl Adaptive {
         }
     }
 
-    /// In bytes per second; `None`: a window in a round trip.
-    fn pacing_rate(&self) -> Option<f64> {
+    /// In bytes per second; `None`: a window in a round trip. `opened`: first bytes of flows so far.
+    fn pacing_rate(&self, opened: u64) -> Option<f64> {
         let bandwidth = self.path.bandwidth();
         let trial = self.sharing.as_ref().map(|sharing| sharing.trial.is_some());
         if bandwidth <= 0.0 || trial == Some(false) {
             return None;
         }
         let gain = if trial.is_some() { CRUISE } else { self.pacing_gain() };
+        let bandwidth = match self.phase {
+            Phase::Startup { .. } if self.app_limited => self.path.bandwidth_so_far(),
+            _ => bandwidth,
+        };
         let rate = gain * bandwidth * self.compensation();
         match (self.phase, self.path.least_rtt()) {
             // While nothing is known yet, what TCP would send.
             (Phase::Startup { .. }, Some(least)) if trial.is_none() => {
-                Some(rate.max(STARTUP * as_f64(INITIAL_WINDOW) / least.as_secs_f64().max(1e-4)))
+                let opening = self.opening(opened);
+                let few = opening.clamp(INITIAL_WINDOW, FEW_FLOWS * INITIAL_WINDOW);
+                let first = (OPENING * as_f64(opening)).max(STARTUP * as_f64(few));
+                Some(rate.max(first / least.as_secs_f64().max(1e-4)))
             }
             _ => Some(rate),
         }
@@ -357,7 +435,13 @@ impl Controller for Adaptive {
         _largest_packet_num_acked: Option<u64>,
     ) {
         self.in_flight = in_flight;
+        self.confirm();
+        if matches!(self.phase, Phase::Startup { .. }) {
+            self.path.look_at_rate(now);
+        }
         if let Some(round) = self.path.end_round(now) {
+            self.opened_before = [self.opened, self.opened_before[0]];
+            self.app_limited = round.app_limited;
             self.on_round(now, round);
         }
         self.after_acks(now);
@@ -389,41 +473,11 @@ impl Controller for Adaptive {
     }
 
     fn window(&self) -> u64 {
-        let least = LEAST_WINDOW * u64::from(self.path.mtu());
-        let bdp = self.path.bdp().map(|bdp| bdp * self.compensation());
-        let window = match (&self.sharing, bdp, self.phase) {
-            (Some(sharing), bdp, _) => {
-                let cubic = sharing.cubic.window() * f64::from(self.path.mtu());
-                if sharing.trial.is_some() {
-                    bdp.map_or(cubic, |bdp| bdp.min(cubic))
-                } else {
-                    cubic
-                }
-            }
-            // At the beginning, or on a new route, whose round trip is not known yet.
-            (None, None, _) => {
-                let before = self.path.bandwidth() * self.path.smoothed_rtt().as_secs_f64();
-                before.max(as_f64(INITIAL_WINDOW))
-            }
-            (None, Some(bdp), Phase::Startup { .. }) => (STARTUP * bdp).max(as_f64(INITIAL_WINDOW)),
-            (None, Some(bdp), Phase::ProbeRtt { .. }) => bdp / 2.0,
-            (None, Some(bdp), _) => {
-                // The least round trip may be one that the path hardly ever has. The pace, not the
-                // window, then decides how much is sent.
-                let least = self.path.in_round_trip() * self.compensation();
-                least.max(IN_FLIGHT * bdp + self.path.in_jitter())
-                    + 3.0 * f64::from(self.path.mtu())
-            }
-        };
-        as_u64(window).max(least)
+        self.window_with(self.opened)
     }
 
     fn metrics(&self) -> ControllerMetrics {
-        let mut metrics = ControllerMetrics::default();
-        metrics.congestion_window = self.window();
-        metrics.pacing_rate = self.pacing_rate().map(as_u64);
-        metrics.bandwidth_estimate = Some(as_u64(8.0 * self.path.bandwidth()));
-        metrics
+        self.metrics_with(self.opened)
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {
@@ -440,6 +494,52 @@ impl Controller for Adaptive {
 }
 
 impl Adaptive {
+    /// The window, where flows have written so many first bytes so far.
+    pub(super) fn window_with(&self, opened: u64) -> u64 {
+        let first = as_f64(INITIAL_WINDOW.max(self.opening(opened)));
+        let least = LEAST_WINDOW * u64::from(self.path.mtu());
+        let bdp = self.path.bdp().map(|bdp| bdp * self.compensation());
+        let window = match (&self.sharing, bdp, self.phase) {
+            (Some(sharing), bdp, _) => {
+                let cubic = sharing.cubic.window() * f64::from(self.path.mtu());
+                if sharing.trial.is_some() {
+                    bdp.map_or(cubic, |bdp| bdp.min(cubic))
+                } else {
+                    cubic
+                }
+            }
+            // At the beginning, or on a new route, whose round trip is not known yet.
+            (None, None, _) => {
+                let before = self.path.bandwidth() * self.path.smoothed_rtt().as_secs_f64();
+                before.max(first)
+            }
+            (None, Some(bdp), Phase::Startup { .. }) => (STARTUP * bdp).max(first),
+            (None, Some(bdp), Phase::ProbeRtt { .. }) => bdp / 2.0,
+            (None, Some(bdp), _) => {
+                // The least round trip may be one that the path hardly ever has. The pace, not the
+                // window, then decides how much is sent.
+                let least = self.path.in_round_trip() * self.compensation();
+                least.max(IN_FLIGHT * bdp + self.path.in_jitter())
+                    + 3.0 * f64::from(self.path.mtu())
+            }
+        };
+        as_u64(window).max(least)
+    }
+
+    /// The same of what QUIC asks for.
+    pub(super) fn metrics_with(&self, opened: u64) -> ControllerMetrics {
+        let mut metrics = ControllerMetrics::default();
+        metrics.congestion_window = self.window_with(opened);
+        metrics.pacing_rate = self.pacing_rate(opened).map(as_u64);
+        metrics.bandwidth_estimate = Some(as_u64(8.0 * self.path.bandwidth()));
+        metrics
+    }
+
+    /// Takes notice, before a batch of acknowledgements ends, of the first bytes of flows so far.
+    pub(super) fn set_opened(&mut self, opened: u64) {
+        self.opened = opened;
+    }
+
     /// A packet was acknowledged. Apart from the trait, whose round-trip estimate only QUIC can make, so
     /// that a model of a path can tell it too.
     fn acked(&mut self, now: Instant, sent: Instant, bytes: u64, pn: u64, app_limited: bool) {
@@ -452,15 +552,6 @@ impl Adaptive {
         {
             sharing.cubic.on_ack(now, as_f64(bytes) / f64::from(self.path.mtu()), smoothed);
         }
-    }
-}
-
-/// Makes [`Adaptive`] controllers.
-pub(super) struct AdaptiveConfig;
-
-impl ControllerFactory for AdaptiveConfig {
-    fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
-        Box::new(Adaptive::new(now, current_mtu))
     }
 }
 

@@ -45,6 +45,10 @@ pub(super) struct Path {
     rates: [f64; BANDWIDTH_ROUNDS],
     next_rate: usize,
     bandwidth: f64,
+    /// The delivery rate of the present round so far.
+    so_far: f64,
+    /// A rate that was not measured here, and for how many more rounds it is believed.
+    assumed: (f64, usize),
     /// Mean less least round trip of a round, smoothed.
     jitter: Duration,
     /// The least round trip of the last round.
@@ -124,6 +128,8 @@ impl Path {
             rates: [0.0; BANDWIDTH_ROUNDS],
             next_rate: 0,
             bandwidth: 0.0,
+            so_far: 0.0,
+            assumed: (0.0, 0),
             jitter: Duration::ZERO,
             last_least: Duration::ZERO,
             excess_delay: 0.0,
@@ -139,15 +145,25 @@ impl Path {
         }
     }
 
-    /// The same sender on another path: what it carried is still the best guess, until it is known.
-    pub(super) fn change(&mut self, now: Instant) {
+    /// The same sender on another path, which is believed to carry `rate` until that is known.
+    pub(super) fn change(&mut self, now: Instant, rate: f64) {
         let mut path = Self::new(now, self.mtu);
-        (path.rates[0], path.bandwidth) = (self.bandwidth, self.bandwidth);
-        path.next_rate = 1;
+        path.assume(rate, BANDWIDTH_ROUNDS);
         path.smoothed_rtt = self.smoothed_rtt;
         path.sent(self.largest_sent);
         path.round.end = self.largest_sent + 1;
         *self = path;
+    }
+
+    /// The path is believed to carry that much for so many rounds that the application does not limit.
+    pub(super) fn assume(&mut self, rate: f64, rounds: usize) {
+        self.assumed = (rate, rounds);
+        self.bandwidth = self.bandwidth.max(rate);
+    }
+
+    /// Whether the bandwidth was measured on this path.
+    pub(super) fn is_measured(&self) -> bool {
+        self.assumed.1 == 0 && self.bandwidth > 0.0
     }
 
     /// The size of its packets, in bytes.
@@ -288,22 +304,43 @@ impl Path {
         })
     }
 
-    /// Takes notice of a round's delivery rate (draft-cheng-iccrg-delivery-rate-estimation): neither faster
-    /// than the packets were sent, nor than their acknowledgements came.
+    /// Takes notice of the present round's delivery rate before its end.
+    pub(super) fn look_at_rate(&mut self, now: Instant) {
+        if let Some(least) = self.least_rtt() {
+            self.so_far = self.so_far.max(self.rate(now, &self.round, least));
+        }
+    }
+
+    /// The bandwidth, or that of the present round so far, in bytes per second.
+    pub(super) fn bandwidth_so_far(&self) -> f64 {
+        self.bandwidth.max(self.so_far)
+    }
+
     fn measure_rate(&mut self, now: Instant, counts: &Counts, least: Duration) {
-        let sending = self
-            .newest
-            .zip(self.newest_before)
-            .map_or(Duration::ZERO, |(newest, before)| newest.saturating_duration_since(before));
+        let rate = self.rate(now, counts, least);
         self.newest_before = self.newest;
-        let took = now.saturating_duration_since(counts.began).max(least).max(sending);
-        let rate = as_f64(counts.bytes) / took.as_secs_f64().max(1e-6);
-        if counts.app_limited && rate <= self.bandwidth {
+        self.so_far = 0.0;
+        if counts.app_limited && rate < self.bandwidth {
             return;
         }
         self.rates[self.next_rate] = rate;
         self.next_rate = (self.next_rate + 1) % BANDWIDTH_ROUNDS;
-        self.bandwidth = self.rates.iter().copied().fold(0.0, f64::max);
+        if !counts.app_limited {
+            self.assumed.1 = self.assumed.1.saturating_sub(1);
+        }
+        let assumed = if self.assumed.1 > 0 { self.assumed.0 } else { 0.0 };
+        self.bandwidth = self.rates.iter().copied().fold(assumed, f64::max);
+    }
+
+    /// A round's delivery rate (draft-cheng-iccrg-delivery-rate-estimation): neither faster than the
+    /// packets were sent, nor than their acknowledgements came.
+    fn rate(&self, now: Instant, counts: &Counts, least: Duration) -> f64 {
+        let sending = self
+            .newest
+            .zip(self.newest_before)
+            .map_or(Duration::ZERO, |(newest, before)| newest.saturating_duration_since(before));
+        let took = now.saturating_duration_since(counts.began).max(least).max(sending);
+        as_f64(counts.bytes) / took.as_secs_f64().max(1e-6)
     }
 
     /// How long the path needs for so many packets.
@@ -368,7 +405,7 @@ mod tests {
         let (t0, mut path) = (Instant::now(), Path::new(Instant::now(), 1_250));
         run(&mut path, t0, 0..500, |_| 40 * MS);
         let bandwidth = path.bandwidth();
-        path.change(t0 + 500 * MS);
+        path.change(t0 + 500 * MS, bandwidth);
         assert!((path.bandwidth() - bandwidth).abs() < 1e-9);
         assert_eq!(path.least_rtt(), None);
         assert_eq!(path.bdp(), None);

@@ -83,7 +83,7 @@ impl Control {
 
     fn pace(&self) -> Option<f64> {
         match self {
-            Self::Adaptive(adaptive) => adaptive.pacing_rate(),
+            Self::Adaptive(adaptive) => adaptive.pacing_rate(0),
             Self::Tcp { .. } => None,
         }
     }
@@ -428,4 +428,57 @@ fn a_policer_without_a_queue_is_not_flooded() {
     let line = Line { queue_ms: 2.0, ..LINE };
     let result = alone(line);
     assert!(result.mbps > 0.85 * LINE.mbps, "{result:.1?}");
+}
+
+/// A lane whose first packet, of ten bytes of handshake, took that long.
+fn after_a_round_trip(carried: Option<Carried>, rtt: Duration) -> Adaptive {
+    let t0 = Instant::now();
+    let mut adaptive = Adaptive::new(t0, MTU);
+    carried.into_iter().for_each(|carried| adaptive.resume(carried));
+    adaptive.on_packet_sent(t0, 10, 0);
+    adaptive.acked(t0 + rtt, t0, 10, 0, true);
+    adaptive.on_end_acks(t0 + rtt, 0, true, Some(0));
+    adaptive
+}
+
+#[test]
+fn a_lane_begins_with_what_the_route_lately_carried() {
+    let (ms, rate) = (Duration::from_millis, 6.25e6);
+    let carried = Carried { rate, rtt: ms(60) };
+    // Startup sends more than it knows of.
+    for (rtt, window) in [(60, STARTUP * (RESUMED * rate * 0.06)), (200, 14_720.0), (20, 14_720.0)]
+    {
+        let resumed = after_a_round_trip(Some(carried), ms(rtt));
+        assert_eq!(resumed.window(), as_u64(window), "{rtt} ms");
+        // What is believed was not measured.
+        assert_eq!(resumed.carries().is_none(), rtt == 60, "{rtt} ms");
+    }
+}
+
+#[test]
+fn a_line_that_carries_less_than_before_is_not_flooded_for_long() {
+    let mut resumed = Adaptive::new(Instant::now(), MTU);
+    resumed.resume(Carried { rate: 12.5e6, rtt: Duration::from_millis(40) });
+    let line = Line { mbps: 5.0, queue_ms: 200.0, ..LINE };
+    let result = run(line, 4, vec![(Control::Adaptive(Box::new(resumed)), 0)])[0];
+    assert!(result.mbps > 0.9 * line.mbps && result.queue_ms.1 < 50.0, "{result:.1?}");
+}
+
+#[test]
+fn flows_that_begin_together_bring_a_window_each() {
+    let (rtt, first) = (Duration::from_millis(60), INITIAL_WINDOW);
+    let mut adaptive = after_a_round_trip(None, rtt);
+    let windows = [0, 3, 50, 500].map(|flows| adaptive.window_with(flows * first) / first);
+    assert_eq!(windows, [1, 3, 50, FLOWS_AT_ONCE]);
+    let pace = adaptive.pacing_rate(50 * first).unwrap() * rtt.as_secs_f64();
+    assert!((50.0..=65.0).contains(&(pace / as_f64(first))), "all within a round trip");
+    // Two rounds later they are acknowledged.
+    adaptive.set_opened(50 * first);
+    for pn in 1..=2 {
+        let sent = Instant::now() + 10 * rtt * u32::try_from(pn).unwrap();
+        adaptive.on_packet_sent(sent, 10, pn);
+        adaptive.acked(sent + rtt, sent, 10, pn, true);
+        adaptive.on_end_acks(sent + rtt, 0, true, Some(pn));
+    }
+    assert_eq!(adaptive.window_with(50 * first), first);
 }
