@@ -115,6 +115,7 @@ impl AsyncWrite for FlowStream {
         }
         let Streams { send, port, .. } = &mut flow.streams;
         let room = ready!(port.poll_room(cx)).min(bytes.len());
+        port.prioritise(send, room);
         let polled = AsyncWrite::poll_write(Pin::new(send), cx, &bytes[..room]);
         match &polled {
             Poll::Ready(Ok(written)) => {

@@ -22,6 +22,7 @@ mod memory;
 mod open_lane;
 mod pool;
 mod pump;
+mod sparse;
 mod tally;
 mod window;
 mod windows;

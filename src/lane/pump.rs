@@ -254,6 +254,7 @@ async fn room(send: &SendStream, port: &FlowPort) -> Result<usize, WriteError> {
 async fn write(send: &mut SendStream, port: &FlowPort, bytes: Bytes) -> Result<(), WriteError> {
     let len = bytes.len();
     port.writes(len);
+    port.prioritise(send, len);
     {
         let mut writing = pin!(send.write_chunk(bytes));
         let mut blocked = false;

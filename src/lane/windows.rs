@@ -20,7 +20,9 @@ use noq::{Connection, RecvStream, SendStream, VarInt};
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 use super::{
+    end::now,
     memory::{Changes, Ledger},
+    sparse::Sparse,
     window::{Exceeded, FlowWindow, Pool},
 };
 use crate::{
@@ -35,6 +37,11 @@ const WRITERS: usize = 32;
 /// Such bytes of one flow: all of them together make up to half of what the lane may leave
 /// unacknowledged, within these bounds. Large reads from TCP cost fewer system calls.
 const PIECE: RangeInclusive<u64> = 2 << 10..=64 << 10;
+
+/// Priorities of streams. A stream has 0 at first, so OPEN and its answer go before bulk flows, too.
+const GRANTS: i32 = 1;
+const SPARSE: i32 = 0;
+const BULK: i32 = -1;
 
 /// One grant on the wire.
 const GRANT: usize = 16;
@@ -173,6 +180,9 @@ pub(super) struct FlowPort {
     flow: u64,
     allowance: Arc<Allowance>,
     sent: AtomicU64,
+    sparse: Mutex<Sparse>,
+    /// Whether its stream has the priority of a bulk flow.
+    bulk: AtomicBool,
 }
 
 impl Windows {
@@ -212,8 +222,9 @@ impl Windows {
         state.flows.insert(flow, window);
         state.allowances.insert(flow, allowance.clone());
         drop(state);
-        let sent = AtomicU64::new(0);
-        (FlowPort { windows: self.clone(), flow, allowance, sent }, limit)
+        let (sent, bulk) = (AtomicU64::new(0), AtomicBool::new(false));
+        let sparse = Mutex::new(Sparse::new(now()));
+        (FlowPort { windows: self.clone(), flow, allowance, sent, sparse, bulk }, limit)
     }
 
     /// Tells and hears of windows until the connection ends.
@@ -244,7 +255,7 @@ impl Windows {
                 None => {
                     let new = self.conn.open_uni().await?;
                     // A grant that waits behind a flow's bytes holds up another flow.
-                    let _ = new.set_priority(1);
+                    let _ = new.set_priority(GRANTS);
                     stream.insert(new)
                 }
             };
@@ -342,6 +353,15 @@ impl FlowPort {
         self.windows.mark.writes(self.sent.load(Ordering::Relaxed), bytes as u64);
     }
 
+    /// Puts the flow before or among the bulk flows of its lane, by what it wrote lately and writes now.
+    pub(super) fn prioritise(&self, send: &SendStream, bytes: usize) {
+        let bulk = !lock(&self.sparse).covers(now(), bytes as u64);
+        if self.bulk.swap(bulk, Ordering::Relaxed) != bulk {
+            // A stream that was reset needs no priority.
+            let _ = send.set_priority(if bulk { BULK } else { SPARSE });
+        }
+    }
+
     /// QUIC takes no more at present.
     pub(super) fn blocked(&self) {
         if let Some((memory, lane)) = &self.windows.memory {
@@ -352,6 +372,7 @@ impl FlowPort {
     /// QUIC took bytes, so no more are unacknowledged than the window allows.
     pub(super) fn sent(&self, bytes: usize) {
         self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+        lock(&self.sparse).wrote(now(), bytes as u64);
         if let Some((memory, lane)) = &self.windows.memory {
             lock(&memory.unacknowledged).paid(*lane, u64::MAX);
         }

@@ -41,11 +41,9 @@ struct Seen {
     late: u64,
 }
 
-/// At ±20 ms falls short: a path of 40 ms then shows a round trip of 17 ms now and then, so that every
-/// other one looks like a queue, and the rate grows slowly.
 #[tokio::test(start_paused = true)]
 async fn a_path_is_filled_on_which_packets_overtake_each_other() {
-    let swings = [(3, 40.0), (10, 20.0), (1, 40.0), (20, 1.0)];
+    let swings = [(20, 40.0), (10, 44.0), (3, 44.0), (1, 44.0)];
     for (swing_ms, least) in swings.into_iter().take(if asserts() { 2 } else { 4 }) {
         overtaking(swing_ms, Adaptive, least).await;
     }
@@ -62,7 +60,7 @@ async fn overtaking(swing_ms: u64, congestion: Congestion, least: f64) {
     }
 }
 
-/// CUBIC has 2 Mbit/s. Falls short: at ±10 ms it was 7 in one run of four, and 40 in the others.
+/// CUBIC has 2 Mbit/s.
 #[tokio::test(start_paused = true)]
 async fn a_path_that_loses_and_reorders_carries_more_than_with_cubic() {
     for seed in seeds(1) {
@@ -73,7 +71,7 @@ async fn a_path_that_loses_and_reorders_carries_more_than_with_cubic() {
             // packets overtake, too.)
             let none = seen.held + seen.late == 0 || seen.moves > 0;
             assert!(swing_ms > 0 || none || !asserts(), "seed {seed}");
-            assert!(seen.mbit > 2.5 || !asserts(), "±{swing_ms} ms, seed {seed}");
+            assert!(seen.mbit > 40.0 || !asserts(), "±{swing_ms} ms, seed {seed}");
         }
     }
 }

@@ -5,7 +5,7 @@
 //! congestion.
 
 /// The least number of packets from which the share is computed.
-const KNOWN: f64 = 100.0;
+const KNOWN: f64 = 200.0;
 
 /// The memory, in packets sent while holding back. When it is full, the counts are halved.
 const MEMORY: f64 = 1000.0;

@@ -88,6 +88,9 @@ const MOST_DRAINED: f64 = 0.2;
 /// What may be in flight, as a multiple of what the path holds: acknowledgements come in lumps.
 const IN_FLIGHT: f64 = 2.0;
 
+/// The same of what is in flight at the path's rate: more than [`UP`], and room for jitter.
+const WINDOW_OVER_PACE: f64 = 1.5;
+
 /// A lossy path is sent more, so that as much arrives; for no higher loss than this.
 const MOST_COMPENSATED: f64 = 0.5;
 
@@ -263,9 +266,9 @@ impl Adaptive {
         let grew = bandwidth > WORTH_ANOTHER * self.probed_from;
         match self.phase {
             Phase::Startup { best, flat } => {
-                let unsteady = round.lossy && !round.queued;
+                let unsteady = round.lossy && !round.queued || round.lumpy;
                 let most = if unsteady { FLAT_ROUNDS_OF_LOSS } else { FLAT_ROUNDS };
-                let overflows = round.congested && round.queued;
+                let overflows = round.congested && round.queued && round.overflowed;
                 if bandwidth >= GROWTH * best {
                     self.phase = Phase::Startup { best: bandwidth, flat: 0 };
                 } else if overflows || round.stood || flat + 1 >= most {
@@ -513,12 +516,15 @@ impl Adaptive {
                 let before = self.path.bandwidth() * self.path.smoothed_rtt().as_secs_f64();
                 before.max(first)
             }
-            (None, Some(bdp), Phase::Startup { .. }) => (STARTUP * bdp).max(first),
+            (None, Some(bdp), Phase::Startup { .. }) => {
+                let held = bdp.max(self.path.in_round_trip());
+                (STARTUP * held).max(first)
+            }
             (None, Some(bdp), Phase::ProbeRtt { .. }) => bdp / 2.0,
             (None, Some(bdp), _) => {
                 // The least round trip may be one that the path hardly ever has. The pace, not the
-                // window, then decides how much is sent.
-                let least = self.path.in_round_trip() * self.compensation();
+                // window, then decides how much is sent, in a probe too.
+                let least = WINDOW_OVER_PACE * self.path.in_round_trip() * self.compensation();
                 least.max(IN_FLIGHT * bdp + self.path.in_jitter())
                     + 3.0 * f64::from(self.path.mtu())
             }

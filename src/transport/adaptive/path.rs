@@ -30,8 +30,19 @@ const BEGINS_AFTER: u32 = 8;
 const BEGINS: u32 = 8;
 const BEGINS_WITHIN: [Duration; 2] = [Duration::from_millis(4), Duration::from_millis(16)];
 
+/// Packets that are acknowledged within this part of the least round trip, one in so many, are a lump.
+const LUMP: u32 = 4;
+
+/// A lump shows that the path carries more than is believed if it has so many times the bytes that are
+/// due in its time, and a few packets more, because acknowledgements come in pairs.
+const LUMPY: f64 = 2.0;
+const FEW_IN_LUMP: f64 = 3.0;
+
 /// A clock and a busy machine are no more exact than this.
 const INEXACT: Duration = Duration::from_millis(1);
+
+/// Who doubles the rate overflows a queue by more than one packet in so many.
+const OVERFLOW: u32 = 8;
 
 /// A round that lost so many times what it delivered is an outage, which says nothing of congestion.
 const OUTAGE: u32 = 4;
@@ -41,6 +52,8 @@ const OUTAGE: u32 = 4;
 pub(super) struct Path {
     pub(super) loss: BaseLoss,
     least_rtt: LeastRtt,
+    /// The least mean of a round.
+    least_mean: LeastRtt,
     /// The delivery rates of the last rounds, in bytes per second, and their maximum.
     rates: [f64; BANDWIDTH_ROUNDS],
     next_rate: usize,
@@ -57,6 +70,10 @@ pub(super) struct Path {
     /// the least one.
     excess_delay: f64,
     beside_others: bool,
+    /// When the present lump of acknowledgements began, and its bytes.
+    lump: (Instant, u64),
+    /// Whether there was one in the last round.
+    was_lumpy: bool,
     /// Packets acknowledged in a row whose round trip shows a queue.
     late_in_a_row: u32,
     smoothed_rtt: Duration,
@@ -81,6 +98,7 @@ struct Counts {
     least: Duration,
     sum: Duration,
     app_limited: bool,
+    lumpy: bool,
     /// A router on the way marked a packet (RFC 3168).
     marked: bool,
 }
@@ -90,12 +108,16 @@ struct Counts {
 pub(super) struct Round {
     /// The application, not the path, was the limit.
     pub(super) app_limited: bool,
+    /// Packets arrived faster than the path is believed to carry them.
+    pub(super) lumpy: bool,
     /// A queue was there throughout.
     pub(super) stood: bool,
     /// A queue was there on average.
     pub(super) queued: bool,
     /// Packets were lost.
     pub(super) lossy: bool,
+    /// As many as when a sender that doubles its rate overflows a queue.
+    pub(super) overflowed: bool,
     /// More packets were lost than the path loses by itself, or a router marked some.
     pub(super) congested: bool,
 }
@@ -111,6 +133,7 @@ impl Counts {
             least: Duration::MAX,
             sum: Duration::ZERO,
             app_limited: false,
+            lumpy: false,
             marked: false,
         }
     }
@@ -125,6 +148,7 @@ impl Path {
         Self {
             loss: BaseLoss::default(),
             least_rtt: LeastRtt::default(),
+            least_mean: LeastRtt::default(),
             rates: [0.0; BANDWIDTH_ROUNDS],
             next_rate: 0,
             bandwidth: 0.0,
@@ -134,6 +158,8 @@ impl Path {
             last_least: Duration::ZERO,
             excess_delay: 0.0,
             beside_others: false,
+            lump: (now, 0),
+            was_lumpy: false,
             late_in_a_row: 0,
             smoothed_rtt: Duration::ZERO,
             largest_sent: 0,
@@ -198,7 +224,13 @@ impl Path {
     pub(super) fn is_full(&self, now: Instant, growth: f64) -> bool {
         let elapsed = now.saturating_duration_since(self.round.began).as_secs_f64();
         let arrived = as_f64(self.round.bytes);
-        self.late_in_a_row >= BEGINS_AFTER && arrived < growth * self.bandwidth * elapsed
+        // Less than half of a round trip says little.
+        let long = elapsed > self.last_least.as_secs_f64() / 2.0;
+        self.late_in_a_row >= BEGINS_AFTER
+            && long
+            && !self.round.lumpy
+            && !self.was_lumpy
+            && arrived < growth * self.bandwidth * elapsed
     }
 
     /// Whether the path has to show its least round trip again: see [`LeastRtt::is_stale`]. The caller
@@ -252,6 +284,7 @@ impl Path {
         let [low, high] = BEGINS_WITHIN;
         let late = rtt > least + (least / BEGINS).clamp(low, high) + self.jitter;
         self.late_in_a_row = if late { self.late_in_a_row + 1 } else { 0 };
+        self.note_lump(now, bytes, least);
         self.loss.acked(pn);
         self.round.bytes += bytes;
         self.round.acked += 1;
@@ -260,6 +293,20 @@ impl Path {
         self.round.app_limited |= app_limited;
         self.largest_acked = self.largest_acked.max(pn);
         self.newest = self.newest.max(Some(sent));
+    }
+
+    /// Records whether packets are acknowledged so close together that the path carries far more than is
+    /// believed. A queue of ours would have spread them, so a delay is then jitter: packets that overtook
+    /// each other wait for one that is late, and arrive together.
+    fn note_lump(&mut self, now: Instant, bytes: u64, least: Duration) {
+        let time = (least / LUMP).max(INEXACT);
+        if now > self.lump.0 + time {
+            self.lump = (now, 0);
+        }
+        self.lump.1 += bytes;
+        let few = FEW_IN_LUMP * f64::from(self.mtu);
+        let due = self.bandwidth * time.as_secs_f64();
+        self.round.lumpy |= as_f64(self.lump.1) > LUMPY * due + few;
     }
 
     pub(super) fn lost(&mut self, pn: u64) {
@@ -285,11 +332,16 @@ impl Path {
         };
         self.last_least = counts.least;
         let few = self.time_of(FEW);
-        let stood = counts.least > least + least / STANDING + self.jitter + few;
+        let lumpy = counts.lumpy || self.was_lumpy;
+        self.was_lumpy = counts.lumpy;
+        let stood = !lumpy && counts.least > least + least / STANDING + self.jitter + few;
         let inexact = (least / QUEUED).max(INEXACT);
-        let queued = counts.mean() > least + inexact + self.jitter / 2;
+        self.least_mean.sample(now, counts.mean(), RTT_KEPT);
+        let usual = self.least_mean.get().unwrap_or(least);
+        let queued = counts.mean() > usual + inexact + self.jitter / 2;
         let delay = counts.least.saturating_sub(least + self.jitter + few / 2);
-        self.excess_delay = delay.as_secs_f64() / least.as_secs_f64().max(1e-6);
+        self.excess_delay =
+            if lumpy { 0.0 } else { delay.as_secs_f64() / least.as_secs_f64().max(1e-6) };
         self.jitter = (7 * self.jitter + counts.mean().saturating_sub(counts.least)) / 8;
         let outage = counts.lost > OUTAGE * counts.acked;
         let exceeded = self.loss.is_exceeded(counts.acked, counts.lost) && !outage;
@@ -297,9 +349,11 @@ impl Path {
         self.round = Counts::new(now, self.largest_sent + 1);
         Some(Round {
             app_limited: counts.app_limited,
+            lumpy,
             stood,
             queued,
             lossy: counts.lost > 0,
+            overflowed: counts.lost > counts.acked / OVERFLOW,
             congested: exceeded || counts.marked,
         })
     }
