@@ -250,7 +250,8 @@ fn a_configuration_error_names_its_line_and_the_nearest_key() {
     let site = Site::new();
     let config = site.hub().join("config.toml");
     let text = std::fs::read_to_string(&config).unwrap();
-    std::fs::write(&config, text.replace("patience = \"60s\"\n", "pateince = \"60s\"\n")).unwrap();
+    std::fs::write(&config, text.replace("patience = \"10min\"\n", "pateince = \"10min\"\n"))
+        .unwrap();
     let line = text.lines().position(|line| line.starts_with("patience")).unwrap() + 1;
     let said = must_fail(&site.dir("hub"), &["run"]);
     assert!(said.contains(&format!("config.toml:{line}:")), "{said}");

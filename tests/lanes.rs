@@ -98,7 +98,7 @@ async fn two_spread_downloads_are_nearly_twice_as_fast() {
 
 #[tokio::test(start_paused = true)]
 async fn a_rule_may_make_its_flows_more_or_less_patient() {
-    let rules = "[[rule]]\nport = 7\npatience = '5min'\n[[rule]]\nport = 8\npatience = '10s'";
+    let rules = "[[rule]]\nport = 7\npatience = '1h'\n[[rule]]\nport = 8\npatience = '10s'";
     let lab = two_equal_relays(63, rules).await;
     let laptop = lab.node("laptop").unwrap();
     let mut patient = support::open(laptop, "echo.test:7").await;
@@ -114,13 +114,13 @@ async fn a_rule_may_make_its_flows_more_or_less_patient() {
     assert!(hasty.read(&mut [0]).await.is_err(), "an error, not the end of a file");
     assert!((9..=15).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
     assert!(usual.read(&mut [0]).await.is_err());
-    assert!((59..=70).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+    assert!((599..=620).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
     sleep(Duration::from_secs(60)).await;
     for other in &NAMES[1..] {
         lab.internet().heal(at("laptop"), at(other));
     }
     type_a_key(&mut *patient).await.unwrap();
-    assert!(start.elapsed() < Duration::from_secs(150), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(690), "{:?}", start.elapsed());
     lab.stop().await;
 }
 

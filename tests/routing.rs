@@ -42,6 +42,8 @@ mod figure_3;
 mod figure_4;
 #[path = "routing/flap.rs"]
 mod flap;
+#[path = "routing/measured.rs"]
+mod measured;
 #[path = "routing/model.rs"]
 mod model;
 #[path = "routing/policy.rs"]

@@ -38,6 +38,8 @@ mod near;
 mod nodes;
 #[path = "survival/order.rs"]
 mod order;
+#[path = "survival/outage.rs"]
+mod outage;
 #[path = "survival/requests.rs"]
 mod requests;
 #[path = "survival/restore.rs"]

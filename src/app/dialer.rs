@@ -6,9 +6,13 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU8, Ordering},
     },
+    time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
 
 use super::{
     exits::{Held, Offer, cost, order},
@@ -32,6 +36,9 @@ use crate::{
 /// carries would open a lane to every exit of the overlay.
 const MAX_REFUSALS: usize = 4;
 
+/// How often a flow that waits asks the mesh to look for routes.
+const HURRY_EVERY: Duration = Duration::from_millis(200);
+
 /// Opens flows for the entry.
 pub(super) struct Dialer {
     pub(super) rules: Rules,
@@ -50,11 +57,10 @@ pub(super) struct Dialer {
 impl FlowDialer for Dialer {
     fn dial(&self, request: FlowRequest) -> BoxFuture<'_, Result<Box<dyn Flow>, Refusal>> {
         Box::pin(async move {
-            let target = request.target.clone();
-            let dialled = self.open(request).await;
+            let dialled = self.open(&request).await;
             match &dialled {
                 Ok(flow) => self.log.opened(flow.label()),
-                Err(refusal) => self.log.refused(&target, refusal),
+                Err(refusal) => self.log.refused(&request.target, refusal),
             }
             dialled
         })
@@ -62,8 +68,39 @@ impl FlowDialer for Dialer {
 }
 
 impl Dialer {
-    async fn open(&self, request: FlowRequest) -> Result<Box<dyn Flow>, Refusal> {
-        let keys = self.keys(&request)?;
+    pub(super) fn new(
+        rules: Rules,
+        (mesh, pool): (Arc<Mesh>, Arc<LanePool>),
+        acceptor: Arc<dyn FlowAcceptor>,
+        log: Arc<FlowLog>,
+    ) -> Self {
+        let (held, spread) = (Mutex::default(), AtomicU8::new(0));
+        Self { rules, mesh, pool, acceptor, held, log, spread, steering: Mutex::default() }
+    }
+
+    /// Opens a flow, and waits for a route where that may help.
+    async fn open(&self, request: &FlowRequest) -> Result<Box<dyn Flow>, Refusal> {
+        let deadline = Instant::now() + self.pool.limits().route_timeout();
+        let mut news = self.mesh.route_news();
+        let mut waits = false;
+        loop {
+            let refusal = match self.try_exits(request).await {
+                Err(refusal) if self.may_pass(&refusal) => refusal,
+                done => return done,
+            };
+            if !waits {
+                tracing::info!(%refusal, "waiting for a route");
+                waits = true;
+            }
+            if !self.route_may_be_up(&mut news, deadline).await {
+                return Err(refusal);
+            }
+        }
+    }
+
+    /// Tries the exits in turn.
+    async fn try_exits(&self, request: &FlowRequest) -> Result<Box<dyn Flow>, Refusal> {
+        let keys = self.keys(request)?;
         if keys.iter().any(|key| key.way.is_some()) {
             // The next flow takes the next way.
             self.spread.fetch_add(1, Ordering::Relaxed);
@@ -72,8 +109,8 @@ impl Dialer {
         for (at, key) in keys.iter().enumerate() {
             let others = at + 1 < keys.len();
             let opened = match self.is_here(&key.exit) {
-                true => self.open_here(&request, key).await,
-                false => self.pool.open_flow(&request, key, others).await,
+                true => self.open_here(request, key).await,
+                false => self.pool.open_flow(request, key, others).await,
             };
             match opened {
                 Ok(flow) => {
@@ -92,14 +129,27 @@ impl Dialer {
         Err(to_tell(refusals))
     }
 
-    pub(super) fn new(
-        rules: Rules,
-        (mesh, pool): (Arc<Mesh>, Arc<LanePool>),
-        acceptor: Arc<dyn FlowAcceptor>,
-        log: Arc<FlowLog>,
-    ) -> Self {
-        let (held, spread) = (Mutex::default(), AtomicU8::new(0));
-        Self { rules, mesh, pool, acceptor, held, log, spread, steering: Mutex::default() }
+    /// Whether the reason for a refusal may pass by itself within seconds: no route, or no exit, is up. While
+    /// no link is up, an exit that is not known yet may become known.
+    fn may_pass(&self, refusal: &Refusal) -> bool {
+        match refusal.kind {
+            RefusalKind::ExitUnreachable => true,
+            RefusalKind::NoExit => refusal.exit.is_none() || !self.mesh.has_link(),
+            _ => false,
+        }
+    }
+
+    /// Waits until a route may have come up; false after the deadline. The mesh looks for one meanwhile.
+    async fn route_may_be_up(&self, news: &mut watch::Receiver<()>, deadline: Instant) -> bool {
+        let mut hurry = tokio::time::interval(HURRY_EVERY);
+        loop {
+            tokio::select! {
+                biased;
+                () = sleep_until(deadline) => return false,
+                changed = news.changed() => return changed.is_ok(),
+                _ = hurry.tick() => self.mesh.hurry(),
+            }
+        }
     }
 
     /// The lanes that may carry the flow, in the order to be tried.

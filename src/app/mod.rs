@@ -16,6 +16,7 @@ mod handshakes;
 mod join;
 mod known;
 mod local;
+mod network;
 mod node;
 mod renewal;
 mod status;

@@ -18,6 +18,7 @@ use super::{
     flow_log::FlowLog,
     handshakes::HandshakeCounts,
     join::JoinDesk,
+    network,
     renewal::Renewal,
     status::{FlowFacts, LaneStatus, NodeStatus, NodeView},
 };
@@ -248,6 +249,12 @@ impl Node {
     fn close(&self, reason: &str) {
         self.shutdown.cancel();
         self.endpoint.close(transport::code::DONE.into(), reason.as_bytes());
+    }
+
+    /// Looks at all links when the machine's addresses or routes change or when it wakes up, for as long as
+    /// the node runs. For a node on a socket of this machine.
+    pub fn watch_network(&self) {
+        tokio::spawn(network::watch(self.mesh.clone(), self.shutdown.clone()));
     }
 
     /// Where the local proxy listens.

@@ -113,6 +113,7 @@ impl Run {
         let dashboard = dashboard::open(folder, &config).await;
         let settings = settings::node(folder, config, credentials, listen, signer)?;
         let node = Node::start(settings, udp, self.drain.unwrap_or(settings::DRAIN)).await?;
+        node.watch_network();
         let admin = Arc::new(Admin {
             view: node.view(),
             run: RunFacts {

@@ -35,7 +35,7 @@ pub struct Lane {
     pub congestion: Congestion,
     /// The congestion control of lanes for flows with a certain hint, where it differs.
     pub congestion_by_hint: CongestionByHint,
-    /// How long a flow waits for a route before it ends. Default: `60s`, from `1s` to `1h`.
+    /// How long a flow waits for a route before it ends. Default: `10min`, from `1s` to `1h`.
     #[serde(deserialize_with = "patience")]
     pub patience: Duration,
     /// The largest packet tried, in bytes. Default: 1441, from 1200 to 8941.
@@ -54,6 +54,10 @@ impl From<Lane> for LaneOptions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Flow {
+    /// How long a new flow waits while no route to its exit, or no exit, is up. Default: `10s`, up to
+    /// `5min`; `0s`: it fails at once.
+    #[serde(deserialize_with = "route_timeout")]
+    pub route_timeout: Duration,
     /// How long a flow may rest after one side has ended. Default: `60s`, from `1s` to `24h`.
     #[serde(deserialize_with = "half_closed")]
     pub half_closed_timeout: Duration,
@@ -64,15 +68,21 @@ pub struct Flow {
 
 impl Default for Flow {
     fn default() -> Self {
-        let FlowTimes { half_closed, idle } = FlowTimes::default();
-        Self { half_closed_timeout: half_closed, idle_timeout: idle }
+        let FlowTimes { route, half_closed, idle } = FlowTimes::default();
+        Self { route_timeout: route, half_closed_timeout: half_closed, idle_timeout: idle }
     }
 }
 
 impl From<Flow> for FlowTimes {
     fn from(flow: Flow) -> Self {
-        Self { half_closed: flow.half_closed_timeout, idle: flow.idle_timeout }
+        let Flow { route_timeout: route, half_closed_timeout: half_closed, idle_timeout: idle } =
+            flow;
+        Self { route, half_closed, idle }
     }
+}
+
+fn route_timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    duration_within(deserializer, &(Duration::ZERO..=Duration::from_secs(300)))
 }
 
 fn half_closed<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {

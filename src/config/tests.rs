@@ -100,6 +100,7 @@ fn a_wrong_value_is_shown_with_its_line_and_what_would_be_right() {
         ("[lane]\nmax_packet = 9000", 2, "from 1200 to 8941"),
         ("[flow]\nhalf_closed_timeout = '0s'", 2, "from 1s to 1day"),
         ("[flow]\nidle_timeout = '30s'", 2, "from 1m to 30days"),
+        ("[flow]\nroute_timeout = '1h'", 2, "from 0s to 5m"),
         ("[probe]\nbudget = '1Gbit'", 2, "from 1kbit to 10Mbit"),
         ("[probe]\nbudget = '32kB'", 2, "32kbit"),
         ("[log]\nfilter = 'ronproxy=loud'", 2, "\"loud\" is no log level"),
@@ -137,7 +138,7 @@ fn every_setting_is_read() {
         "[node]\nlisten = '[::]:1'\nadvertise = ['192.0.2.1:1']
          [lane]\ncongestion = 'cubic'\npatience = '2min'\nmax_packet = 8941
          congestion_by_hint = { throughput = 'bbr3' }
-         [flow]\nhalf_closed_timeout = '5min'\nidle_timeout = '4h'
+         [flow]\nroute_timeout = '0s'\nhalf_closed_timeout = '5min'\nidle_timeout = '4h'
          [probe]\nbudget = '64kbit'
          [log]\nfilter = 'debug'",
     )
@@ -157,7 +158,11 @@ fn every_setting_is_read() {
         }
     );
     let hours = Duration::from_secs(4 * 3600);
-    let flow = Flow { half_closed_timeout: Duration::from_secs(300), idle_timeout: hours };
+    let flow = Flow {
+        route_timeout: Duration::ZERO,
+        half_closed_timeout: Duration::from_secs(300),
+        idle_timeout: hours,
+    };
     assert_eq!(config.flow, flow);
     assert_eq!(config.probe.budget.bits_per_second(), 64_000);
     assert_eq!(config.log.filter, "debug");

@@ -9,7 +9,7 @@
 //!  Traffic ─────────┐   silence.rs  is the route silent?    ┌──► Use     send on this route now
 //!  Tick(View) ──────┤   loss.rs     what does it lose?      ├──► Tell    a notice to the far end
 //!  Heard ───────────┤   capacity.rs what do routes carry?   ├──► Probe   a link, now
-//!  Notice ──────────┼─► agent.rs ◄─ selector (overlay)      ├──► AskGrant, Renew, AskFar
+//!  Notice ──────────┼─► agent/   ◄─ selector (overlay)      ├──► AskGrant, Renew, AskFar
 //!  Granted, Refused ┤   blame.rs    which routes failed?    ├──► Urge, Kick
 //!  Renewed, Forgot ─┘   grants.rs   which may be used?      └──► Observe, Close
 //!                       log.rs      what happened?
@@ -40,7 +40,6 @@
 mod agent;
 mod blame;
 mod capacity;
-mod choice;
 mod grants;
 mod log;
 mod loss;
@@ -165,6 +164,8 @@ pub enum Command {
     },
     /// Ask the far end over its link whether it still knows the lane.
     AskFar,
+    /// Watch these links closely: they lead to the routes of a lane in use.
+    Watch(Vec<NodeName>),
     /// Probe the link to this neighbour now.
     Probe(NodeName),
     /// Nothing comes in on this route: probe its first link, and look at the network.

@@ -288,6 +288,7 @@ impl Pair {
             | Command::AskFar
             | Command::Suspect(_)
             | Command::Urge
+            | Command::Watch(_)
             | Command::Observe(_) => {}
         }
     }

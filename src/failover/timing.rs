@@ -96,6 +96,8 @@ pub struct Timing {
     pub tick: Duration,
     /// The same while the agent rests.
     pub idle_tick: Duration,
+    /// How often the overlay is told that the links of a lane in use are to be watched closely.
+    pub watch_every: Duration,
     /// The resolution of silence and of clocks, where packets are sent again.
     pub step: Duration,
 }
@@ -137,6 +139,7 @@ impl Default for Timing {
             own_answer: s(1),
             tick: ms(250),
             idle_tick: s(1),
+            watch_every: s(5),
             step: ms(20),
         }
     }

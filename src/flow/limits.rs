@@ -13,9 +13,11 @@ use tokio::{
 
 use super::Activity;
 
-/// How long a flow may rest.
+/// How long a flow may rest, and how long a new one waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FlowTimes {
+    /// How long a new flow waits while no route to its exit, or no exit, is up.
+    pub route: Duration,
     /// After one side has ended and nothing moves any more.
     pub half_closed: Duration,
     /// While both sides are open.
@@ -25,6 +27,9 @@ pub struct FlowTimes {
 impl Default for FlowTimes {
     fn default() -> Self {
         Self {
+            // Wi-Fi that joins a network, or a laptop that wakes up, takes some seconds. People wait
+            // for a page that long, and programs give up later.
+            route: Duration::from_secs(10),
             // Linux forgets a connection whose one side has closed after 60 s, too: as an orphan
             // (tcp_fin_timeout), and in its firewall (nf_conntrack_tcp_timeout_close_wait).
             half_closed: Duration::from_secs(60),
@@ -92,6 +97,12 @@ impl FlowLimits {
     #[must_use]
     pub fn new(times: FlowTimes) -> Self {
         Self { times, ended: Default::default() }
+    }
+
+    /// How long a new flow waits while no route to its exit, or no exit, is up.
+    #[must_use]
+    pub fn route_timeout(&self) -> Duration {
+        self.times.route
     }
 
     /// Waits until a flow is to end, and counts that.
@@ -165,7 +176,11 @@ mod tests {
     /// Runs a flow whose bytes move at these seconds, and whose one side ends at `half`; returns
     /// how and when it is to end.
     async fn run(moves: &[u64], half: Option<u64>) -> (FlowEnd, u64) {
-        let limits = FlowLimits::new(FlowTimes { half_closed: secs(60), idle: secs(3600) });
+        let limits = FlowLimits::new(FlowTimes {
+            half_closed: secs(60),
+            idle: secs(3600),
+            ..FlowTimes::default()
+        });
         let (start, activity, closed) =
             (Instant::now(), Activity::default(), HalfClosed::default());
         let moving = async {

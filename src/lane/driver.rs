@@ -165,6 +165,7 @@ impl Driver {
                 self.asked.spawn(renew(end.clone(), route, label));
             }
             Command::AskFar => drop(self.asked.spawn(ask_far(end.clone()))),
+            Command::Watch(links) => end.control.watch(&links),
             Command::Probe(neighbour) => end.control.probe(&neighbour),
             Command::Suspect(route) => end.control.suspect(end.peer(), &route),
             Command::Tell(notice) => {

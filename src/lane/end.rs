@@ -53,6 +53,9 @@ pub trait RouteControl: Send + Sync + 'static {
     /// When a probe message of `neighbour` came in last; `None` if none did.
     fn heard(&self, neighbour: &NodeName) -> Option<Instant>;
 
+    /// Watches the links to `neighbours` closely for a while: a lane in use goes by them.
+    fn watch(&self, neighbours: &[NodeName]);
+
     /// Probes the link to `neighbour` now.
     fn probe(&self, neighbour: &NodeName);
 

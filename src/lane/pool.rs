@@ -7,8 +7,9 @@ use std::{
     time::Duration,
 };
 
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use noq::{Endpoint, VarInt};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     Lane, LaneEnd, RouteControl, driver::Driver, end::Parts, flow::LaneFlow, windows::Windows,
@@ -19,7 +20,10 @@ use crate::{
         Route, RouteWish,
     },
     identity::{NodeName, peer_of, server_name},
-    overlay::select::{ChangeReason, Selector},
+    overlay::{
+        candidates::{Candidate, Exclusion},
+        select::{ChangeReason, Selector},
+    },
     transport::{LaneClient, code},
     underlay::{SlotId, Switch},
     wire::{
@@ -37,6 +41,13 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long a lane may take to open if the flow has another exit: some round trips over a detour.
 const OTHERWISE: Duration = Duration::from_millis(2500);
+
+/// A lane that is not open by then and 4 round trips is tried on the next best route as well: it takes
+/// three, for the request, perhaps a relay's grant, and the handshake.
+const OVERDUE: Duration = Duration::from_millis(200);
+
+/// The same on a route that is not measured.
+const UNMEASURED_OVERDUE: Duration = Duration::from_secs(1);
 
 /// Different lanes an entry keeps: exits × hints × classes. A client may name any exit and hint
 /// in its SOCKS user name.
@@ -237,26 +248,58 @@ impl LanePool {
     async fn open_lane(&self, key: &LaneKey) -> Result<Arc<Lane>, Refusal> {
         let stopping = || Refusal::new(RefusalKind::Overloaded, "this node is stopping");
         let control = self.control.upgrade().ok_or_else(stopping)?;
-        let candidates = control.candidates(&key.exit, LaneEndRole::Entry, &key.wish);
+        let mut candidates = control.candidates(&key.exit, LaneEndRole::Entry, &key.wish);
+        if candidates.iter().all(|candidate| candidate.excluded.is_some()) {
+            // A link that has just come back is better than none.
+            let recovering =
+                |c: &&mut Candidate| matches!(c.excluded, Some(Exclusion::Recovering { .. }));
+            candidates.iter_mut().filter(recovering).for_each(|c| c.excluded = None);
+        }
         let mut selector = Selector::sharing(key.wish.hint.clone(), key.way);
         let decision = selector.decide(Instant::now().into_std(), candidates);
-        let routes = decision.route.into_iter().chain(decision.alternatives);
+        let mut routes = decision.route.into_iter().chain(decision.alternatives);
         let mut last = Refusal::new(
             RefusalKind::ExitUnreachable,
             format!("no route to exit {} is up and admissible", key.exit),
         );
-        for route in routes {
-            let mut selector = selector.clone();
-            selector.adopt(Instant::now().into_std(), &route, ChangeReason::First);
-            match self.open_lane_on(key, &route, selector).await {
-                Ok(lane) => return Ok(lane),
-                Err(refusal) => {
-                    tracing::info!(exit = %key.exit, %route, %refusal, "lane not opened");
-                    last = refusal;
+        let mut attempts = FuturesUnordered::new();
+        loop {
+            let mut overdue = None;
+            if let Some(route) = routes.next() {
+                let taken = decision.candidates.iter().find(|c| c.candidate.route == route);
+                let rtt = taken.and_then(|taken| taken.candidate.metrics).map(|path| path.rtt);
+                overdue = Some(rtt.map_or(UNMEASURED_OVERDUE, |rtt| rtt * 4 + OVERDUE));
+                let mut selector = selector.clone();
+                selector.adopt(Instant::now().into_std(), &route, ChangeReason::First);
+                attempts.push(self.attempt(key, route, selector));
+            }
+            let next_turn = async {
+                match overdue {
+                    Some(overdue) => sleep(overdue).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = next_turn => {}
+                opened = attempts.next() => match opened {
+                    Some(Ok(lane)) => return Ok(lane),
+                    Some(Err(refusal)) => last = refusal,
+                    None => return Err(last),
                 }
             }
         }
-        Err(last)
+    }
+
+    async fn attempt(
+        &self,
+        key: &LaneKey,
+        route: Route,
+        selector: Selector,
+    ) -> Result<Arc<Lane>, Refusal> {
+        let opened = self.open_lane_on(key, &route, selector).await;
+        opened.inspect_err(|refusal| {
+            tracing::info!(exit = %key.exit, %route, %refusal, "lane not opened");
+        })
     }
 
     async fn open_lane_on(

@@ -130,6 +130,11 @@ impl RouteControl for Mesh {
         self.routing().heard(neighbour)
     }
 
+    fn watch(&self, neighbours: &[NodeName]) {
+        self.routing().watch(tokio::time::Instant::now().into_std(), neighbours);
+        self.news.notify_one();
+    }
+
     fn probe(&self, neighbour: &NodeName) {
         let now = tokio::time::Instant::now().into_std();
         self.routing().suspect(now, neighbour, &Route::Direct);

@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Mesh, address::OwnKinds, dials::Dials, outside::Outside};
+use super::{Mesh, address::OwnKinds, dials::Dials, members::Dial, outside::Outside};
 use crate::{
     identity::{NodeName, Peer, certificate_of, peer_of, server_name},
     link::{Link, LinkDrop, LinkService, Verdict},
@@ -29,6 +29,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How long one attempt to dial may take: three initial retransmissions at worst.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// What a hurried dial may take besides three round trips: signatures at both ends.
+const SLACK: Duration = Duration::from_millis(500);
+
 /// How often to look whether certificates have ended.
 const EXPIRE_EVERY: Duration = Duration::from_secs(60);
 
@@ -37,8 +40,8 @@ const EXPIRE_EVERY: Duration = Duration::from_secs(60);
 struct Dialler {
     dials: Dials,
     tasks: JoinSet<()>,
-    /// How many addresses each task dials.
-    addresses: HashMap<Id, usize>,
+    /// Whom each task dials, and how many addresses.
+    dialled: HashMap<Id, (NodeName, usize)>,
 }
 
 impl Mesh {
@@ -51,11 +54,15 @@ impl Mesh {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 _ = look.tick() => self.dial_due(&mut dialler),
+                () = self.dial_news.notified() => self.dial_due(&mut dialler),
                 _ = expire.tick() => self.expire(),
                 // It makes room for others.
                 Some(ended) = dialler.tasks.join_next_with_id() => {
                     let id = ended.map_or_else(|error| error.id(), |(id, ())| id);
-                    dialler.dials.end(dialler.addresses.remove(&id).unwrap_or(0));
+                    if let Some((name, addresses)) = dialler.dialled.remove(&id) {
+                        dialler.dials.end(addresses);
+                        self.members().dial_ended(&name);
+                    }
                     self.dial_due(&mut dialler);
                 }
             }
@@ -70,17 +77,20 @@ impl Mesh {
         let now = Instant::now().into_std();
         let refused = |name: &NodeName| self.links.is_refused(now, name);
         let due = self.members().due(now, &mut dialler.dials, refused);
-        for (name, addresses) in due {
-            let count = addresses.len();
-            let task = dialler.tasks.spawn(self.clone().dial(name, addresses));
-            dialler.addresses.insert(task.id(), count);
+        for dial in due {
+            let dialled = (dial.name.clone(), dial.addresses.len());
+            let task = dialler.tasks.spawn(self.clone().dial(dial));
+            dialler.dialled.insert(task.id(), dialled);
         }
     }
 
-    async fn dial(self: Arc<Self>, name: NodeName, addresses: Vec<SocketAddr>) {
+    async fn dial(self: Arc<Self>, dial: Dial) {
+        let Dial { name, addresses, hurried } = dial;
+        let known = self.routing().least_rtt(&name).filter(|_| hurried);
+        let patience = known.map_or(DIAL_TIMEOUT, |rtt| (rtt * 3 + SLACK).min(DIAL_TIMEOUT));
         let mut attempts = JoinSet::new();
         for address in addresses {
-            let attempt = timeout(DIAL_TIMEOUT, self.clone().dial_at(name.clone(), address));
+            let attempt = timeout(patience, self.clone().dial_at(name.clone(), address));
             attempts.spawn(async move { attempt.await.map(|linked| (linked, address)) });
         }
         // The first address that answers wins; dropping the set ends the other attempts.
@@ -210,6 +220,7 @@ impl Mesh {
         self.routing().link_up(now, &name, restarted, rand::random());
         self.take_vote(&link);
         self.news.notify_one();
+        self.route_news.send_replace(());
         self.catch_up(&link);
         tokio::spawn(async move {
             let service: Arc<dyn LinkService> = self.clone();

@@ -119,6 +119,7 @@ impl Mesh {
                     link.send_probe(Bytes::from(wire::encode(&answer)));
                 }
                 self.news.notify_one();
+                self.route_news.send_replace(());
             }
             Err(_) => link.offended(LinkDrop::Malformed, Offence::Malformed),
         }
@@ -204,6 +205,9 @@ impl Mesh {
             self.news.notify_one();
         }
         let is_news = heard.installed == Install::Installed;
+        if is_news {
+            self.route_news.send_replace(());
+        }
         if is_news && !self.members().recorded(now, origin.peer(), addresses, &record) {
             link.conduct().dropped(now, LinkDrop::DirectoryFull);
         }

@@ -30,6 +30,14 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 /// Longest pause for a member that nobody told of for [`FORGET_AFTER`]: it is most likely gone.
 const GONE_PAUSE: Duration = Duration::from_secs(60);
 
+/// While a flow waits for a route, each member without a link is dialled so often, whatever its pause, and
+/// by so many dials that overlap. QUIC repeats a lost first packet after a second, which is too late then.
+const HURRIED_PAUSE: Duration = Duration::from_millis(300);
+const HURRIED_DIALS: usize = 3;
+
+/// A waiting flow asks for hurry several times within this time.
+const HURRY: Duration = Duration::from_secs(1);
+
 /// The head start of the node with the smaller name, so that usually only one side dials: longer
 /// than most handshakes, and short enough for flows to work a second after a node restarted.
 const POLITENESS: Duration = Duration::from_millis(300);
@@ -53,6 +61,8 @@ const FRESH_DIALS: (u32, f64) = (4, 1.0 / 15.0);
 pub struct Members {
     us: NodeName,
     known: BTreeMap<NodeName, Member>,
+    /// Until when dials hurry: a flow waits for a route.
+    hurry_until: Option<Instant>,
 }
 
 /// What listings show of a member.
@@ -82,6 +92,17 @@ impl MemberFacts {
     }
 }
 
+/// A dial that is to begin.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Dial {
+    /// The member.
+    pub(super) name: NodeName,
+    /// Where.
+    pub(super) addresses: Vec<SocketAddr>,
+    /// Another dial of it is under way: this one ends early and makes room for the next.
+    pub(super) hurried: bool,
+}
+
 #[derive(Debug)]
 struct Member {
     /// What the authority said when we joined; used while there is no record.
@@ -101,6 +122,9 @@ struct Member {
     /// address may not allow all at once.
     tried: usize,
     next_dial: Instant,
+    /// Dials under way, and when the last one began.
+    dials: usize,
+    last_dial: Option<Instant>,
     fresh_dials: Bucket,
     linked: bool,
     /// The link's path is down. QUIC lets only the side that dialled change its address; if the
@@ -122,6 +146,8 @@ impl Member {
             failures: 0,
             tried: 0,
             next_dial,
+            dials: 0,
+            last_dial: None,
             fresh_dials: Bucket::new(FRESH_DIALS.0, FRESH_DIALS.1),
             linked: false,
             path_down: false,
@@ -137,6 +163,13 @@ impl Member {
         !self.linked || self.path_down
     }
 
+    /// Whether it is to be dialled at `now`.
+    fn is_due(&self, now: Instant, hurried: bool) -> bool {
+        let again = || self.last_dial.is_none_or(|last| last + HURRIED_PAUSE <= now);
+        let hurries = || hurried && self.dials < HURRIED_DIALS && again();
+        self.needs_dial() && (self.next_dial <= now || hurries())
+    }
+
     fn addresses(&self) -> Vec<SocketAddr> {
         let told = self.recorded.as_ref().unwrap_or(&self.bootstrap);
         let mut addresses: Vec<_> = self.observed.into_iter().collect();
@@ -150,7 +183,7 @@ impl Members {
     /// A directory of node `us`, without other members.
     #[must_use]
     pub fn new(us: NodeName) -> Self {
-        Self { us, known: BTreeMap::new() }
+        Self { us, known: BTreeMap::new(), hurry_until: None }
     }
 
     /// Takes what the authority said of a member; it is dialled at once, until a record says more.
@@ -272,6 +305,20 @@ impl Members {
         self.known.contains_key(name)
     }
 
+    /// Dials members without a link more often for a second: a flow waits for a route.
+    pub fn hurry(&mut self, now: Instant) {
+        self.hurry_until = Some(now + HURRY);
+    }
+
+    /// The network may be another one, or this machine has slept: all members without a link are dialled
+    /// now.
+    pub fn network_changed(&mut self, now: Instant) {
+        for member in self.known.values_mut().filter(|member| member.dials == 0) {
+            member.failures = 0;
+            member.next_dial = member.next_dial.min(now);
+        }
+    }
+
     /// Records that packets on the link to the member come from another address now.
     pub fn moved(&mut self, name: &NodeName, address: SocketAddr) {
         if let Some(member) = self.known.get_mut(name).filter(|member| member.linked) {
@@ -313,6 +360,13 @@ impl Members {
         self.known.get(name).is_some_and(|member| member.path_down)
     }
 
+    /// Records that a dial of the member has ended.
+    pub fn dial_ended(&mut self, name: &NodeName) {
+        if let Some(member) = self.known.get_mut(name) {
+            member.dials = member.dials.saturating_sub(1);
+        }
+    }
+
     /// Records that no address of the member answered.
     pub fn dial_failed(&mut self, now: Instant, name: &NodeName) {
         if let Some(member) = self.known.get_mut(name) {
@@ -330,11 +384,12 @@ impl Members {
         now: Instant,
         dials: &mut Dials,
         refused: impl Fn(&NodeName) -> bool,
-    ) -> Vec<(NodeName, Vec<SocketAddr>)> {
+    ) -> Vec<Dial> {
         self.forget(now);
+        let hurried = self.hurry_until.is_some_and(|until| now < until);
         let due = self.known.iter_mut();
-        let mut due: Vec<_> = due.filter(|(_, m)| m.needs_dial() && m.next_dial <= now).collect();
-        due.sort_by_key(|(_, member)| (member.failures, member.next_dial));
+        let mut due: Vec<_> = due.filter(|(_, member)| member.is_due(now, hurried)).collect();
+        due.sort_by_key(|(_, member)| (member.dials, member.failures, member.next_dial));
         let mut begun = Vec::new();
         for (name, member) in due {
             if !dials.has_room() {
@@ -353,9 +408,12 @@ impl Members {
             if addresses.len() < wanted.len() {
                 member.tried = member.tried.wrapping_add(addresses.len());
             }
+            let hurried = member.dials > 0;
+            member.dials += 1;
+            member.last_dial = Some(now);
             // Not again before this attempt has ended one way or the other.
             member.next_dial = now + LONGEST_PAUSE;
-            begun.push((name.clone(), addresses));
+            begun.push(Dial { name: name.clone(), addresses, hurried });
         }
         begun
     }

@@ -35,7 +35,8 @@ fn learn(members: &mut Members, now: Instant, name: &str, ports: &[u16]) -> bool
 
 /// The members to dial, if nothing else is under way.
 fn due(members: &mut Members, now: Instant) -> Vec<(NodeName, Vec<SocketAddr>)> {
-    members.due(now, &mut Dials::default(), |_| false)
+    let due = members.due(now, &mut Dials::default(), |_| false).into_iter();
+    due.map(|dial| (dial.name, dial.addresses)).collect()
 }
 
 #[test]
@@ -215,7 +216,7 @@ fn members_with_fewer_failures_come_first_and_refused_ones_never() {
     let later = now + LONGEST_PAUSE;
     let refused = "n".parse().unwrap();
     let due = a.due(later, &mut Dials::default(), |name| *name == refused);
-    let names: Vec<_> = due.iter().map(|(name, _)| name.to_string()).collect();
+    let names: Vec<_> = due.iter().map(|dial| dial.name.to_string()).collect();
     assert_eq!(names, ["o", "m"]);
 }
 
@@ -257,7 +258,7 @@ proptest! {
                 4 => a.unlinked(now, &name),
                 5 => a.path_down(now, &name),
                 6 => a.dial_failed(now, &name),
-                _ => for (_, addresses) in a.due(now, &mut dials, |_| false) {
+                _ => for Dial { addresses, .. } in a.due(now, &mut dials, |_| false) {
                     prop_assert!(!addresses.is_empty());
                     dials.end(addresses.len());
                 }

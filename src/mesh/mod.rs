@@ -19,6 +19,7 @@ mod relay;
 mod requests;
 mod service;
 mod trust;
+mod waiting;
 
 use std::{
     fmt,
@@ -29,7 +30,7 @@ use std::{
 
 use noq::{ClientConfig, Endpoint, UdpSender};
 use serde::Serialize;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 pub use address::AddressRefusal;
 pub use members::{MAX_MEMBERS, MemberFacts, Members};
@@ -109,6 +110,10 @@ pub struct Mesh {
     nonces: nonces::Nonces,
     /// Wakes the measuring task: something changed that its next deadline depends on.
     news: Notify,
+    /// Wakes the dialling task: somebody is to be dialled now.
+    dial_news: Notify,
+    /// Tells flows that wait that a route may have come up.
+    route_news: watch::Sender<()>,
     looked_at_network: Mutex<Option<tokio::time::Instant>>,
     host: OnceLock<Arc<LaneHost>>,
     desk: OnceLock<Arc<dyn CertificateDesk>>,
@@ -183,6 +188,8 @@ impl Mesh {
             relay: relay::Relay::new(config.relay, us.roles.relay),
             routing: Mutex::new(routing),
             news: Notify::new(),
+            dial_news: Notify::new(),
+            route_news: watch::Sender::new(()),
             looked_at_network: Mutex::default(),
             incarnation: rand::random(),
             outside: Mutex::default(),

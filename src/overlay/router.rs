@@ -12,7 +12,7 @@ use crate::{
     flow::{Route, RouteWish},
     identity::{NodeName, Peer},
     overlay::{
-        budget::{Plan, plan},
+        budget::{IDLE_INTERVAL, Plan, plan},
         candidates::{Candidate, Constraints, View, candidates},
         linkstate::{
             Advertisement, Flood, Install, LinkReport, LinkStateDb, MAX_SIGNATURE, Originator,
@@ -29,6 +29,10 @@ use crate::{
 const REPORT_BYTES: usize = 14;
 const ADVERT_HEAD_BYTES: usize = 65 + MAX_SIGNATURE;
 
+/// How long a link is watched closely after a lane in use went by it, or since it stands. People who read
+/// or type pause for less.
+const WATCHED_FOR: Duration = Duration::from_secs(30);
+
 /// The state of routing at one node.
 #[derive(Debug)]
 pub struct Router {
@@ -39,6 +43,10 @@ pub struct Router {
     policy: Policy,
     budget: Bitrate,
     monitors: BTreeMap<NodeName, Monitor>,
+    /// The links that are watched closely, and until when.
+    watched: BTreeMap<NodeName, Instant>,
+    /// How many links either end watched closely when the budget was last divided.
+    busy: usize,
     db: LinkStateDb,
     originator: Originator,
 }
@@ -108,6 +116,8 @@ impl Router {
             policy,
             budget,
             monitors: BTreeMap::new(),
+            watched: BTreeMap::new(),
+            busy: 0,
             db: LinkStateDb::new(us.clone()),
             originator: Originator::new(us.clone(), incarnation),
             us,
@@ -121,14 +131,29 @@ impl Router {
             self.monitors.insert(peer.clone(), Monitor::new(now, epoch));
             self.originator.changed();
         } else if let Some(monitor) = self.monitors.get_mut(peer) {
+            monitor.shook_hands();
             monitor.probe_now(now);
         }
+        self.watched.insert(peer.clone(), now + WATCHED_FOR);
         self.divide_budget(now);
+    }
+
+    /// Watches the links to `peers` closely for half a minute: a lane in use goes by them.
+    pub fn watch(&mut self, now: Instant, peers: &[NodeName]) {
+        let known = peers.iter().filter(|peer| self.monitors.contains_key(*peer));
+        let mut more = false;
+        for peer in known {
+            more |= self.watched.insert(peer.clone(), now + WATCHED_FOR).is_none();
+        }
+        if more {
+            self.divide_budget(now);
+        }
     }
 
     /// Deletes a node whose certificate has ended or was revoked: its link and its advertisement.
     pub fn forget(&mut self, now: Instant, peer: &NodeName) {
         self.db.forget(peer);
+        self.watched.remove(peer);
         if self.monitors.remove(peer).is_some() {
             self.originator.changed();
             self.divide_budget(now);
@@ -140,15 +165,26 @@ impl Router {
     pub fn budget(&self) -> (Bitrate, Plan) {
         let neighbours = self.monitors.len();
         let advert = ADVERT_HEAD_BYTES + neighbours * REPORT_BYTES;
-        (self.budget, plan(self.budget, neighbours, advert))
+        (self.budget, plan(self.budget, self.busy, neighbours - self.busy, advert))
+    }
+
+    /// How many links either end watches closely: each end pays half of every exchange.
+    fn count_busy(&self, now: Instant) -> usize {
+        let busy = |(peer, monitor): &(&NodeName, &Monitor)| {
+            self.watched.contains_key(*peer) || monitor.is_asked(now)
+        };
+        self.monitors.iter().filter(busy).count()
     }
 
     fn divide_budget(&mut self, now: Instant) {
+        self.busy = self.count_busy(now);
         let (_, plan) = self.budget();
-        for monitor in self.monitors.values_mut() {
-            monitor.set_interval(now, plan.probe_interval);
+        for (peer, monitor) in &mut self.monitors {
+            let watched = self.watched.contains_key(peer);
+            let interval = if watched { plan.probe_interval } else { IDLE_INTERVAL };
+            monitor.set_interval(now, interval);
         }
-        self.originator.set_interval(plan.advert_interval);
+        self.originator.set_pace(plan.advert_interval, plan.advert_spacing);
     }
 
     /// Takes a probe message. The caller sends the answer at once.
@@ -162,6 +198,16 @@ impl Router {
         if let Some(monitor) = self.monitors.get_mut(first) {
             monitor.probe_now(now);
         }
+    }
+
+    /// Probes the links that are not up sooner: a flow waits for a route.
+    pub fn hurry(&mut self, now: Instant) {
+        self.monitors.values_mut().for_each(|monitor| monitor.hurry(now));
+    }
+
+    /// Probes all links at once: the network may be another one.
+    pub fn suspect_all(&mut self, now: Instant) {
+        self.monitors.values_mut().for_each(|monitor| monitor.probe_now(now));
     }
 
     /// Takes the figures of a lane on the direct path to `peer`.
@@ -182,6 +228,10 @@ impl Router {
     /// Advances the time; returns the messages to send. `draw` gives uniform numbers in 0..1.
     pub fn advance(&mut self, now: Instant, draw: &mut dyn FnMut() -> f64) -> Due {
         let mut due = Due { expired: self.db.expire(now), ..Due::default() };
+        self.watched.retain(|_, until| now < *until);
+        if self.busy != self.count_busy(now) {
+            self.divide_budget(now);
+        }
         for (peer, monitor) in &mut self.monitors {
             monitor.handle_timeout(now);
             due.probes.extend(monitor.poll_transmit(now, draw()).map(|p| (peer.clone(), p)));

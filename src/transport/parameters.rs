@@ -76,7 +76,7 @@ impl Default for LaneOptions {
         Self {
             congestion: Congestion::default(),
             by_hint: CongestionByHint::default(),
-            patience: Duration::from_secs(60),
+            patience: Duration::from_secs(600),
             max_packet: Self::ETHERNET_PACKET,
         }
     }
@@ -116,8 +116,11 @@ const FLOWS_PER_LANE: u32 = 4096;
 const KEEP_ALIVES: u32 = 4;
 
 /// How long a silent link's connection is kept before it is dialled anew. Probes flow at least
-/// every 10 s, so this is several lost probes past "down".
+/// every 14 s, so this is several lost probes past "down".
 const LINK_IDLE: Duration = Duration::from_secs(30);
+
+/// A link without probes says so often that it is there: less often than it is probed.
+const LINK_KEEP_ALIVE: Duration = Duration::from_secs(20);
 
 /// Requests and notices that a neighbour may have under way at once.
 const LINK_STREAMS: u32 = 64;
@@ -227,7 +230,7 @@ fn link_config() -> TransportConfig {
         .receive_window(VarInt::from_u32(LINK_WINDOW))
         .send_window(LINK_SEND_WINDOW)
         .max_idle_timeout(idle(LINK_IDLE))
-        .keep_alive_interval(Some(LINK_IDLE / 3))
+        .keep_alive_interval(Some(LINK_KEEP_ALIVE))
         // noq-proto 1.4.0 writes its ACK_FREQUENCY frame without looking for room, and panics in the
         // second segment of a batch whose first one was a short probe. Without offload no packet
         // is cut to the length of another, and a link has no use for it.

@@ -64,7 +64,7 @@ fn the_research_backbone_is_no_candidate_for_commercial_traffic() {
             });
             for (routes, watch) in routes.iter_mut().zip(&mut watches) {
                 routes.push(watch.route());
-                let utah = watch.decide(&sim).candidates.into_iter();
+                let utah = watch.decide(&mut sim).candidates.into_iter();
                 let utah = utah.map(|e| e.candidate).find(|c| c.route.to_string() == "via utah");
                 let refused = matches!(utah.unwrap().excluded, Some(Exclusion::Policy(_)));
                 let commercial = watch.groups() == ["commercial"];

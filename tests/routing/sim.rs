@@ -117,6 +117,12 @@ impl Sim {
         &self.nodes[at].router
     }
 
+    /// Watches the links of node `at` to these neighbours closely for a while.
+    pub(crate) fn watch(&mut self, at: usize, links: &[NodeName]) {
+        self.nodes[at].router.watch(self.now, links);
+        self.advance(at);
+    }
+
     pub(crate) fn spent(&self, at: usize) -> Spent {
         self.nodes[at].spent
     }

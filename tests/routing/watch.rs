@@ -40,10 +40,20 @@ impl Watch {
         }
     }
 
-    pub(crate) fn decide(&mut self, sim: &Sim) -> Decision {
-        let (router, exit) = (sim.router(self.from), sim.name(self.to));
-        let candidates = router.candidates(sim.now(), exit, &self.wish, &self.groups);
-        self.selector.decide(sim.now(), candidates)
+    /// Decides, and watches the links of the route in use and of the next best ones, as a lane in use does.
+    pub(crate) fn decide(&mut self, sim: &mut Sim) -> Decision {
+        let (router, exit) = (sim.router(self.from), sim.name(self.to).clone());
+        let candidates = router.candidates(sim.now(), &exit, &self.wish, &self.groups);
+        let decision = self.selector.decide(sim.now(), candidates);
+        let routes = decision.route.iter().chain(&decision.alternatives);
+        let relays: Vec<_> = routes.filter_map(Route::relay).cloned().collect();
+        // So does the other end of the lane.
+        let ends = [(self.from, exit), (self.to, sim.name(self.from).clone())];
+        for (end, other) in ends {
+            let links: Vec<_> = relays.iter().cloned().chain([other]).collect();
+            sim.watch(end, &links);
+        }
+        decision
     }
 
     /// The route in use, as it is written: `direct`, `via utah`, `none`.

@@ -224,23 +224,19 @@ async fn an_outage_beyond_the_patience_ends_flows_with_a_reason() {
     let dead = [(at("entry"), at("exit")), (at("entry"), at("relay"))];
     dead.iter().for_each(|(a, b)| lab.internet().cut(*a, *b));
     let cut = Instant::now();
-    timeout(Duration::from_secs(120), job).await.expect("the flow hangs").unwrap();
+    timeout(Duration::from_secs(700), job).await.expect("the flow hangs").unwrap();
     let ended = cut.elapsed();
     dead.iter().for_each(|(a, b)| lab.internet().heal(*a, *b));
     let healed = Instant::now();
     wait_for("a link", Duration::from_secs(60), || lab.is_meshed()).await;
     let meshed = healed.elapsed();
-    // A path that was down needs three good probes; until then there is no route.
-    while let Err(refusal) = dial(entry, "echo.test:7").await {
-        assert!(healed.elapsed() < meshed + Duration::from_secs(5), "{refusal}");
-        sleep(Duration::from_millis(100)).await;
-    }
+    dial(entry, "echo.test:7").await.unwrap();
     let reason = arrivals.wrong().unwrap();
     let figures = format!(
         "ended after {ended:?} ({reason}); links {meshed:?}, new flow {:?}",
         healed.elapsed()
     );
-    row("all routes down for longer than patience", &figures, "a clear end after 60–80 s");
+    row("all routes down for longer than patience", &figures, "a clear end after 600–620 s");
     lab.stop().await;
     watch.check("outage");
 }

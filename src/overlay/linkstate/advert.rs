@@ -173,15 +173,15 @@ impl LinkReport {
         })
     }
 
-    /// Whether the figures moved so much since `old` that a route may depend on it: by a quarter and
-    /// 5 ms of round-trip time, or by 5 points of loss. Both are beyond the hysteresis of routes, so
+    /// Whether the figures moved so much since `old` that a route may depend on it: by a twentieth and
+    /// 2 ms of round-trip time, or by 5 points of loss. Both are beyond the hysteresis of routes, so
     /// the next regular advertisement would come late.
     #[must_use]
     pub(super) fn moved_since(&self, old: &Self) -> bool {
         let rtt = self.rtt_tenths.abs_diff(old.rtt_tenths);
         let out = self.out_halves.abs_diff(old.out_halves);
         let back = self.in_halves.abs_diff(old.in_halves);
-        (rtt > old.rtt_tenths / 4 && rtt > 50) || out.max(back) >= 10
+        (rtt > old.rtt_tenths / 20 && rtt > 20) || out.max(back) >= 10
     }
 }
 

@@ -6,20 +6,13 @@ use std::{
 };
 
 use super::{Advertisement, LinkReport, MAX_ADDRESSES, MAX_LINKS, MAX_VERSION, Roles, Version};
-use crate::{identity::NodeName, overlay::budget::ADVERT_BOUNDS};
+use crate::{
+    identity::NodeName,
+    overlay::budget::{ADVERT_BOUNDS, LEAST_SPACING},
+};
 
-/// The least time between two advertisements for any reason.
-///
-/// A change of a link to down or up is advertised at once if the last advertisement is a second
-/// old. Flapping links, or many changes, are advertised once a second, so a storm costs at most 14
-/// times the regular rate.
-const MIN_SPACING: Duration = Duration::from_secs(1);
-
-/// The least time between two advertisements that only report changed figures: a third of RON's
-/// interval.
-const MOVED_SPACING: Duration = Duration::from_secs(5);
-
-/// The lifetime in regular intervals. Three advertisements may be lost before a node expires.
+/// How long an advertisement holds, in the longest regular intervals: three may be lost before a node is
+/// forgotten.
 const LIFETIME_INTERVALS: u32 = 4;
 
 /// Why an advertisement is made; also the metric's label.
@@ -40,6 +33,8 @@ pub struct Originator {
     origin: NodeName,
     version: Version,
     interval: Duration,
+    /// The least time between two that only report moved figures.
+    spacing: Duration,
     last: Option<Instant>,
     last_links: Vec<LinkReport>,
     pending: Option<Trigger>,
@@ -56,15 +51,18 @@ impl Originator {
             origin,
             version: Version { issued: 0, incarnation: incarnation.min(MAX_VERSION), sequence: 0 },
             interval: ADVERT_BOUNDS.0,
+            spacing: LEAST_SPACING,
             last: None,
             last_links: Vec::new(),
             pending: None,
         }
     }
 
-    /// Sets the regular interval, from [`crate::overlay::budget::plan`]; clamped to 14 s..60 s.
-    pub fn set_interval(&mut self, interval: Duration) {
+    /// Sets the regular interval, clamped to 14 s..60 s, and the least time between two that only report
+    /// moved figures; both from [`crate::overlay::budget::plan`].
+    pub fn set_pace(&mut self, interval: Duration, spacing: Duration) {
         self.interval = interval.clamp(ADVERT_BOUNDS.0, ADVERT_BOUNDS.1);
+        self.spacing = spacing.clamp(LEAST_SPACING, self.interval);
     }
 
     /// From now on it advertises under the certificate that begins at `issued` seconds since 1970.
@@ -114,8 +112,11 @@ impl Originator {
     pub fn poll_timeout(&self, now: Instant) -> Instant {
         let Some(last) = self.last else { return now };
         last + match self.pending {
-            Some(Trigger::Changed) => MIN_SPACING,
-            Some(Trigger::Moved) => MOVED_SPACING,
+            // A link that goes down or up is told at once when nothing was sent lately; a flapping one, or
+            // many at a time, are told once a second, so that a storm costs at most 14 times the regular
+            // rate.
+            Some(Trigger::Changed) => LEAST_SPACING,
+            Some(Trigger::Moved) => self.spacing,
             Some(Trigger::Interval) | None => self.interval,
         }
     }
@@ -139,7 +140,7 @@ impl Originator {
         self.version.sequence = (self.version.sequence + 1).min(MAX_VERSION);
         self.last = Some(now);
         self.last_links.clone_from(&links);
-        let lifetime = (self.interval * LIFETIME_INTERVALS).as_secs();
+        let lifetime = (ADVERT_BOUNDS.1 * LIFETIME_INTERVALS).as_secs();
         let advert = Advertisement {
             origin: self.origin.clone(),
             version: self.version,
@@ -199,7 +200,7 @@ mod tests {
     fn only_figures_that_moved_much_are_told_before_the_interval() {
         let start = Instant::now();
         for (figures, due) in
-            [(links(61, 0), 14), (links(74, 4), 14), (links(80, 0), 5), (links(60, 5), 5)]
+            [(links(62, 4), 14), (links(61, 0), 14), (links(64, 0), 1), (links(60, 5), 1)]
         {
             let mut originator = Originator::new("a".parse().unwrap(), 1);
             poll(&mut originator, start);
@@ -224,7 +225,7 @@ mod tests {
             originator.poll(Instant::now(), Roles::RELAY, &[], &serves, links.collect()).unwrap();
         let bytes = postcard::to_stdvec(&Flood::new(advert, Vec::new())).unwrap().len();
         assert!(bytes < 49 * 15 + 40, "{bytes}");
-        let plan = crate::overlay::budget::plan(DEFAULT_BUDGET, 49, bytes);
+        let plan = crate::overlay::budget::plan(DEFAULT_BUDGET, 49, 0, bytes);
         assert!(plan.probes.bps() + plan.adverts.bps() < 33_000, "{plan:?}");
         assert!(!plan.over_budget);
     }
@@ -242,7 +243,7 @@ mod tests {
         assert_eq!(others.install(now, Flood::new(low, Vec::new())), Install::Stale);
         let held = others.get(&"a".parse().unwrap(), now).unwrap();
         after.outbid(held.version);
-        let later = now + MIN_SPACING;
+        let later = now + LEAST_SPACING;
         let (high, _) = after.poll(later, Roles::NONE, &[], &[], links(60, 0)).unwrap();
         assert_eq!(others.install(later, Flood::new(high, Vec::new())), Install::Installed);
     }

@@ -7,8 +7,8 @@
 //! # The exchange
 //!
 //! Request, reply, finish. A complete exchange gives both ends a round-trip time and resets both
-//! timers, whichever end began it. So a link costs one exchange per interval and not two. The end
-//! whose timer fires first begins the next one.
+//! timers. So a link costs one exchange per interval and not two. The end that began it begins the next
+//! one. The other end begins one if none comes for half an interval and a time-out longer.
 //!
 //! # Up and down
 //!
@@ -36,7 +36,7 @@ pub use probe::{Probe, ProbeKind};
 pub use summary::{LinkEvent, LinkState, LinkSummary, PassiveSample};
 
 use super::{
-    budget::INTERVAL_BOUNDS,
+    budget::{IDLE_INTERVAL, INTERVAL_BOUNDS},
     latency::LatencyEstimator,
     loss::{DataLoss, LossCounts, LossWindow},
     throughput::DeliveredRate,
@@ -62,6 +62,10 @@ const DOWN_PAUSE: (Duration, Duration) = (Duration::from_secs(1), INTERVAL_BOUND
 /// another. Outages by chance are shorter (a recovery at 50 % loss each way takes half a minute).
 const LOSS_MEMORY: Duration = Duration::from_secs(60);
 
+/// The longest pause between probes of a link that is not up while a flow waits for a route: it finds the
+/// network's return within a fifth of a second.
+const HURRIED_PAUSE: Duration = Duration::from_millis(200);
+
 /// How much of the interval is random, either way: the paper's third (SOSP 2001, §5.1). It keeps
 /// nodes from probing in step.
 const JITTER: f64 = 1.0 / 3.0;
@@ -80,6 +84,11 @@ pub struct Monitor {
     /// The factor of the pause after the next probe, 2/3 to 4/3.
     jitter: f64,
     next_probe: Instant,
+    /// When the peer last began an exchange, and until when it is taken to watch the link closely.
+    asked: Option<Instant>,
+    asked_until: Option<Instant>,
+    /// The peer has begun an exchange while ours was under way, and begins the next one.
+    yields: bool,
     requests: VecDeque<Sent>,
     replies: VecDeque<Sent>,
     latency: LatencyEstimator,
@@ -123,6 +132,9 @@ impl Monitor {
             interval: INTERVAL_BOUNDS.0,
             jitter: 1.0,
             next_probe: now,
+            asked: None,
+            asked_until: None,
+            yields: false,
             requests: VecDeque::new(),
             replies: VecDeque::new(),
             latency: LatencyEstimator::default(),
@@ -153,18 +165,26 @@ impl Monitor {
         self.heard = Some(now);
         match message.kind {
             ProbeKind::Request => {
+                let before = self.asked.replace(now);
+                if before.is_some_and(|before| now < before + IDLE_INTERVAL / 2) {
+                    self.asked_until = Some(now + IDLE_INTERVAL);
+                }
+                // Both ends have begun: one of them leaves it to the other from now on.
+                let out = self.requests.iter().any(|request| request.deadline.is_some());
+                self.yields |= out && self.epoch < message.epoch;
                 let reply = self.message(ProbeKind::Reply { to: message.seq });
                 remember(&mut self.replies, Sent { seq: reply.seq, at: now, deadline: None });
                 Some(reply)
             }
             ProbeKind::Reply { to } => {
                 let sent = take(&mut self.requests, to)?;
-                self.completed(now, sent.at);
+                let began = !std::mem::take(&mut self.yields);
+                self.completed(now, sent.at, began);
                 Some(self.message(ProbeKind::Finish { to: message.seq }))
             }
             ProbeKind::Finish { to } => {
                 let sent = take(&mut self.replies, to)?;
-                self.completed(now, sent.at);
+                self.completed(now, sent.at, false);
                 None
             }
         }
@@ -210,12 +230,33 @@ impl Monitor {
         self.event.take()
     }
 
+    /// A new connection to the peer stands, so packets pass both ways again: it counts as a good probe after
+    /// an outage.
+    pub fn shook_hands(&mut self) {
+        if let Phase::Down { good: good @ 0, .. } = &mut self.phase {
+            *good = 1;
+            // After an outage the path may be another one.
+            self.latency = LatencyEstimator::default();
+        }
+    }
+
     /// Probes now instead of at the next interval, for a lane that suspects silence. Does nothing
     /// while a probe is out.
     pub fn probe_now(&mut self, now: Instant) {
         if self.requests.iter().all(|request| request.deadline.is_none()) {
             self.next_probe = self.next_probe.min(now);
         }
+    }
+
+    /// Probes a link that is not up sooner, because a flow waits for a route. Does nothing within 200 ms
+    /// of the last probe.
+    pub fn hurry(&mut self, now: Instant) {
+        if let Phase::Up { .. } = self.phase {
+            return;
+        }
+        let last = self.requests.back().map(|request| request.at + HURRIED_PAUSE);
+        let due = last.map_or(now, |last| last.max(now));
+        self.next_probe = self.next_probe.min(due);
     }
 
     /// Takes the figures of a lane on this link. Ignored unless the link is up: only probes show
@@ -233,6 +274,12 @@ impl Monitor {
         }
         self.data.record(now, sample.lost, sample.delivered);
         self.delivered.record(now, sample.bytes, sample.over);
+    }
+
+    /// Whether the peer watches the link closely: it probes more often than on a link without use.
+    #[must_use]
+    pub fn is_asked(&self, now: Instant) -> bool {
+        self.asked_until.is_some_and(|until| now < until)
     }
 
     /// The link's summary at `now`.
@@ -287,7 +334,8 @@ impl Monitor {
         self.outbound = message.heard();
     }
 
-    fn completed(&mut self, now: Instant, sent: Instant) {
+    /// An exchange is complete; `began`: this end began it.
+    fn completed(&mut self, now: Instant, sent: Instant, began: bool) {
         if let Phase::Down { good: 0, .. } = self.phase {
             // After an outage the path may be another one.
             self.latency = LatencyEstimator::default();
@@ -304,7 +352,13 @@ impl Monitor {
                 self.phase = Phase::Down { good: good + 1, pause: DOWN_PAUSE.0 };
             }
         }
-        self.next_probe = now + self.pause();
+        self.next_probe = match (self.latency.is_unsure(), began) {
+            // A round trip that is out of line is looked at again at once.
+            (true, true) => now,
+            (_, true) => now + self.pause(),
+            // The peer begins the next exchange as well, unless it has died.
+            (_, false) => now + self.pause() + self.interval / 2 + self.latency.timeout(),
+        };
     }
 
     /// The outage is over: loss is what it was before it, or unknown.

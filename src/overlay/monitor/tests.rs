@@ -158,7 +158,8 @@ fn both_ends_find_a_dead_link_within_four_timeouts() {
         let (cut, timeout) = (pair.now, pair.ends[0].latency.timeout());
         pair.run(s(5));
         assert_eq!(pair.states(), [LinkState::Down; 2]);
-        let bound = INTERVAL_BOUNDS.0.mul_f64(1.0 + JITTER) + CLEAN.delay * 2 + timeout * 4;
+        // The end that did not begin the last exchange waits half an interval and a time-out longer.
+        let bound = INTERVAL_BOUNDS.0.mul_f64(1.5 + JITTER) + CLEAN.delay * 2 + timeout * 5;
         for (at, end, event) in &pair.events {
             assert_eq!(*event, LinkEvent::Down);
             assert!(*at - cut <= bound, "seed {seed}: end {end} took {:?}", *at - cut);

@@ -110,6 +110,15 @@ pub enum ChangeReason {
 }
 
 impl ChangeReason {
+    /// Whether the route before was left because it could not be used, or lost much.
+    #[must_use]
+    pub fn is_failure(&self) -> bool {
+        matches!(
+            self,
+            Self::Excluded(_) | Self::Vanished | Self::BetterTier { from: Tier::Lossy, .. }
+        )
+    }
+
     /// The stable name, as in metrics and JSON.
     #[must_use]
     pub fn name(&self) -> &'static str {

@@ -5,14 +5,11 @@ use std::{collections::BTreeMap, time::Instant};
 use super::rank::Rank;
 use crate::flow::{Hint, Route};
 
-/// The sum at which a faster route is taken, in seconds: after 3 s of a route that takes no time at
-/// all, 13 s at 25 % less than the route in use, or two minutes at the smallest gain that justifies
-/// a change.
+/// The sum at which a faster route has proved itself, in seconds: 1 s of taking no time at all, or
+/// 5 s at 25 % less than the route in use, or 40 s at the least gain worth a change.
 ///
-/// Estimates of two equal routes differ by chance for as long as their averages remember, so they
-/// pass a margin alone dozens of times an hour. With this sum the probability of such a change
-/// falls exponentially, and a large gain waits for a few seconds only.
-const PROOF_S: f64 = 3.0;
+/// Estimates do not vary by chance much, so the sum only has to reject gains that do not last.
+const PROOF_S: f64 = 1.0;
 
 /// The sums, each at least 0, since the last change of route.
 #[derive(Debug, Clone, Default)]

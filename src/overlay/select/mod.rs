@@ -31,11 +31,12 @@ use super::{
 };
 use crate::flow::{Hint, Route};
 
-/// How long a change must stand before a merely better route replaces it.
-///
-/// Ten of the fastest probes. In this time a latency estimate, with its weight of 0.1 for a new
-/// sample, has followed two thirds of a change that the move itself caused.
-pub const HOLD_DOWN: Duration = Duration::from_secs(5);
+/// How long a change must stand before a merely better route replaces it: four of the fastest probes, so
+/// that the estimates have taken in what the change itself has caused.
+pub const HOLD_DOWN: Duration = Duration::from_secs(2);
+
+/// The same for a return to a route that failed lately; it doubles with each failure and each return.
+const FAILED_HOLD_DOWN: Duration = Duration::from_secs(5);
 
 /// The longest hold-down. A lane returns to a route that flaps every few seconds every two minutes
 /// at most, and leaves it again each time. That makes one change a minute.
@@ -54,6 +55,7 @@ pub struct Selector {
     hint: Hint,
     current: Option<Route>,
     changed_at: Option<Instant>,
+    /// How long a return to a route that failed lately waits.
     hold_down: Duration,
     merit: Merit,
     history: RouteHistory,
@@ -75,7 +77,7 @@ impl Selector {
             hint,
             current: None,
             changed_at: None,
-            hold_down: HOLD_DOWN,
+            hold_down: FAILED_HOLD_DOWN,
             merit: Merit::default(),
             history: RouteHistory::default(),
             share: None,
@@ -116,12 +118,11 @@ impl Selector {
         }
         let ranked = self.rank(&candidates);
         let before = self.current.clone();
-        let held = self.hold_down_left(now);
         match ranked.iter().find(|rank| Some(rank.route()) == before.as_ref()) {
             Some(current) => self.merit.add(now, &self.hint, &ranked, current),
             None => self.merit.clear(now),
         }
-        let change = self.choose(&ranked, &candidates, held);
+        let change = self.choose(now, &ranked, &candidates);
         let changed = change.as_ref().map(|change| change.reason.clone());
         let current_rank = ranked.iter().find(|rank| Some(rank.route()) == before.as_ref());
         let current_rank = current_rank.filter(|_| change.is_none()).cloned();
@@ -138,7 +139,7 @@ impl Selector {
             .take(ALTERNATIVES)
             .cloned()
             .collect();
-        let candidates = self.explain(candidates, &ranked, current_rank.as_ref(), held);
+        let candidates = self.explain(now, candidates, &ranked, current_rank.as_ref());
         Decision { route: self.current.clone(), changed, candidates, alternatives }
     }
 
@@ -169,28 +170,23 @@ impl Selector {
         ranked
     }
 
-    fn choose(
-        &self,
-        ranked: &[Rank],
-        candidates: &[Candidate],
-        held: Option<Duration>,
-    ) -> Option<Change> {
+    fn choose(&self, now: Instant, ranked: &[Rank], candidates: &[Candidate]) -> Option<Change> {
         let best = ranked.first().map(|rank| rank.route().clone());
         let Some(current) = &self.current else {
             let to = Some(best?);
             return Some(Change { to, reason: ChangeReason::First, counts: false });
         };
         if let Some(current) = ranked.iter().find(|rank| rank.route() == current) {
-            let better = ranked.iter().find(|rank| self.is_better(rank, current))?;
-            if current.tier != Tier::Unmeasured && held.is_some() {
-                return None;
-            }
+            let unmeasured = current.tier == Tier::Unmeasured;
+            let may = |rank: &&Rank| unmeasured || self.held_down(now, rank.route()).is_none();
+            let mut better = ranked.iter().filter(|rank| self.is_better(rank, current));
+            let better = better.find(may)?;
             let reason = if better.tier == current.tier {
                 ChangeReason::Better
             } else {
                 ChangeReason::BetterTier { from: current.tier, to: better.tier }
             };
-            let counts = current.tier != Tier::Unmeasured;
+            let counts = self.has_failed(now, better.route());
             return Some(Change { to: Some(better.route().clone()), reason, counts });
         }
         let known = candidates.iter().find(|candidate| candidate.route == *current);
@@ -215,7 +211,7 @@ impl Selector {
         self.hold_down = match (self.changed_at.is_some_and(recent), counts) {
             (true, true) => (self.hold_down * 2).min(MAX_HOLD_DOWN),
             (true, false) => self.hold_down,
-            (false, _) => HOLD_DOWN,
+            (false, _) => FAILED_HOLD_DOWN,
         };
         self.changed_at = Some(now);
         self.merit.clear(now);
@@ -223,19 +219,28 @@ impl Selector {
         self.history.push(RouteChange { at: now, from, to, reason });
     }
 
-    /// How long the hold-down still lasts; `None` when it is over.
-    fn hold_down_left(&self, now: Instant) -> Option<Duration> {
+    /// How long the hold-down still keeps the lane from moving to `route`; `None` when it is over. It is longer
+    /// than [`HOLD_DOWN`] for a route that failed lately.
+    fn held_down(&self, now: Instant, route: &Route) -> Option<Duration> {
+        let hold_down = if self.has_failed(now, route) { self.hold_down } else { HOLD_DOWN };
         let passed = now.saturating_duration_since(self.changed_at?);
-        self.hold_down.checked_sub(passed).filter(|left| !left.is_zero())
+        hold_down.checked_sub(passed).filter(|left| !left.is_zero())
+    }
+
+    /// Whether `route` was left within [`CALM`] because it could not be used.
+    fn has_failed(&self, now: Instant, route: &Route) -> bool {
+        let recent = |change: &&RouteChange| now.saturating_duration_since(change.at) < CALM;
+        let mut recent = self.history.newest_first().take_while(recent);
+        recent.any(|change| change.from.as_ref() == Some(route) && change.reason.is_failure())
     }
 
     /// `stayed` is the rank of the current route if it could have been kept and was.
     fn explain(
         &self,
+        now: Instant,
         candidates: Vec<Candidate>,
         ranked: &[Rank],
         stayed: Option<&Rank>,
-        held: Option<Duration>,
     ) -> Vec<Explained> {
         let verdict = |candidate: &Candidate| {
             let chosen = self.current.as_ref() == Some(&candidate.route);
@@ -244,6 +249,7 @@ impl Selector {
                 return if chosen { Verdict::Kept(reason) } else { Verdict::Excluded(reason) };
             }
             let rank = ranked.iter().find(|rank| *rank.route() == candidate.route);
+            let held = self.held_down(now, &candidate.route);
             match (rank, stayed, held) {
                 _ if chosen => Verdict::Chosen,
                 (Some(rank), Some(stayed), Some(left)) if rank.beats(&self.hint, stayed) => {

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Command, RouteAgent, SeenRoute};
+use super::RouteAgent;
 use crate::{
+    failover::{Command, SeenRoute},
     flow::Route,
     overlay::{
         candidates::{Candidate, Exclusion},

@@ -1,0 +1,121 @@
+//! What the far end tells, and what it is told.
+
+use std::time::{Duration, Instant};
+
+use super::{RouteAgent, silent::millis};
+use crate::{
+    failover::{Command, Fault, log::Cause},
+    flow::Route,
+    wire::{
+        lane::{LaneNotice, Moved, RerouteReason},
+        link::LaneEndRole,
+    },
+};
+
+impl RouteAgent {
+    pub(super) fn notice(&self, ping: bool) -> LaneNotice {
+        LaneNotice {
+            epoch: self.epoch,
+            seen: self.seen,
+            route: self.route.clone(),
+            moved: self.last_move.clone(),
+            limited: self.capacity.is_limited(),
+            mine: false,
+            ping,
+        }
+    }
+
+    pub(super) fn on_notice(&mut self, now: Instant, notice: LaneNotice) {
+        if notice.ping {
+            self.silence.answering();
+            let answer = self.notice(false);
+            self.push(Command::Tell(answer));
+        }
+        self.far_limited_until = notice.limited.then(|| now + 3 * self.timing.tell_limited);
+        let knows_our_route = notice.seen >= self.epoch;
+        if notice.mine && knows_our_route {
+            self.undo_move(now);
+        }
+        if notice.epoch > self.seen {
+            self.seen = notice.epoch;
+            if let Some(moved) = notice.moved {
+                self.on_far_move(now, &moved, notice.route, knows_our_route);
+            }
+        } else if !knows_our_route && self.is_unheard(now) && notice.route != self.route {
+            let since = self.log.moved_at().unwrap_or(now);
+            let lost = self.lost_since(since, [self.one_way(); 2]);
+            let ms = millis(now.saturating_duration_since(since));
+            let dead = self.route.clone();
+            self.blame.add(now, &self.timing, &dead, Fault::Silent);
+            let cause = Cause { reason: RerouteReason::Silent { ms }, far_reason: None, lost };
+            self.start_move(now, notice.route, cause);
+        }
+    }
+
+    /// The silence for which this end moved last was of the far end's own line.
+    pub(super) fn undo_move(&mut self, now: Instant) {
+        let Some(before) = self.before_episode.take() else { return };
+        self.blame.forget(&before);
+        self.start_move(now, before, Cause::other(RerouteReason::Better));
+    }
+
+    /// Whether the far end should have heard of our last move by now, and nothing was answered since.
+    pub(super) fn is_unheard(&self, now: Instant) -> bool {
+        let rtt = self.silence.rtt(&self.timing, &self.traffic).smoothed;
+        let overdue = rtt + rtt / 4 + self.timing.verdict_after;
+        self.traffic.least_rtt.is_none()
+            && self.log.moved_at().is_some_and(|moved| now > moved + overdue)
+    }
+
+    /// The far end moved. `knows_our_route`: it had heard of our last move then.
+    pub(super) fn on_far_move(
+        &mut self,
+        now: Instant,
+        moved: &Moved,
+        route: Route,
+        knows_our_route: bool,
+    ) {
+        let fault = match moved.reason {
+            RerouteReason::Silent { .. } => Some(Fault::Silent),
+            RerouteReason::Lossy { percent } => Some(Fault::Lossy(percent.min(100))),
+            RerouteReason::Better | RerouteReason::FarEnd | RerouteReason::Trial => None,
+        };
+        let shared = self.route == moved.left;
+        let ours = self.near_trouble || self.near_trouble_until.is_some_and(|until| now < until);
+        if ours && fault == Some(Fault::Silent) {
+            // It heard nothing because nothing left our end.
+            let mine = LaneNotice { mine: true, ..self.notice(false) };
+            self.silence.answering();
+            return self.push(Command::Tell(mine));
+        }
+        // A complaint about a route on which it has not heard us yet is about the time before.
+        if let Some(fault) = fault.filter(|_| knows_our_route || !shared) {
+            self.blame.add(now, &self.timing, &moved.left, fault);
+        }
+        let follows = match self.role {
+            // A trial concerns the far end's direction alone.
+            LaneEndRole::Exit if moved.reason == RerouteReason::Trial => false,
+            LaneEndRole::Exit => self.goes_along(now, &route),
+            LaneEndRole::Entry => fault.is_some() && shared && knows_our_route,
+        };
+        if follows {
+            let cause = self.far_cause(now, &route, moved.reason);
+            self.start_move(now, route, cause);
+        } else if self.role == LaneEndRole::Exit && moved.reason != RerouteReason::Trial {
+            self.owed = Some(route);
+        }
+    }
+
+    /// Why to go where the far end is, which moved there for `reason`.
+    pub(super) fn far_cause(&self, now: Instant, route: &Route, reason: RerouteReason) -> Cause {
+        let lost = match reason {
+            RerouteReason::Silent { ms } => {
+                let way = self.expected_rtt(route).unwrap_or_default() / 2;
+                let began = now.checked_sub(Duration::from_millis(ms.into()) + way);
+                began.and_then(|began| self.lost_since(began, [self.one_way(); 2]))
+            }
+            _ => None,
+        };
+        Cause { reason: RerouteReason::FarEnd, far_reason: Some(reason), lost }
+    }
+}

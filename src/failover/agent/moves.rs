@@ -1,0 +1,108 @@
+//! Moves to another route, and the grants that they need.
+
+use std::time::Instant;
+
+use super::{Pending, RouteAgent};
+use crate::{
+    failover::{Command, Fault, capacity::Trial, log::Cause},
+    flow::Route,
+    overlay::{candidates::Exclusion, select::ChangeReason},
+    wire::{
+        lane::{Moved, RerouteReason},
+        link::LaneEndRole,
+    },
+};
+
+impl RouteAgent {
+    /// Moves to `route`, at once if its label is held, else when its relay grants one.
+    pub(in crate::failover) fn start_move(&mut self, now: Instant, route: Route, cause: Cause) {
+        // A grant for the route in use is asked for when its relay has forgotten the lane.
+        let stays = route == self.route;
+        if stays || route == Route::Direct || self.grants.get(now, &self.timing, &route).is_some() {
+            return self.complete_move(now, route, cause);
+        }
+        let rtt = self.assumed_rtt(&route);
+        let until = now + 2 * rtt + self.timing.grant_answer;
+        self.ask_grant(now, &route);
+        self.pending = Some(Pending { route, cause, until });
+    }
+
+    pub(super) fn complete_move(&mut self, now: Instant, route: Route, cause: Cause) {
+        (self.pending, self.leaving, self.owed) = (None, None, None);
+        (self.suspected_at, self.relieved_at, self.near_trouble) = (None, None, false);
+        self.probes.clear();
+        self.selector.adopt(now, &route, change_reason(&cause));
+        if route == self.route {
+            return;
+        }
+        let left = std::mem::replace(&mut self.route, route.clone());
+        let expected_rtt = self.expected_rtt(&route);
+        self.epoch += 1;
+        self.last_move = Some(Moved { left: left.clone(), reason: cause.reason });
+        self.log.add(now, &self.traffic, (left.clone(), route.clone()), &cause);
+        let assumed_rtt = self.assumed_rtt(&route);
+        self.silence.rerouted(now, Some(assumed_rtt));
+        self.loss.rerouted(now, self.counts);
+        self.capacity.rerouted();
+        self.trial = (cause.reason == RerouteReason::Trial)
+            .then(|| Trial::new(now, left.clone(), assumed_rtt, self.last_rate));
+        if let Some(episode) = &mut self.episode {
+            episode.moved = true;
+        }
+        self.answered_at = None;
+        self.look_at = Some(now + self.timing.step);
+        let label = self.grants.label(&route).filter(|_| route != Route::Direct);
+        let lost = cause.lost;
+        self.push(Command::Use { route, label, lost, expected_rtt, moved: true });
+        let news = self.notice(false);
+        self.push(Command::Tell(news));
+        self.push(Command::Kick);
+    }
+
+    pub(in crate::failover) fn ask_grant(&mut self, now: Instant, route: &Route) {
+        if self.grants.ask(now, route, self.timing.prepare_every) {
+            self.push(Command::AskGrant { route: route.clone() });
+        }
+    }
+
+    pub(super) fn on_granted(&mut self, now: Instant, route: &Route) {
+        if let Some(pending) = self.pending.take_if(|pending| pending.route == *route) {
+            self.complete_move(now, pending.route, pending.cause);
+        } else if *route == self.route {
+            // The relay had forgotten the lane. What it dropped meanwhile is sent again.
+            let label = self.grants.label(route);
+            let lost = self.leaving.and_then(|cause| cause.lost);
+            let route = route.clone();
+            self.push(Command::Use { route, label, lost, expected_rtt: None, moved: false });
+            self.push(Command::Urge);
+            self.push(Command::Kick);
+        }
+    }
+
+    pub(super) fn on_refused(&mut self, now: Instant, route: &Route, fault: Fault) {
+        let pending = self.pending.take_if(|pending| pending.route == *route);
+        // Of a route that is not wanted now, a missing answer proves nothing.
+        if pending.is_some() || fault == Fault::Refused {
+            self.blame.add(now, &self.timing, route, fault);
+        }
+        let Some(pending) = pending else { return };
+        self.selector.adopt(now, &self.route, ChangeReason::FarEnd);
+        if pending.cause.lost.is_some() && pending.cause.far_reason.is_none() {
+            self.leaving = Some(pending.cause);
+            self.suspected_at.get_or_insert(now);
+            self.try_leave(now);
+        } else if pending.cause.far_reason.is_some() && self.role == LaneEndRole::Exit {
+            self.owed = Some(route.clone());
+        }
+    }
+}
+
+fn change_reason(cause: &Cause) -> ChangeReason {
+    match cause.reason {
+        RerouteReason::Silent { .. } => ChangeReason::Excluded(Exclusion::Silent),
+        RerouteReason::Lossy { percent } => ChangeReason::Excluded(Exclusion::Lossy { percent }),
+        RerouteReason::Better => ChangeReason::Better,
+        RerouteReason::FarEnd => ChangeReason::FarEnd,
+        RerouteReason::Trial => ChangeReason::Trial,
+    }
+}

@@ -1,0 +1,187 @@
+//! The route in use is silent: what the agent asks, and when it leaves.
+
+use std::time::{Duration, Instant};
+
+use super::{Episode, RouteAgent};
+use crate::{
+    failover::{Command, Fault, Lost, Traffic, log::Cause, silence::Finding},
+    flow::Route,
+    identity::NodeName,
+    wire::lane::RerouteReason,
+};
+
+/// How much earlier than computed the first lost packet may have been sent: the smoothed round-trip
+/// time lags behind a queue that grows or shrinks.
+const UNSURE: Duration = Duration::from_millis(10);
+
+impl RouteAgent {
+    pub(super) fn on_traffic(&mut self, now: Instant, traffic: Traffic) {
+        let answered = traffic.answered != self.traffic.answered;
+        self.traffic = traffic;
+        self.log.settle(&traffic);
+        let heard = self.episode.as_ref().is_some_and(|episode| {
+            episode.heard_nothing && traffic.arrived.is_some_and(|at| at > episode.began)
+        });
+        if answered {
+            self.answered_at = Some(now);
+        }
+        if answered || heard {
+            self.on_answer(now);
+        }
+        if self.pending.as_ref().is_some_and(|pending| now >= pending.until) {
+            let route = self.pending.as_ref().map(|pending| pending.route.clone());
+            route.into_iter().for_each(|route| self.on_refused(now, &route, Fault::Silent));
+        }
+        match self.silence.look(now, &self.timing, &traffic) {
+            Finding::LookAt(at) => self.look_at = Some(at),
+            Finding::Rest => (self.look_at, self.next_watch) = (None, now),
+            Finding::Ping(at) => {
+                self.look_at = Some(at);
+                self.on_suspicion(now);
+            }
+            Finding::Silent(silence) => {
+                self.look_at = Some(now + self.timing.step);
+                self.on_silence(now, silence);
+            }
+        }
+        if self.silence.suspected_since().is_none() && self.episode.is_none() {
+            (self.suspected_at, self.leaving, self.near_trouble) = (None, None, false);
+            self.probes.clear();
+        }
+        self.notice_near_trouble(now);
+        self.try_leave(now);
+    }
+
+    /// The silence is over.
+    pub(super) fn on_answer(&mut self, now: Instant) {
+        (self.leaving, self.relieved_at) = (None, None);
+        let Some(episode) = self.episode.take() else { return };
+        let rtt = self.silence.rtt(&self.timing, &self.traffic).smoothed;
+        let verdict = rtt + rtt / 2 + self.timing.ping_after + self.timing.verdict_after;
+        if self.near_trouble {
+            // What was lost meanwhile says nothing of the route. The far end may have found us silent:
+            // its news is about the same trouble.
+            self.silence.rerouted(now, None);
+            self.near_trouble_until = Some(now + verdict);
+            self.near_trouble = false;
+        }
+        if !episode.moved {
+            return;
+        }
+        if self.log.moved_at().is_some_and(|at| now <= at + verdict) {
+            return self.blame.confirm();
+        }
+        // No move helped: the trouble was at an end, and is over.
+        self.blame.withdraw();
+        if episode.from != self.route {
+            self.start_move(now, episode.from, Cause::other(RerouteReason::Better));
+        }
+    }
+
+    pub(super) fn on_suspicion(&mut self, now: Instant) {
+        self.suspected_at.get_or_insert(now);
+        self.ping_now();
+        if let Some(route) = self.alternatives(now).into_iter().next() {
+            self.probe_first_link(now, &route);
+        }
+    }
+
+    /// Asks the far end for an answer, whatever the congestion window says.
+    pub(in crate::failover) fn ping_now(&mut self) {
+        self.push(Command::Urge);
+        let ping = self.notice(true);
+        self.push(Command::Tell(ping));
+    }
+
+    pub(super) fn on_silence(&mut self, now: Instant, silence: Duration) {
+        let began = self.silence_began(now, silence);
+        let reason = RerouteReason::Silent { ms: millis(now.saturating_duration_since(began)) };
+        let lost = self.lost_since(began, self.breaks_of(&self.route));
+        if self.episode.is_none() {
+            // What was blamed in an earlier episode stands.
+            self.blame.confirm();
+            let suspected = *self.suspected_at.get_or_insert(now);
+            let heard_nothing = self.traffic.arrived.is_none_or(|arrived| arrived < suspected);
+            let from = self.route.clone();
+            self.before_episode = Some(from.clone());
+            self.episode = Some(Episode { began: now, from, heard_nothing, moved: false });
+        }
+        self.suspected_at.get_or_insert(now);
+        self.leaving.get_or_insert(Cause { reason, far_reason: None, lost });
+        self.push(Command::Suspect(self.route.clone()));
+        if let Some(label) = self.grants.label(&self.route) {
+            self.push(Command::Renew { route: self.route.clone(), label });
+        }
+        self.push(Command::AskFar);
+        self.push(Command::Urge);
+        self.push(Command::Kick);
+    }
+
+    pub(super) fn on_heard(&mut self, now: Instant, heard: &[(NodeName, Instant)]) {
+        for seen in &mut self.routes {
+            let first = seen.candidate.route.relay().unwrap_or(&self.peer);
+            let at = heard.iter().find(|(name, _)| name == first).map(|(_, at)| *at);
+            seen.heard = seen.heard.max(at);
+        }
+        self.try_leave(now);
+    }
+
+    /// Leaves a silent route if another one promises to work.
+    pub(super) fn try_leave(&mut self, now: Instant) {
+        if self.pending.is_some() {
+            return;
+        }
+        let Some(cause) = self.leaving else { return };
+        let Some(instead) = self.instead(now) else { return };
+        let silent = self.route.clone();
+        self.capacity.forget(&silent);
+        self.blame.add(now, &self.timing, &silent, Fault::Silent);
+        self.start_move(now, instead, cause);
+    }
+
+    /// When a silence began: with the last packet that came in, unless nothing was due then.
+    pub(super) fn silence_began(&self, now: Instant, silence: Duration) -> Instant {
+        let noticed = now.checked_sub(silence).unwrap_or(now);
+        let last = self.traffic.arrived;
+        last.filter(|last| *last <= noticed && *last + self.timing.step >= noticed)
+            .unwrap_or(noticed)
+    }
+
+    /// What was lost by a silence that began then: the packets that were on their way, and those
+    /// whose acknowledgements were. The first of them had waited in the queue, and was sent one of
+    /// `ways` before.
+    pub(super) fn lost_since(&self, began: Instant, ways: [Duration; 2]) -> Option<Lost> {
+        let rtt = self.traffic.smoothed_rtt.unwrap_or_default();
+        // The packet that was answered last may have been followed by the first lost one at once.
+        let since = began.checked_sub(2 * rtt + self.timing.step)?;
+        let queue = rtt.saturating_sub(2 * self.one_way());
+        let [first, second] = ways.map(|way| began.checked_sub(queue + way + UNSURE));
+        Some(Lost { since, from: first.zip(second).map(<[Instant; 2]>::from)? })
+    }
+
+    /// How long a packet takes to the far end when no queue is in its way.
+    pub(super) fn one_way(&self) -> Duration {
+        self.traffic.least_rtt.unwrap_or_default() / 2
+    }
+
+    /// How long before our last packet from the far end the first one was sent that was lost: for each
+    /// link of `route` that may have broken, the farther one first.
+    ///
+    /// The last packet from the far end had just left a link whose near end is `a` away from us, and
+    /// the last one from us had left its far end, `b` away: they came in after `a`, and had been sent
+    /// `b` before.
+    pub(super) fn breaks_of(&self, route: &Route) -> [Duration; 2] {
+        let way = self.one_way();
+        if *route == Route::Direct {
+            return [way; 2];
+        }
+        let link = self.seen(route).and_then(|seen| seen.link_rtt);
+        let to_relay = link.map_or(way / 2, |rtt| way.min(rtt / 2));
+        [to_relay + way, to_relay]
+    }
+}
+
+/// Whole milliseconds.
+pub(super) fn millis(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}
