@@ -11,7 +11,7 @@ const COLUMNS = [
   ["target", "Destination", (f) => f.target], ["exit", "Exit", (f) => f.exit], ["route", "Route", (f) => f.route ?? "local"], ["hint", "Hint", (f) => f.hint],
   ["rate", "Rate", (f) => f.rate], ["sent", "Sent", (f) => f.sent], ["received", "Received", (f) => f.received], ["age", "Age", (f) => f.seconds], ["state", "State", (f) => f.quiet_seconds], ["act", ""],
 ];
-const WIDTHS = { target: "22%", exit: "9%", route: "12%", hint: "9%", rate: "15%", sent: "8%", received: "8%", age: "8%", state: "auto", act: "3.2rem" };
+const WIDTHS = { target: "auto", exit: "8%", route: "11%", hint: "8%", rate: "13%", sent: "7%", received: "7.5%", age: "8%", state: "13%", act: "3.2rem" };
 const NUMBERS = ["sent", "received", "age"];
 const order = { by: "age", up: false };
 const rows = new Map();
