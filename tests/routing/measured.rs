@@ -2,7 +2,7 @@
 //! to the best ones.
 //!
 //! The data is not in the repository: see [`Measured::read`]. Each ordered pair of `RON_MACHINES` (12)
-//! machines, drawn by the seed, has a lane in use with the hint `latency`, for a quarter of an hour, or
+//! machines, drawn by the seed, has a lane in use with the hint `latency`, for five minutes, or
 //! `RON_ROUTING_HOURS` (the data has 3). A direction of a path takes half of the round trip that its sender measured.
 
 use std::{
@@ -159,7 +159,7 @@ fn replay(measured: &Measured, machines: usize, seed: u64) -> Outcome {
     let names: Vec<String> = drawn.iter().map(|machine| format!("m{machine}")).collect();
     let topology = Topology::new(names.iter().map(String::as_str));
     let length = match crate::hours(0) {
-        Duration::ZERO => SETTLED + Duration::from_secs(900),
+        Duration::ZERO => SETTLED + Duration::from_secs(300),
         asked => asked.min(SLICE * measured.slices),
     };
     let mut sim = Sim::new(&topology, seed);

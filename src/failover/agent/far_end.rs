@@ -81,8 +81,7 @@ impl RouteAgent {
             RerouteReason::Better | RerouteReason::FarEnd | RerouteReason::Trial => None,
         };
         let shared = self.route == moved.left;
-        let ours = self.near_trouble || self.near_trouble_until.is_some_and(|until| now < until);
-        if ours && fault == Some(Fault::Silent) {
+        if self.was_ours(now, moved.reason) {
             // It heard nothing because nothing left our end.
             let mine = LaneNotice { mine: true, ..self.notice(false) };
             self.silence.answering();
@@ -104,6 +103,14 @@ impl RouteAgent {
         } else if self.role == LaneEndRole::Exit && moved.reason != RerouteReason::Trial {
             self.owed = Some(route);
         }
+    }
+
+    /// Whether the silence of which the far end complains began before trouble near this end was over.
+    fn was_ours(&self, now: Instant, reason: RerouteReason) -> bool {
+        let RerouteReason::Silent { ms } = reason else { return false };
+        let rtt = self.silence.rtt(&self.timing, &self.traffic).smoothed;
+        let ago = Duration::from_millis(ms.into()) + rtt;
+        self.near_trouble || self.near_trouble_ended.is_some_and(|ended| now <= ended + ago)
     }
 
     /// Why to go where the far end is, which moved there for `reason`.

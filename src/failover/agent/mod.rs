@@ -63,8 +63,8 @@ pub struct RouteAgent {
     before_episode: Option<Route>,
     /// Several links of this node are silent in this episode: the trouble is near this end.
     pub(super) near_trouble: bool,
-    /// Until then the far end may still complain of trouble near this end that is over.
-    near_trouble_until: Option<Instant>,
+    /// When trouble near this end was over last. The far end may still complain of it.
+    near_trouble_ended: Option<Instant>,
     /// The route in use is silent, and this is why it is to be left.
     leaving: Option<Cause>,
     loss: Loss,
@@ -145,7 +145,7 @@ impl RouteAgent {
             episode: None,
             before_episode: None,
             near_trouble: false,
-            near_trouble_until: None,
+            near_trouble_ended: None,
             leaving: None,
             loss: Loss::new(now, Counts::default()),
             capacity: Capacity::default(),

@@ -62,7 +62,7 @@ impl RouteAgent {
             // What was lost meanwhile says nothing of the route. The far end may have found us silent:
             // its news is about the same trouble.
             self.silence.rerouted(now, None);
-            self.near_trouble_until = Some(now + verdict);
+            self.near_trouble_ended = Some(now);
             self.near_trouble = false;
         }
         if !episode.moved {
