@@ -145,7 +145,7 @@ fn a_recent_change_is_held_unless_the_route_is_down() {
     let held = run.decide(1, &better);
     assert_eq!(shown(held.route.as_ref()), "direct");
     assert_eq!(held.candidates[0].verdict, Verdict::HeldDown(s(1)));
-    assert_eq!(run.after(1, &better), "via r");
+    assert_eq!(run.after(3, &better), "via r");
     let dead = [route("direct", 60, 0), down(route("via r", 20, 0))];
     let moved = run.decide(0, &dead);
     assert_eq!(shown(moved.route.as_ref()), "direct");
@@ -196,7 +196,7 @@ fn a_recovering_route_is_not_taken_before_its_proof() {
 /// How long a route has to be faster than the one in use, by how much faster it is.
 #[test]
 fn a_faster_route_proves_itself_the_sooner_the_faster_it_is() {
-    for (via_ms, expected_s) in [(1, 2), (20, 2), (50, 3), (75, 5), (90, 14), (95, 40)] {
+    for (via_ms, expected_s) in [(1, 3), (20, 3), (50, 5), (75, 9), (90, 27), (95, 80)] {
         let mut run = Run::new("latency");
         let both = [route("direct", 100, 0), route("via r", via_ms, 0)];
         run.after(0, &both[..1]);
