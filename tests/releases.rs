@@ -68,7 +68,9 @@ fn last_release() -> Result<PathBuf, String> {
     let tag = git(&["describe", "--tags", "--abbrev=0", "--match", "v*", "HEAD^"])
         .map_err(|error| format!("git, which knows the releases, does not run: {error}"))?;
     if !tag.status.success() {
-        return Err("no tag v* is behind this commit, so there is no release before it".to_owned());
+        return Err(
+            "this commit has no ancestor with a tag v*: it has no release before it".to_owned()
+        );
     }
     let tag = String::from_utf8(tag.stdout).unwrap().trim().to_owned();
     let folder = root.join("target/releases").join(&tag);

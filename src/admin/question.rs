@@ -75,7 +75,8 @@ fn of_url(text: &str) -> Option<Target> {
     Target::new(url.host()?, port).ok()
 }
 
-fn sentence(error: impl std::error::Error) -> String {
+/// What is wrong with a value, for the one who wrote it.
+pub(super) fn sentence(error: impl std::error::Error) -> String {
     error.to_string()
 }
 

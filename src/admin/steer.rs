@@ -1,5 +1,6 @@
 //! What `POST /steer` changes, as it stands in the request's query. Pure.
 
+use super::question::sentence;
 use crate::app::Steer;
 
 /// The word that takes steering back.
@@ -37,10 +38,6 @@ pub(super) fn read(query: &str) -> Result<Vec<Steer>, String> {
         true => Err("say what to change, as in /steer?exit=mit".to_owned()),
         false => Ok(changes),
     }
-}
-
-fn sentence(error: impl std::error::Error) -> String {
-    error.to_string()
 }
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ impl Activity {
         self.evicted.cancel();
     }
 
-    /// Asks whoever does this to end it: its user wants that.
+    /// Asks the owner to end the flow, because its user wants that.
     pub fn close(&self) {
         self.closed.cancel();
     }

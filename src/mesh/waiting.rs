@@ -2,8 +2,8 @@
 
 use tokio::{sync::watch, time::Instant};
 
-use super::Mesh;
-use crate::overlay::monitor::LinkState;
+use super::{Members, Mesh};
+use crate::overlay::{monitor::LinkState, router::Router};
 
 impl Mesh {
     /// Changes whenever a route may have come up.
@@ -22,21 +22,24 @@ impl Mesh {
     /// A flow waits for a route: links that are not up are probed, and members without a link are dialled,
     /// several times a second. To be called again within a second while the flow waits.
     pub fn hurry(&self) {
-        let now = Instant::now().into_std();
-        self.look_at_network();
-        self.routing().hurry(now);
-        self.members().hurry(now);
-        self.news.notify_one();
-        self.dial_news.notify_one();
+        self.look_now(Router::hurry, Members::hurry);
     }
 
     /// The machine's addresses or routes changed, or it slept: all links are probed, and all members without
     /// a link are dialled. To be called at most once a second.
     pub fn network_changed(&self) {
+        self.look_now(Router::suspect_all, Members::network_changed);
+    }
+
+    fn look_now(
+        &self,
+        links: fn(&mut Router, std::time::Instant),
+        members: fn(&mut Members, std::time::Instant),
+    ) {
         let now = Instant::now().into_std();
         self.look_at_network();
-        self.routing().suspect_all(now);
-        self.members().network_changed(now);
+        links(&mut self.routing(), now);
+        members(&mut self.members(), now);
         self.news.notify_one();
         self.dial_news.notify_one();
     }

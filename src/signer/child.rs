@@ -101,7 +101,7 @@ impl Started {
         Ok(Running { process: Some(self.process), channel: attach(self.channel)? })
     }
 
-    /// Leaves the process to whoever is given its channel.
+    /// Gives the process away: the owner of the returned channel uses it from now on.
     pub(super) fn give_away(self) -> Channel {
         let mut process = self.process;
         // The end of a process has to be waited for; it says no more than the end of the channel.

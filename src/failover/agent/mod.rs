@@ -38,10 +38,10 @@ use crate::{
 /// Decides which route one end of a lane sends on.
 #[derive(Debug)]
 pub struct RouteAgent {
-    pub(super) timing: Timing,
-    pub(super) role: LaneEndRole,
-    pub(super) peer: NodeName,
-    pub(super) route: Route,
+    timing: Timing,
+    role: LaneEndRole,
+    peer: NodeName,
+    route: Route,
     /// Rises with each move of this end.
     epoch: u64,
     /// The far end's last epoch that was heard of.
@@ -50,25 +50,25 @@ pub struct RouteAgent {
     owed: Option<Route>,
     /// The last move, as it is told in every notice.
     last_move: Option<Moved>,
-    pub(super) pending: Option<Pending>,
+    pending: Option<Pending>,
     silence: Silence,
     /// When silence was first suspected and is not over.
-    pub(super) suspected_at: Option<Instant>,
+    suspected_at: Option<Instant>,
     /// The links asked since then, and when each answer is overdue.
-    pub(super) probes: BTreeMap<NodeName, Instant>,
+    probes: BTreeMap<NodeName, Instant>,
     /// When a link answered again in an episode in which other links were silent, too.
-    pub(super) relieved_at: Option<Instant>,
+    relieved_at: Option<Instant>,
     episode: Option<Episode>,
     /// The route in use before the last episode.
     before_episode: Option<Route>,
     /// Several links of this node are silent in this episode: the trouble is near this end.
-    pub(super) near_trouble: bool,
+    near_trouble: bool,
     /// When trouble near this end was over last. The far end may still complain of it.
     near_trouble_ended: Option<Instant>,
     /// The route in use is silent, and this is why it is to be left.
     leaving: Option<Cause>,
     loss: Loss,
-    pub(super) capacity: Capacity,
+    capacity: Capacity,
     /// Until then the far end's direction is limited by its route, as far as it told.
     far_limited_until: Option<Instant>,
     /// When this end last told that its direction is.
@@ -80,14 +80,14 @@ pub struct RouteAgent {
     window_began: (Instant, u64),
     /// The rate in the last window: packets acknowledged, in which time.
     last_rate: (u64, Duration),
-    pub(super) blame: Blame,
-    pub(super) grants: Grants,
-    pub(super) selector: Selector,
+    blame: Blame,
+    grants: Grants,
+    selector: Selector,
     log: RouteLog,
-    pub(super) routes: Vec<SeenRoute>,
+    routes: Vec<SeenRoute>,
     traffic: Traffic,
     /// When a packet was acknowledged last on the route in use.
-    pub(super) answered_at: Option<Instant>,
+    answered_at: Option<Instant>,
     counts: Counts,
     far_process: Option<u64>,
     look_at: Option<Instant>,
@@ -99,7 +99,7 @@ pub struct RouteAgent {
 
 /// A move that waits for a grant. A newer one replaces it.
 #[derive(Debug, Clone)]
-pub(super) struct Pending {
+struct Pending {
     route: Route,
     cause: Cause,
     until: Instant,
@@ -249,7 +249,7 @@ impl RouteAgent {
         self.probes.keys().cloned().collect()
     }
 
-    pub(super) fn push(&mut self, command: Command) {
+    fn push(&mut self, command: Command) {
         self.commands.push_back(command);
     }
 }

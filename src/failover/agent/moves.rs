@@ -15,7 +15,7 @@ use crate::{
 
 impl RouteAgent {
     /// Moves to `route`, at once if its label is held, else when its relay grants one.
-    pub(in crate::failover) fn start_move(&mut self, now: Instant, route: Route, cause: Cause) {
+    pub(super) fn start_move(&mut self, now: Instant, route: Route, cause: Cause) {
         // A grant for the route in use is asked for when its relay has forgotten the lane.
         let stays = route == self.route;
         if stays || route == Route::Direct || self.grants.get(now, &self.timing, &route).is_some() {
@@ -59,7 +59,7 @@ impl RouteAgent {
         self.push(Command::Kick);
     }
 
-    pub(in crate::failover) fn ask_grant(&mut self, now: Instant, route: &Route) {
+    pub(super) fn ask_grant(&mut self, now: Instant, route: &Route) {
         if self.grants.ask(now, route, self.timing.prepare_every) {
             self.push(Command::AskGrant { route: route.clone() });
         }

@@ -87,7 +87,7 @@ impl RouteAgent {
     }
 
     /// Asks the far end for an answer, whatever the congestion window says.
-    pub(in crate::failover) fn ping_now(&mut self) {
+    pub(super) fn ping_now(&mut self) {
         self.push(Command::Urge);
         let ping = self.notice(true);
         self.push(Command::Tell(ping));

@@ -52,7 +52,7 @@ impl RouteAgent {
     }
 
     /// Whether the lane is limited by its route, in either direction.
-    pub(in crate::failover) fn is_bulk(&self, now: Instant) -> bool {
+    pub(super) fn is_bulk(&self, now: Instant) -> bool {
         self.capacity.is_limited() || self.far_limited_until.is_some_and(|until| now < until)
     }
 
