@@ -83,7 +83,7 @@ async fn spread_flows_share_two_routes_and_survive_the_loss_of_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_spread_downloads_are_no_slower_than_two_in_one_lane() {
+async fn two_spread_downloads_are_nearly_twice_as_fast() {
     const SIZE: usize = 10 << 20;
     let mut took = Vec::new();
     for rules in ["", "[[rule]]\nspread = 2"] {
@@ -93,9 +93,7 @@ async fn two_spread_downloads_are_no_slower_than_two_in_one_lane() {
         took.push(start.elapsed());
         lab.stop().await;
     }
-    // Nearly twice as fast in two of three runs. In the others one lane moves to the other's route, for the
-    // delay in its own queue, before it knows that its route limits it.
-    assert!(took[1] * 10 < took[0] * 12, "one lane {:?}, spread {:?}", took[0], took[1]);
+    assert!(took[1] * 17 < took[0] * 10, "one lane {:?}, spread {:?}", took[0], took[1]);
 }
 
 #[tokio::test(start_paused = true)]

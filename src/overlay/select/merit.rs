@@ -8,8 +8,7 @@ use crate::flow::{Hint, Route};
 /// The sum at which a faster route has proved itself, in seconds: 2 s of taking no time at all, or
 /// 9 s at 25 % less than the route in use, or 80 s at the least gain worth a change.
 ///
-/// Estimates do not vary by chance much, so the sum only has to reject gains that do not last: above all
-/// the queue of a transfer that has just begun, until the lane knows that it is limited by its route.
+/// Estimates do not vary by chance much, so the sum only has to reject gains that do not last.
 const PROOF_S: f64 = 2.0;
 
 /// The sums, each at least 0, since the last change of route.

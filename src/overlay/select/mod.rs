@@ -114,7 +114,7 @@ impl Selector {
     /// The caller marks a route that a lane has found dead as [`Exclusion::Silent`].
     pub fn decide(&mut self, now: Instant, mut candidates: Vec<Candidate>) -> Decision {
         if let Some(share) = &mut self.share {
-            share.claim(&self.hint, &mut candidates);
+            share.claim(&self.hint, self.current.as_ref(), &mut candidates);
         }
         let ranked = self.rank(&candidates);
         let before = self.current.clone();

@@ -26,10 +26,23 @@ impl Share {
     }
 
     /// Excludes the routes that other lanes use: all that are nearly as good as the best usable
-    /// one, except this lane's own.
-    pub(super) fn claim(&mut self, hint: &Hint, candidates: &mut [Candidate]) {
+    /// one, except this lane's own. `current` is the route in use.
+    ///
+    /// An own route in use that has become slower is left only when another one has proved itself
+    /// faster, as in a lane that shares with nobody. Nothing is excluded meanwhile.
+    pub(super) fn claim(
+        &mut self,
+        hint: &Hint,
+        current: Option<&Route>,
+        candidates: &mut [Candidate],
+    ) {
         let still_near = near(hint, candidates, STILL_NEAR);
-        if !self.own.as_ref().is_some_and(|own| still_near.contains(own)) {
+        let own = self.own.as_ref();
+        if !own.is_some_and(|own| still_near.contains(own)) {
+            let usable = |c: &Candidate| c.excluded.is_none() && Some(&c.route) == own;
+            if current == own && candidates.iter().any(usable) {
+                return;
+            }
             self.own = assigned(self.way, &near(hint, candidates, NEAR));
         }
         let others = candidates.iter_mut().filter(|candidate| {

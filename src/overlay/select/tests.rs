@@ -321,6 +321,23 @@ fn lanes_that_share_near_routes_take_different_ones_and_no_far_one() {
 }
 
 #[test]
+fn a_shared_lane_leaves_its_route_when_another_one_has_proved_itself() {
+    let all = [route("direct", 100, 0), route("via a", 104, 0)];
+    let mut run =
+        Run { selector: Selector::sharing(Hint::Latency, Some(0)), ..Run::new("latency") };
+    let own = run.after(0, &all);
+    let slow = all.clone().map(|c| match shown(Some(&c.route)) == own {
+        true => route(&own, 200, 0),
+        false => c,
+    });
+    // Its own queue, for two seconds.
+    assert_eq!(run.after(2, &slow), own);
+    assert_eq!(run.after(1, &all), own);
+    let moved = (1..30).find(|_| run.after(1, &slow) != own);
+    assert_eq!(moved, Some(5));
+}
+
+#[test]
 fn the_routes_left_to_other_lanes_stand_by_first() {
     let all = [route("direct", 100, 0), route("via a", 104, 0), route("via far", 300, 0)];
     let decision = Selector::sharing(Hint::Latency, Some(0)).decide(Instant::now(), all.to_vec());
