@@ -33,6 +33,7 @@
 //! | [`identity`] | keys, certificates, invitations, the node's folder |
 //! | [`events`] | what happened lately: one typed stream, bounded, and its counters |
 //! | [`flow`] | what a flow is: label, target, hint, refusal, and the dialer trait |
+//! | [`live`] | a value that is replaced while others read it |
 //! | [`text`] | PURE: text of others, made safe to log and to show |
 //! | [`quantity`] | PURE: durations, data rates and addresses as people write them |
 //!
@@ -57,6 +58,7 @@ pub mod identity;
 pub mod lab;
 pub mod lane;
 pub mod link;
+pub mod live;
 pub mod mesh;
 pub mod overlay;
 pub mod quantity;

@@ -8,6 +8,8 @@ mod authority;
 #[path = "cli/overlay.rs"]
 #[expect(dead_code, reason = "other tests use the rest")]
 mod overlay;
+#[path = "cli/reload.rs"]
+mod reload;
 #[path = "cli/trust.rs"]
 mod trust;
 #[path = "cli/web.rs"]

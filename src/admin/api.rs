@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{metrics, overview, query, question, steer};
 use crate::app::{NodeStatus, NodeView, Steering};
+use crate::config::Changes;
 
 /// What can be asked for with GET.
 const LISTINGS: [&str; 11] = [
@@ -30,7 +31,10 @@ const LISTINGS: [&str; 11] = [
 ];
 
 /// What can be done with POST.
-const DEEDS: [&str; 4] = ["/steer", "/open", "/close", "/stop"];
+const DEEDS: [&str; 5] = ["/steer", "/reload", "/open", "/close", "/stop"];
+
+/// The one request with a body: a configuration.
+pub(super) const RELOAD: &str = "/reload";
 
 /// The prefix of this version of the API. Without it the same is answered: the commands of this
 /// program ask the node of the same version.
@@ -46,7 +50,12 @@ pub struct Admin {
     pub stop: CancellationToken,
     /// Makes links that open the dashboard; `None`: it has no dashboard.
     pub links: Option<LinkMaker>,
+    /// Reads the configuration again; `None`: it has none.
+    pub reload: Option<Reload>,
 }
+
+/// Puts a configuration into force: this text, or else the node's own file.
+pub type Reload = Arc<dyn Fn(Option<&str>) -> Result<Changes, String> + Send + Sync>;
 
 /// Makes links that open the dashboard.
 pub type LinkMaker = Arc<dyn Fn() -> String + Send + Sync>;
@@ -97,6 +106,7 @@ pub(crate) async fn answer(
     method: &Method,
     path: &str,
     asked: &str,
+    text: &str,
 ) -> Response<Full<Bytes>> {
     let path = path.strip_prefix(VERSION).unwrap_or(path);
     match (method, path) {
@@ -126,6 +136,10 @@ pub(crate) async fn answer(
         (&Method::GET, "/steering") => json(&admin.view.steering()),
         (&Method::POST, "/steer") => match steer_by(admin, asked) {
             Ok(steering) => json(&steering),
+            Err(error) => sentence(StatusCode::BAD_REQUEST, &error),
+        },
+        (&Method::POST, RELOAD) => match reload(admin, text) {
+            Ok(changes) => json(&changes),
             Err(error) => sentence(StatusCode::BAD_REQUEST, &error),
         },
         (&Method::POST, "/open") => match &admin.links {
@@ -166,6 +180,12 @@ const NO_DASHBOARD: &str = "this node has no dashboard: set enabled = true under
 /// Makes all changes that `asked` names, or none.
 fn steer_by(admin: &Admin, asked: &str) -> Result<Steering, String> {
     admin.view.steer(steer::read(asked)?).map_err(|error| error.to_string())
+}
+
+/// Reads the configuration again: `text`, or the file if that is empty.
+fn reload(admin: &Admin, text: &str) -> Result<Changes, String> {
+    let reload = admin.reload.as_ref().ok_or("this node has no configuration to read")?;
+    reload(Some(text).filter(|text| !text.is_empty()))
 }
 
 /// Closes the flow that `asked` names.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{Method, Request, StatusCode, client::conn::http1, header::HOST};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
@@ -79,8 +79,25 @@ impl Client {
         self.ask(Method::POST, path).await
     }
 
+    /// The same with a text that the deed needs.
+    ///
+    /// # Errors
+    /// As for [`get`](Self::get).
+    pub async fn post_text(&self, path: &str, text: String) -> Result<Value, ClientError> {
+        self.ask_with(Method::POST, path, text).await
+    }
+
     async fn ask(&self, method: Method, path: &str) -> Result<Value, ClientError> {
-        let exchange = timeout(TIMEOUT, self.exchange(method, path)).await;
+        self.ask_with(method, path, String::new()).await
+    }
+
+    async fn ask_with(
+        &self,
+        method: Method,
+        path: &str,
+        text: String,
+    ) -> Result<Value, ClientError> {
+        let exchange = timeout(TIMEOUT, self.exchange(method, path, text)).await;
         let (status, body) = exchange.map_err(|_| ClientError::Silent)??;
         if status != StatusCode::OK {
             return Err(ClientError::Refused(String::from_utf8_lossy(&body).trim().to_owned()));
@@ -92,6 +109,7 @@ impl Client {
         &self,
         method: Method,
         path: &str,
+        text: String,
     ) -> Result<(StatusCode, Bytes), ClientError> {
         let unreadable = |error: &dyn std::fmt::Display| ClientError::Unreadable(error.to_string());
         let stream = UnixStream::connect(&self.socket).await.map_err(|e| self.unconnected(e))?;
@@ -99,7 +117,7 @@ impl Client {
             http1::handshake(TokioIo::new(stream)).await.map_err(|e| unreadable(&e))?;
         let connection = tokio::spawn(connection);
         let request = Request::builder().method(method).uri(path).header(HOST, "ronproxy");
-        let request = request.body(Empty::<Bytes>::new()).map_err(|e| unreadable(&e))?;
+        let request = request.body(Full::<Bytes>::from(text)).map_err(|e| unreadable(&e))?;
         let response = sender.send_request(request).await.map_err(|e| unreadable(&e))?;
         let status = response.status();
         let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;

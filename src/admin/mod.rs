@@ -16,6 +16,7 @@
 //! | `GET /overview?since=ID&flows=1` | what the dashboard shows, in one answer |
 //! | `GET /steering` | what new flows are steered to |
 //! | `POST /steer?exit=EXIT&hint=HINT&avoid=RELAY&unavoid=RELAY` | steers new flows |
+//! | `POST /reload` | reads the configuration again: the body, or the file without one |
 //! | `POST /open` | a link for one use that opens the dashboard |
 //! | `POST /close?label=LABEL` | closes a flow of this entry |
 //! | `GET /metrics` | counters and gauges in Prometheus' text format |
@@ -33,7 +34,7 @@ mod server;
 mod socket;
 mod steer;
 
-pub use api::{Admin, LinkMaker, RunFacts, StatusReport, Version};
+pub use api::{Admin, LinkMaker, Reload, RunFacts, StatusReport, Version};
 pub(crate) use api::{answer, response, sentence};
 pub use client::{Client, ClientError};
 pub use query::LONGEST_WAIT;

@@ -2,6 +2,7 @@
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
+use http_body_util::{BodyExt as _, Limited};
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -11,7 +12,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::api::{Admin, answer};
+use super::api::{Admin, RELOAD, answer};
 
 /// Connections served at once. A person has a few commands open; 32 is room for a watch loop of
 /// each kind, and bounds the memory that a runaway script can take.
@@ -23,7 +24,10 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(2);
 /// From accept to the answer's last byte. Answers are snapshots in memory.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Bytes of a request's head, hyper's least. Bodies are never read.
+/// The longest configuration: as long as the file may be.
+const MAX_BODY: usize = 1 << 20;
+
+/// Bytes of a request's head, hyper's least. Only a configuration to be put into force has a body.
 const MAX_HEAD: usize = 8 * 1024;
 
 /// After a failed accept, usually for want of file descriptors, so that the loop does not spin.
@@ -49,13 +53,25 @@ async fn accept(listener: UnixListener, admin: Arc<Admin>) {
     }
 }
 
+/// The body as text. One that is too long or cut off is no configuration, and says so when it is parsed.
+async fn read(body: Incoming) -> String {
+    match Limited::new(body, MAX_BODY).collect().await {
+        Ok(body) => String::from_utf8_lossy(&body.to_bytes()).into_owned(),
+        Err(error) => format!("the configuration did not arrive: {error}"),
+    }
+}
+
 async fn converse(stream: UnixStream, admin: Arc<Admin>, _place: OwnedSemaphorePermit) {
     let service = service_fn(move |request: Request<Incoming>| {
         let admin = admin.clone();
         async move {
-            let uri = request.uri();
-            let asked = uri.query().unwrap_or_default();
-            Ok::<_, Infallible>(answer(&admin, request.method(), uri.path(), asked).await)
+            let (head, body) = request.into_parts();
+            let text = match head.uri.path().ends_with(RELOAD) {
+                true => read(body).await,
+                false => String::new(),
+            };
+            let (path, asked) = (head.uri.path(), head.uri.query().unwrap_or_default());
+            Ok::<_, Infallible>(answer(&admin, &head.method, path, asked, &text).await)
         }
     });
     let serving = http1::Builder::new()

@@ -27,6 +27,7 @@ use crate::{
     },
     identity::NodeName,
     lane::{FlowAcceptor, LaneKey, LanePool, RouteControl},
+    live::Live,
     mesh::Mesh,
     overlay::select::Selector,
     wire::link::LaneEndRole,
@@ -41,7 +42,7 @@ const HURRY_EVERY: Duration = Duration::from_millis(200);
 
 /// Opens flows for the entry.
 pub(super) struct Dialer {
-    pub(super) rules: Rules,
+    pub(super) rules: Live<Rules>,
     mesh: Arc<Mesh>,
     pool: Arc<LanePool>,
     /// Opens flows that leave at this node.
@@ -75,7 +76,16 @@ impl Dialer {
         log: Arc<FlowLog>,
     ) -> Self {
         let (held, spread) = (Mutex::default(), AtomicU8::new(0));
-        Self { rules, mesh, pool, acceptor, held, log, spread, steering: Mutex::default() }
+        Self {
+            rules: Live::new(rules),
+            mesh,
+            pool,
+            acceptor,
+            held,
+            log,
+            spread,
+            steering: Mutex::default(),
+        }
     }
 
     /// Opens a flow, and waits for a route where that may help.
@@ -155,7 +165,7 @@ impl Dialer {
     /// The lanes that may carry the flow, in the order to be tried.
     pub(super) fn keys(&self, request: &FlowRequest) -> Result<Vec<LaneKey>, Refusal> {
         let choice =
-            self.rules.choose(&request.target, request.user.as_deref(), request.client.ip());
+            self.rules.get().choose(&request.target, request.user.as_deref(), request.client.ip());
         let wishes = match choice.action {
             Action::Overlay(wishes) => self.steering().steer(wishes),
             Action::Reject => {

@@ -26,6 +26,6 @@ mod why;
 pub use join::{JoinDesk, JoinFailure, join};
 pub use node::{ExitDoor, Node, NodeSettings, StartError};
 pub use renewal::CertificateStatus;
-pub use status::{FlowFacts, LaneStatus, Measuring, NodeStatus, NodeView};
+pub use status::{FlowFacts, LaneStatus, LiveSettings, Measuring, NodeStatus, NodeView};
 pub use steering::{Steer, SteerError, Steering};
 pub use why::{CandidateFacts, Change, Choice, Question, Why};

@@ -24,12 +24,13 @@ use super::{
 };
 use crate::{
     config::Rules,
-    entry::{self, Entry, EntryError, RefusedClients},
+    entry::{self, Entry, EntryError, RefusedClients, User},
     events::Events,
     exit::Exit,
     flow::{BoxFuture, FlowDialer, FlowLimits, FlowTable, FlowTimes, Refusal, Target},
     identity::{ALPN_JOIN, ALPN_RENEW, Credentials, MemberInfo, Peer},
     lane::{FlowAcceptor, LaneBudget, LaneHost, LanePool, Outward, OutwardStream, RouteControl},
+    live::Live,
     mesh::{LinkFacts, MemberRecord, Mesh, MeshConfig, RelayConfig},
     overlay::{policy::Policy, units::Bitrate},
     transport::{self, ConfigureError, LaneClient, LaneOptions, LaneServer},
@@ -103,6 +104,7 @@ pub struct Node {
     endpoint: Endpoint,
     proxy: Option<SocketAddr>,
     refused: Arc<RefusedClients>,
+    users: Arc<Live<Vec<User>>>,
     /// Ends the entry; its flows may go on for the drain time.
     stop_entry: CancellationToken,
     entry: Option<JoinHandle<()>>,
@@ -188,6 +190,7 @@ impl Node {
             endpoint,
             proxy: None,
             refused: Arc::default(),
+            users: Arc::default(),
             stop_entry: CancellationToken::new(),
             entry: None,
             shutdown: CancellationToken::new(),
@@ -207,6 +210,7 @@ impl Node {
         let entry = Entry::bind(config, self.dialer.clone()).await?;
         self.proxy = Some(entry.local_addr());
         self.refused = entry.refused();
+        self.users = entry.users();
         self.entry = Some(tokio::spawn(entry.run(self.stop_entry.clone(), drain)));
         Ok(())
     }
@@ -321,6 +325,7 @@ impl Node {
             limits: self.limits.clone(),
             proxy: self.proxy,
             refused: self.refused.clone(),
+            users: self.users.clone(),
         }
     }
 
@@ -391,7 +396,7 @@ impl fmt::Debug for Node {
 
 /// The exit role as lanes see it.
 #[derive(Debug)]
-pub struct ExitDoor(pub Exit);
+pub struct ExitDoor(pub Arc<Exit>);
 
 impl FlowAcceptor for ExitDoor {
     fn open<'a>(

@@ -13,12 +13,15 @@ use super::{
     steering::{Steer, SteerError, Steering},
 };
 use crate::{
-    entry::RefusedClients,
+    config::Rules,
+    entry::{RefusedClients, User},
     events::{Event, Events, Totals},
-    flow::{FlowEntry, FlowLabel, FlowLimits, FlowState, Ingress, OnLane},
+    flow::{FlowEntry, FlowLabel, FlowLimits, FlowState, FlowTimes, Ingress, OnLane},
     identity::{MemberInfo, NodeName},
     lane::{LaneFacts, LaneHost, LanePool, RerouteFacts},
+    live::Live,
     mesh::{FarLink, LinkFacts, MemberFacts, MemberRecord, Mesh},
+    overlay::policy::Policy,
     underlay::Switch,
 };
 
@@ -135,6 +138,19 @@ pub struct FlowFacts {
     pub stands_still_seconds: Option<f64>,
 }
 
+/// What of a node's settings can change while it runs.
+#[derive(Debug, Clone)]
+pub struct LiveSettings {
+    /// The entry's routing rules.
+    pub rules: Rules,
+    /// Which flows may use which links and relays.
+    pub policy: Policy,
+    /// How long flows may rest.
+    pub flow: FlowTimes,
+    /// Who may use the proxy.
+    pub users: Vec<User>,
+}
+
 /// Reads what a node is doing. It may outlive the node and then shows its end.
 #[derive(Clone)]
 pub struct NodeView {
@@ -150,6 +166,7 @@ pub struct NodeView {
     pub(super) limits: Arc<FlowLimits>,
     pub(super) proxy: Option<SocketAddr>,
     pub(super) refused: Arc<RefusedClients>,
+    pub(super) users: Arc<Live<Vec<User>>>,
 }
 
 impl NodeView {
@@ -249,6 +266,15 @@ impl NodeView {
             self.events.record(Event::Steered { exit, hint, avoid });
         }
         Ok(next)
+    }
+
+    /// Puts what can change while the node runs into force.
+    pub fn reload(&self, settings: LiveSettings) {
+        let LiveSettings { rules, policy, flow, users } = settings;
+        self.dialer.rules.set(rules);
+        self.mesh.set_policy(policy);
+        self.limits.set_times(flow);
+        self.users.set(users);
     }
 
     /// Closes a flow of this entry; false if none has this label.

@@ -24,8 +24,10 @@ mod links;
 mod log;
 mod man;
 mod members;
+mod notify;
 mod output;
 mod passphrase;
+mod reload;
 mod reroutes;
 mod revoke;
 mod routes;
@@ -87,6 +89,7 @@ enum Command {
     Lanes(lanes::Lanes),
     Flows(flows::Flows),
     Events(events::Events),
+    Reload(reload::Reload),
     Use(steer::Use),
     Hint(steer::HintCommand),
     Avoid(steer::Avoid),
@@ -146,6 +149,7 @@ impl Cli {
             Command::Lanes(command) => wait(command.run(&folder()?)),
             Command::Flows(command) => wait(command.run(&folder()?)),
             Command::Events(command) => wait(command.run(&folder()?)),
+            Command::Reload(command) => wait(command.run(&folder()?)),
             Command::Use(command) => wait(command.run(&folder()?)),
             Command::Hint(command) => wait(command.run(&folder()?)),
             Command::Avoid(command) => wait(command.run(&folder()?)),

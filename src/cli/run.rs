@@ -24,12 +24,14 @@ use super::{
     dashboard,
     folder::Folder,
     log,
+    notify::Notify,
     output::print,
+    reload::Reloader,
     settings, signer, units, wait,
     written::Written,
 };
 use crate::{
-    admin::{self, Admin, ControlSocket, RunFacts},
+    admin::{self, Admin, ControlSocket, Reload, RunFacts},
     app::{Node, NodeView},
     config::Config,
     dashboard::Dashboard,
@@ -74,8 +76,9 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) fn run(self, folder: &Folder, verbose: u8) -> Result<ExitCode, CliError> {
-        let config = self.config(folder)?;
-        log::start(verbose, &config.log)?;
+        let read = folder.config()?;
+        let config = self.overridden(read.clone())?;
+        let log = log::start(verbose, &config.log)?;
         folder.bring_up_to_date()?;
         let claimed = claim(folder)?;
         // Before the confinement: the signer reads what this process must not.
@@ -88,19 +91,22 @@ impl Run {
         } else {
             None
         };
+        // Before the confinement, which may keep the process from the manager's socket.
+        let notify = Arc::new(Notify::from_environment());
         // Before there are threads: each inherits it.
         let confinement = confine(folder, &config);
         match &confinement {
             Confinement::Failed(error) => tracing::warn!(error, "this node is not confined"),
             known => tracing::info!(enforced = %known, "confinement"),
         }
-        wait(self.serve(folder, config, confinement, claimed, signer))
+        wait(self.serve(folder, (config, read), (log, notify), confinement, claimed, signer))
     }
 
     async fn serve(
         self,
         folder: &Folder,
-        config: Config,
+        (config, read): (Config, Config),
+        (log, notify): (log::Filter, Arc<Notify>),
         confinement: Confinement,
         (socket, listener): (ControlSocket, std::os::unix::net::UnixListener),
         signer: Option<Started>,
@@ -111,9 +117,17 @@ impl Run {
         let credentials = settings::credentials(folder)?;
         let (udp, listen) = bind(&config, folder)?;
         let dashboard = dashboard::open(folder, &config).await;
-        let settings = settings::node(folder, config, credentials, listen, signer)?;
+        let (settings, exit) = settings::node(folder, config, credentials, listen, signer)?;
         let node = Node::start(settings, udp, self.drain.unwrap_or(settings::DRAIN)).await?;
         node.watch_network();
+        let reloader = Reloader::new(folder, read, node.view(), exit, log);
+        let told = notify.clone();
+        let reload: Reload = Arc::new(move |text: Option<&str>| {
+            told.reloading();
+            let reloaded = reloader.reload(text);
+            told.ready();
+            reloaded
+        });
         let admin = Arc::new(Admin {
             view: node.view(),
             run: RunFacts {
@@ -125,6 +139,7 @@ impl Run {
             },
             stop: CancellationToken::new(),
             links: dashboard.as_ref().map(Dashboard::links),
+            reload: Some(reload.clone()),
         });
         let serving = CancellationToken::new();
         tokio::spawn(admin::serve(listener, admin.clone(), serving.clone()));
@@ -132,14 +147,16 @@ impl Run {
         if let Some(dashboard) = dashboard {
             tokio::spawn(dashboard.serve(admin.clone(), serving.clone()));
         }
-        let code = until_told(node, folder, &mut signals, &admin.stop).await;
+        signals.reload = Some(reload);
+        notify.ready();
+        let code = until_told(node, folder, &mut signals, &admin.stop, &notify).await;
         serving.cancel();
         drop(socket);
         Ok(code)
     }
 
-    fn config(&self, folder: &Folder) -> Result<Config, CliError> {
-        let mut config = folder.config()?;
+    /// The configuration with what the command line says instead.
+    fn overridden(&self, mut config: Config) -> Result<Config, CliError> {
         if let Some(proxy) = self.proxy {
             config.entry.enabled = true;
             config.entry.listen = proxy;
@@ -192,16 +209,19 @@ async fn until_told(
     folder: &Folder,
     signals: &mut Signals,
     stop: &CancellationToken,
+    notify: &Notify,
 ) -> ExitCode {
     let mut keeper = MemberKeeper::new(&folder.dir, node.view());
     let lists = ListWatch::new(&folder.dir, node.credentials().clone());
     tokio::select! {
         () = lists.run() => {}
         () = keeper.run() => {}
+        () = live(notify) => {}
         name = signals.next() => tracing::info!(signal = name, "stopping"),
         () = stop.cancelled() => tracing::info!("stopping, as asked"),
     }
     stop.cancel();
+    notify.stopping();
     keeper.save();
     tokio::select! {
         () = node.stop() => ExitCode::SUCCESS,
@@ -210,6 +230,12 @@ async fn until_told(
             ExitCode::from(INTERRUPTED)
         }
     }
+}
+
+/// Tells the manager that the node lives; never ends.
+async fn live(notify: &Notify) {
+    notify.watchdog().await;
+    std::future::pending().await
 }
 
 /// Opens the node's UDP socket; also returns where it really is, as the port may have been 0.
@@ -302,11 +328,21 @@ impl ListWatch {
     }
 }
 
-/// The signals that stop the node. That its terminal was closed (SIGHUP) is no request to stop.
+/// The signals that stop the node. SIGHUP, which comes too when the terminal is closed, reads the
+/// configuration again; it stays ignored where it was ignored at the start, as by `nohup`.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
-    hangup: Signal,
+    hangup: Option<Signal>,
+    reload: Option<Reload>,
+}
+
+/// Whether SIGHUP was ignored when the process started: the first bit of the mask in proc(5).
+fn is_hangup_ignored() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask & 1 != 0)
 }
 
 impl Signals {
@@ -314,8 +350,17 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
+            hangup: (!is_hangup_ignored()).then(|| signal(SignalKind::hangup())).transpose()?,
+            reload: None,
         })
+    }
+
+    /// Reads the configuration again, at SIGHUP.
+    fn read_again(&self) {
+        let Some(reload) = &self.reload else { return };
+        if let Err(error) = reload(None) {
+            tracing::warn!(error, "SIGHUP: the configuration stays as it is");
+        }
     }
 
     /// The name of the next one.
@@ -324,8 +369,16 @@ impl Signals {
             tokio::select! {
                 _ = self.terminate.recv() => return "SIGTERM",
                 _ = self.interrupt.recv() => return "SIGINT",
-                _ = self.hangup.recv() => tracing::info!("SIGHUP: the node goes on"),
+                () = hung_up(&mut self.hangup) => self.read_again(),
             }
         }
+    }
+}
+
+/// Waits for SIGHUP, if that is not ignored.
+async fn hung_up(hangup: &mut Option<Signal>) {
+    match hangup {
+        Some(hangup) => drop(hangup.recv().await),
+        None => std::future::pending().await,
     }
 }

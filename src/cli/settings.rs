@@ -52,7 +52,7 @@ pub(super) fn node(
     credentials: Credentials,
     listen: SocketAddr,
     signer: Option<Started>,
-) -> Result<NodeSettings, CliError> {
+) -> Result<(NodeSettings, Arc<Exit>), CliError> {
     let clock = credentials.clock().clone();
     let desk = signer.map(|signer| JoinDesk::new(AuthorityClient::process(signer), clock));
     let mut exit = config.exit;
@@ -63,14 +63,16 @@ pub(super) fn node(
     let members = Written::load(&folder.dir);
     let memory =
         LaneBudget { per_entry: exit.memory_per_entry.bytes(), in_all: exit.memory.bytes() };
-    Ok(NodeSettings {
-        exit: exit.enabled,
+    let enabled = exit.enabled;
+    let exit = Arc::new(Exit::new(exit, Arc::new(SystemResolver::new())));
+    let settings = NodeSettings {
+        exit: enabled,
         addresses: addresses(&config.node.advertise, listen),
         bootstrap: members.bootstrap,
         records: members.records,
         entry: config.entry.enabled.then_some(config.entry),
         rules: config.rules,
-        acceptor: Arc::new(ExitDoor(Exit::new(exit, Arc::new(SystemResolver::new())))),
+        acceptor: Arc::new(ExitDoor(exit.clone())),
         relay: RelayConfig {
             enabled: config.relay.enabled,
             rate_limit: config.relay.rate_limit.map(|rate| rate.bits_per_second() / 8),
@@ -82,7 +84,8 @@ pub(super) fn node(
         memory,
         desk,
         credentials,
-    })
+    };
+    Ok((settings, exit))
 }
 
 /// The addresses that the node tells others.

@@ -5,6 +5,7 @@
 //! commented default is `config.example.toml`, which `init` writes: a key on a line of its own
 //! states the default, a key behind `#` is an example.
 
+mod changes;
 mod patterns;
 mod problem;
 mod rules;
@@ -15,6 +16,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 pub use crate::{overlay::policy::Policy, quantity::Bitrate, transport::Congestion};
+pub use changes::Changes;
 pub use patterns::{Domain, Ports};
 pub use problem::ConfigError;
 pub use rules::{Action, Choice, Rule, Rules, Wishes};

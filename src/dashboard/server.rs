@@ -241,7 +241,7 @@ impl Shared {
             "/healthz" => return sentence(StatusCode::OK, "ok"),
             "/readyz" => return ready(admin),
             "/metrics" if self.open_metrics => {
-                return answer(admin, &Method::GET, path, asked).await;
+                return answer(admin, &Method::GET, path, asked, "").await;
             }
             _ => {}
         }
@@ -265,8 +265,8 @@ impl Shared {
         match page::file(path) {
             Some(file) if method != Method::POST => of_file(StatusCode::OK, file),
             Some(_) => sentence(StatusCode::METHOD_NOT_ALLOWED, "use GET here"),
-            None if *method == Method::HEAD => answer(admin, &Method::GET, path, asked).await,
-            None => answer(admin, method, path, asked).await,
+            None if *method == Method::HEAD => answer(admin, &Method::GET, path, asked, "").await,
+            None => answer(admin, method, path, asked, "").await,
         }
     }
 

@@ -51,6 +51,7 @@ impl Board {
             },
             stop: CancellationToken::new(),
             links: Some(links.clone()),
+            reload: None,
         };
         tokio::spawn(dashboard.serve(Arc::new(admin), stop.clone()));
         Ok(Self { links, stop })

@@ -18,6 +18,8 @@ pub(super) enum Command {
     Heal(PathId),
     /// Cut the path, or heal it if it is not whole.
     Toggle(PathId),
+    /// Cut the first path of the route that the visitor's flows take.
+    CutInUse,
     /// Lose this share of the packets on a path, both ways, in place of its own loss.
     Lose(PathId, LossRate),
     /// Add heavy loss to the direct path, or take it away.
@@ -112,7 +114,8 @@ impl Command {
     #[must_use]
     pub(super) fn of_key(key: char) -> Option<Self> {
         match key.to_ascii_lowercase() {
-            digit @ '1'..='6' => {
+            '1' => Some(Self::CutInUse),
+            digit @ '2'..='6' => {
                 let number = usize::try_from(digit.to_digit(10)?).ok()?;
                 PathId::numbered(number).map(Self::Toggle)
             }
@@ -201,8 +204,9 @@ mod tests {
     }
 
     #[test]
-    fn the_number_keys_are_the_numbers_of_the_map() {
-        for path in PathId::all() {
+    fn key_1_cuts_the_path_in_use_and_others_are_numbers_of_the_map() {
+        assert_eq!(Command::of_key('1'), Some(Command::CutInUse));
+        for path in PathId::all().filter(|path| *path != PathId::DIRECT) {
             let key = char::from_digit(u32::try_from(path.number()).unwrap(), 10).unwrap();
             assert_eq!(Command::of_key(key), Some(Command::Toggle(path)));
         }

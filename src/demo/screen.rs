@@ -108,7 +108,39 @@ fn command_of(key: KeyEvent) -> Option<Command> {
     }
 }
 
+/// Below this height the map, the flows and the events fit, and the rest does not.
+const ROOMY: u16 = 32;
+
+/// The screen of a small terminal, 80×24 for one.
+fn draw_small(frame: &mut Frame<'_>, snapshot: &Snapshot, proxy: SocketAddr) {
+    let flows = view::flows(snapshot);
+    let rows = u16::try_from(flows.len()).unwrap_or(2).min(2) + 2;
+    let [advice, keys, top, flow, log] = Layout::vertical([
+        Constraint::Length(1),
+        Constraint::Length(1),
+        Constraint::Length(12),
+        Constraint::Length(rows),
+        Constraint::Min(3),
+    ])
+    .areas(frame.area());
+    frame.render_widget(Paragraph::new(row(view::advice_in_a_line(snapshot))), advice);
+    frame.render_widget(Paragraph::new(row(view::keys_in_a_line())), keys);
+    panel(frame, top, "The overlay (bold line: the route in use)", map(snapshot, proxy));
+    panel(frame, flow, "Flows", flows);
+    draw_events(frame, log, snapshot);
+}
+
+fn draw_events(frame: &mut Frame<'_>, area: Rect, snapshot: &Snapshot) {
+    let rows = usize::from(area.height.saturating_sub(2));
+    let skipped = snapshot.events.len().saturating_sub(rows);
+    let events = snapshot.events.iter().skip(skipped).map(view::event).collect();
+    panel(frame, area, "Events", events);
+}
+
 fn draw(frame: &mut Frame<'_>, snapshot: &Snapshot, proxy: SocketAddr) {
+    if frame.area().height < ROOMY || frame.area().width < MAP_WIDTH + 30 {
+        return draw_small(frame, snapshot, proxy);
+    }
     let lanes = view::lanes(snapshot);
     let flows = view::flows(snapshot);
     let height = |rows: usize, most: u16| u16::try_from(rows).unwrap_or(most).min(most) + 2;
@@ -130,10 +162,7 @@ fn draw(frame: &mut Frame<'_>, snapshot: &Snapshot, proxy: SocketAddr) {
     panel(frame, trial, "Try it", view::try_it(proxy));
     panel(frame, lane, "Lanes: the tunnel your flows share", lanes);
     panel(frame, flow, "Flows: your connections, each with its label", flows);
-    let rows = usize::from(log.height.saturating_sub(2));
-    let skipped = snapshot.events.len().saturating_sub(rows);
-    let events = snapshot.events.iter().skip(skipped).map(view::event).collect();
-    panel(frame, log, "Events", events);
+    draw_events(frame, log, snapshot);
 }
 
 fn panel(frame: &mut Frame<'_>, area: Rect, title: &str, lines: Vec<Line>) {
@@ -175,6 +204,19 @@ mod tests {
             let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
             let proxy = ([127, 0, 0, 1], 1080).into();
             terminal.draw(|frame| draw(frame, &Snapshot::default(), proxy)).unwrap();
+        }
+    }
+
+    #[test]
+    fn all_keys_the_map_and_events_are_seen_at_80_by_24() {
+        let mut terminal = Terminal::new(TestBackend::new(80, 24)).unwrap();
+        let proxy = ([127, 0, 0, 1], 1080).into();
+        let snapshot = Snapshot { running: [true; 4], ..Snapshot::default() };
+        terminal.draw(|frame| draw(frame, &snapshot, proxy)).unwrap();
+        let cells = terminal.backend().buffer().content().iter();
+        let text: String = cells.map(ratatui::buffer::Cell::symbol).collect();
+        for part in ["q quit", "b dashboard", "The overlay", "Flows", "Events", "Start with d"] {
+            assert!(text.contains(part), "{part}: {text}");
         }
     }
 

@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 use super::{
     board::Board,
     commands::Command,
-    facts::{Change, Condition, FlowFact, LaneFact, Observation, PathFact, Traffic},
+    facts::{Change, Condition, FlowFact, LaneFact, Observation, PathFact, Traffic, paths_of},
     paths::{PathId, Place},
     site,
 };
@@ -111,6 +111,11 @@ impl Stage {
             Command::Cut(path) => self.put(path, Condition::Cut),
             Command::Heal(path) => self.put(path, Condition::Whole),
             Command::Lose(path, rate) => self.put(path, Condition::Lossy(rate)),
+            Command::CutInUse => {
+                let used = self.entry().map_or_else(Vec::new, lanes);
+                let path = used.first().and_then(|lane| paths_of(&lane.route).first().copied());
+                self.put(path.unwrap_or(PathId::DIRECT), Condition::Cut)
+            }
             Command::Toggle(path) => {
                 let whole = self.conditions[path.index()] == Condition::Whole;
                 self.put(path, if whole { Condition::Cut } else { Condition::Whole })

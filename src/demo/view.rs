@@ -32,16 +32,42 @@ pub(super) fn keys(snapshot: &Snapshot) -> Vec<Line> {
         vec![(format!("{keys:>4}  "), Tone::Strong), (what.to_owned(), Tone::Plain)]
     };
     let mut lines = vec![
-        key("1-6", "cut or heal that path"),
+        key("1", "cut the path in use"),
+        key("2-6", "cut or heal that path"),
         key("l", "path 1 loses 30 %, or not"),
         key("u m", "kill/start Utah, MediaOne"),
         key("h", "heal everything"),
         key("d", "download 20 MiB to watch"),
+        key("b", "a link to the dashboard"),
         key("q", "quit"),
-        Line::new(),
     ];
     lines.extend(advice(snapshot).into_iter().map(|text| line(text, Tone::Good)));
     lines
+}
+
+/// The keys in one line, for a small terminal.
+#[must_use]
+pub(super) fn keys_in_a_line() -> Line {
+    let keys = [
+        ("1", "cut"),
+        ("2-6", "paths"),
+        ("l", "lose"),
+        ("u m", "kill"),
+        ("h", "heal"),
+        ("d", "download"),
+        ("b", "dashboard"),
+        ("q", "quit"),
+    ];
+    let of = |(key, what): (&str, &str)| {
+        [(key.to_owned(), Tone::Strong), (format!(" {what}  "), Tone::Plain)]
+    };
+    keys.into_iter().flat_map(of).collect()
+}
+
+/// The next thing worth doing, in one line.
+#[must_use]
+pub(super) fn advice_in_a_line(snapshot: &Snapshot) -> Line {
+    line(advice(snapshot).join(" "), Tone::Good)
 }
 
 /// The next thing worth doing, in two lines.
@@ -55,10 +81,9 @@ fn advice(snapshot: &Snapshot) -> [String; 2] {
         _ if stalled => {
             ["The download stands still:".to_owned(), "wait, or heal with h.".to_owned()]
         }
-        (true, Some(path)) => [
-            format!("Press {}: cut the path in use.", path.number()),
-            "The download goes on.".to_owned(),
-        ],
+        (true, Some(_)) => {
+            ["Press 1: cut the path in use.".to_owned(), "The download goes on.".to_owned()]
+        }
         _ if broken => ["h heals everything.".to_owned(), String::new()],
         _ => ["Start with d, or curl (below).".to_owned(), String::new()],
     }
@@ -143,10 +168,12 @@ pub(super) fn change(change: &Change) -> String {
 /// An event with its time.
 #[must_use]
 pub(super) fn event(event: &Event) -> Line {
-    let loud = ["CUT", "KILLED", "down", "failed", "stood still"];
-    let good = ["healed", "REROUTED", "goes on", "up:", "started", "arrived"];
+    let survived = ["went on", "goes on", "REROUTED", "arrived"];
+    let loud = ["CUT", "KILLED", "down", "failed", "stands still"];
+    let good = ["healed", "up:", "started"];
     let contains = |words: &[&str]| words.iter().any(|word| event.text.contains(word));
     let tone = match () {
+        () if contains(&survived) => Tone::Good,
         () if contains(&loud) => Tone::Bad,
         () if contains(&good) => Tone::Good,
         () => Tone::Plain,

@@ -112,7 +112,7 @@ fn every_line_of_the_map_is_as_wide_as_the_others() {
 #[test]
 fn the_advice_names_the_key_of_the_path_in_use() {
     let mut snapshot = snapshot();
-    assert!(text(&keys(&snapshot)).contains("Press 2"));
+    assert!(text(&keys(&snapshot)).contains("Press 1"));
     snapshot.flows.clear();
     assert!(text(&keys(&snapshot)).contains("h heals everything"));
     snapshot.paths[0].linked = true;

@@ -1,15 +1,16 @@
 //! Who may use the proxy, and what their user name asks for.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use super::{
     config::User,
     options::{Options, OptionsError},
 };
+use crate::live::Live;
 
 /// Decides over user names and passwords, for every protocol alike.
 pub(super) struct Authenticator {
-    users: Vec<User>,
+    users: Arc<Live<Vec<User>>>,
 }
 
 /// Why a user name and password were refused. Never holds a password.
@@ -25,12 +26,17 @@ pub(super) enum AuthError {
 
 impl Authenticator {
     pub(super) fn new(users: Vec<User>) -> Self {
-        Self { users }
+        Self { users: Arc::new(Live::new(users)) }
+    }
+
+    /// The users, to be replaced while the entry runs.
+    pub(super) fn users(&self) -> Arc<Live<Vec<User>>> {
+        self.users.clone()
     }
 
     /// Whether a client must name itself.
     pub(super) fn is_required(&self) -> bool {
-        !self.users.is_empty()
+        !self.users.get().is_empty()
     }
 
     /// What a client that sent no user name gets.
@@ -46,7 +52,7 @@ impl Authenticator {
         }
         let (name, options) = user.split_once('+').unwrap_or((user, ""));
         // Every user is compared, so that the time taken does not tell which names exist.
-        let known = self.users.iter().fold(false, |known, candidate| {
+        let known = self.users.get().iter().fold(false, |known, candidate| {
             known
                 | (same(candidate.name.as_bytes(), name.as_bytes())
                     & same(candidate.password.as_bytes(), password.as_bytes()))
@@ -75,7 +81,7 @@ fn same(left: &[u8], right: &[u8]) -> bool {
 
 impl fmt::Debug for Authenticator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Authenticator").field("users", &self.users.len()).finish()
+        f.debug_struct("Authenticator").field("users", &self.users.get().len()).finish()
     }
 }
 

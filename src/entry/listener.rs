@@ -14,7 +14,7 @@ use tracing::{debug, info, warn};
 use super::{
     auth::Authenticator,
     backoff::{Backoff, WarnLimit},
-    config::{Config, ConfigError},
+    config::{Config, ConfigError, User},
     detect::Protocol,
     http,
     local_users::{LocalGate, LocalUsersError, RefusedClients},
@@ -23,7 +23,10 @@ use super::{
     socks4, socks5,
     turned_away::turn_away,
 };
-use crate::flow::{FlowDialer, is_exhaustion, probe_when_silent};
+use crate::{
+    flow::{FlowDialer, is_exhaustion, probe_when_silent},
+    live::Live,
+};
 
 /// The answer to a client of an unknown protocol, as text.
 const NOT_UNDERSTOOD: &[u8] = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\
@@ -117,6 +120,12 @@ impl Entry {
     #[must_use]
     pub fn refused(&self) -> Arc<RefusedClients> {
         self.shared.gate.refused()
+    }
+
+    /// The users of the proxy, to be replaced while it runs.
+    #[must_use]
+    pub fn users(&self) -> Arc<Live<Vec<User>>> {
+        self.shared.auth.users()
     }
 
     /// Serves clients until `shutdown` is cancelled. Then the port is closed at once, clients that

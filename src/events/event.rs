@@ -113,6 +113,13 @@ pub enum Event {
         /// Off these relays.
         avoid: BTreeSet<NodeName>,
     },
+    /// The configuration was read again.
+    Reloaded {
+        /// What of it is new and in force.
+        live: Vec<String>,
+        /// What of it is new and needs a restart.
+        restart: Vec<String>,
+    },
     /// This node's certificate was renewed.
     CertificateRenewed {
         /// When it ends, in seconds since 1970.
@@ -240,9 +247,14 @@ impl Event {
             | Self::MemberLeft { .. }
             | Self::MemberRevoked { .. }
             | Self::Steered { .. }
+            | Self::Reloaded { .. }
             | Self::CertificateRenewed { .. } => Class::Overlay,
         }
     }
+}
+
+fn listed(names: &[String]) -> String {
+    if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
 }
 
 /// One line for people.
@@ -291,6 +303,10 @@ impl fmt::Display for Event {
                     None => f.write_str(", hint as the rules say")?,
                 }
                 avoid.iter().try_for_each(|relay| write!(f, ", not by {relay}"))
+            }
+            Self::Reloaded { live, restart } => {
+                write!(f, "the configuration was read again; new in force: {}", listed(live))?;
+                write!(f, "; a restart is needed for: {}", listed(restart))
             }
             Self::CertificateRenewed { .. } => f.write_str("this node's certificate is renewed"),
         }

@@ -47,13 +47,14 @@ pub use system::SystemResolver;
 use crate::{
     flow::{Host, Refusal, RefusalKind, Target},
     identity::NodeName,
+    live::Live,
 };
 
 /// Opens connections for the flows of other nodes.
 #[derive(Debug)]
 pub struct Exit {
     config: Config,
-    policy: Policy,
+    policy: Live<Policy>,
     resolver: Arc<dyn Resolver>,
     pinned: HashMap<String, SocketAddr>,
     turns: turns::Turns,
@@ -75,7 +76,7 @@ impl Exit {
     #[must_use]
     pub fn new(config: Config, resolver: Arc<dyn Resolver>) -> Self {
         Self {
-            policy: Policy::new(&config),
+            policy: Live::new(Policy::new(&config)),
             limits: permit::Limits::new(config.max_flows, config.max_flows_per_entry),
             config,
             resolver,
@@ -83,6 +84,11 @@ impl Exit {
             pinned: HashMap::new(),
             denials: Mutex::default(),
         }
+    }
+
+    /// Judges flows that open from now on by the rules of `config`: `allow`, `deny` and `allow_private`.
+    pub fn set_policy(&self, config: &Config) {
+        self.policy.set(Policy::new(config));
     }
 
     /// Gives each of these names a fixed address, for every port.
@@ -142,11 +148,12 @@ impl Exit {
         // spelling.
         let Target { host, port } = Target::new(&target.host.to_string(), target.port)
             .map_err(|error| Refusal::new(RefusalKind::Protocol, error.to_string()))?;
-        self.policy.check_name(groups, &host, port).map_err(|denial| self.denied(denial))?;
+        let policy = self.policy.get();
+        policy.check_name(groups, &host, port).map_err(|denial| self.denied(denial))?;
         let permit = self.limits.admit(peer_name)?;
         let addrs = match self.pinned_addr(&host) {
             Some(addr) => {
-                let judged = self.policy.check_rules(groups, &host, addr.ip(), port);
+                let judged = policy.check_rules(groups, &host, addr.ip(), port);
                 judged.map_err(|denial| self.denied(denial))?;
                 vec![addr]
             }
@@ -221,11 +228,12 @@ impl Exit {
         addr: SocketAddr,
     ) -> io::Result<Option<PolicyDenial>> {
         let (ip, port) = (addr.ip(), addr.port());
-        if let Err(denial) = self.policy.check_addr(groups, host, ip, port) {
+        let policy = self.policy.get();
+        if let Err(denial) = policy.check_addr(groups, host, ip, port) {
             return Ok(Some(denial));
         }
         let reason = DenialReason::OwnAddress;
-        if self.policy.is_exempt(reason, ip) || !connect::is_own(addr).await? {
+        if policy.is_exempt(reason, ip) || !connect::is_own(addr).await? {
             return Ok(None);
         }
         Ok(Some(PolicyDenial { reason, host: host.clone(), ip: Some(ip), port }))

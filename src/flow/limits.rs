@@ -12,6 +12,7 @@ use tokio::{
 };
 
 use super::Activity;
+use crate::live::Live;
 
 /// How long a flow may rest, and how long a new one waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,7 +89,7 @@ impl From<FlowEnd> for io::Error {
 /// The limits of all flows of a node, and how many flows ended by them.
 #[derive(Debug, Default)]
 pub struct FlowLimits {
-    times: FlowTimes,
+    times: Live<FlowTimes>,
     ended: [AtomicU64; FlowEnd::ALL.len()],
 }
 
@@ -96,13 +97,18 @@ impl FlowLimits {
     /// Limits with these times, by which no flow has ended yet.
     #[must_use]
     pub fn new(times: FlowTimes) -> Self {
-        Self { times, ended: Default::default() }
+        Self { times: Live::new(times), ended: Default::default() }
+    }
+
+    /// How long flows may rest from now on; one that rests keeps its time until something moves.
+    pub fn set_times(&self, times: FlowTimes) {
+        self.times.set(times);
     }
 
     /// How long a new flow waits while no route to its exit, or no exit, is up.
     #[must_use]
     pub fn route_timeout(&self) -> Duration {
-        self.times.route
+        self.times.get().route
     }
 
     /// Waits until a flow is to end, and counts that.
@@ -119,9 +125,10 @@ impl FlowLimits {
     async fn rests(&self, activity: &Activity, half: &HalfClosed) -> FlowEnd {
         loop {
             let is_half = half.is_set();
+            let times = self.times.get();
             let (limit, end) = match is_half {
-                true => (self.times.half_closed, FlowEnd::HalfClosed),
-                false => (self.times.idle, FlowEnd::Idle),
+                true => (times.half_closed, FlowEnd::HalfClosed),
+                false => (times.idle, FlowEnd::Idle),
             };
             let due = activity.last() + limit;
             if due <= Instant::now() {

@@ -386,6 +386,12 @@ impl Mesh {
         links.collect()
     }
 
+    /// Judges which flows may use which links and relays by `policy` from now on: labels are judged when
+    /// they are asked for and renewed, each 40 s.
+    pub fn set_policy(&self, policy: Policy) {
+        self.routing().set_policy(policy);
+    }
+
     /// What the node may spend on measuring and advertising, and how it does.
     #[must_use]
     pub fn budget(&self) -> (Bitrate, Plan) {

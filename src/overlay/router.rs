@@ -85,6 +85,11 @@ impl Router {
         this
     }
 
+    /// Judges flows by another policy from now on.
+    pub fn set_policy(&mut self, policy: Policy) {
+        self.policy = policy;
+    }
+
     /// From now on the node advertises under the certificate that says `us`, its next one.
     pub fn renew(&mut self, us: &Peer) {
         self.serves.clone_from(&us.serves);

@@ -107,6 +107,20 @@ impl Running {
         Self::start_as(command, dir, &[])
     }
 
+    /// Starts `ronproxy run` by this command, with its environment.
+    pub fn start_command(command: Command, dir: &Path) -> Self {
+        Self::start_as(command, dir, &[])
+    }
+
+    /// Starts `ronproxy run` with SIGHUP ignored, as `nohup` does.
+    pub fn start_ignoring_hangup(dir: &Path) -> Self {
+        let mut command = Command::new("sh");
+        let script = "trap '' HUP; exec \"$0\" \"$@\"";
+        command.args(["-c", script, env!("CARGO_BIN_EXE_ronproxy"), "--dir"]).arg(dir);
+        command.env_remove("RON_LOG").stdin(Stdio::null());
+        Self::start_as(command, dir, &[])
+    }
+
     /// Starts `ronproxy run` with its log in the file `log`.
     pub fn start_with_log(dir: &Path, log: &str) -> Self {
         Self::start_logging(ronproxy(dir), log.into(), &[])

@@ -52,12 +52,16 @@ pub fn tunnel(proxy: SocketAddr, target: SocketAddr) -> io::Result<TcpStream> {
     }
 }
 
-/// Fetches the page through `proxy`.
-pub fn fetch(proxy: SocketAddr, target: SocketAddr) -> io::Result<String> {
-    let mut stream = tunnel(proxy, target)?;
+/// Fetches the page over an open connection.
+pub fn page_over(stream: &mut TcpStream, target: SocketAddr) -> io::Result<String> {
     write!(stream, "GET / HTTP/1.1\r\nHost: {target}\r\nConnection: close\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
     body.ok_or_else(|| io::Error::other(format!("no answer: {answer:?}")))
+}
+
+/// Fetches the page through `proxy`.
+pub fn fetch(proxy: SocketAddr, target: SocketAddr) -> io::Result<String> {
+    page_over(&mut tunnel(proxy, target)?, target)
 }

@@ -24,7 +24,7 @@ use crate::{
 const VARIABLE: &str = "RON_LOG";
 
 /// Starts logging: `-v` wins over `RON_LOG`, and that over the configuration.
-pub(super) fn start(verbose: u8, configured: &Log) -> Result<(), CliError> {
+pub(super) fn start(verbose: u8, configured: &Log) -> Result<Filter, CliError> {
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter(verbose, configured)?)
         // Text of peers, clients and servers reaches the log as a field.
@@ -33,10 +33,27 @@ pub(super) fn start(verbose: u8, configured: &Log) -> Result<(), CliError> {
         // The error would go to stderr, which may be the closed terminal that failed.
         .log_internal_errors(false)
         .event_format(Lines::new(shape(configured.format)))
-        .with_writer(std::io::stderr);
+        .with_writer(std::io::stderr)
+        .with_filter_reloading();
+    let handle = subscriber.reload_handle();
     // It fails only where logging has been started already, as in tests.
     let _ = subscriber.try_init();
-    Ok(())
+    Ok(Filter(Box::new(move |configured: &Log| {
+        let next = filter(verbose, configured)?;
+        handle.reload(next).map_err(|error| CliError::say(format!("the log stays: {error}")))
+    })))
+}
+
+/// Changes what is logged while the program runs.
+pub(super) struct Filter(Box<Change>);
+
+type Change = dyn Fn(&Log) -> Result<(), CliError> + Send + Sync;
+
+impl Filter {
+    /// Logs what is configured from now on, as far as `-v` and `RON_LOG` leave that open.
+    pub(super) fn reload(&self, configured: &Log) -> Result<(), CliError> {
+        (self.0)(configured)
+    }
 }
 
 fn shape(format: LogFormat) -> Shape {

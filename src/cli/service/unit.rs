@@ -169,8 +169,11 @@ pub(super) fn text(
 Description=ronproxy, a Resilient Overlay Network proxy
 {ordering}
 [Service]
-Type=exec
+Type=notify
 ExecStart={start} run
+ExecReload={start} reload
+# Three missed signs of life, and it is started again.
+WatchdogSec=30
 Restart=on-failure
 RestartSec=2
 # Longer than the drain, so that flows may finish.

@@ -1,0 +1,87 @@
+//! What differs between two configurations, and what of it needs a restart. PURE.
+
+use serde::Serialize;
+
+use super::Config;
+
+/// What a new configuration changes, by section or key.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Changes {
+    /// What can be put into force while the node runs.
+    pub live: Vec<&'static str>,
+    /// What needs a restart.
+    pub restart: Vec<&'static str>,
+}
+
+impl Config {
+    /// What `next` changes.
+    #[must_use]
+    pub fn changes(&self, next: &Self) -> Changes {
+        let differ = |pairs: &[(&'static str, bool)]| {
+            pairs.iter().filter(|(_, differs)| *differs).map(|(name, _)| *name).collect()
+        };
+        Changes {
+            live: differ(&[
+                ("rule", self.rules != next.rules),
+                ("policy", self.policy != next.policy),
+                ("flow", self.flow != next.flow),
+                ("entry.users", self.entry.users != next.entry.users),
+                ("exit.allow", self.exit.allow != next.exit.allow),
+                ("exit.deny", self.exit.deny != next.exit.deny),
+                ("exit.allow_private", self.exit.allow_private != next.exit.allow_private),
+                ("log.filter", self.log.filter != next.log.filter),
+                ("log.destinations", self.log.destinations != next.log.destinations),
+            ]),
+            restart: differ(&[
+                ("node", self.node != next.node),
+                ("entry", self.entry_apart() != next.entry_apart()),
+                ("exit", self.exit_apart() != next.exit_apart()),
+                ("lane", self.lane != next.lane),
+                ("probe", self.probe != next.probe),
+                ("relay", self.relay != next.relay),
+                ("authority", self.authority != next.authority),
+                ("dashboard", self.dashboard != next.dashboard),
+                ("log.format", self.log.format != next.log.format),
+            ]),
+        }
+    }
+
+    /// The entry's section without what is live.
+    fn entry_apart(&self) -> crate::entry::Config {
+        crate::entry::Config { users: Vec::new(), ..self.entry.clone() }
+    }
+
+    /// The exit's section without what is live.
+    fn exit_apart(&self) -> crate::exit::Config {
+        let plain = crate::exit::Config::default();
+        crate::exit::Config {
+            allow: plain.allow,
+            deny: plain.deny,
+            allow_private: plain.allow_private,
+            ..self.exit.clone()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn changes(from: &str, to: &str) -> Changes {
+        Config::parse(from).unwrap().changes(&Config::parse(to).unwrap())
+    }
+
+    #[test]
+    fn what_differs_is_named_with_what_it_needs() {
+        assert_eq!(changes("", ""), Changes::default());
+        let both = changes(
+            "[[rule]]\nport = 25\nreject = true",
+            "[exit]\nenabled = true\ndeny = [{ port = [25] }]\n[lane]\npatience = '10s'\n[log]\nfilter = 'debug'\n\
+             [[entry.users]]\nname = 'ann'\npassword = 'x'",
+        );
+        assert_eq!(both.live, ["rule", "entry.users", "exit.deny", "log.filter"]);
+        assert_eq!(both.restart, ["exit", "lane"]);
+        let moved = changes("", "[entry]\nlisten = '127.0.0.1:9'\n[dashboard]\nenabled = false");
+        assert_eq!((moved.live.len(), moved.restart), (0, vec!["entry", "dashboard"]));
+    }
+}
