@@ -34,6 +34,7 @@
 //! | [`events`] | what happened lately: one typed stream, bounded, and its counters |
 //! | [`flow`] | what a flow is: label, target, hint, refusal, and the dialer trait |
 //! | [`live`] | a value that is replaced while others read it |
+//! | [`chance`] | the node's source of chance, seeded in a lab |
 //! | [`text`] | PURE: text of others, made safe to log and to show |
 //! | [`quantity`] | PURE: durations, data rates and addresses as people write them |
 //!
@@ -44,6 +45,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod chance;
 pub mod cli;
 pub mod config;
 pub mod dashboard;

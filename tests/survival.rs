@@ -40,6 +40,8 @@ mod nodes;
 mod order;
 #[path = "survival/outage.rs"]
 mod outage;
+#[path = "survival/replay.rs"]
+mod replay;
 #[path = "survival/requests.rs"]
 mod requests;
 #[path = "survival/restore.rs"]

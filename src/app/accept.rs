@@ -1,7 +1,7 @@
 //! The node's front door: every incoming QUIC connection is judged here.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -18,6 +18,7 @@ use super::{
     known::KnownAddresses,
 };
 use crate::{
+    chance::Chance,
     identity::{Accepted, accepted},
     lane::{Granted, LaneHost},
     mesh::Mesh,
@@ -58,7 +59,7 @@ struct State {
     admission: Admission,
     known: KnownAddresses,
     /// Ends the handshake of a ticket.
-    under_way: HashMap<u64, CancellationToken>,
+    under_way: BTreeMap<u64, CancellationToken>,
 }
 
 /// A handshake under way; dropping it makes room for another.
@@ -75,10 +76,11 @@ impl Door {
         servers: Servers,
         desk: Option<Arc<JoinDesk>>,
         counts: Arc<HandshakeCounts>,
+        chance: &Chance,
     ) -> Self {
-        let admission = Admission::new(Instant::now().into_std(), rand::random());
+        let admission = Admission::new(Instant::now().into_std(), chance.draw());
         let known = KnownAddresses::default();
-        let state = Mutex::new(State { admission, known, under_way: HashMap::new() });
+        let state = Mutex::new(State { admission, known, under_way: BTreeMap::new() });
         Self { endpoint, mesh, host, servers, desk, counts, state }
     }
 
@@ -87,11 +89,12 @@ impl Door {
         let mut tick = interval(NOTE_EVERY);
         loop {
             tokio::select! {
+                biased;
+                _ = tick.tick() => self.note_neighbours(),
                 incoming = self.endpoint.accept() => match incoming {
                     Some(incoming) => self.clone().answer(incoming),
                     None => return,
                 },
-                _ = tick.tick() => self.note_neighbours(),
             }
         }
     }
@@ -165,6 +168,7 @@ impl Door {
         // QUIC may take over another one that is not validated as soon as the handshake is over.
         let address = incoming.remote_address();
         let shaken = tokio::select! {
+            biased;
             shaken = timeout(HANDSHAKE_TIMEOUT, self.shake_hands(incoming, granted)) => {
                 shaken.unwrap_or(Err(Outcome::TimedOut))
             }
@@ -251,6 +255,7 @@ impl Door {
             return;
         };
         tokio::select! {
+            biased;
             () = desk.serve(conn.clone(), &self.mesh, joins) => {}
             () = ticket.gave_way.cancelled() => {
                 self.counts.count(Outcome::GaveWay);

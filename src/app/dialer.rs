@@ -241,7 +241,7 @@ impl Dialer {
         request: &FlowRequest,
         key: &LaneKey,
     ) -> Result<Box<dyn Flow>, Refusal> {
-        let guard = self.pool.flows().insert(&mut rand::random, |label| {
+        let guard = self.pool.flows().insert(&mut || self.pool.chance().draw(), |label| {
             let since = Instant::now().into_std();
             FlowEntry::opening(label, request, key.exit.clone(), key.wish.hint.clone(), since)
         });

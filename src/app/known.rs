@@ -1,7 +1,7 @@
 //! Present and recent addresses of neighbours. Pure.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     net::IpAddr,
     time::{Duration, Instant},
 };
@@ -14,7 +14,7 @@ const LATELY: Duration = Duration::from_secs(24 * 3600);
 
 /// The addresses and when each was last a neighbour's.
 #[derive(Debug, Default)]
-pub(super) struct KnownAddresses(HashMap<IpAddr, Instant>);
+pub(super) struct KnownAddresses(BTreeMap<IpAddr, Instant>);
 
 impl KnownAddresses {
     /// Records that a neighbour's packets come from `ip`.

@@ -51,6 +51,7 @@ impl LocalFlow {
             copy_bidirectional(client, self).await.map(|_| ())
         };
         tokio::select! {
+            biased;
             carried = both => carried,
             end = limits.overdue(at_exit.activity(), &half) => Err(end.into()),
             () = at_entry.activity().closed() => Err(FlowEnd::Closed.into()),

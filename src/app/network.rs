@@ -29,6 +29,7 @@ pub(super) async fn watch(mesh: Arc<Mesh>, shutdown: CancellationToken) {
     let mut last = (Instant::now(), SystemTime::now());
     loop {
         tokio::select! {
+            biased;
             () = shutdown.cancelled() => return,
             _ = look.tick() => {}
         }

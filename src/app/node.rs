@@ -23,6 +23,7 @@ use super::{
     status::{FlowFacts, LaneStatus, NodeStatus, NodeView},
 };
 use crate::{
+    chance::Chance,
     config::Rules,
     entry::{self, Entry, EntryError, RefusedClients, User},
     events::Events,
@@ -72,6 +73,8 @@ pub struct NodeSettings {
     pub memory: LaneBudget,
     /// The overlay authority's desk, if the authority lives here.
     pub desk: Option<JoinDesk>,
+    /// What its labels, nonces and jitter are drawn from.
+    pub chance: Chance,
 }
 
 /// Why a node could not start.
@@ -125,7 +128,7 @@ impl Node {
         drain: Duration,
     ) -> Result<Self, StartError> {
         let credentials = &settings.credentials;
-        let switch = Arc::<Switch>::default();
+        let switch = Arc::new(Switch::new(settings.chance));
         let (endpoint, sender) = open_endpoint(socket, &switch)?;
         let servers = servers(credentials, settings.lane)?;
         endpoint.set_server_config(Some((*servers.link).clone()));
@@ -218,7 +221,8 @@ impl Node {
     fn open_door(&self, desk: Option<Arc<JoinDesk>>, servers: Servers) {
         let roles = (self.mesh.clone(), self.host.clone());
         let counts = self.handshakes.clone();
-        let door = Door::new(self.endpoint.clone(), roles, servers, desk, counts);
+        let door =
+            Door::new(self.endpoint.clone(), roles, servers, desk, counts, self.switch.chance());
         let (mesh, pool) = (self.mesh.clone(), self.pool.clone());
         let shutdown = self.shutdown.clone();
         tokio::spawn(self.shutdown.clone().run_until_cancelled_owned(Arc::new(door).run()));
@@ -375,6 +379,7 @@ fn open_endpoint(
     let mut config = EndpointConfig::default();
     // The fixed bit tells QUIC packets from labelled ones, so it must not be greased.
     config.grease_quic_bit(false);
+    config.rng_seed(Some(switch.chance().draw()));
     config.max_udp_payload_size(MAX_QUIC_PACKET).map_err(io::Error::other)?;
     let endpoint =
         Endpoint::new_with_abstract_socket(config, None, socket, Arc::new(TokioRuntime))?;

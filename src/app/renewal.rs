@@ -179,6 +179,7 @@ impl Renewal {
         let (mut doubts, mut asked) = (0, Pauses::default());
         loop {
             tokio::select! {
+                biased;
                 () = shutdown.cancelled() => return,
                 _ = look.tick() => {}
             }

@@ -9,6 +9,7 @@ use std::{
 use super::{CliError, folder::Folder, units, written::Written};
 use crate::{
     app::{ExitDoor, JoinDesk, NodeSettings},
+    chance::Chance,
     config::Config,
     exit::{Exit, SystemResolver},
     identity::{Clock, Credentials},
@@ -84,6 +85,7 @@ pub(super) fn node(
         memory,
         desk,
         credentials,
+        chance: Chance::default(),
     };
     Ok((settings, exit))
 }

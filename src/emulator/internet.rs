@@ -127,6 +127,13 @@ impl Internet {
         world.counters(from, to)
     }
 
+    /// A digest of all packets so far: when each was sent, from where, to where, and its size. Two runs
+    /// that do the same have the same one.
+    #[must_use]
+    pub fn trace(&self) -> u64 {
+        self.world().trace().digest()
+    }
+
     /// The counters of packets that a host sent, by their destination, also to addresses without a
     /// host; sorted by address.
     #[must_use]

@@ -12,6 +12,7 @@
 //! | `socket` | `noq::AsyncUdpSocket` over the world |
 //! | `topology` | [`Topology`]: named sites and their paths; [`paper_sites`], [`triangle`] |
 //! | `scenario` | [`Event`]: changes at set times, as data, and [`play`] |
+//! | `trace` | PURE: a digest of all packets, to compare two runs |
 //! | `weather` | PURE: [`Weather`], hours of changing delay and loss |
 //!
 //! # Time
@@ -23,8 +24,10 @@
 //! # Chance
 //!
 //! Each directed pair of hosts draws from a generator of its own, seeded by the Internet's seed
-//! and the two addresses. Equal seeds give equal runs (on a single-threaded runtime with virtual
-//! time), and what one pair sends never changes the luck of another.
+//! and the two addresses. What one pair sends never changes the luck of another. On a
+//! single-threaded runtime with virtual time a lab's seed decides a run to the last packet
+//! ([`Internet::trace`]): a node draws from one source (`Chance`), QUIC too, its signatures have one length,
+//! its tasks look at what is ready in a fixed order, and it walks through tables in the order of their keys.
 
 mod counters;
 mod inbox;
@@ -35,6 +38,7 @@ mod scenario;
 mod seed;
 mod socket;
 mod topology;
+mod trace;
 mod units;
 mod weather;
 mod world;

@@ -18,6 +18,7 @@ use super::{
     link::{InFlight, Link, LinkModel, Verdict},
     nat::Nats,
     seed,
+    trace::Trace,
 };
 
 /// One-way delay of the pairs nobody described: a wired path across a country.
@@ -41,6 +42,7 @@ pub(super) struct World {
     forged: HashMap<IpAddr, SocketAddr>,
     next_socket: u64,
     next_seq: u64,
+    trace: Trace,
 }
 
 /// A directed pair of hosts: its link, and chance of its own.
@@ -84,6 +86,7 @@ impl World {
             forged: HashMap::new(),
             next_socket: 0,
             next_seq: 0,
+            trace: Trace::default(),
         }
     }
 
@@ -109,6 +112,10 @@ impl World {
     pub(super) fn counters(&self, from: IpAddr, to: IpAddr) -> Counters {
         let link = self.index.get(&(from, to));
         link.map_or_else(Counters::default, |&LinkId(link)| *self.links[link].link.counters())
+    }
+
+    pub(super) const fn trace(&self) -> &Trace {
+        &self.trace
     }
 
     pub(super) fn sent_by(&self, host: IpAddr) -> Vec<(IpAddr, Counters)> {
@@ -314,6 +321,7 @@ impl World {
                 return None;
             }
         };
+        self.trace.note(now, route.source, target, payload.len());
         let pair = &mut self.links[route.link.0];
         let Verdict::Deliver { at } = pair.link.send(now, payload.len(), &mut pair.rng) else {
             return None;

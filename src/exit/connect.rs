@@ -67,6 +67,7 @@ where
         }
         let next_attempt = Instant::now() + ATTEMPT_DELAY;
         let ended = tokio::select! {
+            biased;
             ended = running.next() => ended,
             () = sleep_until(next_attempt), if waiting.len() > 0 => continue,
         };

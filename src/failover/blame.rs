@@ -6,7 +6,7 @@
 //! Blame for silence is provisional until the move away from the route has brought an answer.
 //! Without an answer the fault was at an end of the lane, and the blame is withdrawn.
 
-use std::{collections::HashMap, time::Instant};
+use std::{collections::BTreeMap, time::Instant};
 
 use super::Timing;
 use crate::{
@@ -40,7 +40,7 @@ struct Record {
 /// The routes that a lane's end excludes.
 #[derive(Debug, Default)]
 pub(super) struct Blame {
-    records: HashMap<Route, Record>,
+    records: BTreeMap<Route, Record>,
 }
 
 impl Blame {

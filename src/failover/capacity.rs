@@ -8,7 +8,7 @@
 //! pauses between trials grow.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -83,7 +83,7 @@ impl Trial {
 /// The rate of each route.
 #[derive(Debug, Default)]
 pub(super) struct Capacity {
-    carried: HashMap<Route, (Bitrate, Instant)>,
+    carried: BTreeMap<Route, (Bitrate, Instant)>,
     /// The rates of the last windows on the route in use while the lane was limited by it.
     now: VecDeque<Bitrate>,
     /// In the last window the application was the limit.

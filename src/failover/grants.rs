@@ -5,7 +5,7 @@
 //! used.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     time::{Duration, Instant},
 };
 
@@ -25,8 +25,8 @@ struct Grant {
 /// The grants held, by route, and those asked for. The direct route needs none.
 #[derive(Debug, Default)]
 pub(super) struct Grants {
-    held: HashMap<Route, Grant>,
-    asked: HashMap<Route, Instant>,
+    held: BTreeMap<Route, Grant>,
+    asked: BTreeMap<Route, Instant>,
 }
 
 impl Grants {

@@ -88,8 +88,8 @@ pub struct Timing {
     pub prepare_every: Duration,
 
     // -- The agent -------------------------------------------------------------------------------
-    /// A route on which a packet was acknowledged within this time is not down, whatever probes say: it
-    /// takes four of them, lost in a row, to find that.
+    /// If probes say that the route in use is down, the lane asks the far end when its last answer on the route
+    /// is older than this.
     pub own_answer: Duration,
     /// How often candidates and loss are looked at. The selector's hysteresis decides; this bounds
     /// how late a decision is carried out.

@@ -114,6 +114,7 @@ impl FlowLimits {
     /// Waits until a flow is to end, and counts that.
     pub async fn overdue(&self, activity: &Activity, half: &HalfClosed) -> FlowEnd {
         let end = tokio::select! {
+            biased;
             end = self.rests(activity, half) => end,
             () = activity.evicted() => FlowEnd::Evicted,
             () = activity.closed() => FlowEnd::Closed,
@@ -135,6 +136,7 @@ impl FlowLimits {
                 return end;
             }
             tokio::select! {
+                biased;
                 () = sleep_until(due) => {}
                 () = half.news.notified(), if !is_half => {}
             }
@@ -201,6 +203,7 @@ mod tests {
             std::future::pending::<()>().await;
         };
         let end = tokio::select! {
+            biased;
             end = limits.overdue(&activity, &closed) => end,
             () = moving => unreachable!("it waits for ever"),
         };

@@ -81,7 +81,7 @@ impl From<Route> for String {
 const MAX_AVOIDED: usize = 256;
 
 /// The requirements of a lane on its routes.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub struct RouteWish {
     /// Which quality matters.
     pub hint: Hint,

@@ -1,7 +1,7 @@
 //! The live flows of a node, for listings and for unique labels.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     fmt,
     net::SocketAddr,
     sync::{
@@ -96,7 +96,7 @@ pub struct Carried {
 /// The live flows of one entry. Cheap to clone; all clones share the table.
 #[derive(Clone, Default)]
 pub struct FlowTable {
-    flows: Arc<Mutex<HashMap<FlowLabel, Arc<FlowEntry>>>>,
+    flows: Arc<Mutex<BTreeMap<FlowLabel, Arc<FlowEntry>>>>,
     watcher: Arc<OnceLock<Arc<dyn FlowWatcher>>>,
 }
 
@@ -113,7 +113,7 @@ pub struct FlowGuard {
 }
 
 impl FlowTable {
-    fn lock(&self) -> MutexGuard<'_, HashMap<FlowLabel, Arc<FlowEntry>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<FlowLabel, Arc<FlowEntry>>> {
         self.flows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

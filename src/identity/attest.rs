@@ -15,8 +15,8 @@ use x509_parser::parse_x509_certificate;
 
 use super::{TlsError, tls::provider};
 
-/// The signature scheme of every node's key: ECDSA P-256 with SHA-256.
-const SCHEME: SignatureScheme = SignatureScheme::ECDSA_NISTP256_SHA256;
+/// The signature scheme of every node's key: Ed25519.
+const SCHEME: SignatureScheme = SignatureScheme::ED25519;
 
 /// The prefix of every signed statement.
 pub(super) const CONTEXT: &[u8] = b"ronproxy statement 1\0";
@@ -56,7 +56,9 @@ impl AttestError {
 /// # Errors
 /// When the key is of another kind, which `ronproxy` never makes.
 pub(super) fn signer(certified: &CertifiedKey) -> Result<Box<dyn Signer>, TlsError> {
-    let unusable = || rustls::Error::General("the node's key is not ECDSA P-256".into());
+    let unusable = || {
+        rustls::Error::General("the node's key is not an Ed25519 key: join the overlay anew".into())
+    };
     Ok(certified.key.choose_scheme(&[SCHEME]).ok_or_else(unusable)?)
 }
 

@@ -288,7 +288,7 @@ impl Credentials {
         Peer::from_certificate(certificate).map_err(|_| AttestError::Certificate)
     }
 
-    /// The node's signature of `statement`: ECDSA in DER, at most 72 bytes.
+    /// The node's signature of `statement`: Ed25519, 64 bytes.
     ///
     /// # Errors
     /// When the operating system gives no randomness.

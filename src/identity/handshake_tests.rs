@@ -233,7 +233,7 @@ mod careless_verifier {
         }
 
         fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-            vec![SignatureScheme::ECDSA_NISTP256_SHA256]
+            vec![SignatureScheme::ED25519]
         }
     }
 }

@@ -195,6 +195,6 @@ fn member(name: &str) -> MemberInfo {
 
 /// A valid request of a kind of key that the authority does not certify.
 fn other_kind_of_key() -> Vec<u8> {
-    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
     rcgen::CertificateParams::default().serialize_request(&key).unwrap().der().to_vec()
 }

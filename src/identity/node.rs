@@ -14,7 +14,11 @@ use super::{
     TlsError, UnixTime, tls::provider,
 };
 
-/// A node's private key: ECDSA P-256. Its `Debug` shows nothing of it.
+/// The kind of all keys of an overlay. Its signatures have one length, so packets have the same size in each
+/// run of a lab.
+pub(super) const KEY_KIND: &rcgen::SignatureAlgorithm = &rcgen::PKCS_ED25519;
+
+/// A node's private key: Ed25519. Its `Debug` shows nothing of it.
 pub struct NodeKey(KeyPair);
 
 /// A node's identity: its key, its certificate chain, and the overlay's revocation list, against
@@ -71,7 +75,7 @@ impl NodeKey {
     /// # Errors
     /// When it gives no randomness.
     pub fn generate() -> Result<Self, IdentityError> {
-        KeyPair::generate().map(Self).map_err(crypto)
+        KeyPair::generate_for(KEY_KIND).map(Self).map_err(crypto)
     }
 
     /// A PKCS#10 signing request in DER. Its signature proves the possession of the key; the

@@ -19,6 +19,7 @@ pub use service::{Service, Services};
 
 use crate::{
     app::{JoinDesk, Node, NodeSettings, StartError},
+    chance::Chance,
     config::Rules,
     emulator::{Cable, Internet, Topology},
     entry,
@@ -167,6 +168,8 @@ pub struct Lab {
     clock: Clock,
     dates: Dates,
     folder: TempDir,
+    /// What the nodes' own sources are drawn from, at each start.
+    chance: Chance,
 }
 
 impl Lab {
@@ -225,6 +228,7 @@ impl Lab {
             clock,
             dates,
             folder,
+            chance: Chance::seeded(seed),
         };
         let names: Vec<String> = lab.plans.keys().cloned().collect();
         for name in names {
@@ -259,6 +263,7 @@ impl Lab {
             flow: plan.flow,
             memory: plan.memory,
             desk: self.desk(name)?,
+            chance: Chance::seeded(self.chance.draw()),
         };
         let (socket, cable) = self.internet.plug_in(address);
         let node = Node::start(settings, socket, DRAIN)
@@ -323,7 +328,7 @@ impl Lab {
             addresses: vec![address],
             authority: authority.parse().map_err(|_| no_site())?,
             fingerprint: self.authority.fingerprint(),
-            token: Token::from_random(rand::random()),
+            token: Token::from_random(self.chance.draw()),
             name: attributes.name.clone(),
             expires: self.clock.now().as_secs() + 3600,
         };

@@ -44,12 +44,8 @@ impl Driver {
             let (end, conn) = (self.end.clone(), self.conn.clone());
             let (wake, resting) = (self.wake(), self.is_resting());
             tokio::select! {
+                biased;
                 reason = conn.closed() => break reason,
-                notice = conn.read_datagram() => {
-                    if let Ok(datagram) = notice {
-                        self.on_datagram(&datagram);
-                    }
-                }
                 Some(answer) = self.asked.join_next() => {
                     if let Ok(Some(input)) = answer {
                         self.handle(input);
@@ -57,6 +53,12 @@ impl Driver {
                 }
                 () = sleep_until(wake.into()) => {}
                 () = end.activity().sent_again(), if resting => self.view(),
+                // The last one: a far end can send as many as it likes.
+                notice = conn.read_datagram() => {
+                    if let Ok(datagram) = notice {
+                        self.on_datagram(&datagram);
+                    }
+                }
             }
         };
         self.report_moves(true);

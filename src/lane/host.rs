@@ -1,7 +1,7 @@
 //! The exit's side: lanes that entries open to us, and the flows on them.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     fmt,
     net::SocketAddr,
     sync::{
@@ -122,7 +122,7 @@ pub struct LaneHost {
     acceptor: Arc<dyn FlowAcceptor>,
     limits: Arc<FlowLimits>,
     memory: Arc<LaneMemory>,
-    lanes: Mutex<HashMap<SlotId, Hosted>>,
+    lanes: Mutex<BTreeMap<SlotId, Hosted>>,
     tally: Mutex<Tally>,
     flows: AtomicUsize,
 }
@@ -191,7 +191,7 @@ impl LaneHost {
             wish: open.wish,
             route: open.route,
         }));
-        let label = Label(rand::random());
+        let label = Label(self.switch.chance().draw());
         self.switch
             .with_labels(|labels| labels.grant_slot(label, &entry, id))
             .map_err(|error| LinkRefusal::Full(error.to_string()))?;
@@ -233,8 +233,7 @@ impl LaneHost {
         loop {
             let now = tick.tick().await.into_std();
             // Ends are dropped after the lock is given back: dropping one closes its slot.
-            let overdue: Vec<_> = self.lanes().extract_if(|_, lane| lane.is_overdue()).collect();
-            drop(overdue);
+            drop(self.take(Hosted::is_overdue));
             self.switch.with_labels(|labels| labels.sweep(now));
             let numbers = self.tally().take(now);
             for (entry, flows) in numbers {
@@ -243,11 +242,19 @@ impl LaneHost {
         }
     }
 
+    /// Takes the lanes for which `which` holds out of the table.
+    fn take(&self, which: impl Fn(&Hosted) -> bool) -> Vec<Hosted> {
+        let mut lanes = self.lanes();
+        let taken: Vec<_> =
+            lanes.iter().filter(|(_, lane)| which(lane)).map(|(id, _)| *id).collect();
+        taken.iter().filter_map(|id| lanes.remove(id)).collect()
+    }
+
     /// Ends every lane of `entry`, and with it the lane's flows; returns how many. For an entry that
     /// is no member any more: the labels it holds end with [`Switch::withdraw_holder`].
     pub fn end_lanes_of(&self, entry: &NodeName) -> usize {
-        let ended: Vec<_> = self.lanes().extract_if(|_, lane| lane.end.peer() == entry).collect();
-        for (_, lane) in &ended {
+        let ended = self.take(|lane| lane.end.peer() == entry);
+        for lane in &ended {
             if let Stage::Connected(conn) = &lane.stage {
                 conn.close(VarInt::from_u32(code::UNAUTHORISED), b"no member any more");
             }
@@ -345,6 +352,7 @@ impl LaneHost {
     ) -> Outcome {
         let send = &mut streams.send;
         let opened = tokio::select! {
+            biased;
             opened = self.acceptor.open(entry, &target) => opened,
             // The entry gave up: do not go on connecting for nobody.
             _ = send.stopped() => return Outcome::Reset,
@@ -413,7 +421,7 @@ impl LaneHost {
         self.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lanes(&self) -> MutexGuard<'_, HashMap<SlotId, Hosted>> {
+    fn lanes(&self) -> MutexGuard<'_, BTreeMap<SlotId, Hosted>> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -6,7 +6,7 @@
 //! when another lane of the entry needs it. A window that is taken back counts until the far end
 //! has used up the bytes that it was told.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use crate::identity::NodeName;
 
@@ -27,7 +27,7 @@ const RESERVE: u64 = 64 * LEAST;
 pub(super) struct Ledger {
     per_entry: u64,
     in_all: u64,
-    shares: HashMap<u32, Share>,
+    shares: BTreeMap<u32, Share>,
 }
 
 #[derive(Debug)]
@@ -43,7 +43,7 @@ pub(super) type Changes = Vec<(u32, u64)>;
 impl Ledger {
     /// A ledger with this many bytes for each entry, and for all.
     pub(super) fn new(per_entry: u64, in_all: u64) -> Self {
-        Self { per_entry, in_all, shares: HashMap::new() }
+        Self { per_entry, in_all, shares: BTreeMap::new() }
     }
 
     /// The first window of a new lane.

@@ -1,7 +1,7 @@
 //! The entry's side: lanes to exits, kept and shared, and the flows opened on them.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
@@ -15,6 +15,7 @@ use super::{
     Lane, LaneEnd, RouteControl, driver::Driver, end::Parts, flow::LaneFlow, windows::Windows,
 };
 use crate::{
+    chance::Chance,
     flow::{
         Flow, FlowEntry, FlowLimits, FlowRequest, FlowState, FlowTable, Refusal, RefusalKind,
         Route, RouteWish,
@@ -60,7 +61,7 @@ const WARM: Duration = Duration::from_secs(600);
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 
 /// What flows must have in common to share a lane.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LaneKey {
     /// The exit.
     pub exit: NodeName,
@@ -88,9 +89,9 @@ pub struct LanePool {
     control: Weak<dyn RouteControl>,
     flows: FlowTable,
     limits: Arc<FlowLimits>,
-    cells: Mutex<HashMap<LaneKey, Arc<Cell>>>,
+    cells: Mutex<BTreeMap<LaneKey, Arc<Cell>>>,
     /// All lanes with flows, also those that take no new ones.
-    ends: Mutex<HashMap<u32, Weak<LaneEnd>>>,
+    ends: Mutex<BTreeMap<u32, Weak<LaneEnd>>>,
 }
 
 /// The place of one lane: at most one task opens it, the others wait.
@@ -133,6 +134,12 @@ impl LanePool {
         }
     }
 
+    /// The node's source of chance.
+    #[must_use]
+    pub fn chance(&self) -> &Chance {
+        self.switch.chance()
+    }
+
     /// Opens a flow for `request` on the lane of `key`. If there are `others` to turn to, an exit
     /// that is not heard of is given up within some seconds.
     ///
@@ -148,7 +155,7 @@ impl LanePool {
             let since = Instant::now().into_std();
             FlowEntry::opening(label, request, key.exit.clone(), key.wish.hint.clone(), since)
         };
-        let guard = self.flows.insert(&mut rand::random, describe);
+        let guard = self.flows.insert(&mut || self.chance().draw(), describe);
         let open = (guard.entry().label, &request.target, &key.wish.hint);
         // A lane may turn out to be dead (its exit restarted) just as it is used: one more try.
         let mut retried = false;
@@ -158,6 +165,7 @@ impl LanePool {
             guard.entry().set_lane(lane.end.carries());
             let heard = lane.end.activity().packets().1;
             let opened = tokio::select! {
+                biased;
                 opened = timeout(OPEN_TIMEOUT, lane.open(open)) => opened,
                 () = lane.hears_nothing(), if others => {
                     self.retire(key, &lane);
@@ -280,6 +288,7 @@ impl LanePool {
                 }
             };
             tokio::select! {
+                biased;
                 () = next_turn => {}
                 opened = attempts.next() => match opened {
                     Some(Ok(lane)) => return Ok(lane),
@@ -328,7 +337,7 @@ impl LanePool {
                 selector,
             })
         };
-        let reply_label = Label(rand::random());
+        let reply_label = Label(self.chance().draw());
         let granted =
             self.switch.with_labels(|labels| labels.grant_slot(reply_label, &key.exit, id));
         let open = OpenLane { reply_label, route: route.clone(), wish: key.wish.clone() };
@@ -429,7 +438,7 @@ impl LanePool {
         &self.flows
     }
 
-    fn cells(&self) -> MutexGuard<'_, HashMap<LaneKey, Arc<Cell>>> {
+    fn cells(&self) -> MutexGuard<'_, BTreeMap<LaneKey, Arc<Cell>>> {
         self.cells.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

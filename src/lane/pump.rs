@@ -99,6 +99,7 @@ pub(super) async fn pump(
     // A reset ends both directions at once: the other one may be idle and would never learn of it.
     let both = async { tokio::try_join!(from_tcp, to_tcp) };
     let both = tokio::select! {
+        biased;
         both = both => both,
         end = limits.overdue(carried.activity(), &half) => Err(Broken::Other(end.into())),
     };
@@ -143,6 +144,7 @@ pub(super) async fn pump_inside(
     };
     let both = async { tokio::try_join!(from_inside, to_inside).map(drop) };
     let result: io::Result<()> = tokio::select! {
+        biased;
         result = both => result,
         end = limits.overdue(carried.activity(), &half) => Err(end.into()),
     };

@@ -179,6 +179,7 @@ async fn a_lane_with_few_packets_leaves_a_relay_that_loses_probes() {
         }
     };
     tokio::select! {
+        biased;
         () = settles_on(&lab, &Route::Direct, Duration::from_secs(40)) => {}
         () = types => {}
     }

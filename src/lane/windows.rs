@@ -5,7 +5,7 @@
 //! window of a flow stands in OPEN and in its answer.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     fmt,
     ops::RangeInclusive,
     sync::{
@@ -79,7 +79,7 @@ impl Default for LaneBudget {
 pub(super) struct LaneMemory {
     unread: Mutex<Ledger>,
     unacknowledged: Mutex<Ledger>,
-    lanes: Mutex<HashMap<u32, Weak<Windows>>>,
+    lanes: Mutex<BTreeMap<u32, Weak<Windows>>>,
     /// A slot has its next lane while flows of the last one still end, so lanes have numbers of their
     /// own here.
     next: AtomicU32,
@@ -159,8 +159,8 @@ pub(super) struct Windows {
 
 struct State {
     pool: Pool,
-    flows: HashMap<u64, FlowWindow>,
-    allowances: HashMap<u64, Arc<Allowance>>,
+    flows: BTreeMap<u64, FlowWindow>,
+    allowances: BTreeMap<u64, Arc<Allowance>>,
     /// To be told to the far end, by flow: the last one counts.
     grants: BTreeMap<u64, u64>,
 }
@@ -198,8 +198,8 @@ impl Windows {
     ) -> Arc<Self> {
         let state = State {
             pool: Pool::new(pool),
-            flows: HashMap::new(),
-            allowances: HashMap::new(),
+            flows: BTreeMap::new(),
+            allowances: BTreeMap::new(),
             grants: BTreeMap::new(),
         };
         Arc::new(Self {
@@ -230,7 +230,7 @@ impl Windows {
     /// Tells and hears of windows until the connection ends.
     pub(super) async fn run(self: Arc<Self>) {
         // Both fail with the connection only.
-        tokio::select! { _ = self.tell() => {} _ = self.hear() => {} }
+        tokio::select! { biased; _ = self.tell() => {} _ = self.hear() => {} }
         for allowance in self.lock().allowances.values() {
             allowance.over.store(true, Ordering::Release);
             allowance.waker.wake();

@@ -24,6 +24,7 @@ use super::{
     outbox::Outbox,
 };
 use crate::{
+    chance::Chance,
     flow::BoxFuture,
     identity::{Peer, certificate_of},
     text::cleaned,
@@ -97,6 +98,8 @@ pub struct Link {
     address: Mutex<AddressCheck>,
     /// Wakes the task that checks new addresses: there is one, or one has answered.
     address_news: Notify,
+    /// For the nonces that addresses must return.
+    chance: Chance,
 }
 
 impl Link {
@@ -139,6 +142,7 @@ impl Link {
         (neighbour, conduct): (Arc<Neighbour>, Arc<Conduct>),
         hello: Hello,
         (we_dialled, address): (bool, SocketAddr),
+        chance: Chance,
     ) -> Self {
         let list = hello.revocations;
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
@@ -157,6 +161,7 @@ impl Link {
             holds_list: AtomicU64::new(list),
             address: Mutex::new(AddressCheck::new(address)),
             address_news: Notify::new(),
+            chance,
         }
     }
 
@@ -336,6 +341,7 @@ impl Link {
             self.check_addresses(service),
         );
         tokio::select! {
+            biased;
             () = asked => {}
             () = told => {}
             () = probed => {}
@@ -468,7 +474,7 @@ impl Link {
     fn look_at_address(&self) {
         let Some(address) = remote_address(&self.conn) else { return };
         let mut check = self.address();
-        check.heard_from(Instant::now().into_std(), address, rand::random());
+        check.heard_from(Instant::now().into_std(), address, self.chance.draw());
         if check.timeout().is_some() {
             self.address_news.notify_one();
         }
@@ -486,7 +492,7 @@ impl Link {
                     None => std::future::pending().await,
                 }
             };
-            tokio::select! { () = asleep => {} () = self.address_news.notified() => {} }
+            tokio::select! { biased; () = asleep => {} () = self.address_news.notified() => {} }
             loop {
                 let due = self.address().due(Instant::now().into_std());
                 match due {

@@ -1,7 +1,7 @@
 //! The live links of a node.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     fmt,
     pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -21,10 +21,10 @@ use crate::{
 /// The live links, at most one per neighbour.
 #[derive(Default)]
 pub struct Links {
-    links: Mutex<HashMap<NodeName, Arc<Link>>>,
-    neighbours: Mutex<HashMap<NodeName, Arc<Neighbour>>>,
-    incarnations: Mutex<HashMap<NodeName, u64>>,
-    conducts: Mutex<HashMap<NodeName, Arc<Conduct>>>,
+    links: Mutex<BTreeMap<NodeName, Arc<Link>>>,
+    neighbours: Mutex<BTreeMap<NodeName, Arc<Neighbour>>>,
+    incarnations: Mutex<BTreeMap<NodeName, u64>>,
+    conducts: Mutex<BTreeMap<NodeName, Arc<Conduct>>>,
     drops: Arc<LinkDrops>,
     /// Wakes tasks that wait for a link that replaces another.
     taken_up: Notify,
@@ -184,7 +184,7 @@ impl Links {
         in_time.map_err(|_| LinkError::NoLink(peer.clone()))
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<NodeName, Arc<Link>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeName, Arc<Link>>> {
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

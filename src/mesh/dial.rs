@@ -1,7 +1,7 @@
 //! Keeping a link to every member.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     net::SocketAddr,
     sync::{Arc, PoisonError},
     time::Duration,
@@ -41,7 +41,7 @@ struct Dialler {
     dials: Dials,
     tasks: JoinSet<()>,
     /// Whom each task dials, and how many addresses.
-    dialled: HashMap<Id, (NodeName, usize)>,
+    dialled: BTreeMap<Id, (NodeName, usize)>,
 }
 
 impl Mesh {
@@ -52,6 +52,7 @@ impl Mesh {
         let mut dialler = Dialler::default();
         loop {
             tokio::select! {
+                biased;
                 () = shutdown.cancelled() => return,
                 _ = look.tick() => self.dial_due(&mut dialler),
                 () = self.dial_news.notified() => self.dial_due(&mut dialler),
@@ -200,7 +201,7 @@ impl Mesh {
         if let Some(certificate) = &certificate_of(&conn) {
             self.attestations.meet(&peer, certificate);
         }
-        let link = Arc::new(Link::new(peer, conn, kept, hello, how));
+        let link = Arc::new(Link::new(peer, conn, kept, hello, how, self.switch.chance().clone()));
         let restarted = self.links.is_new_process(&link);
         let name = link.peer().name.clone();
         let path_down = self.members().is_path_down(&name);
@@ -217,7 +218,7 @@ impl Mesh {
         }
         self.note_authority(&name);
         tracing::info!(neighbour = %name, address = observed.map(display), we_dialled, "link up");
-        self.routing().link_up(now, &name, restarted, rand::random());
+        self.routing().link_up(now, &name, restarted, self.switch.chance().draw());
         self.take_vote(&link);
         self.news.notify_one();
         self.route_news.send_replace(());

@@ -4,7 +4,7 @@
 //! whole node, and not per member.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
@@ -30,7 +30,7 @@ pub(super) struct Dials {
     addresses: usize,
     /// When first packets were sent to an IP address within the last second. It has at most as many
     /// entries as addresses are dialled in a second.
-    recent: HashMap<IpAddr, Vec<Instant>>,
+    recent: BTreeMap<IpAddr, Vec<Instant>>,
 }
 
 impl Dials {

@@ -5,7 +5,7 @@
 //! request that its entry did not sign is charged to the neighbour that brought it.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -21,6 +21,7 @@ use super::{
     requests::{Requests, number},
 };
 use crate::{
+    chance::Chance,
     identity::{NodeName, Peer, StatementKey},
     lane::LaneHost,
     link::{Link, LinkDrop, LinkError, Offence},
@@ -45,21 +46,21 @@ pub(super) struct LaneRequests {
     issued: AtomicU64,
     answered: Mutex<Requests>,
     /// The incarnations of exits that told us over a relay. They are members.
-    exits: Mutex<HashMap<NodeName, u64>>,
+    exits: Mutex<BTreeMap<NodeName, u64>>,
 }
 
 impl LaneRequests {
     /// A number for an own request at `now`, greater than the last one. It starts at a random value
     /// within the second, because an earlier process may have started in the same second.
-    fn next(&self, now: u64) -> u64 {
-        let first = number(now, rand::random::<u32>() >> 13);
+    fn next(&self, now: u64, chance: &Chance) -> u64 {
+        let first = number(now, chance.draw::<u32>() >> 13);
         let next = |last: u64| Some((last + 1).max(if last >> 20 == now { 0 } else { first }));
         let before = self.issued.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
         let last = before.unwrap_or_else(|last| last);
         next(last).unwrap_or(first)
     }
 
-    fn exits(&self) -> MutexGuard<'_, HashMap<NodeName, u64>> {
+    fn exits(&self) -> MutexGuard<'_, BTreeMap<NodeName, u64>> {
         self.exits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -80,7 +81,8 @@ impl Mesh {
         exit: &NodeName,
         open: OpenLane,
     ) -> Result<SignedLaneRequest, LinkRefusal> {
-        let issued = self.lane_requests.next(self.credentials.now().as_secs());
+        let issued =
+            self.lane_requests.next(self.credentials.now().as_secs(), self.switch.chance());
         let entry = self.us.name.clone();
         let incarnation = self.lane_requests.exits().get(exit).copied();
         let incarnation = incarnation.or_else(|| self.links.incarnation(exit)).unwrap_or(0);
@@ -313,7 +315,7 @@ mod tests {
     fn each_request_has_a_greater_number_than_the_one_before() {
         let (requests, mut last) = (LaneRequests::default(), 0);
         for now in [1_893_456_000, 1_893_456_000, 1_893_456_001, 1_893_456_000, 1_893_456_007] {
-            let next = requests.next(now);
+            let next = requests.next(now, &Chance::default());
             assert!(next > last, "{next} after {last}");
             assert!((next >> 20).abs_diff(now) <= 1, "{next} at {now}");
             last = next;

@@ -35,6 +35,7 @@ impl Mesh {
         loop {
             let wake = self.routing().next_timeout(Instant::now().into_std());
             tokio::select! {
+                biased;
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep_until(wake.into()) => {}
                 () = self.news.notified() => {}
@@ -45,7 +46,7 @@ impl Mesh {
 
     fn advance(&self) {
         let now = Instant::now().into_std();
-        let due = self.routing().advance(now, &mut || rand::random());
+        let due = self.routing().advance(now, &mut || self.switch.chance().draw());
         for (peer, probe) in due.probes {
             if let Some(link) = self.links.get(&peer) {
                 link.send_probe(Bytes::from(wire::encode(&probe)));

@@ -191,7 +191,7 @@ impl Mesh {
             dial_news: Notify::new(),
             route_news: watch::Sender::new(()),
             looked_at_network: Mutex::default(),
-            incarnation: rand::random(),
+            incarnation: switch.chance().draw(),
             outside: Mutex::default(),
             own_record: Mutex::default(),
             configured: config.addresses,

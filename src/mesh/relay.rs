@@ -1,7 +1,7 @@
 //! The relay role: granting labels under which we forward for others.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -35,7 +35,7 @@ pub struct RelayConfig {
 pub(super) struct Relay {
     config: RelayConfig,
     certified: bool,
-    meters: Mutex<HashMap<NodeName, Arc<Meter>>>,
+    meters: Mutex<BTreeMap<NodeName, Arc<Meter>>>,
 }
 
 impl Relay {
@@ -66,7 +66,7 @@ impl Relay {
         let label = switch
             .with_labels(|labels| {
                 loop {
-                    let label = Label(rand::random());
+                    let label = Label(switch.chance().draw());
                     match labels.grant_forward(now, label, forwarding.clone()) {
                         Ok(()) => return Ok(label),
                         Err(GrantError::InUse) => {}

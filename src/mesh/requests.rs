@@ -4,7 +4,7 @@
 //! exit would hold a lane for which no entry asked. Requests of one entry may overtake each other,
 //! so a request may be older than the last one, but not older than the oldest remembered one.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{identity::NodeName, wire::link::RequestFault};
 
@@ -21,7 +21,7 @@ const MAX_ENTRIES: usize = 1024;
 /// The requests answered lately, by entry.
 #[derive(Debug, Default)]
 pub(super) struct Requests {
-    answered: HashMap<NodeName, Answered>,
+    answered: BTreeMap<NodeName, Answered>,
 }
 
 #[derive(Debug, Default)]

@@ -74,6 +74,7 @@ impl Mesh {
         let mut shown = self.credentials.peer().serial;
         loop {
             tokio::select! {
+                biased;
                 () = shutdown.cancelled() => return,
                 () = changes.next() => {
                     self.expel_revoked();

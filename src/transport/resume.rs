@@ -2,7 +2,7 @@
 //! spirit of draft-ietf-tsvwg-careful-resume. PURE: time is an argument.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -19,7 +19,7 @@ const MOST: usize = 1024;
 
 /// What lanes carried, by far end and route. Each direction of a lane is remembered by its sender.
 #[derive(Debug, Default)]
-pub(super) struct RouteMemory(Mutex<HashMap<(NodeName, u64), (Carried, Instant)>>);
+pub(super) struct RouteMemory(Mutex<BTreeMap<(NodeName, u64), (Carried, Instant)>>);
 
 /// The routes to one far end.
 #[derive(Debug, Clone)]

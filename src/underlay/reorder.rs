@@ -1,7 +1,7 @@
 //! The packets of all lanes that wait for an earlier one, and those that are ready for QUIC.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::PoisonError,
     time::Instant,
 };
@@ -31,7 +31,7 @@ pub(super) struct Packet {
 #[derive(Debug, Default)]
 pub(super) struct Reorder {
     /// The slots in which packets wait, and how many bytes.
-    waiting: HashMap<SlotId, usize>,
+    waiting: BTreeMap<SlotId, usize>,
     bytes: usize,
     /// Packets that go to QUIC next.
     ready: VecDeque<Packet>,

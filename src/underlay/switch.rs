@@ -22,6 +22,7 @@ use super::{
     replay::Replay,
 };
 use crate::{
+    chance::Chance,
     identity::NodeName,
     wire::{label::Label, nonce::AddressNonce},
 };
@@ -104,6 +105,7 @@ pub type DropCounts = Vec<(DropReason, u64)>;
 /// The tables of labels and slots. The socket, the lanes and the relay role share them.
 #[derive(Default)]
 pub struct Switch {
+    chance: Chance,
     labels: RwLock<LabelTable>,
     slots: RwLock<Slots>,
     nonces: Mutex<VecDeque<AddressNonce>>,
@@ -143,6 +145,18 @@ pub(super) struct Sent {
 }
 
 impl Switch {
+    /// Tables that are empty.
+    #[must_use]
+    pub fn new(chance: Chance) -> Self {
+        Self { chance, ..Self::default() }
+    }
+
+    /// The node's source of chance, from which labels are drawn.
+    #[must_use]
+    pub fn chance(&self) -> &Chance {
+        &self.chance
+    }
+
     /// Makes a lane slot without a route. `None` when the node has no slot left.
     #[must_use]
     pub fn open_slot(&self) -> Option<(SlotId, Arc<SlotActivity>)> {

@@ -109,7 +109,7 @@ impl LaneRequest {
 pub struct SignedLaneRequest {
     /// The request.
     pub request: LaneRequest,
-    /// ECDSA P-256 with SHA-256, in DER.
+    /// Ed25519.
     pub signature: Vec<u8>,
 }
 

@@ -95,17 +95,9 @@ impl RouteAgent {
         self.routes.iter().map(|seen| seen.candidate.clone()).collect()
     }
 
-    /// The candidates with the lane's own findings. Failed ones are excluded. The one in use is not
-    /// down while packets of the lane are answered on it, whatever probes say.
+    /// The candidates with the lane's own findings: failed ones are excluded.
     fn judged(&self, now: Instant) -> Vec<Candidate> {
-        let mut candidates = self.candidates();
-        let works = self.answered_at.is_some_and(|at| now < at + self.timing.own_answer);
-        for candidate in candidates.iter_mut().filter(|c| works && c.route == self.route) {
-            candidate.excluded.take_if(|excluded| {
-                matches!(excluded, Exclusion::LinkDown(..) | Exclusion::Recovering { .. })
-            });
-        }
-        self.blame.mark(now, candidates)
+        self.blame.mark(now, self.candidates())
     }
 
     /// The next best routes besides that in use.
@@ -180,7 +172,7 @@ impl RouteAgent {
     /// The routes besides the silent one in use, in the order in which they are tried. If no other
     /// is usable, these are the blamed ones that probes do not find worse than the one in use.
     fn other_routes(&self, now: Instant) -> Vec<Route> {
-        let mut candidates = self.blame.mark(now, self.candidates());
+        let mut candidates = self.judged(now);
         for candidate in candidates.iter_mut().filter(|c| c.route == self.route) {
             candidate.excluded.get_or_insert(Exclusion::Silent);
         }
@@ -228,6 +220,14 @@ impl RouteAgent {
         }
         let others = self.other_routes(now);
         others.into_iter().find(|r| self.standing_of(&decision, r) == Some(Standing::Up))
+    }
+
+    /// Whether probes say that the route in use is down, or was until just now. Then the lane asks the far end
+    /// instead of comparing routes: after an outage of this node's own line the links to two neighbours come
+    /// up at different times, although both paths work. If there is no answer, silence moves the lane.
+    pub(super) fn is_down_by_probes(&self) -> bool {
+        let excluded = self.seen(&self.route).and_then(|seen| seen.candidate.excluded.as_ref());
+        matches!(excluded, Some(Exclusion::LinkDown(..) | Exclusion::Recovering { .. }))
     }
 
     fn standing_of(&self, decision: &Decision, route: &Route) -> Option<Standing> {

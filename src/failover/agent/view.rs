@@ -107,6 +107,11 @@ impl RouteAgent {
             return;
         }
         match self.role {
+            LaneEndRole::Entry if self.is_down_by_probes() => {
+                if self.answered_at.is_none_or(|at| now >= at + self.timing.own_answer) {
+                    self.ping_now();
+                }
+            }
             LaneEndRole::Entry => {
                 if let Some(better) = self.better(now) {
                     self.start_move(now, better, Cause::other(RerouteReason::Better));

@@ -17,6 +17,7 @@ use super::{
     Actor, Attributes, AuditLog, Deed, Fingerprint, IdentityError, NodeDir, NodeFile, NodeIdentity,
     NodeName, Records, StoreError, UnixTime, files,
     ledger::{Issued, Ledger},
+    node::KEY_KIND,
     store::io_error,
 };
 pub use error::AuthorityError;
@@ -33,7 +34,7 @@ const SAME_AGAIN: u32 = 6;
 
 /// The overlay authority, on the one node that has its key.
 ///
-/// It issues ECDSA P-256 certificates with the DNS name of [`server_name`](super::server_name) and
+/// It issues Ed25519 certificates with the DNS name of [`server_name`](super::server_name) and
 /// the node's [`Attributes`] in an extension, and keeps a record of them. A name belongs to one
 /// node at a time. It is free again when its certificates are revoked, or when the last one ended
 /// 400 days ago.
@@ -59,7 +60,7 @@ impl Authority {
             return Err(StoreError::Exists(dir.path(NodeFile::AuthorityKey)).into());
         }
         dir.folder(NodeFile::AuthorityFolder)?;
-        let key = KeyPair::generate()?;
+        let key = KeyPair::generate_for(KEY_KIND)?;
         let certificate = sign::authority_params(&key, now)?.self_signed(&key)?;
         dir.write(NodeFile::AuthorityCertificate, certificate.pem().as_bytes())?;
         dir.write(NodeFile::AuthorityKey, Zeroizing::new(key.serialize_pem()).as_bytes())?;

@@ -16,6 +16,7 @@ use crate::identity::{
     attributes::EXTENSION,
     digest::{hex, sha256},
     ledger::Issued,
+    node::KEY_KIND,
     peer::BACKDATED,
     tls::server_name,
 };
@@ -43,14 +44,14 @@ pub(super) fn requested_key(request: &[u8]) -> Result<rcgen::PublicKey, Authorit
     let request =
         CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(request))
             .map_err(|error| AuthorityError::Request(error.to_string()))?;
-    if request.public_key.algorithm() != &rcgen::PKCS_ECDSA_P256_SHA256 {
-        return Err(AuthorityError::Request("not an ECDSA P-256 key".into()));
+    if request.public_key.algorithm() != KEY_KIND {
+        return Err(AuthorityError::Request("not an Ed25519 key".into()));
     }
     Ok(request.public_key)
 }
 
-/// The serial number of the certificate for this request. It is unique: a request is signed with
-/// fresh randomness, and once per second at most.
+/// The serial number of the certificate for this request. It is unique: each node has a key of its own, and
+/// two certificates of one second for one key are the same.
 pub(super) fn serial(request: &[u8], now: UnixTime) -> Serial {
     let digest = sha256(&[request, &now.as_secs().to_be_bytes()].concat());
     let mut unique = [0; 16];

@@ -33,7 +33,7 @@ pub const MAX_LINKS: usize = 256;
 pub const MAX_SERVES: usize = 64;
 /// The longest such pattern, in bytes: a domain name's 253.
 pub const MAX_PATTERN: usize = 253;
-/// The longest signature, in bytes: an ECDSA P-256 one in DER has at most 72.
+/// The longest signature, in bytes. An Ed25519 one has 64.
 pub const MAX_SIGNATURE: usize = 80;
 /// The largest incarnation or sequence number accepted: no arithmetic on either can overflow, and
 /// at one advertisement a second it is never reached.

@@ -1,0 +1,44 @@
+//! A seed decides a run to the last packet.
+
+use std::time::Duration;
+
+use ronproxy::{emulator::LossRate, transport::Congestion::Adaptive};
+use tokio::time::sleep;
+
+use crate::{
+    cut::triangle,
+    watch::Watch,
+    work::{self, Arrivals, Work},
+};
+
+#[tokio::test(start_paused = true)]
+async fn a_seed_replays_to_the_last_packet() {
+    let once = run(5).await;
+    assert_eq!(run(5).await, once);
+    assert_ne!(run(6).await, once);
+}
+
+/// A download while a path loses packets, is cut, and a node restarts. Returns the digest of all packets, and
+/// the bytes that arrived.
+async fn run(seed: u64) -> (u64, usize) {
+    let watch = Watch::begin();
+    let arrivals = Arrivals::new();
+    let mut lab = triangle(ronproxy::emulator::triangle(), seed, &arrivals, Adaptive).await;
+    let job = work::start(lab.node("entry").unwrap(), Work::Download, &arrivals).await;
+    let at = |name| lab.topology().address(name);
+    let (entry, exit) = (at("entry"), at("exit"));
+    lab.internet()
+        .update(exit, entry, |model| *model = model.with_loss(LossRate::from_percent(2.0)));
+    sleep(Duration::from_secs(2)).await;
+    lab.internet().cut(entry, exit);
+    sleep(Duration::from_secs(2)).await;
+    lab.internet().heal(entry, exit);
+    lab.restart("relay").await.unwrap();
+    sleep(Duration::from_secs(4)).await;
+    job.abort();
+    assert_eq!(arrivals.wrong(), None);
+    let digest = lab.internet().trace();
+    lab.stop().await;
+    watch.check("a seed replays");
+    (digest, arrivals.bytes())
+}
