@@ -66,10 +66,13 @@ fn the_page_of_json_names_every_field_and_metric() {
     let _flow = web::tunnel(leaf.proxy(), server).unwrap();
     let dir = site.dir("leaf");
     let mut fields = BTreeSet::new();
-    for listing in ["status", "links", "flows", "lanes", "routes", "events", "members", "doctor"] {
+    for listing in
+        ["status", "links", "flows", "lanes", "routes", "events", "errors", "members", "doctor"]
+    {
         gather(&json(&dir, &[listing]), &mut fields);
     }
     gather(&json(&dir, &["why", &server.to_string()]), &mut fields);
+    gather(&json(&dir, &["ping", "hub", "--count", "1"]), &mut fields);
     assert!(fields.contains("measuring") && fields.contains("candidates"), "{fields:?}");
     for field in fields {
         assert!(page.contains(&format!("`{field}`")), "docs/json-and-metrics.md lacks `{field}`");

@@ -10,6 +10,8 @@ mod authority;
 mod overlay;
 #[path = "cli/reload.rs"]
 mod reload;
+#[path = "cli/see.rs"]
+mod see;
 #[path = "cli/trust.rs"]
 mod trust;
 #[path = "cli/web.rs"]

@@ -12,15 +12,16 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::{metrics, overview, query, question, steer};
-use crate::app::{NodeStatus, NodeView, Steering};
+use crate::app::{NodeStatus, NodeView, RoutePing, Steering};
 use crate::config::Changes;
 
 /// What can be asked for with GET.
-const LISTINGS: [&str; 11] = [
+const LISTINGS: [&str; 12] = [
     "/status",
     "/links",
     "/routes",
     "/why",
+    "/ping",
     "/lanes",
     "/flows",
     "/events",
@@ -118,6 +119,10 @@ pub(crate) async fn answer(
             Ok(question) => json(&admin.view.why(&question)),
             Err(error) => sentence(StatusCode::BAD_REQUEST, &error),
         },
+        (&Method::GET, "/ping") => match ping(admin, asked).await {
+            Ok(routes) => json(&routes),
+            Err(error) => sentence(StatusCode::BAD_REQUEST, &error),
+        },
         (&Method::GET, "/lanes") => json(&admin.view.lane_facts()),
         (&Method::GET, "/flows") => json(&admin.view.flow_facts()),
         (&Method::GET, "/events") => match query::read(asked) {
@@ -186,6 +191,12 @@ fn steer_by(admin: &Admin, asked: &str) -> Result<Steering, String> {
 fn reload(admin: &Admin, text: &str) -> Result<Changes, String> {
     let reload = admin.reload.as_ref().ok_or("this node has no configuration to read")?;
     reload(Some(text).filter(|text| !text.is_empty()))
+}
+
+/// Probes the routes that `asked` names.
+async fn ping(admin: &Admin, asked: &str) -> Result<Vec<RoutePing>, String> {
+    let (node, via) = question::read_ping(asked)?;
+    admin.view.ping(&node, via.as_ref()).await.map_err(|error| error.to_string())
 }
 
 /// Closes the flow that `asked` names.

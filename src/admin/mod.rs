@@ -10,6 +10,7 @@
 //! | `GET /links` | the links to all members |
 //! | `GET /routes` | for each lane and exit: the route, all candidates with figures, the last changes |
 //! | `GET /why?dest=HOST[:PORT]` | why a flow there would take which exit and route; also `hint`, `exit`, `user` |
+//! | `GET /ping?node=NODE&via=RELAY` | one probe of each route to a node, or of one route |
 //! | `GET /lanes` | the lanes that start or end here |
 //! | `GET /flows` | the flows of this entry |
 //! | `GET /events?since=ID&limit=N&wait=SECONDS&class=CLASS` | what happened, see [`crate::events`] |
@@ -38,7 +39,7 @@ pub use api::{Admin, LinkMaker, Reload, RunFacts, StatusReport, Version};
 pub(crate) use api::{answer, response, sentence};
 pub use client::{Client, ClientError};
 pub use query::LONGEST_WAIT;
-pub use question::ask;
+pub use question::{ask, ask_ping};
 pub use server::serve;
 pub use socket::{ClaimError, ControlSocket};
 pub use steer::steer;

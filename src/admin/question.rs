@@ -1,8 +1,9 @@
-//! The question of `GET /why`, as it stands in the request's query. Pure.
+//! The questions of `GET /why` and `GET /ping`, as they stand in the request's query. Pure.
 
 use crate::{
     app::Question,
     flow::{Host, Target},
+    identity::NodeName,
 };
 
 /// The port when a question names none: most of the web.
@@ -42,6 +43,31 @@ pub(super) fn read(query: &str) -> Result<Question, String> {
     }
     let target = target.ok_or("name a destination, as in /why?dest=web.mit.edu:443")?;
     Ok(Question { target, hint, exit, user })
+}
+
+/// The path and query that ask for a probe of each route to `node`, or of the one via `relay`.
+#[must_use]
+pub fn ask_ping(node: &NodeName, relay: Option<&NodeName>) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.append_pair("node", node.as_str());
+    query.extend_pairs(relay.map(|relay| ("via", relay.as_str())));
+    format!("/ping?{}", query.finish())
+}
+
+/// Reads which routes are to be probed: to which node, and via which relay.
+///
+/// # Errors
+/// A sentence that says what to write instead.
+pub(super) fn read_ping(query: &str) -> Result<(NodeName, Option<NodeName>), String> {
+    let (mut node, mut via) = (None, None);
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        match name.as_ref() {
+            "node" => node = Some(value.parse().map_err(sentence)?),
+            "via" => via = Some(value.parse().map_err(sentence)?),
+            other => return Err(format!("{other:?} means nothing here; ask with node or via")),
+        }
+    }
+    Ok((node.ok_or("name a node, as in /ping?node=mit")?, via))
 }
 
 /// A destination with or without a port, or the URL of something there.
@@ -112,6 +138,20 @@ mod tests {
             ("ssh://git@web.mit.edu/repo.git", "web.mit.edu:22"),
         ] {
             assert_eq!(asked(text, &[]).unwrap().target.to_string(), target);
+        }
+    }
+
+    #[test]
+    fn a_ping_names_a_node_and_perhaps_a_relay() {
+        let name = |text: &str| text.parse::<NodeName>().unwrap();
+        let asked = |relay: Option<&NodeName>| {
+            let path = ask_ping(&name("mit"), relay);
+            read_ping(path.strip_prefix("/ping?").unwrap())
+        };
+        assert_eq!(asked(None), Ok((name("mit"), None)));
+        assert_eq!(asked(Some(&name("utah"))), Ok((name("mit"), Some(name("utah")))));
+        for (query, expected) in [("", "name a node"), ("node=A", "name"), ("a=b", "node or via")] {
+            assert!(read_ping(query).unwrap_err().contains(expected), "{query}");
         }
     }
 

@@ -18,6 +18,7 @@ mod known;
 mod local;
 mod network;
 mod node;
+mod ping;
 mod renewal;
 mod status;
 mod steering;
@@ -25,6 +26,7 @@ mod why;
 
 pub use join::{JoinDesk, JoinFailure, join};
 pub use node::{ExitDoor, Node, NodeSettings, StartError};
+pub use ping::{PingError, RoutePing};
 pub use renewal::CertificateStatus;
 pub use status::{FlowFacts, LaneStatus, LiveSettings, Measuring, NodeStatus, NodeView};
 pub use steering::{Steer, SteerError, Steering};

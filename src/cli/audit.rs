@@ -5,7 +5,7 @@ use clap::Args;
 use super::{
     CliError,
     folder::Folder,
-    output::{Table, note, print, print_json},
+    output::{Table, columns, note, print, print_json},
     units,
 };
 use crate::identity::{AuditEntry, AuditLog, NodeFile};
@@ -54,5 +54,5 @@ fn table(entries: &[AuditEntry]) -> String {
             entry.by.clone(),
         ]);
     }
-    table.text()
+    table.within(columns())
 }

@@ -6,26 +6,27 @@ use serde_json::Value;
 use super::{
     CliError,
     folder::Folder,
-    output::{Table, entries, print, print_json, text},
-    reroutes, units,
+    output::{Table, entries, text},
+    reroutes,
+    show::Show,
+    units,
 };
 
 /// Show the flows of this entry: every connection through its proxy, its route and its reroutes
 #[derive(Debug, Args)]
 pub(super) struct Flows {
-    /// Print facts as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    show: Show,
 }
 
 impl Flows {
     pub(super) async fn run(self, folder: &Folder) -> Result<(), CliError> {
-        let facts = folder.client().get("/flows").await?;
-        if self.json { print_json(&facts) } else { print(table(&facts)) }
+        let client = folder.client();
+        self.show.run(async || Ok(client.get("/flows").await?), table).await
     }
 }
 
-fn table(flows: &Value) -> String {
+fn table(flows: &Value, columns: Option<usize>) -> String {
     if entries(flows).is_empty() {
         return "No flow is open.".to_owned();
     }
@@ -44,5 +45,5 @@ fn table(flows: &Value) -> String {
             units::bytes_of(flow, "received"),
         ]);
     }
-    table.text()
+    table.within(columns)
 }

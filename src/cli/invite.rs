@@ -7,7 +7,7 @@ use clap::Args;
 use super::{
     CliError,
     folder::Folder,
-    output::{Table, note, print, print_json},
+    output::{Table, columns, note, print, print_json},
     units,
 };
 use crate::{
@@ -165,7 +165,7 @@ fn list(folder: &Folder, json: bool, now: UnixTime) -> Result<(), CliError> {
             units::words(&attributes.serves),
         ]);
     }
-    print(table.text())
+    print(table.within(columns()))
 }
 
 fn facts(invited: &Invited) -> serde_json::Value {

@@ -6,26 +6,27 @@ use serde_json::Value;
 use super::{
     CliError,
     folder::Folder,
-    output::{Table, entries, print, print_json, text},
-    reroutes, units,
+    output::{Table, entries, text},
+    reroutes,
+    show::Show,
+    units,
 };
 
 /// Show the lanes that start or end at this node
 #[derive(Debug, Args)]
 pub(super) struct Lanes {
-    /// Print facts as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    show: Show,
 }
 
 impl Lanes {
     pub(super) async fn run(self, folder: &Folder) -> Result<(), CliError> {
-        let facts = folder.client().get("/lanes").await?;
-        if self.json { print_json(&facts) } else { print(table(&facts)) }
+        let client = folder.client();
+        self.show.run(async || Ok(client.get("/lanes").await?), table).await
     }
 }
 
-fn table(lanes: &Value) -> String {
+fn table(lanes: &Value, columns: Option<usize>) -> String {
     if entries(lanes).is_empty() {
         return "No lane is open; one opens with the first flow to an exit.".to_owned();
     }
@@ -48,5 +49,5 @@ fn table(lanes: &Value) -> String {
             bytes(1),
         ]);
     }
-    table.text()
+    table.within(columns)
 }

@@ -6,26 +6,26 @@ use serde_json::Value;
 use super::{
     CliError,
     folder::Folder,
-    output::{Table, entries, print, print_json, text},
+    output::{Table, entries, text},
+    show::Show,
     units,
 };
 
 /// Show the link to each member of the overlay
 #[derive(Debug, Args)]
 pub(super) struct Links {
-    /// Print facts as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    show: Show,
 }
 
 impl Links {
     pub(super) async fn run(self, folder: &Folder) -> Result<(), CliError> {
-        let facts = folder.client().get("/links").await?;
-        if self.json { print_json(&facts) } else { print(table(&facts)) }
+        let client = folder.client();
+        self.show.run(async || Ok(client.get("/links").await?), table).await
     }
 }
 
-fn table(links: &Value) -> String {
+fn table(links: &Value, columns: Option<usize>) -> String {
     if entries(links).is_empty() {
         return "No other member is known yet.".to_owned();
     }
@@ -58,7 +58,7 @@ fn table(links: &Value) -> String {
             text(link, "labels"),
         ]);
     }
-    table.text()
+    table.within(columns)
 }
 
 /// A node's roles as text.
@@ -87,7 +87,7 @@ mod tests {
             "loss_in_percent": null, "delivered_bps": 93_400_000, "control_bps": 5_912,
             "since_seconds": 125, "address": "192.0.2.1:4500", "relay": true, "labels": 1,
         });
-        let table = table(&json!([link]));
+        let table = table(&json!([link]), None);
         let row: Vec<&str> = table.lines().last().unwrap().split("  ").map(str::trim).collect();
         let row: Vec<&str> = row.into_iter().filter(|cell| !cell.is_empty()).collect();
         let expected = [

@@ -10,7 +10,8 @@ use serde_json::Value;
 use super::{
     CliError,
     folder::Folder,
-    output::{Table, entries, note, print, print_json},
+    output::{Table, entries, note},
+    show::Show,
     units,
     written::Written,
 };
@@ -21,9 +22,8 @@ use crate::identity::{
 /// Show the members of the overlay: at its authority all that were ever certified and are on record
 #[derive(Debug, Args)]
 pub(super) struct Members {
-    /// Print facts as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    show: Show,
 }
 
 /// The listed facts about a member.
@@ -58,28 +58,31 @@ enum State {
 impl Members {
     pub(super) async fn run(self, folder: &Folder) -> Result<(), CliError> {
         folder.bring_up_to_date()?;
-        let now = UnixTime::now();
-        let own = NodeIdentity::load(&folder.dir)?;
-        let mut all = match folder.dir.has_authority() {
-            true => certified(folder, own.revoked(), now)?,
-            false => known(folder, &own, now),
-        };
-        let running = folder.client().get("/links").await.ok();
-        for member in all.values_mut() {
-            let linked = running.as_ref().and_then(|links| {
-                if member.name == *own.name() { Some(0) } else { seen(links, &member.name) }
-            });
-            member.seen_seconds_ago = linked.or(member.seen_seconds_ago);
-        }
-        let all: Vec<_> = all.into_values().collect();
-        if self.json {
-            return print_json(&all);
-        }
-        if running.is_none() {
+        if !folder.is_running().await {
             note("No node is running here, so SEEN does not count links.");
         }
-        print(table(&all, now))
+        self.show
+            .run(async || all(folder).await, |all, columns| table(all, UnixTime::now(), columns))
+            .await
     }
+}
+
+/// All members that are known here.
+async fn all(folder: &Folder) -> Result<Vec<Member>, CliError> {
+    let now = UnixTime::now();
+    let own = NodeIdentity::load(&folder.dir)?;
+    let mut all = match folder.dir.has_authority() {
+        true => certified(folder, own.revoked(), now)?,
+        false => known(folder, &own, now),
+    };
+    let running = folder.client().get("/links").await.ok();
+    for member in all.values_mut() {
+        let linked = running.as_ref().and_then(|links| {
+            if member.name == *own.name() { Some(0) } else { seen(links, &member.name) }
+        });
+        member.seen_seconds_ago = linked.or(member.seen_seconds_ago);
+    }
+    Ok(all.into_values().collect())
 }
 
 /// Every name on the authority's record, with its newest certificate.
@@ -191,7 +194,7 @@ fn seen(links: &Value, name: &NodeName) -> Option<u64> {
     if super::links::is(link, "up") { Some(0) } else { link["since_seconds"].as_u64() }
 }
 
-fn table(members: &[Member], now: UnixTime) -> String {
+fn table(members: &[Member], now: UnixTime, columns: Option<usize>) -> String {
     let heads = ["NAME", "STATE", "ROLES", "GROUPS", "ENDS", "SEEN", "SERIAL"];
     let mut table = Table::new(&heads);
     for member in members {
@@ -218,5 +221,5 @@ fn table(members: &[Member], now: UnixTime) -> String {
             member.serial.clone().unwrap_or_else(|| "-".to_owned()),
         ]);
     }
-    table.text()
+    table.within(columns)
 }

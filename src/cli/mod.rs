@@ -13,6 +13,7 @@ mod demo;
 mod doctor;
 mod env;
 mod error;
+mod errors;
 mod events;
 mod flows;
 mod folder;
@@ -27,6 +28,7 @@ mod members;
 mod notify;
 mod output;
 mod passphrase;
+mod ping;
 mod reload;
 mod reroutes;
 mod revoke;
@@ -34,6 +36,7 @@ mod routes;
 mod run;
 mod service;
 mod settings;
+mod show;
 mod signer;
 mod status;
 mod steer;
@@ -86,9 +89,11 @@ enum Command {
     Links(links::Links),
     Routes(routes::Routes),
     Why(why::Why),
+    Ping(ping::Ping),
     Lanes(lanes::Lanes),
     Flows(flows::Flows),
     Events(events::Events),
+    Errors(errors::Errors),
     Reload(reload::Reload),
     Use(steer::Use),
     Hint(steer::HintCommand),
@@ -146,9 +151,11 @@ impl Cli {
             Command::Links(command) => wait(command.run(&folder()?)),
             Command::Routes(command) => wait(command.run(&folder()?)),
             Command::Why(command) => wait(command.run(&folder()?)),
+            Command::Ping(command) => wait(command.run(&folder()?)),
             Command::Lanes(command) => wait(command.run(&folder()?)),
             Command::Flows(command) => wait(command.run(&folder()?)),
             Command::Events(command) => wait(command.run(&folder()?)),
+            Command::Errors(command) => wait(command.run(&folder()?)),
             Command::Reload(command) => wait(command.run(&folder()?)),
             Command::Use(command) => wait(command.run(&folder()?)),
             Command::Hint(command) => wait(command.run(&folder()?)),

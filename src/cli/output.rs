@@ -2,7 +2,7 @@
 
 use std::{
     fmt::{self, Display},
-    io::{self, Write as _},
+    io::{self, IsTerminal as _, Write as _},
 };
 
 use serde::Serialize;
@@ -64,8 +64,35 @@ impl Table {
         self.rows.push(cells.map(|cell| Escaped(cell).to_string()).into());
     }
 
-    /// The table as text, without a line end after the last row.
-    pub(super) fn text(&self) -> String {
+    /// The table in so many columns of a terminal, without a line end after the last row; `None`: as wide as
+    /// it needs to be.
+    ///
+    /// A table that is too wide becomes a list: each row begins with its first cell, and the others follow
+    /// it with their heads.
+    pub(super) fn within(&self, columns: Option<usize>) -> String {
+        let aligned = self.aligned();
+        match columns {
+            Some(columns) if aligned.lines().any(|line| line.chars().count() > columns) => {
+                self.listed(columns)
+            }
+            _ => aligned,
+        }
+    }
+
+    /// The rows as a list of facts.
+    fn listed(&self, columns: usize) -> String {
+        let Some((heads, rows)) = self.rows.split_first() else { return String::new() };
+        let row = |row: &Vec<String>| {
+            let facts = heads.iter().zip(row).skip(1).filter(|(_, cell)| !cell.is_empty());
+            let facts = facts.map(|(head, cell)| format!("{} {cell}", head.trim()));
+            let first = row.first().cloned().unwrap_or_default();
+            [vec![first], filled(facts, columns)].concat().join("\n")
+        };
+        rows.iter().map(row).collect::<Vec<_>>().join("\n")
+    }
+
+    /// The table with aligned columns.
+    fn aligned(&self) -> String {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| {
             let cells = self.rows.iter().filter_map(|row| row.get(column));
@@ -78,6 +105,53 @@ impl Table {
         };
         self.rows.iter().map(line).collect::<Vec<_>>().join("\n")
     }
+}
+
+/// The columns of the terminal that shows standard output; `None`: it is no terminal.
+pub(super) fn columns() -> Option<usize> {
+    let size = io::stdout().is_terminal().then(crossterm::terminal::size)?.ok()?;
+    Some(usize::from(size.0)).filter(|columns| *columns > 0)
+}
+
+/// The rows of the terminal that shows standard output; `None`: it is no terminal.
+pub(super) fn rows() -> Option<usize> {
+    let size = io::stdout().is_terminal().then(crossterm::terminal::size)?.ok()?;
+    Some(usize::from(size.1)).filter(|rows| *rows > 0)
+}
+
+/// Facts one after the other in indented lines of at most `columns`, as far as each of them fits.
+fn filled(facts: impl Iterator<Item = String>, columns: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for fact in facts {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 2 + fact.chars().count() <= columns => {
+                line.push_str("  ");
+                line.push_str(&fact);
+            }
+            _ => lines.extend(wrapped(&fact, Some(columns), "  ", "    ")),
+        }
+    }
+    lines
+}
+
+/// `text` in lines of at most `columns`, broken at spaces, the first behind `first` and the others behind
+/// `rest`; `None`: in one line. A longer word has a line of its own.
+pub(super) fn wrapped(text: &str, columns: Option<usize>, first: &str, rest: &str) -> Vec<String> {
+    let columns = columns.unwrap_or(usize::MAX);
+    let (mut lines, mut line, mut words) = (Vec::new(), first.to_owned(), 0);
+    for word in text.split(' ') {
+        if words > 0 && line.chars().count() + 1 + word.chars().count() > columns {
+            lines.push(std::mem::replace(&mut line, rest.to_owned()));
+            words = 0;
+        }
+        if words > 0 {
+            line.push(' ');
+        }
+        line.push_str(word);
+        words += 1;
+    }
+    lines.push(line);
+    lines
 }
 
 /// A field of a listing as text; `-` when it is missing.
@@ -103,7 +177,26 @@ mod tests {
         let mut table = Table::new(&["NAME", "N"]);
         table.row(["longer-name".to_owned(), "1".to_owned()]);
         table.row(["ü".to_owned(), String::new()]);
-        assert_eq!(table.text(), "NAME         N\nlonger-name  1\nü");
+        assert_eq!(table.within(None), "NAME         N\nlonger-name  1\nü");
+        assert_eq!(table.within(Some(14)), table.within(None));
+    }
+
+    #[test]
+    fn a_table_that_is_too_wide_becomes_a_list_that_fits() {
+        let mut table = Table::new(&["PEER", "STATE", "ROUTE", "RTT"]);
+        let route = "via utah (2 reroutes, last: silent for 130 ms, 12s ago)";
+        table.row(["mit".into(), "up".into(), route.into(), "12.0 ms".into()]);
+        table.row(["utah".into(), "down".into(), "direct".into(), "-".into()]);
+        let expected = "mit
+  STATE up
+  ROUTE via utah (2 reroutes, last:
+    silent for 130 ms, 12s ago)
+  RTT 12.0 ms
+utah
+  STATE down  ROUTE direct  RTT -";
+        let list = table.within(Some(36));
+        assert_eq!(list, expected);
+        assert!(list.lines().all(|line| line.chars().count() <= 36), "{list}");
     }
 
     #[test]

@@ -1,12 +1,15 @@
 //! `ronproxy routes`
 
+use std::collections::BTreeSet;
+
 use clap::Args;
 use serde_json::Value;
 
 use super::{
     CliError,
     folder::Folder,
-    output::{Table, entries, print, print_json, text},
+    output::{Table, entries, text},
+    show::Show,
     units,
 };
 
@@ -17,29 +20,38 @@ use super::{
 pub(super) struct Routes {
     /// Only the routes to this exit
     exit: Option<String>,
-    /// Print facts as JSON, with all candidates and the last changes
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    show: Show,
 }
 
 impl Routes {
     pub(super) async fn run(self, folder: &Folder) -> Result<(), CliError> {
-        let all = folder.client().get("/routes").await?;
-        let wanted =
-            |choice: &&Value| self.exit.as_ref().is_none_or(|e| text(choice, "exit") == *e);
-        let routes: Vec<Value> = entries(&all).iter().filter(wanted).cloned().collect();
-        if routes.is_empty()
-            && let Some(exit) = &self.exit
-        {
-            let known: Vec<_> = entries(&all).iter().map(|choice| text(choice, "exit")).collect();
-            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-            return Err(CliError::say(format!("no exit is named {exit}; known are: {known}")));
-        }
-        if self.json { print_json(&routes) } else { print(table(&routes)) }
+        let client = folder.client();
+        let read = async || {
+            let all = client.get("/routes").await?;
+            wanted(&all, self.exit.as_ref())
+        };
+        self.show.run(read, |routes, columns| table(routes, columns)).await
     }
 }
 
-fn table(routes: &[Value]) -> String {
+/// The routes to `exit`, or to all.
+fn wanted(all: &Value, exit: Option<&String>) -> Result<Vec<Value>, CliError> {
+    let is_wanted = |choice: &&Value| exit.is_none_or(|exit| text(choice, "exit") == *exit);
+    let routes: Vec<Value> = entries(all).iter().filter(is_wanted).cloned().collect();
+    match exit {
+        Some(exit) if routes.is_empty() => {
+            let known: BTreeSet<_> =
+                entries(all).iter().map(|choice| text(choice, "exit")).collect();
+            let known: Vec<_> = known.into_iter().collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            Err(CliError::say(format!("no exit is named {exit}; known are: {known}")))
+        }
+        _ => Ok(routes),
+    }
+}
+
+fn table(routes: &[Value], columns: Option<usize>) -> String {
     if routes.is_empty() {
         return "No exit is known yet.".to_owned();
     }
@@ -71,7 +83,7 @@ fn table(routes: &[Value]) -> String {
             next_best(candidates, &route),
         ]);
     }
-    table.text()
+    table.within(columns)
 }
 
 fn next_best(candidates: &[Value], route: &str) -> String {
@@ -83,4 +95,20 @@ fn next_best(candidates: &[Value], route: &str) -> String {
         || "-".to_owned(),
         |next| format!("{} ({})", text(next, "route"), units::millis_of(next, "rtt_ms")),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_name_without_routes_is_told_each_exit_once() {
+        let all = json!([{ "exit": "mit" }, { "exit": "mit" }, { "exit": "cmu" }]);
+        let known = |exit: &str| wanted(&all, Some(&exit.to_owned())).map(|routes| routes.len());
+        assert_eq!(known("mit").unwrap(), 2);
+        let error = known("utah").unwrap_err().to_string();
+        assert_eq!(error, "no exit is named utah; known are: cmu, mit");
+    }
 }

@@ -7,7 +7,8 @@ use super::{
     CliError,
     folder::Folder,
     links::{is, roles},
-    output::{entries, print, print_json, text},
+    output::{entries, text, wrapped},
+    show::Show,
     units,
 };
 use crate::{
@@ -18,19 +19,18 @@ use crate::{
 /// Show what the running node is doing
 #[derive(Debug, Args)]
 pub(super) struct Status {
-    /// Print facts as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    show: Show,
 }
 
 impl Status {
     pub(super) async fn run(self, folder: &Folder) -> Result<(), CliError> {
-        let facts = folder.client().get("/status").await?;
-        if self.json { print_json(&facts) } else { print(table(&facts)) }
+        let client = folder.client();
+        self.show.run(async || Ok(client.get("/status").await?), table).await
     }
 }
 
-fn table(status: &Value) -> String {
+fn table(status: &Value, columns: Option<usize>) -> String {
     let pair = |a: &str, what_a: &str, b: &str, what_b: &str| {
         format!("{} {what_a}, {} {what_b}", text(status, a), text(status, b))
     };
@@ -56,7 +56,10 @@ fn table(status: &Value) -> String {
         ("clock", clock(status)),
         ("version", text(status, "version")),
     ];
-    lines.map(|(name, value)| format!("{name:12} {value}")).join("\n")
+    let told = |(name, value): (&str, String)| {
+        wrapped(&value, columns, &format!("{name:12} "), &" ".repeat(13)).join("\n")
+    };
+    lines.map(told).join("\n")
 }
 
 fn measuring(status: &Value) -> String {

@@ -93,8 +93,13 @@ pub(super) fn span_of(facts: &Value, field: &str) -> String {
 
 /// A field in milliseconds.
 pub(super) fn millis_of(facts: &Value, field: &str) -> String {
-    let millis = facts.get(field).and_then(Value::as_f64);
-    millis.map_or_else(|| "-".to_owned(), |millis| format!("{millis:.1} ms"))
+    let value = facts.get(field).and_then(Value::as_f64);
+    value.map_or_else(|| "-".to_owned(), millis)
+}
+
+/// Milliseconds.
+pub(super) fn millis(millis: f64) -> String {
+    format!("{millis:.1} ms")
 }
 
 /// A field in percent.

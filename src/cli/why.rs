@@ -6,7 +6,8 @@ use serde_json::Value;
 use super::{
     CliError,
     folder::Folder,
-    output::{Table, entries, print, print_json, text},
+    output::{Table, entries, text, wrapped},
+    show::Show,
     units,
 };
 use crate::admin;
@@ -32,28 +33,28 @@ pub(super) struct Why {
     /// Ask as this user of the proxy
     #[arg(long)]
     user: Option<String>,
-    /// Print facts as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    show: Show,
 }
 
 impl Why {
     pub(super) async fn run(self, folder: &Folder) -> Result<(), CliError> {
         let options = [("hint", self.hint), ("exit", self.exit), ("user", self.user)];
-        let facts = folder.client().get(&admin::ask(&self.dest, &options)).await?;
-        if self.json { print_json(&facts) } else { print(explanation(&facts)) }
+        let (client, question) = (folder.client(), admin::ask(&self.dest, &options));
+        self.show.run(async || Ok(client.get(&question).await?), explanation).await
     }
 }
 
-fn explanation(facts: &Value) -> String {
+fn explanation(facts: &Value, columns: Option<usize>) -> String {
     let target = text(facts, "target");
     let rule = match facts["rule"].as_u64() {
         Some(rule) => format!("rule {rule} of config.toml decides"),
         None => "no rule matches".to_owned(),
     };
-    let mut lines = vec![format!("{target}: {rule}.")];
+    let mut lines = wrapped(&format!("{target}: {rule}."), columns, "", "  ");
     if facts["refused"].is_string() {
-        lines.push(format!("No flow is opened: {}.", text(facts, "refused")));
+        let refused = format!("No flow is opened: {}.", text(facts, "refused"));
+        lines.extend(wrapped(&refused, columns, "", "  "));
     }
     let exits = entries(&facts["exits"]);
     if exits.len() > 1 {
@@ -62,12 +63,12 @@ fn explanation(facts: &Value) -> String {
     }
     for exit in exits {
         lines.push(String::new());
-        lines.extend(choice(exit));
+        lines.extend(choice(exit, columns));
     }
     lines.join("\n")
 }
 
-fn choice(choice: &Value) -> Vec<String> {
+fn choice(choice: &Value, columns: Option<usize>) -> Vec<String> {
     let (exit, hint) = (text(choice, "exit"), text(choice, "hint"));
     let route = match text(choice, "route") {
         route if route == "-" => "no route".to_owned(),
@@ -81,7 +82,7 @@ fn choice(choice: &Value) -> Vec<String> {
         }
         None => format!("a new lane would go {route}"),
     };
-    let mut lines = vec![format!("Exit {exit}, hint {hint}: {how}.")];
+    let mut lines = wrapped(&format!("Exit {exit}, hint {hint}: {how}."), columns, "", "  ");
     let mut table = Table::new(&[
         "  ROUTE",
         "RTT",
@@ -104,7 +105,7 @@ fn choice(choice: &Value) -> Vec<String> {
             verdict(candidate),
         ]);
     }
-    lines.push(table.text());
+    lines.push(table.within(columns));
     for (title, field) in
         [("Changes of the lane", "changes"), ("Decisions by figures", "decisions")]
     {
@@ -157,7 +158,7 @@ mod tests {
             }]
         });
         assert_eq!(
-            explanation(&facts),
+            explanation(&facts, None),
             "web.mit.edu:443: rule 2 of config.toml decides.\n\
              \n\
              Exit mit, hint latency: lane 3 goes via utah.\n\
@@ -174,7 +175,7 @@ mod tests {
         let facts =
             json!({ "target": "a:1", "rule": 1, "refused": "rule 1 rejects a:1", "exits": [] });
         assert_eq!(
-            explanation(&facts),
+            explanation(&facts, None),
             "a:1: rule 1 of config.toml decides.\nNo flow is opened: rule 1 rejects a:1."
         );
     }

@@ -14,6 +14,7 @@ mod measure;
 mod members;
 mod nonces;
 mod outside;
+mod ping;
 mod record;
 mod relay;
 mod requests;
@@ -34,6 +35,7 @@ use tokio::sync::{Notify, watch};
 
 pub use address::AddressRefusal;
 pub use members::{MAX_MEMBERS, MemberFacts, Members};
+pub use ping::PingFailure;
 pub use record::MemberRecord;
 pub use relay::RelayConfig;
 pub use trust::{CertificateDesk, Ended};

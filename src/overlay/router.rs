@@ -18,7 +18,7 @@ use crate::{
             Advertisement, Flood, Install, LinkReport, LinkStateDb, MAX_SIGNATURE, Originator,
             Roles, Trigger, Version,
         },
-        monitor::{LinkEvent, LinkSummary, Monitor, PassiveSample, Probe},
+        monitor::{LinkEvent, LinkSummary, Monitor, PassiveSample, Probe, Probed},
         policy::{Policy, RuleName, Tag},
         units::Bitrate,
     },
@@ -195,6 +195,11 @@ impl Router {
     /// Takes a probe message. The caller sends the answer at once.
     pub fn heard_probe(&mut self, now: Instant, peer: &NodeName, probe: &Probe) -> Option<Probe> {
         self.monitors.get_mut(peer)?.handle_message(now, probe)
+    }
+
+    /// What became of the probes of the link to `peer`; `None` without one.
+    pub fn probed(&self, peer: &NodeName) -> Option<Probed> {
+        self.monitors.get(peer).map(Monitor::probed)
     }
 
     /// Probes the links of `route` at once, for a lane that suspects silence on it.

@@ -33,7 +33,7 @@ use std::{
 };
 
 pub use probe::{Probe, ProbeKind};
-pub use summary::{LinkEvent, LinkState, LinkSummary, PassiveSample};
+pub use summary::{LinkEvent, LinkState, LinkSummary, PassiveSample, Probed};
 
 use super::{
     budget::{IDLE_INTERVAL, INTERVAL_BOUNDS},
@@ -98,6 +98,7 @@ pub struct Monitor {
     before: Option<(LossWindow, LossCounts)>,
     data: DataLoss,
     delivered: DeliveredRate,
+    probed: Probed,
     phase: Phase,
     since: Instant,
     heard: Option<Instant>,
@@ -143,6 +144,7 @@ impl Monitor {
             before: None,
             data: DataLoss::default(),
             delivered: DeliveredRate::default(),
+            probed: Probed::default(),
             phase: Phase::Unmeasured { lost: 0 },
             since: now,
             heard: None,
@@ -178,6 +180,11 @@ impl Monitor {
             }
             ProbeKind::Reply { to } => {
                 let sent = take(&mut self.requests, to)?;
+                // One that came after its time-out counts as lost already.
+                if sent.deadline.is_some() {
+                    self.probed.answered += 1;
+                    self.probed.last = Some(now.saturating_duration_since(sent.at));
+                }
                 let began = !std::mem::take(&mut self.yields);
                 self.completed(now, sent.at, began);
                 Some(self.message(ProbeKind::Finish { to: message.seq }))
@@ -199,6 +206,7 @@ impl Monitor {
                 lost += 1;
             }
         }
+        self.probed.lost += lost;
         for _ in 0..lost {
             self.count_lost(now);
         }
@@ -304,6 +312,12 @@ impl Monitor {
     #[must_use]
     pub fn least_rtt(&self) -> Option<Duration> {
         self.latency.least()
+    }
+
+    /// What became of the requests of this end.
+    #[must_use]
+    pub fn probed(&self) -> Probed {
+        self.probed
     }
 
     /// When a message of the peer came in last; `None` before the first.

@@ -92,6 +92,17 @@ impl LinkSummary {
     }
 }
 
+/// What became of the requests that one end sent, since it watches the link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Probed {
+    /// Requests that were answered in time.
+    pub answered: u64,
+    /// Requests that were not.
+    pub lost: u64,
+    /// The round-trip time of the last one that was answered; `None` before the first.
+    pub last: Option<Duration>,
+}
+
 /// What a lane saw on the link since its last sample.
 ///
 /// Only a lane whose route is this link alone may report: on a relayed route the share of each link

@@ -1,0 +1,164 @@
+//! `ronproxy ping`
+
+use std::time::Duration;
+
+use clap::{Args, value_parser};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{
+    CliError,
+    folder::Folder,
+    output::{Table, columns, entries, print, print_json, text},
+    units,
+};
+use crate::{admin, identity::NodeName};
+
+/// Between two rounds: longer than most bursts of loss, so that one burst does not take all probes.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Measure the round trip and the loss of each route to a node
+///
+/// Each round probes the first link of every route. Behind a relay it adds what the relay advertises of
+/// its link to the node: BEYOND.
+#[derive(Debug, Args)]
+pub(super) struct Ping {
+    /// The node
+    #[arg(value_name = "NODE")]
+    node: NodeName,
+    /// Only the route through this relay
+    #[arg(long, value_name = "RELAY")]
+    via: Option<NodeName>,
+    /// How many rounds, up to 1000
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = value_parser!(u16).range(1..=1000))]
+    count: u16,
+    /// Print facts as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// The probes of one route.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Route {
+    /// The route.
+    route: String,
+    /// Probes sent.
+    sent: u64,
+    /// Those without an answer in time.
+    lost: u64,
+    /// The round-trip times of the others in milliseconds; `None` when all were lost.
+    min_ms: Option<f64>,
+    mean_ms: Option<f64>,
+    max_ms: Option<f64>,
+    /// The part of them that the relay advertises, and the loss there.
+    beyond_ms: Option<f64>,
+    beyond_loss_percent: Option<f64>,
+    /// Why no lane takes the route now.
+    excluded: Option<String>,
+}
+
+impl Ping {
+    pub(super) async fn run(self, folder: &Folder) -> Result<(), CliError> {
+        let (client, question) = (folder.client(), admin::ask_ping(&self.node, self.via.as_ref()));
+        let mut rounds = Vec::new();
+        for round in 0..self.count {
+            if round > 0 {
+                tokio::time::sleep(PAUSE).await;
+            }
+            rounds.push(client.get(&question).await?);
+        }
+        let routes = summary(&rounds);
+        if self.json {
+            print_json(&routes)?;
+        } else {
+            print(table(&routes, columns()))?;
+        }
+        match routes.iter().any(|route| route.min_ms.is_some()) {
+            true => Ok(()),
+            false => Err(CliError::say(format!(
+                "no route to {} answered; see with `ronproxy links` which nodes are up",
+                self.node
+            ))),
+        }
+    }
+}
+
+/// The rounds by route, in the order of the last one.
+fn summary(rounds: &[Value]) -> Vec<Route> {
+    let last = rounds.last().map(entries).unwrap_or_default();
+    last.iter().map(|route| of_route(&text(route, "route"), rounds, route)).collect()
+}
+
+fn of_route(name: &str, rounds: &[Value], last: &Value) -> Route {
+    let all = rounds.iter().flat_map(entries).filter(|probe| text(probe, "route") == name);
+    let (mut sent, mut times) = (0, Vec::new());
+    for probe in all {
+        sent += 1;
+        times.extend(probe.get("rtt_ms").and_then(Value::as_f64));
+    }
+    let answered = times.len() as u64;
+    #[expect(clippy::cast_precision_loss, reason = "at most 1,000 rounds")]
+    let mean = times.iter().sum::<f64>() / answered as f64;
+    let number = |field: &str| last.get(field).and_then(Value::as_f64);
+    Route {
+        route: name.to_owned(),
+        sent,
+        lost: sent - answered,
+        min_ms: times.iter().copied().reduce(f64::min),
+        mean_ms: (answered > 0).then_some(mean),
+        max_ms: times.iter().copied().reduce(f64::max),
+        beyond_ms: number("beyond_ms"),
+        beyond_loss_percent: number("beyond_loss_percent"),
+        excluded: last.get("excluded").and_then(Value::as_str).map(str::to_owned),
+    }
+}
+
+fn table(routes: &[Route], columns: Option<usize>) -> String {
+    if routes.is_empty() {
+        return "There is no such route.".to_owned();
+    }
+    let millis = |ms: Option<f64>| ms.map_or_else(|| "-".to_owned(), units::millis);
+    let mut table = Table::new(&["ROUTE", "LOST", "LEAST", "MEAN", "MOST", "BEYOND", "EXCLUDED"]);
+    for route in routes {
+        let loss = route.beyond_loss_percent.map(|loss| format!(", {loss:.1} % lost"));
+        let beyond = route.beyond_ms.map(|ms| units::millis(ms) + &loss.unwrap_or_default());
+        table.row([
+            route.route.clone(),
+            format!("{} of {}", route.lost, route.sent),
+            millis(route.min_ms),
+            millis(route.mean_ms),
+            millis(route.max_ms),
+            beyond.unwrap_or_else(|| "-".to_owned()),
+            route.excluded.clone().unwrap_or_else(|| "-".to_owned()),
+        ]);
+    }
+    table.within(columns)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn rounds_are_summed_up_by_route() {
+        let round = |direct: Option<f64>, relayed: Option<f64>| {
+            json!([
+                { "route": "direct", "rtt_ms": direct, "beyond_ms": null,
+                  "beyond_loss_percent": null, "excluded": null },
+                { "route": "via utah", "rtt_ms": relayed, "beyond_ms": 41.0,
+                  "beyond_loss_percent": 0.5, "excluded": "link utah–mit is down" },
+            ])
+        };
+        let rounds = [round(Some(60.0), None), round(None, None), round(Some(61.0), None)];
+        let routes = summary(&rounds);
+        let expected = "\
+ROUTE     LOST    LEAST    MEAN     MOST     BEYOND               EXCLUDED
+direct    1 of 3  60.0 ms  60.5 ms  61.0 ms  -                    -
+via utah  3 of 3  -        -        -        41.0 ms, 0.5 % lost  link utah–mit is down";
+        assert_eq!(table(&routes, None), expected);
+        let narrow = table(&routes, Some(40));
+        assert!(narrow.lines().all(|line| line.chars().count() <= 40), "{narrow}");
+    }
+}

@@ -1,0 +1,90 @@
+//! What a node shows of itself: pings, failures, and listings that are watched.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    net::TcpListener,
+    path::Path,
+    process::{Child, Command, ExitStatus, Stdio},
+};
+
+use serde_json::Value;
+
+use crate::{
+    overlay::{Site, json, must, must_fail, ronproxy, run, wait_for},
+    web,
+};
+
+#[test]
+fn ping_measures_the_routes_to_a_node_and_names_unknown_ones() {
+    let site = Site::new();
+    let _nodes = site.pair(&[]);
+    let dir = site.dir("leaf");
+    let routes = json(&dir, &["ping", "hub"]);
+    let direct = &routes[0];
+    assert_eq!((&direct["route"], &direct["sent"]), (&"direct".into(), &5.into()));
+    assert!(direct["mean_ms"].as_f64().unwrap() > 0.0, "{routes}");
+    assert!(must(&dir, &["ping", "hub", "--count", "1"]).starts_with("ROUTE"));
+    assert!(must_fail(&dir, &["ping", "nosuch"]).contains("is named nosuch"));
+    assert!(must_fail(&dir, &["ping", "leaf"]).contains("leaf is this node"));
+}
+
+#[test]
+fn errors_tell_refused_flows_and_lost_links_with_what_to_do() {
+    let site = Site::new();
+    let (mut hub, leaf) = site.pair(&[]);
+    let dir = site.dir("leaf");
+    assert_eq!(must(&dir, &["errors"]).trim(), "Nothing has failed lately.");
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    web::tunnel(leaf.proxy(), closed).unwrap_err();
+    web::tunnel(leaf.proxy(), closed).unwrap_err();
+    let failure = json(&dir, &["errors"])[0].clone();
+    assert_eq!((&failure["reason"], &failure["times"]), (&"connection-refused".into(), &2.into()));
+    assert!(failure["what"].as_str().unwrap().contains(&closed.to_string()), "{failure}");
+    hub.crash();
+    // Each ping probes, so the link is soon known to be down.
+    wait_for("the link's end", || {
+        run(&dir, &["ping", "hub", "--count", "1"]);
+        json(&dir, &["links"])[0]["up"] == false
+    });
+    assert_eq!(json(&dir, &["status"])["links_up"], 0);
+    wait_for("its event", || json(&dir, &["errors"])[0]["reason"] == "link-down");
+    let said = must(&dir, &["errors"]);
+    assert!(said.contains("→ See whether hub runs.") && said.contains("2 times"), "{said}");
+    assert!(must_fail(&dir, &["ping", "hub", "--count", "1"]).contains("no route to hub answered"));
+}
+
+#[test]
+fn a_watched_listing_ends_by_a_signal_and_with_its_reader() {
+    let site = Site::new();
+    let hub = site.hub();
+    let _hub = crate::Running::start(&hub, &[]);
+    let (mut child, mut lines) = watch(&hub);
+    for _ in 0..2 {
+        let mut line = String::new();
+        lines.read_line(&mut line).unwrap();
+        assert_eq!(serde_json::from_str::<Value>(&line).unwrap()["name"], "hub");
+    }
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    assert!(ended(&mut child).success());
+    let (mut child, lines) = watch(&hub);
+    drop(lines);
+    assert!(ended(&mut child).success());
+}
+
+fn watch(dir: &Path) -> (Child, BufReader<std::process::ChildStdout>) {
+    let mut command = ronproxy(dir);
+    let command = command.args(["status", "--watch", "--json"]).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap());
+    (child, lines)
+}
+
+fn ended(child: &mut Child) -> ExitStatus {
+    let mut status = None;
+    wait_for("the end of a watched listing", || {
+        status = child.try_wait().unwrap();
+        status.is_some()
+    });
+    status.unwrap()
+}
