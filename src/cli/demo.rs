@@ -1,7 +1,8 @@
 //! `ronproxy demo`: four sites on this machine, and a proxy to try them with.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
+use super::units;
 use crate::demo::{self, DemoError, Options};
 
 /// Try ronproxy without any other machine: four nodes and an Internet you can break.
@@ -25,6 +26,12 @@ pub(super) struct DemoArgs {
     /// Make the whole round without a visitor, print each check, and exit with 0 if all hold
     #[arg(long, conflicts_with_all = ["plain", "exit_on_eof"])]
     check: bool,
+    /// Play cuts, losses and heals by itself, with captions, and end with a summary
+    #[arg(long, conflicts_with_all = ["check", "exit_on_eof"])]
+    auto: bool,
+    /// With --auto: the unit of the times between its steps
+    #[arg(long, requires = "auto", hide = true, value_parser = units::parse_duration, default_value = "1s")]
+    beat: Duration,
     /// With --check: cut no path
     #[arg(long, requires = "check", hide = true)]
     no_cut: bool,
@@ -36,6 +43,7 @@ pub(super) async fn run(args: DemoArgs) -> Result<(), DemoError> {
         seed: args.seed,
         plain: args.plain,
         exit_on_eof: args.exit_on_eof,
+        auto: args.auto.then_some(args.beat),
         cut: !args.no_cut,
     };
     if args.check { demo::check(options).await } else { demo::run(options).await }

@@ -18,6 +18,7 @@
 //! | `board` | the dashboard of the entry |
 //! | `stage` | the nodes and their Internet, and what a visitor does to them |
 //! | `client`, `check` | a client of the proxy; the round that `--check` makes |
+//! | `auto` | the script of `--auto`, its downloads and its summary |
 //! | `screen`, `shell`, `out` | the terminal, the loop, the voice |
 //!
 //! # Rates
@@ -25,6 +26,7 @@
 //! Paths to ArosNet run at the paper's 10 Mbit/s: 20 MiB take some 18 s, time enough to cut a
 //! path in the middle and to see a stall of half a second. MediaOne has 4 Mbit/s.
 
+mod auto;
 mod board;
 mod check;
 mod client;
@@ -60,6 +62,8 @@ pub struct Options {
     pub plain: bool,
     /// Whether the end of standard input ends the plain demo.
     pub exit_on_eof: bool,
+    /// Plays cuts, losses and heals by itself, with a step's time in this unit, and ends.
+    pub auto: Option<std::time::Duration>,
     /// With [`check`]: whether a path is cut during a download.
     pub cut: bool,
 }
@@ -73,6 +77,9 @@ pub enum DemoError {
     /// The terminal failed.
     #[error("the terminal failed: {0}; try --plain")]
     Terminal(#[from] io::Error),
+    /// Connections of the demo that plays by itself were lost.
+    #[error("{0}")]
+    Lost(String),
     /// Checks failed.
     #[error("{failed} of {all} checks failed")]
     Failed {

@@ -16,11 +16,12 @@ use ratatui::{
     layout::{Constraint, Layout, Rect},
     style::{Color, Modifier, Style},
     text::{Line as Row, Span},
-    widgets::{Block, BorderType, Paragraph},
+    widgets::{Block, BorderType, Paragraph, Sparkline},
 };
 use tokio::sync::mpsc;
 
 use super::{
+    auto::Auto,
     commands::Command,
     map::map,
     text::{Line, Tone},
@@ -70,8 +71,17 @@ impl Screen {
     ///
     /// # Errors
     /// When the terminal is gone.
-    pub(super) fn draw(&mut self, snapshot: &Snapshot, proxy: SocketAddr) -> io::Result<()> {
-        self.terminal.draw(|frame| draw(frame, snapshot, proxy)).map(drop)
+    pub(super) fn draw(
+        &mut self,
+        snapshot: &Snapshot,
+        proxy: SocketAddr,
+        auto: Option<&Auto>,
+    ) -> io::Result<()> {
+        let drawn = self.terminal.draw(|frame| match auto {
+            Some(auto) => draw_auto(frame, snapshot, proxy, auto.caption(), &auto.graphs()),
+            None => draw(frame, snapshot, proxy),
+        });
+        drawn.map(drop)
     }
 }
 
@@ -130,6 +140,41 @@ fn draw_small(frame: &mut Frame<'_>, snapshot: &Snapshot, proxy: SocketAddr) {
     draw_events(frame, log, snapshot);
 }
 
+/// The top of the graphs: what paths to ArosNet carry, in bits per second.
+const FULL: u64 = 10_000_000;
+
+/// The screen of the demo that plays by itself.
+fn draw_auto(
+    frame: &mut Frame<'_>,
+    snapshot: &Snapshot,
+    proxy: SocketAddr,
+    caption: &str,
+    graphs: &[(String, Vec<u64>); 2],
+) {
+    let [said, top, middle, log] = Layout::vertical([
+        Constraint::Length(1),
+        Constraint::Length(12),
+        Constraint::Length(7),
+        Constraint::Min(3),
+    ])
+    .areas(frame.area());
+    let caption = vec![(caption.to_owned(), Tone::Strong)];
+    frame.render_widget(Paragraph::new(row(caption)), said);
+    panel(frame, top, "The overlay (bold line: the route in use)", map(snapshot, proxy));
+    let halves =
+        Layout::horizontal([Constraint::Ratio(1, 2), Constraint::Ratio(1, 2)]).areas::<2>(middle);
+    for ((area, (title, rates)), colour) in
+        halves.into_iter().zip(graphs).zip([Color::Green, Color::Yellow])
+    {
+        let block = framed(title);
+        let width = usize::from(block.inner(area).width);
+        let shown = &rates[rates.len().saturating_sub(width)..];
+        let graph = Sparkline::default().data(shown).max(FULL).style(Style::new().fg(colour));
+        frame.render_widget(graph.block(block), area);
+    }
+    draw_events(frame, log, snapshot);
+}
+
 fn draw_events(frame: &mut Frame<'_>, area: Rect, snapshot: &Snapshot) {
     let rows = usize::from(area.height.saturating_sub(2));
     let skipped = snapshot.events.len().saturating_sub(rows);
@@ -166,13 +211,15 @@ fn draw(frame: &mut Frame<'_>, snapshot: &Snapshot, proxy: SocketAddr) {
 }
 
 fn panel(frame: &mut Frame<'_>, area: Rect, title: &str, lines: Vec<Line>) {
-    let border = Style::new().fg(Color::DarkGray);
-    let block = Block::bordered()
-        .border_type(BorderType::Rounded)
-        .border_style(border)
-        .title(Span::styled(format!(" {title} "), Style::new().fg(Color::Cyan)));
     let rows: Vec<Row<'_>> = lines.into_iter().map(row).collect();
-    frame.render_widget(Paragraph::new(rows).block(block), area);
+    frame.render_widget(Paragraph::new(rows).block(framed(title)), area);
+}
+
+fn framed(title: &str) -> Block<'static> {
+    Block::bordered()
+        .border_type(BorderType::Rounded)
+        .border_style(Style::new().fg(Color::DarkGray))
+        .title(Span::styled(format!(" {title} "), Style::new().fg(Color::Cyan)))
 }
 
 fn row(line: Line) -> Row<'static> {
@@ -217,6 +264,25 @@ mod tests {
         let text: String = cells.map(ratatui::buffer::Cell::symbol).collect();
         for part in ["q quit", "b dashboard", "The overlay", "Flows", "Events", "Start with d"] {
             assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+
+    #[test]
+    fn caption_and_both_graphs_are_seen_at_80_by_24() {
+        let proxy = ([127, 0, 0, 1], 1080).into();
+        let rates = (0..90).map(|n| n * 100_000).collect::<Vec<u64>>();
+        let graphs = [("Left: 9.0 Mb/s".into(), rates), ("Right: 0.0 Mb/s".into(), vec![])];
+        for (width, height) in [(80, 24), (160, 50), (20, 5), (1, 1)] {
+            let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+            let snapshot = Snapshot::default();
+            terminal
+                .draw(|frame| draw_auto(frame, &snapshot, proxy, "A path is cut.", &graphs))
+                .unwrap();
+            let cells = terminal.backend().buffer().content().iter();
+            let text: String = cells.map(ratatui::buffer::Cell::symbol).collect();
+            for part in ["A path is cut.", "Left: 9.0", "Right: 0.0", "█", "Events"] {
+                assert!(width < 80 || text.contains(part), "{part}: {text}");
+            }
         }
     }
 

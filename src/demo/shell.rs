@@ -12,6 +12,7 @@ use tokio::{
 
 use super::{
     DemoError, Options,
+    auto::Auto,
     client::Client,
     commands::{Command, HELP},
     map::map,
@@ -54,6 +55,7 @@ struct Plain {
 struct Shell {
     stage: Stage,
     watch: Watch,
+    auto: Option<Auto>,
     reports: mpsc::Sender<String>,
 }
 
@@ -72,11 +74,14 @@ pub(super) async fn run(
         Face::Screen(Box::new(Screen::open(commands)?))
     } else {
         greet(&stage, options);
-        read_lines(commands, options.exit_on_eof);
+        if options.auto.is_none() {
+            read_lines(commands, options.exit_on_eof);
+        }
         Face::Plain(Plain::default())
     };
-    let watch = Watch::new(Instant::now());
-    let mut shell = Shell { stage, watch, reports };
+    let start = Instant::now();
+    let auto = options.auto.map(|beat| Auto::start(Client::new(stage.proxy()), start, beat));
+    let mut shell = Shell { stage, watch: Watch::new(start), auto, reports };
     shell.note_start(options);
     let mut signals = Signals::new()?;
     let mut look = interval(LOOK);
@@ -87,7 +92,9 @@ pub(super) async fn run(
             _ = look.tick() => {
                 looks += 1;
                 shell.watch.observe(Instant::now(), shell.stage.observe());
-                if !face.show(&shell, looks)? {
+                shell.play(&face).await;
+                let has_ended = shell.auto.as_ref().is_some_and(Auto::has_ended);
+                if !face.show(&shell, looks)? || has_ended {
                     break;
                 }
             }
@@ -102,9 +109,20 @@ pub(super) async fn run(
     }
     // The terminal is given back before the nodes take their time to stop.
     drop(face);
+    let summary =
+        shell.auto.take().filter(Auto::has_ended).map(|auto| auto.summary(Instant::now()));
+    if let Some(summary) = summary {
+        say(&summary.to_string());
+    }
     // Nobody waits for the flows of a demo that was told to end.
     let _ = timeout(GOODBYE, shell.stage.stop()).await;
-    Ok(())
+    match summary {
+        Some(summary) if summary.lost > 0 => Err(DemoError::Lost(format!(
+            "{} connections were lost; is this machine very busy?",
+            summary.lost
+        ))),
+        _ => Ok(()),
+    }
 }
 
 impl Shell {
@@ -128,6 +146,18 @@ impl Shell {
             || "no port for the dashboard could be had".to_owned(),
             |link| format!("dashboard, once: {link}"),
         ));
+    }
+
+    /// Does what the script of `--auto` says, if a step is due.
+    async fn play(&mut self, face: &Face) {
+        let Some(auto) = &mut self.auto else { return };
+        let now = Instant::now();
+        auto.look(now);
+        let Some((caption, command)) = auto.due(now) else { return };
+        self.note(format!("» {caption}"));
+        if let Some(command) = command {
+            self.obey(command, face).await;
+        }
     }
 
     /// Does what was asked; false to end.
@@ -182,7 +212,8 @@ impl Face {
     fn show(&mut self, shell: &Shell, looks: u32) -> io::Result<bool> {
         match self {
             Self::Screen(screen) if looks.is_multiple_of(DRAW_EVERY) => {
-                screen.draw(shell.watch.snapshot(), shell.stage.proxy())?;
+                let (snapshot, proxy) = (shell.watch.snapshot(), shell.stage.proxy());
+                screen.draw(snapshot, proxy, shell.auto.as_ref())?;
                 Ok(true)
             }
             Self::Screen(_) => Ok(true),
@@ -201,6 +232,9 @@ impl Plain {
         self.events = shell.watch.count();
         if !due {
             return heard;
+        }
+        if let Some(auto) = &shell.auto {
+            return heard & say(&format!("          {}", auto.rates()));
         }
         let snapshot = shell.watch.snapshot();
         let shape = view::shape(snapshot);
@@ -229,6 +263,9 @@ fn greet(stage: &Stage, options: &Options) {
     );
     say(&format!("The proxy (SOCKS5 and HTTP) listens on {proxy}. Try:"));
     say_all(view::try_it(proxy).iter().map(|line| format!("  {}", flat(line))));
+    if options.auto.is_some() {
+        return;
+    }
     let end = if options.exit_on_eof { " The end of input ends the demo." } else { "" };
     say(&format!("Type help for what you can break, quit to end.{end}"));
 }

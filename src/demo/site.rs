@@ -30,12 +30,18 @@ const DEFAULT_MB: u64 = 20;
 /// `/slow` ends after an hour, so that a forgotten tab does not tick for ever.
 const TICKS: u32 = 3600;
 
+/// A name of the same site; the demo's entry holds flows to it to the direct path.
+pub(super) const HELD: &str = "held.campus.mit.test";
+
 type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
 
 /// The site as the services of a lab.
 #[must_use]
 pub(super) fn services() -> Services {
-    HOSTS.into_iter().fold(Services::default(), |services, host| services.with(host, service()))
+    HOSTS
+        .into_iter()
+        .chain([HELD])
+        .fold(Services::default(), |services, host| services.with(host, service()))
 }
 
 /// HTTP/1.1 on each connection.

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     app::{Node, StartError},
+    config::Config,
     emulator::{Bitrate, LinkModel, Loss, LossRate, Topology, paper_sites},
     entry::{self, EntryError},
     lab::{Lab, LabError, LabNode},
@@ -27,7 +28,7 @@ use crate::{
 const CABLE: Bitrate = Bitrate::mbit(4);
 
 /// What [`Command::ToggleLoss`] adds: the worst of the paper's outages short of a cut.
-const HEAVY: LossRate = LossRate::from_percent(30.0);
+pub(super) const HEAVY: LossRate = LossRate::from_percent(30.0);
 
 /// How long four nodes may take to find each other: a few round trips, also on a loaded machine.
 const MESHED_WITHIN: Duration = Duration::from_secs(20);
@@ -112,9 +113,8 @@ impl Stage {
             Command::Heal(path) => self.put(path, Condition::Whole),
             Command::Lose(path, rate) => self.put(path, Condition::Lossy(rate)),
             Command::CutInUse => {
-                let used = self.entry().map_or_else(Vec::new, lanes);
-                let path = used.first().and_then(|lane| paths_of(&lane.route).first().copied());
-                self.put(path.unwrap_or(PathId::DIRECT), Condition::Cut)
+                let used = self.path_in_use().unwrap_or(PathId::DIRECT);
+                self.put(used, Condition::Cut)
             }
             Command::Toggle(path) => {
                 let whole = self.conditions[path.index()] == Condition::Whole;
@@ -137,6 +137,22 @@ impl Stage {
             | Command::Quit => return Ok(None),
         };
         Ok(Some(done))
+    }
+
+    /// The first path of the route that the visitor's flows take: not of one that is held to the direct path.
+    fn path_in_use(&self) -> Option<PathId> {
+        let entry = self.entry()?;
+        let flows = entry.flow_facts();
+        let held: Vec<_> = flows
+            .iter()
+            .filter(|flow| flow.target.starts_with(site::HELD))
+            .filter_map(|flow| flow.lane)
+            .collect();
+        let busy = |lane: &LaneFact| flows.iter().any(|flow| flow.lane == Some(lane.lane));
+        let mut free: Vec<_> =
+            lanes(entry).into_iter().filter(|lane| !held.contains(&lane.lane)).collect();
+        free.sort_by_key(|lane| !busy(lane));
+        paths_of(&free.first()?.route).first().copied()
     }
 
     fn put(&mut self, path: PathId, condition: Condition) -> String {
@@ -307,6 +323,9 @@ async fn open_lab(topology: &Topology, listen: SocketAddr, seed: u64) -> Result<
         LabNode::new(Place::MediaOne.name(), true, false),
         LabNode::new(Place::ArosNet.name(), false, false),
     ];
+    // A rule for the name that stands for a connection without an overlay.
+    let held = format!("[[rule]]\ndomain = \"{}\"\ndirect = true\n", site::HELD);
+    nodes[3].rules = Config::parse(&held).map(|config| config.rules).unwrap_or_default();
     nodes[3].entry = Some(entry::Config { listen, ..entry::Config::default() });
     // Its rate survives the random loss of the paper's commercial paths, MediaOne's too, to which a
     // flow moves when Utah's are cut.

@@ -171,6 +171,10 @@ pub(super) fn event(event: &Event) -> Line {
     let survived = ["went on", "goes on", "REROUTED", "arrived"];
     let loud = ["CUT", "KILLED", "down", "failed", "stands still"];
     let good = ["healed", "up:", "started"];
+    if event.text.starts_with('»') {
+        let text = (event.text.clone(), Tone::Strong);
+        return vec![(format!("{} ", clock(event.at)), Tone::Dim), text];
+    }
     let contains = |words: &[&str]| words.iter().any(|word| event.text.contains(word));
     let tone = match () {
         () if contains(&survived) => Tone::Good,

@@ -72,6 +72,20 @@ fn a_watched_listing_ends_by_a_signal_and_with_its_reader() {
     assert!(ended(&mut child).success());
 }
 
+#[test]
+fn the_demo_plays_by_itself_and_no_connection_is_lost() {
+    let site = Site::new();
+    let options = ["demo", "--auto", "--plain", "--beat", "400ms", "--listen", "127.0.0.1:0"];
+    let said = must(&site.dir("none"), &options);
+    let summary = said.lines().last().unwrap();
+    let expected = "3 paths cut, 1 node killed, 12 connections, 0 lost, longest pause ";
+    assert!(summary.starts_with(expected), "{said}");
+    let goes_on =
+        |line: &str| line.ends_with("without it: 0.0 Mb/s") && !line.contains(": 0.0 Mb/s;");
+    assert!(said.lines().any(goes_on), "only the overlay goes on after a cut: {said}");
+    assert!(said.contains("» The node at Utah is killed."), "{said}");
+}
+
 fn watch(dir: &Path) -> (Child, BufReader<std::process::ChildStdout>) {
     let mut command = ronproxy(dir);
     let command = command.args(["status", "--watch", "--json"]).stdout(Stdio::piped());
