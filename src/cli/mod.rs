@@ -42,6 +42,7 @@ mod status;
 mod steer;
 mod stop;
 mod template;
+mod top;
 mod units;
 mod why;
 mod written;
@@ -86,6 +87,7 @@ enum Command {
     Run(run::Run),
     Stop(stop::Stop),
     Status(status::Status),
+    Top(top::Top),
     Links(links::Links),
     Routes(routes::Routes),
     Why(why::Why),
@@ -148,6 +150,7 @@ impl Cli {
             Command::Join(command) => wait(command.run(&folder()?)),
             Command::Stop(command) => wait(command.run(&folder()?)),
             Command::Status(command) => wait(command.run(&folder()?)),
+            Command::Top(command) => wait(command.run(&folder()?)),
             Command::Links(command) => wait(command.run(&folder()?)),
             Command::Routes(command) => wait(command.run(&folder()?)),
             Command::Why(command) => wait(command.run(&folder()?)),

@@ -30,6 +30,11 @@ pub(super) struct Show {
 }
 
 impl Show {
+    /// As these options say.
+    pub(super) fn new(json: bool, watch: bool) -> Self {
+        Self { json, watch }
+    }
+
     /// Shows the facts that `read` gets, by `text`, which fits them into the columns of a terminal.
     pub(super) async fn run<T: Serialize>(
         &self,

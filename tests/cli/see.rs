@@ -86,6 +86,20 @@ fn the_demo_plays_by_itself_and_no_connection_is_lost() {
     assert!(said.contains("» The node at Utah is killed."), "{said}");
 }
 
+#[test]
+fn top_prints_one_picture_without_a_terminal() {
+    let site = Site::new();
+    let (_hub, leaf) = site.pair(&[]);
+    let server = web::serve();
+    let _flow = web::tunnel(leaf.proxy(), server).unwrap();
+    let said = must(&site.dir("leaf"), &["top"]);
+    assert!(said.starts_with("leaf (entry), running since "), "{said}");
+    for part in ["LINKS: 1", "LANES: 1", "FLOWS: 1", &server.to_string(), "EVENTS"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert!(must_fail(&site.dir("none"), &["top"]).contains("ronproxy run"));
+}
+
 fn watch(dir: &Path) -> (Child, BufReader<std::process::ChildStdout>) {
     let mut command = ronproxy(dir);
     let command = command.args(["status", "--watch", "--json"]).stdout(Stdio::piped());
