@@ -41,7 +41,7 @@ struct Seen {
     late: u64,
 }
 
-/// At ±20 ms the rate stays at 3 Mbit/s in one run of some eleven: docs/decisions.md.
+/// At ±20 ms the aim is 40 Mbit/s, which seeds 2 and 4 reach. Seeds 1 and 3 stay at 8 Mbit/s: docs/decisions.md.
 #[tokio::test(start_paused = true)]
 async fn a_path_is_filled_on_which_packets_overtake_each_other() {
     let swings = [(20, 1.0), (10, 44.0), (3, 44.0), (1, 44.0)];
@@ -61,21 +61,19 @@ async fn overtaking(swing_ms: u64, congestion: Congestion, least: f64) {
     }
 }
 
+/// CUBIC has 2 Mbit/s.
 #[tokio::test(start_paused = true)]
-async fn loss_costs_the_same_where_packets_overtake_each_other() {
+async fn a_path_that_loses_and_reorders_carries_more_than_with_cubic() {
     for seed in seeds(1) {
-        let mut mbits = Vec::new();
         for swing_ms in [0, 3, 10] {
             let seen = download(Paths { swing_ms, loss_percent: 2.0 }, Adaptive, seed).await;
-            seen.print(&format!("±{swing_ms} ms and 2 % loss"), "70 % of ±0 ms");
+            seen.print(&format!("±{swing_ms} ms and 2 % loss"), "47 Mbit/s");
             // Where packets are only lost nothing waits for them. (A move to another route lets
             // packets overtake, too.)
             let none = seen.held + seen.late == 0 || seen.moves > 0;
             assert!(swing_ms > 0 || none || !asserts(), "seed {seed}");
-            mbits.push(seen.mbit);
+            assert!(seen.mbit > 40.0 || !asserts(), "±{swing_ms} ms, seed {seed}");
         }
-        let least = mbits.iter().copied().fold(f64::MAX, f64::min);
-        assert!(least >= 0.7 * mbits[0] || !asserts(), "seed {seed}: {mbits:?}");
     }
 }
 
