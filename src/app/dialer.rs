@@ -22,9 +22,7 @@ use super::{
 };
 use crate::{
     config::{Action, Rules, Wishes},
-    flow::{
-        BoxFuture, Flow, FlowDialer, FlowEntry, FlowRequest, Host, Refusal, RefusalKind, RouteWish,
-    },
+    flow::{BoxFuture, Flow, FlowDialer, FlowRequest, Host, Refusal, RefusalKind, RouteWish},
     identity::NodeName,
     lane::{FlowAcceptor, LaneKey, LanePool, RouteControl},
     live::Live,
@@ -241,10 +239,7 @@ impl Dialer {
         request: &FlowRequest,
         key: &LaneKey,
     ) -> Result<Box<dyn Flow>, Refusal> {
-        let guard = self.pool.flows().insert(&mut || self.pool.chance().draw(), |label| {
-            let since = Instant::now().into_std();
-            FlowEntry::opening(label, request, key.exit.clone(), key.wish.hint.clone(), since)
-        });
+        let guard = self.pool.list_flow(request, key);
         let outward = self.acceptor.open(self.mesh.us(), &request.target).await?;
         Ok(Box::new(LocalFlow::new(guard, outward, self.pool.limits())))
     }

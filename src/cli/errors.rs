@@ -5,10 +5,9 @@ use std::collections::BTreeSet;
 use clap::Args;
 use serde::Serialize;
 
-use super::{CliError, folder::Folder, output::wrapped, show::Show, units};
+use super::{CliError, events, folder::Folder, output::wrapped, show::Show, units};
 use crate::{
-    admin::ClientError,
-    events::{Event, Page, Record},
+    events::{Event, Record},
     flow::RefusalKind,
     text::Escaped,
 };
@@ -48,9 +47,7 @@ impl Errors {
         let client = folder.client();
         let read = async || {
             let facts = client.get("/events?class=refusals,overlay").await?;
-            let page: Page = serde_json::from_value(facts)
-                .map_err(|error| ClientError::Unreadable(error.to_string()))?;
-            Ok(failures(&page.events, self.last))
+            Ok(failures(&events::read(facts)?.events, self.last))
         };
         self.show.run(read, |failures, columns| told(failures, columns)).await
     }

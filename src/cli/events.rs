@@ -78,7 +78,8 @@ impl Events {
     }
 }
 
-fn read(facts: Value) -> Result<Page, CliError> {
+/// A page of events as a node tells it.
+pub(super) fn read(facts: Value) -> Result<Page, CliError> {
     let page = serde_json::from_value(facts);
     page.map_err(|error| crate::admin::ClientError::Unreadable(error.to_string()).into())
 }

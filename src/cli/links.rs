@@ -29,36 +29,35 @@ fn table(links: &Value, columns: Option<usize>) -> String {
     if entries(links).is_empty() {
         return "No other member is known yet.".to_owned();
     }
-    let mut table = Table::new(&[
-        "PEER",
-        "STATE",
-        "RTT",
-        "LOSS OUT",
-        "LOSS IN",
-        "DELIVERED",
-        "CONTROL",
-        "SINCE",
-        "ADDRESS",
-        "ROLES",
-        "LABELS",
-    ]);
+    let more = ["DELIVERED", "CONTROL", "SINCE", "ADDRESS", "ROLES", "LABELS"];
+    let mut table = Table::new(&[&QUALITY[..], &more].concat());
     for link in entries(links) {
         let up = is(link, "up");
-        table.row([
-            text(link, "peer"),
-            text(link, "state"),
-            units::millis_of(link, "rtt_ms"),
-            units::percent_of(link, "loss_out_percent"),
-            units::percent_of(link, "loss_in_percent"),
+        let more = [
             units::rate_of(link, "delivered_bps"),
             units::rate_of(link, "control_bps"),
             units::span_of(link, "since_seconds"),
             text(link, "address"),
             if up { roles(link) } else { "-".to_owned() },
             text(link, "labels"),
-        ]);
+        ];
+        table.row(quality(link).into_iter().chain(more));
     }
     table.within(columns)
+}
+
+/// The heads of [`quality`].
+pub(super) const QUALITY: [&str; 5] = ["PEER", "STATE", "RTT", "LOSS OUT", "LOSS IN"];
+
+/// Whose link it is, and how good.
+pub(super) fn quality(link: &Value) -> [String; 5] {
+    [
+        text(link, "peer"),
+        text(link, "state"),
+        units::millis_of(link, "rtt_ms"),
+        units::percent_of(link, "loss_out_percent"),
+        units::percent_of(link, "loss_in_percent"),
+    ]
 }
 
 /// A node's roles as text.

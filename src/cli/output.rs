@@ -60,8 +60,8 @@ impl Table {
     }
 
     /// Adds a row.
-    pub(super) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(cells.map(|cell| Escaped(cell).to_string()).into());
+    pub(super) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.rows.push(cells.into_iter().map(|cell| Escaped(cell).to_string()).collect());
     }
 
     /// The table in so many columns of a terminal, without a line end after the last row; `None`: as wide as

@@ -11,17 +11,14 @@ use clap::Args;
 use serde_json::Value;
 
 use super::{
-    CliError,
+    CliError, events,
     folder::Folder,
-    links::{is, roles},
+    links::{self, is, roles},
     output::{Table, entries, rows, text, wrapped},
     show::Show,
     units,
 };
-use crate::{
-    admin::ClientError,
-    events::{Page, Record},
-};
+use crate::events::Record;
 
 /// Rows of a picture that is not on a terminal.
 const ROWS: usize = 50;
@@ -60,7 +57,7 @@ impl Top {
         let height = rows().unwrap_or(ROWS);
         let picture = |facts: &Value, columns| picture(facts, columns, height);
         // A picture that cannot be read is an error at once, and not an empty screen.
-        events(&read().await?)?;
+        records(&read().await?)?;
         Show::new(self.json, watch).run(read, picture).await
     }
 }
@@ -85,10 +82,8 @@ impl Rates {
     }
 }
 
-fn events(facts: &Value) -> Result<Vec<Record>, CliError> {
-    let page = facts.get("events").cloned().unwrap_or_default();
-    let page: Result<Page, _> = serde_json::from_value(page);
-    Ok(page.map_err(|error| ClientError::Unreadable(error.to_string()))?.events)
+fn records(facts: &Value) -> Result<Vec<Record>, CliError> {
+    Ok(events::read(facts.get("events").cloned().unwrap_or_default())?.events)
 }
 
 /// Everything, in about so many rows.
@@ -102,7 +97,7 @@ fn picture(facts: &Value, columns: Option<usize>, height: usize) -> String {
     let mut lines = wrapped(&head(facts, &links), columns, "", "  ");
     lines.extend(part("LINKS", &links, FEW, columns, &link_table));
     lines.extend(part("LANES", &lanes, FEW, columns, &lane_table));
-    let events = events(facts).unwrap_or_default();
+    let events = records(facts).unwrap_or_default();
     let room = height.saturating_sub(lines.len() + events.len().min(EVENTS) + 6).max(1);
     lines.extend(part("FLOWS", &flows, room, columns, &flow_table));
     lines.extend([String::new(), "EVENTS".to_owned()]);
@@ -149,16 +144,9 @@ fn part(
 }
 
 fn link_table(links: &[Value]) -> Table {
-    let mut table = Table::new(&["PEER", "STATE", "RTT", "LOSS OUT", "LOSS IN", "SINCE"]);
+    let mut table = Table::new(&[&links::QUALITY[..], &["SINCE"]].concat());
     for link in links {
-        table.row([
-            text(link, "peer"),
-            text(link, "state"),
-            units::millis_of(link, "rtt_ms"),
-            units::percent_of(link, "loss_out_percent"),
-            units::percent_of(link, "loss_in_percent"),
-            units::span_of(link, "since_seconds"),
-        ]);
+        table.row(links::quality(link).into_iter().chain([units::span_of(link, "since_seconds")]));
     }
     table
 }

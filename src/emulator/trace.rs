@@ -5,6 +5,8 @@ use std::{
     time::Instant,
 };
 
+use super::seed::fold;
+
 /// FNV-1a over the packets' times, addresses and sizes.
 #[derive(Debug, Default)]
 pub(super) struct Trace {
@@ -28,9 +30,7 @@ impl Trace {
     }
 
     fn fold(&mut self, bytes: &[u8]) {
-        self.digest = bytes.iter().fold(self.digest ^ 0xcbf2_9ce4_8422_2325, |hash, &byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        });
+        self.digest = fold(self.digest, bytes);
     }
 
     pub(super) const fn digest(&self) -> u64 {

@@ -15,10 +15,9 @@ use super::{
     Lane, LaneEnd, RouteControl, driver::Driver, end::Parts, flow::LaneFlow, windows::Windows,
 };
 use crate::{
-    chance::Chance,
     flow::{
-        Flow, FlowEntry, FlowLimits, FlowRequest, FlowState, FlowTable, Refusal, RefusalKind,
-        Route, RouteWish,
+        Flow, FlowEntry, FlowGuard, FlowLimits, FlowRequest, FlowState, FlowTable, Refusal,
+        RefusalKind, Route, RouteWish,
     },
     identity::{NodeName, peer_of, server_name},
     overlay::{
@@ -134,10 +133,13 @@ impl LanePool {
         }
     }
 
-    /// The node's source of chance.
+    /// Lists a flow for `request` that is being opened by `key`, until the guard is dropped.
     #[must_use]
-    pub fn chance(&self) -> &Chance {
-        self.switch.chance()
+    pub fn list_flow(&self, request: &FlowRequest, key: &LaneKey) -> FlowGuard {
+        self.flows.insert(&mut || self.switch.chance().draw(), |label| {
+            let since = Instant::now().into_std();
+            FlowEntry::opening(label, request, key.exit.clone(), key.wish.hint.clone(), since)
+        })
     }
 
     /// Opens a flow for `request` on the lane of `key`. If there are `others` to turn to, an exit
@@ -151,11 +153,7 @@ impl LanePool {
         key: &LaneKey,
         others: bool,
     ) -> Result<Box<dyn Flow>, Refusal> {
-        let describe = |label| {
-            let since = Instant::now().into_std();
-            FlowEntry::opening(label, request, key.exit.clone(), key.wish.hint.clone(), since)
-        };
-        let guard = self.flows.insert(&mut || self.chance().draw(), describe);
+        let guard = self.list_flow(request, key);
         let open = (guard.entry().label, &request.target, &key.wish.hint);
         // A lane may turn out to be dead (its exit restarted) just as it is used: one more try.
         let mut retried = false;
@@ -337,7 +335,7 @@ impl LanePool {
                 selector,
             })
         };
-        let reply_label = Label(self.chance().draw());
+        let reply_label = Label(self.switch.chance().draw());
         let granted =
             self.switch.with_labels(|labels| labels.grant_slot(reply_label, &key.exit, id));
         let open = OpenLane { reply_label, route: route.clone(), wish: key.wish.clone() };

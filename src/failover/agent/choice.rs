@@ -226,8 +226,9 @@ impl RouteAgent {
     /// instead of comparing routes: after an outage of this node's own line the links to two neighbours come
     /// up at different times, although both paths work. If there is no answer, silence moves the lane.
     pub(super) fn is_down_by_probes(&self) -> bool {
-        let excluded = self.seen(&self.route).and_then(|seen| seen.candidate.excluded.as_ref());
-        matches!(excluded, Some(Exclusion::LinkDown(..) | Exclusion::Recovering { .. }))
+        let own =
+            self.seen(&self.route).and_then(|seen| standing(seen.candidate.excluded.as_ref()));
+        own.is_some_and(|own| own != Standing::Up)
     }
 
     fn standing_of(&self, decision: &Decision, route: &Route) -> Option<Standing> {
