@@ -128,6 +128,17 @@ fn every_reason_of_a_refusal_has_its_cure() {
 }
 
 #[test]
+fn every_reason_of_a_dropped_datagram_has_its_cure() {
+    let page = read("docs/troubleshooting.md");
+    let section = page.split("\n### Datagrams\n").nth(1).unwrap();
+    let section = section.split("\n### ").next().unwrap();
+    for reason in ronproxy::flow::DatagramDrop::ALL {
+        let name = format!("`{}`", reason.name());
+        assert!(section.contains(&name), "docs/troubleshooting.md lacks the drop {name}");
+    }
+}
+
+#[test]
 fn every_document_is_a_chapter_and_every_link_leads_somewhere() {
     let summary = read("docs/SUMMARY.md");
     let mut documents: Vec<PathBuf> = OTHERS.iter().map(|name| root().join(name)).collect();

@@ -20,3 +20,5 @@ mod messages;
 mod smuggling;
 #[path = "entry_clients/socks.rs"]
 mod socks;
+#[path = "entry_clients/udp.rs"]
+mod udp;

@@ -88,6 +88,11 @@ fn write_all(out: &mut String, status: &NodeStatus, links: &[LinkFacts]) -> fmt:
     for (limit, count) in &status.ended_flows {
         writeln!(out, "ronproxy_ended_flows_total{{limit=\"{limit}\"}} {count}")?;
     }
+    let help = "Datagrams of applications that were dropped, by reason.";
+    head(out, "dropped_datagrams_total", help, "counter")?;
+    for (reason, count) in &status.dropped_datagrams {
+        writeln!(out, "ronproxy_dropped_datagrams_total{{reason=\"{reason}\"}} {count}")?;
+    }
     let help =
         "Messages of neighbours, and addresses in their records, that were dropped, by reason.";
     head(out, "dropped_messages_total", help, "counter")?;
@@ -202,6 +207,7 @@ mod tests {
             refused_clients: vec![("other-user", 5)],
             handshakes: vec![("prefix-rate", 5)],
             ended_flows: vec![("idle", 1)],
+            dropped_datagrams: vec![("too-large", 4)],
             dropped_messages: vec![("digest-over-budget", 2)],
             exit_windows: (2, 3),
             measuring: Measuring::default(),
@@ -240,6 +246,7 @@ mod tests {
         assert!(text.contains("ronproxy_dropped_packets_total{reason=\"unknown_label\"} 3\n"));
         assert!(text.contains("ronproxy_refused_clients_total{reason=\"other-user\"} 5\n"));
         assert!(text.contains("ronproxy_reordered_packets_total{outcome=\"late\"} 1\n"));
+        assert!(text.contains("_datagrams_total{reason=\"too-large\"} 4\n"));
         assert!(text.contains("_messages_total{reason=\"digest-over-budget\"} 2\n"));
         assert!(text.contains("ronproxy_link_rtt_seconds{peer=\"b\"} 0.0025\n"));
         for sample in text.lines().filter(|line| !line.starts_with('#')) {

@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    future::Future,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU8, Ordering},
@@ -15,14 +16,19 @@ use tokio::{
 };
 
 use super::{
+    association::Associated,
     exits::{Held, Offer, cost, order},
     flow_log::FlowLog,
     local::LocalFlow,
+    local_datagrams::LocalDatagrams,
     steering::Steering,
 };
 use crate::{
     config::{Action, Rules, Wishes},
-    flow::{BoxFuture, Flow, FlowDialer, FlowRequest, Host, Refusal, RefusalKind, RouteWish},
+    flow::{
+        Association, AssociationRequest, BoxFuture, DatagramDrop, DatagramDrops, DatagramFlow,
+        DatagramSink, Flow, FlowDialer, FlowRequest, Host, Refusal, RefusalKind, RouteWish,
+    },
     identity::NodeName,
     lane::{FlowAcceptor, LaneKey, LanePool, RouteControl},
     live::Live,
@@ -47,6 +53,7 @@ pub(super) struct Dialer {
     acceptor: Arc<dyn FlowAcceptor>,
     held: Mutex<Held>,
     log: Arc<FlowLog>,
+    datagram_drops: Arc<DatagramDrops>,
     /// What the user wants of new flows.
     steering: Mutex<Steering>,
     /// Counts the flows that are spread.
@@ -56,13 +63,111 @@ pub(super) struct Dialer {
 impl FlowDialer for Dialer {
     fn dial(&self, request: FlowRequest) -> BoxFuture<'_, Result<Box<dyn Flow>, Refusal>> {
         Box::pin(async move {
-            let dialled = self.open(&request).await;
+            let dialled = self.open(&request, &Streams).await;
             match &dialled {
                 Ok(flow) => self.log.opened(flow.label()),
                 Err(refusal) => self.log.refused(&request.target, refusal),
             }
             dialled
         })
+    }
+
+    fn associate(
+        self: Arc<Self>,
+        request: AssociationRequest,
+        client: Arc<dyn DatagramSink>,
+    ) -> Arc<dyn Association> {
+        Associated::begin(self, request, client)
+    }
+
+    fn datagram_drops(&self) -> Arc<DatagramDrops> {
+        self.datagram_drops.clone()
+    }
+}
+
+/// What a dial opens at an exit.
+pub(super) trait Opens: Sync {
+    /// One flow of this kind.
+    type Flow: Send;
+
+    /// Whether lanes for datagrams carry it.
+    const DATAGRAMS: bool;
+
+    /// Opens a flow that leaves at this node.
+    fn here(
+        &self,
+        dialer: &Dialer,
+        request: &FlowRequest,
+        key: &LaneKey,
+    ) -> impl Future<Output = Result<Self::Flow, Refusal>> + Send;
+
+    /// Opens a flow on the lane of `key`; `others`: whether there are other exits to turn to.
+    fn through(
+        &self,
+        pool: &LanePool,
+        request: &FlowRequest,
+        key: &LaneKey,
+        others: bool,
+    ) -> impl Future<Output = Result<Self::Flow, Refusal>> + Send;
+}
+
+/// Opens flows of connections.
+struct Streams;
+
+impl Opens for Streams {
+    type Flow = Box<dyn Flow>;
+    const DATAGRAMS: bool = false;
+
+    async fn here(
+        &self,
+        dialer: &Dialer,
+        request: &FlowRequest,
+        key: &LaneKey,
+    ) -> Result<Self::Flow, Refusal> {
+        let guard = dialer.pool.list_flow(request, key);
+        let outward = dialer.acceptor.open(dialer.mesh.us(), &request.target).await?;
+        Ok(Box::new(LocalFlow::new(guard, outward, dialer.pool.limits())))
+    }
+
+    async fn through(
+        &self,
+        pool: &LanePool,
+        request: &FlowRequest,
+        key: &LaneKey,
+        others: bool,
+    ) -> Result<Self::Flow, Refusal> {
+        pool.open_flow(request, key, others).await
+    }
+}
+
+/// Opens flows of an association, whose client this takes what comes back.
+struct Datagrams(Arc<dyn DatagramSink>);
+
+impl Opens for Datagrams {
+    type Flow = Arc<dyn DatagramFlow>;
+    const DATAGRAMS: bool = true;
+
+    async fn here(
+        &self,
+        dialer: &Dialer,
+        request: &FlowRequest,
+        key: &LaneKey,
+    ) -> Result<Self::Flow, Refusal> {
+        let (guard, drops) = (dialer.pool.list_flow(request, key), dialer.datagram_drops.clone());
+        let (us, limits) = (dialer.mesh.us(), dialer.pool.limits());
+        let open = |back| dialer.acceptor.associate(us, back, drops.clone());
+        let flow = LocalDatagrams::begin(guard, self.0.clone(), (limits, drops.clone()), open)?;
+        Ok(Arc::new(flow))
+    }
+
+    async fn through(
+        &self,
+        pool: &LanePool,
+        request: &FlowRequest,
+        key: &LaneKey,
+        others: bool,
+    ) -> Result<Self::Flow, Refusal> {
+        pool.open_datagrams(request, key, others, self.0.clone()).await
     }
 }
 
@@ -71,7 +176,7 @@ impl Dialer {
         rules: Rules,
         (mesh, pool): (Arc<Mesh>, Arc<LanePool>),
         acceptor: Arc<dyn FlowAcceptor>,
-        log: Arc<FlowLog>,
+        (log, datagram_drops): (Arc<FlowLog>, Arc<DatagramDrops>),
     ) -> Self {
         let (held, spread) = (Mutex::default(), AtomicU8::new(0));
         Self {
@@ -81,18 +186,43 @@ impl Dialer {
             acceptor,
             held,
             log,
+            datagram_drops,
             spread,
             steering: Mutex::default(),
         }
     }
 
+    /// Opens a flow of an association; `client` takes what comes back.
+    pub(super) async fn open_datagrams(
+        &self,
+        request: &FlowRequest,
+        client: Arc<dyn DatagramSink>,
+    ) -> Result<Arc<dyn DatagramFlow>, Refusal> {
+        let opened = self.open(request, &Datagrams(client)).await;
+        match &opened {
+            Ok(flow) => self.log.opened(flow.label()),
+            Err(refusal) => self.log.refused(&request.target, refusal),
+        }
+        opened
+    }
+
+    /// Counts a datagram that is dropped.
+    pub(super) fn dropped(&self, reason: DatagramDrop) {
+        self.datagram_drops.count(reason);
+    }
+
+    /// The log of this entry's flows.
+    pub(super) fn log(&self) -> &FlowLog {
+        &self.log
+    }
+
     /// Opens a flow, and waits for a route where that may help.
-    async fn open(&self, request: &FlowRequest) -> Result<Box<dyn Flow>, Refusal> {
+    async fn open<O: Opens>(&self, request: &FlowRequest, what: &O) -> Result<O::Flow, Refusal> {
         let deadline = Instant::now() + self.pool.limits().route_timeout();
         let mut news = self.mesh.route_news();
         let mut waits = false;
         loop {
-            let refusal = match self.try_exits(request).await {
+            let refusal = match self.try_exits(request, what).await {
                 Err(refusal) if self.may_pass(&refusal) => refusal,
                 done => return done,
             };
@@ -107,8 +237,15 @@ impl Dialer {
     }
 
     /// Tries the exits in turn.
-    async fn try_exits(&self, request: &FlowRequest) -> Result<Box<dyn Flow>, Refusal> {
-        let keys = self.keys(request)?;
+    async fn try_exits<O: Opens>(
+        &self,
+        request: &FlowRequest,
+        what: &O,
+    ) -> Result<O::Flow, Refusal> {
+        let keys = match O::DATAGRAMS {
+            true => self.datagram_keys(request)?.into_iter().map(|(key, _)| key).collect(),
+            false => self.keys(request)?,
+        };
         if keys.iter().any(|key| key.way.is_some()) {
             // The next flow takes the next way.
             self.spread.fetch_add(1, Ordering::Relaxed);
@@ -117,8 +254,8 @@ impl Dialer {
         for (at, key) in keys.iter().enumerate() {
             let others = at + 1 < keys.len();
             let opened = match self.is_here(&key.exit) {
-                true => self.open_here(request, key).await,
-                false => self.pool.open_flow(request, key, others).await,
+                true => what.here(self, request, key).await,
+                false => what.through(&self.pool, request, key, others).await,
             };
             match opened {
                 Ok(flow) => {
@@ -162,6 +299,11 @@ impl Dialer {
 
     /// The lanes that may carry the flow, in the order to be tried.
     pub(super) fn keys(&self, request: &FlowRequest) -> Result<Vec<LaneKey>, Refusal> {
+        Ok(self.choices(request)?.into_iter().map(|(key, _)| key).collect())
+    }
+
+    /// The same, each with how closely its exit serves the destination.
+    fn choices(&self, request: &FlowRequest) -> Result<Vec<(LaneKey, usize)>, Refusal> {
         let choice =
             self.rules.get().choose(&request.target, request.user.as_deref(), request.client.ip());
         let wishes = match choice.action {
@@ -186,10 +328,27 @@ impl Dialer {
                 Err(_) => (Vec::new(), self.active(fallback)?),
             },
         };
+        let fits = exits.clone();
+        let fit =
+            |exit: &NodeName| fits.iter().find(|(name, _)| name == exit).map_or(0, |(_, fit)| *fit);
         let ordered = [self.ordered(exits, host, &wish), self.ordered(any(fallback), host, &wish)];
         let way = spread.map(|lanes| self.spread.load(Ordering::Relaxed) % lanes.max(1));
-        let key = |exit: NodeName| LaneKey { exit, wish: wish.clone(), patience, way };
+        let datagrams = false;
+        let key = |exit: NodeName| {
+            let fit = fit(&exit);
+            (LaneKey { exit, wish: wish.clone(), patience, way, datagrams }, fit)
+        };
         Ok(ordered.into_iter().flatten().map(key).collect())
+    }
+
+    /// The lanes that may carry datagrams, each with how closely its exit serves the destination. Datagrams
+    /// are not spread: all destinations of an association shall see one source address.
+    pub(super) fn datagram_keys(
+        &self,
+        request: &FlowRequest,
+    ) -> Result<Vec<(LaneKey, usize)>, Refusal> {
+        let keys = self.choices(request)?.into_iter();
+        Ok(keys.map(|(key, fit)| (LaneKey { way: None, datagrams: true, ..key }, fit)).collect())
     }
 
     /// The exits for a flow that names none. This node is one only if it knows no other.
@@ -231,17 +390,6 @@ impl Dialer {
     /// Whether a flow that is to leave at `exit` leaves at this node.
     pub(super) fn is_here(&self, exit: &NodeName) -> bool {
         self.mesh.us().name == *exit
-    }
-
-    /// Opens a flow that leaves at this node, under the same policy as those of other entries.
-    async fn open_here(
-        &self,
-        request: &FlowRequest,
-        key: &LaneKey,
-    ) -> Result<Box<dyn Flow>, Refusal> {
-        let guard = self.pool.list_flow(request, key);
-        let outward = self.acceptor.open(self.mesh.us(), &request.target).await?;
-        Ok(Box::new(LocalFlow::new(guard, outward, self.pool.limits())))
     }
 
     /// The exits, each given with how closely it serves `host`, in the order to be tried.

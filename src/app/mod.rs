@@ -9,6 +9,7 @@
 
 mod accept;
 mod admission;
+mod association;
 mod dialer;
 mod exits;
 mod flow_log;
@@ -16,6 +17,7 @@ mod handshakes;
 mod join;
 mod known;
 mod local;
+mod local_datagrams;
 mod network;
 mod node;
 mod ping;

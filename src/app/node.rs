@@ -28,7 +28,10 @@ use crate::{
     entry::{self, Entry, EntryError, RefusedClients, User},
     events::Events,
     exit::Exit,
-    flow::{BoxFuture, FlowDialer, FlowLimits, FlowTable, FlowTimes, Refusal, Target},
+    flow::{
+        BoxFuture, DatagramDrops, DatagramSink, FlowDialer, FlowLimits, FlowTable, FlowTimes,
+        OutwardDatagrams, Refusal, Target,
+    },
     identity::{ALPN_JOIN, ALPN_RENEW, Credentials, MemberInfo, Peer},
     lane::{FlowAcceptor, LaneBudget, LaneHost, LanePool, Outward, OutwardStream, RouteControl},
     live::Live,
@@ -104,6 +107,7 @@ pub struct Node {
     switch: Arc<Switch>,
     handshakes: Arc<HandshakeCounts>,
     limits: Arc<FlowLimits>,
+    datagram_drops: Arc<DatagramDrops>,
     endpoint: Endpoint,
     proxy: Option<SocketAddr>,
     refused: Arc<RefusedClients>,
@@ -149,12 +153,13 @@ impl Node {
         mesh.remember(&settings.bootstrap, &settings.records);
         let control: Weak<dyn RouteControl> = Arc::downgrade(&(mesh.clone() as Arc<_>));
         let limits = Arc::new(FlowLimits::new(settings.flow));
+        let datagram_drops = Arc::<DatagramDrops>::default();
         let acceptor = settings.acceptor;
         let host = LaneHost::new(
             switch.clone(),
             control.clone(),
             acceptor.clone(),
-            (limits.clone(), settings.memory),
+            (limits.clone(), datagram_drops.clone(), settings.memory),
         );
         let host = Arc::new(host);
         mesh.host_lanes(host.clone());
@@ -163,7 +168,7 @@ impl Node {
             LaneClient::new(credentials, settings.lane)?,
             switch.clone(),
             control,
-            (FlowTable::default(), limits.clone()),
+            (FlowTable::default(), limits.clone(), datagram_drops.clone()),
         ));
         let desk = settings.desk.map(Arc::new);
         if let Some(desk) = &desk {
@@ -176,7 +181,7 @@ impl Node {
             settings.rules,
             (mesh.clone(), pool.clone()),
             acceptor,
-            log.clone(),
+            (log.clone(), datagram_drops.clone()),
         ));
         let mut node = Self {
             mesh,
@@ -190,6 +195,7 @@ impl Node {
             switch,
             handshakes: Arc::default(),
             limits,
+            datagram_drops,
             endpoint,
             proxy: None,
             refused: Arc::default(),
@@ -327,6 +333,7 @@ impl Node {
             switch: self.switch.clone(),
             handshakes: self.handshakes.clone(),
             limits: self.limits.clone(),
+            datagram_drops: self.datagram_drops.clone(),
             proxy: self.proxy,
             refused: self.refused.clone(),
             users: self.users.clone(),
@@ -418,5 +425,14 @@ impl FlowAcceptor for ExitDoor {
                 permit: Box::new(permit),
             })
         })
+    }
+
+    fn associate(
+        &self,
+        entry: &Peer,
+        back: Arc<dyn DatagramSink>,
+        drops: Arc<DatagramDrops>,
+    ) -> Result<OutwardDatagrams, Refusal> {
+        self.0.associate(&entry.name, &entry.groups, back, drops)
     }
 }

@@ -16,7 +16,10 @@ use crate::{
     config::Rules,
     entry::{RefusedClients, User},
     events::{Event, Events, Totals},
-    flow::{FlowEntry, FlowLabel, FlowLimits, FlowState, FlowTimes, Ingress, OnLane},
+    flow::{
+        DatagramDrops, DatagramFacts, FlowEntry, FlowLabel, FlowLimits, FlowState, FlowTimes,
+        Ingress, OnLane,
+    },
     identity::{MemberInfo, NodeName},
     lane::{LaneFacts, LaneHost, LanePool, RerouteFacts},
     live::Live,
@@ -62,6 +65,8 @@ pub struct NodeStatus {
     pub handshakes: Vec<(&'static str, u64)>,
     /// Flows that neither side ended, by the limit that ended them.
     pub ended_flows: Vec<(&'static str, u64)>,
+    /// Datagrams of applications that were dropped, by reason.
+    pub dropped_datagrams: Vec<(&'static str, u64)>,
     /// Messages of neighbours, and addresses in their records, that were dropped, by reason.
     pub dropped_messages: Vec<(&'static str, u64)>,
     /// What flows may leave unread here, and entries unacknowledged, in bytes.
@@ -106,7 +111,7 @@ pub struct LaneStatus {
 pub struct FlowFacts {
     /// Its label.
     pub label: String,
-    /// Where it goes.
+    /// Where it goes; of an association, its first destination.
     pub target: String,
     /// Through which exit.
     pub exit: NodeName,
@@ -132,6 +137,8 @@ pub struct FlowFacts {
     pub sent: u64,
     /// Bytes to the application.
     pub received: u64,
+    /// Its datagrams; `None`: it is a connection.
+    pub datagrams: Option<DatagramFacts>,
     /// Seconds since a byte moved.
     pub quiet_seconds: f64,
     /// For how long its lane stands still, waiting for an answer; `None`: it does not.
@@ -164,6 +171,7 @@ pub struct NodeView {
     pub(super) switch: Arc<Switch>,
     pub(super) handshakes: Arc<HandshakeCounts>,
     pub(super) limits: Arc<FlowLimits>,
+    pub(super) datagram_drops: Arc<DatagramDrops>,
     pub(super) proxy: Option<SocketAddr>,
     pub(super) refused: Arc<RefusedClients>,
     pub(super) users: Arc<Live<Vec<User>>>,
@@ -193,6 +201,7 @@ impl NodeView {
             refused_clients: self.refused.counts().into(),
             handshakes: self.handshakes.so_far(),
             ended_flows: self.limits.ended(),
+            dropped_datagrams: self.datagram_drops.counts(),
             dropped_messages: self.mesh.links().drops().counts(),
             exit_windows: self.host.windows(),
             measuring: self.measuring(),
@@ -355,6 +364,7 @@ fn describe(pool: &LanePool, flow: &FlowEntry, now: std::time::Instant) -> FlowF
         seconds: now.saturating_duration_since(flow.since).as_secs_f64(),
         sent,
         received,
+        datagrams: flow.datagrams.as_ref().map(|counts| counts.facts()),
         quiet_seconds: flow.carried.activity().last().elapsed().as_secs_f64(),
         stands_still_seconds: still,
     }

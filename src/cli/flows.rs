@@ -12,7 +12,7 @@ use super::{
     units,
 };
 
-/// Show the flows of this entry: every connection through its proxy, its route and its reroutes
+/// Show the flows of this entry: every connection and association through its proxy, its route and its reroutes
 #[derive(Debug, Args)]
 pub(super) struct Flows {
     #[command(flatten)]
@@ -45,5 +45,16 @@ fn table(flows: &Value, columns: Option<usize>) -> String {
             units::bytes_of(flow, "received"),
         ]);
     }
-    table.within(columns)
+    let mut lines = vec![table.within(columns)];
+    lines.extend(entries(flows).iter().filter_map(datagrams));
+    lines.join("\n")
+}
+
+/// What became of an association's datagrams.
+fn datagrams(flow: &Value) -> Option<String> {
+    let counts = flow.get("datagrams").filter(|counts| !counts.is_null())?;
+    let of = |name: &str| counts[name].as_u64().unwrap_or(0);
+    let lost = of("lost_sent") + of("lost_received");
+    let (label, sent, received) = (text(flow, "label"), of("sent"), of("received"));
+    Some(format!("Datagrams of {label}: {sent} sent, {received} received, {lost} lost"))
 }

@@ -25,9 +25,9 @@ use crate::{
 
 /// Read the configuration again, and put into force what can change while the node runs
 ///
-/// That are rules, policies, users, the exit's `allow`, `deny` and `allow_private`, the times of flows, and
-/// what is logged. What else has changed is named: it needs a restart. A configuration with a mistake
-/// changes nothing.
+/// That are rules, policies, users, the exit's `allow`, `deny`, `allow_private` and
+/// `max_associations_per_entry`, the times of flows, and what is logged. What else has changed is named: it
+/// needs a restart. A configuration with a mistake changes nothing.
 #[derive(Debug, Args)]
 pub(super) struct Reload {
     /// Print facts as JSON
@@ -94,7 +94,7 @@ impl Reloader {
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         let changes = read.changes(&next);
         self.log.reload(&next.log).map_err(|error| error.to_string())?;
-        self.exit.set_policy(&next.exit);
+        self.exit.reload(&next.exit);
         self.view.reload(LiveSettings {
             rules: next.rules.clone(),
             policy: next.policy.clone(),

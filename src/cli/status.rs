@@ -47,6 +47,7 @@ fn table(status: &Value, columns: Option<usize>) -> String {
         ("ended", counts(status, "ended_flows")),
         ("forwarded", format!("{} packets", text(status, "forwarded"))),
         ("dropped", counts(status, "dropped")),
+        ("dropped UDP", counts(status, "dropped_datagrams")),
         ("reordered", counts(status, "reordered")),
         ("refused", counts(status, "refused_clients")),
         ("handshakes", counts(status, "handshakes")),

@@ -29,6 +29,10 @@ impl Config {
                 ("exit.allow", self.exit.allow != next.exit.allow),
                 ("exit.deny", self.exit.deny != next.exit.deny),
                 ("exit.allow_private", self.exit.allow_private != next.exit.allow_private),
+                (
+                    "exit.max_associations_per_entry",
+                    self.exit.max_associations_per_entry != next.exit.max_associations_per_entry,
+                ),
                 ("log.filter", self.log.filter != next.log.filter),
                 ("log.destinations", self.log.destinations != next.log.destinations),
             ]),
@@ -58,6 +62,7 @@ impl Config {
             allow: plain.allow,
             deny: plain.deny,
             allow_private: plain.allow_private,
+            max_associations_per_entry: plain.max_associations_per_entry,
             ..self.exit.clone()
         }
     }
@@ -81,6 +86,8 @@ mod tests {
         );
         assert_eq!(both.live, ["rule", "entry.users", "exit.deny", "log.filter"]);
         assert_eq!(both.restart, ["exit", "lane"]);
+        let fewer = changes("", "[exit]\nmax_associations_per_entry = 5");
+        assert_eq!((fewer.live, fewer.restart.len()), (vec!["exit.max_associations_per_entry"], 0));
         let moved = changes("", "[entry]\nlisten = '127.0.0.1:9'\n[dashboard]\nenabled = false");
         assert_eq!((moved.live.len(), moved.restart), (0, vec!["entry", "dashboard"]));
     }

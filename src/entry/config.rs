@@ -20,6 +20,10 @@ pub(super) const MAX_HTTP_HEAD: usize = 64 * 1024;
 /// size could hold 16,000, which would cost a megabyte.
 pub(super) const MAX_HTTP_HEADERS: usize = 500;
 
+/// Most associations (UDP) at once. Each has a UDP socket beside the client's connection; a machine runs
+/// a few dozen programs that use one.
+pub(super) const MAX_ASSOCIATIONS: usize = 256;
+
 /// Longest user name or password, in bytes: one length byte in RFC 1929.
 const MAX_CREDENTIAL: usize = 255;
 

@@ -14,7 +14,7 @@ use tracing::{debug, info, warn};
 use super::{
     auth::Authenticator,
     backoff::{Backoff, WarnLimit},
-    config::{Config, ConfigError, User},
+    config::{Config, ConfigError, MAX_ASSOCIATIONS, User},
     detect::Protocol,
     http,
     local_users::{LocalGate, LocalUsersError, RefusedClients},
@@ -97,6 +97,7 @@ impl Entry {
             dialer,
             gate: LocalGate::new(&config.local_users)?,
             auth: Authenticator::new(config.users),
+            associations: Semaphore::new(MAX_ASSOCIATIONS),
             stop: CancellationToken::new(),
             kill: CancellationToken::new(),
             tasks: TaskTracker::new(),

@@ -18,7 +18,7 @@ use tracing::{debug, warn};
 
 use super::backoff::WarnLimit;
 #[cfg(target_os = "linux")]
-use super::socket_owner::{Answer, Netlink, by_proc};
+use super::socket_owner::{Answer, Netlink, by_proc, datagrams_by_proc};
 
 /// The largest list of users, so that a check stays a short loop.
 const MAX_LISTED: usize = 256;
@@ -211,6 +211,40 @@ impl LocalGate {
             );
         }
         Some(refusal)
+    }
+
+    /// Whether datagrams from `client` to the proxy's UDP socket at `proxy` are served, by the user of the
+    /// socket that they come from. The gate has judged the TCP connection of the same client.
+    pub(super) async fn serves_datagrams(&self, client: SocketAddr, proxy: SocketAddr) -> bool {
+        let Some(served) = self.served.as_ref() else { return true };
+        if !client.ip().to_canonical().is_loopback() {
+            return true;
+        }
+        let owner = Self::datagram_owner(client, proxy).await;
+        let is_served = owner.is_some_and(|uid| served.contains(&uid));
+        if !is_served {
+            debug!(%client, ?owner, "datagrams of another local user are dropped");
+        }
+        is_served
+    }
+
+    #[cfg(target_os = "linux")]
+    async fn datagram_owner(client: SocketAddr, proxy: SocketAddr) -> Option<u32> {
+        let read = tokio::task::spawn_blocking(move || datagrams_by_proc(client, proxy)).await;
+        match read.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
+            Ok(Answer::Owned(uid)) => Some(uid),
+            Ok(Answer::Gone) => None,
+            Err(error) => {
+                debug!(%error, "/proc/net gives no owner of a UDP socket");
+                None
+            }
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    #[expect(clippy::unused_async, reason = "as on Linux")]
+    async fn datagram_owner(_: SocketAddr, _: SocketAddr) -> Option<u32> {
+        None
     }
 
     /// The uid of the process at `client`; `None` when the system does not say.

@@ -9,10 +9,13 @@
 //! 4. `session` dials through the node's [`FlowDialer`](crate::flow::FlowDialer), the only way out,
 //!    and carries the bytes.
 //!
+//! A SOCKS5 client may ask for an `association` as well: a UDP socket for datagrams (`socks_datagram`).
+//!
 //! The entry answers a client after the exit has answered. Success means that the destination has
 //! accepted the connection. A refusal names its reason in the client's own protocol. The entry
 //! never resolves names.
 
+mod association;
 mod auth;
 mod backoff;
 mod config;
@@ -28,6 +31,7 @@ mod session;
 mod socket_owner;
 mod socks4;
 mod socks5;
+mod socks_datagram;
 mod turned_away;
 
 pub use config::{Config, ConfigError, HANDSHAKE_TIMEOUT, User};

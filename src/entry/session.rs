@@ -15,6 +15,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest, ReadBuf},
     net::TcpStream,
+    sync::Semaphore,
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -66,6 +67,8 @@ pub(super) struct Shared {
     pub(super) dialer: Arc<dyn FlowDialer>,
     pub(super) gate: LocalGate,
     pub(super) auth: Authenticator,
+    /// Places of associations.
+    pub(super) associations: Semaphore,
     /// Cancelled when the entry stops: a client that has no flow yet gets none.
     pub(super) stop: CancellationToken,
     /// Cancelled when the time to drain is over: every task ends at once.

@@ -2,7 +2,8 @@
 //!
 //! The kernel is asked by `sock_diag(7)` about the one socket with the connection's addresses:
 //! one message there and one back, whatever the number of sockets. Where a sandbox forbids netlink,
-//! the same is read from `/proc/net/tcp` and `tcp6`, line by line.
+//! the same is read from `/proc/net/tcp` and `tcp6`, line by line. The owner of a UDP socket is read from
+//! `/proc/net/udp` and `udp6`, once for each association.
 
 use std::{
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
@@ -164,39 +165,78 @@ fn ip_at(bytes: &[u8], family: u8, offset: usize) -> IpAddr {
 /// When neither file can be read.
 pub(super) fn by_proc(client: SocketAddr, proxy: SocketAddr) -> io::Result<Answer> {
     let (client, proxy) = (canonical(client), canonical(proxy));
+    let mut found = None;
+    read_lines(["/proc/net/tcp", "/proc/net/tcp6"], |line| {
+        found = found.or_else(|| owner_in(line, client, proxy));
+        found.is_none()
+    })?;
+    Ok(found.unwrap_or(Answer::Gone))
+}
+
+/// Who owns the UDP socket that sends from `client` to `proxy`. If sockets of several users share the
+/// port, the system does not tell which one sent, and the answer is `Gone`.
+///
+/// # Errors
+/// When neither file can be read.
+pub(super) fn datagrams_by_proc(client: SocketAddr, proxy: SocketAddr) -> io::Result<Answer> {
+    let (client, proxy) = (canonical(client), canonical(proxy));
+    let mut owners = Vec::new();
+    read_lines(["/proc/net/udp", "/proc/net/udp6"], |line| {
+        owners.extend(datagram_owner_in(line, client, proxy));
+        true
+    })?;
+    owners.dedup();
+    Ok(if let [owner] = owners[..] { owner } else { Answer::Gone })
+}
+
+/// Reads the lines of these files until `each` returns false.
+fn read_lines(names: [&str; 2], mut each: impl FnMut(&str) -> bool) -> io::Result<()> {
     let mut readable = false;
     let mut unreadable = None;
-    for name in ["/proc/net/tcp", "/proc/net/tcp6"] {
+    for name in names {
         match std::fs::File::open(name) {
             Ok(file) => {
                 readable = true;
                 for line in BufReader::new(file).lines() {
-                    if let Some(answer) = owner_in(&line?, client, proxy) {
-                        return Ok(answer);
+                    if !each(&line?) {
+                        return Ok(());
                     }
                 }
             }
-            // A system without IPv6 has no tcp6.
+            // A system without IPv6 lacks the second one.
             Err(error) => unreadable = Some(error),
         }
     }
     match unreadable {
         Some(error) if !readable => Err(error),
-        _ => Ok(Answer::Gone),
+        _ => Ok(()),
     }
 }
 
 /// What a line of `/proc/net/tcp` says, if it is about this socket.
 fn owner_in(line: &str, client: SocketAddr, proxy: SocketAddr) -> Option<Answer> {
+    let (own, peer, owner) = socket_in(line)?;
+    (own == client && peer == proxy).then_some(owner)
+}
+
+/// What a line of `/proc/net/udp` says, if it is about a socket that may send from `client` to `proxy`:
+/// one on that port, of that address or of any, with that peer or without one.
+fn datagram_owner_in(line: &str, client: SocketAddr, proxy: SocketAddr) -> Option<Answer> {
+    let (own, peer, owner) = socket_in(line)?;
+    let may_send = own.port() == client.port()
+        && (own.ip() == client.ip() || own.ip().is_unspecified())
+        && (peer == proxy || peer.port() == 0);
+    may_send.then_some(owner)
+}
+
+/// The addresses of a line's socket, and its owner.
+fn socket_in(line: &str) -> Option<(SocketAddr, SocketAddr, Answer)> {
     let mut fields = line.split_ascii_whitespace();
     let own = hex_address(fields.nth(1)?)?;
     let peer = hex_address(fields.next()?)?;
-    if canonical(own) != client || canonical(peer) != proxy {
-        return None;
-    }
     let uid = fields.nth(4)?.parse().ok()?;
     let inode = fields.nth(1)?.parse().ok()?;
-    Some(owned(uid, inode))
+    Some((canonical(own), canonical(peer), owned(uid, inode)))
 }
 
 /// `0100007F:1F90`: the address in words of the machine's byte order, the port as a number.
@@ -271,6 +311,29 @@ mod tests {
         let bystander = TcpListener::bind("127.0.0.1:0").unwrap();
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 9));
         assert_eq!(asked(bystander.local_addr().unwrap(), nowhere), Answer::Gone);
+    }
+
+    #[test]
+    fn the_owner_of_a_udp_socket_is_found_and_no_other_is() {
+        use std::net::UdpSocket;
+        let proxy = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let proxy = proxy.local_addr().unwrap();
+        for bind in ["127.0.0.1:0", "0.0.0.0:0", "[::]:0"] {
+            let Ok(client) = UdpSocket::bind(bind) else {
+                println!("skipped {bind}: this machine has no IPv6");
+                continue;
+            };
+            let from = ([127, 0, 0, 1], client.local_addr().unwrap().port()).into();
+            let owned = Answer::Owned(own_uid());
+            assert_eq!(datagrams_by_proc(from, proxy).unwrap(), owned, "{bind}");
+            if client.connect(proxy).is_ok() {
+                assert_eq!(datagrams_by_proc(from, proxy).unwrap(), owned, "{bind}");
+                let other = ([127, 0, 0, 1], 9).into();
+                assert_eq!(datagrams_by_proc(from, other).unwrap(), Answer::Gone, "{bind}");
+            }
+            drop(client);
+            assert_eq!(datagrams_by_proc(from, proxy).unwrap(), Answer::Gone, "{bind}");
+        }
     }
 
     #[test]

@@ -20,6 +20,7 @@ use tokio::{
 use tracing::{debug, info};
 
 use super::{
+    association::{AssociateError, Association},
     auth::{AuthError, text_of},
     options::Options,
     session::{Borrowed, Session, close},
@@ -60,20 +61,36 @@ enum Failed {
     AuthVersion(u8),
     #[error(transparent)]
     Auth(#[from] AuthError),
-    #[error("{0:?} is not supported, only CONNECT is")]
+    #[error("{0:?} is not supported, only CONNECT and UDP ASSOCIATE are")]
     Command(Socks5Command),
     #[error(transparent)]
     Target(#[from] ParseTargetError),
+    #[error("a name is no source of datagrams; set the client's UDP source to 0.0.0.0")]
+    NamedSource,
+    #[error(transparent)]
+    Associate(#[from] AssociateError),
+    #[error("all places of associations are taken; close programs that use UDP through the proxy")]
+    AssociationsFull,
+}
+
+/// What a client asks for.
+enum Asked<'a> {
+    Connect(Replying<'a>, Target, Options),
+    Associate(Replying<'a>, Association),
 }
 
 /// Serves one SOCKS5 client to its end.
 pub(super) async fn serve(tcp: TcpStream, session: &Session) {
-    let (replying, target, options) = match session.handshake(handshake(&tcp, session)).await {
-        Ok(Ok(request)) => request,
+    let asked = match session.handshake(handshake(&tcp, session)).await {
+        Ok(Ok(asked)) => asked,
         Ok(Err(error)) => {
             match &error {
                 // A person has to correct the client's settings.
-                Failed::Auth(_) | Failed::Command(_) => {
+                Failed::Auth(_)
+                | Failed::Command(_)
+                | Failed::NamedSource
+                | Failed::Associate(_)
+                | Failed::AssociationsFull => {
                     info!(client = %session.client, %error, "SOCKS5 client refused");
                 }
                 _ => debug!(client = %session.client, %error, "SOCKS5 handshake failed"),
@@ -81,6 +98,12 @@ pub(super) async fn serve(tcp: TcpStream, session: &Session) {
             return close(tcp).await;
         }
         Err(abandoned) => return debug!(client = %session.client, %abandoned, "SOCKS5 client cut"),
+    };
+    let (replying, target, options) = match asked {
+        Asked::Connect(replying, target, options) => (replying, target, options),
+        Asked::Associate(replying, association) => {
+            return associate(replying, association, &tcp, session).await;
+        }
     };
     let Some(opened) = session.open_for(&tcp, target, options, Ingress::Socks5).await else {
         return;
@@ -98,12 +121,54 @@ pub(super) async fn serve(tcp: TcpStream, session: &Session) {
     }
 }
 
-async fn handshake<'a>(
-    tcp: &'a TcpStream,
+async fn associate(
+    replying: Replying<'_>,
+    association: Association,
+    tcp: &TcpStream,
     session: &Session,
-) -> Result<(Replying<'a>, Target, Options), Failed> {
+) {
+    let Ok(_place) = session.shared.associations.try_acquire() else {
+        info!(client = %session.client, error = %Failed::AssociationsFull, "SOCKS5 client refused");
+        // The client may have left.
+        let _ = replying.reply_error(&ReplyError::GeneralFailure).await;
+        return;
+    };
+    match replying.reply_success(association.bound).await {
+        Ok(_) => association.serve(tcp, session).await,
+        Err(error) => debug!(client = %session.client, %error, "the client left"),
+    }
+}
+
+/// A socket for the datagrams of a client that says it sends them from `named`.
+async fn bind<'a>(
+    replying: Replying<'a>,
+    session: &Session,
+    named: TargetAddr,
+    options: Options,
+) -> Result<Asked<'a>, Failed> {
+    let TargetAddr::Ip(named) = named else {
+        replying.reply_error(&ReplyError::AddressTypeNotSupported).await?;
+        return Err(Failed::NamedSource);
+    };
+    match Association::bind(session, named, options) {
+        Ok(association) => Ok(Asked::Associate(replying, association)),
+        Err(error) => {
+            let reply = match error {
+                AssociateError::OtherAddress(_) => ReplyError::ConnectionNotAllowed,
+                AssociateError::Socket(_) => ReplyError::GeneralFailure,
+            };
+            replying.reply_error(&reply).await?;
+            Err(error.into())
+        }
+    }
+}
+
+async fn handshake<'a>(tcp: &'a TcpStream, session: &Session) -> Result<Asked<'a>, Failed> {
     let (authenticated, options) = authenticate(tcp, session).await?;
     let (replying, command, target) = authenticated.read_command().await?;
+    if command == Socks5Command::UDPAssociate {
+        return bind(replying, session, target, options).await;
+    }
     if command != Socks5Command::TCPConnect {
         replying.reply_error(&ReplyError::CommandNotSupported).await?;
         return Err(Failed::Command(command));
@@ -114,7 +179,7 @@ async fn handshake<'a>(
         TargetAddr::Domain(name, port) => Target::new(&name, port),
     };
     match target {
-        Ok(target) => Ok((replying, target, options)),
+        Ok(target) => Ok(Asked::Connect(replying, target, options)),
         Err(error) => {
             replying.reply_error(&ReplyError::HostUnreachable).await?;
             Err(error.into())

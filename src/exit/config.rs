@@ -55,6 +55,12 @@ pub struct Config {
     /// from 1 to 65536.
     #[serde(deserialize_with = "flow_limit")]
     pub max_flows_per_entry: usize,
+    /// The most associations (UDP) of one entry at once. Default: 256; from 0, which carries no
+    /// datagrams, to 65536.
+    ///
+    /// Each holds one file descriptor and counts as a flow.
+    #[serde(deserialize_with = "association_limit")]
+    pub max_associations_per_entry: usize,
     /// The most memory that the flows of one entry may pin: bytes that destinations do not take, and
     /// bytes that the entry does not confirm. Default: `"32MB"`; from `"4MB"` to `"64GB"`.
     #[serde(deserialize_with = "memory")]
@@ -86,6 +92,7 @@ impl Default for Config {
             connect_timeout: Duration::from_secs(10),
             max_flows: 4096,
             max_flows_per_entry: 2048,
+            max_associations_per_entry: 256,
             memory_per_entry: MemorySize::megabytes(32),
             memory: MemorySize::megabytes(512),
         }
@@ -96,6 +103,13 @@ fn flow_limit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Er
     match usize::deserialize(deserializer)? {
         limit @ 1..=65_536 => Ok(limit),
         _ => Err(D::Error::custom("the limit must be from 1 to 65536 flows")),
+    }
+}
+
+fn association_limit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    match usize::deserialize(deserializer)? {
+        limit @ 0..=65_536 => Ok(limit),
+        _ => Err(D::Error::custom("the limit must be from 0 to 65536 associations")),
     }
 }
 
@@ -126,6 +140,7 @@ mod tests {
             connect_timeout = "2500ms"
             max_flows = 10
             max_flows_per_entry = 5
+            max_associations_per_entry = 0
             memory_per_entry = "64MB"
             memory = "1GB"
             allow = [

@@ -4,6 +4,8 @@
 //! target → pinned name? → rules → place → resolve → policy for each address → connect
 //! ```
 //!
+//! Datagrams (`datagrams`) take the same way, but for the connection: see there.
+//!
 //! - [`Policy`] is pure and checks twice, before and after resolution. The connection goes to an
 //!   address that was checked, so a name server cannot give one answer to the policy and another to
 //!   the connection.
@@ -16,6 +18,8 @@
 mod cache;
 mod config;
 mod connect;
+mod datagrams;
+mod destinations;
 mod permit;
 mod policy;
 mod ranges;
@@ -59,6 +63,7 @@ pub struct Exit {
     pinned: HashMap<String, SocketAddr>,
     turns: turns::Turns,
     limits: permit::Limits,
+    associations: datagrams::Associations,
     denials: Mutex<BTreeMap<&'static str, u64>>,
 }
 
@@ -78,6 +83,7 @@ impl Exit {
         Self {
             policy: Live::new(Policy::new(&config)),
             limits: permit::Limits::new(config.max_flows, config.max_flows_per_entry),
+            associations: datagrams::Associations::new(config.max_associations_per_entry),
             config,
             resolver,
             turns: turns::Turns::new(),
@@ -86,9 +92,12 @@ impl Exit {
         }
     }
 
-    /// Judges flows that open from now on by the rules of `config`: `allow`, `deny` and `allow_private`.
-    pub fn set_policy(&self, config: &Config) {
+    /// Puts the parts of `config` into force that can change while the exit runs: `allow`, `deny` and
+    /// `allow_private` for flows that open from now on and for all later datagrams, and
+    /// `max_associations_per_entry` for new associations.
+    pub fn reload(&self, config: &Config) {
         self.policy.set(Policy::new(config));
+        self.associations.set_limit(config.max_associations_per_entry);
     }
 
     /// Gives each of these names a fixed address, for every port.
@@ -144,26 +153,43 @@ impl Exit {
         groups: &[String],
         target: &Target,
     ) -> Result<(TcpStream, SocketAddr, ExitPermit), Refusal> {
-        // The target came from a peer. It is parsed again, so that the rules see names in one
-        // spelling.
-        let Target { host, port } = Target::new(&target.host.to_string(), target.port)
-            .map_err(|error| Refusal::new(RefusalKind::Protocol, error.to_string()))?;
-        let policy = self.policy.get();
-        policy.check_name(groups, &host, port).map_err(|denial| self.denied(denial))?;
+        let target = self.checked(groups, target)?;
         let permit = self.limits.admit(peer_name)?;
-        let addrs = match self.pinned_addr(&host) {
-            Some(addr) => {
-                let judged = policy.check_rules(groups, &host, addr.ip(), port);
-                judged.map_err(|denial| self.denied(denial))?;
-                vec![addr]
-            }
-            None => {
-                let ips = self.resolve(deadline, peer_name, &host).await?;
-                self.admitted(groups, &host, resolve::endpoints(ips, port)).await?
-            }
-        };
+        let addrs = self.addresses(deadline, peer_name, groups, &target).await?;
         let (stream, addr) = connect::first(&addrs, deadline, connect::tcp).await?;
         Ok((stream, addr, permit))
+    }
+
+    /// The target, if the policy does not deny it before its name is resolved.
+    ///
+    /// It came from a peer. It is parsed again, so that the rules see names in one spelling.
+    fn checked(&self, groups: &[String], target: &Target) -> Result<Target, Refusal> {
+        let target = Target::new(&target.host.to_string(), target.port)
+            .map_err(|error| Refusal::new(RefusalKind::Protocol, error.to_string()))?;
+        let checked = self.policy.get().check_name(groups, &target.host, target.port);
+        checked.map_err(|denial| self.denied(denial))?;
+        Ok(target)
+    }
+
+    /// The addresses of the target that the policy allows, best first; at least one.
+    async fn addresses(
+        &self,
+        deadline: Instant,
+        entry: &NodeName,
+        groups: &[String],
+        Target { host, port }: &Target,
+    ) -> Result<Vec<SocketAddr>, Refusal> {
+        match self.pinned_addr(host) {
+            Some(addr) => {
+                let judged = self.policy.get().check_rules(groups, host, addr.ip(), *port);
+                judged.map_err(|denial| self.denied(denial))?;
+                Ok(vec![addr])
+            }
+            None => {
+                let ips = self.resolve(deadline, entry, host).await?;
+                self.admitted(groups, host, resolve::endpoints(ips, *port)).await
+            }
+        }
     }
 
     fn pinned_addr(&self, host: &Host) -> Option<SocketAddr> {
@@ -241,9 +267,13 @@ impl Exit {
 
     /// Counts a denial and returns it as the answer.
     fn denied(&self, denial: PolicyDenial) -> Refusal {
-        let mut denials = self.denials.lock().unwrap_or_else(PoisonError::into_inner);
-        *denials.entry(denial.reason.name()).or_default() += 1;
+        self.count_denial(denial.reason);
         denial.into()
+    }
+
+    fn count_denial(&self, reason: DenialReason) {
+        let mut denials = self.denials.lock().unwrap_or_else(PoisonError::into_inner);
+        *denials.entry(reason.name()).or_default() += 1;
     }
 }
 

@@ -41,6 +41,10 @@ impl Default for FlowTimes {
     }
 }
 
+/// How long an association may rest at its exit. RFC 4787 (REQ-5) recommends five minutes for the
+/// mappings of a NAT, and programs that keep one open send more often.
+const ASSOCIATION_IDLE: Duration = Duration::from_secs(300);
+
 /// Why a flow ended that neither of its sides ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FlowEnd {
@@ -113,9 +117,24 @@ impl FlowLimits {
 
     /// Waits until a flow is to end, and counts that.
     pub async fn overdue(&self, activity: &Activity, half: &HalfClosed) -> FlowEnd {
+        self.overdue_after(|times| times.idle, activity, half).await
+    }
+
+    /// The same of a flow that carries datagrams: it may rest for five minutes.
+    pub async fn association_overdue(&self, activity: &Activity) -> FlowEnd {
+        let idle = |times: &FlowTimes| times.idle.min(ASSOCIATION_IDLE);
+        self.overdue_after(idle, activity, &HalfClosed::default()).await
+    }
+
+    async fn overdue_after(
+        &self,
+        idle: impl Fn(&FlowTimes) -> Duration,
+        activity: &Activity,
+        half: &HalfClosed,
+    ) -> FlowEnd {
         let end = tokio::select! {
             biased;
-            end = self.rests(activity, half) => end,
+            end = self.rests(idle, activity, half) => end,
             () = activity.evicted() => FlowEnd::Evicted,
             () = activity.closed() => FlowEnd::Closed,
         };
@@ -123,13 +142,18 @@ impl FlowLimits {
         end
     }
 
-    async fn rests(&self, activity: &Activity, half: &HalfClosed) -> FlowEnd {
+    async fn rests(
+        &self,
+        idle: impl Fn(&FlowTimes) -> Duration,
+        activity: &Activity,
+        half: &HalfClosed,
+    ) -> FlowEnd {
         loop {
             let is_half = half.is_set();
             let times = self.times.get();
             let (limit, end) = match is_half {
                 true => (times.half_closed, FlowEnd::HalfClosed),
-                false => (times.idle, FlowEnd::Idle),
+                false => (idle(&times), FlowEnd::Idle),
             };
             let due = activity.last() + limit;
             if due <= Instant::now() {
@@ -217,6 +241,14 @@ mod tests {
         assert_eq!(run(&[10, 3000], None).await, (FlowEnd::Idle, 6600));
         assert_eq!(run(&[10], Some(500)).await, (FlowEnd::HalfClosed, 560));
         assert_eq!(run(&[50, 100, 150], Some(5)).await, (FlowEnd::HalfClosed, 210));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_association_may_rest_for_five_minutes() {
+        let (limits, activity, start) =
+            (FlowLimits::default(), Activity::default(), Instant::now());
+        assert_eq!(limits.association_overdue(&activity).await, FlowEnd::Idle);
+        assert_eq!(start.elapsed(), ASSOCIATION_IDLE);
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,6 +4,7 @@
 //! This module does not know how a flow is carried.
 
 mod activity;
+mod datagram;
 mod hint;
 mod label;
 mod limits;
@@ -23,6 +24,10 @@ use tokio::{
 use tracing::Span;
 
 pub use activity::Activity;
+pub use datagram::{
+    Association, AssociationRequest, DatagramCounts, DatagramDrop, DatagramDrops, DatagramFacts,
+    DatagramFlow, DatagramSink, MAX_DATAGRAM, OutwardDatagrams,
+};
 pub use hint::{AppMetric, Hint, ParseHintError};
 pub use label::FlowLabel;
 pub use limits::{FlowEnd, FlowLimits, FlowTimes, HalfClosed};
@@ -77,6 +82,17 @@ pub trait FlowDialer: Send + Sync + 'static {
     /// Resolves when the exit has connected (or refused). Never hangs: the implementation bounds
     /// its own waiting and answers [`RefusalKind::TimedOut`].
     fn dial(&self, request: FlowRequest) -> BoxFuture<'_, Result<Box<dyn Flow>, Refusal>>;
+
+    /// Begins an association. `client` takes what destinations send back. Flows are opened when a
+    /// datagram needs them.
+    fn associate(
+        self: Arc<Self>,
+        request: AssociationRequest,
+        client: Arc<dyn DatagramSink>,
+    ) -> Arc<dyn Association>;
+
+    /// Counts the datagrams that this node drops.
+    fn datagram_drops(&self) -> Arc<DatagramDrops>;
 }
 
 /// One open flow, seen from the entry.

@@ -13,7 +13,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::{Activity, FlowLabel, Hint, Target};
+use super::{Activity, DatagramCounts, FlowLabel, Hint, Target};
 use crate::identity::NodeName;
 
 /// The protocol an application spoke to the entry.
@@ -28,6 +28,8 @@ pub enum Ingress {
     HttpConnect,
     /// An HTTP request in absolute form (RFC 9112, §3.2.2).
     HttpForward,
+    /// UDP ASSOCIATE of SOCKS version 5 (RFC 1928 §7).
+    Socks5Udp,
 }
 
 impl fmt::Display for Ingress {
@@ -37,6 +39,7 @@ impl fmt::Display for Ingress {
             Self::Socks4 => "SOCKS4",
             Self::HttpConnect => "CONNECT",
             Self::HttpForward => "HTTP",
+            Self::Socks5Udp => "SOCKS5 UDP",
         })
     }
 }
@@ -56,7 +59,7 @@ pub enum FlowState {
 pub struct FlowEntry {
     /// The flow's label.
     pub label: FlowLabel,
-    /// Where it goes.
+    /// Where it goes; of an association, the first destination on this flow.
     pub target: Target,
     /// The exit that carries it.
     pub exit: NodeName,
@@ -70,6 +73,8 @@ pub struct FlowEntry {
     pub since: Instant,
     /// Bytes carried so far.
     pub carried: Arc<Carried>,
+    /// The datagrams of an association; `None`: it is a connection.
+    pub datagrams: Option<Arc<DatagramCounts>>,
     state: Mutex<FlowState>,
     lane: Mutex<Option<OnLane>>,
 }
@@ -186,6 +191,7 @@ impl FlowEntry {
             ingress: request.ingress,
             since,
             carried: Arc::default(),
+            datagrams: (request.ingress == Ingress::Socks5Udp).then(Arc::default),
             state: Mutex::new(FlowState::Opening),
             lane: Mutex::default(),
         }

@@ -9,7 +9,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 /// The destination of a flow.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Target {
     /// The host: an address, or a name that the exit resolves.
     pub host: Host,
@@ -20,7 +20,7 @@ pub struct Target {
 /// A destination host.
 ///
 /// A name that came over the wire is checked like one that a client wrote.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "WrittenHost")]
 pub enum Host {
     /// A literal IPv4 or IPv6 address.
@@ -42,11 +42,21 @@ impl TryFrom<WrittenHost> for Host {
     fn try_from(written: WrittenHost) -> Result<Self, Self::Error> {
         match written {
             WrittenHost::Ip(ip) => Ok(Self::Ip(ip)),
-            WrittenHost::Name(name) => match name.parse()? {
-                Self::Name(checked) if checked == name => Ok(Self::Name(checked)),
-                // Capitals, a final dot, or an address: an entry writes a host in one way only.
-                _ => Err(ParseTargetError::Host(name.chars().take(64).collect())),
-            },
+            WrittenHost::Name(name) => Self::written(name),
+        }
+    }
+}
+
+impl Host {
+    /// The name that a peer wrote.
+    ///
+    /// # Errors
+    /// When it is no name, or is not written as an entry writes it.
+    pub(crate) fn written(name: String) -> Result<Self, ParseTargetError> {
+        match name.parse()? {
+            Self::Name(checked) if checked == name => Ok(Self::Name(checked)),
+            // Capitals, a final dot, or an address: an entry writes a host in one way only.
+            _ => Err(ParseTargetError::Host(name.chars().take(64).collect())),
         }
     }
 }

@@ -12,7 +12,10 @@ use tokio_util::sync::CancellationToken;
 use super::Fuzz;
 use crate::{
     entry::{Config, Entry},
-    flow::{BoxFuture, Flow, FlowDialer, FlowRequest, Refusal, RefusalKind},
+    flow::{
+        Association, AssociationRequest, BoxFuture, DatagramDrops, DatagramSink, Flow, FlowDialer,
+        FlowRequest, Refusal, RefusalKind, Target,
+    },
 };
 
 /// A client that has sent all it will send gets its answer, or the end, within this time.
@@ -41,10 +44,34 @@ impl FlowDialer for RefusesAll {
         assert!(!target.contains(char::is_control), "{target:?} reaches the log");
         Box::pin(async { Err(Refusal::new(RefusalKind::Policy, "no")) })
     }
+
+    fn associate(
+        self: Arc<Self>,
+        _: AssociationRequest,
+        _: Arc<dyn DatagramSink>,
+    ) -> Arc<dyn Association> {
+        self
+    }
+
+    fn datagram_drops(&self) -> Arc<DatagramDrops> {
+        Arc::default()
+    }
+}
+
+impl DatagramSink for RefusesAll {
+    fn deliver(&self, _: &Target, _: &[u8]) {}
+    fn refused(&self, _: &Target, _: Refusal) {}
+}
+
+impl Association for RefusesAll {
+    fn refusal(&self) -> BoxFuture<'_, Refusal> {
+        Box::pin(async { Refusal::new(RefusalKind::Policy, "no") })
+    }
 }
 
 fn seeds() -> Vec<Vec<u8>> {
-    let texts: [&[u8]; 9] = [
+    let texts: [&[u8]; 10] = [
+        b"\x05\x01\x00\x05\x03\x00\x01\x00\x00\x00\x00\x00\x00",
         b"\x05\x01\x00\x05\x01\x00\x01\x7f\x00\x00\x01\x00\x50",
         b"\x05\x02\x00\x02\x01\x01a\x01b\x05\x01\x00\x03\x06a.test\x00\x50",
         b"\x05\x01\x00\x05\x01\x00\x04\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x01\x01\xbb",

@@ -10,9 +10,12 @@ use crate::{
         monitor::{LinkState, LinkSummary, Probe, ProbeKind},
     },
     wire::{
+        datagram::{Header, Piece, frame, parse},
         decode, encode,
         label::{HEADER_LEN, Label, classify, number},
-        lane::{LaneNotice, Moved, Open, OpenReply, Opened, RerouteReason},
+        lane::{
+            AssociationNews, LaneNotice, Moved, Open, OpenReply, Opened, Purpose, RerouteReason,
+        },
         link::{
             ForwardRequest, Hello, LaneAsker, LaneRequest, LinkRefusal, Notice, OpenLane, Reply,
             Request, SignedLaneRequest,
@@ -133,16 +136,32 @@ fn mutated_probes_and_lane_notices_are_read_or_refused() {
 
 #[test]
 fn mutated_open_headers_and_answers_are_read_or_refused() {
-    let open = |target: &str| Open {
+    let open = |purpose| Open {
         label: FlowLabel(0x0a0b),
-        target: target.parse().unwrap(),
+        purpose,
         hint: "app:page-load".parse().unwrap(),
         window: 1 << 20,
     };
     let targets = ["a.test:80", "192.0.2.1:443", "[2001:db8::1]:22"];
-    fuzz("open", targets.map(open));
+    let targets = targets.map(|target| Purpose::Connect(target.parse().unwrap()));
+    fuzz("open", targets.into_iter().chain([Purpose::Datagrams]).map(open));
     let refusal = Refusal::new(RefusalKind::Policy, "no");
     fuzz::<OpenReply>("open-reply", [Ok(Opened { remote: address(), window: 300 }), Err(refusal)]);
+}
+
+#[test]
+fn mutated_datagrams_of_flows_and_news_of_them_are_read_or_refused() {
+    let target = || "a.test:53".parse().unwrap();
+    let pieces = [Piece::Whole(target()), Piece::First(target()), Piece::Second];
+    let header = |piece| Header { flow: 5, number: 300, piece };
+    let seeds = pieces.map(|piece| frame(&header(piece), b"hello").to_vec());
+    Fuzz::new("flow-datagram", seeds).run(|bytes| {
+        if let Ok((header, payload)) = parse(bytes) {
+            assert_eq!(parse(&frame(&header, payload)).unwrap(), (header, payload));
+        }
+    });
+    let refusal = Refusal::new(RefusalKind::Policy, "no");
+    fuzz("news", [AssociationNews::Lost(300), AssociationNews::Refused(target(), refusal)]);
 }
 
 #[test]

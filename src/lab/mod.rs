@@ -15,7 +15,7 @@ use std::{
 
 use tempfile::TempDir;
 
-pub use service::{Service, Services};
+pub use service::{DatagramService, Service, Services};
 
 use crate::{
     app::{JoinDesk, Node, NodeSettings, StartError},

@@ -3,7 +3,10 @@
 use std::{collections::HashMap, fmt, net::Ipv4Addr, sync::Arc};
 
 use crate::{
-    flow::{BoxFuture, FlowIo, Refusal, RefusalKind, Target},
+    flow::{
+        BoxFuture, Carried, DatagramDrop, DatagramDrops, DatagramSink, FlowIo, OutwardDatagrams,
+        Refusal, RefusalKind, Target,
+    },
     identity::Peer,
     lane::{FlowAcceptor, Outward, OutwardStream},
 };
@@ -14,17 +17,21 @@ const PIPE: usize = 256 * 1024;
 /// A service: gets one end of each connection to it.
 pub type Service = Arc<dyn Fn(Box<dyn FlowIo>) + Send + Sync>;
 
+/// A service that gets the datagrams to it, and answers by the sink.
+pub type DatagramService = Arc<dyn Fn(&Target, &[u8], &dyn DatagramSink) + Send + Sync>;
+
 /// The services of a lab, by host name. There is nothing else behind its exits.
 #[derive(Clone)]
 pub struct Services {
     hosts: HashMap<String, Service>,
+    datagrams: HashMap<String, DatagramService>,
     refuses: Option<RefusalKind>,
     pipe: usize,
 }
 
 impl Default for Services {
     fn default() -> Self {
-        Self { hosts: HashMap::new(), refuses: None, pipe: PIPE }
+        Self { hosts: HashMap::new(), datagrams: HashMap::new(), refuses: None, pipe: PIPE }
     }
 }
 
@@ -33,6 +40,13 @@ impl Services {
     #[must_use]
     pub fn with(mut self, host: &str, service: Service) -> Self {
         self.hosts.insert(host.to_owned(), service);
+        self
+    }
+
+    /// Adds a service at `host` for datagrams, on every port.
+    #[must_use]
+    pub fn with_datagrams(mut self, host: &str, service: DatagramService) -> Self {
+        self.datagrams.insert(host.to_owned(), service);
         self
     }
 
@@ -75,6 +89,50 @@ impl FlowAcceptor for Services {
             })
         })
     }
+
+    fn associate(
+        &self,
+        _entry: &Peer,
+        back: Arc<dyn DatagramSink>,
+        drops: Arc<DatagramDrops>,
+    ) -> Result<OutwardDatagrams, Refusal> {
+        if let Some(kind) = self.refuses {
+            return Err(Refusal::new(kind, "this exit refuses everything"));
+        }
+        let carried = Arc::<Carried>::default();
+        let (services, counted) = (self.datagrams.clone(), carried.clone());
+        Ok(OutwardDatagrams {
+            sink: Arc::new(Inside { services, back, drops, carried: counted }),
+            local: (Ipv4Addr::LOCALHOST, 1).into(),
+            carried,
+            permit: Box::new(()),
+        })
+    }
+}
+
+/// An association that ends inside the process.
+struct Inside {
+    services: HashMap<String, DatagramService>,
+    back: Arc<dyn DatagramSink>,
+    drops: Arc<DatagramDrops>,
+    carried: Arc<Carried>,
+}
+
+impl DatagramSink for Inside {
+    fn deliver(&self, peer: &Target, payload: &[u8]) {
+        self.carried.add_sent(payload.len());
+        let host = peer.host.to_string();
+        match self.services.get(&host) {
+            Some(service) => service(peer, payload, &*self.back),
+            None => {
+                self.drops.count(DatagramDrop::Unresolved);
+                let detail = format!("{host} does not exist in this lab");
+                self.back.refused(peer, Refusal::new(RefusalKind::NameNotFound, detail));
+            }
+        }
+    }
+
+    fn refused(&self, _: &Target, _: Refusal) {}
 }
 
 impl fmt::Debug for Services {

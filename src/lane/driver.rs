@@ -13,19 +13,25 @@ use bytes::Bytes;
 use noq::{Connection, PathId, VarInt};
 use tokio::{task::JoinSet, time::sleep_until};
 
-use super::{LaneEnd, end::now};
+use super::{LaneEnd, datagrams::Datagrams, end::now};
 use crate::{
     failover::{Command, Counts, Fault, Input, Traffic, Trips, View},
     flow::Route,
     identity::{NodeName, peer_of},
     transport::code,
-    wire::{self, label::Label, lane::LaneNotice, link::LinkRefusal},
+    wire::{self, datagram::is_datagram, label::Label, lane::LaneNotice, link::LinkRefusal},
 };
+
+/// DATAGRAM frames that are taken in one turn, so that a far end that sends many does not keep the agent
+/// from its timers. One received batch of packets has about as many.
+const FRAMES: usize = 32;
 
 /// The driver of one lane's end.
 pub(super) struct Driver {
     conn: Connection,
     end: Arc<LaneEnd>,
+    /// Takes the datagrams of flows, which come among the notices.
+    datagrams: Arc<Datagrams>,
     /// Requests to relays and to the far end; each ends with an input.
     asked: JoinSet<Option<Input>>,
     /// How many of the end's moves were reported, and whether there are others.
@@ -33,12 +39,13 @@ pub(super) struct Driver {
 }
 
 impl Driver {
-    pub(super) fn new(conn: Connection, end: Arc<LaneEnd>) -> Self {
-        Self { conn, end, asked: JoinSet::new(), reported: (0, false) }
+    pub(super) fn new(conn: Connection, end: Arc<LaneEnd>, datagrams: Arc<Datagrams>) -> Self {
+        Self { conn, end, datagrams, asked: JoinSet::new(), reported: (0, false) }
     }
 
     /// Runs until the connection closes.
     pub(super) async fn run(mut self) {
+        let mut frames = vec![Bytes::new(); FRAMES];
         let reason = loop {
             self.look();
             let (end, conn) = (self.end.clone(), self.conn.clone());
@@ -54,10 +61,8 @@ impl Driver {
                 () = sleep_until(wake.into()) => {}
                 () = end.activity().sent_again(), if resting => self.view(),
                 // The last one: a far end can send as many as it likes.
-                notice = conn.read_datagram() => {
-                    if let Ok(datagram) = notice {
-                        self.on_datagram(&datagram);
-                    }
+                Ok(count) = conn.read_many_datagrams(&mut frames) => {
+                    frames.iter_mut().take(count).for_each(|frame| self.on_frame(std::mem::take(frame)));
                 }
             }
         };
@@ -143,8 +148,12 @@ impl Driver {
         links.into_iter().filter_map(heard).collect()
     }
 
-    fn on_datagram(&mut self, datagram: &Bytes) {
-        match wire::decode::<LaneNotice>(datagram) {
+    /// Takes a DATAGRAM frame: a datagram of a flow, or a notice.
+    fn on_frame(&mut self, frame: Bytes) {
+        if is_datagram(&frame) {
+            return self.datagrams.arrived(&frame);
+        }
+        match wire::decode::<LaneNotice>(&frame) {
             Ok(notice) => self.handle(Input::Notice(notice)),
             Err(error) => tracing::debug!(lane = ?self.end, %error, "ignoring a notice"),
         }

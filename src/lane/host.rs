@@ -17,7 +17,8 @@ use tokio::{net::TcpStream, time::Instant};
 use tracing::Instrument;
 
 use super::{
-    LaneEnd, LaneFacts, RouteControl,
+    LaneEnd, LaneFacts, RouteControl, association,
+    datagrams::Datagrams,
     driver::Driver,
     end::Parts,
     facts::bytes,
@@ -28,8 +29,8 @@ use super::{
 };
 use crate::{
     flow::{
-        BoxFuture, Carried, DESTINATION_TARGET, FlowIo, FlowLimits, Hint, Refusal, RefusalKind,
-        Target, with_destination,
+        BoxFuture, Carried, DESTINATION_TARGET, DatagramDrops, DatagramSink, FlowIo, FlowLimits,
+        Hint, OutwardDatagrams, Refusal, RefusalKind, Target, with_destination,
     },
     identity::{NodeName, Peer},
     overlay::select::Selector,
@@ -37,7 +38,7 @@ use crate::{
     underlay::{MAX_SLOTS, SlotId, Switch},
     wire::{
         label::Label,
-        lane::{Open, OpenReply, Opened},
+        lane::{Open, OpenReply, Opened, Purpose},
         link::{LaneAsker, LinkRefusal, SignedLaneRequest},
     },
 };
@@ -102,6 +103,18 @@ pub trait FlowAcceptor: Send + Sync + 'static {
         entry: &'a Peer,
         target: &'a Target,
     ) -> BoxFuture<'a, Result<Outward, Refusal>>;
+
+    /// Opens what an association of `entry` needs. `back` takes what destinations send, and the
+    /// refusals of destinations; `drops` counts what is dropped.
+    ///
+    /// # Errors
+    /// Why the exit carries no datagrams, or no more of this entry.
+    fn associate(
+        &self,
+        entry: &Peer,
+        back: Arc<dyn DatagramSink>,
+        drops: Arc<DatagramDrops>,
+    ) -> Result<OutwardDatagrams, Refusal>;
 }
 
 /// A lane that waits for its connection.
@@ -121,6 +134,7 @@ pub struct LaneHost {
     control: Weak<dyn RouteControl>,
     acceptor: Arc<dyn FlowAcceptor>,
     limits: Arc<FlowLimits>,
+    drops: Arc<DatagramDrops>,
     memory: Arc<LaneMemory>,
     lanes: Mutex<BTreeMap<SlotId, Hosted>>,
     tally: Mutex<Tally>,
@@ -159,12 +173,12 @@ impl LaneHost {
         switch: Arc<Switch>,
         control: Weak<dyn RouteControl>,
         acceptor: Arc<dyn FlowAcceptor>,
-        (limits, budget): (Arc<FlowLimits>, LaneBudget),
+        (limits, drops, budget): (Arc<FlowLimits>, Arc<DatagramDrops>, LaneBudget),
     ) -> Self {
         let lanes = Mutex::default();
         let memory = Arc::new(LaneMemory::new(budget));
         let (tally, flows) = (Mutex::default(), AtomicUsize::new(0));
-        Self { switch, control, acceptor, limits, memory, lanes, tally, flows }
+        Self { switch, control, acceptor, limits, drops, memory, lanes, tally, flows }
     }
 
     /// Grants the entry of `request` the lane it asks for; answers with our label for it. The request
@@ -302,13 +316,16 @@ impl LaneHost {
             }
         };
         tracing::info!(lane = end.slot().0, peer = %end.peer(), "lane open");
-        let driver = tokio::spawn(Driver::new(conn.clone(), end.clone()).run());
+        let datagrams = Datagrams::new(conn.clone(), self.drops.clone());
+        let driver = Driver::new(conn.clone(), end.clone(), datagrams.clone());
+        let driver = tokio::spawn(driver.run());
         let windows = self.memory.open(&entry.name, (conn.clone(), end.mark().clone()));
         tokio::spawn(windows.clone().run());
         while let Ok((send, recv)) = conn.accept_bi().await {
             let (port, window) = windows.open(send.id().index());
             let streams = Streams { send, recv, port };
-            let flow = self.clone().serve_flow(entry.clone(), streams, window);
+            let datagrams = datagrams.clone();
+            let flow = self.clone().serve_flow(entry.clone(), streams, window, datagrams);
             tokio::spawn(flow.in_current_span());
         }
         self.lanes().remove(&slot);
@@ -316,18 +333,32 @@ impl LaneHost {
         tracing::info!(lane = end.slot().0, peer = %end.peer(), "lane ended");
     }
 
-    async fn serve_flow(self: Arc<Self>, entry: Peer, mut streams: Streams, window: u64) {
+    async fn serve_flow(
+        self: Arc<Self>,
+        entry: Peer,
+        mut streams: Streams,
+        window: u64,
+        datagrams: Arc<Datagrams>,
+    ) {
         let open = read_frame::<Open>(&mut streams.recv);
         let open = tokio::time::timeout(OPEN_TIMEOUT, open).await;
         let told = self.tally().begin(&entry.name, Instant::now().into_std());
         let outcome = match open {
             Ok(Ok(open)) => {
                 let span = tracing::info_span!("flow", label = %open.label, entry = %entry.name);
-                let span = with_destination(&span, &open.target);
                 self.flows.fetch_add(1, Ordering::Relaxed);
                 streams.port.allow(open.window);
-                let carried = self.carry(&entry, open.target, streams, window, told);
-                let outcome = carried.instrument(span).await;
+                let outcome = match open.purpose {
+                    Purpose::Connect(target) => {
+                        let span = with_destination(&span, &target);
+                        let carried = self.carry(&entry, target, streams, window, told);
+                        carried.instrument(span).await
+                    }
+                    Purpose::Datagrams => {
+                        let carried = self.associate(&entry, streams, datagrams, told);
+                        carried.instrument(span).await
+                    }
+                };
                 self.flows.fetch_sub(1, Ordering::Relaxed);
                 outcome
             }
@@ -359,15 +390,7 @@ impl LaneHost {
         };
         let outward = match opened {
             Ok(outward) => outward,
-            Err(refusal) => {
-                flow_line!(told, reason = refusal.kind.name(), "flow refused");
-                tracing::debug!(target: DESTINATION_TARGET, detail = refusal.detail, "the reason of the refusal");
-                let reply: OpenReply = Err(refusal);
-                if write_frame(send, &reply).await.is_ok() {
-                    let _ = send.finish();
-                }
-                return Outcome::Refused;
-            }
+            Err(refusal) => return tell_refusal(send, refusal, told).await,
         };
         let reply: OpenReply = Ok(Opened { remote: outward.remote, window });
         if let Err(error) = write_frame(send, &reply).await {
@@ -394,6 +417,41 @@ impl LaneHost {
                 Outcome::Reset
             }
         }
+    }
+
+    /// Carries an association. Its flow has no bytes, so the windows stay as they are.
+    async fn associate(
+        &self,
+        entry: &Peer,
+        mut streams: Streams,
+        datagrams: Arc<Datagrams>,
+        told: bool,
+    ) -> Outcome {
+        let (flow, counts) = (streams.send.id().index(), Arc::default());
+        let (port, news) = datagrams.port(flow, None, counts);
+        let outward = self.acceptor.associate(entry, port.clone(), datagrams.drops().clone());
+        let outward = match outward {
+            Ok(outward) => outward,
+            Err(refusal) => return tell_refusal(&mut streams.send, refusal, told).await,
+        };
+        let reply: OpenReply = Ok(Opened { remote: outward.local, window: 0 });
+        if let Err(error) = write_frame(&mut streams.send, &reply).await {
+            flow_line!(told, %error, "the entry is gone");
+            return Outcome::Reset;
+        }
+        flow_line!(told, "flow open");
+        tokio::select! {
+            biased;
+            () = association::carry(&mut streams, &outward, &port, news) => {}
+            end = self.limits.association_overdue(outward.carried.activity()) => {
+                flow_line!(told, %end, "an association ends");
+            }
+        }
+        // The lane may have ended.
+        let _ = streams.send.finish();
+        let (sent, received) = outward.carried.bytes();
+        flow_line!(told, sent, received, "flow ended");
+        Outcome::Ended
     }
 
     /// What listings show of the lanes that end here.
@@ -424,6 +482,16 @@ impl LaneHost {
     fn lanes(&self) -> MutexGuard<'_, BTreeMap<SlotId, Hosted>> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+async fn tell_refusal(send: &mut SendStream, refusal: Refusal, told: bool) -> Outcome {
+    flow_line!(told, reason = refusal.kind.name(), "flow refused");
+    tracing::debug!(target: DESTINATION_TARGET, detail = refusal.detail, "the reason of the refusal");
+    let reply: OpenReply = Err(refusal);
+    if write_frame(send, &reply).await.is_ok() {
+        let _ = send.finish();
+    }
+    Outcome::Refused
 }
 
 async fn refuse(send: &mut SendStream, entry: &Peer, detail: String, told: bool) -> Outcome {

@@ -11,8 +11,11 @@
 //!                   LaneFlow ⇄ pump ⇄ client        server ⇄ pump ⇄ stream
 //! ```
 
+mod arrivals;
+mod association;
 mod backlog;
 mod broken;
+mod datagrams;
 mod driver;
 mod end;
 mod facts;

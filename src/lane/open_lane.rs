@@ -10,13 +10,14 @@ use tokio::time::Instant;
 
 use super::{
     LaneEnd, LaneFacts,
+    datagrams::Datagrams,
     facts::bytes,
     windows::{FlowPort, Windows},
 };
 use crate::{
-    flow::{FlowLabel, Hint, Refusal, Target},
+    flow::{FlowLabel, Hint, Refusal},
     transport::{code, read_frame, write_frame},
-    wire::lane::{Open, OpenReply},
+    wire::lane::{Open, OpenReply, Purpose},
 };
 
 /// An exit from which nothing at all came for so long after an OPEN, not even its acknowledgement,
@@ -36,6 +37,7 @@ pub struct Lane {
     pub(super) conn: Connection,
     pub(super) end: Arc<LaneEnd>,
     pub(super) windows: Arc<Windows>,
+    pub(super) datagrams: Arc<Datagrams>,
     pub(super) idle_since: Mutex<Instant>,
 }
 
@@ -43,11 +45,11 @@ impl Lane {
     /// Opens a flow's stream. The outer error is the lane's, the inner one the exit's answer.
     pub(super) async fn open(
         &self,
-        (label, target, hint): (FlowLabel, &Target, &Hint),
+        (label, purpose, hint): (FlowLabel, &Purpose, &Hint),
     ) -> Result<Result<Streams, Refusal>, String> {
         let (mut send, mut recv) = self.conn.open_bi().await.map_err(|e| e.to_string())?;
         let (port, window) = self.windows.open(send.id().index());
-        let open = Open { label, target: target.clone(), hint: hint.clone(), window };
+        let open = Open { label, purpose: purpose.clone(), hint: hint.clone(), window };
         write_frame(&mut send, &open).await.map_err(|e| e.to_string())?;
         let reply: OpenReply = read_frame(&mut recv).await.map_err(|e| e.to_string())?;
         Ok(reply.map_err(Refusal::bounded).map(|opened| {

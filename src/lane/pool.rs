@@ -12,12 +12,13 @@ use noq::{Endpoint, VarInt};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
-    Lane, LaneEnd, RouteControl, driver::Driver, end::Parts, flow::LaneFlow, windows::Windows,
+    Lane, LaneEnd, RouteControl, association::LaneDatagrams, datagrams::Datagrams, driver::Driver,
+    end::Parts, flow::LaneFlow, open_lane::Streams, windows::Windows,
 };
 use crate::{
     flow::{
-        Flow, FlowEntry, FlowGuard, FlowLimits, FlowRequest, FlowState, FlowTable, Refusal,
-        RefusalKind, Route, RouteWish,
+        DatagramDrops, DatagramFlow, DatagramSink, Flow, FlowEntry, FlowGuard, FlowLimits,
+        FlowRequest, FlowState, FlowTable, Refusal, RefusalKind, Route, RouteWish,
     },
     identity::{NodeName, peer_of, server_name},
     overlay::{
@@ -28,6 +29,7 @@ use crate::{
     underlay::{SlotId, Switch},
     wire::{
         label::Label,
+        lane::Purpose,
         link::{LaneAsker, LaneEndRole, OpenLane},
     },
 };
@@ -70,13 +72,15 @@ pub struct LaneKey {
     pub patience: Option<Duration>,
     /// Which of several lanes it is over which a rule spreads flows, numbered from 0.
     pub way: Option<u8>,
+    /// Whether it carries datagrams. QUIC sends them before streams, so they would hold up connections.
+    pub datagrams: bool,
 }
 
 impl LaneKey {
     /// The lane to `exit` for flows without any wish.
     #[must_use]
     pub fn plain(exit: NodeName) -> Self {
-        Self { exit, wish: RouteWish::default(), patience: None, way: None }
+        Self { exit, wish: RouteWish::default(), patience: None, way: None, datagrams: false }
     }
 }
 
@@ -88,6 +92,7 @@ pub struct LanePool {
     control: Weak<dyn RouteControl>,
     flows: FlowTable,
     limits: Arc<FlowLimits>,
+    drops: Arc<DatagramDrops>,
     cells: Mutex<BTreeMap<LaneKey, Arc<Cell>>>,
     /// All lanes with flows, also those that take no new ones.
     ends: Mutex<BTreeMap<u32, Weak<LaneEnd>>>,
@@ -119,7 +124,7 @@ impl LanePool {
         client: LaneClient,
         switch: Arc<Switch>,
         control: Weak<dyn RouteControl>,
-        (flows, limits): (FlowTable, Arc<FlowLimits>),
+        (flows, limits, drops): (FlowTable, Arc<FlowLimits>, Arc<DatagramDrops>),
     ) -> Self {
         Self {
             endpoint,
@@ -128,6 +133,7 @@ impl LanePool {
             control,
             flows,
             limits,
+            drops,
             cells: Mutex::default(),
             ends: Mutex::default(),
         }
@@ -153,11 +159,42 @@ impl LanePool {
         key: &LaneKey,
         others: bool,
     ) -> Result<Box<dyn Flow>, Refusal> {
+        let purpose = Purpose::Connect(request.target.clone());
+        let (guard, streams, _) = self.begin(request, key, others, purpose).await?;
+        Ok(Box::new(LaneFlow { guard, limits: self.limits.clone(), streams }))
+    }
+
+    /// The same for an association: `client` takes the datagrams that come back.
+    ///
+    /// # Errors
+    /// Why the flow cannot be opened, from here or from the exit.
+    pub async fn open_datagrams(
+        &self,
+        request: &FlowRequest,
+        key: &LaneKey,
+        others: bool,
+        client: Arc<dyn DatagramSink>,
+    ) -> Result<Arc<dyn DatagramFlow>, Refusal> {
+        let (guard, streams, lane) = self.begin(request, key, others, Purpose::Datagrams).await?;
+        let entry = guard.entry();
+        let (carried, counts) =
+            (entry.carried.clone(), entry.datagrams.clone().unwrap_or_default());
+        let (port, _) = lane.datagrams.port(streams.send.id().index(), Some(carried), counts);
+        Ok(Arc::new(LaneDatagrams::begin(guard, streams, port, client)))
+    }
+
+    async fn begin(
+        &self,
+        request: &FlowRequest,
+        key: &LaneKey,
+        others: bool,
+        purpose: Purpose,
+    ) -> Result<(FlowGuard, Streams, Arc<Lane>), Refusal> {
         let guard = self.list_flow(request, key);
-        let open = (guard.entry().label, &request.target, &key.wish.hint);
+        let open = (guard.entry().label, &purpose, &key.wish.hint);
         // A lane may turn out to be dead (its exit restarted) just as it is used: one more try.
         let mut retried = false;
-        let streams = loop {
+        let (streams, lane) = loop {
             let patience = if others { OTHERWISE } else { LANE_TIMEOUT * 2 };
             let lane = timeout(patience, self.lane(key)).await.map_err(|_| silent(key))??;
             guard.entry().set_lane(lane.end.carries());
@@ -171,7 +208,7 @@ impl LanePool {
                 }
             };
             match opened {
-                Ok(Ok(reply)) => break reply?,
+                Ok(Ok(reply)) => break (reply?, lane),
                 Ok(Err(error)) if !retried => {
                     tracing::info!(%error, "the lane failed under the flow; trying a new one");
                     retried = true;
@@ -188,7 +225,7 @@ impl LanePool {
             }
         };
         guard.entry().set_state(FlowState::Open);
-        Ok(Box::new(LaneFlow { guard, limits: self.limits.clone(), streams }))
+        Ok((guard, streams, lane))
     }
 
     /// Opens no more flows on `lane`; those that it carries go on.
@@ -367,9 +404,11 @@ impl LanePool {
         let windows = Windows::of_entry(conn.clone(), end.mark().clone());
         tokio::spawn(windows.clone().run());
         let idle_since = Mutex::new(Instant::now());
-        let lane = Arc::new(Lane { conn, end, windows, idle_since });
+        let datagrams = Datagrams::new(conn.clone(), self.drops.clone());
+        let lane = Arc::new(Lane { conn, end, windows, datagrams, idle_since });
         self.list(&lane.end);
-        tokio::spawn(Driver::new(lane.conn.clone(), lane.end.clone()).run());
+        let driver = (lane.conn.clone(), lane.end.clone(), lane.datagrams.clone());
+        tokio::spawn(Driver::new(driver.0, driver.1, driver.2).run());
         Ok(lane)
     }
 

@@ -141,6 +141,10 @@ const GUEST_SEND_WINDOW: u64 = 32 << 10;
 /// Bytes of unread probes and lane notices kept; newer ones replace older ones.
 const DATAGRAM_BUFFER: usize = 64 << 10;
 
+/// Bytes of a lane's datagrams that wait for the lane, and that came and are unread: 20 ms at 50 Mbit/s.
+/// More would be a queue that makes every datagram late.
+const LANE_DATAGRAM_BUFFER: usize = 128 << 10;
+
 fn common(max_packet: u16) -> TransportConfig {
     let mut config = TransportConfig::default();
     let mut discovery = MtuDiscoveryConfig::default();
@@ -175,6 +179,8 @@ fn lane_config(
     let congestion = options.by_hint.of(hint).unwrap_or(options.congestion);
     let mut config = common(options.max_packet);
     config
+        .datagram_receive_buffer_size(Some(LANE_DATAGRAM_BUFFER))
+        .datagram_send_buffer_size(LANE_DATAGRAM_BUFFER)
         .max_concurrent_bidi_streams(VarInt::from_u32(FLOWS_PER_LANE))
         .max_concurrent_uni_streams(VarInt::from_u32(1))
         .stream_receive_window(VarInt::from_u32(FLOW_WINDOW))

@@ -5,11 +5,13 @@
 //! - the 11-byte header in front of a labelled packet ([`label`]), and a nonce that is sent to a new
 //!   address ([`nonce`]);
 //! - requests, replies and notices on a link ([`link`]);
-//! - the OPEN header of a flow and the notices inside a lane ([`lane`]).
+//! - the OPEN header of a flow and the notices inside a lane ([`lane`]), and the datagrams of flows
+//!   ([`datagram`]).
 //!
 //! Messages are [postcard](https://postcard.jamesmunns.com/wire-format) structures. What a peer
 //! sends is decoded with a cap on its size and never panics.
 
+pub mod datagram;
 pub mod label;
 pub mod lane;
 pub mod link;

@@ -14,8 +14,8 @@ use bytes::Bytes;
 use ronproxy::{
     entry::{Config, Entry, User},
     flow::{
-        BoxFuture, Carried, Flow, FlowDialer, FlowIo, FlowLabel, FlowRequest, Host, Refusal,
-        RefusalKind, Spliced,
+        Association, AssociationRequest, BoxFuture, Carried, DatagramDrops, DatagramSink, Flow,
+        FlowDialer, FlowIo, FlowLabel, FlowRequest, Host, Refusal, RefusalKind, Spliced, Target,
     },
 };
 use tokio::{
@@ -37,6 +37,8 @@ pub(crate) struct DirectDialer {
     pub(crate) dialed: Mutex<Vec<FlowRequest>>,
     pub(crate) hanging: Notify,
     pub(crate) cancelled: Notify,
+    pub(crate) associations: Mutex<Vec<AssociationRequest>>,
+    pub(crate) drops: Arc<DatagramDrops>,
     labels: AtomicU32,
 }
 
@@ -75,6 +77,45 @@ impl FlowDialer for DirectDialer {
                 TcpStream::connect(addr).await.map_err(|e| Refusal::from_connect_error(&e))?;
             let label = FlowLabel(self.labels.fetch_add(1, Ordering::Relaxed));
             Ok(Box::new(DirectFlow { label, tcp }) as Box<dyn Flow>)
+        })
+    }
+
+    fn associate(
+        self: Arc<Self>,
+        request: AssociationRequest,
+        client: Arc<dyn DatagramSink>,
+    ) -> Arc<dyn Association> {
+        self.associations.lock().unwrap().push(request);
+        Arc::new(Echo { client, refused: Notify::new() })
+    }
+
+    fn datagram_drops(&self) -> Arc<DatagramDrops> {
+        self.drops.clone()
+    }
+}
+
+/// Every address sends back what it gets. Names are refused.
+struct Echo {
+    client: Arc<dyn DatagramSink>,
+    refused: Notify,
+}
+
+impl DatagramSink for Echo {
+    fn deliver(&self, peer: &Target, payload: &[u8]) {
+        match peer.host {
+            Host::Ip(_) => self.client.deliver(peer, payload),
+            Host::Name(_) => self.refused.notify_one(),
+        }
+    }
+
+    fn refused(&self, _: &Target, _: Refusal) {}
+}
+
+impl Association for Echo {
+    fn refusal(&self) -> BoxFuture<'_, Refusal> {
+        Box::pin(async {
+            self.refused.notified().await;
+            Refusal::new(RefusalKind::NoExit, "the test says so")
         })
     }
 }

@@ -13,7 +13,7 @@ use ronproxy::{
     wire::{
         decode, encode,
         label::Label,
-        lane::{Open, OpenReply},
+        lane::{Open, OpenReply, Purpose},
         link::{
             ForwardRequest, Hello, LaneAsker, LaneRequest, LinkDatagram, Notice, OpenLane, Reply,
             Request, SignedLaneRequest,
@@ -141,9 +141,9 @@ pub(crate) fn empty_digest() -> Vec<u8> {
 
 /// The header of a flow to `target`.
 pub(crate) fn open(target: &str) -> Vec<u8> {
-    let target = target.parse().unwrap();
+    let purpose = Purpose::Connect(target.parse().unwrap());
     // As much as an entry may grant: the exit must not trust it with its memory.
-    encode(&Open { label: FlowLabel(7), target, hint: Hint::Latency, window: 1 << 40 })
+    encode(&Open { label: FlowLabel(7), purpose, hint: Hint::Latency, window: 1 << 40 })
 }
 
 /// A probe that asks for an answer.
