@@ -193,6 +193,21 @@ async fn datagrams_that_wait_for_names_are_bounded_for_each_entry() {
     assert!(full + lost <= 4_000 && lost > 0, "{full} {lost}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_of_64_kib_is_dropped_and_the_next_one_comes() {
+    let (exit, (server, port)) = (exit(LOOPBACK), server());
+    let (association, mut news, drops) = associate(&exit, "utah").unwrap();
+    association.sink.deliver(&target("127.0.0.1", port), b"question");
+    let mut buffer = [0; 64];
+    let (_, from) = server.recv_from(&mut buffer).unwrap();
+    for length in [65_507, MAX_DATAGRAM + 1, MAX_DATAGRAM] {
+        server.send_to(&vec![7; length], from).unwrap();
+    }
+    let answer = (target("127.0.0.1", port), vec![7; MAX_DATAGRAM]);
+    assert_eq!(next(&mut news).await, Ok(answer));
+    assert_eq!(drops.counts(), [("too-large", 2)]);
+}
+
 #[tokio::test]
 async fn a_node_that_is_no_exit_carries_no_datagrams() {
     let refusal = begin(&exit(""), "utah").err().unwrap();

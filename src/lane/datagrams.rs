@@ -19,7 +19,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use noq::Connection;
+use noq::{Connection, PathId};
 use tokio::sync::mpsc;
 
 use super::arrivals::{Arrivals, Arrived};
@@ -28,18 +28,21 @@ use crate::{
         Carried, DatagramCounts, DatagramDrop, DatagramDrops, DatagramSink, MAX_DATAGRAM, Refusal,
         Target,
     },
+    transport::LANE_DATAGRAMS_UNSENT,
     wire::{
         datagram::{frames, parse},
         lane::AssociationNews,
     },
 };
 
-/// Room of QUIC's buffer that datagrams leave free for the lane's notices, in bytes. A notice has at
-/// most 200 bytes, and QUIC counts 32 more for each.
-const NOTICES: usize = 4 << 10;
+/// Bytes that may wait for the lane: as many as its congestion window, which is about a round trip of what
+/// the route carries. A reroute needs no more, and in a longer queue every datagram would be late.
+/// At least this many: a frame of video, which programs send at once.
+const LEAST_WAITING: usize = 64 << 10;
 
-/// What QUIC's buffer counts for a frame beside its bytes.
-const PER_FRAME: usize = 32;
+/// At most this many, whatever the window: 84 ms at 50 Mbit/s, about what an end needs to find a silent route
+/// and to hear of the next one. A quarter of QUIC's buffer, see there.
+const MOST_WAITING: usize = LANE_DATAGRAMS_UNSENT / 4;
 
 /// News of an association that wait for its stream. More are not told: the counters have them.
 const NEWS: usize = 16;
@@ -160,7 +163,10 @@ impl DatagramPort {
         }
         let conn = &self.lane.conn;
         let room = conn.max_datagram_size().ok_or(DatagramDrop::FlowEnded)?;
-        if conn.datagram_send_buffer_space() < payload.len() + 2 * PER_FRAME + NOTICES {
+        let waiting = LANE_DATAGRAMS_UNSENT - conn.datagram_send_buffer_space();
+        let window = conn.path_stats(PathId::ZERO).map_or(0, |stats| stats.cwnd);
+        let may_wait = usize::try_from(window).unwrap_or(MOST_WAITING);
+        if waiting + payload.len() > may_wait.clamp(LEAST_WAITING, MOST_WAITING) {
             return Err(DatagramDrop::LaneFull);
         }
         let number = self.next.fetch_add(1, Ordering::Relaxed);

@@ -141,9 +141,12 @@ const GUEST_SEND_WINDOW: u64 = 32 << 10;
 /// Bytes of unread probes and lane notices kept; newer ones replace older ones.
 const DATAGRAM_BUFFER: usize = 64 << 10;
 
-/// Bytes of a lane's datagrams that wait for the lane, and that came and are unread: 20 ms at 50 Mbit/s.
-/// More would be a queue that makes every datagram late.
-const LANE_DATAGRAM_BUFFER: usize = 128 << 10;
+/// Bytes of a lane's datagrams that came and are unread: 20 ms at 50 Mbit/s.
+const LANE_DATAGRAMS_UNREAD: usize = 128 << 10;
+
+/// Room for a lane's datagrams that wait to be sent, as QUIC counts it: 32 bytes for each beside its own. The
+/// lane itself lets at most a quarter of it fill, so that the smallest datagrams fit, too, and notices always.
+pub(crate) const LANE_DATAGRAMS_UNSENT: usize = 2 << 20;
 
 fn common(max_packet: u16) -> TransportConfig {
     let mut config = TransportConfig::default();
@@ -179,8 +182,8 @@ fn lane_config(
     let congestion = options.by_hint.of(hint).unwrap_or(options.congestion);
     let mut config = common(options.max_packet);
     config
-        .datagram_receive_buffer_size(Some(LANE_DATAGRAM_BUFFER))
-        .datagram_send_buffer_size(LANE_DATAGRAM_BUFFER)
+        .datagram_receive_buffer_size(Some(LANE_DATAGRAMS_UNREAD))
+        .datagram_send_buffer_size(LANE_DATAGRAMS_UNSENT)
         .max_concurrent_bidi_streams(VarInt::from_u32(FLOWS_PER_LANE))
         .max_concurrent_uni_streams(VarInt::from_u32(1))
         .stream_receive_window(VarInt::from_u32(FLOW_WINDOW))
