@@ -316,6 +316,28 @@ async fn an_exit_that_restarts_carries_the_association_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_exit_that_is_gone_loses_its_associations_to_another_one() {
+    let mut lab = triangle(1, |nodes| nodes[2] = LabNode::new("relay", true, true)).await;
+    let (association, received) = associate(lab.node("entry").unwrap());
+    association.deliver(&echo(), b"x");
+    wait_for("the echo", SOON, || received.len() == 1).await;
+    let first = facts(lab.node("entry").unwrap()).exit;
+    lab.crash(first.as_str());
+    let start = Instant::now();
+    let again = async {
+        while received.len() == 1 {
+            association.deliver(&echo(), b"x");
+            sleep(Duration::from_millis(500)).await;
+        }
+    };
+    timeout(Duration::from_secs(30), again).await.expect("a flow to the other exit");
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    let entry = lab.node("entry").unwrap();
+    assert!(entry.flow_facts().iter().any(|flow| flow.exit != first));
+    lab.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn other_rules_choose_again_for_an_open_association() {
     let lab = triangle(1, |_| {}).await;
     let entry = lab.node("entry").unwrap();

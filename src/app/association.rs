@@ -2,12 +2,12 @@
 //!
 //! The rules choose the exit for each destination, as for connections. Destinations for which they allow
 //! the same exits share a flow, so they see one source address.
-//! A flow is opened when a datagram needs one, and again when the last one has ended.
+//! A flow is opened when a datagram needs one, and again when the last one has ended or its exit is silent.
 
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
-    time::Duration,
+    time::{Duration, Instant as StdInstant},
 };
 
 use tokio::{sync::watch, time::Instant};
@@ -38,6 +38,10 @@ const MAX_WAITING_BYTES: usize = 64 << 10;
 
 /// A destination or a flow that was refused is not tried again for this long.
 const REFUSED_FOR: Duration = Duration::from_secs(1);
+
+/// A flow whose exit is silent for so long moves to another exit, if the rules allow one: twice as long as any
+/// reroute takes, and as long as programs wait for a name server.
+const SILENT_EXIT: Duration = Duration::from_secs(5);
 
 /// An association of this entry.
 pub(super) struct Associated {
@@ -74,6 +78,8 @@ struct Way {
     /// The lanes that may carry it, and how closely their exits serve its destinations.
     keys: Vec<(LaneKey, usize)>,
     stage: Stage,
+    /// Since when its lane waits for an answer, and when it last heard of the exit then.
+    waits: Option<(Instant, StdInstant)>,
 }
 
 enum Stage {
@@ -246,7 +252,7 @@ impl State {
         }
         self.next += 1;
         let number = self.next;
-        self.flows.push(Way { number, keys, stage: Stage::Refused(now) });
+        self.flows.push(Way { number, keys, stage: Stage::Refused(now), waits: None });
         Some(number)
     }
 
@@ -261,8 +267,9 @@ impl State {
 
     fn use_way(&mut self, now: Instant, number: u64, target: &Target, payload: &[u8]) -> Step {
         let Some(way) = self.way(number) else { return Step::Drop(DatagramDrop::FlowEnded) };
+        let exit_is_silent = way.exit_is_silent(now);
         match &mut way.stage {
-            Stage::Open(flow) if flow.is_open() => Step::Deliver(flow.clone()),
+            Stage::Open(flow) if flow.is_open() && !exit_is_silent => Step::Deliver(flow.clone()),
             Stage::Refused(until) if now < *until => Step::Drop(DatagramDrop::Refused),
             Stage::Open(_) | Stage::Refused(_) => {
                 let waiting = VecDeque::from([(target.clone(), payload.to_vec())]);
@@ -288,6 +295,18 @@ impl Way {
             Stage::Open(flow) => flow.is_open(),
             Stage::Refused(_) => false,
         }
+    }
+
+    /// Whether the flow's exit has not answered for too long, and there are others.
+    fn exit_is_silent(&mut self, now: Instant) -> bool {
+        let Stage::Open(flow) = &self.stage else { return false };
+        let heard = flow.waits_since().filter(|_| self.keys.len() > 1);
+        // A lane that was at rest has not waited since it last heard of the exit.
+        self.waits = match (heard, self.waits) {
+            (Some(heard), Some((since, before))) if heard == before => Some((since, before)),
+            (heard, _) => heard.map(|heard| (now, heard)),
+        };
+        self.waits.is_some_and(|(since, _)| now.duration_since(since) >= SILENT_EXIT)
     }
 
     fn is_refused(&self, now: Instant) -> bool {

@@ -1,6 +1,9 @@
 //! An association's flow that leaves at its own entry, because the node is an exit too: no lane carries it.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
 
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -58,6 +61,10 @@ impl DatagramFlow for LocalDatagrams {
 
     fn is_open(&self) -> bool {
         !self.ended.is_cancelled()
+    }
+
+    fn waits_since(&self) -> Option<Instant> {
+        None
     }
 }
 

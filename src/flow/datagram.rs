@@ -9,6 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Instant,
 };
 
 use serde::Serialize;
@@ -38,6 +39,9 @@ pub trait DatagramFlow: DatagramSink {
 
     /// Whether it has not ended yet.
     fn is_open(&self) -> bool;
+
+    /// When its lane last heard of the exit, while the lane waits for an answer; `None`: it does not wait.
+    fn waits_since(&self) -> Option<Instant>;
 }
 
 /// An association, seen from the proxy. Dropping it ends its flows.

@@ -4,8 +4,8 @@
 //! end of either direction ends the flow.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
+    sync::{Arc, Weak, atomic::Ordering},
+    time::{Duration, Instant},
 };
 
 use noq::RecvStream;
@@ -13,6 +13,7 @@ use tokio::{sync::mpsc, time::interval};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
+    LaneEnd,
     datagrams::{DatagramPort, Receiving},
     open_lane::Streams,
 };
@@ -31,6 +32,8 @@ const TELL_EVERY: Duration = Duration::from_secs(1);
 /// An association's flow over a lane, seen from its entry.
 pub(super) struct LaneDatagrams {
     label: FlowLabel,
+    /// The lane may end before the flow is dropped.
+    end: Weak<LaneEnd>,
     port: Arc<DatagramPort>,
     ended: CancellationToken,
     _drop_ends: DropGuard,
@@ -41,7 +44,7 @@ impl LaneDatagrams {
     pub(super) fn begin(
         guard: FlowGuard,
         streams: Streams,
-        port: Arc<DatagramPort>,
+        (end, port): (Weak<LaneEnd>, Arc<DatagramPort>),
         client: Arc<dyn DatagramSink>,
     ) -> Self {
         let receiving = port.receive(client.clone());
@@ -64,7 +67,7 @@ impl LaneDatagrams {
             let _ = streams.send.finish();
             _kept = (guard, receiving, done);
         });
-        Self { label, port, ended, _drop_ends: dropped.drop_guard() }
+        Self { label, end, port, ended, _drop_ends: dropped.drop_guard() }
     }
 }
 
@@ -89,6 +92,10 @@ impl DatagramFlow for LaneDatagrams {
 
     fn is_open(&self) -> bool {
         !self.ended.is_cancelled()
+    }
+
+    fn waits_since(&self) -> Option<Instant> {
+        self.end.upgrade()?.waits_since()
     }
 }
 

@@ -268,6 +268,12 @@ impl LaneEnd {
         }
     }
 
+    /// When the far end was last heard of, while an answer of it is waited for.
+    pub(super) fn waits_since(&self) -> Option<Instant> {
+        let traffic = self.traffic();
+        traffic.arrived.filter(|_| traffic.asked > traffic.answered)
+    }
+
     /// Why the far end, which showed the certificate `peer`, is no member any more, if so.
     pub(super) fn far_end_expelled(&self, peer: &Peer) -> Option<String> {
         self.control.standing(peer).err()

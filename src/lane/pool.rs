@@ -180,7 +180,8 @@ impl LanePool {
         let (carried, counts) =
             (entry.carried.clone(), entry.datagrams.clone().unwrap_or_default());
         let (port, _) = lane.datagrams.port(streams.send.id().index(), Some(carried), counts);
-        Ok(Arc::new(LaneDatagrams::begin(guard, streams, port, client)))
+        let end = Arc::downgrade(&lane.end);
+        Ok(Arc::new(LaneDatagrams::begin(guard, streams, (end, port), client)))
     }
 
     async fn begin(
