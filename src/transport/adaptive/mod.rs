@@ -79,7 +79,8 @@ const DOWN: f64 = 0.75;
 const CRUISE: f64 = 0.99;
 const CRUISE_ROUNDS: u32 = 6;
 
-/// After a probe by which the bandwidth grew so much, the next one comes at once.
+/// After a probe by which the bandwidth grew so much, the next one comes at once, and goes further up: the
+/// lane is far below the path's rate.
 const WORTH_ANOTHER: f64 = 1.15;
 
 /// While cruising the pace is lowered by the queue that stands, by no more than this.
@@ -118,7 +119,7 @@ enum Phase {
     Startup { best: f64, flat: u32 },
     Drain,
     Cruise { left: u32 },
-    ProbeUp,
+    ProbeUp { gain: f64 },
     ProbeDown,
     ProbeRtt { until: Instant },
 }
@@ -229,7 +230,7 @@ impl Adaptive {
     }
 
     fn enter(&mut self, now: Instant, phase: Phase) {
-        if phase == Phase::ProbeUp || self.phase == Phase::Drain {
+        if matches!(phase, Phase::ProbeUp { .. }) || self.phase == Phase::Drain {
             self.probed_from = self.path.bandwidth();
         }
         self.phase = phase;
@@ -278,10 +279,14 @@ impl Adaptive {
                 }
             }
             Phase::ProbeDown | Phase::Cruise { left: 5.. } if grew && !round.stood => {
-                self.enter(now, Phase::ProbeUp);
+                self.enter(now, Phase::ProbeUp { gain: UP });
             }
-            Phase::ProbeUp => self.enter(now, Phase::ProbeDown),
-            Phase::Cruise { left: 0 } => self.enter(now, Phase::ProbeUp),
+            Phase::ProbeUp { .. } if now < self.since + self.path.probe_time() => {}
+            Phase::ProbeUp { gain } if grew && !round.stood => {
+                self.enter(now, Phase::ProbeUp { gain: (UP * gain).min(STARTUP) });
+            }
+            Phase::ProbeUp { .. } => self.enter(now, Phase::ProbeDown),
+            Phase::Cruise { left: 0 } => self.enter(now, Phase::ProbeUp { gain: UP }),
             Phase::Cruise { left } => self.phase = Phase::Cruise { left: left - 1 },
             Phase::Drain | Phase::ProbeDown | Phase::ProbeRtt { .. } => {}
         }
@@ -299,7 +304,7 @@ impl Adaptive {
             Phase::Startup { .. } if self.path.is_full(now, GROWTH) => {
                 return self.enter(now, Phase::Drain);
             }
-            Phase::Startup { .. } | Phase::Cruise { .. } | Phase::ProbeUp => false,
+            Phase::Startup { .. } | Phase::Cruise { .. } | Phase::ProbeUp { .. } => false,
         };
         if over {
             self.enter(now, Phase::Cruise { left: CRUISE_ROUNDS });
@@ -378,7 +383,7 @@ impl Adaptive {
             Phase::Startup { .. } if self.app_limited => STARTUP_AFTER_LITTLE,
             Phase::Startup { .. } => STARTUP,
             Phase::Drain => 1.0 / STARTUP,
-            Phase::ProbeUp => UP,
+            Phase::ProbeUp { gain } => gain,
             Phase::ProbeDown => DOWN,
             Phase::Cruise { .. } | Phase::ProbeRtt { .. } => {
                 CRUISE - self.path.excess_delay().min(MOST_DRAINED)

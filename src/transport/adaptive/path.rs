@@ -2,13 +2,24 @@
 //!
 //! A round lasts until a packet that was sent after its beginning is acknowledged: a round-trip time.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use super::{as_f64, base_loss::BaseLoss, least_rtt::LeastRtt};
 
 /// The bandwidth is the highest delivery rate of so many rounds: a cycle of probing, and a little more
 /// (BBR's `BBRBandwidthFilterLen`).
 const BANDWIDTH_ROUNDS: usize = 10;
+
+/// Where round trips vary by more than a round lasts, a rate is measured over so many rounds at most: how
+/// much of it is acknowledged in a single round is chance.
+const MEASURED_ROUNDS: usize = 4;
+
+/// The range of round trips, as a multiple of the mean less the least one: uniform delays in both directions
+/// have 2, and few of the least ones are seen.
+const SPREAD: u32 = 8;
 
 /// How long the least round trip is kept, once to twice. Where others fill the queue it is seen
 /// less often.
@@ -24,8 +35,8 @@ const STANDING: u32 = 4;
 /// The same of the mean of a round, when there is a queue at all.
 const QUEUED: u32 = 16;
 
-/// A queue begins when the round trips of so many packets in a row all exceed the least one by so much
-/// (RFC 9406, section 4.2: an eighth, within bounds).
+/// A queue begins when the round trips of so many packets in a row all exceed the usual least one by so much
+/// (RFC 9406, section 4.2: an eighth, within bounds). Rounds of fewer packets say nothing of what is usual.
 const BEGINS_AFTER: u32 = 8;
 const BEGINS: u32 = 8;
 const BEGINS_WITHIN: [Duration; 2] = [Duration::from_millis(4), Duration::from_millis(16)];
@@ -41,8 +52,10 @@ const FEW_IN_LUMP: f64 = 3.0;
 /// A clock and a busy machine are no more exact than this.
 const INEXACT: Duration = Duration::from_millis(1);
 
-/// Who doubles the rate overflows a queue by more than one packet in so many.
+/// Who doubles the rate overflows a queue by more than one packet in so many, and by more than a few: of the
+/// first packets on a path some are late, which QUIC takes for lost until the hold is long enough.
 const OVERFLOW: u32 = 8;
+const LEAST_OVERFLOW: u32 = 16;
 
 /// A round that lost so many times what it delivered is an outage, which says nothing of congestion.
 const OUTAGE: u32 = 4;
@@ -52,6 +65,8 @@ const OUTAGE: u32 = 4;
 pub(super) struct Path {
     pub(super) loss: BaseLoss,
     least_rtt: LeastRtt,
+    /// The least round trip of a round, apart from rounds of few packets, which are luckier.
+    usual_least: LeastRtt,
     /// The least mean of a round.
     least_mean: LeastRtt,
     /// The delivery rates of the last rounds, in bytes per second, and their maximum.
@@ -83,7 +98,17 @@ pub(super) struct Path {
     /// When the newest acknowledged packet was sent, now and at the beginning of the round.
     newest: Option<Instant>,
     newest_before: Option<Instant>,
+    /// The last rounds that the application did not limit, the newest at the end.
+    earlier: VecDeque<Past>,
     mtu: u16,
+}
+
+/// A round that is over.
+#[derive(Debug, Clone, Copy)]
+struct Past {
+    bytes: u64,
+    began: Instant,
+    newest_before: Option<Instant>,
 }
 
 /// The counts of the present round.
@@ -148,6 +173,7 @@ impl Path {
         Self {
             loss: BaseLoss::default(),
             least_rtt: LeastRtt::default(),
+            usual_least: LeastRtt::default(),
             least_mean: LeastRtt::default(),
             rates: [0.0; BANDWIDTH_ROUNDS],
             next_rate: 0,
@@ -167,6 +193,7 @@ impl Path {
             round: Counts::new(now, 0),
             newest: None,
             newest_before: None,
+            earlier: VecDeque::with_capacity(MEASURED_ROUNDS),
             mtu,
         }
     }
@@ -254,6 +281,20 @@ impl Path {
         2.0 * self.jitter.as_secs_f64() * self.bandwidth
     }
 
+    /// The time within which all packets come that were sent at one moment. Jitter is less than half of the
+    /// range of delays, and packets are late in both directions.
+    fn spread(&self) -> Duration {
+        SPREAD * self.jitter
+    }
+
+    /// How long another pace lasts until a rate shows it.
+    pub(super) fn probe_time(&self) -> Duration {
+        match self.spread() {
+            spread if spread < self.smoothed_rtt => Duration::ZERO,
+            spread => self.smoothed_rtt + spread,
+        }
+    }
+
     /// What is in flight at the path's rate while round trips are as long as in the last round, in bytes.
     pub(super) fn in_round_trip(&self) -> f64 {
         self.bandwidth * self.last_least.as_secs_f64()
@@ -278,11 +319,13 @@ impl Path {
         app_limited: bool,
     ) {
         let rtt = now.saturating_duration_since(sent);
-        let kept = if self.beside_others { RTT_KEPT_BESIDE_OTHERS } else { RTT_KEPT };
-        self.least_rtt.sample(now, rtt, kept);
+        self.least_rtt.sample(now, rtt, self.kept());
         let least = self.least_rtt.get().unwrap_or(rtt);
         let [low, high] = BEGINS_WITHIN;
-        let late = rtt > least + (least / BEGINS).clamp(low, high) + self.jitter;
+        let late = self
+            .usual_least
+            .get()
+            .is_some_and(|usual| rtt > usual + (usual / BEGINS).clamp(low, high) + self.jitter);
         self.late_in_a_row = if late { self.late_in_a_row + 1 } else { 0 };
         self.note_lump(now, bytes, least);
         self.loss.acked(pn);
@@ -331,6 +374,9 @@ impl Path {
             smoothed => (7 * smoothed + counts.mean()) / 8,
         };
         self.last_least = counts.least;
+        if counts.acked >= BEGINS_AFTER {
+            self.usual_least.sample(now, counts.least, self.kept());
+        }
         let few = self.time_of(FEW);
         let lumpy = counts.lumpy || self.was_lumpy;
         self.was_lumpy = counts.lumpy;
@@ -353,7 +399,7 @@ impl Path {
             stood,
             queued,
             lossy: counts.lost > 0,
-            overflowed: counts.lost > counts.acked / OVERFLOW,
+            overflowed: counts.lost > (counts.acked / OVERFLOW).max(LEAST_OVERFLOW),
             congested: exceeded || counts.marked,
         })
     }
@@ -372,6 +418,15 @@ impl Path {
 
     fn measure_rate(&mut self, now: Instant, counts: &Counts, least: Duration) {
         let rate = self.rate(now, counts, least);
+        if counts.app_limited {
+            self.earlier.clear();
+        } else {
+            if self.earlier.len() + 1 == MEASURED_ROUNDS {
+                self.earlier.pop_front();
+            }
+            let (bytes, began) = (counts.bytes, counts.began);
+            self.earlier.push_back(Past { bytes, began, newest_before: self.newest_before });
+        }
         self.newest_before = self.newest;
         self.so_far = 0.0;
         if counts.app_limited && rate < self.bandwidth {
@@ -389,12 +444,23 @@ impl Path {
     /// A round's delivery rate (draft-cheng-iccrg-delivery-rate-estimation): neither faster than the
     /// packets were sent, nor than their acknowledgements came.
     fn rate(&self, now: Instant, counts: &Counts, least: Duration) -> f64 {
+        let (mut bytes, mut began, mut before) = (counts.bytes, counts.began, self.newest_before);
+        for round in self.earlier.iter().rev() {
+            if now.saturating_duration_since(began) >= self.spread() {
+                break;
+            }
+            (bytes, began, before) = (bytes + round.bytes, round.began, round.newest_before);
+        }
         let sending = self
             .newest
-            .zip(self.newest_before)
+            .zip(before)
             .map_or(Duration::ZERO, |(newest, before)| newest.saturating_duration_since(before));
-        let took = now.saturating_duration_since(counts.began).max(least).max(sending);
-        as_f64(counts.bytes) / took.as_secs_f64().max(1e-6)
+        let took = now.saturating_duration_since(began).max(least).max(sending);
+        as_f64(bytes) / took.as_secs_f64().max(1e-6)
+    }
+
+    fn kept(&self) -> Duration {
+        if self.beside_others { RTT_KEPT_BESIDE_OTHERS } else { RTT_KEPT }
     }
 
     /// How long the path needs for so many packets.
