@@ -81,9 +81,14 @@ async fn triangle(seed: u64, change: impl FnOnce(&mut Vec<LabNode>)) -> Lab {
 }
 
 fn associate(node: &Node) -> (Arc<dyn Association>, Arc<Received>) {
+    associate_at(node, None)
+}
+
+/// An association whose client names this exit.
+fn associate_at(node: &Node, exit: Option<&str>) -> (Arc<dyn Association>, Arc<Received>) {
     let request = AssociationRequest {
         hint: None,
-        exit: None,
+        exit: exit.map(|name| name.parse().unwrap()),
         user: None,
         client: ([127, 0, 0, 1], 1).into(),
     };
@@ -120,11 +125,32 @@ async fn an_association_is_a_flow_that_its_client_ends() {
     let datagrams = flow.datagrams.unwrap();
     assert_eq!((datagrams.sent, datagrams.received, datagrams.lost_sent), (4, 4, 0));
     assert_eq!((flow.sent, flow.received), (3_205, 3_205));
-    assert_eq!(entry.lane_facts().len(), 1);
+    let lanes = entry.lane_facts();
+    assert_eq!((lanes.len(), lanes[0].carries), (1, Some("datagrams")));
     drop(association);
     wait_for("the end of the flow", SOON, || entry.flow_facts().is_empty()).await;
     let exit = lab.node("exit").unwrap();
     wait_for("the end at the exit", SOON, || exit.status().exit_flows == 0).await;
+    lab.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_association_leaves_at_its_own_node_without_a_lane() {
+    let lab = triangle(1, |nodes| nodes[0] = LabNode::new("entry", false, true)).await;
+    let entry = lab.node("entry").unwrap();
+    let (association, received) = associate_at(entry, Some("entry"));
+    association.deliver(&echo(), b"hello");
+    association.deliver(&echo(), b"again");
+    wait_for("the echo", SOON, || received.len() == 2).await;
+    let flow = facts(entry);
+    assert_eq!((flow.exit.as_str(), flow.lane, flow.route), ("entry", None, None));
+    let datagrams = flow.datagrams.unwrap();
+    assert_eq!((datagrams.sent, datagrams.received), (2, 2));
+    assert!(entry.lane_facts().is_empty());
+    assert!(entry.view().close_flow(&flow.label));
+    wait_for("the end of the flow", SOON, || entry.flow_facts().is_empty()).await;
+    association.deliver(&echo(), b"once more");
+    wait_for("the echo", SOON, || received.len() == 3).await;
     lab.stop().await;
 }
 

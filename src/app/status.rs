@@ -99,6 +99,8 @@ pub struct LaneStatus {
     pub end: &'static str,
     /// The routing hint; only the entry knows it.
     pub hint: Option<String>,
+    /// What it carries, `connections` or `datagrams`; only the entry knows it.
+    pub carries: Option<&'static str>,
     /// QUIC's round-trip time in milliseconds; only shown at the entry.
     pub rtt_ms: Option<f64>,
     /// The lane.
@@ -329,11 +331,18 @@ fn lanes(pool: &LanePool, host: &LaneHost) -> Vec<LaneStatus> {
     let out = pool.lanes().into_iter().map(|(key, lane)| LaneStatus {
         end: "entry",
         hint: Some(key.wish.hint.to_string()),
+        carries: Some(if key.datagrams { "datagrams" } else { "connections" }),
         rtt_ms: lane.rtt().map(|rtt| rtt.as_secs_f64() * 1e3),
         facts: lane.facts(),
     });
     let inward = host.facts().into_iter();
-    let inward = inward.map(|facts| LaneStatus { end: "exit", hint: None, rtt_ms: None, facts });
+    let inward = inward.map(|facts| LaneStatus {
+        end: "exit",
+        hint: None,
+        carries: None,
+        rtt_ms: None,
+        facts,
+    });
     out.chain(inward).collect()
 }
 

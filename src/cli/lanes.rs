@@ -30,7 +30,8 @@ fn table(lanes: &Value, columns: Option<usize>) -> String {
     if entries(lanes).is_empty() {
         return "No lane is open; one opens with the first flow to an exit.".to_owned();
     }
-    let heads = ["LANE", "END", "PEER", "ROUTE", "HINT", "RTT", "REROUTES", "SENT", "RECEIVED"];
+    let heads =
+        ["LANE", "END", "PEER", "ROUTE", "HINT", "CARRIES", "RTT", "REROUTES", "SENT", "RECEIVED"];
     let mut table = Table::new(&heads);
     for lane in entries(lanes) {
         let bytes = |index: usize| {
@@ -43,6 +44,7 @@ fn table(lanes: &Value, columns: Option<usize>) -> String {
             text(lane, "peer"),
             reroutes::route(lane),
             text(lane, "hint"),
+            text(lane, "carries"),
             units::millis_of(lane, "rtt_ms"),
             text(lane, "reroutes"),
             bytes(0),

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use ronproxy::flow::{DatagramDrop, MAX_DATAGRAM};
+use ronproxy::flow::{DatagramDrop, Hint, MAX_DATAGRAM};
 use tokio::{
     net::UdpSocket,
     time::{sleep, timeout},
@@ -83,6 +83,28 @@ async fn datagrams_go_and_come_until_the_connection_ends() {
         }
     };
     timeout(LIMIT, gone).await.expect("the association ends with its connection");
+}
+
+#[tokio::test]
+async fn exit_and_hint_in_the_user_name_hold_for_datagrams() {
+    let proxy = Proxy::start().await;
+    let mut control = proxy.connect().await;
+    control.send(&[5, 1, 2]).await;
+    control.expect(&[5, 2]).await;
+    let user = b"exit=mit,hint=loss";
+    control.send(&[&[1, 18], &user[..], &[1, b'x']].concat()).await;
+    control.expect(&[1, 0]).await;
+    control.send(&[5, 3, 0, 1, 0, 0, 0, 0, 0, 0]).await;
+    control.expect(&[5, 0, 0, 1]).await;
+    let asked = async {
+        while proxy.dialer.associations.lock().unwrap().is_empty() {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(LIMIT, asked).await.expect("the association");
+    let request = proxy.dialer.associations.lock().unwrap()[0].clone();
+    assert_eq!(request.exit.unwrap().as_str(), "mit");
+    assert_eq!(request.hint.unwrap(), Hint::Loss);
 }
 
 #[tokio::test]
