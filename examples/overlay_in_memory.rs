@@ -20,8 +20,7 @@ use std::{
 };
 
 use ronproxy::{
-    emulator,
-    flow::{FlowIo, FlowRequest, Ingress},
+    Stream, emulator,
     lab::{Lab, LabNode, Service, Services},
     transport::Congestion,
 };
@@ -55,34 +54,26 @@ async fn main() -> Result<(), Box<dyn Error>> {
     tokio::time::sleep(Duration::from_secs(3)).await;
     println!("three nodes, a link between each two");
 
-    // A flow is opened as the local proxy would open it: the name is resolved at the exit.
-    let entry = lab.node("entry").ok_or("the entry runs")?;
-    let request = FlowRequest {
-        target: "source.test:80".parse()?,
-        hint: None,
-        exit: None,
-        user: None,
-        client: ([127, 0, 0, 1], 1).into(),
-        ingress: Ingress::Socks5,
-    };
-    let mut io = entry.dialer().dial(request).await?.into_io();
+    // A stream takes the same way as a connection of the local proxy: the name is resolved at the exit.
+    let entry = lab.open("entry").ok_or("the entry runs")?;
+    let mut stream = entry.connect("source.test:80").await?;
 
     let start = Instant::now();
-    let before = read(&mut *io, CUT_AT).await?;
-    println!("{:>5.2} s  {before}, route {}", seconds(start), route(entry));
+    let before = read(&mut stream, CUT_AT).await?;
+    println!("{:>5.2} s  {before}, route {}", seconds(start), route(&stream));
 
     let (a, b) = (lab.topology().address("entry"), lab.topology().address("exit"));
     lab.internet().cut(a, b);
     println!("{:>5.2} s  the direct path is cut, both ways", seconds(start));
 
-    let after = read(&mut *io, OBJECT - CUT_AT).await?;
-    println!("{:>5.2} s  {after}, route {}", seconds(start), route(entry));
+    let after = read(&mut stream, OBJECT - CUT_AT).await?;
+    println!("{:>5.2} s  {after}, route {}", seconds(start), route(&stream));
     if after.bytes != OBJECT - CUT_AT {
         return Err("the download ended early".into());
     }
     println!("the application saw one connection, and a stall of {} ms", after.stall.as_millis());
 
-    drop(io);
+    drop(stream);
     lab.stop().await;
     Ok(())
 }
@@ -112,7 +103,7 @@ impl std::fmt::Display for Arrived {
     }
 }
 
-async fn read(io: &mut dyn FlowIo, bytes: usize) -> std::io::Result<Arrived> {
+async fn read(io: &mut Stream, bytes: usize) -> std::io::Result<Arrived> {
     let mut arrived = Arrived { bytes: 0, stall: Duration::ZERO };
     let (mut buffer, mut last) = (vec![0; 64 * 1024], Instant::now());
     while arrived.bytes < bytes {
@@ -127,8 +118,8 @@ async fn read(io: &mut dyn FlowIo, bytes: usize) -> std::io::Result<Arrived> {
     Ok(arrived)
 }
 
-fn route(node: &ronproxy::app::Node) -> String {
-    node.flow_facts().pop().and_then(|flow| flow.route).unwrap_or_else(|| "unknown".to_owned())
+fn route(stream: &Stream) -> String {
+    stream.route().map_or_else(|| "unknown".to_owned(), |route| route.to_string())
 }
 
 fn seconds(start: Instant) -> f64 {

@@ -15,6 +15,7 @@
 //! | [`demo`] | four sites in this process, to try and to break |
 //! | [`lab`] | a whole overlay in one process, on the emulated Internet |
 //! | [`dashboard`] | the page and the API on a TCP port of loopback: who may ask, and the page's files |
+//! | [`node`] | the library's door: a program of its user is a node |
 //! | [`admin`] | status API; reads snapshots only |
 //! | [`app`] | the only place that joins the roles into a node |
 //! | [`signer`] | the process that alone holds the overlay authority's key |
@@ -62,6 +63,7 @@ pub mod lane;
 pub mod link;
 pub mod live;
 pub mod mesh;
+pub mod node;
 pub mod overlay;
 pub mod quantity;
 pub mod signer;
@@ -69,6 +71,11 @@ pub mod text;
 pub mod transport;
 pub mod underlay;
 pub mod wire;
+
+pub use node::{
+    Builder, Connect, Error, FlowLabel, Hint, Host, Node, NodeName, Refusal, RefusalKind, Route,
+    Stream, Target,
+};
 
 #[cfg(test)]
 mod fuzz;

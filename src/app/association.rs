@@ -118,7 +118,7 @@ impl Associated {
     fn flow_request(&self, target: &Target) -> FlowRequest {
         let AssociationRequest { hint, exit, user, client } = self.request.clone();
         let target = target.clone();
-        FlowRequest { target, hint, exit, user, client, ingress: Ingress::Socks5Udp }
+        FlowRequest { hint, exit, user, ..FlowRequest::new(target, client, Ingress::Socks5Udp) }
     }
 
     fn step(&self, target: &Target, payload: &[u8]) -> Step {

@@ -317,6 +317,7 @@ impl Dialer {
         let host = &request.target.host;
         let Wishes { exits, hint, class, pin, avoid, fallback, patience, spread } = wishes;
         let hint = request.hint.clone().or(hint).unwrap_or_default();
+        let (class, patience) = (request.class.clone().or(class), request.patience.or(patience));
         let wish = RouteWish { hint, class, pin, avoid };
         let any = |names: Vec<NodeName>| names.into_iter().map(|name| (name, 0)).collect();
         let (exits, fallback) = match &request.exit {
@@ -358,6 +359,20 @@ impl Dialer {
             return vec![(self.mesh.us().name.clone(), 0)];
         }
         others
+    }
+
+    /// Whether a flow without any wish has an exit with a route that is up, and a link is up.
+    pub(super) fn can_open(&self) -> bool {
+        let exits = self.mesh.known_members().into_iter().filter_map(|member| member.certified);
+        let mut exits = exits.filter(|peer| peer.roles.exit && self.mesh.is_exit(&peer.name));
+        let wish = RouteWish::default();
+        let is_up = |exit: &NodeName| {
+            let candidates = self.mesh.candidates(exit, LaneEndRole::Entry, &wish);
+            let now = Instant::now().into_std();
+            Selector::new(wish.hint.clone()).decide(now, candidates).route.is_some()
+        };
+        let here = self.mesh.is_exit(&self.mesh.us().name);
+        self.mesh.has_link() && (here || exits.any(|exit| is_up(&exit.name)))
     }
 
     /// Those of `exits` that are exits now; a refusal if none of several is, or is known at all.

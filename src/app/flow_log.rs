@@ -76,7 +76,7 @@ impl FlowLog {
         }
     }
 
-    fn route(&self, flow: &FlowEntry) -> Option<Route> {
+    pub(super) fn route(&self, flow: &FlowEntry) -> Option<Route> {
         let end = self.pool.upgrade()?.end_of(flow.lane()?.lane)?;
         Some(end.route())
     }

@@ -4,7 +4,7 @@ use std::{
     fmt, io,
     net::SocketAddr,
     pin::Pin,
-    sync::{Arc, Weak},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
 
@@ -114,7 +114,7 @@ pub struct Node {
     users: Arc<Live<Vec<User>>>,
     /// Ends the entry; its flows may go on for the drain time.
     stop_entry: CancellationToken,
-    entry: Option<JoinHandle<()>>,
+    entry: Mutex<Option<JoinHandle<()>>>,
     /// Ends everything else.
     shutdown: CancellationToken,
 }
@@ -201,7 +201,7 @@ impl Node {
             refused: Arc::default(),
             users: Arc::default(),
             stop_entry: CancellationToken::new(),
-            entry: None,
+            entry: Mutex::default(),
             shutdown: CancellationToken::new(),
         };
         if let Some(config) = settings.entry {
@@ -220,7 +220,8 @@ impl Node {
         self.proxy = Some(entry.local_addr());
         self.refused = entry.refused();
         self.users = entry.users();
-        self.entry = Some(tokio::spawn(entry.run(self.stop_entry.clone(), drain)));
+        let running = tokio::spawn(entry.run(self.stop_entry.clone(), drain));
+        self.entry = Mutex::new(Some(running));
         Ok(())
     }
 
@@ -247,9 +248,10 @@ impl Node {
 
     /// Stops in order: the proxy accepts no more, open flows finish within the drain time, then
     /// lanes and links close.
-    pub async fn stop(mut self) {
+    pub async fn stop(&self) {
         self.stop_entry.cancel();
-        if let Some(entry) = self.entry.take()
+        let entry = self.entry.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(entry) = entry
             && let Err(error) = entry.await
         {
             tracing::error!(%error, "the entry failed");
@@ -269,6 +271,12 @@ impl Node {
     /// the node runs. For a node on a socket of this machine.
     pub fn watch_network(&self) {
         tokio::spawn(network::watch(self.mesh.clone(), self.shutdown.clone()));
+    }
+
+    /// Cancelled when the node has stopped, except that its local proxy's flows may still finish.
+    #[must_use]
+    pub fn stopped(&self) -> &CancellationToken {
+        &self.shutdown
     }
 
     /// Where the local proxy listens.

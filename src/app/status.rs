@@ -3,7 +3,7 @@
 use std::{fmt, net::SocketAddr, sync::Arc};
 
 use serde::Serialize;
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 use super::{
     dialer::Dialer,
@@ -18,7 +18,7 @@ use crate::{
     events::{Event, Events, Totals},
     flow::{
         DatagramDrops, DatagramFacts, FlowEntry, FlowLabel, FlowLimits, FlowState, FlowTimes,
-        Ingress, OnLane,
+        Ingress, OnLane, Route,
     },
     identity::{MemberInfo, NodeName},
     lane::{LaneFacts, LaneHost, LanePool, RerouteFacts},
@@ -306,6 +306,36 @@ impl NodeView {
     #[must_use]
     pub fn flow_facts(&self) -> Vec<FlowFacts> {
         flows(&self.pool)
+    }
+
+    /// What is listed of a live flow of this entry.
+    #[must_use]
+    pub fn flow(&self, label: FlowLabel) -> Option<Arc<FlowEntry>> {
+        self.pool.flows().get(label)
+    }
+
+    /// The route that a flow of this entry takes now; `None`: it leaves here, or its lane has ended.
+    #[must_use]
+    pub fn route_of(&self, flow: &FlowEntry) -> Option<Route> {
+        self.log.route(flow)
+    }
+
+    /// Whether a flow without any wish can be opened: a link and an exit are up.
+    #[must_use]
+    pub fn can_open(&self) -> bool {
+        self.dialer.can_open()
+    }
+
+    /// Changes whenever a route may have come up.
+    #[must_use]
+    pub fn route_news(&self) -> watch::Receiver<()> {
+        self.mesh.route_news()
+    }
+
+    /// The node's name.
+    #[must_use]
+    pub fn name(&self) -> &NodeName {
+        &self.mesh.us().name
     }
 
     /// The other members that the node knows.

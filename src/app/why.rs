@@ -111,13 +111,12 @@ impl NodeView {
     /// Explains the route that a flow would take now. It opens and changes nothing.
     #[must_use]
     pub fn why(&self, question: &Question) -> Why {
+        let client = ([127, 0, 0, 1], 0).into();
         let request = FlowRequest {
-            target: question.target.clone(),
             hint: question.hint.clone(),
             exit: question.exit.clone(),
             user: question.user.clone(),
-            client: ([127, 0, 0, 1], 0).into(),
-            ingress: Ingress::Socks5,
+            ..FlowRequest::new(question.target.clone(), client, Ingress::Socks5)
         };
         let (user, client) = (request.user.as_deref(), request.client.ip());
         let rule = self.dialer.rules.get().choose(&request.target, user, client).rule;

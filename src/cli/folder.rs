@@ -93,7 +93,7 @@ impl Folder {
 
     /// Where the running node listens for commands: next to what it learns.
     pub(super) fn socket(&self) -> PathBuf {
-        self.dir.path(NodeFile::Members).with_file_name("control.sock")
+        self.dir.socket()
     }
 
     /// Asks the running node.

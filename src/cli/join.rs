@@ -14,13 +14,13 @@ use super::{
     folder::Folder,
     output::{note, print, print_json},
     template::Template,
-    written::Written,
 };
 use crate::{
     app,
     identity::{
         AuthorityContact, Clock, Invitation, MemberInfo, NodeFile, NodeIdentity, NodeKey, Welcome,
     },
+    node::Written,
     quantity::parse_listen,
     underlay::{LabelSocket, Switch, bind_udp},
 };

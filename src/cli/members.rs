@@ -13,10 +13,12 @@ use super::{
     output::{Table, entries, note},
     show::Show,
     units,
-    written::Written,
 };
-use crate::identity::{
-    Authority, Issued, NodeIdentity, NodeName, Peer, RevocationList, Roles, Serial, UnixTime,
+use crate::{
+    identity::{
+        Authority, Issued, NodeIdentity, NodeName, Peer, RevocationList, Roles, Serial, UnixTime,
+    },
+    node::Written,
 };
 
 /// Show the members of the overlay: at its authority all that were ever certified and are on record

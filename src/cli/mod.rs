@@ -35,7 +35,6 @@ mod revoke;
 mod routes;
 mod run;
 mod service;
-mod settings;
 mod show;
 mod signer;
 mod status;
@@ -45,7 +44,6 @@ mod template;
 mod top;
 mod units;
 mod why;
-mod written;
 
 use std::{path::PathBuf, process::ExitCode};
 

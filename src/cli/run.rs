@@ -3,7 +3,6 @@
 use std::{
     fs, io,
     net::SocketAddr,
-    path::PathBuf,
     process::ExitCode,
     sync::Arc,
     time::{Duration, Instant},
@@ -14,7 +13,6 @@ use noq::AsyncUdpSocket;
 use tokio::{
     net::UnixListener,
     signal::unix::{Signal, SignalKind, signal},
-    time::{MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -27,16 +25,15 @@ use super::{
     notify::Notify,
     output::print,
     reload::Reloader,
-    settings, signer, units, wait,
-    written::Written,
+    signer, units, wait,
 };
 use crate::{
     admin::{self, Admin, ControlSocket, Reload, RunFacts},
-    app::{Node, NodeView},
+    app::Node,
     config::Config,
     dashboard::Dashboard,
-    identity::{Credentials, NodeDir, NodeFile},
-    mesh::MemberRecord,
+    identity::NodeFile,
+    node::{ListWatch, MemberKeeper, settings},
     quantity::parse_listen,
     signer::Started,
     underlay::bind_udp,
@@ -45,14 +42,6 @@ use crate::{
 /// File descriptors asked for: two per flow, for the 4,096 connections that an entry serves by
 /// default and as many at an exit, with room.
 const FILE_LIMIT: u64 = 32_768;
-
-/// How often to check whether the members changed; only then they are stored. A restarted node must
-/// know whom to dial, because the others still wait for its old process.
-const SAVE_EVERY: Duration = Duration::from_secs(1);
-
-/// How often to check whether a command wrote a newer revocation list. `revoke` has to act within
-/// seconds, and a check costs one system call.
-const LOOK_AT_LIST_EVERY: Duration = Duration::from_secs(1);
 
 /// Exit code after a second signal, as a shell reports an interrupted program.
 const INTERRUPTED: u8 = 130;
@@ -114,10 +103,10 @@ impl Run {
         let mut signals = Signals::new().map_err(CliError::Runtime)?;
         let listener = UnixListener::from_std(listener).map_err(CliError::Runtime)?;
         raise_file_limit();
-        let credentials = settings::credentials(folder)?;
+        let credentials = settings::credentials(&folder.dir)?;
         let (udp, listen) = bind(&config, folder)?;
         let dashboard = dashboard::open(folder, &config).await;
-        let (settings, exit) = settings::node(folder, config, credentials, listen, signer)?;
+        let (settings, exit) = settings::node(&folder.dir, config, credentials, listen, signer);
         let node = Node::start(settings, udp, self.drain.unwrap_or(settings::DRAIN)).await?;
         node.watch_network();
         let reloader = Reloader::new(folder, read, node.view(), exit, log);
@@ -211,7 +200,7 @@ async fn until_told(
     stop: &CancellationToken,
     notify: &Notify,
 ) -> ExitCode {
-    let mut keeper = MemberKeeper::new(&folder.dir, node.view());
+    let mut keeper = MemberKeeper::new(folder.dir.clone(), node.view());
     let lists = ListWatch::new(&folder.dir, node.credentials().clone());
     tokio::select! {
         () = lists.run() => {}
@@ -259,72 +248,6 @@ fn raise_file_limit() {
     match rlimit::increase_nofile_limit(FILE_LIMIT) {
         Ok(limit) => tracing::debug!(limit, "open files"),
         Err(error) => tracing::warn!(%error, "the limit of open files stays as it is"),
-    }
-}
-
-/// Writes the members down when they change.
-struct MemberKeeper<'a> {
-    dir: &'a NodeDir,
-    view: NodeView,
-    saved: Written,
-}
-
-impl<'a> MemberKeeper<'a> {
-    fn new(dir: &'a NodeDir, view: NodeView) -> Self {
-        Self { dir, view, saved: Written::default() }
-    }
-
-    async fn run(&mut self) {
-        let mut ticks = interval(SAVE_EVERY);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            ticks.tick().await;
-            self.save();
-        }
-    }
-
-    fn save(&mut self) {
-        let (bootstrap, records) = self.view.written_members();
-        let records = records.iter().map(|record| MemberRecord::clone(record)).collect();
-        let members = Written { bootstrap, records };
-        if members == self.saved || members == Written::default() {
-            return;
-        }
-        match members.save(self.dir) {
-            Ok(()) => self.saved = members,
-            Err(error) => tracing::warn!(%error, "the members could not be written down"),
-        }
-    }
-}
-
-/// Takes over the revocation list that a command writes into the folder.
-struct ListWatch {
-    path: PathBuf,
-    credentials: Credentials,
-}
-
-impl ListWatch {
-    fn new(dir: &NodeDir, credentials: Credentials) -> Self {
-        Self { path: dir.path(NodeFile::Revoked), credentials }
-    }
-
-    async fn run(&self) {
-        let mut ticks = interval(LOOK_AT_LIST_EVERY);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut seen = None;
-        loop {
-            ticks.tick().await;
-            let changed = fs::metadata(&self.path).and_then(|file| file.modified()).ok();
-            if changed == seen {
-                continue;
-            }
-            seen = changed;
-            match self.credentials.reload_revocations() {
-                Ok(Some(number)) => tracing::info!(number, "took over a newer revocation list"),
-                Ok(None) => {}
-                Err(error) => tracing::warn!(%error, "the revocation list was not taken over"),
-            }
-        }
     }
 }
 

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+pub(super) use crate::quantity::span;
+
 use crate::quantity;
 
 /// Longest time that a command line names: 30 days.
@@ -16,18 +18,6 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
         return Err("write at most 30d".to_owned());
     }
     Ok(duration)
-}
-
-/// A time span, in its two largest units.
-pub(super) fn span(seconds: u64) -> String {
-    let (days, hours) = (seconds / 86_400, seconds / 3600 % 24);
-    let (minutes, rest) = (seconds / 60 % 60, seconds % 60);
-    match seconds {
-        0..60 => format!("{rest}s"),
-        60..3600 => format!("{minutes}m{rest:02}s"),
-        3600..86_400 => format!("{hours}h{minutes:02}m"),
-        _ => format!("{days}d{hours:02}h"),
-    }
 }
 
 /// A moment, in seconds since 1970, as date and time of day in UTC.

@@ -124,14 +124,9 @@ impl Session {
     ) -> Result<Opened, Refusal> {
         let flow_span = info_span!("flow", label = field::Empty);
         let span = with_destination(&flow_span, &target);
-        let request = FlowRequest {
-            user: options.user,
-            target,
-            hint: options.hint,
-            exit: options.exit,
-            client: self.client,
-            ingress,
-        };
+        let Options { user, hint, exit } = options;
+        let plain = FlowRequest::new(target, self.client, ingress);
+        let request = FlowRequest { user, hint, exit, ..plain };
         let dialed = self.shared.dialer.dial(request).instrument(span.clone()).await;
         span.in_scope(|| match dialed {
             Ok(flow) => {

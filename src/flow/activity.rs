@@ -48,6 +48,12 @@ impl Activity {
         self.closed.cancel();
     }
 
+    /// Whether the user asks to end this.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.closed.is_cancelled()
+    }
+
     /// Waits until the user asks to end this.
     pub async fn closed(&self) {
         self.closed.cancelled().await;

@@ -14,7 +14,7 @@ mod table;
 mod target;
 mod tcp;
 
-use std::{fmt, future::Future, io, net::SocketAddr, pin::Pin, sync::Arc};
+use std::{fmt, future::Future, io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::{
@@ -67,12 +67,25 @@ pub struct FlowRequest {
     pub hint: Option<Hint>,
     /// The exit the application or a rule named; `None` lets the node choose by rules.
     pub exit: Option<NodeName>,
+    /// The traffic class, for relays' policies; `None`: as the rules say.
+    pub class: Option<String>,
+    /// How long the flow outlives complete silence; `None`: as the rules say.
+    pub patience: Option<Duration>,
     /// The user name the application authenticated with, without options, for rules.
     pub user: Option<String>,
     /// The application's address, for the log and listings.
     pub client: SocketAddr,
     /// The protocol the application spoke to the entry.
     pub ingress: Ingress,
+}
+
+impl FlowRequest {
+    /// A request for `target` without any wish.
+    #[must_use]
+    pub fn new(target: Target, client: SocketAddr, ingress: Ingress) -> Self {
+        let (hint, exit, class, patience, user) = Default::default();
+        Self { target, hint, exit, class, patience, user, client, ingress }
+    }
 }
 
 /// Opens flows. Implemented by the node over its lanes, and by fakes in tests.
@@ -113,7 +126,8 @@ pub trait Flow: Send {
     fn into_io(self: Box<Self>) -> Box<dyn FlowIo>;
 }
 
-/// A flow as a duplex byte stream. Shutting it down half-closes it; dropping it unfinished resets.
+/// A flow as a duplex byte stream. Shutting it down half-closes it, and a flush after that waits until the
+/// exit has received everything; dropping it unfinished resets.
 pub trait FlowIo: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> FlowIo for T {}
 

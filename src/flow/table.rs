@@ -30,6 +30,8 @@ pub enum Ingress {
     HttpForward,
     /// UDP ASSOCIATE of SOCKS version 5 (RFC 1928 §7).
     Socks5Udp,
+    /// None: the application has the node in its own process ([`crate::node`]).
+    Library,
 }
 
 impl fmt::Display for Ingress {
@@ -40,6 +42,7 @@ impl fmt::Display for Ingress {
             Self::HttpConnect => "CONNECT",
             Self::HttpForward => "HTTP",
             Self::Socks5Udp => "SOCKS5 UDP",
+            Self::Library => "library",
         })
     }
 }
@@ -291,14 +294,8 @@ mod tests {
     use crate::flow::FlowRequest;
 
     fn request() -> FlowRequest {
-        FlowRequest {
-            target: "example.org:80".parse().unwrap(),
-            hint: None,
-            exit: None,
-            user: None,
-            client: ([127, 0, 0, 1], 4000).into(),
-            ingress: Ingress::Socks5,
-        }
+        let (target, client) = ("example.org:80".parse().unwrap(), ([127, 0, 0, 1], 4000).into());
+        FlowRequest::new(target, client, Ingress::Socks5)
     }
 
     #[test]

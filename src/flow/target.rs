@@ -85,6 +85,22 @@ impl Target {
     }
 }
 
+impl TryFrom<&str> for Target {
+    type Error = ParseTargetError;
+
+    fn try_from(text: &str) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl TryFrom<String> for Target {
+    type Error = ParseTargetError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
 impl From<SocketAddr> for Target {
     fn from(addr: SocketAddr) -> Self {
         Self { host: Host::Ip(addr.ip()), port: addr.port() }

@@ -40,6 +40,14 @@ impl FromStr for NodeName {
     }
 }
 
+impl TryFrom<&str> for NodeName {
+    type Error = ParseNameError;
+
+    fn try_from(text: &str) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
 impl TryFrom<String> for NodeName {
     type Error = ParseNameError;
 

@@ -161,7 +161,7 @@ pub struct Lab {
     internet: Internet,
     topology: Topology,
     plans: BTreeMap<String, Plan>,
-    nodes: BTreeMap<String, (Node, Cable)>,
+    nodes: BTreeMap<String, (Arc<Node>, Cable)>,
     services: Services,
     congestion: Congestion,
     authority: Authority,
@@ -237,6 +237,20 @@ impl Lab {
         Ok(lab)
     }
 
+    /// Starts three nodes on [`emulator::triangle`](crate::emulator::triangle): `entry`, `relay` and `exit`,
+    /// behind which `services` are. The seed is 1.
+    ///
+    /// # Errors
+    /// As for [`Lab::start`].
+    pub async fn triangle(services: Services) -> Result<Self, LabError> {
+        let nodes = vec![
+            LabNode::new("entry", false, false),
+            LabNode::new("exit", false, true),
+            LabNode::new("relay", true, false),
+        ];
+        Self::start(crate::emulator::triangle(), 1, nodes, services, Congestion::default()).await
+    }
+
     /// Starts a node anew: like a process that was killed and started again.
     ///
     /// # Errors
@@ -269,7 +283,7 @@ impl Lab {
         let node = Node::start(settings, socket, DRAIN)
             .await
             .map_err(|error| LabError::Start(name.to_owned(), error))?;
-        self.nodes.insert(name.to_owned(), (node, cable));
+        self.nodes.insert(name.to_owned(), (Arc::new(node), cable));
         Ok(())
     }
 
@@ -412,12 +426,19 @@ impl Lab {
     /// The node of this name, if it runs.
     #[must_use]
     pub fn node(&self, name: &str) -> Option<&Node> {
-        self.nodes.get(name).map(|(node, _)| node)
+        self.nodes.get(name).map(|(node, _)| &**node)
+    }
+
+    /// The library's handle on the node of this name, if it runs, as if it had been
+    /// [opened](crate::Node::open). The node goes on when the handle is dropped.
+    #[must_use]
+    pub fn open(&self, name: &str) -> Option<crate::Node> {
+        self.nodes.get(name).map(|(node, _)| crate::Node::of(node.clone()))
     }
 
     /// The running nodes, by name.
     pub fn nodes(&self) -> impl Iterator<Item = (&str, &Node)> {
-        self.nodes.iter().map(|(name, (node, _))| (name.as_str(), node))
+        self.nodes.iter().map(|(name, (node, _))| (name.as_str(), &**node))
     }
 
     /// The Internet between the nodes.

@@ -50,7 +50,8 @@ impl Flow for LaneFlow {
 
     fn into_io(self: Box<Self>) -> Box<dyn FlowIo> {
         let stopped = Some(Box::pin(self.streams.send.stopped()));
-        Box::new(FlowStream { flow: *self, finished: false, stopped, taken: 0, end: None })
+        let (finished, received) = (false, None);
+        Box::new(FlowStream { flow: *self, finished, received, stopped, taken: 0, end: None })
     }
 }
 
@@ -58,6 +59,8 @@ impl Flow for LaneFlow {
 struct FlowStream {
     flow: LaneFlow,
     finished: bool,
+    /// Resolves when the exit has received everything; once somebody waits for that.
+    received: Option<Pin<Box<Stopped>>>,
     /// Resolves when the exit stops the stream towards it; `None` afterwards.
     stopped: Option<Pin<Box<Stopped>>>,
     /// Bytes read.
@@ -129,12 +132,24 @@ impl AsyncWrite for FlowStream {
         polled
     }
 
+    /// After a shutdown it waits until the exit has received everything, or takes no more.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        AsyncWrite::poll_flush(Pin::new(&mut self.get_mut().flow.streams.send), cx)
+        let this = self.get_mut();
+        let send = &mut this.flow.streams.send;
+        if !this.finished {
+            return AsyncWrite::poll_flush(Pin::new(send), cx);
+        }
+        let received = this.received.get_or_insert_with(|| Box::pin(send.stopped()));
+        let received = ready!(received.as_mut().poll(cx));
+        this.received = None;
+        Poll::Ready(received.map(drop).map_err(io::Error::other))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.finished {
+            return Poll::Ready(Ok(()));
+        }
         this.finished = true;
         AsyncWrite::poll_shutdown(Pin::new(&mut this.flow.streams.send), cx)
     }

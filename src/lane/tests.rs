@@ -49,14 +49,9 @@ async fn echo(io: Box<dyn FlowIo>) {
 
 /// A flow to the echo service on the lane of this hint.
 async fn open(node: &Node, hint: &str) -> Box<dyn FlowIo> {
-    let request = FlowRequest {
-        target: "echo.test:7".parse().unwrap(),
-        hint: Some(hint.parse().unwrap()),
-        exit: None,
-        user: None,
-        client: ([127, 0, 0, 1], 1).into(),
-        ingress: Ingress::Socks5,
-    };
+    let (target, client) = ("echo.test:7".parse().unwrap(), ([127, 0, 0, 1], 1).into());
+    let plain = FlowRequest::new(target, client, Ingress::Socks5);
+    let request = FlowRequest { hint: Some(hint.parse().unwrap()), ..plain };
     node.dialer().dial(request).await.unwrap().into_io()
 }
 

@@ -153,14 +153,7 @@ pub async fn wait_for(what: &str, limit: Duration, mut condition: impl FnMut() -
 
 /// What an application on this machine asks for when it connects to `target`.
 pub fn flow_request(target: &str) -> FlowRequest {
-    FlowRequest {
-        target: target.parse().unwrap(),
-        hint: None,
-        exit: None,
-        user: None,
-        client: ([127, 0, 0, 1], 1).into(),
-        ingress: Ingress::Socks5,
-    }
+    FlowRequest::new(target.parse().unwrap(), ([127, 0, 0, 1], 1).into(), Ingress::Socks5)
 }
 
 /// Opens a flow through `node`'s dialer.

@@ -57,6 +57,12 @@ impl NodeDir {
         dir.join(file.name())
     }
 
+    /// Where the running node listens for commands: next to what it learns.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.state.join("control.sock")
+    }
+
     /// Whether a node's or an authority's key is here.
     #[must_use]
     pub fn has_node(&self) -> bool {

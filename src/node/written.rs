@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::CliError;
 use crate::{
     identity::{MAX_MEMBERS, MemberInfo, NodeDir, NodeFile, StoreError},
     mesh::MemberRecord,
@@ -11,17 +10,17 @@ use crate::{
 /// The content of `members.json`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Written {
+pub(crate) struct Written {
     /// The authority's answer about members when this node joined, for those without a record.
-    pub(super) bootstrap: Vec<MemberInfo>,
+    pub(crate) bootstrap: Vec<MemberInfo>,
     /// The members' signed records, with their certificates.
-    pub(super) records: Vec<MemberRecord>,
+    pub(crate) records: Vec<MemberRecord>,
 }
 
 impl Written {
     /// Reads the members. A missing or damaged file is not an error, because the node learns the
     /// members again.
-    pub(super) fn load(dir: &NodeDir) -> Self {
+    pub(crate) fn load(dir: &NodeDir) -> Self {
         let read = dir.read(NodeFile::Members);
         match read.map(|bytes| serde_json::from_slice::<Self>(&bytes)) {
             Ok(Ok(mut members)) => {
@@ -42,10 +41,12 @@ impl Written {
     }
 
     /// Replaces the file in one step.
-    pub(super) fn save(&self, dir: &NodeDir) -> Result<(), CliError> {
-        let text =
-            serde_json::to_vec_pretty(self).map_err(|error| CliError::Output(error.into()))?;
-        Ok(dir.write(NodeFile::Members, &text)?)
+    pub(crate) fn save(&self, dir: &NodeDir) -> Result<(), StoreError> {
+        let text = serde_json::to_vec_pretty(self).map_err(|error| {
+            let path = dir.path(NodeFile::Members);
+            StoreError::Io { verb: "write", path, source: error.into() }
+        })?;
+        dir.write(NodeFile::Members, &text)
     }
 }
 

@@ -6,33 +6,34 @@ use std::{
     time::Duration,
 };
 
-use super::{CliError, folder::Folder, units, written::Written};
+use super::written::Written;
 use crate::{
     app::{ExitDoor, JoinDesk, NodeSettings},
     chance::Chance,
     config::Config,
     exit::{Exit, SystemResolver},
-    identity::{Clock, Credentials},
+    identity::{Clock, Credentials, IdentityError, NodeDir},
     lane::LaneBudget,
     mesh::RelayConfig,
     overlay::units::Bitrate,
+    quantity::span,
     signer::{AuthorityClient, Started},
 };
 
 /// What the node shows others and judges them by. It renews its certificate by itself while it
 /// runs, also one that has ended.
-pub(super) fn credentials(folder: &Folder) -> Result<Credentials, CliError> {
-    let credentials = Credentials::load(&folder.dir, Clock::system())?;
+pub(crate) fn credentials(dir: &NodeDir) -> Result<Credentials, IdentityError> {
+    let credentials = Credentials::load(dir, Clock::system())?;
     let (peer, now) = (credentials.peer(), credentials.now());
     if now < peer.starts {
-        let behind = units::span(peer.starts.as_secs() - now.as_secs());
+        let behind = span(peer.starts.as_secs() - now.as_secs());
         tracing::warn!(
             "this machine's clock is at least {behind} behind the authority's: the node's own \
              certificate is not valid yet; set the clock, best by NTP"
         );
     }
     if let Some(late) = now.as_secs().checked_sub(peer.expires.as_secs()) {
-        let late = units::span(late);
+        let late = span(late);
         tracing::warn!(
             "the certificate of {} ended {late} ago by this machine's clock; \
              the node asks the authority for the next one and has no links until then",
@@ -47,13 +48,13 @@ pub(super) fn credentials(folder: &Folder) -> Result<Credentials, CliError> {
 
 /// Everything that the node is started with; `listen` is where its UDP socket really is, and `signer`
 /// the process with the authority's key, at the authority.
-pub(super) fn node(
-    folder: &Folder,
+pub(crate) fn node(
+    dir: &NodeDir,
     config: Config,
     credentials: Credentials,
     listen: SocketAddr,
     signer: Option<Started>,
-) -> Result<(NodeSettings, Arc<Exit>), CliError> {
+) -> (NodeSettings, Arc<Exit>) {
     let clock = credentials.clock().clone();
     let desk = signer.map(|signer| JoinDesk::new(AuthorityClient::process(signer), clock));
     let mut exit = config.exit;
@@ -61,7 +62,7 @@ pub(super) fn node(
         tracing::warn!("[exit] is enabled, but the certificate does not grant it; it stays off");
         exit.enabled = false;
     }
-    let members = Written::load(&folder.dir);
+    let members = Written::load(dir);
     let memory =
         LaneBudget { per_entry: exit.memory_per_entry.bytes(), in_all: exit.memory.bytes() };
     let enabled = exit.enabled;
@@ -87,7 +88,7 @@ pub(super) fn node(
         credentials,
         chance: Chance::default(),
     };
-    Ok((settings, exit))
+    (settings, exit)
 }
 
 /// The addresses that the node tells others.
@@ -112,7 +113,7 @@ fn outgoing_address() -> Option<IpAddr> {
 
 /// How long open flows may go on after a node was told to stop, unless `--drain` says otherwise:
 /// what a page or an API call needs, and well under systemd's 90 s.
-pub(super) const DRAIN: Duration = Duration::from_secs(10);
+pub(crate) const DRAIN: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {

@@ -1,0 +1,122 @@
+//! From a folder to a running node.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::Instant,
+};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{Error, ListWatch, MemberKeeper, Node, handle::InFolder, settings};
+use crate::{
+    admin::{self, Admin, ControlSocket, RunFacts},
+    app,
+    config::Config,
+    identity::{NodeDir, NodeFile},
+    underlay::bind_udp,
+};
+
+/// A node that is to be started; see [`Node::open`].
+///
+/// The folder's `config.toml` holds: rules, policies, the roles exit and relay, addresses. Three things are
+/// the program's own: its log (the node logs by [`tracing`]), its confinement, and the dashboard, which
+/// such a node does not have.
+#[derive(Debug, Clone)]
+pub struct Builder {
+    dir: PathBuf,
+    config: Option<String>,
+    listen: Option<SocketAddr>,
+    proxy: bool,
+}
+
+impl Builder {
+    pub(super) fn new(dir: &Path) -> Self {
+        Self { dir: dir.to_owned(), config: None, listen: None, proxy: false }
+    }
+
+    /// The configuration, in the notation of `config.toml`, instead of the folder's file. What it does not
+    /// say has its default.
+    #[must_use]
+    pub fn config(self, text: &str) -> Self {
+        Self { config: Some(text.to_owned()), ..self }
+    }
+
+    /// Where the node's UDP socket listens, instead of what the configuration says. With port 0 the system
+    /// chooses one, which [`Node::local_addr`] tells.
+    #[must_use]
+    pub fn listen(self, address: SocketAddr) -> Self {
+        Self { listen: Some(address), ..self }
+    }
+
+    /// Whether the node has a local proxy, too, as the configuration says under `[entry]`. Default: `false`.
+    #[must_use]
+    pub fn proxy(self, proxy: bool) -> Self {
+        Self { proxy, ..self }
+    }
+
+    /// Starts the node, in a runtime of tokio. It has no links yet: see [`Node::ready`].
+    ///
+    /// # Errors
+    /// [`Error::Folder`], [`Error::Config`] or [`Error::Authority`] when the folder cannot be used,
+    /// [`Error::Busy`] while another process runs its node, [`Error::Listen`] or [`Error::Start`] when a
+    /// socket cannot be had.
+    pub async fn start(self) -> Result<Node, Error> {
+        let mut config = match &self.config {
+            Some(text) => Config::parse(text)?,
+            None => Config::load(&NodeDir::at(&self.dir).path(NodeFile::Config))?,
+        };
+        config.entry.enabled &= self.proxy;
+        let dir = NodeDir::at(std::path::absolute(&self.dir).unwrap_or(self.dir));
+        dir.bring_up_to_date()?;
+        if dir.has_authority() {
+            return Err(Error::Authority(dir.config_folder().to_owned()));
+        }
+        let credentials = settings::credentials(&dir)?;
+        let (socket, commands) = ControlSocket::claim(&dir.socket()).await?;
+        let address = self.listen.unwrap_or(config.node.listen);
+        let bound = bind_udp(address).and_then(|udp| Ok((udp.local_addr()?, udp)));
+        let (listen, udp) = bound.map_err(|source| Error::Listen { address, source })?;
+        let (settings, _) = settings::node(&dir, config, credentials, listen, None);
+        let node = Arc::new(app::Node::start(settings, udp, settings::DRAIN).await?);
+        node.watch_network();
+
+        let serving = CancellationToken::new();
+        let admin = Arc::new(Admin {
+            view: node.view(),
+            run: RunFacts {
+                pid: std::process::id(),
+                listen,
+                authority: false,
+                confinement: "as its program is".to_owned(),
+                started: Instant::now(),
+            },
+            stop: CancellationToken::new(),
+            links: None,
+            reload: None,
+        });
+        let asked = admin.stop.clone();
+        tokio::spawn(admin::serve(commands, admin, serving.clone()));
+        let mut keeper = MemberKeeper::new(dir.clone(), node.view());
+        let lists = ListWatch::new(&dir, node.credentials().clone());
+        let keeping = async move { tokio::join!(keeper.run(), lists.run()) };
+        tokio::spawn(serving.clone().run_until_cancelled_owned(keeping));
+
+        let folder = InFolder {
+            dir,
+            socket: Mutex::new(Some(socket)),
+            listen,
+            _ends: serving.clone().drop_guard(),
+            serving: serving.clone(),
+        };
+        let node = Node::new(node, Some(folder));
+        let stopper = node.stopper();
+        tokio::spawn(async move {
+            if serving.run_until_cancelled_owned(asked.cancelled_owned()).await.is_some() {
+                stopper.await;
+            }
+        });
+        Ok(node)
+    }
+}

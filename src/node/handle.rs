@@ -1,0 +1,182 @@
+//! A running node, as a program holds it.
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::{Builder, Connect, Error, MemberKeeper, Stream};
+use crate::{
+    admin::ControlSocket,
+    app::{self, NodeView},
+    flow::{FlowRequest, Target},
+    identity::{NodeDir, NodeName},
+};
+
+/// A running node of the overlay. Clones are handles on the same node.
+///
+/// Stop it with [`stop`](Self::stop). When the last handle is dropped, the node ends at once: its streams
+/// fail, and other nodes find that out by themselves.
+#[derive(Clone)]
+pub struct Node {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    node: Arc<app::Node>,
+    view: Arc<NodeView>,
+    folder: Option<InFolder>,
+}
+
+/// What a node that was opened from a folder does with it.
+pub(super) struct InFolder {
+    pub(super) dir: NodeDir,
+    /// The folder's lock.
+    pub(super) socket: Mutex<Option<ControlSocket>>,
+    /// Where the node's UDP socket is.
+    pub(super) listen: SocketAddr,
+    /// Ends what answers commands and keeps the folder's files.
+    pub(super) serving: CancellationToken,
+    pub(super) _ends: DropGuard,
+}
+
+impl Node {
+    /// A node from the folder that `ronproxy join` made. [`Builder::start`] starts it.
+    ///
+    /// The folder may be given to `ronproxy --dir`, too: while the node runs, `ronproxy status`, `flows`,
+    /// `why`, `events` and the others show it, and `ronproxy stop` stops it.
+    pub fn open(dir: impl AsRef<Path>) -> Builder {
+        Builder::new(dir.as_ref())
+    }
+
+    /// A handle on a node that something else has started, and stops.
+    pub(crate) fn of(node: Arc<app::Node>) -> Self {
+        Self::new(node, None)
+    }
+
+    pub(super) fn new(node: Arc<app::Node>, folder: Option<InFolder>) -> Self {
+        let view = Arc::new(node.view());
+        Self { inner: Arc::new(Inner { node, view, folder }) }
+    }
+
+    /// What stops the node without keeping it.
+    pub(super) fn stopper(&self) -> impl Future<Output = ()> + Send + 'static {
+        let inner = Arc::downgrade(&self.inner);
+        async move {
+            if let Some(inner) = inner.upgrade() {
+                inner.stop().await;
+            }
+        }
+    }
+
+    /// The node's name in the overlay.
+    #[must_use]
+    pub fn name(&self) -> &NodeName {
+        self.inner.view.name()
+    }
+
+    /// Where the node's UDP socket is; `None` in an overlay in memory.
+    #[must_use]
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.inner.folder.as_ref().map(|folder| folder.listen)
+    }
+
+    /// Where its local proxy listens; `None`: it has none. See [`Builder::proxy`].
+    #[must_use]
+    pub fn proxy_addr(&self) -> Option<SocketAddr> {
+        self.inner.node.proxy()
+    }
+
+    /// Waits until the node has a link to another node and an exit is in reach; the node itself counts, if
+    /// it is one. It waits as long as that takes: put a time-out round it.
+    ///
+    /// [`connect`](Self::connect) does not need it. It waits by itself for some seconds.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`] when the node has stopped.
+    pub async fn ready(&self) -> Result<(), Error> {
+        let mut news = self.inner.view.route_news();
+        let stopped = self.inner.node.stopped();
+        while !stopped.is_cancelled() {
+            if self.inner.view.can_open() {
+                return Ok(());
+            }
+            tokio::select! {
+                biased;
+                () = stopped.cancelled() => {}
+                changed = news.changed() => changed.map_err(|_| Error::Stopped)?,
+            }
+        }
+        Err(Error::Stopped)
+    }
+
+    /// Opens a stream to `target`, `"HOST:PORT"` or a [`Target`]. A name is resolved at the exit.
+    ///
+    /// It resolves when the exit has connected. While no route or no exit is up it waits, for 10 s or as
+    /// `route_timeout` under `[flow]` says.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with the reason of the overlay or the exit; [`Error::Target`] and the like for
+    /// what cannot be asked; [`Error::Stopped`].
+    pub fn connect<T>(&self, target: T) -> Connect<'_>
+    where
+        T: TryInto<Target>,
+        T::Error: Into<Error>,
+    {
+        Connect::new(self, target.try_into().map_err(Into::into))
+    }
+
+    pub(super) async fn dial(&self, request: FlowRequest) -> Result<Stream, Error> {
+        let Inner { node, view, .. } = &*self.inner;
+        let stopped = node.stopped();
+        let flow = tokio::select! {
+            biased;
+            () = stopped.cancelled() => return Err(Error::Stopped),
+            flow = async { node.dialer().dial(request).await } => flow?,
+        };
+        // The table lists a flow for as long as it lives.
+        let entry = view.flow(flow.label()).ok_or(Error::Stopped)?;
+        Ok(Stream::new(flow.into_io(), entry, view.clone(), stopped.clone()))
+    }
+
+    /// Stops the node: open streams fail with [`ConnectionAborted`](std::io::ErrorKind::ConnectionAborted),
+    /// and other nodes are told. It takes a second at most, and with a local proxy up to ten seconds more,
+    /// in which the proxy's connections may end. To stop it again does nothing.
+    ///
+    /// The folder is free afterwards. The UDP port stays taken until the last handle and stream is dropped;
+    /// with [`Builder::listen`] at port 0 the folder can be opened again before.
+    ///
+    /// What was written to a stream has arrived at the exit once its `shutdown().await` is `Ok`.
+    pub async fn stop(&self) {
+        self.inner.stop().await;
+    }
+
+    /// Resolves when the node has stopped, by [`stop`](Self::stop) or by `ronproxy stop`.
+    pub async fn stopped(&self) {
+        self.inner.node.stopped().cancelled().await;
+    }
+}
+
+impl Inner {
+    async fn stop(&self) {
+        if let Some(folder) = &self.folder {
+            folder.serving.cancel();
+            MemberKeeper::new(folder.dir.clone(), (*self.view).clone()).save();
+        }
+        self.node.stop().await;
+        if let Some(folder) = &self.folder {
+            // From now on another process may open the folder.
+            drop(folder.socket.lock().unwrap_or_else(PoisonError::into_inner).take());
+        }
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node").field("name", self.name()).finish_non_exhaustive()
+    }
+}

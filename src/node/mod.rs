@@ -1,0 +1,36 @@
+//! The library's door: through it a program is a node of the overlay, without a proxy beside it.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `builder` | from a folder to a running node |
+//! | `handle` | [`Node`]: what a program can ask of it |
+//! | `connect` | what a program wants of a stream |
+//! | `stream` | a flow as a byte stream |
+//! | `error` | what can go wrong |
+//! | `settings`, `written`, `keep` | the folder, as `ronproxy run` uses it, too |
+//!
+//! Streams are opened by the node's one dialer, which the local proxy uses as well, so rules, policies, the
+//! choice of the exit and of the route are the same.
+
+mod builder;
+mod connect;
+mod error;
+mod handle;
+mod keep;
+pub(crate) mod settings;
+mod stream;
+mod written;
+
+pub use builder::Builder;
+pub use connect::Connect;
+pub use error::Error;
+pub use handle::Node;
+pub use stream::Stream;
+
+pub use crate::{
+    flow::{FlowLabel, Hint, Host, Refusal, RefusalKind, Route, Target},
+    identity::NodeName,
+};
+
+pub(crate) use keep::{ListWatch, MemberKeeper};
+pub(crate) use written::Written;
