@@ -5,6 +5,30 @@
 //! **exit**, directly or through one **relay** that only swaps the label. The exit opens the real
 //! connection.
 //!
+//! # A program as a node
+//!
+//! ```no_run
+//! use ronproxy::{Hint, Node};
+//! use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+//!
+//! # async fn fetch() -> Result<String, Box<dyn std::error::Error>> {
+//! // The folder that `ronproxy join` made.
+//! let node = Node::open("/home/me/ron").start().await?;
+//! let mut stream = node.connect("example.org:80").hint(Hint::Loss).await?;
+//! stream.write_all(b"GET / HTTP/1.0\r\nHost: example.org\r\n\r\n").await?;
+//! // The exit has the whole request when this returns.
+//! stream.shutdown().await?;
+//! let mut page = String::new();
+//! stream.read_to_string(&mut page).await?;
+//! node.stop().await;
+//! # Ok(page)
+//! # }
+//! ```
+//!
+//! The door is [`Node`], [`Builder`], [`Connect`], [`Stream`], [`Error`] and the types that they name.
+//! `examples/dial.rs` runs it in an overlay in memory, and `docs/library.md` lists what each event does to a
+//! stream. The modules below are the inside, and change without notice.
+//!
 //! # The map, and who may use whom
 //!
 //! Folders are roles. A module may use the modules below it in this list, never one above.
