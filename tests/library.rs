@@ -214,6 +214,18 @@ async fn a_joined_folder_opens_serves_commands_and_is_locked() {
     drop(again);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_handle_of_a_folder_s_node_ends_its_streams() {
+    let site = overlay::Site::new();
+    let (_hub, dir) = (overlay::Running::start(&site.hub(), &[]), site.join("leaf"));
+    let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let node = Node::open(&dir).start().await.unwrap();
+    let mut stream = node.connect(server.local_addr().unwrap()).exit("hub").await.unwrap();
+    drop(node);
+    let end = timeout(overlay::PATIENCE, stream.read(&mut [0])).await.expect("reading hangs");
+    assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionAborted);
+}
+
 #[tokio::test]
 async fn a_folder_that_cannot_be_opened_says_why() {
     let site = overlay::Site::new();

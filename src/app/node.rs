@@ -50,7 +50,8 @@ pub struct NodeSettings {
     pub credentials: Credentials,
     /// Where others can dial it; empty behind a NAT.
     pub addresses: Vec<SocketAddr>,
-    /// What the authority said of members when the node joined; dialled until their records are known.
+    /// The addresses of members that may be dialled, as the last process wrote them down, or as the authority
+    /// said when the node joined.
     pub bootstrap: Vec<MemberInfo>,
     /// The members' records that the last process wrote down.
     pub records: Vec<MemberRecord>,

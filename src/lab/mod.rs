@@ -26,11 +26,11 @@ use crate::{
     flow::{FlowTimes, RefusalKind},
     identity::{
         Actor, Attributes, Authority, AuthorityContact, AuthorityError, Clock, Credentials, Deed,
-        Granted, IdentityError, Invitation, LIFETIME, NodeDir, NodeIdentity, NodeKey, PendingError,
-        PendingInvitations, Roles, StoreError, TlsError, Token, UnixTime,
+        Granted, IdentityError, Invitation, LIFETIME, MemberInfo, NodeDir, NodeIdentity, NodeKey,
+        PendingError, PendingInvitations, Roles, StoreError, TlsError, Token, UnixTime,
     },
     lane::LaneBudget,
-    mesh::RelayConfig,
+    mesh::{MemberRecord, RelayConfig},
     overlay::{budget::DEFAULT_BUDGET, policy::Policy},
     signer::{AuthorityClient, Clerk},
     transport::{Congestion, LaneOptions},
@@ -256,6 +256,27 @@ impl Lab {
     /// # Errors
     /// When it cannot start.
     pub async fn restart(&mut self, name: &str) -> Result<(), LabError> {
+        let told = self.members();
+        self.begin_again(name, told, Vec::new()).await
+    }
+
+    /// The same with the members that the node has written down.
+    ///
+    /// # Errors
+    /// When it does not run, or cannot start.
+    pub async fn restart_with_members(&mut self, name: &str) -> Result<(), LabError> {
+        let node = self.node(name).ok_or_else(|| LabError::NoSite(name.to_owned()))?;
+        let (told, records) = node.view().written_members();
+        let records = records.iter().map(|record| MemberRecord::clone(record)).collect();
+        self.begin_again(name, told, records).await
+    }
+
+    async fn begin_again(
+        &mut self,
+        name: &str,
+        bootstrap: Vec<MemberInfo>,
+        records: Vec<MemberRecord>,
+    ) -> Result<(), LabError> {
         self.crash(name);
         self.read_files(name)?;
         let no_site = || LabError::NoSite(name.to_owned());
@@ -264,8 +285,8 @@ impl Lab {
         let settings = NodeSettings {
             credentials: credentials.clone(),
             addresses: dialled_at(plan, address),
-            bootstrap: self.members(),
-            records: Vec::new(),
+            bootstrap,
+            records,
             entry: plan.entry.clone(),
             rules: plan.rules.clone(),
             acceptor: Arc::new(self.services.clone().refusing(plan.refuses)),
@@ -412,13 +433,10 @@ impl Lab {
     }
 
     /// The addresses that every node is told at its start.
-    fn members(&self) -> Vec<crate::identity::MemberInfo> {
+    fn members(&self) -> Vec<MemberInfo> {
         let told = self.plans.values().filter_map(|Plan { node, credentials }| {
             let address = SocketAddr::new(self.topology.find(&node.name)?, PORT);
-            Some(crate::identity::MemberInfo {
-                name: credentials.peer().name,
-                addresses: dialled_at(node, address),
-            })
+            Some(MemberInfo { name: credentials.peer().name, addresses: dialled_at(node, address) })
         });
         told.collect()
     }

@@ -473,8 +473,9 @@ impl Members {
         self.known.keys().cloned().collect()
     }
 
-    /// What is to be written down: the records, and what the authority said of members without one. It
-    /// changes only when a member's addresses or certificate do.
+    /// What is to be written down: the addresses of members that may be dialled, which are those of their
+    /// records or, without one, what the authority said; and the records. It changes only when a member's
+    /// addresses or certificate do.
     #[must_use]
     pub fn written(&self) -> (Vec<MemberInfo>, Vec<Arc<MemberRecord>>) {
         let records = self.known.values().filter_map(|member| member.record.clone());
@@ -485,15 +486,16 @@ impl Members {
             bytes += record.size();
             bytes <= WRITTEN_BYTES
         });
-        let unrecorded = self.known.iter().filter(|(_, member)| member.record.is_none());
-        let unrecorded = unrecorded.filter(|(_, member)| !member.bootstrap.is_empty());
-        let bootstrap = unrecorded
-            .map(|(name, member)| MemberInfo {
-                name: name.clone(),
-                addresses: member.bootstrap.clone(),
-            })
-            .collect();
-        (bootstrap, records)
+        let told = self.known.iter().filter_map(|(name, member)| {
+            let addresses = match &member.recorded {
+                // None may be dialled: that is to be written down, too.
+                Some(addresses) => addresses,
+                None if member.bootstrap.is_empty() => return None,
+                None => &member.bootstrap,
+            };
+            Some(MemberInfo { name: name.clone(), addresses: addresses.clone() })
+        });
+        (told.collect(), records)
     }
 }
 

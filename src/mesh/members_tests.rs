@@ -67,7 +67,10 @@ fn bootstrap_addresses_are_dialled_until_a_record_is_here() {
     learn(&mut a, now, "m", &[2, 3]);
     assert_eq!(due(&mut a, now)[0].1, [at(2), at(3)]);
     let (bootstrap, records) = a.written();
-    assert_eq!((bootstrap.len(), records.len()), (0, 1));
+    assert_eq!((bootstrap[0].addresses.clone(), records.len()), (vec![at(2), at(3)], 1));
+    // All addresses of its next record are refused.
+    learn(&mut a, now, "m", &[]);
+    assert_eq!(a.written().0[0].addresses, []);
 }
 
 #[test]

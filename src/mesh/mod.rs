@@ -23,6 +23,7 @@ mod trust;
 mod waiting;
 
 use std::{
+    collections::BTreeMap,
     fmt,
     net::SocketAddr,
     pin::Pin,
@@ -245,21 +246,27 @@ impl Mesh {
         &self.links
     }
 
-    /// Takes what the last process wrote down: records, which are checked again, and what the authority said
-    /// of members when this node joined.
-    pub fn remember(&self, bootstrap: &[MemberInfo], records: &[MemberRecord]) {
+    /// Takes what the last process wrote down: records, which are checked again, and in `told` the addresses
+    /// that may be dialled, of members with a record and of those that the authority named when this node
+    /// joined.
+    pub fn remember(&self, told: &[MemberInfo], records: &[MemberRecord]) {
         let now = tokio::time::Instant::now().into_std();
-        for info in bootstrap.iter().take(MAX_MEMBERS) {
-            let addresses = info.addresses.iter().filter(|address| check_form(**address).is_ok());
-            let addresses = addresses.copied().collect();
-            self.members().bootstrap(now, &MemberInfo { addresses, ..info.clone() });
-        }
+        let told = told.iter().take(MAX_MEMBERS).map(|info| (&info.name, info));
+        let mut told: BTreeMap<_, _> = told.collect();
+        let own = self.own_kinds();
         for record in records.iter().take(MAX_MEMBERS) {
             match self.attestations.check_record(record, self.credentials.now()) {
                 Ok((peer, flood)) => {
                     let mut addresses = flood.advert.addresses;
-                    // Whether our own addresses are of that kind was looked at when it was written.
-                    addresses.retain(|address| check_form(*address).is_ok());
+                    // A record has all addresses that its member named, also those that were refused: which
+                    // kinds this node has itself may not be known yet, as neighbours tell it.
+                    let allowed = told.remove(&record.name);
+                    addresses.retain(|address| match allowed {
+                        Some(info) => {
+                            info.addresses.contains(address) && check_form(*address).is_ok()
+                        }
+                        None => own.check(*address).is_ok(),
+                    });
                     self.members().remember(now, &peer, addresses, &Arc::new(record.clone()));
                 }
                 Err(error) => {
@@ -268,11 +275,16 @@ impl Mesh {
                 }
             }
         }
+        for info in told.into_values() {
+            let addresses = info.addresses.iter().filter(|address| check_form(**address).is_ok());
+            let addresses = addresses.copied().collect();
+            self.members().bootstrap(now, &MemberInfo { addresses, ..info.clone() });
+        }
         self.expire();
     }
 
-    /// What is to be written down for the next process: what the authority said of members without a record,
-    /// and records.
+    /// What is to be written down for the next process: the addresses of members that may be dialled, and
+    /// records.
     #[must_use]
     pub fn written_members(&self) -> (Vec<MemberInfo>, Vec<Arc<MemberRecord>>) {
         self.members().written()

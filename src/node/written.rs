@@ -11,7 +11,8 @@ use crate::{
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Written {
-    /// The authority's answer about members when this node joined, for those without a record.
+    /// The addresses of members that may be dialled: those of their records that were not refused, and the
+    /// authority's answer when this node joined, for members without a record.
     pub(crate) bootstrap: Vec<MemberInfo>,
     /// The members' signed records, with their certificates.
     pub(crate) records: Vec<MemberRecord>,

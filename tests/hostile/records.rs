@@ -86,6 +86,31 @@ fn a_members_record_that_names_third_parties_sends_them_little() {
     }
 }
 
+#[test]
+fn a_restart_does_not_dial_the_addresses_that_were_refused() {
+    let refused: Vec<SocketAddr> = ["127.0.0.1:53", "169.254.169.254:80", "[::1]:53"]
+        .map(|address| address.parse().unwrap())
+        .to_vec();
+    let hits = refused.clone();
+    let mut stage = Stage::new(113);
+    let traffic = stage.traffic();
+    let ((), cost) = stage.attack_mut(async |lab, mallory| {
+        let link = mallory.link_to(lab, "exit").await;
+        let own = words::record("mallory", mallory.credentials(), (1 << 40, 1), &refused);
+        link.notice(&own).await;
+        sleep(Duration::from_secs(2)).await;
+        let known = lab.node("exit").unwrap().view().written_members().1;
+        assert!(known.iter().any(|record| record.name.as_str() == "mallory"), "it was not written");
+        link.conn.close(0u32.into(), b"");
+        lab.restart_with_members("exit").await.unwrap();
+        sleep(Duration::from_secs(60)).await;
+    });
+    let sent = traffic.to(|address| hits.iter().any(|hit| hit.ip() == address));
+    println!("a restart after refused addresses: {cost}; {} of them get packets", sent.len());
+    assert_eq!(sent.len(), 0);
+    cost.assert_within(Limits::default());
+}
+
 /// Links to every node of the overlay.
 async fn links_to_all(stage: &Stage) -> Vec<HostileLink> {
     let mut links = Vec::new();
