@@ -52,8 +52,13 @@ fn script() -> VecDeque<Step> {
     let step = |beat, caption, command| Step { beat, caption, command };
     [
         step(0, "Twelve connections go from ArosNet to MIT through the overlay.", None),
-        step(5, "The path in use is cut. The overlay takes another one.", Some(Command::CutInUse)),
-        step(11, "The path around it is cut, too.", Some(Command::CutInUse)),
+        // The direct one, as the download without the overlay takes it; the other may have left it.
+        step(
+            5,
+            "The direct path is cut. The overlay takes another one.",
+            Some(Command::Cut(PathId::DIRECT)),
+        ),
+        step(11, "The path in use is cut, too.", Some(Command::CutInUse)),
         step(16, "All paths are healed.", Some(Command::HealAll)),
         step(
             20,
@@ -126,7 +131,7 @@ impl Auto {
         }
         let step = self.steps.pop_front()?;
         match step.command {
-            Some(Command::CutInUse) => self.cut += 1,
+            Some(Command::CutInUse | Command::Cut(_)) => self.cut += 1,
             Some(Command::Crash(_)) => self.killed += 1,
             _ => {}
         }
@@ -315,7 +320,8 @@ mod tests {
     fn the_script_cuts_three_paths_and_kills_a_node_in_order() {
         let steps = script();
         assert!(steps.iter().zip(steps.iter().skip(1)).all(|(a, b)| a.beat < b.beat));
-        let cuts = steps.iter().filter(|step| step.command == Some(Command::CutInUse));
+        let cut = |step: &&Step| matches!(step.command, Some(Command::CutInUse | Command::Cut(_)));
+        let cuts = steps.iter().filter(cut);
         assert_eq!(cuts.count(), 3);
         let killed = steps.iter().filter(|step| matches!(step.command, Some(Command::Crash(_))));
         assert_eq!(killed.count(), 1);
