@@ -16,6 +16,7 @@
 //! does what they do, and tries from time to time whether they are gone (as Copa switches modes:
 //! Arun and Balakrishnan, NSDI 2018).
 
+mod bandwidth;
 mod base_loss;
 mod cubic;
 mod least_rtt;

@@ -2,20 +2,14 @@
 //!
 //! A round lasts until a packet that was sent after its beginning is acknowledged: a round-trip time.
 
-use std::{
-    collections::VecDeque,
-    time::{Duration, Instant},
+use std::time::{Duration, Instant};
+
+use super::{
+    as_f64,
+    bandwidth::{BANDWIDTH_ROUNDS, Bandwidth, Sample},
+    base_loss::BaseLoss,
+    least_rtt::LeastRtt,
 };
-
-use super::{as_f64, base_loss::BaseLoss, least_rtt::LeastRtt};
-
-/// The bandwidth is the highest delivery rate of so many rounds: a cycle of probing, and a little more
-/// (BBR's `BBRBandwidthFilterLen`).
-const BANDWIDTH_ROUNDS: usize = 10;
-
-/// Where round trips vary by more than a round lasts, a rate is measured over so many rounds at most: how
-/// much of it is acknowledged in a single round is chance.
-const MEASURED_ROUNDS: usize = 4;
 
 /// The range of round trips, as a multiple of the mean less the least one: uniform delays in both directions
 /// have 2, and few of the least ones are seen.
@@ -69,14 +63,7 @@ pub(super) struct Path {
     usual_least: LeastRtt,
     /// The least mean of a round.
     least_mean: LeastRtt,
-    /// The delivery rates of the last rounds, in bytes per second, and their maximum.
-    rates: [f64; BANDWIDTH_ROUNDS],
-    next_rate: usize,
-    bandwidth: f64,
-    /// The delivery rate of the present round so far.
-    so_far: f64,
-    /// A rate that was not measured here, and for how many more rounds it is believed.
-    assumed: (f64, usize),
+    bandwidth: Bandwidth,
     /// Mean less least round trip of a round, smoothed.
     jitter: Duration,
     /// The least round trip of the last round.
@@ -95,20 +82,7 @@ pub(super) struct Path {
     largest_sent: u64,
     largest_acked: u64,
     round: Counts,
-    /// When the newest acknowledged packet was sent, now and at the beginning of the round.
-    newest: Option<Instant>,
-    newest_before: Option<Instant>,
-    /// The last rounds that the application did not limit, the newest at the end.
-    earlier: VecDeque<Past>,
     mtu: u16,
-}
-
-/// A round that is over.
-#[derive(Debug, Clone, Copy)]
-struct Past {
-    bytes: u64,
-    began: Instant,
-    newest_before: Option<Instant>,
 }
 
 /// The counts of the present round.
@@ -175,11 +149,7 @@ impl Path {
             least_rtt: LeastRtt::default(),
             usual_least: LeastRtt::default(),
             least_mean: LeastRtt::default(),
-            rates: [0.0; BANDWIDTH_ROUNDS],
-            next_rate: 0,
-            bandwidth: 0.0,
-            so_far: 0.0,
-            assumed: (0.0, 0),
+            bandwidth: Bandwidth::default(),
             jitter: Duration::ZERO,
             last_least: Duration::ZERO,
             excess_delay: 0.0,
@@ -191,9 +161,6 @@ impl Path {
             largest_sent: 0,
             largest_acked: 0,
             round: Counts::new(now, 0),
-            newest: None,
-            newest_before: None,
-            earlier: VecDeque::with_capacity(MEASURED_ROUNDS),
             mtu,
         }
     }
@@ -210,13 +177,12 @@ impl Path {
 
     /// The path is believed to carry that much for so many rounds that the application does not limit.
     pub(super) fn assume(&mut self, rate: f64, rounds: usize) {
-        self.assumed = (rate, rounds);
-        self.bandwidth = self.bandwidth.max(rate);
+        self.bandwidth.assume(rate, rounds);
     }
 
     /// Whether the bandwidth was measured on this path.
     pub(super) fn is_measured(&self) -> bool {
-        self.assumed.1 == 0 && self.bandwidth > 0.0
+        self.bandwidth.is_measured()
     }
 
     /// The size of its packets, in bytes.
@@ -235,7 +201,7 @@ impl Path {
 
     /// In bytes per second; 0 before the first round.
     pub(super) fn bandwidth(&self) -> f64 {
-        self.bandwidth
+        self.bandwidth.get()
     }
 
     pub(super) fn least_rtt(&self) -> Option<Duration> {
@@ -257,7 +223,7 @@ impl Path {
             && long
             && !self.round.lumpy
             && !self.was_lumpy
-            && arrived < growth * self.bandwidth * elapsed
+            && arrived < growth * self.bandwidth() * elapsed
     }
 
     /// Whether the path has to show its least round trip again: see [`LeastRtt::is_stale`]. The caller
@@ -273,12 +239,13 @@ impl Path {
     /// What the path holds without a queue, in bytes; `None` before the first round.
     pub(super) fn bdp(&self) -> Option<f64> {
         let least = self.least_rtt()?;
-        (self.bandwidth > 0.0).then_some(self.bandwidth * least.as_secs_f64())
+        let bandwidth = self.bandwidth();
+        (bandwidth > 0.0).then_some(bandwidth * least.as_secs_f64())
     }
 
     /// What is in flight because round trips vary, in bytes.
     pub(super) fn in_jitter(&self) -> f64 {
-        2.0 * self.jitter.as_secs_f64() * self.bandwidth
+        2.0 * self.jitter.as_secs_f64() * self.bandwidth()
     }
 
     /// The time within which all packets come that were sent at one moment. Jitter is less than half of the
@@ -297,7 +264,7 @@ impl Path {
 
     /// What is in flight at the path's rate while round trips are as long as in the last round, in bytes.
     pub(super) fn in_round_trip(&self) -> f64 {
-        self.bandwidth * self.last_least.as_secs_f64()
+        self.bandwidth() * self.last_least.as_secs_f64()
     }
 
     /// The queue that stood throughout the last round, as a part of the least round trip.
@@ -335,7 +302,7 @@ impl Path {
         self.round.sum += rtt;
         self.round.app_limited |= app_limited;
         self.largest_acked = self.largest_acked.max(pn);
-        self.newest = self.newest.max(Some(sent));
+        self.bandwidth.acked(sent);
     }
 
     /// Records whether packets are acknowledged so close together that the path carries far more than is
@@ -348,7 +315,7 @@ impl Path {
         }
         self.lump.1 += bytes;
         let few = FEW_IN_LUMP * f64::from(self.mtu);
-        let due = self.bandwidth * time.as_secs_f64();
+        let due = self.bandwidth() * time.as_secs_f64();
         self.round.lumpy |= as_f64(self.lump.1) > LUMPY * due + few;
     }
 
@@ -368,7 +335,7 @@ impl Path {
         if counts.acked == 0 || self.largest_acked < counts.end {
             return None;
         }
-        self.measure_rate(now, &counts, least);
+        self.bandwidth.end_round(self.sample(now, least), counts.app_limited);
         self.smoothed_rtt = match self.smoothed_rtt {
             Duration::ZERO => counts.mean(),
             smoothed => (7 * smoothed + counts.mean()) / 8,
@@ -407,56 +374,19 @@ impl Path {
     /// Takes notice of the present round's delivery rate before its end.
     pub(super) fn look_at_rate(&mut self, now: Instant) {
         if let Some(least) = self.least_rtt() {
-            self.so_far = self.so_far.max(self.rate(now, &self.round, least));
+            self.bandwidth.look(self.sample(now, least));
         }
     }
 
     /// The bandwidth, or that of the present round so far, in bytes per second.
     pub(super) fn bandwidth_so_far(&self) -> f64 {
-        self.bandwidth.max(self.so_far)
+        self.bandwidth.so_far()
     }
 
-    fn measure_rate(&mut self, now: Instant, counts: &Counts, least: Duration) {
-        let rate = self.rate(now, counts, least);
-        if counts.app_limited {
-            self.earlier.clear();
-        } else {
-            if self.earlier.len() + 1 == MEASURED_ROUNDS {
-                self.earlier.pop_front();
-            }
-            let (bytes, began) = (counts.bytes, counts.began);
-            self.earlier.push_back(Past { bytes, began, newest_before: self.newest_before });
-        }
-        self.newest_before = self.newest;
-        self.so_far = 0.0;
-        if counts.app_limited && rate < self.bandwidth {
-            return;
-        }
-        self.rates[self.next_rate] = rate;
-        self.next_rate = (self.next_rate + 1) % BANDWIDTH_ROUNDS;
-        if !counts.app_limited {
-            self.assumed.1 = self.assumed.1.saturating_sub(1);
-        }
-        let assumed = if self.assumed.1 > 0 { self.assumed.0 } else { 0.0 };
-        self.bandwidth = self.rates.iter().copied().fold(assumed, f64::max);
-    }
-
-    /// A round's delivery rate (draft-cheng-iccrg-delivery-rate-estimation): neither faster than the
-    /// packets were sent, nor than their acknowledgements came.
-    fn rate(&self, now: Instant, counts: &Counts, least: Duration) -> f64 {
-        let (mut bytes, mut began, mut before) = (counts.bytes, counts.began, self.newest_before);
-        for round in self.earlier.iter().rev() {
-            if now.saturating_duration_since(began) >= self.spread() {
-                break;
-            }
-            (bytes, began, before) = (bytes + round.bytes, round.began, round.newest_before);
-        }
-        let sending = self
-            .newest
-            .zip(before)
-            .map_or(Duration::ZERO, |(newest, before)| newest.saturating_duration_since(before));
-        let took = now.saturating_duration_since(began).max(least).max(sending);
-        as_f64(bytes) / took.as_secs_f64().max(1e-6)
+    /// The present round so far.
+    fn sample(&self, now: Instant, least: Duration) -> Sample {
+        let Counts { began, bytes, .. } = self.round;
+        Sample { now, began, bytes, least, spread: self.spread() }
     }
 
     fn kept(&self) -> Duration {
@@ -465,7 +395,7 @@ impl Path {
 
     /// How long the path needs for so many packets.
     fn time_of(&self, packets: f64) -> Duration {
-        let seconds = packets * f64::from(self.mtu) / self.bandwidth.max(1.0);
+        let seconds = packets * f64::from(self.mtu) / self.bandwidth().max(1.0);
         Duration::from_secs_f64(seconds.min(1.0))
     }
 }
