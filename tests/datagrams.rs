@@ -96,6 +96,25 @@ fn associate_at(node: &Node, exit: Option<&str>) -> (Arc<dyn Association>, Arc<R
     (node.dialer().associate(request, received.clone()), received)
 }
 
+/// An association that had one answer.
+async fn answered(node: &Node) -> (Arc<dyn Association>, Arc<Received>) {
+    let (association, received) = associate(node);
+    association.deliver(&echo(), b"x");
+    wait_for("the echo", SOON, || received.len() == 1).await;
+    (association, received)
+}
+
+/// Sends again and again, as programs do, until a second answer comes.
+async fn send_until_answered(association: &dyn Association, received: &Received) {
+    let again = async {
+        while received.len() == 1 {
+            association.deliver(&echo(), b"x");
+            sleep(Duration::from_millis(500)).await;
+        }
+    };
+    timeout(Duration::from_secs(30), again).await.expect("a flow to an exit that runs");
+}
+
 /// The flow of the only association.
 fn facts(node: &Node) -> FlowFacts {
     let flows = node.flow_facts();
@@ -195,9 +214,7 @@ async fn a_cut_loses_datagrams_for_a_fifth_of_a_second_at_most() {
 async fn datagrams_that_the_paths_lose_are_counted_in_the_listing() {
     let lab = triangle(1, |_| {}).await;
     let entry = lab.node("entry").unwrap();
-    let (association, received) = associate(entry);
-    association.deliver(&echo(), b"first");
-    wait_for("the echo", SOON, || received.len() == 1).await;
+    let (association, received) = answered(entry).await;
     let at = |name| lab.topology().address(name);
     for (a, b) in [("entry", "exit"), ("entry", "relay"), ("relay", "exit")] {
         for (from, to) in [(a, b), (b, a)] {
@@ -263,9 +280,7 @@ async fn a_flood_in_either_direction_is_bounded_and_hurts_no_connection() {
     let lab = triangle(1, |_| {}).await;
     let (entry, exit) = (lab.node("entry").unwrap(), lab.node("exit").unwrap());
     let mut io = support::open(entry, "echo.test:80").await;
-    let (association, received) = associate(entry);
-    association.deliver(&echo(), b"x");
-    wait_for("the echo", SOON, || received.len() == 1).await;
+    let (association, received) = answered(entry).await;
     let silent: Target = "silent.test:1".parse().unwrap();
     for _ in 0..5_000 {
         association.deliver(&silent, &[0; 1_200]);
@@ -287,9 +302,7 @@ async fn a_flood_in_either_direction_is_bounded_and_hurts_no_connection() {
 async fn thousands_of_destinations_are_bounded() {
     let lab = triangle(1, |_| {}).await;
     let entry = lab.node("entry").unwrap();
-    let (association, received) = associate(entry);
-    association.deliver(&echo(), b"x");
-    wait_for("the echo", SOON, || received.len() == 1).await;
+    let (association, received) = answered(entry).await;
     for n in 0..5_000 {
         association.deliver(&format!("n{n}.test:1").parse().unwrap(), b"x");
     }
@@ -305,9 +318,7 @@ async fn thousands_of_destinations_are_bounded() {
 async fn an_idle_association_ends_and_the_next_datagram_opens_it_again() {
     let lab = triangle(1, |_| {}).await;
     let entry = lab.node("entry").unwrap();
-    let (association, received) = associate(entry);
-    association.deliver(&echo(), b"x");
-    wait_for("the echo", SOON, || received.len() == 1).await;
+    let (association, received) = answered(entry).await;
     sleep(Duration::from_secs(301)).await;
     wait_for("the end", SOON, || entry.flow_facts().is_empty()).await;
     assert_eq!(lab.node("exit").unwrap().status().ended_flows, [("idle", 1)]);
@@ -320,21 +331,12 @@ async fn an_idle_association_ends_and_the_next_datagram_opens_it_again() {
 async fn an_exit_that_restarts_carries_the_association_again() {
     for crashes in [false, true] {
         let mut lab = triangle(1, |_| {}).await;
-        let (association, received) = associate(lab.node("entry").unwrap());
-        association.deliver(&echo(), b"x");
-        wait_for("the echo", SOON, || received.len() == 1).await;
+        let (association, received) = answered(lab.node("entry").unwrap()).await;
         if crashes {
             lab.crash("exit");
         }
         lab.restart("exit").await.unwrap();
-        // A program sends again and again.
-        let again = async {
-            while received.len() == 1 {
-                association.deliver(&echo(), b"x");
-                sleep(Duration::from_millis(500)).await;
-            }
-        };
-        timeout(Duration::from_secs(30), again).await.expect("a flow to the new process");
+        send_until_answered(&*association, &received).await;
         let entry = lab.node("entry").unwrap();
         wait_for("the end of the old flow", SOON, || entry.flow_facts().len() == 1).await;
         lab.stop().await;
@@ -344,19 +346,11 @@ async fn an_exit_that_restarts_carries_the_association_again() {
 #[tokio::test(start_paused = true)]
 async fn an_exit_that_is_gone_loses_its_associations_to_another_one() {
     let mut lab = triangle(1, |nodes| nodes[2] = LabNode::new("relay", true, true)).await;
-    let (association, received) = associate(lab.node("entry").unwrap());
-    association.deliver(&echo(), b"x");
-    wait_for("the echo", SOON, || received.len() == 1).await;
+    let (association, received) = answered(lab.node("entry").unwrap()).await;
     let first = facts(lab.node("entry").unwrap()).exit;
     lab.crash(first.as_str());
     let start = Instant::now();
-    let again = async {
-        while received.len() == 1 {
-            association.deliver(&echo(), b"x");
-            sleep(Duration::from_millis(500)).await;
-        }
-    };
-    timeout(Duration::from_secs(30), again).await.expect("a flow to the other exit");
+    send_until_answered(&*association, &received).await;
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
     let entry = lab.node("entry").unwrap();
     assert!(entry.flow_facts().iter().any(|flow| flow.exit != first));
@@ -367,9 +361,7 @@ async fn an_exit_that_is_gone_loses_its_associations_to_another_one() {
 async fn other_rules_choose_again_for_an_open_association() {
     let lab = triangle(1, |_| {}).await;
     let entry = lab.node("entry").unwrap();
-    let (association, received) = associate(entry);
-    association.deliver(&echo(), b"x");
-    wait_for("the echo", SOON, || received.len() == 1).await;
+    let (association, received) = answered(entry).await;
     let reload = |rules: &str| {
         entry.view().reload(LiveSettings {
             rules: Config::parse(rules).unwrap().rules,

@@ -344,10 +344,11 @@ impl NodeView {
         self.mesh.known_members()
     }
 
-    /// What is to be written down of them: what the authority said of those without a record, and records.
+    /// What is to be written down of them: the addresses that may be dialled, and records.
     #[must_use]
-    pub fn written_members(&self) -> (Vec<MemberInfo>, Vec<Arc<MemberRecord>>) {
-        self.mesh.written_members()
+    pub fn written_members(&self) -> (Vec<MemberInfo>, Vec<MemberRecord>) {
+        let (told, records) = self.mesh.written_members();
+        (told, records.iter().map(|record| MemberRecord::clone(record)).collect())
     }
 }
 

@@ -267,7 +267,6 @@ impl Lab {
     pub async fn restart_with_members(&mut self, name: &str) -> Result<(), LabError> {
         let node = self.node(name).ok_or_else(|| LabError::NoSite(name.to_owned()))?;
         let (told, records) = node.view().written_members();
-        let records = records.iter().map(|record| MemberRecord::clone(record)).collect();
         self.begin_again(name, told, records).await
     }
 

@@ -8,7 +8,6 @@ use super::written::Written;
 use crate::{
     app::NodeView,
     identity::{Credentials, NodeDir, NodeFile},
-    mesh::MemberRecord,
 };
 
 /// How often to check whether the members changed; only then they are stored. A restarted node must
@@ -45,7 +44,6 @@ impl MemberKeeper {
     /// Writes the members down now, if they changed.
     pub(crate) fn save(&mut self) {
         let (bootstrap, records) = self.view.written_members();
-        let records = records.iter().map(|record| MemberRecord::clone(record)).collect();
         let members = Written { bootstrap, records };
         if members == self.saved || members == Written::default() {
             return;
