@@ -4,13 +4,15 @@
 //! | pool | who | bounds |
 //! |---|---|---|
 //! | lanes | a connection at the slot of a granted lane that nobody has taken up | 128, 16 per entry, 2 per slot |
-//! | members | from an address that is, or lately was, a neighbour's | 128, 16 per address, a rate per address |
+//! | members | from an address that is, or lately was, a neighbour's | 128, 16 per address (4 until it proves itself), rates per address |
 //! | strangers | everybody else | 64, 16 per prefix (2 under pressure), rates per prefix and in all |
 //!
 //! A prefix is an IPv4 /24 or an IPv6 /48: the addresses that one person can easily have. A
 //! connection to the authority's desk counts as a handshake until it is answered. When a pool or a
 //! prefix's share of it is full, the oldest handshake that is older than a minimum gives way. Under
 //! pressure an address must first prove itself (Retry, RFC 9000, section 8.1.2), at a bounded rate.
+//! What comes from an address that has not proved itself uses up nothing of what is kept for those
+//! that have, because anybody can send in a member's name.
 //! A refused packet is ignored before any public-key operation, and costs its sender more than this
 //! node.
 
@@ -35,10 +37,12 @@ const MAX_LANES_PER_SLOT: usize = 2;
 const MAX_MEMBERS: usize = 128;
 /// Of one address: members may share one behind a NAT, and in tests.
 const MAX_PER_ADDRESS: usize = 16;
-/// From this number on, an address must prove itself, because a stranger can forge a member's
-/// address.
+/// From these numbers on, in all and of one address, an address must prove itself, because a
+/// stranger can forge a member's address.
 const RETRY_MEMBERS: usize = 32;
-/// Handshakes a second of one member's address: it dials at most every 0.5 s, by two sockets.
+const RETRY_PER_ADDRESS: usize = 4;
+/// Handshakes a second of one member's address: it dials at most every 0.5 s, by two sockets. Beyond
+/// this, it must prove itself; when it has, it may begin as many again.
 const ADDRESS_RATE: Rate = Rate { per_second: 8.0, burst: 32.0 };
 
 /// Strangers' handshakes under way: at most 64 times 50 KiB of memory.
@@ -60,6 +64,12 @@ const STRANGER_RATE: Rate = Rate { per_second: 100.0, burst: 100.0 };
 /// what it answers.
 const PREFIX_RETRIES: Rate = Rate { per_second: 8.0, burst: 16.0 };
 const ALL_RETRIES: Rate = Rate { per_second: 1000.0, burst: 1000.0 };
+
+/// The same for members' addresses: a forger needs 19 Mbit/s of first packets in a member's name to
+/// keep this member's own from an answer, and 38 Mbit/s to keep all from it. That many Retry packets
+/// cost 6 % of a core.
+const ADDRESS_RETRIES: Rate = Rate { per_second: 2000.0, burst: 2000.0 };
+const MEMBER_RETRIES: Rate = Rate { per_second: 4000.0, burst: 4000.0 };
 
 /// A handshake of this age may be given up for another: three round trips of 300 ms are over.
 const GIVES_WAY_AFTER: Duration = Duration::from_secs(1);
@@ -140,11 +150,20 @@ struct UnderWay {
     ticket: u64,
     began: Instant,
     who: Who,
+    validated: bool,
 }
 
 impl Pool {
     fn count(&self, same: impl Fn(&Who) -> bool) -> usize {
         self.0.iter().filter(|under_way| same(&under_way.who)).count()
+    }
+
+    /// How many handshakes of an address that has, or has not, proved itself are under way.
+    fn of_address(&self, ip: IpAddr, validated: bool) -> usize {
+        let same = |other: &&UnderWay| {
+            other.validated == validated && matches!(other.who, Who::Member(of) if of == ip)
+        };
+        self.0.iter().filter(same).count()
     }
 
     /// The handshake that has to end before another of the `same` kind may begin, if `max` of these
@@ -184,8 +203,11 @@ pub(super) struct Admission {
     calm: Bucket,
     all_strangers: Bucket,
     all_retries: Bucket,
-    /// By prefix of strangers or address of members: handshakes, and retries.
+    member_retries: Bucket,
+    /// By prefix of strangers or address of members: handshakes, those of a member's address that has not
+    /// proved itself, and retries.
     handshakes: Box<[Bucket]>,
+    unproved: Box<[Bucket]>,
     retries: Box<[Bucket]>,
 }
 
@@ -204,7 +226,9 @@ impl Admission {
             calm: bucket,
             all_strangers: bucket,
             all_retries: bucket,
+            member_retries: bucket,
             handshakes: buckets(),
+            unproved: buckets(),
             retries: buckets(),
         }
     }
@@ -217,9 +241,7 @@ impl Admission {
             Who::Stranger(ip) => self.stranger(now, *ip, &arrival),
         };
         match judged {
-            Ok(gives_way) => {
-                self.begin(now, arrival.who, gives_way).unwrap_or_else(Verdict::Ignore)
-            }
+            Ok(gives_way) => self.begin(now, arrival, gives_way).unwrap_or_else(Verdict::Ignore),
             Err(verdict) => verdict,
         }
     }
@@ -235,9 +257,10 @@ impl Admission {
     fn begin(
         &mut self,
         now: Instant,
-        who: Who,
+        arrival: Arrival,
         gives_way: Option<u64>,
     ) -> Result<Verdict, Outcome> {
+        let Arrival { who, validated, .. } = arrival;
         let (pool, max, full) = match who {
             Who::Lane { .. } => (&mut self.lanes, MAX_LANES, Outcome::LanesFull),
             Who::Member(_) => (&mut self.members, MAX_MEMBERS, Outcome::MembersFull),
@@ -252,7 +275,7 @@ impl Admission {
         }
         self.next += 1;
         let ticket = self.next;
-        pool.0.push(UnderWay { ticket, began: now, who });
+        pool.0.push(UnderWay { ticket, began: now, who, validated });
         Ok(Verdict::Accept { ticket, instead_of })
     }
 
@@ -268,13 +291,18 @@ impl Admission {
     }
 
     fn member(&mut self, now: Instant, ip: IpAddr, arrival: &Arrival) -> Result<(), Verdict> {
-        if self.members.0.len() >= RETRY_MEMBERS {
-            self.prove(now, ip, arrival)?;
+        let index = self.index(ip);
+        if !arrival.validated {
+            let pressed = self.members.0.len() >= RETRY_MEMBERS
+                || self.members.of_address(ip, false) >= RETRY_PER_ADDRESS;
+            return match pressed || !self.unproved[index].take(now, ADDRESS_RATE) {
+                true => Err(self.retry(now, arrival, index, (ADDRESS_RETRIES, MEMBER_RETRIES))),
+                false => Ok(()),
+            };
         }
-        if self.members.count(|who| *who == Who::Member(ip)) >= MAX_PER_ADDRESS {
+        if self.members.of_address(ip, true) >= MAX_PER_ADDRESS {
             return Err(Verdict::Ignore(Outcome::AddressBusy));
         }
-        let index = self.index(ip);
         if !self.handshakes[index].take(now, ADDRESS_RATE) {
             return Err(Verdict::Ignore(Outcome::AddressRate));
         }
@@ -289,9 +317,9 @@ impl Admission {
         arrival: &Arrival,
     ) -> Result<Option<u64>, Verdict> {
         let under_way = self.strangers.0.len();
-        let calm = arrival.validated || self.calm.take(now, CALM);
-        if !calm || under_way >= RETRY_STRANGERS {
-            self.prove(now, ip, arrival)?;
+        let index = self.index(prefix(ip));
+        if !arrival.validated && (!self.calm.take(now, CALM) || under_way >= RETRY_STRANGERS) {
+            return Err(self.retry(now, arrival, index, (PREFIX_RETRIES, ALL_RETRIES)));
         }
         let most = match under_way < MAX_STRANGERS / 2 {
             true => MAX_PER_PREFIX,
@@ -301,7 +329,6 @@ impl Admission {
         let same = |who: &Who| matches!(who, Who::Stranger(other) if prefix(*other) == key);
         let gives_way = self.strangers.gives_way(now, most, same);
         let gives_way = gives_way.map_err(|NoPlace| Verdict::Ignore(Outcome::PrefixBusy))?;
-        let index = self.index(key);
         if !self.handshakes[index].take(now, PREFIX_RATE) {
             return Err(Verdict::Ignore(Outcome::PrefixRate));
         }
@@ -311,16 +338,20 @@ impl Admission {
         Ok(gives_way)
     }
 
-    /// Whether the address has proved itself; else it is asked to, at a bounded rate.
-    fn prove(&mut self, now: Instant, ip: IpAddr, arrival: &Arrival) -> Result<(), Verdict> {
-        if arrival.validated {
-            return Ok(());
-        }
-        let index = self.index(prefix(ip));
-        let may = arrival.may_retry
-            && self.retries[index].take(now, PREFIX_RETRIES)
-            && self.all_retries.take(now, ALL_RETRIES);
-        Err(if may { Verdict::Retry } else { Verdict::Ignore(Outcome::RetryRate) })
+    /// Asks an address to prove itself, at these rates for its bucket and for all of its class.
+    fn retry(
+        &mut self,
+        now: Instant,
+        arrival: &Arrival,
+        index: usize,
+        (own, all): (Rate, Rate),
+    ) -> Verdict {
+        let of_all = match arrival.who {
+            Who::Member(_) => &mut self.member_retries,
+            _ => &mut self.all_retries,
+        };
+        let may = arrival.may_retry && self.retries[index].take(now, own) && of_all.take(now, all);
+        if may { Verdict::Retry } else { Verdict::Ignore(Outcome::RetryRate) }
     }
 
     fn index(&self, key: impl Hash) -> usize {

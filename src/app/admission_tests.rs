@@ -97,6 +97,60 @@ fn forged_addresses_get_a_bounded_number_of_answers() {
     assert!(accepted(admission.judge(now, stranger([192, 0, 2, 1], true))).is_some());
 }
 
+/// Ten seconds of first packets in the name of `members` members, 860 a second of each, of which each
+/// takes up a place for five seconds or is garbage that ends at once; returns at which of its own first
+/// packets, one a second after three seconds, one of these members got in.
+fn forged_in_the_name_of(members: u8, garbage: bool) -> Option<usize> {
+    let start = Instant::now();
+    let mut admission = Admission::new(start, 7);
+    let mut under_way = std::collections::VecDeque::new();
+    for packet in 0..8_600_u32 {
+        let now = start + Duration::from_micros(1_163) * packet;
+        while under_way.front().is_some_and(|(ends, _)| *ends <= now) {
+            let (_, ticket) = under_way.pop_front().unwrap();
+            admission.done(ticket);
+        }
+        let lives = if garbage { Duration::ZERO } else { Duration::from_secs(5) };
+        for n in 0..members {
+            let forged = Arrival { validated: false, may_retry: true, ..member([10, 0, 0, n]) };
+            under_way.extend(accepted(admission.judge(now, forged)).map(|t| (now + lives, t)));
+        }
+        if packet > 3 * 860 && packet % 860 == 430 {
+            let first = Arrival { validated: false, may_retry: true, ..member([10, 0, 0, 0]) };
+            let asked = admission.judge(now, first);
+            let proved =
+                (asked == Verdict::Retry).then(|| admission.judge(now, member([10, 0, 0, 0])));
+            if accepted(proved.unwrap_or(asked)).is_some() {
+                return Some(usize::try_from(packet / 860).unwrap() - 2);
+            }
+        }
+    }
+    None
+}
+
+#[test]
+fn first_packets_in_a_members_name_do_not_keep_that_member_out() {
+    for (members, within) in [(1, 1), (3, 1)] {
+        for garbage in [false, true] {
+            let tries = forged_in_the_name_of(members, garbage);
+            println!("{members} members, garbage {garbage}: in at try {tries:?}");
+            assert!(tries.is_some_and(|tries| tries <= within), "{members} {garbage}: {tries:?}");
+        }
+    }
+}
+
+#[test]
+fn an_address_that_proved_itself_has_places_that_forgers_cannot_take() {
+    let now = Instant::now();
+    let mut admission = Admission::new(now, 1);
+    let forged = Arrival { validated: false, may_retry: true, ..member([10, 0, 0, 1]) };
+    let taken = (0..100).filter(|_| accepted(admission.judge(now, forged.clone())).is_some());
+    assert_eq!(taken.count(), RETRY_PER_ADDRESS);
+    let proved =
+        (0..100).filter(|_| accepted(admission.judge(now, member([10, 0, 0, 1]))).is_some());
+    assert_eq!(proved.count(), MAX_PER_ADDRESS);
+}
+
 #[test]
 fn one_entry_cannot_take_all_lane_handshakes() {
     let now = Instant::now();

@@ -152,9 +152,9 @@ const FAILURE_FACTOR: f64 = 8.0;
 /// nodes; then, every second, all of a mesh of 50.
 const ANSWER_BYTES: (u32, f64) = (2 << 20, 64.0 * 1024.0);
 
-/// Requests for lanes that a neighbour may pass on, or have passed on, at once and in a second.
-/// After an outage an entry asks for one lane per exit and hint. It needs a neighbour only for
-/// exits without a link.
+/// Requests for lanes that a member may have passed on, at once and in a second. After an outage an
+/// entry asks for one lane per exit and hint. It needs a relay only for exits without a link. A relay
+/// may bring as many that it should not have passed on.
 const PASSING: (u32, f64) = (32, 4.0);
 
 /// Nonces returned to a neighbour at once and in a second. It sends up to four for each of our few
@@ -216,6 +216,11 @@ impl PeerBudget {
         let checks = if of_certificate { CERTIFICATE_CHECKS } else { 1.0 };
         let factor = if good { 1.0 } else { FAILURE_FACTOR };
         self.checks.spend(now, checks * factor);
+    }
+
+    /// Whether the neighbour may bring another request for a lane that it passes on.
+    pub fn may_pass_on(&mut self, now: Instant) -> bool {
+        self.passing.has(now, 1.0)
     }
 
     /// Takes one request for a lane that is passed on; false if it is over the budget.

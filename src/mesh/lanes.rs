@@ -2,7 +2,7 @@
 //!
 //! A request for a lane is signed by its entry, so neither a neighbour that passes it on nor an exit
 //! that shows it to a relay can ask in another node's name. An exit answers each request once. A
-//! request that its entry did not sign is charged to the neighbour that brought it.
+//! request that its entry signed is charged to the entry, any other to the neighbour that brought it.
 
 use std::{
     collections::BTreeMap,
@@ -24,7 +24,7 @@ use crate::{
     chance::Chance,
     identity::{NodeName, Peer, StatementKey},
     lane::LaneHost,
-    link::{Link, LinkDrop, LinkError, Offence},
+    link::{Conduct, Link, LinkDrop, LinkError, Offence},
     overlay::linkstate::MAX_NODES,
     underlay::{NextHop, labels::Forwarding},
     wire::{
@@ -136,24 +136,40 @@ impl Mesh {
             return Err(LinkRefusal::Unexpected);
         }
         let host = self.hosting()?;
-        self.admit_passing(link)?;
-        let checked = (|| {
-            concerns(signed.request.exit == self.us.name)?;
-            let certificate = CertificateDer::from(certificate);
-            let member = self.credentials.member(&certificate, self.credentials.now());
-            let entry = member.map_err(|_| RequestFault::Certificate)?;
-            if entry.name != signed.request.entry {
-                return Err(RequestFault::Certificate);
+        let now = Instant::now().into_std();
+        let may = link.conduct().with_budget(|budget| budget.may_pass_on(now));
+        may.then_some(()).ok_or_else(|| refused(link, RequestFault::TooFast))?;
+        self.admit_check(link)?;
+        self.check_passed_on(&signed, certificate).map_err(|fault| {
+            if is_relays_fault(fault) {
+                link.conduct().with_budget(|budget| budget.take_passing(now));
             }
-            check_by(&certificate, &signed)?;
-            let present = self.incarnation;
-            (signed.request.incarnation == present)
-                .then_some(())
-                .ok_or(RequestFault::OtherIncarnation(present))?;
-            self.admit_once(&signed)
-        })();
-        checked.map_err(|fault| refused(link, fault))?;
+            refused(link, fault)
+        })?;
+        // From here on the entry pays: a relay cannot know how much its neighbours ask of others.
+        self.take_passing(&self.links.conduct(&signed.request.entry))?;
         Ok(Reply::LaneOpened { label: host.grant(signed).await? })
+    }
+
+    /// Whether a member asks this process for a lane, and for the first time.
+    fn check_passed_on(
+        &self,
+        signed: &SignedLaneRequest,
+        certificate: Vec<u8>,
+    ) -> Result<(), RequestFault> {
+        concerns(signed.request.exit == self.us.name)?;
+        let certificate = CertificateDer::from(certificate);
+        let member = self.credentials.member(&certificate, self.credentials.now());
+        let entry = member.map_err(|_| RequestFault::Certificate)?;
+        if entry.name != signed.request.entry {
+            return Err(RequestFault::Certificate);
+        }
+        check_by(&certificate, signed)?;
+        let present = self.incarnation;
+        (signed.request.incarnation == present)
+            .then_some(())
+            .ok_or(RequestFault::OtherIncarnation(present))?;
+        self.admit_once(signed)
     }
 
     /// The lanes that end here, if this node is an exit now.
@@ -176,7 +192,8 @@ impl Mesh {
         signed: SignedLaneRequest,
     ) -> Result<Reply, LinkRefusal> {
         self.relay.must_be_relay()?;
-        self.admit_passing(link)?;
+        self.take_passing(link.conduct())?;
+        self.admit_check(link)?;
         let checked = concerns(signed.request.entry == link.peer().name)
             .and_then(|()| check_signature(link, &signed));
         checked.map_err(|fault| refused(link, fault))?;
@@ -191,12 +208,14 @@ impl Mesh {
         }
     }
 
-    /// Takes one request that is passed on from the neighbour's budget, and one check.
-    fn admit_passing(&self, link: &Link) -> Result<(), LinkRefusal> {
+    /// Takes one request that is passed on from a member's budget.
+    fn take_passing(&self, conduct: &Conduct) -> Result<(), LinkRefusal> {
         let now = Instant::now().into_std();
-        let admitted = link.conduct().with_budget(|budget| budget.take_passing(now));
-        admitted.then_some(()).ok_or_else(|| refused(link, RequestFault::TooFast))?;
-        self.admit_check(link)
+        if conduct.with_budget(|budget| budget.take_passing(now)) {
+            return Ok(());
+        }
+        conduct.dropped(now, LinkDrop::LaneRequest(RequestFault::TooFast));
+        Err(LinkRefusal::Unproved(RequestFault::TooFast))
     }
 
     fn admit_check(&self, link: &Link) -> Result<(), LinkRefusal> {
@@ -285,6 +304,20 @@ fn refused(link: &Link, fault: RequestFault) -> LinkRefusal {
         | RequestFault::TooFast => link.conduct().dropped(Instant::now().into_std(), drop),
     }
     LinkRefusal::Unproved(fault)
+}
+
+/// Whether a relay that checks what it passes on, once, would not have passed this on.
+fn is_relays_fault(fault: RequestFault) -> bool {
+    match fault {
+        RequestFault::Signature
+        | RequestFault::OtherLane
+        | RequestFault::Certificate
+        | RequestFault::Replayed => true,
+        RequestFault::Clock
+        | RequestFault::TooMany
+        | RequestFault::OtherIncarnation(_)
+        | RequestFault::TooFast => false,
+    }
 }
 
 fn concerns(concerned: bool) -> Result<(), RequestFault> {

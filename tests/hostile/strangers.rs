@@ -126,6 +126,40 @@ fn first_packets_from_many_addresses_do_not_keep_a_member_out() {
     cost.assert_within(Limits { peak: 32 << 20, ..Limits::default() });
 }
 
+/// A member dials the exit again while a stranger sends first packets in its name, from its address and
+/// other ports. The exit cannot dial this member itself.
+#[test]
+fn first_packets_in_a_members_name_do_not_keep_it_out() {
+    let stage = Stage::new(306);
+    let (dialled, cost) = stage.attack(async {
+        drop(stage.mallory.link_to(&stage.lab, "exit").await);
+        let initials = Initials::new(&stage.mallory, stage.at("exit"), "exit", 500);
+        let forger = stage.lab.topology().address("entry");
+        let end = Instant::now() + Duration::from_secs(20);
+        let attack = repeat(end, Duration::from_millis(1), |n| {
+            let port = 10_000 + u16::try_from(n % 20_000).unwrap();
+            let source = SocketAddr::new(MALLORY, port);
+            stage.lab.internet().forge(forger, source, stage.at("exit"), initials.get(n));
+        });
+        let member = async {
+            let mut longest = Duration::ZERO;
+            for _ in 0..5 {
+                sleep(Duration::from_secs(2)).await;
+                let start = Instant::now();
+                while stage.mallory.try_link_to(&stage.lab, "exit").await.is_none() {
+                    assert!(start.elapsed() < Duration::from_secs(10), "the member stays out");
+                }
+                longest = longest.max(start.elapsed());
+            }
+            longest
+        };
+        tokio::join!(attack, member).1
+    });
+    println!("9.6 Mbit/s of first packets in its name: linked after {dialled:?} at most; {cost}");
+    assert!(dialled < Duration::from_secs(4), "{dialled:?}");
+    cost.assert_within(Limits { peak: 32 << 20, log_lines: 40, ..Limits::default() });
+}
+
 #[test]
 fn a_packet_from_a_virtual_address_is_dropped_and_counted() {
     let stage = Stage::new(303);

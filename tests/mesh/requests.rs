@@ -125,6 +125,28 @@ async fn forged_requests_are_refused_and_cost_the_named_member_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_members_requests_over_a_relay_delay_nobody_elses() {
+    let lab = lab("").await;
+    let [eve, plain] = ["eve", "plain"].map(|name| lab.node(name).unwrap());
+    let pass_on = |by: &Node, low| {
+        let own = by.credentials().peer().name.to_string();
+        Request::PassOn(signed(by, request(by, &own, "exit", low)))
+    };
+    let (start, mut answered) = (Instant::now(), 0);
+    for low in 0..600 {
+        let refused = refusal(eve, "nyu", pass_on(eve, low)).await;
+        answered += usize::from(refused != unproved(RequestFault::TooFast));
+        if low % 100 == 99 {
+            assert_eq!(refusal(plain, "nyu", pass_on(plain, low)).await, None, "at {low}");
+        }
+    }
+    let most = 33 + 4 * usize::try_from(start.elapsed().as_millis()).unwrap() / 1000;
+    assert!(start.elapsed() > Duration::from_secs(10), "the attack lasts {:?}", start.elapsed());
+    assert!((33..=most).contains(&answered), "{answered} were answered, {most} are allowed");
+    lab.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_members_own_requests_fill_its_own_places_and_nobody_elses() {
     let lab = lab("").await;
     let [eve, research] = ["eve", "research"].map(|name| lab.node(name).unwrap());
