@@ -75,6 +75,8 @@ pub struct NodeSettings {
     pub flow: FlowTimes,
     /// What the lanes that end here may pin.
     pub memory: LaneBudget,
+    /// What the lanes that it opens may pin.
+    pub entry_memory: LaneBudget,
     /// The overlay authority's desk, if the authority lives here.
     pub desk: Option<JoinDesk>,
     /// What its labels, nonces and jitter are drawn from.
@@ -170,6 +172,7 @@ impl Node {
             switch.clone(),
             control,
             (FlowTable::default(), limits.clone(), datagram_drops.clone()),
+            settings.entry_memory,
         ));
         let desk = settings.desk.map(Arc::new);
         if let Some(desk) = &desk {

@@ -71,6 +71,8 @@ pub struct LabNode {
     pub flow: FlowTimes,
     /// What the lanes that end there may pin.
     pub memory: LaneBudget,
+    /// What the lanes that it opens may pin.
+    pub entry_memory: LaneBudget,
 }
 
 impl LabNode {
@@ -90,7 +92,8 @@ impl LabNode {
             forwarding_limit: None,
             nat: None,
             flow: FlowTimes::default(),
-            memory: LaneBudget::default(),
+            memory: LaneBudget::HOSTED,
+            entry_memory: LaneBudget::OPENED,
         }
     }
 
@@ -296,6 +299,7 @@ impl Lab {
             lane: LaneOptions { congestion: self.congestion, ..LaneOptions::default() },
             flow: plan.flow,
             memory: plan.memory,
+            entry_memory: plan.entry_memory,
             desk: self.desk(name)?,
             chance: Chance::seeded(self.chance.draw()),
         };

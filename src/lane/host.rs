@@ -176,7 +176,7 @@ impl LaneHost {
         (limits, drops, budget): (Arc<FlowLimits>, Arc<DatagramDrops>, LaneBudget),
     ) -> Self {
         let lanes = Mutex::default();
-        let memory = Arc::new(LaneMemory::new(budget));
+        let memory = Arc::new(LaneMemory::of_exit(budget));
         let (tally, flows) = (Mutex::default(), AtomicUsize::new(0));
         Self { switch, control, acceptor, limits, drops, memory, lanes, tally, flows }
     }

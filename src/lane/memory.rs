@@ -1,38 +1,53 @@
-//! How much memory the lanes of each entry may hold at an exit. Pure.
+//! How much memory the lanes of each far end may hold: those of an entry at an exit, and those to
+//! an exit at an entry. Pure.
 //!
 //! The windows of a lane's connection bound its memory: unread bytes of one direction,
-//! unacknowledged bytes of the other. A [`Ledger`] gives each lane a share of its entry's budget. A
+//! unacknowledged bytes of the other. A [`Ledger`] gives each lane a share of its peer's budget. A
 //! lane begins with a small share, gets more when it needs it, and gives it back when it rests or
-//! when another lane of the entry needs it. A window that is taken back counts until the far end
+//! when another lane of the peer needs it. A window that is taken back counts until the far end
 //! has used up the bytes that it was told.
 
 use std::collections::BTreeMap;
 
 use crate::identity::NodeName;
 
-/// The least share of a lane: a request, or a few packets.
-const LEAST: u64 = 8 << 10;
+/// Lanes of one peer for which the least share is kept.
+const RESERVED: u64 = 64;
 
-/// The share of a new lane, and of a resting one, if it is at most half of the free memory.
-const FIRST: u64 = 2 << 20;
+/// The sizes of shares, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sizes {
+    /// The least share of a lane.
+    pub(super) least: u64,
+    /// The share of a new lane, and of a resting one, if it is at most half of the free memory.
+    pub(super) first: u64,
+    /// The most of one lane.
+    pub(super) most: u64,
+}
 
-/// The most of one lane.
-const MOST: u64 = 16 << 20;
+impl Sizes {
+    /// Of lanes that other nodes open, to use this node's memory: at least a request, or a few
+    /// packets.
+    pub(super) const HOSTED: Self = Self { least: 8 << 10, first: 2 << 20, most: 16 << 20 };
 
-/// Kept for the lanes that an entry may still open, 64 of them.
-const RESERVE: u64 = 64 * LEAST;
+    /// Each lane has the same.
+    pub(super) const fn fixed(size: u64) -> Self {
+        Self { least: size, first: size, most: size }
+    }
+}
 
 /// The shares of all lanes, in one direction.
 #[derive(Debug)]
 pub(super) struct Ledger {
-    per_entry: u64,
+    sizes: Sizes,
+    per_peer: u64,
     in_all: u64,
     shares: BTreeMap<u32, Share>,
 }
 
 #[derive(Debug)]
 struct Share {
-    entry: NodeName,
+    peer: NodeName,
     window: u64,
     owed: u64,
 }
@@ -41,27 +56,28 @@ struct Share {
 pub(super) type Changes = Vec<(u32, u64)>;
 
 impl Ledger {
-    /// A ledger with this many bytes for each entry, and for all.
-    pub(super) fn new(per_entry: u64, in_all: u64) -> Self {
-        Self { per_entry, in_all, shares: BTreeMap::new() }
+    /// A ledger with this many bytes for each peer, and for all.
+    pub(super) fn new(sizes: Sizes, per_peer: u64, in_all: u64) -> Self {
+        Self { sizes, per_peer, in_all, shares: BTreeMap::new() }
     }
 
     /// The first window of a new lane.
-    pub(super) fn open(&mut self, lane: u32, entry: &NodeName) -> u64 {
-        let window = (self.free(entry) / 2).clamp(LEAST, FIRST);
-        self.shares.insert(lane, Share { entry: entry.clone(), window, owed: 0 });
+    pub(super) fn open(&mut self, lane: u32, peer: &NodeName) -> u64 {
+        let window = (self.free(peer) / 2).clamp(self.sizes.least, self.sizes.first);
+        self.shares.insert(lane, Share { peer: peer.clone(), window, owed: 0 });
         window
     }
 
     /// A lane needs more. Its window doubles, as far as there is room. If there is not enough, the
-    /// largest lane of the entry gives a part of its share above the mean.
+    /// largest lane of the peer gives a part of its share above the mean.
     pub(super) fn grow(&mut self, lane: u32) -> Changes {
         let Some(share) = self.shares.get(&lane) else { return Changes::new() };
-        let (entry, wanted) = (share.entry.clone(), share.window.min(MOST - share.window));
-        let given = wanted.min(self.free(&entry));
+        let room = self.sizes.most.saturating_sub(share.window);
+        let (peer, wanted) = (share.peer.clone(), share.window.min(room));
+        let given = wanted.min(self.free(&peer));
         let mut changes = Changes::new();
         if given < wanted {
-            changes.extend(self.take_back(lane, &entry));
+            changes.extend(self.take_back(lane, &peer));
         }
         if let Some(share) = self.shares.get_mut(&lane)
             && given > 0
@@ -82,7 +98,7 @@ impl Ledger {
     /// A lane has no flow. It gives back its share above the first window.
     pub(super) fn rest(&mut self, lane: u32) -> Option<u64> {
         let share = self.shares.get_mut(&lane)?;
-        let back = share.window.saturating_sub(FIRST);
+        let back = share.window.saturating_sub(self.sizes.first);
         share.window -= back;
         share.owed += back;
         (back > 0).then_some(share.window)
@@ -93,28 +109,29 @@ impl Ledger {
         self.shares.remove(&lane);
     }
 
-    /// The memory that the lanes of all entries may hold now.
+    /// The memory that the lanes of all peers may hold now.
     pub(super) fn held(&self) -> u64 {
         self.shares.values().map(|share| share.window + share.owed).sum()
     }
 
-    fn free(&self, entry: &NodeName) -> u64 {
-        let of_entry = self.shares.values().filter(|share| share.entry == *entry);
-        let held: u64 = of_entry.map(|share| share.window + share.owed).sum();
-        let own = self.per_entry.saturating_sub(RESERVE).saturating_sub(held);
+    fn free(&self, peer: &NodeName) -> u64 {
+        let of_peer = self.shares.values().filter(|share| share.peer == *peer);
+        let held: u64 = of_peer.map(|share| share.window + share.owed).sum();
+        let own = self.per_peer.saturating_sub(RESERVED * self.sizes.least).saturating_sub(held);
         own.min(self.in_all.saturating_sub(self.held()))
     }
 
-    fn take_back(&mut self, lane: u32, entry: &NodeName) -> Option<(u32, u64)> {
-        let of_entry = self.shares.iter_mut().filter(|(_, share)| share.entry == *entry);
-        let mut of_entry: Vec<_> = of_entry.collect();
-        let mean = self.per_entry / u64::try_from(of_entry.len()).unwrap_or(1).max(1);
-        of_entry.sort_by_key(|(_, share)| share.window);
-        let (other, share) = of_entry.pop()?;
+    fn take_back(&mut self, lane: u32, peer: &NodeName) -> Option<(u32, u64)> {
+        let least = self.sizes.least;
+        let of_peer = self.shares.iter_mut().filter(|(_, share)| share.peer == *peer);
+        let mut of_peer: Vec<_> = of_peer.collect();
+        let mean = self.per_peer / u64::try_from(of_peer.len()).unwrap_or(1).max(1);
+        of_peer.sort_by_key(|(_, share)| share.window);
+        let (other, share) = of_peer.pop()?;
         if *other == lane || share.owed > 0 {
             return None;
         }
-        let back = share.window.saturating_sub(mean.max(LEAST)) / 2;
+        let back = share.window.saturating_sub(mean.max(least)) / 2;
         share.window -= back;
         share.owed += back;
         (back > 0).then_some((*other, share.window))
@@ -128,6 +145,8 @@ mod tests {
     use super::*;
 
     const MIB: u64 = 1 << 20;
+    const LEAST: u64 = Sizes::HOSTED.least;
+    const FIRST: u64 = Sizes::HOSTED.first;
 
     fn entry(name: &str) -> NodeName {
         name.parse().unwrap()
@@ -135,7 +154,7 @@ mod tests {
 
     #[test]
     fn one_lane_may_have_nearly_all_and_gives_it_back_when_it_rests() {
-        let mut ledger = Ledger::new(5 * MIB, 100 * MIB);
+        let mut ledger = Ledger::new(Sizes::HOSTED, 5 * MIB, 100 * MIB);
         assert_eq!(ledger.open(1, &entry("utah")), FIRST);
         let last = std::iter::from_fn(|| ledger.grow(1).pop()).last();
         assert_eq!(last, Some((1, 9 * MIB / 2)));
@@ -150,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_lane_that_needs_more_gets_it_from_the_largest_of_its_entry() {
-        let mut ledger = Ledger::new(5 * MIB, 100 * MIB);
+        let mut ledger = Ledger::new(Sizes::HOSTED, 5 * MIB, 100 * MIB);
         ledger.open(1, &entry("utah"));
         while !ledger.grow(1).is_empty() {}
         assert_eq!(ledger.open(2, &entry("utah")), LEAST);
@@ -166,7 +185,7 @@ mod tests {
 
     #[test]
     fn all_entries_together_stay_within_the_nodes_budget() {
-        let mut ledger = Ledger::new(5 * MIB, 6 * MIB);
+        let mut ledger = Ledger::new(Sizes::HOSTED, 5 * MIB, 6 * MIB);
         for lane in 0..4 {
             ledger.open(lane, &entry(&format!("n{lane}")));
             while ledger.grow(lane).iter().any(|(changed, _)| *changed == lane) {}
@@ -179,7 +198,7 @@ mod tests {
         fn no_entry_exceeds_its_budget_whatever_its_lanes_do(
             steps in prop::collection::vec((0_u8..5, 0_u32..64, 0_u64..MIB), 1..300)
         ) {
-            let mut ledger = Ledger::new(5 * MIB, 100 * MIB);
+            let mut ledger = Ledger::new(Sizes::HOSTED, 5 * MIB, 100 * MIB);
             for (step, lane, bytes) in steps {
                 match step {
                     0 if !ledger.shares.contains_key(&lane) => drop(ledger.open(lane, &entry("utah"))),

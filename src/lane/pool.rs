@@ -12,8 +12,14 @@ use noq::{Endpoint, VarInt};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
-    Lane, LaneEnd, RouteControl, association::LaneDatagrams, datagrams::Datagrams, driver::Driver,
-    end::Parts, flow::LaneFlow, open_lane::Streams, windows::Windows,
+    Lane, LaneEnd, RouteControl,
+    association::LaneDatagrams,
+    datagrams::Datagrams,
+    driver::Driver,
+    end::Parts,
+    flow::LaneFlow,
+    open_lane::Streams,
+    windows::{LaneBudget, LaneMemory},
 };
 use crate::{
     flow::{
@@ -93,6 +99,7 @@ pub struct LanePool {
     flows: FlowTable,
     limits: Arc<FlowLimits>,
     drops: Arc<DatagramDrops>,
+    memory: Arc<LaneMemory>,
     cells: Mutex<BTreeMap<LaneKey, Arc<Cell>>>,
     /// All lanes with flows, also those that take no new ones.
     ends: Mutex<BTreeMap<u32, Weak<LaneEnd>>>,
@@ -125,6 +132,7 @@ impl LanePool {
         switch: Arc<Switch>,
         control: Weak<dyn RouteControl>,
         (flows, limits, drops): (FlowTable, Arc<FlowLimits>, Arc<DatagramDrops>),
+        budget: LaneBudget,
     ) -> Self {
         Self {
             endpoint,
@@ -134,6 +142,7 @@ impl LanePool {
             flows,
             limits,
             drops,
+            memory: Arc::new(LaneMemory::of_entry(budget)),
             cells: Mutex::default(),
             ends: Mutex::default(),
         }
@@ -402,7 +411,7 @@ impl LanePool {
             return Err(unreachable(format!("{} is not certified as an exit", key.exit)));
         }
         tracing::info!(lane = end.slot().0, peer = %end.peer(), hint = %key.wish.hint, "lane open");
-        let windows = Windows::of_entry(conn.clone(), end.mark().clone());
+        let windows = self.memory.open(end.peer(), (conn.clone(), end.mark().clone()));
         tokio::spawn(windows.clone().run());
         let idle_since = Mutex::new(Instant::now());
         let datagrams = Datagrams::new(conn.clone(), self.drops.clone());

@@ -21,13 +21,13 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 use super::{
     end::now,
-    memory::{Changes, Ledger},
+    memory::{Changes, Ledger, Sizes},
     sparse::Sparse,
     window::{Exceeded, FlowWindow, Pool},
 };
 use crate::{
     identity::NodeName,
-    transport::{LANE_WINDOW, RerouteMark},
+    transport::{LANE_SEND_WINDOW, OPENED_LANE_WINDOW, RerouteMark},
 };
 
 /// Flows of a lane that may hold a piece which QUIC has not taken yet, one after another: enough to keep
@@ -54,31 +54,32 @@ const fn windows(memory: u64) -> u64 {
     memory / 16 * 3
 }
 
-/// The pool of a lane's flows at its entry. An application inside this process reads from QUIC itself,
-/// and noq tells the far end of more only when that is an eighth of the window, so as much must be
-/// free when no flow is read; the other eighth is for answers, grants, and the least windows of flows
-/// in a full pool.
-const ENTRY_POOL: u64 = LANE_WINDOW as u64 / 4 * 3;
+/// The shares of the lanes that a node opens, of what they may leave unread. They are its own user's, so
+/// they begin large: a new flow then begins with a window of 256 KiB.
+const OPENED: Sizes = Sizes { least: OPENED_LANE_WINDOW as u64, first: 43 << 20, most: 256 << 20 };
 
-/// What the lanes that end at an exit may pin, in bytes.
+/// What lanes may pin, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LaneBudget {
-    /// Those of one entry.
-    pub per_entry: u64,
+    /// Those of one far end: of an entry, or to an exit.
+    pub per_peer: u64,
     /// All of them.
     pub in_all: u64,
 }
 
-impl Default for LaneBudget {
-    fn default() -> Self {
-        Self { per_entry: 32 << 20, in_all: 512 << 20 }
-    }
+impl LaneBudget {
+    /// Of the lanes that end at an exit.
+    pub const HOSTED: Self = Self { per_peer: 32 << 20, in_all: 512 << 20 };
+
+    /// Of the lanes that an entry opens, for what their flows have not read.
+    pub const OPENED: Self = Self { per_peer: 256 << 20, in_all: 512 << 20 };
 }
 
-/// The memory of all lanes that end at an exit.
+/// The memory of all lanes that end at an exit, or of all that an entry opened.
 pub(super) struct LaneMemory {
     unread: Mutex<Ledger>,
     unacknowledged: Mutex<Ledger>,
+    pool: fn(u64) -> u64,
     lanes: Mutex<BTreeMap<u32, Weak<Windows>>>,
     /// A slot has its next lane while flows of the last one still end, so lanes have numbers of their
     /// own here.
@@ -86,23 +87,40 @@ pub(super) struct LaneMemory {
 }
 
 impl LaneMemory {
-    pub(super) fn new(budget: LaneBudget) -> Self {
-        let ledger = || Mutex::new(Ledger::new(windows(budget.per_entry), windows(budget.in_all)));
-        let (lanes, next) = (Mutex::default(), AtomicU32::new(0));
-        Self { unread: ledger(), unacknowledged: ledger(), lanes, next }
+    /// Of lanes that end at an exit.
+    pub(super) fn of_exit(budget: LaneBudget) -> Self {
+        let LaneBudget { per_peer, in_all } = budget;
+        let ledger = || Ledger::new(Sizes::HOSTED, windows(per_peer), windows(in_all));
+        Self::new(ledger(), ledger(), |window| window)
     }
 
-    /// The windows of a lane of `entry` that has just connected.
+    /// Of lanes that an entry opens. An application inside this process reads from QUIC itself, and noq
+    /// tells the far end of more only when that is an eighth of the window, so as much must be free when
+    /// no flow is read; the other eighth is for answers, grants, and the least windows of flows in a
+    /// full pool.
+    pub(super) fn of_entry(budget: LaneBudget) -> Self {
+        let unread = Ledger::new(OPENED, budget.per_peer, budget.in_all);
+        // Only this node's user fills these.
+        let unacknowledged = Ledger::new(Sizes::fixed(LANE_SEND_WINDOW), u64::MAX, u64::MAX);
+        Self::new(unread, unacknowledged, |window| window / 4 * 3)
+    }
+
+    fn new(unread: Ledger, unacknowledged: Ledger, pool: fn(u64) -> u64) -> Self {
+        let (unread, unacknowledged) = (Mutex::new(unread), Mutex::new(unacknowledged));
+        Self { unread, unacknowledged, pool, lanes: Mutex::default(), next: AtomicU32::new(0) }
+    }
+
+    /// The windows of a lane of or to `peer` that has just connected.
     pub(super) fn open(
         self: &Arc<Self>,
-        entry: &NodeName,
+        peer: &NodeName,
         (conn, mark): (Connection, Arc<RerouteMark>),
     ) -> Arc<Windows> {
         let lane = self.next.fetch_add(1, Ordering::Relaxed);
-        let window = lock(&self.unread).open(lane, entry);
-        let send_window = lock(&self.unacknowledged).open(lane, entry);
-        conn.set_receive_window(quic(window));
-        let windows = Windows::new((conn, mark), window, Some((self.clone(), lane)));
+        let window = lock(&self.unread).open(lane, peer);
+        let send_window = lock(&self.unacknowledged).open(lane, peer);
+        let windows = Windows::new((conn, mark), (self.clone(), lane));
+        windows.set_receive_window(window);
         windows.set_send_window(send_window);
         lock(&self.lanes).insert(lane, Arc::downgrade(&windows));
         windows
@@ -150,7 +168,7 @@ impl LaneMemory {
 pub(super) struct Windows {
     conn: Connection,
     mark: Arc<RerouteMark>,
-    memory: Option<(Arc<LaneMemory>, u32)>,
+    memory: (Arc<LaneMemory>, u32),
     state: Mutex<State>,
     news: Notify,
     writers: Semaphore,
@@ -186,18 +204,12 @@ pub(super) struct FlowPort {
 }
 
 impl Windows {
-    /// The windows of a lane that this node opened.
-    pub(super) fn of_entry(conn: Connection, mark: Arc<RerouteMark>) -> Arc<Self> {
-        Self::new((conn, mark), ENTRY_POOL, None)
-    }
-
     fn new(
         (conn, mark): (Connection, Arc<RerouteMark>),
-        pool: u64,
-        memory: Option<(Arc<LaneMemory>, u32)>,
+        memory: (Arc<LaneMemory>, u32),
     ) -> Arc<Self> {
         let state = State {
-            pool: Pool::new(pool),
+            pool: Pool::new(0),
             flows: BTreeMap::new(),
             allowances: BTreeMap::new(),
             grants: BTreeMap::new(),
@@ -281,7 +293,7 @@ impl Windows {
 
     fn set_receive_window(&self, window: u64) {
         self.conn.set_receive_window(quic(window));
-        self.lock().pool.set_capacity(window);
+        self.lock().pool.set_capacity((self.memory.0.pool)(window));
     }
 
     fn set_send_window(&self, window: u64) {
@@ -296,9 +308,8 @@ impl Windows {
 
 impl Drop for Windows {
     fn drop(&mut self) {
-        if let Some((memory, lane)) = &self.memory {
-            memory.close(*lane);
-        }
+        let (memory, lane) = &self.memory;
+        memory.close(*lane);
     }
 }
 
@@ -364,18 +375,16 @@ impl FlowPort {
 
     /// QUIC takes no more at present.
     pub(super) fn blocked(&self) {
-        if let Some((memory, lane)) = &self.windows.memory {
-            memory.grow_unacknowledged(*lane);
-        }
+        let (memory, lane) = &self.windows.memory;
+        memory.grow_unacknowledged(*lane);
     }
 
     /// QUIC took bytes, so no more are unacknowledged than the window allows.
     pub(super) fn sent(&self, bytes: usize) {
         self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
         lock(&self.sparse).wrote(now(), bytes as u64);
-        if let Some((memory, lane)) = &self.windows.memory {
-            lock(&memory.unacknowledged).paid(*lane, u64::MAX);
-        }
+        let (memory, lane) = &self.windows.memory;
+        lock(&memory.unacknowledged).paid(*lane, u64::MAX);
     }
 
     /// Bytes of the flow were read from QUIC.
@@ -395,11 +404,10 @@ impl FlowPort {
             self.windows.news.notify_one();
         }
         drop(state);
-        if let Some((memory, lane)) = &self.windows.memory {
-            lock(&memory.unread).paid(*lane, bytes as u64);
-            if more.is_some_and(|more| more.pool_is_small) {
-                memory.grow_unread(*lane);
-            }
+        let (memory, lane) = &self.windows.memory;
+        lock(&memory.unread).paid(*lane, bytes as u64);
+        if more.is_some_and(|more| more.pool_is_small) {
+            memory.grow_unread(*lane);
         }
     }
 }
@@ -414,7 +422,8 @@ impl Drop for FlowPort {
         }
         let rests = state.flows.is_empty();
         drop(state);
-        if let Some((memory, lane)) = self.windows.memory.as_ref().filter(|_| rests) {
+        if rests {
+            let (memory, lane) = &self.windows.memory;
             memory.rest(*lane);
         }
     }

@@ -64,7 +64,7 @@ pub(crate) fn node(
     }
     let members = Written::load(dir);
     let memory =
-        LaneBudget { per_entry: exit.memory_per_entry.bytes(), in_all: exit.memory.bytes() };
+        LaneBudget { per_peer: exit.memory_per_entry.bytes(), in_all: exit.memory.bytes() };
     let enabled = exit.enabled;
     let exit = Arc::new(Exit::new(exit, Arc::new(SystemResolver::new())));
     let settings = NodeSettings {
@@ -84,6 +84,7 @@ pub(crate) fn node(
         lane: config.lane.into(),
         flow: config.flow.into(),
         memory,
+        entry_memory: LaneBudget::OPENED,
         desk,
         credentials,
         chance: Chance::default(),

@@ -16,7 +16,9 @@ pub use configs::{
 };
 pub use framing::{FrameError, read_frame, read_message, write_frame, write_message};
 pub(crate) use parameters::LANE_DATAGRAMS_UNSENT;
-pub use parameters::{Congestion, CongestionByHint, LANE_WINDOW, LaneOptions, trust_link};
+pub use parameters::{
+    Congestion, CongestionByHint, LANE_SEND_WINDOW, LaneOptions, OPENED_LANE_WINDOW, trust_link,
+};
 use parameters::{
     guest_parameters, hosted_lane_parameters, join_parameters, lane_parameters, link_parameters,
 };

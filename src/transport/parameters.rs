@@ -99,15 +99,15 @@ impl Congestion {
 /// whole connection with "too many gaps" when one stream buffers more chunks than that.
 const FLOW_WINDOW: u32 = 2 << 20;
 
-/// Window of a whole lane at its entry, in bytes: the windows of its flows, which begin small and grow
-/// with their readers, share three quarters of it.
-pub const LANE_WINDOW: u32 = 128 * FLOW_WINDOW;
+/// Window of a whole lane at its entry, in bytes, until its share of the entry's memory is known: what
+/// slow start sends in five round trips.
+pub const OPENED_LANE_WINDOW: u32 = 256 << 10;
 
-/// The same of a lane at its exit until its entry's share is known: an OPEN header.
+/// The same of a lane at its exit: an OPEN header.
 const HOSTED_LANE_WINDOW: u32 = 16 << 10;
 
-/// Unacknowledged bytes a lane's sender may keep.
-const LANE_SEND_WINDOW: u64 = 16 << 20;
+/// Unacknowledged bytes that a lane may keep at its entry.
+pub const LANE_SEND_WINDOW: u64 = 16 << 20;
 
 /// Flows that one lane may carry at once.
 const FLOWS_PER_LANE: u32 = 4096;
@@ -184,10 +184,10 @@ fn lane_config(
     config
         .datagram_receive_buffer_size(Some(LANE_DATAGRAMS_UNREAD))
         .datagram_send_buffer_size(LANE_DATAGRAMS_UNSENT)
-        .max_concurrent_bidi_streams(VarInt::from_u32(FLOWS_PER_LANE))
+        .max_concurrent_bidi_streams(VarInt::from_u32(0))
         .max_concurrent_uni_streams(VarInt::from_u32(1))
         .stream_receive_window(VarInt::from_u32(FLOW_WINDOW))
-        .receive_window(VarInt::from_u32(LANE_WINDOW))
+        .receive_window(VarInt::from_u32(OPENED_LANE_WINDOW))
         .send_window(LANE_SEND_WINDOW)
         .max_idle_timeout(idle(options.patience))
         .keep_alive_interval(Some(options.patience / KEEP_ALIVES))
@@ -258,6 +258,7 @@ pub(super) fn hosted_lane_parameters(
 ) -> Arc<TransportConfig> {
     let mut config = lane_config(options, hint, mark, routes);
     config
+        .max_concurrent_bidi_streams(VarInt::from_u32(FLOWS_PER_LANE))
         .receive_window(VarInt::from_u32(HOSTED_LANE_WINDOW))
         .send_window(HOSTED_LANE_WINDOW.into());
     Arc::new(config)

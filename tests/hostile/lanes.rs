@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use noq::Connection;
+use ronproxy::{emulator::triangle, flow::FlowRequest, lab::LabNode, lane::LaneBudget};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     time::{sleep, timeout},
@@ -147,4 +148,32 @@ fn destinations_are_not_in_the_log_by_default() {
     for line in &cost.log {
         assert!(!line.contains("source.test") && !line.contains("secret.test"), "{line}");
     }
+}
+
+/// An exit, or the servers behind it, can make an entry hold what its flows may leave unread: in all
+/// lanes together that is the entry's budget, not each lane's.
+#[test]
+fn unread_downloads_over_many_lanes_stay_within_the_entrys_budget() {
+    let budget = LaneBudget { per_peer: 32 << 20, in_all: 48 << 20 };
+    let entry = LabNode { entry_memory: budget, ..LabNode::new("entry", false, false) };
+    let nodes = vec![entry, LabNode::new("exit", false, true), LabNode::new("relay", true, false)];
+    let attacker = LabNode::new("mallory", false, false);
+    let stage = Stage::of(511, triangle(), nodes, &attacker);
+    let (opened, cost) = stage.attack(async {
+        let mut flows = Vec::new();
+        for n in 0..360 {
+            let class = Some(format!("c{}", n % 12));
+            let request = FlowRequest { class, ..support::flow_request("source.test:80") };
+            let Ok(flow) = stage.node("entry").dialer().dial(request).await else { break };
+            let mut io = flow.into_io();
+            support::request(&mut *io, 100 << 20).await;
+            flows.push(io);
+        }
+        sleep(Duration::from_secs(30)).await;
+        flows.len()
+    });
+    println!("{opened} downloads over 12 lanes that nobody reads: {cost}");
+    assert_eq!(opened, 360);
+    // Beside the entry's budget, the exit's for what is not acknowledged.
+    cost.assert_within(Limits { peak: 64 << 20, ..Limits::default() });
 }
