@@ -10,12 +10,12 @@ use std::{
 };
 
 use ronproxy::{
-    app::{FlowFacts, LiveSettings, Node},
+    app::{Carries, FlowFacts, LiveSettings, Node},
     config::Config,
     emulator::{self, LinkModel, LossRate},
     flow::{
         Association, AssociationRequest, DatagramSink, FlowTimes, Ingress, MAX_DATAGRAM, Refusal,
-        RefusalKind, Target,
+        RefusalKind, Route, Target,
     },
     lab::{Lab, LabNode},
     overlay::policy::Policy,
@@ -116,6 +116,10 @@ async fn send_until_answered(association: &dyn Association, received: &Received)
 }
 
 /// The flow of the only association.
+fn via_relay() -> Route {
+    Route::Via("relay".parse().unwrap())
+}
+
 fn facts(node: &Node) -> FlowFacts {
     let flows = node.flow_facts();
     assert_eq!(flows.len(), 1, "{flows:?}");
@@ -145,7 +149,7 @@ async fn an_association_is_a_flow_that_its_client_ends() {
     assert_eq!((datagrams.sent, datagrams.received, datagrams.lost_sent), (4, 4, 0));
     assert_eq!((flow.sent, flow.received), (3_205, 3_205));
     let lanes = entry.lane_facts();
-    assert_eq!((lanes.len(), lanes[0].carries), (1, Some("datagrams")));
+    assert_eq!((lanes.len(), lanes[0].carries), (1, Some(Carries::Datagrams)));
     drop(association);
     wait_for("the end of the flow", SOON, || entry.flow_facts().is_empty()).await;
     let exit = lab.node("exit").unwrap();
@@ -166,7 +170,7 @@ async fn an_association_leaves_at_its_own_node_without_a_lane() {
     let datagrams = flow.datagrams.unwrap();
     assert_eq!((datagrams.sent, datagrams.received), (2, 2));
     assert!(entry.lane_facts().is_empty());
-    assert!(entry.view().close_flow(&flow.label));
+    assert!(entry.view().close_flow(flow.label));
     wait_for("the end of the flow", SOON, || entry.flow_facts().is_empty()).await;
     association.deliver(&echo(), b"once more");
     wait_for("the echo", SOON, || received.len() == 3).await;
@@ -200,7 +204,7 @@ async fn a_cut_loses_datagrams_for_a_fifth_of_a_second_at_most() {
         // Those in the air at the cut count, too: a round trip of 60 ms.
         assert!(missing.len() <= 10, "seed {seed}: {missing:?}");
         let flow = facts(entry);
-        assert_eq!(flow.route.as_deref(), Some("via relay"));
+        assert_eq!(flow.route, Some(via_relay()));
         assert_eq!(flow.reroutes, 1);
         let datagrams = flow.datagrams.unwrap();
         let lost = datagrams.lost_sent + datagrams.lost_received;
@@ -247,7 +251,7 @@ async fn a_node_that_refuses_associations_is_told_to_the_client() {
     let refusal = timeout(SOON, association.refusal()).await.expect("a refusal");
     assert_eq!(refusal.kind, RefusalKind::Policy);
     let events = lab.node("entry").unwrap().status();
-    assert_eq!(events.dropped_datagrams, [("refused", 1)]);
+    assert_eq!(events.dropped_datagrams, [("refused".into(), 1)]);
     lab.stop().await;
 }
 
@@ -321,7 +325,7 @@ async fn an_idle_association_ends_and_the_next_datagram_opens_it_again() {
     let (association, received) = answered(entry).await;
     sleep(Duration::from_secs(301)).await;
     wait_for("the end", SOON, || entry.flow_facts().is_empty()).await;
-    assert_eq!(lab.node("exit").unwrap().status().ended_flows, [("idle", 1)]);
+    assert_eq!(lab.node("exit").unwrap().status().ended_flows, [("idle".into(), 1)]);
     association.deliver(&echo(), b"x");
     wait_for("the echo", SOON, || received.len() == 2).await;
     lab.stop().await;
@@ -442,7 +446,7 @@ async fn a_cut_costs_a_fast_sender_a_fifth_of_a_second_too() {
     };
     tokio::join!(cut, send_fifty_megabits(&*association, 15_624));
     let lost = 15_624 - (received.len() - before);
-    assert_eq!(facts(entry).route.as_deref(), Some("via relay"));
+    assert_eq!(facts(entry).route, Some(via_relay()));
     // What is lost on the way there and back, and what has no room at the entry.
     assert!(lost <= 5_208 / 5, "{lost}");
     lab.stop().await;

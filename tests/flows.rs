@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use ronproxy::{
     app::Node,
     emulator::{self, Bitrate, LinkModel, Queue, Topology},
-    flow::FlowIo,
+    flow::{FlowIo, Route},
     lab::{Lab, LabNode, Service},
     transport::Congestion,
 };
@@ -158,14 +158,15 @@ async fn a_flow_shows_the_reroute_around_a_cut_with_its_reason_and_its_stall() {
     let mut at = 0;
     support::read_with_stalls(&mut *io, &mut at, 10 << 20).await;
     let before = entry.flow_facts().remove(0);
-    assert_eq!((before.route.as_deref(), before.reroutes), (Some("direct"), 0));
+    assert_eq!((before.route.clone(), before.reroutes), (Some(Route::Direct), 0));
     let (a, b) = (lab.topology().address("entry"), lab.topology().address("exit"));
     lab.internet().cut(a, b);
     let stall = support::read_with_stalls(&mut *io, &mut at, 30 << 20).await;
     let after = entry.flow_facts().remove(0);
     let told = after.history.first().expect("the lane was rerouted");
-    assert_eq!((after.route.as_deref(), after.reroutes), (Some("via relay"), 1), "{after:?}");
-    assert_eq!((&*told.from, &*told.to), ("direct", "via relay"));
+    let relayed = Route::Via("relay".parse().unwrap());
+    assert_eq!((after.route.as_ref(), after.reroutes), (Some(&relayed), 1), "{after:?}");
+    assert_eq!((&told.from, &told.to), (&Route::Direct, &relayed));
     assert!(told.reason.contains("silent for "), "{told:?}");
     let stall_ms = stall.as_secs_f64() * 1e3;
     let measured = told.stall_ms.expect("packets came in again");
@@ -203,7 +204,7 @@ async fn a_half_closed_flow_ends_after_a_minute_without_bytes() {
     assert_eq!(exit.status().exit_flows, 2);
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(exit.status().exit_flows, 1);
-    assert_eq!(exit.status().ended_flows, [("half-closed", 1)]);
+    assert_eq!(exit.status().ended_flows, [("half-closed".into(), 1)]);
     assert!(closed.read(&mut [0]).await.is_err(), "a cut flow is no complete one");
     lab.stop().await;
 }

@@ -192,7 +192,7 @@ async fn new_flows_keep_off_an_avoided_relay_and_open_ones_stay() {
     view.steer(vec![Steer::Exit(Some("exit".parse().unwrap())), Steer::Hint(Some(Hint::Loss))])
         .unwrap();
     let steered = support::open(laptop, "echo.test:7").await;
-    assert!(laptop.flow_facts().iter().any(|flow| flow.hint == "loss"));
+    assert!(laptop.flow_facts().iter().any(|flow| flow.hint == Hint::Loss));
     drop(steered);
     let events = laptop.events().read(&Query::default()).events;
     let steered = events.iter().filter(|record| matches!(record.event, Event::Steered { .. }));

@@ -11,6 +11,12 @@ mod support;
 #[path = "../examples/dial.rs"]
 #[expect(dead_code, reason = "the test calls what `main` calls")]
 mod dial;
+#[path = "../examples/events.rs"]
+#[expect(dead_code, reason = "the test calls what `main` calls")]
+mod example_events;
+
+#[path = "library/events.rs"]
+mod events;
 
 use std::{io::ErrorKind, time::Duration};
 
@@ -56,7 +62,7 @@ async fn a_stream_survives_a_cut_and_tells_its_route() {
     type_a_key(&mut stream).await.unwrap();
     assert_eq!(stream.route().unwrap().to_string(), "direct");
     let listed = &lab.node("entry").unwrap().flow_facts()[0];
-    assert_eq!(listed.label, stream.label().to_string());
+    assert_eq!(listed.label, stream.label());
     assert_eq!(serde_json::to_value(listed.ingress).unwrap(), "library");
     let (a, b) = (lab.topology().address("entry"), lab.topology().address("exit"));
     lab.internet().cut(a, b);
@@ -123,10 +129,10 @@ async fn a_stream_dropped_in_mid_write_is_reset_and_leaves_no_flow() {
 async fn a_user_who_closes_a_flow_ends_its_stream() {
     let (lab, node) = triangle().await;
     let mut stream = echo(&node).await;
-    let label = stream.label().to_string();
+    let label = stream.label();
     let waiting = tokio::spawn(async move { stream.read(&mut [0]).await });
     sleep(Duration::from_millis(10)).await;
-    assert!(lab.node("entry").unwrap().view().close_flow(&label));
+    assert!(lab.node("entry").unwrap().view().close_flow(label));
     let error = timeout(SOON, waiting).await.unwrap().unwrap().unwrap_err();
     assert!(error.to_string().contains("closed by the user"), "{error}");
     lab.stop().await;
@@ -198,6 +204,7 @@ async fn a_joined_folder_opens_serves_commands_and_is_locked() {
     let flows = overlay::json(&dir, &["flows"]);
     assert_eq!(flows[0]["label"], stream.label().to_string());
     assert_eq!(flows[0]["ingress"], "library");
+    events::listings_read_back(&dir);
     stream.write_all(b"hello").await.unwrap();
     stream.shutdown().await.unwrap();
     let mut answer = String::new();

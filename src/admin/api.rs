@@ -203,7 +203,7 @@ async fn ping(admin: &Admin, asked: &str) -> Result<Vec<RoutePing>, String> {
 fn close(admin: &Admin, asked: &str) -> Result<(), String> {
     let label = form_urlencoded::parse(asked.as_bytes()).find(|(name, _)| name == "label");
     let label = label.map(|(_, value)| value).unwrap_or_default();
-    match admin.view.close_flow(&label) {
+    match label.parse().is_ok_and(|label| admin.view.close_flow(label)) {
         true => Ok(()),
         false => Err(format!("no flow has the label {label:?}; `ronproxy flows` lists them")),
     }

@@ -38,7 +38,7 @@ impl FlowLog {
         };
         let age = Instant::now().into_std().saturating_duration_since(flow.since);
         self.events.record(Event::FlowOpened {
-            label: flow.label.to_string(),
+            label: flow.label,
             target: flow.target.to_string(),
             exit: flow.exit.clone(),
             route: self.route(&flow),
@@ -92,7 +92,7 @@ impl FlowWatcher for FlowLog {
         let (sent, received) = flow.carried.bytes();
         let age = Instant::now().into_std().saturating_duration_since(flow.since);
         self.events.record(Event::FlowClosed {
-            label: flow.label.to_string(),
+            label: flow.label,
             target: flow.target.to_string(),
             exit: flow.exit.clone(),
             route: self.route(flow),

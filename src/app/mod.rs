@@ -30,6 +30,8 @@ pub use join::{JoinDesk, JoinFailure, join};
 pub use node::{ExitDoor, Node, NodeSettings, StartError};
 pub use ping::{PingError, RoutePing};
 pub use renewal::CertificateStatus;
-pub use status::{FlowFacts, LaneStatus, LiveSettings, Measuring, NodeStatus, NodeView};
+pub use status::{
+    Carries, Counts, FlowFacts, LaneStatus, LiveSettings, Measuring, NodeStatus, NodeView,
+};
 pub use steering::{Steer, SteerError, Steering};
 pub use why::{CandidateFacts, Change, Choice, Question, Why};

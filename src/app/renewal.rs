@@ -7,11 +7,14 @@ use std::{
 };
 
 use noq::Endpoint;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::join::{JoinDesk, JoinFailure, ask_time, renew_outside};
+use super::{
+    join::{JoinDesk, JoinFailure, ask_time, renew_outside},
+    status::{Counts, counted},
+};
 use crate::{
     events::{Event, Events},
     identity::{
@@ -87,7 +90,8 @@ impl RenewalError {
 }
 
 /// What `status` shows of a node's certificate and clock.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct CertificateStatus {
     /// When it ends, in seconds since 1970.
     pub expires: u64,
@@ -108,7 +112,7 @@ pub struct CertificateStatus {
     /// The number of the revocation list in force.
     pub revocation_list: u64,
     /// Revocation lists ignored, by reason.
-    pub lists_ignored: Vec<(&'static str, u64)>,
+    pub lists_ignored: Counts,
     /// By how many seconds this machine's clock is ahead of the authority's; `None`: not compared.
     pub clock_ahead_seconds: Option<i64>,
 }
@@ -304,7 +308,7 @@ impl Renewal {
             renewals_failed: progress.failed,
             renewal_error: progress.error.clone(),
             revocation_list: identity.revoked().number(),
-            lists_ignored: ignored.map(|(reason, count)| (reason.name(), count)).collect(),
+            lists_ignored: counted(ignored.map(|(reason, count)| (reason.name(), count))),
             clock_ahead_seconds: self.credentials.clock_ahead(),
         }
     }

@@ -1,8 +1,8 @@
 //! What `status`, `flows` and the demo show: plain facts, taken at one moment.
 
-use std::{fmt, net::SocketAddr, sync::Arc};
+use std::{borrow::Cow, fmt, net::SocketAddr, sync::Arc};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, time::Instant};
 
 use super::{
@@ -15,9 +15,9 @@ use super::{
 use crate::{
     config::Rules,
     entry::{RefusedClients, User},
-    events::{Event, Events, Totals},
+    events::{Event, Events, LaneSide, Totals},
     flow::{
-        DatagramDrops, DatagramFacts, FlowEntry, FlowLabel, FlowLimits, FlowState, FlowTimes,
+        DatagramDrops, DatagramFacts, FlowEntry, FlowLabel, FlowLimits, FlowState, FlowTimes, Hint,
         Ingress, OnLane, Route,
     },
     identity::{MemberInfo, NodeName},
@@ -28,13 +28,31 @@ use crate::{
     underlay::Switch,
 };
 
+/// Numbers by name: a reason or an outcome, as in metrics.
+pub type Counts = Vec<(Cow<'static, str>, u64)>;
+
+pub(super) fn counted(counts: impl IntoIterator<Item = (&'static str, u64)>) -> Counts {
+    counts.into_iter().map(|(name, count)| (name.into(), count)).collect()
+}
+
+/// What a lane carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Carries {
+    /// Flows of connections.
+    Connections,
+    /// Datagrams of associations.
+    Datagrams,
+}
+
 /// A node in numbers.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct NodeStatus {
     /// Its name.
     pub name: NodeName,
     /// The program's version.
-    pub version: &'static str,
+    pub version: Cow<'static, str>,
     /// Whether its certificate allows it to be an exit.
     pub exit: bool,
     /// Whether its certificate allows it to be a relay.
@@ -56,19 +74,19 @@ pub struct NodeStatus {
     /// Packets forwarded for others.
     pub forwarded: u64,
     /// Packets dropped, by reason.
-    pub dropped: Vec<(&'static str, u64)>,
+    pub dropped: Counts,
     /// Packets of lanes that came out of order: `held` until the missing one came, or `late`.
-    pub reordered: Vec<(&'static str, u64)>,
+    pub reordered: Counts,
     /// Clients on this machine that the proxy does not serve, by reason.
-    pub refused_clients: Vec<(&'static str, u64)>,
+    pub refused_clients: Counts,
     /// Connections that others began, by what became of them.
-    pub handshakes: Vec<(&'static str, u64)>,
+    pub handshakes: Counts,
     /// Flows that neither side ended, by the limit that ended them.
-    pub ended_flows: Vec<(&'static str, u64)>,
+    pub ended_flows: Counts,
     /// Datagrams of applications that were dropped, by reason.
-    pub dropped_datagrams: Vec<(&'static str, u64)>,
+    pub dropped_datagrams: Counts,
     /// Messages of neighbours, and addresses in their records, that were dropped, by reason.
-    pub dropped_messages: Vec<(&'static str, u64)>,
+    pub dropped_messages: Counts,
     /// What flows may leave unread here, and entries unacknowledged, in bytes.
     pub exit_windows: (u64, u64),
     /// What it spends on measuring.
@@ -78,7 +96,8 @@ pub struct NodeStatus {
 }
 
 /// What a node spends on probes and advertisements.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Measuring {
     /// What it may send for them, in bits per second.
     pub budget_bps: u64,
@@ -93,14 +112,15 @@ pub struct Measuring {
 }
 
 /// A lane that starts or ends here.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct LaneStatus {
-    /// Which end this node is: `entry` or `exit`.
-    pub end: &'static str,
+    /// Which end this node is.
+    pub end: LaneSide,
     /// The routing hint; only the entry knows it.
-    pub hint: Option<String>,
-    /// What it carries, `connections` or `datagrams`; only the entry knows it.
-    pub carries: Option<&'static str>,
+    pub hint: Option<Hint>,
+    /// What it carries; only the entry knows it.
+    pub carries: Option<Carries>,
     /// QUIC's round-trip time in milliseconds; only shown at the entry.
     pub rtt_ms: Option<f64>,
     /// The lane.
@@ -109,10 +129,11 @@ pub struct LaneStatus {
 }
 
 /// A flow of this entry.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct FlowFacts {
     /// Its label.
-    pub label: String,
+    pub label: FlowLabel,
     /// Where it goes; of an association, its first destination.
     pub target: String,
     /// Through which exit.
@@ -120,13 +141,13 @@ pub struct FlowFacts {
     /// The number of the lane that carries it.
     pub lane: Option<u32>,
     /// The route its lane takes now.
-    pub route: Option<String>,
+    pub route: Option<Route>,
     /// How often its lane was rerouted since it began.
     pub reroutes: u64,
     /// The last of these reroutes, oldest first.
     pub history: Vec<RerouteFacts>,
     /// Its routing hint.
-    pub hint: String,
+    pub hint: Hint,
     /// The application's protocol.
     pub ingress: Ingress,
     /// The application's address.
@@ -187,7 +208,7 @@ impl NodeView {
         let dropped = self.switch.drops().into_iter().filter(|(_, count)| *count > 0);
         NodeStatus {
             name: us.name.clone(),
-            version: env!("CARGO_PKG_VERSION"),
+            version: env!("CARGO_PKG_VERSION").into(),
             exit: self.mesh.is_exit(&us.name),
             relay: us.roles.relay,
             proxy: self.proxy,
@@ -198,13 +219,13 @@ impl NodeView {
             flows: self.pool.flows().len(),
             exit_flows: self.host.flow_count(),
             forwarded: self.switch.forwarded(),
-            dropped: dropped.map(|(reason, count)| (reason.name(), count)).collect(),
-            reordered: self.switch.reordered().into(),
-            refused_clients: self.refused.counts().into(),
-            handshakes: self.handshakes.so_far(),
-            ended_flows: self.limits.ended(),
-            dropped_datagrams: self.datagram_drops.counts(),
-            dropped_messages: self.mesh.links().drops().counts(),
+            dropped: counted(dropped.map(|(reason, count)| (reason.name(), count))),
+            reordered: counted(self.switch.reordered()),
+            refused_clients: counted(self.refused.counts()),
+            handshakes: counted(self.handshakes.so_far()),
+            ended_flows: counted(self.limits.ended()),
+            dropped_datagrams: counted(self.datagram_drops.counts()),
+            dropped_messages: counted(self.mesh.links().drops().counts()),
             exit_windows: self.host.windows(),
             measuring: self.measuring(),
             certificate: self.renewal.status(),
@@ -290,10 +311,8 @@ impl NodeView {
 
     /// Closes a flow of this entry; false if none has this label.
     #[must_use]
-    pub fn close_flow(&self, label: &str) -> bool {
-        let flows = self.pool.flows().snapshot();
-        let found = flows.iter().find(|flow| flow.label.to_string() == label);
-        found.inspect(|flow| flow.carried.activity().close()).is_some()
+    pub fn close_flow(&self, label: FlowLabel) -> bool {
+        self.flow(label).inspect(|flow| flow.carried.activity().close()).is_some()
     }
 
     /// The lanes that start or end at the node.
@@ -360,15 +379,15 @@ impl fmt::Debug for NodeView {
 
 fn lanes(pool: &LanePool, host: &LaneHost) -> Vec<LaneStatus> {
     let out = pool.lanes().into_iter().map(|(key, lane)| LaneStatus {
-        end: "entry",
-        hint: Some(key.wish.hint.to_string()),
-        carries: Some(if key.datagrams { "datagrams" } else { "connections" }),
+        end: LaneSide::Entry,
+        hint: Some(key.wish.hint.clone()),
+        carries: Some(if key.datagrams { Carries::Datagrams } else { Carries::Connections }),
         rtt_ms: lane.rtt().map(|rtt| rtt.as_secs_f64() * 1e3),
         facts: lane.facts(),
     });
     let inward = host.facts().into_iter();
     let inward = inward.map(|facts| LaneStatus {
-        end: "exit",
+        end: LaneSide::Exit,
         hint: None,
         carries: None,
         rtt_ms: None,
@@ -390,14 +409,14 @@ fn describe(pool: &LanePool, flow: &FlowEntry, now: std::time::Instant) -> FlowF
         on.zip(lane.as_ref()).map(|(on, lane)| since(on, lane)).unwrap_or_default();
     let still = lane.as_ref().and_then(|lane| lane.stands_still_seconds);
     FlowFacts {
-        label: FlowLabel::to_string(&flow.label),
+        label: flow.label,
         target: flow.target.to_string(),
         exit: flow.exit.clone(),
         lane: on.map(|on| on.lane),
-        route: lane.map(|lane| lane.route.to_string()),
+        route: lane.map(|lane| lane.route),
         reroutes,
         history,
-        hint: flow.hint.to_string(),
+        hint: flow.hint.clone(),
         ingress: flow.ingress,
         client: flow.client,
         state: flow.state(),

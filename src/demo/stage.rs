@@ -16,6 +16,7 @@ use crate::{
     config::Config,
     emulator::{Bitrate, LinkModel, Loss, LossRate, Topology, paper_sites},
     entry::{self, EntryError},
+    events::LaneSide,
     lab::{Lab, LabError, LabNode},
     lane::RerouteFacts,
     mesh::LinkFacts,
@@ -261,12 +262,12 @@ impl Stage {
 }
 
 fn lanes(entry: &Node) -> Vec<LaneFact> {
-    let ours = entry.lane_facts().into_iter().filter(|lane| lane.end == "entry");
+    let ours = entry.lane_facts().into_iter().filter(|lane| lane.end == LaneSide::Entry);
     let fact = ours.map(|lane| LaneFact {
         lane: lane.facts.lane,
         peer: lane.facts.peer.to_string(),
         route: lane.facts.route,
-        hint: lane.hint.unwrap_or_default(),
+        hint: lane.hint.unwrap_or_default().to_string(),
         rtt: lane.rtt_ms.map(|ms| Duration::from_secs_f64(ms / 1e3)),
         reroutes: lane.facts.reroutes,
         history: lane.facts.history.iter().map(change).collect(),
@@ -276,8 +277,8 @@ fn lanes(entry: &Node) -> Vec<LaneFact> {
 
 fn change(reroute: &RerouteFacts) -> Change {
     Change {
-        from: reroute.from.clone(),
-        to: reroute.to.clone(),
+        from: reroute.from.to_string(),
+        to: reroute.to.to_string(),
         reason: reroute.reason.clone(),
         stall: reroute.stall_ms.map(|ms| Duration::from_secs_f64(ms / 1e3)),
     }
@@ -285,9 +286,9 @@ fn change(reroute: &RerouteFacts) -> Change {
 
 fn flows(entry: &Node) -> Vec<FlowFact> {
     let fact = entry.flow_facts().into_iter().map(|flow| FlowFact {
-        label: flow.label,
+        label: flow.label.to_string(),
         target: flow.target,
-        route: flow.route,
+        route: flow.route.map(|route| route.to_string()),
         reroutes: flow.reroutes,
         last: flow.history.last().map(change),
         sent: flow.sent,

@@ -5,12 +5,13 @@ use std::{collections::BTreeSet, fmt};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    flow::{Hint, Refusal, RefusalKind, Route},
+    flow::{FlowLabel, Hint, Refusal, RefusalKind, Route},
     identity::NodeName,
 };
 
-/// Something that happened.
+/// Something that happened to a node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Event {
     /// A lane's end changed its route.
@@ -62,7 +63,7 @@ pub enum Event {
     /// A flow of this entry is open.
     FlowOpened {
         /// Its label.
-        label: String,
+        label: FlowLabel,
         /// Where it goes.
         target: String,
         /// Through which exit.
@@ -77,7 +78,7 @@ pub enum Event {
     /// A flow of this entry has ended.
     FlowClosed {
         /// Its label.
-        label: String,
+        label: FlowLabel,
         /// Where it went.
         target: String,
         /// Through which exit.
@@ -140,6 +141,7 @@ pub enum LaneSide {
 /// Why a lane changed its route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum RerouteKind {
     /// Nothing came in on the old route.
     Silent,
@@ -156,6 +158,7 @@ pub enum RerouteKind {
 /// Why a member counts no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum LeftWhy {
     /// Its certificate has ended.
     CertificateEnded,

@@ -60,9 +60,22 @@ impl Events {
         self.state().history.read(self.now(), query)
     }
 
+    /// The number of the last event; 0 before the first.
+    #[must_use]
+    pub fn last(&self) -> u64 {
+        *self.last.borrow()
+    }
+
     /// The same, after waiting for `patience` at most until there is something.
     pub async fn read_next(&self, query: &Query, patience: Duration) -> Page {
-        let deadline = Instant::now() + patience;
+        match timeout(patience, self.news(query)).await {
+            Ok(page) => page,
+            Err(_) => self.read(query),
+        }
+    }
+
+    /// The same, after waiting until there is something.
+    pub async fn news(&self, query: &Query) -> Page {
         let mut last = self.last.subscribe();
         let mut query = query.clone();
         loop {
@@ -72,9 +85,8 @@ impl Events {
                 return page;
             }
             query.since = Some(page.next);
-            let left = deadline.saturating_duration_since(Instant::now());
-            // The sender lives as long as `self`.
-            if timeout(left, last.changed()).await.is_err() {
+            // An error would mean that the sender is gone, which lives as long as `self`.
+            if last.changed().await.is_err() {
                 return page;
             }
         }

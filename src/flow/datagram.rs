@@ -12,7 +12,7 @@ use std::{
     time::Instant,
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{BoxFuture, FlowLabel, Hint, Refusal, Target};
 use crate::identity::NodeName;
@@ -163,7 +163,8 @@ pub struct DatagramCounts {
 }
 
 /// What listings show of a flow's datagrams.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct DatagramFacts {
     /// Datagrams given to the lane.
     pub sent: u64,

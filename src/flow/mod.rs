@@ -29,7 +29,7 @@ pub use datagram::{
     DatagramFlow, DatagramSink, MAX_DATAGRAM, OutwardDatagrams,
 };
 pub use hint::{AppMetric, Hint, ParseHintError};
-pub use label::FlowLabel;
+pub use label::{FlowLabel, ParseLabelError};
 pub use limits::{FlowEnd, FlowLimits, FlowTimes, HalfClosed};
 pub use refusal::{Refusal, RefusalKind, is_exhaustion};
 pub(crate) use route::bounded_class;

@@ -11,13 +11,14 @@ use std::{
     time::Instant,
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Activity, DatagramCounts, FlowLabel, Hint, Target};
 use crate::identity::NodeName;
 
 /// The protocol an application spoke to the entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
 #[serde(rename_all = "kebab-case")]
 pub enum Ingress {
     /// SOCKS version 5 (RFC 1928).
@@ -48,7 +49,8 @@ impl fmt::Display for Ingress {
 }
 
 /// Where a flow is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 #[serde(rename_all = "kebab-case")]
 pub enum FlowState {
     /// The exit has been asked and has not answered yet.

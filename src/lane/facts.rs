@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use noq::Connection;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     failover::{Reroute, Traffic},
@@ -13,14 +13,14 @@ use crate::{
 };
 
 /// What listings show of a lane's end.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct LaneFacts {
     /// The lane's number at this node.
     pub lane: u32,
     /// The node at the far end.
     pub peer: NodeName,
     /// The route its packets take from here.
-    #[serde(serialize_with = "as_text")]
     pub route: Route,
     /// How often the route changed.
     pub reroutes: u64,
@@ -38,14 +38,15 @@ pub struct LaneFacts {
 }
 
 /// What listings show of one reroute.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct RerouteFacts {
     /// How long ago, in seconds.
     pub seconds_ago: f64,
     /// The route that was left.
-    pub from: String,
+    pub from: Route,
     /// The route that was taken.
-    pub to: String,
+    pub to: Route,
     /// Why, in few words.
     pub reason: String,
     /// How long the lane stood still, in milliseconds; `None` while it does.
@@ -57,8 +58,8 @@ impl RerouteFacts {
     pub(super) fn of(reroute: &Reroute, now: Instant) -> Self {
         Self {
             seconds_ago: now.saturating_duration_since(reroute.at).as_secs_f64(),
-            from: reroute.from.to_string(),
-            to: reroute.to.to_string(),
+            from: reroute.from.clone(),
+            to: reroute.to.clone(),
             reason: why(reroute),
             stall_ms: reroute.stall.map(|stall| stall.as_secs_f64() * 1e3),
         }
@@ -99,8 +100,4 @@ fn brief(reason: RerouteReason) -> String {
         RerouteReason::FarEnd => "asked to".to_owned(),
         RerouteReason::Trial => "a trial".to_owned(),
     }
-}
-
-fn as_text<S: serde::Serializer>(route: &Route, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(route)
 }

@@ -31,7 +31,7 @@ use std::{
 };
 
 use noq::{ClientConfig, Endpoint, UdpSender};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 
 pub use address::AddressRefusal;
@@ -141,7 +141,8 @@ pub struct FarLink {
 }
 
 /// What listings show of a link.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct LinkFacts {
     /// The neighbour.
     pub peer: NodeName,

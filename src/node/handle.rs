@@ -9,12 +9,13 @@ use std::{
 
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{Builder, Connect, Error, MemberKeeper, Stream};
+use super::{Builder, Connect, Error, Events, MemberKeeper, Stream};
 use crate::{
     admin::ControlSocket,
-    app::{self, NodeView},
+    app::{self, FlowFacts, LaneStatus, NodeStatus, NodeView},
     flow::{FlowRequest, Target},
     identity::{NodeDir, NodeName},
+    mesh::LinkFacts,
 };
 
 /// A running node of the overlay. Clones are handles on the same node.
@@ -141,6 +142,38 @@ impl Node {
         // The table lists a flow for as long as it lives.
         let entry = view.flow(flow.label()).ok_or(Error::Stopped)?;
         Ok(Stream::new(flow.into_io(), entry, view.clone(), stopped.clone()))
+    }
+
+    /// What happens to the node from now on: reroutes, links, members, flows, refusals.
+    #[must_use]
+    pub fn events(&self) -> Events {
+        let Inner { node, view, .. } = &*self.inner;
+        Events::from_now_on(view.events().clone(), node.stopped().clone())
+    }
+
+    /// The node in numbers, now. This and the lists below are what `ronproxy status`, `links`, `lanes` and
+    /// `flows` print with `--json`; the structs read that text back, too.
+    #[must_use]
+    pub fn status(&self) -> NodeStatus {
+        self.inner.view.status()
+    }
+
+    /// The members that the node knows, each with its link.
+    #[must_use]
+    pub fn links(&self) -> Vec<LinkFacts> {
+        self.inner.view.link_facts()
+    }
+
+    /// The lanes that start or end at the node.
+    #[must_use]
+    pub fn lanes(&self) -> Vec<LaneStatus> {
+        self.inner.view.lane_facts()
+    }
+
+    /// The open flows that began at the node: its streams, and those of its proxy.
+    #[must_use]
+    pub fn flows(&self) -> Vec<FlowFacts> {
+        self.inner.view.flow_facts()
     }
 
     /// Stops the node: open streams fail with [`ConnectionAborted`](std::io::ErrorKind::ConnectionAborted),

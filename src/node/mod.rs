@@ -6,6 +6,7 @@
 //! | `handle` | [`Node`]: what a program can ask of it |
 //! | `connect` | what a program wants of a stream |
 //! | `stream` | a flow as a byte stream |
+//! | `events` | what happens to the node, as a program reads it |
 //! | `error` | what can go wrong |
 //! | `settings`, `written`, `keep` | the folder, as `ronproxy run` uses it, too |
 //!
@@ -15,6 +16,7 @@
 mod builder;
 mod connect;
 mod error;
+mod events;
 mod handle;
 mod keep;
 pub(crate) mod settings;
@@ -24,12 +26,20 @@ mod written;
 pub use builder::Builder;
 pub use connect::Connect;
 pub use error::Error;
+pub use events::{Events, Lagged};
 pub use handle::Node;
 pub use stream::Stream;
 
 pub use crate::{
-    flow::{FlowLabel, Hint, Host, Refusal, RefusalKind, Route, Target},
+    app::{Carries, CertificateStatus, Counts, FlowFacts, LaneStatus, Measuring, NodeStatus},
+    events::{Event, LaneSide, LeftWhy, Record as EventRecord, RerouteKind},
+    flow::{
+        DatagramFacts, FlowLabel, FlowState, Hint, Host, Ingress, Refusal, RefusalKind, Route,
+        Target,
+    },
     identity::NodeName,
+    lane::{LaneFacts, RerouteFacts},
+    mesh::LinkFacts,
 };
 
 pub(crate) use keep::{ListWatch, MemberKeeper};

@@ -187,7 +187,7 @@ async fn a_request_counts_once_and_within_the_hour() {
     assert_eq!(refusal(plain, "exit", other).await, unproved(RequestFault::OtherLane));
     let dropped = lab.node("exit").unwrap().status().dropped_messages;
     for reason in ["request-clock", "request-replayed", "request-other-lane"] {
-        assert!(dropped.contains(&(reason, 1)), "{dropped:?}");
+        assert!(dropped.contains(&(reason.into(), 1)), "{dropped:?}");
     }
     lab.stop().await;
 }
@@ -312,6 +312,6 @@ async fn packets_under_chained_labels_go_no_further_than_the_second_relay() {
     sleep(Duration::from_secs(1)).await;
     assert_eq!((forwarded("nyu") - before.0, forwarded("utah") - before.1), (10, 0));
     let dropped = lab.node("utah").unwrap().status().dropped;
-    assert!(dropped.contains(&("forwarded-twice", 10)), "{dropped:?}");
+    assert!(dropped.contains(&("forwarded-twice".into(), 10)), "{dropped:?}");
     lab.stop().await;
 }
