@@ -59,6 +59,7 @@
 //! | [`events`] | what happened lately: one typed stream, bounded, and its counters |
 //! | [`flow`] | what a flow is: label, target, hint, refusal, and the dialer trait |
 //! | [`live`] | a value that is replaced while others read it |
+//! | [`turns`] | a bounded number of things at once, with a fair share for each asker |
 //! | [`chance`] | the node's source of chance, seeded in a lab |
 //! | [`text`] | PURE: text of others, made safe to log and to show |
 //! | [`quantity`] | PURE: durations, data rates and addresses as people write them |
@@ -93,6 +94,7 @@ pub mod quantity;
 pub mod signer;
 pub mod text;
 pub mod transport;
+pub mod turns;
 pub mod underlay;
 pub mod wire;
 

@@ -13,6 +13,7 @@
 //! | `relays` | a member's requests: labels, lanes, policy |
 //! | `lanes` | a member with lanes that it was rightly granted |
 //! | `addresses` | a member whose packets claim another source |
+//! | `renewals` | members and others that ask for certificates without end |
 //! | `revoked` | an ex-member, and lies about certificates |
 //! | `strangers`, `joiners` | senders without a certificate |
 //! | `dashboard` | other local programs and web pages, at the dashboard's port |
@@ -66,6 +67,8 @@ mod processes;
 mod records;
 #[path = "hostile/relays.rs"]
 mod relays;
+#[path = "hostile/renewals.rs"]
+mod renewals;
 #[path = "hostile/revoked.rs"]
 mod revoked;
 #[path = "hostile/states.rs"]

@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     admission::{Admission, Arrival, Verdict, Who},
+    desk::JoinDesk,
     handshakes::{HandshakeCounts, Outcome},
-    join::JoinDesk,
     known::KnownAddresses,
 };
 use crate::{

@@ -1,126 +1,24 @@
-//! Joining an overlay: the authority's desk, and the new node's way to it.
+//! Joining an overlay: a new node's way to the authority, and that of a member without a link to it.
 
-use std::{
-    fmt,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    time::Duration,
-};
+use std::{fmt, net::SocketAddr, time::Duration};
 
 use noq::{Connection, ConnectionError, Endpoint};
 use rustls::pki_types::CertificateDer;
 use tokio::time::timeout;
 
 use crate::{
-    flow::BoxFuture,
     identity::{
-        Actor, AuthorityContact, Clock, Credentials, DeskRequest, Fingerprint, Invitation,
+        AuthorityContact, Clock, Credentials, DeskRequest, Fingerprint, Invitation,
         InvitationError, JoinError, JoinRefusal, JoinReply, JoinRequest, MAX_JOIN_REPLY,
-        MAX_JOIN_REQUEST, NodeIdentity, NodeKey, NodeName, Welcome, clock_crypto, join_crypto,
-        renew_crypto, server_name, skew, skew_in_words,
+        NodeIdentity, NodeKey, NodeName, Welcome, clock_crypto, join_crypto, renew_crypto,
+        server_name, skew, skew_in_words,
     },
-    mesh::{CertificateDesk, Mesh},
-    signer::AuthorityClient,
     text::Escaped,
     transport::{CertificateFault, code, join_client_config},
-    wire::link::RenewalRefusal,
 };
 
-/// A joiner must send its request, and fetch the answer, within this time.
+/// How long the authority may take to answer.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Where the authority's node answers joiners, and members without a link to it.
-pub struct JoinDesk {
-    authority: AuthorityClient,
-    clock: Clock,
-}
-
-impl JoinDesk {
-    /// The desk of an authority, which dates what it issues by `clock`.
-    #[must_use]
-    pub fn new(authority: AuthorityClient, clock: Clock) -> Self {
-        Self { authority, clock }
-    }
-
-    /// Whether a stranger may join now, by what the authority said within a second.
-    pub(super) async fn is_open(&self) -> bool {
-        self.authority.may_join().await
-    }
-
-    /// Answers one request: of a joiner if it `joins`, else of a member.
-    pub(super) async fn serve(&self, conn: Connection, mesh: &Mesh, joins: bool) {
-        match timeout(JOIN_TIMEOUT, self.answer(&conn, mesh, joins)).await {
-            // The joiner closes when it has read the answer; without it the answer could be lost.
-            Ok(Ok(())) => drop(timeout(JOIN_TIMEOUT, conn.closed()).await),
-            Ok(Err(error)) => tracing::debug!(error, "a request to the authority failed"),
-            Err(_) => tracing::debug!("a request to the authority timed out"),
-        }
-        conn.close(code::DONE.into(), b"");
-    }
-
-    async fn answer(&self, conn: &Connection, mesh: &Mesh, joins: bool) -> Result<(), String> {
-        let (mut send, mut recv) = conn.accept_bi().await.map_err(|e| e.to_string())?;
-        let bytes = recv.read_to_end(MAX_JOIN_REQUEST).await.map_err(|e| e.to_string())?;
-        let request = DeskRequest::decode(&bytes).map_err(|e| e.to_string())?;
-        if joins != matches!(request, DeskRequest::Join(_)) {
-            return Err("a request of the other protocol".to_owned());
-        }
-        let from = Actor::Address(remote(conn));
-        let reply = match request {
-            DeskRequest::Join(request) => self.join(request, from, mesh).await,
-            DeskRequest::Renew(request) => {
-                self.authority.renew(request, from).await.map(JoinReply::Renewed)
-            }
-            DeskRequest::Time => Ok(JoinReply::Time(self.clock.now().as_secs())),
-        };
-        let bytes = reply.unwrap_or_else(JoinReply::Refused).encode().map_err(|e| e.to_string())?;
-        send.write_all(&bytes).await.map_err(|e| e.to_string())?;
-        send.finish().map_err(|e| e.to_string())
-    }
-
-    async fn join(
-        &self,
-        request: JoinRequest,
-        from: Actor,
-        mesh: &Mesh,
-    ) -> Result<JoinReply, JoinRefusal> {
-        let welcome = self.authority.join(request, from).await?;
-        Ok(JoinReply::Welcome(Welcome { members: mesh.members_for_joiner(), ..welcome }))
-    }
-}
-
-impl JoinDesk {
-    /// The next certificate for a key that has one on record.
-    pub(super) async fn certificate(
-        &self,
-        signing_request: Vec<u8>,
-        by: Actor,
-    ) -> Result<Vec<CertificateDer<'static>>, RenewalRefusal> {
-        match self.authority.renew(signing_request, by).await {
-            Ok(renewed) => Ok(renewed.chain.into_iter().map(CertificateDer::from).collect()),
-            Err(JoinRefusal::UnknownKey(_)) => Err(RenewalRefusal::UnknownKey),
-            Err(JoinRefusal::Revoked(_)) => Err(RenewalRefusal::Revoked),
-            Err(error) => {
-                tracing::warn!(%error, "a certificate could not be renewed");
-                Err(RenewalRefusal::Failed)
-            }
-        }
-    }
-}
-
-impl CertificateDesk for JoinDesk {
-    fn renew(
-        &self,
-        signing_request: Vec<u8>,
-    ) -> BoxFuture<'_, Result<Vec<CertificateDer<'static>>, RenewalRefusal>> {
-        Box::pin(self.certificate(signing_request, Actor::Link))
-    }
-}
-
-/// Where the other end is; the unspecified address when its path is just gone.
-fn remote(conn: &Connection) -> IpAddr {
-    let path = conn.path(noq::PathId::ZERO).and_then(|path| path.remote_address().ok());
-    path.map_or(Ipv4Addr::UNSPECIFIED.into(), |address| address.ip().to_canonical())
-}
 
 /// Why a node could not join.
 #[derive(Debug, thiserror::Error)]
@@ -358,10 +256,4 @@ async fn converse(conn: &Connection, request: &[u8]) -> Result<JoinReply, JoinFa
 
 fn local(error: &dyn fmt::Display) -> JoinFailure {
     JoinFailure::Local(error.to_string())
-}
-
-impl fmt::Debug for JoinDesk {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JoinDesk")
-    }
 }

@@ -10,6 +10,7 @@
 mod accept;
 mod admission;
 mod association;
+mod desk;
 mod dialer;
 mod exits;
 mod flow_log;
@@ -21,12 +22,14 @@ mod local_datagrams;
 mod network;
 mod node;
 mod ping;
+mod recent;
 mod renewal;
 mod status;
 mod steering;
 mod why;
 
-pub use join::{JoinDesk, JoinFailure, join};
+pub use desk::JoinDesk;
+pub use join::{JoinFailure, join};
 pub use node::{ExitDoor, Node, NodeSettings, StartError};
 pub use ping::{PingError, RoutePing};
 pub use renewal::CertificateStatus;

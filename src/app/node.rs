@@ -14,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     accept::{Door, Servers},
+    desk::JoinDesk,
     dialer::Dialer,
     flow_log::FlowLog,
     handshakes::HandshakeCounts,
-    join::JoinDesk,
     network,
     renewal::Renewal,
     status::{FlowFacts, LaneStatus, NodeStatus, NodeView},

@@ -12,14 +12,14 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    join::{JoinDesk, JoinFailure, ask_time, renew_outside},
+    desk::JoinDesk,
+    join::{JoinFailure, ask_time, renew_outside},
     status::{Counts, counted},
 };
 use crate::{
     events::{Event, Events},
     identity::{
-        Actor, Credentials, IdentityError, JoinRefusal, Peer, UnixTime, needs_renewal,
-        skew_in_words,
+        Credentials, IdentityError, JoinRefusal, Peer, UnixTime, needs_renewal, skew_in_words,
     },
     link::LinkError,
     mesh::Mesh,
@@ -246,7 +246,7 @@ impl Renewal {
     async fn attempt(&self, peer: &Peer, now: UnixTime) -> Result<(), RenewalError> {
         let request = self.credentials.identity().signing_request()?;
         if let Some(desk) = &self.desk {
-            return self.take_over(desk.certificate(request, Actor::Node).await?);
+            return self.take_over(desk.own_certificate(request).await?);
         }
         let over_links = match peer.is_in_time(now) {
             true => match self.mesh.request_certificate(&request).await {

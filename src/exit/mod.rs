@@ -26,7 +26,6 @@ mod ranges;
 mod resolve;
 mod rule;
 mod system;
-mod turns;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -52,7 +51,13 @@ use crate::{
     flow::{Host, Refusal, RefusalKind, Target},
     identity::NodeName,
     live::Live,
+    turns::{Limits, Turns},
 };
+
+/// Look-ups of entries. Of one: a page of 16 sites at once; each holds up to four sockets. Behind 16
+/// silent names of 7 s each, the last of 64 that wait would wait longer than its flow does. In all: 16
+/// entries may use their whole share at once.
+const LOOK_UPS: Limits = Limits { each: 16, waiting: 64, in_all: 256 };
 
 /// Opens connections for the flows of other nodes.
 #[derive(Debug)]
@@ -61,7 +66,7 @@ pub struct Exit {
     policy: Live<Policy>,
     resolver: Arc<dyn Resolver>,
     pinned: HashMap<String, SocketAddr>,
-    turns: turns::Turns,
+    turns: Turns<NodeName>,
     limits: permit::Limits,
     associations: datagrams::Associations,
     denials: Mutex<BTreeMap<&'static str, u64>>,
@@ -86,7 +91,7 @@ impl Exit {
             associations: datagrams::Associations::new(config.max_associations_per_entry),
             config,
             resolver,
-            turns: turns::Turns::new(),
+            turns: Turns::new(LOOK_UPS),
             pinned: HashMap::new(),
             denials: Mutex::default(),
         }
@@ -210,7 +215,10 @@ impl Exit {
             Host::Name(name) => name,
         };
         let lookup = async {
-            let _turn = self.turns.next(entry).await?;
+            let _turn = self.turns.next(entry).await.ok_or_else(|| {
+                let detail = format!("the exit resolves its limit of names for {entry}");
+                Refusal::new(RefusalKind::Overloaded, detail)
+            })?;
             Ok(self.resolver.resolve(name).await?)
         };
         match timeout_at(deadline, lookup).await {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
     Actor, Authority, AuthorityError, Deed, Fingerprint, IdentityError, Invitation, NodeIdentity,
-    NodeKey, NodeName, PendingInvitations, RedeemError, Token, UnixTime,
+    NodeKey, NodeName, PendingInvitations, RedeemError, SigningRequest, Token, UnixTime,
 };
 use crate::text::is_unsafe;
 
@@ -156,7 +156,7 @@ pub fn redeem(
         )));
     }
     let granted = invitations.peek(&request.token, now)?;
-    Authority::check_request(&request.signing_request)?;
+    SigningRequest::parse(request.signing_request.clone())?;
     if authority.is_taken(&granted.name, now)? {
         return Err(AuthorityError::NameTaken(granted.name).into());
     }

@@ -185,7 +185,7 @@ proptest! {
     fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
         let _ = DeskRequest::decode(&bytes);
         let _ = JoinReply::decode(&bytes);
-        let _ = Authority::check_request(&bytes);
+        let _ = SigningRequest::parse(bytes.clone());
     }
 }
 

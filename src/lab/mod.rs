@@ -168,6 +168,8 @@ pub struct Lab {
     services: Services,
     congestion: Congestion,
     authority: Authority,
+    /// The same, as its node asks it; `None`: nobody does.
+    signer: Option<AuthorityClient>,
     clock: Clock,
     dates: Dates,
     folder: TempDir,
@@ -219,6 +221,10 @@ impl Lab {
             let (Some(nat), Some(host)) = (node.nat, topology.find(&node.name)) else { continue };
             internet.nat(host, nat);
         }
+        let signer = dates.authority.as_ref().map(|_| {
+            let clerk = Clerk::open(&dir, dates.lifetime)?;
+            Ok::<_, LabError>(AuthorityClient::here(clerk, clock.clone()))
+        });
         let nodes = BTreeMap::new();
         let mut lab = Self {
             internet,
@@ -228,6 +234,7 @@ impl Lab {
             services,
             congestion,
             authority,
+            signer: signer.transpose()?,
             clock,
             dates,
             folder,
@@ -300,7 +307,7 @@ impl Lab {
             flow: plan.flow,
             memory: plan.memory,
             entry_memory: plan.entry_memory,
-            desk: self.desk(name)?,
+            desk: self.desk(name),
             chance: Chance::seeded(self.chance.draw()),
         };
         let (socket, cable) = self.internet.plug_in(address);
@@ -327,14 +334,16 @@ impl Lab {
         Ok(())
     }
 
-    fn desk(&self, name: &str) -> Result<Option<JoinDesk>, LabError> {
-        if self.dates.authority.as_deref() != Some(name) {
-            return Ok(None);
-        }
-        let dir = NodeDir::at(self.folder.path());
-        let clerk = Clerk::open(&dir, self.dates.lifetime)?;
-        let authority = AuthorityClient::here(clerk, self.clock.clone());
-        Ok(Some(JoinDesk::new(authority, self.clock.clone())))
+    fn desk(&self, name: &str) -> Option<JoinDesk> {
+        let here = self.dates.authority.as_deref() == Some(name);
+        let signer = self.signer.clone().filter(|_| here)?;
+        Some(JoinDesk::new(signer, self.plans.get(name)?.credentials.clone()))
+    }
+
+    /// How many questions were put to the authority so far.
+    #[must_use]
+    pub fn questions(&self) -> u64 {
+        self.signer.as_ref().map_or(0, AuthorityClient::asked)
     }
 
     /// Revokes a node, and gives the running node `told` the new list, as the authority's folder

@@ -157,6 +157,16 @@ const ANSWER_BYTES: (u32, f64) = (2 << 20, 64.0 * 1024.0);
 /// may bring as many that it should not have passed on.
 const PASSING: (u32, f64) = (32, 4.0);
 
+/// Certificates that a neighbour may ask for itself, at once and in a second. It asks again at the
+/// earliest 5 s after a failure (`app/renewal.rs`), and succeeds every few days. The capacity is for
+/// certificates that last a few seconds, in tests.
+const RENEWALS: (u32, f64) = (8, 0.2);
+
+/// Requests for certificates that it may pass on for others, at once and in a second. Many members may
+/// come back at the same time. It has a budget for each of them, so that 80 of them have to spend all of
+/// theirs to use this up.
+const RENEWALS_PASSED_ON: (u32, f64) = (64, 16.0);
+
 /// Nonces returned to a neighbour at once and in a second. It sends up to four for each of our few
 /// addresses. Other members can forge nonces in its name, and this bounds what it gets then.
 const RETURNED: (u32, f64) = (16, 16.0);
@@ -178,6 +188,8 @@ pub struct PeerBudget {
     checks: Bucket,
     answers: Bucket,
     passing: Bucket,
+    renewals: Bucket,
+    renewals_passed_on: Bucket,
     returned: Bucket,
     credit: Bucket,
     refused_until: Option<Instant>,
@@ -192,6 +204,8 @@ impl Default for PeerBudget {
             checks: bucket(CHECKS),
             answers: bucket(ANSWER_BYTES),
             passing: bucket(PASSING),
+            renewals: bucket(RENEWALS),
+            renewals_passed_on: bucket(RENEWALS_PASSED_ON),
             returned: bucket(RETURNED),
             credit: bucket(CREDIT),
             refused_until: None,
@@ -226,6 +240,13 @@ impl PeerBudget {
     /// Takes one request for a lane that is passed on; false if it is over the budget.
     pub fn take_passing(&mut self, now: Instant) -> bool {
         self.passing.take(now, 1.0)
+    }
+
+    /// Takes one request for a certificate: of the neighbour itself, or one that it passes on. False if
+    /// it is over the budget.
+    pub fn take_renewal(&mut self, now: Instant, passed_on: bool) -> bool {
+        let bucket = if passed_on { &mut self.renewals_passed_on } else { &mut self.renewals };
+        bucket.take(now, 1.0)
     }
 
     /// Takes one nonce that is returned to the neighbour; false if it is over the budget.
@@ -306,6 +327,18 @@ mod tests {
             .filter(|n| budget.take_passing(start + Duration::from_millis(10 * n)))
             .count();
         assert!((260..=272).contains(&passed), "{passed}");
+    }
+
+    #[test]
+    fn renewals_are_few_and_those_of_others_leave_the_neighbour_its_own() {
+        let (mut budget, start) = (PeerBudget::default(), Instant::now());
+        // A hundred a second for a minute.
+        let mut taken = |passed_on| {
+            let at = |n: &u64| start + Duration::from_millis(10 * n);
+            (0..6000).filter(|n| budget.take_renewal(at(n), passed_on)).count()
+        };
+        let (others, own) = (taken(true), taken(false));
+        assert!((1016..=1024).contains(&others) && (19..=20).contains(&own), "{others}, {own}");
     }
 
     #[test]

@@ -34,6 +34,10 @@ pub enum LinkDrop {
     AddressUnanswered,
     /// A request for a lane, or its proof, that is not valid.
     LaneRequest(RequestFault),
+    /// A request for a certificate over the budget.
+    RenewalOverBudget,
+    /// A signing request that cannot be read, or is not of the key that it should be of.
+    SigningRequest,
     /// A member without a place in the directory, because 256 others have links.
     DirectoryFull,
     /// An advertisement or an address in it; the reason is the name of another enum.
@@ -57,6 +61,8 @@ impl LinkDrop {
             Self::LinkRefused => "link-refused",
             Self::AddressUnanswered => "address-unanswered",
             Self::LaneRequest(fault) => fault.name(),
+            Self::RenewalOverBudget => "renewal-over-budget",
+            Self::SigningRequest => "bad-signing-request",
             Self::DirectoryFull => "directory-full",
             Self::Advertisement(reason) => reason,
         }

@@ -17,6 +17,7 @@ mod outside;
 mod ping;
 mod record;
 mod relay;
+mod renewal;
 mod requests;
 mod service;
 mod trust;
@@ -39,7 +40,8 @@ pub use members::{MAX_MEMBERS, MemberFacts, Members};
 pub use ping::PingFailure;
 pub use record::MemberRecord;
 pub use relay::RelayConfig;
-pub use trust::{CertificateDesk, Ended};
+pub use renewal::CertificateDesk;
+pub use trust::Ended;
 
 use self::{
     address::{OwnKinds, check_form},

@@ -67,7 +67,7 @@ impl Mesh {
             Request::Forward(request) => self.grant_forwarding(link, request),
             Request::Renew(labels) => Ok(self.renew_labels(link, &labels)),
             Request::RenewCertificate { signing_request, passed_on } => {
-                self.renew_certificate(signing_request, passed_on).await
+                self.renew_certificate(link, signing_request, passed_on).await
             }
             Request::Hello(_) => Err(LinkRefusal::Unexpected),
         }

@@ -20,11 +20,10 @@ use tokio_util::sync::CancellationToken;
 use super::Mesh;
 use crate::{
     events::Event,
-    flow::BoxFuture,
     identity::{AttestError, ListIgnored, NodeName, Peer, skew, skew_in_words},
     link::{Link, LinkDrop, LinkError, Offence},
     transport::{FrameError, code, read_message, write_message},
-    wire::link::{Hello, LinkRefusal, Notice, RenewalRefusal, Reply, Request},
+    wire::link::{Hello, LinkRefusal, Notice},
 };
 
 /// How often links are looked through for certificates that have ended. Revocations act at once;
@@ -33,10 +32,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How long the neighbour with the newer revocation list may take to send it: as for a request.
 const LIST_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Neighbours asked in one attempt to renew a certificate or to pass that on: most have a link to
-/// the authority, or none has.
-const MOST_ASKED: usize = 8;
 
 /// Why a node is no member any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -49,22 +44,7 @@ pub enum Ended {
     Expired,
 }
 
-/// Issues certificates; implemented where the authority lives.
-pub trait CertificateDesk: Send + Sync + 'static {
-    /// The next certificate for the key of `signing_request`, and the authority's.
-    fn renew(
-        &self,
-        signing_request: Vec<u8>,
-    ) -> BoxFuture<'_, Result<Vec<CertificateDer<'static>>, RenewalRefusal>>;
-}
-
 impl Mesh {
-    /// Lets the authority's desk answer neighbours whose certificates are to be renewed.
-    pub fn open_desk(&self, desk: Arc<dyn CertificateDesk>) {
-        // Called once, by the wiring.
-        let _ = self.desk.set(desk);
-    }
-
     /// Ends what belongs to nodes that are no members any more, and spreads what is newer than
     /// what the neighbours have, until `shutdown`.
     pub async fn watch_members(self: Arc<Self>, shutdown: CancellationToken) {
@@ -286,73 +266,6 @@ impl Mesh {
         let ahead = skew(self.credentials.now(), theirs);
         if let Some(words) = skew_in_words(ahead) {
             tracing::warn!("this machine's clock is {words} that of {}", peer.name);
-        }
-    }
-
-    /// Asks for the next certificate over links: those that answer probes first, of these the
-    /// authority's, else neighbours that may have a link to it.
-    ///
-    /// # Errors
-    /// The last refusal, or why nobody could be asked.
-    pub async fn request_certificate(
-        &self,
-        signing_request: &[u8],
-    ) -> Result<Vec<CertificateDer<'static>>, LinkError> {
-        let ask = |passed_on| Request::RenewCertificate {
-            signing_request: signing_request.to_vec(),
-            passed_on,
-        };
-        let authority = self.credentials.authority().map(|contact| contact.name);
-        let is_authority = |link: &Link| Some(&link.peer().name) == authority.as_ref();
-        let mut links = self.links.all();
-        // Each that is silent costs the time-out of a request, and the certificate may end meanwhile.
-        links.sort_by_cached_key(|link| (!self.is_up(&link.peer().name), !is_authority(link)));
-        let mut last = LinkError::Refused(RenewalRefusal::NoAuthority.into());
-        for link in links.into_iter().take(MOST_ASKED) {
-            match link.request(&ask(false)).await {
-                Ok(Reply::Certificate(chain)) => {
-                    return Ok(chain.into_iter().map(CertificateDer::from).collect());
-                }
-                Ok(_) => last = LinkRefusal::Unexpected.into(),
-                Err(error) => {
-                    tracing::debug!(?link, %error, "certificate not renewed over this link");
-                    if is_authority(&link)
-                        || matches!(
-                            last,
-                            LinkError::Refused(LinkRefusal::Renewal(RenewalRefusal::NoAuthority))
-                        )
-                    {
-                        last = error;
-                    }
-                }
-            }
-        }
-        Err(last)
-    }
-
-    /// Whether there is a link to `peer` on whose path probes are answered.
-    fn is_up(&self, peer: &NodeName) -> bool {
-        self.facts_of_link(peer).is_some_and(|facts| facts.up)
-    }
-
-    /// Answers a neighbour whose certificate, or whose neighbour's, is to be renewed.
-    pub(super) async fn renew_certificate(
-        &self,
-        signing_request: Vec<u8>,
-        passed_on: bool,
-    ) -> Result<Reply, LinkRefusal> {
-        if let Some(desk) = self.desk.get() {
-            let chain = desk.renew(signing_request).await?;
-            return Ok(Reply::Certificate(chain.iter().map(|der| der.to_vec()).collect()));
-        }
-        let authority = self.credentials.authority().filter(|_| !passed_on);
-        let authority = authority.filter(|contact| self.is_up(&contact.name));
-        let authority = authority.ok_or(RenewalRefusal::NoAuthority)?;
-        let onward = Request::RenewCertificate { signing_request, passed_on: true };
-        match self.links.request(&authority.name, &onward).await {
-            Ok(reply) => Ok(reply),
-            Err(LinkError::Refused(refusal)) => Err(refusal),
-            Err(_) => Err(RenewalRefusal::NoAuthority.into()),
         }
     }
 }

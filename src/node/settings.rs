@@ -55,8 +55,8 @@ pub(crate) fn node(
     listen: SocketAddr,
     signer: Option<Started>,
 ) -> (NodeSettings, Arc<Exit>) {
-    let clock = credentials.clock().clone();
-    let desk = signer.map(|signer| JoinDesk::new(AuthorityClient::process(signer), clock));
+    let desk =
+        signer.map(|signer| JoinDesk::new(AuthorityClient::process(signer), credentials.clone()));
     let mut exit = config.exit;
     if exit.enabled && !credentials.peer().roles.exit {
         tracing::warn!("[exit] is enabled, but the certificate does not grant it; it stays off");

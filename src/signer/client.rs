@@ -2,7 +2,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use tokio::{
@@ -25,6 +28,8 @@ pub struct AuthorityClient(Arc<Inner>);
 
 struct Inner {
     way: Way,
+    /// Questions so far.
+    asked: AtomicU64,
     openness: Mutex<Openness>,
     /// Told when the question about invitations is over.
     heard: Notify,
@@ -50,7 +55,13 @@ impl AuthorityClient {
 
     fn new(way: Way) -> Self {
         let (openness, heard) = (Mutex::default(), Notify::new());
-        Self(Arc::new(Inner { way, openness, heard }))
+        Self(Arc::new(Inner { way, asked: AtomicU64::new(0), openness, heard }))
+    }
+
+    /// How many questions were put so far.
+    #[must_use]
+    pub fn asked(&self) -> u64 {
+        self.0.asked.load(Ordering::Relaxed)
     }
 
     /// Redeems an invitation for a joiner. The welcome names no members yet.
@@ -111,6 +122,7 @@ impl AuthorityClient {
     }
 
     async fn ask(&self, question: Question) -> Result<Answer, JoinRefusal> {
+        self.0.asked.fetch_add(1, Ordering::Relaxed);
         let answer = match &self.0.way {
             Way::Here(clerk, clock) => {
                 let mut clerk = clerk.lock().unwrap_or_else(PoisonError::into_inner);

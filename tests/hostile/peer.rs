@@ -13,7 +13,7 @@ use noq::{
 use ronproxy::{
     emulator::Internet,
     flow::Hint,
-    identity::{Credentials, server_name},
+    identity::{Credentials, DeskRequest, Fingerprint, JoinReply, renew_crypto, server_name},
     lab::{Lab, LabNode},
     transport::{self, LaneClient, LaneOptions, RerouteMark},
     underlay::{LabelSocket, Neighbour, NextHop, Switch},
@@ -92,6 +92,21 @@ impl Hostile {
         let name = server_name(&victim.parse().unwrap());
         let connecting = self.endpoint.connect_with(config, to, &name).unwrap();
         timeout(PATIENCE, connecting).await.ok()?.ok()
+    }
+
+    /// Asks the authority's desk over a connection of its own; `None` if there is no answer.
+    pub(crate) async fn ask_desk(
+        &self,
+        lab: &Lab,
+        authority: &str,
+        request: &DeskRequest,
+    ) -> Option<JoinReply> {
+        let fingerprint = Fingerprint::of(self.credentials.identity().authority());
+        let crypto = renew_crypto(fingerprint, self.credentials.clock()).unwrap();
+        let config = transport::join_client_config(crypto).unwrap();
+        let conn = self.connect(lab, authority, config).await?;
+        let reply = HostileLink { conn }.request(&request.encode().unwrap()).await?;
+        JoinReply::decode(&reply).ok()
     }
 
     /// A lane to an exit, over the link to it; the OPEN headers are the peer's own. `None` if the exit

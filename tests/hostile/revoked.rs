@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use ronproxy::{emulator::triangle, identity::NodeKey, lab::LabNode};
+use ronproxy::{emulator::triangle, lab::LabNode};
 use tokio::time::{Instant, sleep};
 
 use crate::{
@@ -79,27 +79,4 @@ fn certificates_of_other_members_on_a_link_change_nobody() {
     println!("{said} certificates of another member in 20 s: {cost}");
     cost.assert_within(Limits::default());
     assert!(stage.lab.is_meshed());
-}
-
-#[test]
-fn requests_for_certificates_without_end_cost_little() {
-    let stage = Stage::new(805);
-    let (asked, cost) = stage.attack(async {
-        let end = Instant::now() + Duration::from_secs(20);
-        let request = NodeKey::generate().unwrap().signing_request().unwrap();
-        let mut asked = 0;
-        while Instant::now() < end {
-            let Some(link) = stage.mallory.try_link_to(&stage.lab, "exit").await else {
-                sleep(Duration::from_secs(1)).await;
-                continue;
-            };
-            while Instant::now() < end && link.ended().is_none() {
-                link.request(&words::renew_certificate(&request)).await;
-                asked += 1;
-            }
-        }
-        asked
-    });
-    println!("{asked} requests for certificates in 20 s: {cost}");
-    cost.assert_within(Limits::default());
 }

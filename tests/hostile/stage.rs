@@ -10,7 +10,7 @@ use std::{
 use ronproxy::{
     app::Node,
     emulator::{Topology, triangle},
-    lab::{Lab, LabNode, Service},
+    lab::{Dates, Lab, LabNode, Service},
     transport::Congestion,
 };
 use tokio::{
@@ -67,10 +67,22 @@ impl Stage {
         nodes: Vec<LabNode>,
         attacker: &LabNode,
     ) -> Self {
+        Self::dated(Dates::default(), seed, topology, nodes, attacker)
+    }
+
+    /// The same with other dates of certificates, and perhaps an authority that answers.
+    pub(crate) fn dated(
+        dates: Dates,
+        seed: u64,
+        topology: Topology,
+        nodes: Vec<LabNode>,
+        attacker: &LabNode,
+    ) -> Self {
         let runtime = virtual_time();
         let (lab, mallory) = runtime.block_on(async {
             let services = support::services().with("deaf.test", deaf()).with_pipes_of(PIPE);
-            let lab = Lab::start(topology, seed, nodes, services, Congestion::Cubic).await;
+            let congestion = Congestion::Cubic;
+            let lab = Lab::start_in(dates, topology, seed, nodes, services, congestion).await;
             let lab = lab.unwrap();
             support::wait_for("the mesh", Duration::from_secs(10), || lab.is_meshed()).await;
             tokio::time::sleep(Duration::from_secs(5)).await;

@@ -173,8 +173,8 @@ pub(crate) fn certificate(der: &[u8]) -> Vec<u8> {
     encode(&Notice::Certificate(der.to_vec()))
 }
 
-/// A request for the next certificate.
-pub(crate) fn renew_certificate(signing_request: &[u8]) -> Vec<u8> {
+/// A request for the next certificate: the peer's own, or one that it claims to pass on.
+pub(crate) fn renew_certificate(signing_request: &[u8], passed_on: bool) -> Vec<u8> {
     let signing_request = signing_request.to_vec();
-    encode(&Request::RenewCertificate { signing_request, passed_on: false })
+    encode(&Request::RenewCertificate { signing_request, passed_on })
 }

@@ -18,9 +18,12 @@ use super::{
     NodeName, Records, StoreError, UnixTime, files,
     ledger::{Issued, Ledger},
     node::KEY_KIND,
+    remembered::Remembered,
+    revocation::RevocationList,
     store::io_error,
 };
 pub use error::AuthorityError;
+pub use sign::SigningRequest;
 use sign::key_hash;
 
 /// How long a node's certificate is valid unless the authority is configured otherwise: 7 days.
@@ -46,6 +49,9 @@ pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     dir: NodeDir,
     ledger: Ledger,
+    /// The last list that was signed here, and the one that the node has.
+    signed: Remembered<RevocationList>,
+    held_by_node: Remembered<RevocationList>,
     audit: AuditLog,
     lifetime: Duration,
 }
@@ -101,6 +107,8 @@ impl Authority {
             issuer,
             dir: dir.clone(),
             ledger: Ledger::new(dir.clone()),
+            signed: Remembered::default(),
+            held_by_node: Remembered::default(),
             audit: AuditLog::new(dir),
             lifetime: LIFETIME,
         })
@@ -224,9 +232,9 @@ impl Authority {
         let Some(node) = own_node(&self.dir).map_err(Box::new)? else { return Ok(()) };
         let (certificate, peer) = (&node.chain()[0], node.peer());
         let _turn = turn(&self.dir)?;
-        let known =
-            self.ledger.all()?.issued.into_iter().find(|(serial, _)| *serial == peer.serial);
-        let revoked = known.as_ref().and_then(|(_, issued)| issued.revoked);
+        let records = self.ledger.all()?;
+        let known = records.issued.iter().find(|(serial, _)| *serial == peer.serial);
+        let revoked = known.and_then(|(_, issued)| issued.revoked);
         if known.is_some_and(|(_, issued)| issued.key == peer.key)
             || node.authority() != &self.certificate
         {
@@ -245,11 +253,6 @@ impl Authority {
     /// When it cannot be read.
     pub fn node_name(dir: &NodeDir) -> Result<Option<NodeName>, IdentityError> {
         Ok(own_node(dir)?.map(|node| node.name().clone()))
-    }
-
-    /// Checks a signing request without issuing anything.
-    pub(super) fn check_request(request: &[u8]) -> Result<(), AuthorityError> {
-        sign::requested_key(request).map(|_| ())
     }
 
     /// Signs a certificate, and writes it to the audit log and then to the record (`records` has

@@ -1,10 +1,11 @@
 //! Revocation: the content of the list.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::{Authority, AuthorityError, sign, turn};
 use crate::identity::{
     Actor, Deed, NodeFile, NodeName, RevocationList, Serial, StoreError, UnixTime,
+    remembered::Remembered,
 };
 
 /// How long a certificate that is not on record stays on the list after its revocation: the longest
@@ -25,8 +26,10 @@ impl Authority {
         now: UnixTime,
     ) -> Result<RevocationList, AuthorityError> {
         let _turn = turn(&self.dir)?;
-        let mut held = self.ledger.all()?.issued;
-        held.retain(|(_, issued)| issued.name() == name && issued.holds_name(now));
+        let records = self.ledger.all()?;
+        let held = records.issued.iter();
+        let held = held.filter(|(_, issued)| issued.name() == name && issued.holds_name(now));
+        let mut held: Vec<_> = held.cloned().collect();
         if held.is_empty() {
             return Err(AuthorityError::NoSuchNode(name.clone()));
         }
@@ -51,15 +54,14 @@ impl Authority {
     ///
     /// # Errors
     /// When it is missing or damaged.
-    pub fn revocations(&self) -> Result<RevocationList, AuthorityError> {
-        let list = self.dir.read(NodeFile::AuthorityRevoked)?;
-        Ok(RevocationList::parse(&list, &self.certificate)?)
+    pub fn revocations(&self) -> Result<Arc<RevocationList>, AuthorityError> {
+        self.list_in(NodeFile::AuthorityRevoked, &self.signed)
     }
 
     /// The number of the next revocation list: the time, or one more than the last. So it also
     /// exceeds the numbers of lists signed after the backup from which the authority was restored.
     pub(super) fn next_list_number(&self, now: UnixTime) -> u64 {
-        let last = self.lists().iter().map(RevocationList::number).max();
+        let last = self.lists().iter().map(|list| list.number()).max();
         now.as_secs().max(last.map_or(0, |last| last.saturating_add(1)))
     }
 
@@ -78,11 +80,11 @@ impl Authority {
             let kept = list.entries().filter(|(_, at)| at + LISTED.as_secs() > now.as_secs());
             revoked.extend(kept);
         }
-        for (serial, issued) in self.ledger.all()?.issued {
+        for (serial, issued) in &self.ledger.all()?.issued {
             if issued.has_long_ended(now) {
-                revoked.remove(&serial);
+                revoked.remove(serial);
             } else if let Some(at) = issued.revoked {
-                revoked.insert(serial, at);
+                revoked.insert(*serial, at);
             }
         }
         revoked.extend(added);
@@ -98,9 +100,18 @@ impl Authority {
 
     /// The last list that was signed here, and the one that the node has, which it may have got
     /// from other nodes.
-    pub(super) fn lists(&self) -> Vec<RevocationList> {
-        let files = [NodeFile::AuthorityRevoked, NodeFile::Revoked].into_iter();
-        let read = |file| RevocationList::parse(&self.dir.read(file).ok()?, &self.certificate).ok();
-        files.filter_map(read).collect()
+    pub(super) fn lists(&self) -> Vec<Arc<RevocationList>> {
+        let node = self.list_in(NodeFile::Revoked, &self.held_by_node);
+        [self.revocations(), node].into_iter().flatten().collect()
+    }
+
+    fn list_in(
+        &self,
+        file: NodeFile,
+        read: &Remembered<RevocationList>,
+    ) -> Result<Arc<RevocationList>, AuthorityError> {
+        read.get(&self.dir.path(file), || {
+            Ok(RevocationList::parse(&self.dir.read(file)?, &self.certificate)?)
+        })
     }
 }

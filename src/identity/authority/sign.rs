@@ -35,6 +35,37 @@ const LIST_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
 /// The largest signing request read: ours are under 300 bytes.
 const MAX_REQUEST: usize = 2048;
 
+/// A signing request (PKCS#10) of an acceptable key, which signed it: the one who made it has the
+/// private key. Others may have copied it.
+#[derive(Debug, Clone)]
+pub struct SigningRequest {
+    der: Vec<u8>,
+    key: Fingerprint,
+}
+
+impl SigningRequest {
+    /// Reads a request in DER, and checks its signature.
+    ///
+    /// # Errors
+    /// [`AuthorityError::Request`].
+    pub fn parse(der: Vec<u8>) -> Result<Self, AuthorityError> {
+        let key = key_hash(&requested_key(&der)?);
+        Ok(Self { der, key })
+    }
+
+    /// The SHA-256 of its public key, as [`Peer::key`](crate::identity::Peer::key).
+    #[must_use]
+    pub fn key(&self) -> Fingerprint {
+        self.key
+    }
+
+    /// The request in DER.
+    #[must_use]
+    pub fn into_der(self) -> Vec<u8> {
+        self.der
+    }
+}
+
 /// Reads a signing request and checks its signature: the public key is one whose private key the
 /// asker has.
 pub(super) fn requested_key(request: &[u8]) -> Result<rcgen::PublicKey, AuthorityError> {

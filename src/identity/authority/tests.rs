@@ -72,6 +72,33 @@ fn a_certificate_that_ended_is_renewed_for_its_key_alone() {
 }
 
 #[test]
+fn questions_about_a_large_record_cost_little_and_see_every_change() {
+    let overlay = Overlay::new();
+    let (node, other) = (overlay.node("utah", NOW), overlay.node("mit", NOW));
+    let folder = overlay.dir.folder(NodeFile::Issued).unwrap();
+    let record = folder.join(format!("{}.json", other.peer().serial));
+    for number in 0..2000 {
+        std::fs::copy(&record, folder.join(format!("40{number:030x}.json"))).unwrap();
+    }
+    let long_ago = std::time::SystemTime::now() - Duration::from_secs(60);
+    File::open(&folder).unwrap().set_modified(long_ago).unwrap();
+    let unknown = crate::identity::NodeKey::generate().unwrap().signing_request().unwrap();
+    let start = std::time::Instant::now();
+    for _ in 0..500 {
+        assert!(matches!(overlay.renew(&unknown, NOW), Err(AuthorityError::UnknownKey)));
+    }
+    let took = start.elapsed();
+    println!("500 questions about a record of 2,000 certificates: {took:?}");
+    // Reading them all for each question takes more than 10 s.
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    // A command, which is another process, revokes.
+    let command = Authority::load(&overlay.dir).unwrap();
+    command.revoke(node.name(), Actor::Node, NOW).unwrap();
+    let refused = overlay.renew(&node.signing_request().unwrap(), NOW);
+    assert!(matches!(refused, Err(AuthorityError::Revoked(_))));
+}
+
+#[test]
 fn a_renewal_asked_for_again_and_again_gets_the_same_certificate() {
     let overlay = Overlay::new();
     let node = overlay.node("utah", NOW);
