@@ -73,6 +73,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::fuzz::Fuzz;
 
     #[test]
     fn each_kind_of_address_is_read() {
@@ -116,13 +117,25 @@ mod tests {
         }
     }
 
-    proptest! {
-        #[test]
-        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-            let _ = parse(&bytes);
-            let _ = parse(&[&[0, 0, 0], &bytes[..]].concat());
-        }
+    #[test]
+    fn mutated_datagrams_of_clients_are_read_or_refused() {
+        let seeds: [&[u8]; 3] = [
+            b"\0\0\0\x01\x09\x09\x09\x09\x00\x35hello",
+            b"\0\0\0\x04\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x01\x01\xbb",
+            b"\0\0\0\x03\x06a.test\x01\xbbhello",
+        ];
+        Fuzz::new("socks-datagram", seeds.map(<[u8]>::to_vec)).run(|bytes| {
+            let Ok((target, payload)) = parse(bytes) else { return };
+            let host = target.host.to_string();
+            assert!(!host.contains(char::is_control), "{host:?} reaches the log");
+            assert!(target.port != 0 && payload.len() <= MAX_DATAGRAM && bytes.ends_with(payload));
+            if let Some(framed) = framed(&target, payload) {
+                assert_eq!(parse(&framed), Ok((target, payload)));
+            }
+        });
+    }
 
+    proptest! {
         #[test]
         fn what_goes_to_a_client_reads_back(ip: IpAddr, port in 1_u16.., payload in prop::collection::vec(any::<u8>(), 0..64)) {
             let from = Target { host: Host::Ip(ip), port };

@@ -5,7 +5,7 @@ use rustls::pki_types::CertificateDer;
 use super::Fuzz;
 use crate::identity::{
     DeskRequest, Fingerprint, Invitation, JoinRefusal, JoinReply, JoinRequest, MemberInfo,
-    NodeIdentity, Peer, RevocationList, Token, Welcome,
+    NodeIdentity, Peer, RevocationList, SigningRequest, Token, Welcome,
     test_support::{NOW, Overlay},
 };
 
@@ -59,6 +59,19 @@ fn mutated_join_messages_are_read_or_refused() {
     Fuzz::new("join-reply", seeds).run(|bytes| {
         if let Ok(JoinReply::Refused(refusal)) = JoinReply::decode(bytes) {
             assert!(!refusal.to_string().contains(char::is_control), "it reaches a terminal");
+        }
+    });
+}
+
+#[test]
+fn mutated_signing_requests_are_of_the_key_that_signed_them() {
+    let overlay = Overlay::new();
+    let nodes = ["utah", "mit"].map(|name| overlay.node(name, NOW));
+    let requests = nodes.each_ref().map(|node| node.signing_request().unwrap());
+    Fuzz::new("signing-request", requests).run(|bytes| {
+        if let Ok(request) = SigningRequest::parse(bytes.to_vec()) {
+            let signed = nodes.iter().any(|node| node.peer().key == request.key());
+            assert!(signed, "a request for another key was accepted");
         }
     });
 }

@@ -6,12 +6,14 @@
 //! and tried first from then on.
 
 mod config;
+mod dashboard;
 mod entry;
 mod identity;
 mod wire;
 
 use std::{
     fs,
+    net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     time::{Duration, Instant},
@@ -19,12 +21,20 @@ use std::{
 
 use rand::{Rng as _, RngExt as _, SeedableRng as _, seq::IndexedRandom as _};
 use rand_pcg::Pcg64Mcg;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
 
 /// The longest input: a little more than a message on a link may have.
 const LONGEST: usize = 70_000;
 
 /// Most mutations of one input. Few keep it nearly valid, so that it gets past the first check.
 const MOST_MUTATIONS: usize = 8;
+
+/// A client that has sent all it will send gets its answer, or the end, within this time.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// Numbers at which length fields break: the ends of varints, and of the integer types.
 const NUMBERS: [&[u8]; 7] = [
@@ -153,6 +163,21 @@ impl Fuzz {
             _ => insert(bytes, at, self.words.choose(rng).copied().unwrap_or(b"\0")),
         }
     }
+}
+
+/// What a port answers to a client that sends these bytes and the end. Fails if the client waits for
+/// ever.
+async fn answer(port: SocketAddr, bytes: &[u8]) -> Vec<u8> {
+    let (mut read, mut write) = TcpStream::connect(port).await.unwrap().into_split();
+    // The port may close before it has read all, and reset what it has not read.
+    let writing = async {
+        let _ = write.write_all(bytes).await;
+        let _ = write.shutdown().await;
+    };
+    let mut answer = Vec::new();
+    let both = async { tokio::join!(writing, read.read_to_end(&mut answer)).1 };
+    let _ = timeout(ANSWER_WITHIN, both).await.expect("the client waits for ever");
+    answer
 }
 
 fn flip(bytes: &mut [u8], at: usize, rng: &mut Pcg64Mcg) {

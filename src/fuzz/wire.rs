@@ -17,9 +17,10 @@ use crate::{
             AssociationNews, LaneNotice, Moved, Open, OpenReply, Opened, Purpose, RerouteReason,
         },
         link::{
-            ForwardRequest, Hello, LaneAsker, LaneRequest, LinkRefusal, Notice, OpenLane, Reply,
-            Request, SignedLaneRequest,
+            ForwardRequest, Hello, LaneAsker, LaneRequest, LinkDatagram, LinkRefusal, Notice,
+            OpenLane, Reply, Request, SignedLaneRequest,
         },
+        nonce::AddressNonce,
     },
 };
 
@@ -170,6 +171,18 @@ fn mutated_datagrams_are_classified() {
     let seeds = [[&label[..], &[0x40; 60]].concat(), vec![2; 40], vec![0x42; 60]];
     Fuzz::new("datagram", seeds).run(|bytes| {
         let _ = (classify(bytes), number(bytes));
+    });
+    let nonce = AddressNonce { asker: 7, nonce: 1 << 63 };
+    Fuzz::new("address-nonce", [nonce.encode().to_vec()]).run(|bytes| {
+        if let Some(nonce) = AddressNonce::decode(bytes) {
+            assert_eq!(nonce.encode()[..], bytes[..]);
+        }
+    });
+    let seeds = [LinkDatagram::Probe(encode(&300u64).into()), LinkDatagram::Nonce(1 << 63)];
+    Fuzz::new("link-datagram", seeds.map(|seed| seed.encode().to_vec())).run(|bytes| {
+        if let Some(read) = LinkDatagram::decode(&bytes.to_vec().into()) {
+            assert_eq!(read.encode(), bytes);
+        }
     });
 }
 

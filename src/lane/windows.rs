@@ -6,7 +6,7 @@
 
 use std::{
     collections::BTreeMap,
-    fmt,
+    fmt, io,
     ops::RangeInclusive,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
@@ -16,8 +16,11 @@ use std::{
 };
 
 use futures_util::task::AtomicWaker;
-use noq::{Connection, RecvStream, SendStream, VarInt};
-use tokio::sync::{Notify, Semaphore, SemaphorePermit};
+use noq::{Connection, SendStream, VarInt};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _},
+    sync::{Notify, Semaphore, SemaphorePermit},
+};
 
 use super::{
     end::now,
@@ -183,6 +186,17 @@ struct State {
     grants: BTreeMap<u64, u64>,
 }
 
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            pool: Pool::new(0),
+            flows: BTreeMap::new(),
+            allowances: BTreeMap::new(),
+            grants: BTreeMap::new(),
+        }
+    }
+}
+
 /// What this end may send on one flow.
 #[derive(Debug, Default)]
 struct Allowance {
@@ -208,17 +222,11 @@ impl Windows {
         (conn, mark): (Connection, Arc<RerouteMark>),
         memory: (Arc<LaneMemory>, u32),
     ) -> Arc<Self> {
-        let state = State {
-            pool: Pool::new(0),
-            flows: BTreeMap::new(),
-            allowances: BTreeMap::new(),
-            grants: BTreeMap::new(),
-        };
         Arc::new(Self {
             conn,
             mark,
             memory,
-            state: Mutex::new(state),
+            state: Mutex::default(),
             news: Notify::new(),
             writers: Semaphore::new(WRITERS),
             piece: AtomicUsize::new(piece(u64::MAX)),
@@ -275,20 +283,8 @@ impl Windows {
         }
     }
 
-    async fn hear(&self) -> Result<(), noq::ReadExactError> {
-        let mut stream: RecvStream = match self.conn.accept_uni().await {
-            Ok(stream) => stream,
-            Err(error) => return Err(noq::ReadError::ConnectionLost(error).into()),
-        };
-        let mut grant = [0; GRANT];
-        loop {
-            stream.read_exact(&mut grant).await?;
-            let [flow, limit] = [&grant[..8], &grant[8..]]
-                .map(|half| half.try_into().map_or(0, u64::from_be_bytes));
-            if let Some(allowance) = self.lock().allowances.get(&flow) {
-                allowance.raise(limit);
-            }
-        }
+    async fn hear(&self) -> io::Result<()> {
+        hear_grants(self.conn.accept_uni().await?, &self.state).await
     }
 
     fn set_receive_window(&self, window: u64) {
@@ -447,6 +443,16 @@ impl fmt::Debug for LaneMemory {
     }
 }
 
+/// Takes the far end's grants until their stream fails. A grant for a flow that has ended changes nothing.
+async fn hear_grants(mut stream: impl AsyncRead + Unpin, state: &Mutex<State>) -> io::Result<()> {
+    loop {
+        let (flow, limit) = (stream.read_u64().await?, stream.read_u64().await?);
+        if let Some(allowance) = lock(state).allowances.get(&flow) {
+            allowance.raise(limit);
+        }
+    }
+}
+
 /// What one flow of a lane with this send window may hold back.
 fn piece(send_window: u64) -> usize {
     let share = send_window / (2 * WRITERS as u64);
@@ -459,4 +465,45 @@ fn quic(window: u64) -> VarInt {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::*;
+    use crate::fuzz::Fuzz;
+
+    /// What is granted to `flow` by bytes that come in pieces of a few.
+    async fn granted(bytes: &[u8], flow: u64) -> u64 {
+        let state = Mutex::<State>::default();
+        let allowance = Arc::<Allowance>::default();
+        lock(&state).allowances.insert(flow, allowance.clone());
+        let (mut far, near) = tokio::io::duplex(5);
+        let writing = async {
+            far.write_all(bytes).await.unwrap();
+            drop(far);
+        };
+        let (heard, ()) = tokio::join!(hear_grants(near, &state), writing);
+        assert_eq!(heard.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(lock(&state).allowances.len(), 1, "a grant opened a flow");
+        allowance.limit.load(Ordering::Acquire)
+    }
+
+    #[test]
+    fn mutated_grants_raise_the_limit_of_their_flow_and_nothing_else() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let grant = |flow: u64, limit: u64| [flow.to_be_bytes(), limit.to_be_bytes()].concat();
+        let seeds = [
+            [grant(4, 1 << 20), grant(8, 300), grant(4, u64::MAX)].concat(),
+            [grant(0, 1 << 10), grant(4, 2 << 10), grant(4, 1 << 10)].concat(),
+        ];
+        Fuzz::new("grants", seeds).run(|bytes| {
+            let number = |bytes: &[u8]| u64::from_be_bytes(bytes.try_into().unwrap());
+            let grants = bytes.chunks_exact(GRANT).map(|one| one.split_at(8));
+            let of_flow = grants.filter(|(flow, _)| number(flow) == 4);
+            let most = of_flow.map(|(_, limit)| number(limit)).max();
+            assert_eq!(runtime.block_on(granted(bytes, 4)), most.unwrap_or(0));
+        });
+    }
 }

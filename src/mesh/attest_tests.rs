@@ -1,5 +1,6 @@
 use super::*;
 use crate::{
+    fuzz::Fuzz,
     identity::{
         Attributes, NodeIdentity, Roles as CertifiedRoles,
         test_support::{NOW, Overlay, after, live},
@@ -160,4 +161,39 @@ fn a_written_record_is_checked_again_and_outlives_its_certificate() {
         damaged.record[at] ^= 1;
         assert!(at == 0 || here.check_record(&damaged, NOW).is_err(), "byte {at}");
     }
+}
+
+#[test]
+fn mutated_records_are_their_owners_or_refused() {
+    let overlay = Overlay::new();
+    let (us, utah, liar) =
+        (relay(&overlay, "us"), relay(&overlay, "utah"), relay(&overlay, "liar"));
+    let sign = |by: &NodeIdentity| {
+        let there = Attestations::new(&live(by));
+        let flood = there.sign(advert(by, Roles::RELAY)).unwrap();
+        let known = there.known().get(by.name()).unwrap();
+        known.record(&flood)
+    };
+    let records = [sign(&utah), sign(&liar)];
+    // The age is not signed.
+    let signed = |record: &MemberRecord| wire::decode::<Flood>(&record.record).unwrap().advert;
+    let adverts = records.each_ref().map(signed);
+    let texts = records.each_ref().map(|record| serde_json::to_vec(record).unwrap());
+    let check = |record: &MemberRecord| {
+        let here = Attestations::new(&live(&us));
+        if let Ok((_, flood)) = here.check_record(record, NOW) {
+            assert!(adverts.contains(&flood.advert), "an altered record was accepted");
+        }
+    };
+    Fuzz::new("member-record-text", texts).run(|bytes| {
+        if let Ok(record) = serde_json::from_slice(bytes) {
+            check(&record);
+        }
+    });
+    // In the text nearly all changes are of the base64.
+    let parts = records.iter().flat_map(|one| [one.record.clone(), one.certificate.clone()]);
+    Fuzz::new("member-record", parts).run(|bytes| {
+        check(&MemberRecord { record: bytes.to_vec(), ..records[0].clone() });
+        check(&MemberRecord { certificate: bytes.to_vec(), ..records[0].clone() });
+    });
 }
