@@ -25,7 +25,9 @@ struct Part {
     number: u64,
     /// `None`: the second part.
     peer: Option<Target>,
-    payload: Bytes,
+    /// A copy: what arrived is a piece of the batch that its packet came in, up to 64 KiB, and would pin
+    /// all of it.
+    payload: Box<[u8]>,
 }
 
 /// What a frame completes.
@@ -52,7 +54,7 @@ impl Arrivals {
             Piece::First(peer) => Some(peer),
             Piece::Second => None,
         };
-        let part = Part { number, peer, payload };
+        let part = Part { number, peer, payload: payload[..].into() };
         let fits =
             |other: &Part| other.number == number && other.peer.is_some() != part.peer.is_some();
         if let Some(at) = self.parts.iter().position(fits)
@@ -162,6 +164,16 @@ mod tests {
         assert_eq!((arrivals.parts.len(), arrivals.lost()), (MAX_PARTS, 1_000));
         // The same part twice is not a datagram.
         assert_eq!(arrivals.take(999, Piece::Second, Bytes::new()), Arrived::Displaces);
+    }
+
+    #[test]
+    fn a_part_that_waits_pins_nothing_of_the_batch_it_came_in() {
+        let (mut arrivals, batch) = (Arrivals::default(), Bytes::from(vec![7; 65_536]));
+        for number in 0..4 {
+            let waits = arrivals.take(number, Piece::First(peer()), batch.slice(100..300));
+            assert_eq!(waits, Arrived::Waits);
+        }
+        assert!(batch.is_unique(), "a part holds the batch");
     }
 
     proptest! {

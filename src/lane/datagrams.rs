@@ -109,6 +109,9 @@ impl Datagrams {
                 return self.drops.count(DatagramDrop::Malformed);
             }
         };
+        if payload.len() > MAX_DATAGRAM {
+            return self.drops.count(DatagramDrop::TooLarge);
+        }
         let Some(flow) = self.lock().get(&header.flow).cloned() else {
             return self.drops.count(DatagramDrop::UnknownFlow);
         };
