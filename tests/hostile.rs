@@ -10,6 +10,7 @@
 //! | file | attacker |
 //! |---|---|
 //! | `records` | a member that lies about members, and floods on a link |
+//! | `dials` | members whose own records name third parties |
 //! | `relays` | a member's requests: labels, lanes, policy |
 //! | `lanes` | a member with lanes that it was rightly granted |
 //! | `addresses` | a member whose packets claim another source |
@@ -47,12 +48,16 @@ mod stage;
 mod stall;
 #[path = "hostile/words.rs"]
 mod words;
+#[path = "hostile/worst.rs"]
+mod worst;
 
 #[path = "hostile/addresses.rs"]
 mod addresses;
 #[cfg(target_os = "linux")]
 #[path = "hostile/dashboard.rs"]
 mod dashboard;
+#[path = "hostile/dials.rs"]
+mod dials;
 #[cfg(target_os = "linux")]
 #[path = "hostile/joiners.rs"]
 mod joiners;

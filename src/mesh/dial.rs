@@ -40,8 +40,8 @@ const EXPIRE_EVERY: Duration = Duration::from_secs(60);
 struct Dialler {
     dials: Dials,
     tasks: JoinSet<()>,
-    /// Whom each task dials, and how many addresses.
-    dialled: BTreeMap<Id, (NodeName, usize)>,
+    /// Whom each task dials, and where.
+    dialled: BTreeMap<Id, (NodeName, Vec<SocketAddr>)>,
 }
 
 impl Mesh {
@@ -61,7 +61,7 @@ impl Mesh {
                 Some(ended) = dialler.tasks.join_next_with_id() => {
                     let id = ended.map_or_else(|error| error.id(), |(id, ())| id);
                     if let Some((name, addresses)) = dialler.dialled.remove(&id) {
-                        dialler.dials.end(addresses);
+                        dialler.dials.end(&addresses);
                         self.members().dial_ended(&name);
                     }
                     self.dial_due(&mut dialler);
@@ -79,7 +79,7 @@ impl Mesh {
         let refused = |name: &NodeName| self.links.is_refused(now, name);
         let due = self.members().due(now, &mut dialler.dials, refused);
         for dial in due {
-            let dialled = (dial.name.clone(), dial.addresses.len());
+            let dialled = (dial.name.clone(), dial.addresses.clone());
             let task = dialler.tasks.spawn(self.clone().dial(dial));
             dialler.dialled.insert(task.id(), dialled);
         }

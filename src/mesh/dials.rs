@@ -13,11 +13,14 @@ use std::{
 /// within some two seconds; one of a dead member takes 5 s.
 pub(super) const MAX_DIALS: usize = 8;
 
-/// Addresses under way at once, of all dials together. Each gets up to five packets of 1,200 bytes in 5 s.
+/// Addresses under way at once, of all dials together. Each gets up to six packets of 1,200 bytes in 5 s: the
+/// first, two after a second, two after three, and the end of the connection. While a link is silent, QUIC
+/// looks once a second whether the node has moved, which is a packet more each time.
 pub(super) const MAX_ADDRESSES_DIALLED: usize = 16;
 
-/// First packets to one IP address within [`WINDOW`]: enough for a few nodes behind one NAT or on
-/// one machine, and little for a third party.
+/// First packets to one IP address within [`WINDOW`], and addresses under way there: enough for a few nodes
+/// behind one NAT or on one machine, and little for a third party. The wire sees more than first packets,
+/// see [`MAX_ADDRESSES_DIALLED`]: an IP address where nobody answers gets 24 to 44 packets in 5 s.
 const FIRST_PACKETS: usize = 4;
 
 /// The time in which first packets to one IP address are counted.
@@ -28,6 +31,8 @@ const WINDOW: Duration = Duration::from_secs(1);
 pub(super) struct Dials {
     dials: usize,
     addresses: usize,
+    /// How many of these addresses are at an IP address.
+    under_way: BTreeMap<IpAddr, usize>,
     /// When first packets were sent to an IP address within the last second. It has at most as many
     /// entries as addresses are dialled in a second.
     recent: BTreeMap<IpAddr, Vec<Instant>>,
@@ -52,9 +57,12 @@ impl Dials {
         }
         let mut admitted = Vec::new();
         for address in wanted.iter().take(MAX_ADDRESSES_DIALLED - self.addresses) {
-            let sent = self.recent.entry(address.ip().to_canonical()).or_default();
-            if sent.len() < FIRST_PACKETS {
+            let ip = address.ip().to_canonical();
+            let sent = self.recent.entry(ip).or_default();
+            let under_way = self.under_way.get(&ip).copied().unwrap_or(0);
+            if sent.len() < FIRST_PACKETS && under_way < FIRST_PACKETS {
                 sent.push(now);
+                self.under_way.insert(ip, under_way + 1);
                 admitted.push(*address);
             }
         }
@@ -65,10 +73,19 @@ impl Dials {
         admitted
     }
 
-    /// A dial of this many addresses has ended.
-    pub(super) fn end(&mut self, addresses: usize) {
+    /// The dial of these addresses has ended.
+    pub(super) fn end(&mut self, addresses: &[SocketAddr]) {
         self.dials = self.dials.saturating_sub(1);
-        self.addresses = self.addresses.saturating_sub(addresses);
+        self.addresses = self.addresses.saturating_sub(addresses.len());
+        for address in addresses {
+            let ip = address.ip().to_canonical();
+            if let Some(under_way) = self.under_way.get_mut(&ip) {
+                *under_way -= 1;
+                if *under_way == 0 {
+                    self.under_way.remove(&ip);
+                }
+            }
+        }
     }
 }
 
@@ -87,7 +104,7 @@ mod tests {
         let (mut dials, now) = (Dials::default(), Instant::now());
         let begun = (0..20).filter(|host| !dials.begin(now, &[at(*host, 1)]).is_empty()).count();
         assert_eq!(begun, MAX_DIALS);
-        dials.end(1);
+        dials.end(&[at(0, 1)]);
         assert_eq!(dials.begin(now, &[at(100, 1)]).len(), 1);
         let mut dials = Dials::default();
         let many: Vec<_> = (0..8).map(|host| at(host, 1)).collect();
@@ -106,7 +123,7 @@ mod tests {
             let admitted = dials.begin(now, &[at(1, n + 1), at(1, n + 2000)]);
             sent.extend(admitted.iter().map(|_| now));
             if !admitted.is_empty() {
-                dials.end(admitted.len());
+                dials.end(&admitted);
             }
         }
         assert!(sent.windows(5).all(|five| five[4] - five[0] >= WINDOW), "in any second");
@@ -116,25 +133,40 @@ mod tests {
         assert_eq!(dials.begin(now, &[at(1, 1), mapped, at(1, 2), at(1, 3), at(1, 4)]).len(), 4);
     }
 
+    #[test]
+    fn at_most_four_addresses_of_one_ip_address_are_under_way() {
+        let (mut dials, start) = (Dials::default(), Instant::now());
+        let begun: Vec<_> = (1..=20u16)
+            .map(|n| dials.begin(start + WINDOW * u32::from(n), &[at(1, n)]))
+            .filter(|admitted| !admitted.is_empty())
+            .collect();
+        assert_eq!(begun.len(), 4);
+        let later = start + WINDOW * 30;
+        assert_eq!(dials.begin(later, &[at(1, 99), at(2, 99)]), [at(2, 99)]);
+        dials.end(&begun[0]);
+        assert_eq!(dials.begin(later, &[at(1, 99)]), [at(1, 99)]);
+    }
+
     proptest! {
         #[test]
         fn no_sequence_of_dials_exceeds_the_caps(
             steps in prop::collection::vec((0u64..400, 1u8..6, 1u16..9, any::<bool>()), 1..200)
         ) {
             let (mut dials, mut now) = (Dials::default(), Instant::now());
-            let mut under_way = Vec::new();
+            let mut under_way: Vec<Vec<SocketAddr>> = Vec::new();
             for (wait, host, count, end) in steps {
                 now += Duration::from_millis(wait);
                 if end && let Some(addresses) = under_way.pop() {
-                    dials.end(addresses);
+                    dials.end(&addresses);
                 }
                 let wanted: Vec<_> = (1..=count).map(|port| at(host, port)).collect();
                 let admitted = dials.begin(now, &wanted);
                 if !admitted.is_empty() {
-                    under_way.push(admitted.len());
+                    under_way.push(admitted);
                 }
                 prop_assert!(under_way.len() <= MAX_DIALS);
-                prop_assert!(under_way.iter().sum::<usize>() <= MAX_ADDRESSES_DIALLED);
+                prop_assert!(under_way.iter().map(Vec::len).sum::<usize>() <= MAX_ADDRESSES_DIALLED);
+                prop_assert!(dials.under_way.values().all(|addresses| *addresses <= FIRST_PACKETS));
                 prop_assert!(dials.recent.values().all(|sent| sent.len() <= FIRST_PACKETS));
             }
         }

@@ -263,7 +263,7 @@ proptest! {
                 6 => a.dial_failed(now, &name),
                 _ => for Dial { addresses, .. } in a.due(now, &mut dials, |_| false) {
                     prop_assert!(!addresses.is_empty());
-                    dials.end(addresses.len());
+                    dials.end(&addresses);
                 }
             }
             prop_assert!(a.names().len() <= MAX_MEMBERS);

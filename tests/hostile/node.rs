@@ -3,29 +3,31 @@
 //!
 //! Longer: `RON_HOSTILE_SECONDS=600`.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
-use bytes::Bytes;
-use rand::{RngExt as _, SeedableRng as _};
-use rand_pcg::Pcg64Mcg;
 use ronproxy::{
     app::Node,
     emulator::{Bitrate, Queue, Triangle},
-    lab::LabNode,
-    wire::label::Label,
+    lab::{Dates, LabNode},
+    transport,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    task::JoinSet,
-    time::{Instant, sleep, timeout},
+    time::Instant,
 };
 
 use crate::{
+    dials,
     meters::Limits,
-    peer::{HostileLink, open_flow, repeat},
-    stage::{Stage, third_party},
+    peer::repeat,
+    stage::{Stage, forged, is_forged, is_named, named, third_party},
+    stall::Staller,
     strangers::{Initials, stranger},
-    support, words,
+    support,
+    worst::{Done, Targets, Worst, rubbish},
 };
 
 /// How long the attack lasts: a minute.
@@ -34,7 +36,8 @@ fn attack_seconds() -> u64 {
     seconds.unwrap_or(60)
 }
 
-/// The overlay on paths of 10 Mbit/s, whose exit is a relay, too; so it can be attacked as both.
+/// The overlay on paths of 10 Mbit/s. Its exit is a relay and the authority, too; so it can be attacked as
+/// each of them.
 fn stage(seed: u64) -> Stage {
     let rate = Bitrate::mbit(10);
     let topology =
@@ -44,7 +47,8 @@ fn stage(seed: u64) -> Stage {
         LabNode::new("exit", true, true),
         LabNode::new("relay", true, false),
     ];
-    Stage::of(seed, topology.topology(), nodes, &LabNode::new("mallory", false, false))
+    let dates = Dates { authority: Some("exit".to_owned()), ..Dates::default() };
+    Stage::dated(dates, seed, topology.topology(), nodes, &LabNode::new("mallory", false, false))
 }
 
 /// What other members notice.
@@ -94,103 +98,6 @@ fn calm(stage: &Stage) -> Noticed {
     stage.run(customers(stage.node("entry"), Instant::now() + Duration::from_secs(15)))
 }
 
-/// Everything that a link takes, in random order, as fast as the victim takes it.
-async fn worst_of_a_link(stage: &Stage, link: &HostileLink, end: Instant, seed: u64) {
-    let mut rng = Pcg64Mcg::seed_from_u64(seed);
-    let me = stage.mallory.credentials();
-    let targets: Vec<_> = (1..=8).map(|n| SocketAddr::new(third_party(n), 53)).collect();
-    let forged = words::record("relay", me, (1 << 60, 1), &targets);
-    // Its own record names its own address: a lie in it is bounded elsewhere, in `records`.
-    let own = words::record("mallory", me, (1 << 60, 1), &[stage.mallory.address()]);
-    let hearsay: Vec<_> = (0..200).map(|i| (format!("n{i}"), targets.clone())).collect();
-    let hearsay = words::hearsay(&hearsay);
-    while Instant::now() < end && link.ended().is_none() {
-        let label = Label(rng.random());
-        match rng.random_range(0..100) {
-            0..30 => drop(link.notice(&forged).await),
-            30..40 => drop(link.notice(&own).await),
-            40..60 => drop(link.notice(&words::empty_digest()).await),
-            60..70 => drop(link.request(&words::forward("relay", label, None)).await),
-            70..80 => drop(
-                link.request(&words::open_lane(stage.mallory.credentials(), "exit", label)).await,
-            ),
-            80..85 => drop(
-                link.request(&words::passed_on(stage.mallory.credentials(), "entry", "exit")).await,
-            ),
-            85..99 => (0..10).for_each(|n| link.probe(&words::probe(n))),
-            _ if rng.random_ratio(1, 50) => drop(link.notice(&hearsay).await),
-            _ => {}
-        }
-    }
-}
-
-/// A member's worst: its links, lanes whose flows nobody reads, and raw packets of every kind at
-/// 10 Mbit/s.
-async fn member_attacks(stage: &Stage, end: Instant) {
-    let links = async {
-        let mut seed = 0;
-        while Instant::now() < end {
-            let Some(link) = stage.mallory.try_link_to(&stage.lab, "exit").await else {
-                sleep(Duration::from_millis(500)).await;
-                continue;
-            };
-            seed += 1;
-            let worst = worst_of_a_link(stage, &link, end, seed);
-            let _ = timeout(end.saturating_duration_since(Instant::now()), worst).await;
-        }
-    };
-    let lanes = async {
-        let mut kept = Vec::new();
-        while Instant::now() < end && kept.len() < 4 {
-            if let Some(link) = stage.mallory.try_link_to(&stage.lab, "exit").await
-                && let Some(lane) = stage.mallory.lane_to(&stage.lab, &link, "exit").await
-            {
-                kept.push(stalled_flows(&lane).await);
-            }
-            sleep(Duration::from_secs(2)).await;
-        }
-        tokio::time::sleep_until(end).await;
-        drop(kept);
-    };
-    let exit = stage.at("exit");
-    let packets = repeat(end, Duration::from_millis(1), |n| {
-        stage.mallory.datagram(exit, &packet(n, &[]));
-    });
-    tokio::join!(links, lanes, packets);
-}
-
-/// Downloads and uploads on a lane that nobody reads.
-async fn stalled_flows(lane: &noq::Connection) -> JoinSet<()> {
-    let mut flows = JoinSet::new();
-    for number in 0..100 {
-        let target = if number % 2 == 0 { "source.test:80" } else { "deaf.test:80" };
-        let Some((mut send, recv)) = open_flow(lane, target).await else { break };
-        flows.spawn(async move {
-            let _ = send.write_all(b"GET 100000000\n").await;
-            // The attacker keeps no copy: the test counts memory.
-            static PIECE: [u8; 65_536] = [7; 65_536];
-            while send.write_chunk(Bytes::from_static(&PIECE)).await.is_ok() {}
-            drop(recv);
-        });
-    }
-    flows
-}
-
-/// A packet of 1,250 bytes: rubbish, labelled, marked as relayed, short and long headers of QUIC.
-fn packet(number: u64, initial: &[u8]) -> Vec<u8> {
-    let mut packet = match number % 6 {
-        0 if !initial.is_empty() => return initial.to_vec(),
-        0 => vec![0x3f],
-        1 => [&[1][..], &number.to_be_bytes()].concat(),
-        2 => [&[2][..], &number.to_be_bytes()].concat(),
-        3 => vec![0x40],
-        4 => [&[0xe0, 0, 0, 0, 1, 8][..], &number.to_be_bytes(), &[0]].concat(),
-        _ => vec![0],
-    };
-    packet.resize(1_250, 0x5a);
-    packet
-}
-
 /// What the aim says of other members, against what was measured.
 fn others_are_served(what: &str, calm: &Noticed, attacked: &Noticed, cost: &crate::meters::Cost) {
     let share = attacked.goodput / calm.goodput;
@@ -210,21 +117,70 @@ fn victim_stays_small(cost: &crate::meters::Cost) {
     cost.assert_within(limits);
 }
 
+/// The most bytes that three nodes send in a second to addresses that a certified record names: each dials
+/// 16 at once, for 5 s.
+const DIALLED: u64 = 3 * 16 * dials::PACKETS * 1_200 / 5;
+
 #[test]
 fn a_member_at_its_worst_leaves_others_their_goodput_and_flows() {
     let stage = stage(601);
     let calm = calm(&stage);
+    let (traffic, exit) = (stage.traffic(), stage.at("exit"));
+    let initials = Initials::new(&stage.mallory, exit, "exit", 500);
+    // Each fourth packet comes in the name of a third party, and some of these ask for a handshake.
+    let send = |number: u64, packet: &[u8]| match number % 4 {
+        3 if number % 8 == 3 => {
+            stage.mallory.datagram_from(forged(number), exit, initials.get(number));
+        }
+        3 => stage.mallory.datagram_from(forged(number), exit, packet),
+        _ => stage.mallory.datagram(exit, packet),
+    };
+    let at_port = |ip| SocketAddr::new(ip, 53);
+    let worst = Worst {
+        peer: stage.mallory.peer(),
+        victim: stage.victim("exit"),
+        others: ["entry", "relay"],
+        named: (0..200).map(|number| at_port(named(number))).collect(),
+        lied: (1..=8).map(|number| at_port(third_party(number))).collect(),
+        targets: Targets {
+            source: "source.test:80".into(),
+            deaf: "deaf.test:80".into(),
+            datagrams: "echo.test:7".into(),
+            nowhere: Some(".nowhere.test"),
+        },
+        send: Box::new(send),
+        done: Done::default(),
+    };
     let (attacked, cost) = stage.attack_alone(async {
         let end = Instant::now() + Duration::from_secs(attack_seconds());
-        tokio::join!(customers(stage.node("entry"), end), member_attacks(&stage, end)).0
+        tokio::join!(customers(stage.node("entry"), end), worst.run(end)).0
     });
+    println!("{}", worst.done);
+    let bytes = |is: fn(IpAddr) -> bool| traffic.to(is).values().map(|(_, bytes)| bytes).sum();
+    let (to_named, to_forged): (u64, u64) = (bytes(is_named), bytes(is_forged));
+    println!("{to_named} bytes to addresses of its record, {to_forged} to forged sources");
+    assert!(to_named <= DIALLED * attack_seconds(), "{to_named}");
+    // A quarter of the packets came in their name.
+    assert!(to_forged * 10 < attack_seconds() * 1_250_000 / 4, "{to_forged}");
     others_are_served("a member's worst for a minute", &calm, &attacked, &cost);
+    worst.done.assert_much(attack_seconds());
     victim_stays_small(&cost);
 }
 
 #[test]
-fn a_hundred_strangers_leave_members_their_goodput_and_flows() {
-    let stage = stage(602);
+fn a_hundred_strangers_of_one_prefix_leave_members_their_goodput() {
+    strangers_attack(602, 1);
+}
+
+#[test]
+fn a_hundred_strangers_of_as_many_prefixes_leave_members_their_goodput() {
+    strangers_attack(603, 256);
+}
+
+/// A hundred strangers whose addresses are so far apart. They send every kind of packet, and a hundred
+/// more begin handshakes.
+fn strangers_attack(seed: u64, apart: u64) {
+    let stage = stage(seed);
     let calm = calm(&stage);
     let traffic = stage.traffic();
     let initials = Initials::new(&stage.mallory, stage.at("exit"), "exit", 500);
@@ -232,15 +188,34 @@ fn a_hundred_strangers_leave_members_their_goodput_and_flows() {
         let end = Instant::now() + Duration::from_secs(attack_seconds());
         let exit = stage.at("exit");
         let strangers = repeat(end, Duration::from_millis(1), |n| {
-            let packet = packet(n, initials.get(n));
-            stage.mallory.datagram_from(stranger(n % 100), exit, &packet);
+            let first = n.is_multiple_of(6);
+            let packet = if first { initials.get(n).to_vec() } else { rubbish(n) };
+            stage.mallory.datagram_from(stranger(n % 100 * apart), exit, &packet);
         });
-        tokio::join!(customers(stage.node("entry"), end), strangers).0
+        let stallers = stall(&stage, apart, end);
+        tokio::join!(customers(stage.node("entry"), end), strangers, stallers).0
     });
-    let to_strangers = traffic.to(|to| to.to_string().starts_with("198.18."));
+    let to_strangers = traffic.to(is_silent_stranger);
     let back: u64 = to_strangers.values().map(|(_, bytes)| bytes).sum();
     println!("{back} bytes to the strangers for {} sent", attack_seconds() * 1_250_000);
     assert!(back * 10 < attack_seconds() * 1_250_000, "{back}");
     others_are_served("a hundred strangers for a minute", &calm, &attacked, &cost);
     victim_stays_small(&cost);
+}
+
+/// Whether an address is that of a stranger who answers nothing: its packets may be forged.
+fn is_silent_stranger(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V4(v4) if v4.octets()[..2] == [198, 18] && v4.octets()[3] < 100)
+}
+
+/// A handshake a second of a hundred more, who prove their addresses and then wait.
+async fn stall(stage: &Stage, apart: u64, end: Instant) {
+    let client = transport::link_client_config(stage.mallory.credentials()).unwrap();
+    let stallers = (0..100).map(|number| {
+        let victim = (stage.at("exit"), "exit");
+        let at = stranger(100 + number * apart);
+        let staller = Staller::new(stage.lab.internet(), at, client.clone(), victim, 1);
+        staller.run(end, Duration::from_secs(1))
+    });
+    futures_util::future::join_all(stallers).await;
 }

@@ -7,16 +7,19 @@ use std::{
 };
 
 use noq::{
-    ClientConfig, Connection, Endpoint, EndpointConfig, RecvStream, SendStream, TokioRuntime,
-    TransportConfig, VarInt,
+    AsyncUdpSocket, ClientConfig, Connection, Endpoint, EndpointConfig, RecvStream, SendStream,
+    TokioRuntime, TransportConfig, VarInt,
 };
 use ronproxy::{
     emulator::Internet,
     flow::Hint,
-    identity::{Credentials, DeskRequest, Fingerprint, JoinReply, renew_crypto, server_name},
+    identity::{
+        Credentials, DeskRequest, Fingerprint, JoinReply, NodeName, renew_crypto, server_name,
+    },
     lab::{Lab, LabNode},
     transport::{self, LaneClient, LaneOptions, RerouteMark},
     underlay::{LabelSocket, Neighbour, NextHop, Switch},
+    wire::label::Label,
 };
 use tokio::time::{Instant, timeout};
 
@@ -28,11 +31,102 @@ pub(crate) const PORT: u16 = 4600;
 /// Long enough for a handshake or an answer over the lab's paths, short enough for a test.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A peer that is no node of the lab.
-pub(crate) struct Hostile {
+/// A node that the peer speaks with.
+#[derive(Debug, Clone)]
+pub(crate) struct Victim {
+    pub(crate) name: NodeName,
+    pub(crate) at: SocketAddr,
+}
+
+impl Victim {
+    /// The node of this name in a lab.
+    pub(crate) fn of(lab: &Lab, name: &str) -> Self {
+        let at = SocketAddr::new(lab.topology().address(name), PORT);
+        Self { name: name.parse().unwrap(), at }
+    }
+}
+
+/// A peer with a certificate, over any socket.
+pub(crate) struct Peer {
     credentials: Credentials,
     endpoint: Endpoint,
     switch: Arc<Switch>,
+    /// Its process: another one would end its lanes.
+    incarnation: u64,
+}
+
+impl Peer {
+    /// A member with this certificate.
+    pub(crate) fn over(credentials: Credentials, socket: Box<dyn AsyncUdpSocket>) -> Self {
+        let switch = Arc::<Switch>::default();
+        let socket = LabelSocket::new(socket, switch.clone());
+        let mut config = EndpointConfig::default();
+        config.grease_quic_bit(false);
+        let runtime = Arc::new(TokioRuntime);
+        let endpoint =
+            Endpoint::new_with_abstract_socket(config, None, Box::new(socket), runtime).unwrap();
+        Self { credentials, endpoint, switch, incarnation: rand::random() }
+    }
+
+    /// Who it is.
+    pub(crate) fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+
+    /// A link, after the introductions; `None` if the victim does not take it up.
+    pub(crate) async fn link(&self, victim: &Victim) -> Option<HostileLink> {
+        self.link_with(victim, None).await
+    }
+
+    /// The same with transport parameters of its own.
+    pub(crate) async fn link_with(
+        &self,
+        victim: &Victim,
+        transport: Option<TransportConfig>,
+    ) -> Option<HostileLink> {
+        let mut config = transport::link_client_config(&self.credentials).unwrap();
+        if let Some(transport) = transport {
+            config.transport_config(Arc::new(transport));
+        }
+        let conn = self.connect(victim, config).await?;
+        let link = HostileLink { conn };
+        let hello = words::hello(self.incarnation, None);
+        link.request(&hello).await.map(|_| link)
+    }
+
+    /// A connection with any TLS configuration.
+    async fn connect(&self, victim: &Victim, config: ClientConfig) -> Option<Connection> {
+        let name = server_name(&victim.name);
+        let connecting = self.endpoint.connect_with(config, victim.at, &name).unwrap();
+        timeout(PATIENCE, connecting).await.ok()?.ok()
+    }
+
+    /// A lane to an exit, over the link to it; the OPEN headers are the peer's own. `None` if the exit
+    /// does not grant it. With the label under which the exit takes the lane's packets.
+    pub(crate) async fn lane(
+        &self,
+        victim: &Victim,
+        link: &HostileLink,
+    ) -> Option<(Connection, Label)> {
+        let (slot, activity) = self.switch.open_slot()?;
+        let reply = self.switch.with_labels(|labels| words::own_label(labels, &victim.name, slot));
+        let asked = words::open_lane(&self.credentials, victim.name.as_str(), reply);
+        let label = words::granted_lane(&link.request(&asked).await?)?;
+        let neighbour = Arc::new(Neighbour::new(victim.name.clone(), Some(victim.at)));
+        self.switch.route_slot(slot, Some(NextHop { neighbour, label }));
+        let mark = Arc::new(RerouteMark::new(activity));
+        let client = LaneClient::new(&self.credentials, LaneOptions::default()).unwrap();
+        let mut config = client.config(&victim.name, &mark, &Hint::Latency, None);
+        config.transport_config(small_windows());
+        let name = server_name(&victim.name);
+        let connecting = self.endpoint.connect_with(config, slot.virtual_address(), &name).unwrap();
+        Some((timeout(PATIENCE, connecting).await.ok()?.ok()?, label))
+    }
+}
+
+/// A peer on a lab's Internet that is no node of the lab.
+pub(crate) struct Hostile {
+    peer: Peer,
     internet: Internet,
     address: SocketAddr,
 }
@@ -46,20 +140,19 @@ impl Hostile {
     /// A member with this certificate.
     pub(crate) fn at(lab: &Lab, credentials: Credentials, host: IpAddr) -> Self {
         let address = SocketAddr::new(host, PORT);
-        let switch = Arc::<Switch>::default();
         let internet = lab.internet().clone();
-        let socket = LabelSocket::new(internet.attach(address), switch.clone());
-        let mut config = EndpointConfig::default();
-        config.grease_quic_bit(false);
-        let runtime = Arc::new(TokioRuntime);
-        let endpoint =
-            Endpoint::new_with_abstract_socket(config, None, Box::new(socket), runtime).unwrap();
-        Self { credentials, endpoint, switch, internet, address }
+        let peer = Peer::over(credentials, internet.attach(address));
+        Self { peer, internet, address }
+    }
+
+    /// How it speaks.
+    pub(crate) fn peer(&self) -> &Peer {
+        &self.peer
     }
 
     /// Who it is.
     pub(crate) fn credentials(&self) -> &Credentials {
-        &self.credentials
+        self.peer.credentials()
     }
 
     /// Where it is.
@@ -74,24 +167,7 @@ impl Hostile {
 
     /// The same; `None` if the victim does not take it up.
     pub(crate) async fn try_link_to(&self, lab: &Lab, victim: &str) -> Option<HostileLink> {
-        let config = transport::link_client_config(&self.credentials).unwrap();
-        let conn = self.connect(lab, victim, config).await?;
-        let link = HostileLink { conn };
-        let hello = words::hello(rand::random(), None);
-        link.request(&hello).await.map(|_| link)
-    }
-
-    /// A connection with any TLS configuration to the node of this name.
-    pub(crate) async fn connect(
-        &self,
-        lab: &Lab,
-        victim: &str,
-        config: ClientConfig,
-    ) -> Option<Connection> {
-        let to = SocketAddr::new(lab.topology().address(victim), PORT);
-        let name = server_name(&victim.parse().unwrap());
-        let connecting = self.endpoint.connect_with(config, to, &name).unwrap();
-        timeout(PATIENCE, connecting).await.ok()?.ok()
+        self.peer.link(&Victim::of(lab, victim)).await
     }
 
     /// Asks the authority's desk over a connection of its own; `None` if there is no answer.
@@ -101,37 +177,22 @@ impl Hostile {
         authority: &str,
         request: &DeskRequest,
     ) -> Option<JoinReply> {
-        let fingerprint = Fingerprint::of(self.credentials.identity().authority());
-        let crypto = renew_crypto(fingerprint, self.credentials.clock()).unwrap();
+        let fingerprint = Fingerprint::of(self.credentials().identity().authority());
+        let crypto = renew_crypto(fingerprint, self.credentials().clock()).unwrap();
         let config = transport::join_client_config(crypto).unwrap();
-        let conn = self.connect(lab, authority, config).await?;
+        let conn = self.peer.connect(&Victim::of(lab, authority), config).await?;
         let reply = HostileLink { conn }.request(&request.encode().unwrap()).await?;
         JoinReply::decode(&reply).ok()
     }
 
-    /// A lane to an exit, over the link to it; the OPEN headers are the peer's own. `None` if the exit
-    /// does not grant it.
+    /// A lane to an exit, over the link to it; `None` if the exit does not grant it.
     pub(crate) async fn lane_to(
         &self,
         lab: &Lab,
         link: &HostileLink,
         exit: &str,
     ) -> Option<Connection> {
-        let to = SocketAddr::new(lab.topology().address(exit), PORT);
-        let name = exit.parse().unwrap();
-        let (slot, activity) = self.switch.open_slot()?;
-        let reply = self.switch.with_labels(|labels| words::own_label(labels, &name, slot));
-        let label = link.request(&words::open_lane(&self.credentials, exit, reply)).await?;
-        let label = words::granted_lane(&label)?;
-        let neighbour = Arc::new(Neighbour::new(name.clone(), Some(to)));
-        self.switch.route_slot(slot, Some(NextHop { neighbour, label }));
-        let mark = Arc::new(RerouteMark::new(activity));
-        let client = LaneClient::new(&self.credentials, LaneOptions::default()).unwrap();
-        let mut config = client.config(&name, &mark, &Hint::Latency, None);
-        config.transport_config(small_windows());
-        let name = server_name(&name);
-        let connecting = self.endpoint.connect_with(config, slot.virtual_address(), &name).unwrap();
-        timeout(PATIENCE, connecting).await.ok()?.ok()
+        self.peer.lane(&Victim::of(lab, exit), link).await.map(|(lane, _)| lane)
     }
 
     /// From now on the peer's packets claim to come from `source`; `None`: from its own address.
@@ -156,7 +217,8 @@ fn small_windows() -> Arc<TransportConfig> {
     transport
         .mtu_discovery_config(None)
         .stream_receive_window(VarInt::from_u32(16 << 10))
-        .receive_window(VarInt::from_u32(256 << 10));
+        .receive_window(VarInt::from_u32(256 << 10))
+        .datagram_receive_buffer_size(Some(16 << 10));
     Arc::new(transport)
 }
 

@@ -163,6 +163,25 @@ fn a_class_without_bound_is_refused() {
 }
 
 #[test]
+fn an_entry_has_lanes_of_sixteen_classes_at_most() {
+    let stage = Stage::new(209);
+    let (granted, cost) = stage.attack(async {
+        let link = stage.mallory.link_to(&stage.lab, "exit").await;
+        let (by, mut granted) = (stage.mallory.credentials(), 0);
+        for n in 0..40 {
+            let asked = words::open_lane_of(by, "exit", Label(n), &format!("class-{n}"));
+            let reply = link.request(&asked).await.unwrap();
+            granted += usize::from(words::granted_lane(&reply).is_some());
+        }
+        support::fetch(stage.node("entry"), 10_000).await;
+        granted
+    });
+    println!("lanes of 40 classes: {granted} granted; {cost}");
+    assert_eq!(granted, 16);
+    cost.assert_within(Limits::default());
+}
+
+#[test]
 fn requests_without_end_are_answered_within_a_budget() {
     let stage = Stage::new(207);
     let (asked, cost) = stage.attack(async {

@@ -10,7 +10,7 @@ use std::{
 use ronproxy::{
     app::Node,
     emulator::{Topology, triangle},
-    lab::{Dates, Lab, LabNode, Service},
+    lab::{DatagramService, Dates, Lab, LabNode, Service},
     transport::Congestion,
 };
 use tokio::{
@@ -21,7 +21,7 @@ use tokio::{
 use crate::{
     member,
     meters::{Cost, Traffic, cost, virtual_time},
-    peer::{Hostile, PORT},
+    peer::{Hostile, PORT, Victim},
     support,
 };
 
@@ -39,6 +39,27 @@ pub(crate) fn third_party(number: u8) -> IpAddr {
 /// Whether an address is a third party's.
 pub(crate) fn is_third_party(address: IpAddr) -> bool {
     matches!(address, IpAddr::V4(v4) if v4.octets()[..3] == [198, 51, 100])
+}
+
+/// An address of which the attacker's own certified record says that it is its own (a test network,
+/// RFC 2544).
+pub(crate) fn named(number: u8) -> IpAddr {
+    IpAddr::from([198, 19, 0, number])
+}
+
+/// Whether an address is one of these.
+pub(crate) fn is_named(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V4(v4) if v4.octets()[..3] == [198, 19, 0])
+}
+
+/// An address in whose name the attacker sends packets.
+pub(crate) fn forged(number: u64) -> SocketAddr {
+    SocketAddr::new(IpAddr::from([198, 19, 1, number.to_le_bytes()[0]]), 53)
+}
+
+/// Whether an address is one of these.
+pub(crate) fn is_forged(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V4(v4) if v4.octets()[..3] == [198, 19, 1])
 }
 
 /// An overlay in virtual time, and the attacker.
@@ -81,6 +102,7 @@ impl Stage {
         let runtime = virtual_time();
         let (lab, mallory) = runtime.block_on(async {
             let services = support::services().with("deaf.test", deaf()).with_pipes_of(PIPE);
+            let services = services.with_datagrams("echo.test", echo_datagrams());
             let congestion = Congestion::Cubic;
             let lab = Lab::start_in(dates, topology, seed, nodes, services, congestion).await;
             let lab = lab.unwrap();
@@ -142,9 +164,19 @@ impl Stage {
         Traffic::of(self.lab.internet(), &hosts)
     }
 
+    /// Counts what one of them sends from now on.
+    pub(crate) fn traffic_of(&self, name: &str) -> Traffic {
+        Traffic::of(self.lab.internet(), &[self.lab.topology().address(name)])
+    }
+
     /// A node of the overlay.
     pub(crate) fn node(&self, name: &str) -> &Node {
         self.lab.node(name).unwrap()
+    }
+
+    /// A node to be attacked.
+    pub(crate) fn victim(&self, name: &str) -> Victim {
+        Victim::of(&self.lab, name)
     }
 
     /// A node's address.
@@ -164,6 +196,13 @@ fn deaf() -> Service {
             std::future::pending::<()>().await;
             drop(io);
         });
+    })
+}
+
+/// A service that sends each datagram back.
+fn echo_datagrams() -> DatagramService {
+    Arc::new(|_, payload, back| {
+        back.deliver(&"192.0.2.7:7".parse().unwrap(), payload);
     })
 }
 

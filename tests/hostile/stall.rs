@@ -20,9 +20,6 @@ use noq_proto::{ClientConfig, Connection, ConnectionHandle, DatagramEvent, Endpo
 use ronproxy::{emulator::Internet, identity::server_name};
 use tokio::time::Instant;
 
-/// Handshakes that wait for an answer. The attacker forgets older ones: the test counts memory.
-const WAITING: usize = 200;
-
 /// A connection's pacing lets the next packet go within this time.
 const PACED: Duration = Duration::from_millis(50);
 
@@ -36,15 +33,18 @@ pub(crate) struct Staller {
     client: ClientConfig,
     to: SocketAddr,
     name: String,
+    waiting: usize,
 }
 
 impl Staller {
-    /// A stranger at this address, and whom it bothers.
+    /// A stranger at this address, and whom it bothers. It forgets all but the last `waiting` handshakes:
+    /// the test counts memory.
     pub(crate) fn new(
         internet: &Internet,
         address: SocketAddr,
         client: ClientConfig,
         (to, name): (SocketAddr, &str),
+        waiting: usize,
     ) -> Self {
         let socket = internet.attach(address);
         let sender = socket.create_sender();
@@ -53,7 +53,7 @@ impl Staller {
         let endpoint = Endpoint::new(Arc::new(config), None, false);
         let (begun, order) = (HashMap::new(), VecDeque::new());
         let name = server_name(&name.parse().unwrap());
-        Self { socket, sender, endpoint, begun, order, client, to, name }
+        Self { socket, sender, endpoint, begun, order, client, to, name, waiting }
     }
 
     /// Begins a handshake in each `every` until `end`; answers a request to prove the address
@@ -76,7 +76,7 @@ impl Staller {
         self.transmit(&mut connection).await;
         self.begun.insert(handle, connection);
         self.order.push_back(handle);
-        if self.order.len() > WAITING {
+        if self.order.len() > self.waiting {
             self.order.pop_front().and_then(|oldest| self.begun.remove(&oldest));
         }
     }

@@ -82,7 +82,7 @@ fn a_stranger_that_leaves_handshakes_half_done_does_not_delay_members() {
     let (opened, cost) = stage.attack(async {
         let client = transport::link_client_config(stage.mallory.credentials()).unwrap();
         let victim = (stage.at("exit"), "exit");
-        let staller = Staller::new(stage.lab.internet(), stranger(1), client, victim);
+        let staller = Staller::new(stage.lab.internet(), stranger(1), client, victim, 200);
         let attack =
             staller.run(Instant::now() + Duration::from_secs(15), Duration::from_millis(2));
         let member = async {

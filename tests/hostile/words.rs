@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use bytes::Bytes;
 use ronproxy::{
     flow::{FlowLabel, Hint, Route, RouteWish},
     identity::{Credentials, NodeName, UnixTime},
@@ -11,8 +12,9 @@ use ronproxy::{
     },
     underlay::{SlotId, labels::LabelTable},
     wire::{
+        datagram::{Header, Piece, frame},
         decode, encode,
-        label::Label,
+        label::{Label, push_labelled},
         lane::{Open, OpenReply, Purpose},
         link::{
             ForwardRequest, Hello, LaneAsker, LaneRequest, LinkDatagram, Notice, OpenLane, Reply,
@@ -42,12 +44,21 @@ pub(crate) fn hearsay(members: &[(String, Vec<SocketAddr>)]) -> Vec<u8> {
 
 /// A request of `entry` to `exit` for a lane for nothing in particular, signed by `by`.
 fn lane(by: &Credentials, entry: &NodeName, exit: &NodeName, reply: Label) -> SignedLaneRequest {
+    lane_of(by, (entry, exit), reply, RouteWish::default())
+}
+
+fn lane_of(
+    by: &Credentials,
+    (entry, exit): (&NodeName, &NodeName),
+    reply: Label,
+    wish: RouteWish,
+) -> SignedLaneRequest {
     let request = LaneRequest {
         entry: entry.clone(),
         exit: exit.clone(),
         issued: by.now().as_secs() << 20 | u64::from(rand::random::<u32>() >> 12),
         incarnation: 0,
-        open: OpenLane { reply_label: reply, route: Route::Direct, wish: RouteWish::default() },
+        open: OpenLane { reply_label: reply, route: Route::Direct, wish },
     };
     let signature = by.sign(&request.statement()).unwrap();
     SignedLaneRequest { request, signature }
@@ -56,6 +67,13 @@ fn lane(by: &Credentials, entry: &NodeName, exit: &NodeName, reply: Label) -> Si
 /// A request of `by` to `exit` for a lane whose packets are to come under `reply`.
 pub(crate) fn open_lane(by: &Credentials, exit: &str, reply: Label) -> Vec<u8> {
     encode(&Request::OpenLane(lane(by, &by.peer().name, &exit.parse().unwrap(), reply)))
+}
+
+/// The same for a lane of this traffic class.
+pub(crate) fn open_lane_of(by: &Credentials, exit: &str, reply: Label, class: &str) -> Vec<u8> {
+    let wish = RouteWish { class: Some(class.to_owned()), ..RouteWish::default() };
+    let exit = exit.parse().unwrap();
+    encode(&Request::OpenLane(lane_of(by, (&by.peer().name, &exit), reply, wish)))
 }
 
 /// The label under which a granted lane's packets go; `None` if it was refused.
@@ -141,9 +159,36 @@ pub(crate) fn empty_digest() -> Vec<u8> {
 
 /// The header of a flow to `target`.
 pub(crate) fn open(target: &str) -> Vec<u8> {
-    let purpose = Purpose::Connect(target.parse().unwrap());
+    open_for(Purpose::Connect(target.parse().unwrap()))
+}
+
+/// The header of an association's flow.
+pub(crate) fn open_association() -> Vec<u8> {
+    open_for(Purpose::Datagrams)
+}
+
+fn open_for(purpose: Purpose) -> Vec<u8> {
     // As much as an entry may grant: the exit must not trust it with its memory.
     encode(&Open { label: FlowLabel(7), purpose, hint: Hint::Latency, window: 1 << 40 })
+}
+
+/// A datagram of the association on the stream with this index.
+pub(crate) fn datagram(flow: u64, number: u16, target: &str, payload: &[u8]) -> Bytes {
+    let piece = Piece::Whole(target.parse().unwrap());
+    frame(&Header { flow, number, piece }, payload)
+}
+
+/// The first part of one whose second part never comes.
+pub(crate) fn half_a_datagram(flow: u64, number: u16, target: &str, payload: &[u8]) -> Bytes {
+    let piece = Piece::First(target.parse().unwrap());
+    frame(&Header { flow, number, piece }, payload)
+}
+
+/// A packet under a label, with a number of the sender's choice.
+pub(crate) fn labelled(label: Label, number: u16, packet: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    push_labelled(&mut bytes, label, number, packet);
+    bytes
 }
 
 /// A probe that asks for an answer.
