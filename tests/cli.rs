@@ -5,6 +5,8 @@
 
 #[path = "cli/authority.rs"]
 mod authority;
+#[path = "cli/backup.rs"]
+mod backup;
 #[path = "cli/overlay.rs"]
 #[expect(dead_code, reason = "other tests use the rest")]
 mod overlay;

@@ -112,7 +112,8 @@ impl Restore {
         let all: Vec<_> = addresses.iter().map(ToString::to_string).collect();
         note(format_args!(
             "Members look for it at {}. At another address, change `listen` and `advertise` under \
-             [node]: it then finds those members that it can reach itself.",
+             [node]: it dials the members, and they tell the others. A member that nobody can dial, and that \
+             has no other, needs the new address as `authority` under [node].",
             all.join(" and ")
         ));
         note("Nodes that were revoked or joined after that moment: revoke or invite them again.");

@@ -20,8 +20,12 @@ pub struct Node {
     pub listen: SocketAddr,
     /// The addresses at which others reach this node, at most 8. Default: none, which means that
     /// the node tells the addresses of its interfaces, and others what they see.
-    #[serde(deserialize_with = "advertise")]
+    #[serde(deserialize_with = "reachable")]
     pub advertise: Vec<SocketAddr>,
+    /// Where to look first for the node of the overlay's authority, at most 8 addresses. Default: none,
+    /// which means where it was last seen.
+    #[serde(deserialize_with = "reachable")]
+    pub authority: Vec<SocketAddr>,
     /// Whether the running node confines itself with Landlock, as far as the kernel can. Default:
     /// `true`.
     pub confine: bool,
@@ -237,7 +241,12 @@ pub enum LogFormat {
 
 impl Default for Node {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([0; 4], 4600)), advertise: Vec::new(), confine: true }
+        Self {
+            listen: SocketAddr::from(([0; 4], 4600)),
+            advertise: Vec::new(),
+            authority: Vec::new(),
+            confine: true,
+        }
     }
 }
 
@@ -273,7 +282,7 @@ fn budget<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bitrate, D::Erro
     Err(D::Error::custom(format!("{rate} is out of bounds; write a rate from 1kbit to 10Mbit")))
 }
 
-fn advertise<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<SocketAddr>, D::Error> {
+fn reachable<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<SocketAddr>, D::Error> {
     // As many as an invitation carries.
     const MAX: usize = 8;
     let addresses = Vec::<SocketAddr>::deserialize(deserializer)?;

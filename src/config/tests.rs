@@ -94,6 +94,7 @@ fn a_wrong_value_is_shown_with_its_line_and_what_would_be_right() {
         ),
         ("[node]\nadvertise = ['0.0.0.0:4600']", 2, "nobody can reach"),
         ("[node]\nadvertise = ['192.0.2.1:0']", 2, "nobody can reach"),
+        ("[node]\nauthority = ['192.0.2.1:0']", 2, "nobody can reach"),
         ("[lane]\ncongestion = 'reno'", 2, "`bbr3`"),
         ("[lane]\npatience = '2h'", 2, "from 1s to 1h"),
         ("[lane]\npatience = 60", 2, "with its unit"),
@@ -136,6 +137,7 @@ fn a_password_is_not_quoted_in_an_error() {
 fn every_setting_is_read() {
     let config = Config::parse(
         "[node]\nlisten = '[::]:1'\nadvertise = ['192.0.2.1:1']
+         authority = ['192.0.2.2:1']
          [lane]\ncongestion = 'cubic'\npatience = '2min'\nmax_packet = 8941
          congestion_by_hint = { throughput = 'bbr3' }
          [flow]\nroute_timeout = '0s'\nhalf_closed_timeout = '5min'\nidle_timeout = '4h'
@@ -145,6 +147,7 @@ fn every_setting_is_read() {
     .unwrap();
     assert_eq!(config.node.listen, "[::]:1".parse::<SocketAddr>().unwrap());
     assert_eq!(config.node.advertise, ["192.0.2.1:1".parse().unwrap()]);
+    assert_eq!(config.node.authority, ["192.0.2.2:1".parse().unwrap()]);
     assert_eq!(
         config.lane,
         Lane {

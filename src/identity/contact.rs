@@ -49,8 +49,8 @@ impl AuthorityContact {
         dir.write(NodeFile::Authority, &bytes)
     }
 
-    /// Puts the address at which the authority's node was seen before the known ones. True if it is
-    /// new.
+    /// Puts the addresses at which the authority's node is before the known ones. True if one of them is
+    /// new, or another was the first.
     pub(super) fn seen_at(&mut self, addresses: &[SocketAddr]) -> bool {
         let mut all: Vec<SocketAddr> = Vec::new();
         for address in addresses.iter().chain(&self.addresses) {
@@ -58,7 +58,8 @@ impl AuthorityContact {
                 all.push(*address);
             }
         }
-        let news = addresses.iter().any(|address| !self.addresses.contains(address));
+        let news = addresses.iter().any(|address| !self.addresses.contains(address))
+            || all.first() != self.addresses.first();
         if news {
             self.addresses = all;
         }
@@ -82,6 +83,7 @@ mod tests {
             assert!(contact.seen_at(&[at(port)]));
         }
         assert_eq!((contact.addresses.len(), contact.addresses[0]), (MAX_ADDRESSES, at(19)));
+        assert!(contact.seen_at(&[at(18)]) && contact.addresses[..2] == [at(18), at(19)]);
         contact.save(&dir).unwrap();
         assert_eq!(AuthorityContact::load(&dir).unwrap(), Some(contact));
     }

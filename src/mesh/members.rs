@@ -188,13 +188,25 @@ impl Members {
 
     /// Takes what the authority said of a member; it is dialled at once, until a record says more.
     pub fn bootstrap(&mut self, now: Instant, info: &MemberInfo) {
-        if info.name == self.us || (self.is_full() && !self.known.contains_key(&info.name)) {
-            return;
-        }
-        let new = || Member::new(now, now);
-        let member = self.known.entry(info.name.clone()).or_insert_with(new);
+        let Some(member) = self.uncertified(now, &info.name) else { return };
         member.bootstrap.clone_from(&info.addresses);
         member.bootstrap.truncate(MAX_ADDRESSES);
+    }
+
+    /// Takes where a member was last seen before this node started, or its user knows it to be. It is
+    /// dialled there, too.
+    pub fn last_seen(&mut self, now: Instant, name: &NodeName, address: SocketAddr) {
+        if let Some(member) = self.uncertified(now, name) {
+            member.observed = Some(address);
+        }
+    }
+
+    /// The entry of a member that is known without its certificate, made if there is room.
+    fn uncertified(&mut self, now: Instant, name: &NodeName) -> Option<&mut Member> {
+        if *name == self.us || (self.is_full() && !self.known.contains_key(name)) {
+            return None;
+        }
+        Some(self.known.entry(name.clone()).or_insert_with(|| Member::new(now, now)))
     }
 
     /// Takes a member's record, which was checked against the certificate of `peer`; `addresses` are those

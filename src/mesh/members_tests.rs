@@ -59,6 +59,17 @@ fn a_node_that_starts_again_dials_all_it_remembers_at_once() {
 }
 
 #[test]
+fn a_member_is_dialled_where_it_was_last_seen_and_where_its_record_says() {
+    let (mut z, t0) = (members("z"), Instant::now());
+    z.remember(t0, &peer("a"), vec![at(1)], &record("a"));
+    for name in ["a", "m", "z"] {
+        z.last_seen(t0, &name.parse().unwrap(), at(2));
+    }
+    let dialled: Vec<_> = due(&mut z, t0).into_iter().map(|(_, addresses)| addresses).collect();
+    assert_eq!(dialled, [vec![at(2), at(1)], vec![at(2)]]);
+}
+
+#[test]
 fn bootstrap_addresses_are_dialled_until_a_record_is_here() {
     let (mut a, now) = (members("a"), Instant::now());
     a.bootstrap(now, &info("m", 1));

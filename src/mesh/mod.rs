@@ -283,6 +283,12 @@ impl Mesh {
             let addresses = addresses.copied().collect();
             self.members().bootstrap(now, &MemberInfo { addresses, ..info.clone() });
         }
+        // Its record may name the addresses of a machine that is lost.
+        if let Some(contact) = self.credentials.authority()
+            && let Some(last) = contact.addresses.iter().find(|at| check_form(**at).is_ok())
+        {
+            self.members().last_seen(now, &contact.name, *last);
+        }
         self.expire();
     }
 

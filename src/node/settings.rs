@@ -55,6 +55,9 @@ pub(crate) fn node(
     listen: SocketAddr,
     signer: Option<Started>,
 ) -> (NodeSettings, Arc<Exit>) {
+    if let Some(contact) = credentials.authority() {
+        credentials.seen_at(&contact.name, &config.node.authority);
+    }
     let desk =
         signer.map(|signer| JoinDesk::new(AuthorityClient::process(signer), credentials.clone()));
     let mut exit = config.exit;

@@ -7,9 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::Value;
-
-use super::overlay::{Running, Site, json, must, must_fail, ronproxy, run, stderr, wait_for};
+use super::overlay::{Running, Site, json, must, must_fail, run, stderr, wait_for};
 
 /// The processes that `parent` started, which may have no other name than ours.
 fn children(parent: u32) -> Vec<u32> {
@@ -267,100 +265,4 @@ fn the_audit_log_has_each_deed_with_its_author() {
     assert!(log[2]["serial"].is_string());
     assert!(must(&hub, &["audit", "--last", "1"]).contains("revoke"));
     assert!(must_fail(&site.dir("leaf"), &["audit"]).contains("ronproxy init"));
-}
-
-/// Writes a passphrase for scripts.
-fn passphrase(site: &Site, text: &str) -> String {
-    let path = site.dir("passphrase");
-    std::fs::write(&path, format!("{text}\n")).unwrap();
-    path.to_string_lossy().into_owned()
-}
-
-#[test]
-fn an_overlay_goes_on_from_a_backup_on_another_machine() {
-    let site = Site::new();
-    let hub = site.hub();
-    let mut old = Running::start(&hub, &[]);
-    let leaf = site.join("leaf");
-    let _leaf = Running::start(&leaf, &[]);
-    wait_for("the link", || json(&leaf, &["links"])[0]["up"] == true);
-    site.join("gone");
-    site.join("early");
-    let revoked = json(&hub, &["revoke", "gone"]);
-    let open = site.invite("late");
-    let file = site.dir("overlay.age").to_string_lossy().into_owned();
-    let secret = passphrase(&site, "correct horse battery");
-    // By a bare name, in the current folder.
-    let backup = ["backup", "overlay.age", "--json", "--passphrase-file", &secret];
-    let done = ronproxy(&hub).current_dir(site.dir("")).args(backup).output().unwrap();
-    let facts: Value = serde_json::from_slice(&done.stdout).unwrap();
-    assert_eq!(facts["name"], "hub", "{}", stderr(&done));
-    assert!(must_fail(&hub, &["backup", &file, "--passphrase-file", &secret]).contains("exists"));
-    // Revoked after the backup: the list that the members have goes on counting.
-    site.join("last");
-    must(&hub, &["revoke", "early"]);
-    let after = json(&hub, &["revoke", "last"]);
-    wait_for("the list at the leaf", || {
-        json(&leaf, &["status"])["certificate"]["revocation_list"] == after["list"]
-    });
-    old.crash();
-    std::fs::remove_dir_all(&hub).unwrap();
-    let new = site.dir("new");
-    let restored = json(&new, &["restore", &file, "--passphrase-file", &secret]);
-    assert_eq!((&restored["name"], restored["addresses"].is_array()), (&"hub".into(), true));
-    assert!(must_fail(&new, &["restore", &file, "--passphrase-file", &secret]).contains("exists"));
-    let _new = Running::start(&new, &[]);
-    wait_for("the link", || json(&leaf, &["links"])[0]["up"] == true);
-    // An invitation from before works, a new one too, and numbers go on rising.
-    must(&site.dir("late"), &["join", &open]);
-    let line = must(&new, &["invite", "--name", "fresh"]);
-    must(&site.dir("fresh"), &["join", line.trim()]);
-    // On disk, where `revoke` reads it.
-    let list = |dir: &Path| std::fs::read(dir.join("state/revoked.crl")).unwrap();
-    wait_for("the newest list at the restored node", || list(&new) == list(&leaf));
-    let next = json(&new, &["revoke", "late"]);
-    assert!(next["list"].as_u64() > after["list"].as_u64());
-    assert!(after["list"].as_u64() > revoked["list"].as_u64());
-    assert_eq!(next["revoked"], 4, "gone, early, last and late");
-    let early = json(&new, &["members"]);
-    let early = early.as_array().unwrap().iter().find(|member| member["name"] == "early").cloned();
-    assert_eq!(early.unwrap()["state"], "revoked");
-    let log = json(&new, &["audit"]);
-    assert!(log.as_array().unwrap().iter().any(|entry| entry["event"] == "restore"));
-}
-
-#[test]
-fn only_the_passphrase_opens_a_backup_and_altered_ones_write_nothing() {
-    let site = Site::new();
-    let hub = site.hub();
-    let file = site.dir("overlay.age");
-    let name = file.to_string_lossy().into_owned();
-    let secret = passphrase(&site, "correct horse battery");
-    must(&hub, &["backup", &name, "--passphrase-file", &secret]);
-    let bytes = std::fs::read(&file).unwrap();
-    assert!(bytes.starts_with(b"age-encryption.org/v1\n"));
-    let new = site.dir("new");
-    let restore = |why: &str| {
-        let said = must_fail(&new, &["restore", &name, "--passphrase-file", &secret]);
-        assert!(said.contains(why) && !new.exists(), "{said}");
-        let left = std::fs::read_dir(site.dir("")).unwrap().count();
-        assert_eq!(left, 3, "hub, the backup and the passphrase");
-    };
-    for at in [bytes.len() / 2, bytes.len() - 1] {
-        let mut altered = bytes.clone();
-        altered[at] ^= 1;
-        std::fs::write(&file, &altered).unwrap();
-        restore("damaged");
-    }
-    std::fs::write(&file, &bytes[..bytes.len() - 20]).unwrap();
-    restore("damaged");
-    std::fs::write(&file, b"hello").unwrap();
-    restore("no backup");
-    std::fs::write(&file, &bytes).unwrap();
-    passphrase(&site, "another passphrase");
-    restore("passphrase");
-    passphrase(&site, "short");
-    assert!(must_fail(&hub, &["backup", "x.age", "--passphrase-file", &secret]).contains("12"));
-    // Without a terminal a passphrase has to come from somewhere.
-    assert!(must_fail(&new, &["restore", &name]).contains("--passphrase-file"));
 }
