@@ -25,7 +25,7 @@
 //! # }
 //! ```
 //!
-//! The door is [`Node`], [`Builder`], [`Connect`], [`Stream`], [`Events`], [`Error`] and the types that they name.
+//! The door is [`Node`], [`Builder`], [`Connect`], [`Stream`], [`Listener`], [`Events`], [`Error`] and the types that they name.
 //! `examples/dial.rs` runs it in an overlay in memory, and `docs/library.md` lists what each event does to a
 //! stream. The modules below are the inside, and change without notice.
 //!
@@ -100,9 +100,9 @@ pub mod wire;
 
 pub use node::{
     Builder, Carries, CertificateStatus, Connect, Counts, DatagramFacts, Error, Event, EventRecord,
-    Events, FlowFacts, FlowLabel, FlowState, Hint, Host, Ingress, Lagged, LaneFacts, LaneSide,
-    LaneStatus, LeftWhy, LinkFacts, Measuring, Node, NodeName, NodeStatus, Refusal, RefusalKind,
-    RerouteFacts, RerouteKind, Route, Stream, Target,
+    Events, FlowFacts, FlowLabel, FlowState, Hint, Host, Inbound, Ingress, Lagged, LaneFacts,
+    LaneSide, LaneStatus, LeftWhy, LinkFacts, Listener, Measuring, Node, NodeName, NodeStatus,
+    Refusal, RefusalKind, RerouteFacts, RerouteKind, Route, ServeError, Stream, Target,
 };
 
 #[cfg(test)]

@@ -14,9 +14,14 @@ mod dial;
 #[path = "../examples/events.rs"]
 #[expect(dead_code, reason = "the test calls what `main` calls")]
 mod example_events;
+#[path = "../examples/serve.rs"]
+#[expect(dead_code, reason = "the test calls what `main` calls")]
+mod example_serve;
 
 #[path = "library/events.rs"]
 mod events;
+#[path = "library/serving.rs"]
+mod serving;
 
 use std::{io::ErrorKind, time::Duration};
 

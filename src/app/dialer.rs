@@ -21,16 +21,17 @@ use super::{
     flow_log::FlowLog,
     local::LocalFlow,
     local_datagrams::LocalDatagrams,
+    serving::Serving,
     steering::Steering,
 };
 use crate::{
     config::{Action, Rules, Wishes},
     flow::{
         Association, AssociationRequest, BoxFuture, DatagramDrop, DatagramDrops, DatagramFlow,
-        DatagramSink, Flow, FlowDialer, FlowRequest, Host, Refusal, RefusalKind, RouteWish,
+        DatagramSink, Flow, FlowDialer, FlowRequest, Host, Refusal, RefusalKind, RouteWish, Target,
     },
     identity::NodeName,
-    lane::{FlowAcceptor, LaneKey, LanePool, RouteControl},
+    lane::{FlowAcceptor as _, LaneKey, LanePool, RouteControl},
     live::Live,
     mesh::Mesh,
     overlay::select::Selector,
@@ -50,7 +51,7 @@ pub(super) struct Dialer {
     mesh: Arc<Mesh>,
     pool: Arc<LanePool>,
     /// Opens flows that leave at this node.
-    acceptor: Arc<dyn FlowAcceptor>,
+    acceptor: Arc<Serving>,
     held: Mutex<Held>,
     log: Arc<FlowLog>,
     datagram_drops: Arc<DatagramDrops>,
@@ -125,7 +126,8 @@ impl Opens for Streams {
         key: &LaneKey,
     ) -> Result<Self::Flow, Refusal> {
         let guard = dialer.pool.list_flow(request, key);
-        let outward = dialer.acceptor.open(dialer.mesh.us(), &request.target).await?;
+        let (us, label) = (dialer.mesh.us(), guard.entry().label);
+        let outward = dialer.acceptor.open(us, label, &request.target).await?;
         Ok(Box::new(LocalFlow::new(guard, outward, dialer.pool.limits())))
     }
 
@@ -175,7 +177,7 @@ impl Dialer {
     pub(super) fn new(
         rules: Rules,
         (mesh, pool): (Arc<Mesh>, Arc<LanePool>),
-        acceptor: Arc<dyn FlowAcceptor>,
+        acceptor: Arc<Serving>,
         (log, datagram_drops): (Arc<FlowLog>, Arc<DatagramDrops>),
     ) -> Self {
         let (held, spread) = (Mutex::default(), AtomicU8::new(0));
@@ -322,7 +324,7 @@ impl Dialer {
         let any = |names: Vec<NodeName>| names.into_iter().map(|name| (name, 0)).collect();
         let (exits, fallback) = match &request.exit {
             Some(exit) => (any(self.active(vec![exit.clone()])?), Vec::new()),
-            None if exits.is_empty() => (self.unnamed(host), self.active(fallback)?),
+            None if exits.is_empty() => (self.unnamed(&request.target), self.active(fallback)?),
             None if fallback.is_empty() => (any(self.active(exits)?), fallback),
             None => match self.active(exits) {
                 Ok(exits) => (any(exits), self.active(fallback).unwrap_or_default()),
@@ -352,11 +354,16 @@ impl Dialer {
         Ok(keys.map(|(key, fit)| (LaneKey { way: None, datagrams: true, ..key }, fit)).collect())
     }
 
-    /// The exits for a flow that names none. This node is one only if it knows no other.
-    fn unnamed(&self, host: &Host) -> Vec<(NodeName, usize)> {
-        let others = self.mesh.exits_serving(host);
-        if others.is_empty() && self.mesh.serves_itself(host) {
-            return vec![(self.mesh.us().name.clone(), 0)];
+    /// The exits for a flow that names none. This node is one only if a program in it serves the target, or
+    /// it knows no other.
+    fn unnamed(&self, target: &Target) -> Vec<(NodeName, usize)> {
+        let here = || vec![(self.mesh.us().name.clone(), 0)];
+        if self.acceptor.serves(target) {
+            return here();
+        }
+        let others = self.mesh.exits_serving(&target.host);
+        if others.is_empty() && self.mesh.serves_itself(&target.host) {
+            return here();
         }
         others
     }

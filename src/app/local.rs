@@ -1,7 +1,6 @@
 //! A flow that leaves at its own entry, because the node is an exit too: no lane carries it.
 
 use std::{
-    any::Any,
     io,
     pin::Pin,
     sync::Arc,
@@ -19,7 +18,7 @@ use crate::{
         BoxFuture, Carried, Flow, FlowEnd, FlowGuard, FlowIo, FlowLabel, FlowLimits, FlowState,
         HalfClosed, Spliced, reset_on_close,
     },
-    lane::{Outward, OutwardStream},
+    lane::{Outward, OutwardStream, Place},
 };
 
 /// An open flow without a lane. Dropping it before it is shut down resets its connection.
@@ -31,15 +30,15 @@ pub(super) struct LocalFlow {
     limits: Arc<FlowLimits>,
     half: Arc<HalfClosed>,
     finished: bool,
-    _permit: Box<dyn Any + Send + Sync>,
+    _permit: Option<Box<dyn Send + Sync>>,
 }
 
 impl LocalFlow {
     /// The listed flow, carried by the connection that the exit role opened.
     pub(super) fn new(guard: FlowGuard, outward: Outward, limits: Arc<FlowLimits>) -> Self {
         guard.entry().set_state(FlowState::Open);
-        let Outward { stream, carried: at_exit, permit, .. } = outward;
-        let (half, _permit) = (Arc::default(), Box::new(permit));
+        let Outward { stream, place: Place { carried: at_exit, permit: _permit }, .. } = outward;
+        let half = Arc::default();
         Self { guard, stream, at_exit, limits, half, finished: false, _permit }
     }
 

@@ -22,8 +22,10 @@ mod local_datagrams;
 mod network;
 mod node;
 mod ping;
+mod pipe;
 mod recent;
 mod renewal;
+mod serving;
 mod status;
 mod steering;
 mod why;
@@ -32,7 +34,10 @@ pub use desk::JoinDesk;
 pub use join::{JoinFailure, join};
 pub use node::{ExitDoor, Node, NodeSettings, StartError};
 pub use ping::{PingError, RoutePing};
+pub(crate) use pipe::PipeEnd;
 pub use renewal::CertificateStatus;
+pub use serving::ServeError;
+pub(crate) use serving::{Accepted, Accepts};
 pub use status::{
     Carries, Counts, FlowFacts, LaneStatus, LiveSettings, Measuring, NodeStatus, NodeView,
 };

@@ -20,6 +20,7 @@ use super::{
     handshakes::HandshakeCounts,
     network,
     renewal::Renewal,
+    serving::{Accepts, ServeError, Serving},
     status::{FlowFacts, LaneStatus, NodeStatus, NodeView},
 };
 use crate::{
@@ -27,13 +28,15 @@ use crate::{
     config::Rules,
     entry::{self, Entry, EntryError, RefusedClients, User},
     events::Events,
-    exit::Exit,
+    exit::{Exit, ExitPermit},
     flow::{
-        BoxFuture, DatagramDrops, DatagramSink, FlowDialer, FlowLimits, FlowTable, FlowTimes,
-        OutwardDatagrams, Refusal, Target,
+        BoxFuture, DatagramDrops, DatagramSink, FlowDialer, FlowLabel, FlowLimits, FlowTable,
+        FlowTimes, OutwardDatagrams, Refusal, Target,
     },
     identity::{ALPN_JOIN, ALPN_RENEW, Credentials, MemberInfo, Peer},
-    lane::{FlowAcceptor, LaneBudget, LaneHost, LanePool, Outward, OutwardStream, RouteControl},
+    lane::{
+        FlowAcceptor, LaneBudget, LaneHost, LanePool, Outward, OutwardStream, Place, RouteControl,
+    },
     live::Live,
     mesh::{LinkFacts, MemberRecord, Mesh, MeshConfig, RelayConfig},
     overlay::{policy::Policy, units::Bitrate},
@@ -105,6 +108,7 @@ pub struct Node {
     dialer: Arc<Dialer>,
     events: Arc<Events>,
     log: Arc<FlowLog>,
+    serving: Arc<Serving>,
     renewal: Arc<Renewal>,
     credentials: Credentials,
     switch: Arc<Switch>,
@@ -157,7 +161,7 @@ impl Node {
         let control: Weak<dyn RouteControl> = Arc::downgrade(&(mesh.clone() as Arc<_>));
         let limits = Arc::new(FlowLimits::new(settings.flow));
         let datagram_drops = Arc::<DatagramDrops>::default();
-        let acceptor = settings.acceptor;
+        let acceptor = Serving::new(settings.acceptor);
         let host = LaneHost::new(
             switch.clone(),
             control.clone(),
@@ -175,16 +179,14 @@ impl Node {
             settings.entry_memory,
         ));
         let desk = settings.desk.map(Arc::new);
-        if let Some(desk) = &desk {
-            mesh.open_desk(desk.clone());
-        }
+        desk.iter().for_each(|desk| mesh.open_desk(desk.clone()));
         let seen = (mesh.clone(), events.clone());
         let renewal = Renewal::new(credentials.clone(), seen, endpoint.clone(), desk.clone());
         let log = FlowLog::start(events.clone(), &pool);
         let dialer = Arc::new(Dialer::new(
             settings.rules,
             (mesh.clone(), pool.clone()),
-            acceptor,
+            acceptor.clone(),
             (log.clone(), datagram_drops.clone()),
         ));
         let mut node = Self {
@@ -194,6 +196,7 @@ impl Node {
             dialer,
             events,
             log,
+            serving: acceptor,
             renewal: Arc::new(renewal),
             credentials: credentials.clone(),
             switch,
@@ -307,6 +310,14 @@ impl Node {
         self.dialer.clone()
     }
 
+    /// Serves a name from now on: flows of others to it come to the one who accepts them.
+    ///
+    /// # Errors
+    /// When this node may not, or does already.
+    pub(crate) fn serve(&self, target: Target) -> Result<Accepts, ServeError> {
+        self.serving.serve(&self.mesh, target)
+    }
+
     /// The lanes this node opened as an entry.
     #[must_use]
     pub fn lanes(&self) -> &Arc<LanePool> {
@@ -418,6 +429,10 @@ impl fmt::Debug for Node {
     }
 }
 
+fn place(permit: ExitPermit) -> Place {
+    Place { carried: permit.carried(), permit: Some(Box::new(permit)) }
+}
+
 /// The exit role as lanes see it.
 #[derive(Debug)]
 pub struct ExitDoor(pub Arc<Exit>);
@@ -426,17 +441,17 @@ impl FlowAcceptor for ExitDoor {
     fn open<'a>(
         &'a self,
         entry: &'a Peer,
+        _label: FlowLabel,
         target: &'a Target,
     ) -> BoxFuture<'a, Result<Outward, Refusal>> {
         Box::pin(async move {
             let (stream, remote, permit) = self.0.open(&entry.name, &entry.groups, target).await?;
-            Ok(Outward {
-                stream: OutwardStream::Tcp(stream),
-                remote,
-                carried: permit.carried(),
-                permit: Box::new(permit),
-            })
+            Ok(Outward { stream: OutwardStream::Tcp(stream), remote, place: place(permit) })
         })
+    }
+
+    fn admit(&self, entry: &Peer, target: &Target) -> Result<Place, Refusal> {
+        self.0.admit(&entry.name, &entry.groups, target).map(place)
     }
 
     fn associate(

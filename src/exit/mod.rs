@@ -144,6 +144,22 @@ impl Exit {
         result
     }
 
+    /// A place for a flow of the entry `peer_name` to `target`, a name that a program on this node serves.
+    /// Of the policy only the `deny` rules concern it.
+    ///
+    /// # Errors
+    /// [`RefusalKind::NotAnExit`], [`RefusalKind::Policy`] or [`RefusalKind::Overloaded`].
+    pub fn admit(
+        &self,
+        peer_name: &NodeName,
+        groups: &[String],
+        target: &Target,
+    ) -> Result<ExitPermit, Refusal> {
+        let judged = self.policy.get().check_denied(groups, &target.host, target.port);
+        judged.map_err(|denial| self.denied(denial))?;
+        self.limits.admit(peer_name)
+    }
+
     /// Counts for the status page.
     #[must_use]
     pub fn snapshot(&self) -> ExitSnapshot {

@@ -96,18 +96,34 @@ impl Policy {
         host: &Host,
         port: u16,
     ) -> Result<(), PolicyDenial> {
+        self.check_denied(groups, host, port)?;
+        let asked = |rule: &Rule| rule.matches_request(groups, host, port);
+        if self.allow.as_ref().is_some_and(|rules| !rules.iter().any(asked)) {
+            let (reason, host) = (DenialReason::NotAllowed, host.clone());
+            return Err(PolicyDenial { reason, host, ip: None, port });
+        }
+        Ok(())
+    }
+
+    /// Checks whether the node is an exit, and the `deny` rules without `cidr`.
+    ///
+    /// # Errors
+    /// When one of them denies the request.
+    pub(super) fn check_denied(
+        &self,
+        groups: &[String],
+        host: &Host,
+        port: u16,
+    ) -> Result<(), PolicyDenial> {
         let denied = |reason| Err(PolicyDenial { reason, host: host.clone(), ip: None, port });
         if !self.enabled {
             return denied(DenialReason::NotAnExit);
         }
         let asked = |rule: &Rule| rule.matches_request(groups, host, port);
-        if let Some(at) = self.deny.iter().position(|rule| rule.cidr.is_empty() && asked(rule)) {
-            return denied(DenialReason::DenyRule(at));
+        match self.deny.iter().position(|rule| rule.cidr.is_empty() && asked(rule)) {
+            Some(at) => denied(DenialReason::DenyRule(at)),
+            None => Ok(()),
         }
-        if self.allow.as_ref().is_some_and(|rules| !rules.iter().any(asked)) {
-            return denied(DenialReason::NotAllowed);
-        }
-        Ok(())
     }
 
     /// Checks one address of `host`, for an entry in `groups`. It includes the checks of

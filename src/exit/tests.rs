@@ -199,3 +199,21 @@ async fn a_silent_zone_asked_for_by_one_entry_does_not_delay_another() {
     assert_eq!(refused, [("overloaded", 120), ("timed-out", 80)].into());
     drop(open(&exit, "mit", "a.test", addr.port()).await.unwrap());
 }
+
+#[tokio::test]
+async fn a_served_name_is_judged_by_deny_rules_and_counted_as_a_flow() {
+    let table = "enabled = true\nallow = []\nmax_flows_per_entry = 1\n\
+                 deny = [{ domain = ['wiki.lab'], group = ['guests'] }]";
+    let exit = exit(table, &[]);
+    let target = Target::new("wiki.lab", 80).unwrap();
+    let admit = |groups: &[&str]| {
+        let groups: Vec<String> = groups.iter().map(|group| (*group).to_owned()).collect();
+        exit.admit(&"utah".parse().unwrap(), &groups, &target)
+    };
+    assert_eq!(admit(&["guests"]).unwrap_err().kind, RefusalKind::Policy);
+    let held = admit(&["staff"]).unwrap();
+    assert_eq!(exit.snapshot().flows, 1);
+    assert_eq!(admit(&[]).unwrap_err().kind, RefusalKind::Overloaded);
+    drop(held);
+    drop(admit(&[]).unwrap());
+}

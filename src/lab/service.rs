@@ -4,11 +4,11 @@ use std::{collections::HashMap, fmt, net::Ipv4Addr, sync::Arc};
 
 use crate::{
     flow::{
-        BoxFuture, Carried, DatagramDrop, DatagramDrops, DatagramSink, FlowIo, OutwardDatagrams,
-        Refusal, RefusalKind, Target,
+        BoxFuture, Carried, DatagramDrop, DatagramDrops, DatagramSink, FlowIo, FlowLabel,
+        OutwardDatagrams, Refusal, RefusalKind, Target,
     },
     identity::Peer,
-    lane::{FlowAcceptor, Outward, OutwardStream},
+    lane::{FlowAcceptor, Outward, OutwardStream, Place},
 };
 
 /// What a pipe between an exit and a service holds by default, in bytes: a socket buffer's worth.
@@ -67,6 +67,7 @@ impl FlowAcceptor for Services {
     fn open<'a>(
         &'a self,
         _entry: &'a Peer,
+        _label: FlowLabel,
         target: &'a Target,
     ) -> BoxFuture<'a, Result<Outward, Refusal>> {
         Box::pin(async move {
@@ -84,10 +85,16 @@ impl FlowAcceptor for Services {
             Ok(Outward {
                 stream: OutwardStream::Inside(Box::new(near)),
                 remote,
-                carried: Arc::default(),
-                permit: Box::new(()),
+                place: Place::default(),
             })
         })
+    }
+
+    fn admit(&self, _: &Peer, _: &Target) -> Result<Place, Refusal> {
+        match self.refuses {
+            Some(kind) => Err(Refusal::new(kind, "this exit refuses everything")),
+            None => Ok(Place::default()),
+        }
     }
 
     fn associate(

@@ -51,7 +51,8 @@ impl Flow for LaneFlow {
     fn into_io(self: Box<Self>) -> Box<dyn FlowIo> {
         let stopped = Some(Box::pin(self.streams.send.stopped()));
         let (finished, received) = (false, None);
-        Box::new(FlowStream { flow: *self, finished, received, stopped, taken: 0, end: None })
+        let (unwanted, end) = (None, None);
+        Box::new(FlowStream { flow: *self, finished, received, stopped, unwanted, taken: 0, end })
     }
 }
 
@@ -63,6 +64,8 @@ struct FlowStream {
     received: Option<Pin<Box<Stopped>>>,
     /// Resolves when the exit stops the stream towards it; `None` afterwards.
     stopped: Option<Pin<Box<Stopped>>>,
+    /// The same for who writes; once somebody waits for room.
+    unwanted: Option<Pin<Box<Stopped>>>,
     /// Bytes read.
     taken: u64,
     /// How many bytes come before a broken end, if there is one.
@@ -112,12 +115,21 @@ impl AsyncWrite for FlowStream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let flow = &mut self.get_mut().flow;
+        let Self { flow, unwanted, .. } = self.get_mut();
         if bytes.is_empty() {
             return Poll::Ready(Ok(0));
         }
         let Streams { send, port, .. } = &mut flow.streams;
-        let room = ready!(port.poll_room(cx)).min(bytes.len());
+        let room = match port.poll_room(cx) {
+            Poll::Ready(room) => room.min(bytes.len()),
+            Poll::Pending => {
+                // Where the exit takes no more there will be no room, and writing tells why.
+                let stopped = unwanted.get_or_insert_with(|| Box::pin(send.stopped()));
+                let _ = ready!(stopped.as_mut().poll(cx));
+                *unwanted = None;
+                1
+            }
+        };
         port.prioritise(send, room);
         let polled = AsyncWrite::poll_write(Pin::new(send), cx, &bytes[..room]);
         match &polled {

@@ -29,8 +29,8 @@ use super::{
 };
 use crate::{
     flow::{
-        BoxFuture, Carried, DESTINATION_TARGET, DatagramDrops, DatagramSink, FlowIo, FlowLimits,
-        Hint, OutwardDatagrams, Refusal, RefusalKind, Target, with_destination,
+        BoxFuture, Carried, DESTINATION_TARGET, DatagramDrops, DatagramSink, FlowIo, FlowLabel,
+        FlowLimits, Hint, OutwardDatagrams, Refusal, RefusalKind, Target, with_destination,
     },
     identity::{NodeName, Peer},
     overlay::select::Selector,
@@ -81,10 +81,17 @@ pub struct Outward {
     pub stream: OutwardStream,
     /// The address it goes to.
     pub remote: SocketAddr,
+    /// What it counts against.
+    pub place: Place,
+}
+
+/// A flow's place among those of an exit.
+#[derive(Default)]
+pub struct Place {
     /// What the flow carries; it is to end when this says so.
     pub carried: Arc<Carried>,
-    /// Kept until the flow ends; dropping it gives back what the flow counted against.
-    pub permit: Box<dyn Send + Sync>,
+    /// Kept until the flow ends; dropping it gives the place back.
+    pub permit: Option<Box<dyn Send + Sync>>,
 }
 
 /// Where a flow goes on beyond the exit.
@@ -97,12 +104,19 @@ pub enum OutwardStream {
 
 /// Opens real connections for flows. Implemented over the exit role.
 pub trait FlowAcceptor: Send + Sync + 'static {
-    /// Opens a connection to `target` for a flow of `entry`; bounds its own waiting.
+    /// Opens a connection to `target` for the flow `label` of `entry`; bounds its own waiting.
     fn open<'a>(
         &'a self,
         entry: &'a Peer,
+        label: FlowLabel,
         target: &'a Target,
     ) -> BoxFuture<'a, Result<Outward, Refusal>>;
+
+    /// A place for a flow of `entry` to `target`, a name that a program in this process serves.
+    ///
+    /// # Errors
+    /// When a rule of the exit denies it, or it carries no more flows.
+    fn admit(&self, entry: &Peer, target: &Target) -> Result<Place, Refusal>;
 
     /// Opens what an association of `entry` needs. `back` takes what destinations send, and the
     /// refusals of destinations; `drops` counts what is dropped.
@@ -351,7 +365,8 @@ impl LaneHost {
                 let outcome = match open.purpose {
                     Purpose::Connect(target) => {
                         let span = with_destination(&span, &target);
-                        let carried = self.carry(&entry, target, streams, window, told);
+                        let to = (open.label, target);
+                        let carried = self.carry(&entry, to, streams, window, told);
                         carried.instrument(span).await
                     }
                     Purpose::Datagrams => {
@@ -376,7 +391,7 @@ impl LaneHost {
     async fn carry(
         &self,
         entry: &Peer,
-        target: Target,
+        (label, target): (FlowLabel, Target),
         mut streams: Streams,
         window: u64,
         told: bool,
@@ -384,7 +399,7 @@ impl LaneHost {
         let send = &mut streams.send;
         let opened = tokio::select! {
             biased;
-            opened = self.acceptor.open(entry, &target) => opened,
+            opened = self.acceptor.open(entry, label, &target) => opened,
             // The entry gave up: do not go on connecting for nobody.
             _ = send.stopped() => return Outcome::Reset,
         };
@@ -399,14 +414,14 @@ impl LaneHost {
         }
         flow_line!(told, "flow open");
         tracing::debug!(target: DESTINATION_TARGET, remote = %outward.remote, "connected");
-        let counts = (&*outward.carried, &*self.limits);
+        let counts = (&*outward.place.carried, &*self.limits);
         let done = match outward.stream {
             OutwardStream::Tcp(tcp) => {
                 pump(tcp, streams, Bytes::new(), TcpIs::Destination, counts).await
             }
             OutwardStream::Inside(io) => pump_inside(io, streams, counts).await,
         };
-        drop(outward.permit);
+        drop(outward.place);
         match done.result {
             Ok(()) => {
                 flow_line!(told, done.sent, done.received, "flow ended");

@@ -32,7 +32,7 @@ mod windows;
 
 pub use end::{HopRequest, LaneEnd, RouteControl};
 pub use facts::{LaneFacts, RerouteFacts, why};
-pub use host::{FlowAcceptor, Granted, LaneHost, Outward, OutwardStream};
+pub use host::{FlowAcceptor, Granted, LaneHost, Outward, OutwardStream, Place};
 pub use open_lane::Lane;
 pub use pool::{LaneKey, LanePool};
 pub use windows::LaneBudget;

@@ -123,8 +123,8 @@ pub(super) async fn pump(
     Spliced { sent, received, result }
 }
 
-/// Carries bytes between a service inside this process and a stream; the service's side of the
-/// table above, without resets.
+/// Carries bytes between a service inside this process and a stream, as in the table above. An error of
+/// the service's reading side resets the stream, and one of its writing side stops it.
 pub(super) async fn pump_inside(
     io: Box<dyn FlowIo>,
     Streams { mut send, mut recv, port }: Streams,
@@ -177,13 +177,20 @@ async fn inside_to_stream(
 }
 
 async fn stream_to_inside(
-    stream: (&mut RecvStream, &FlowPort),
+    (recv, port): (&mut RecvStream, &FlowPort),
     mut io: InsideWrite<Box<dyn FlowIo>>,
     carried: &Carried,
 ) -> io::Result<()> {
-    match deliver(stream, &mut io, &FarEnd::new(), |bytes| carried.add_sent(bytes)).await {
+    let count = |bytes| carried.add_sent(bytes);
+    match deliver((&mut *recv, port), &mut io, &FarEnd::new(), count).await {
         Delivered::All => io.shutdown().await,
-        Delivered::Refused(error) | Delivered::Broken(error) => Err(error),
+        // It takes no more. Reading from it says whether its answer is complete.
+        Delivered::Refused(_) => {
+            // A stream that has ended needs no stop.
+            let _ = recv.stop(VarInt::from_u32(code::FLOW_RESET));
+            Ok(())
+        }
+        Delivered::Broken(error) => Err(error),
     }
 }
 

@@ -4,7 +4,7 @@ use std::{convert::Infallible, io, net::SocketAddr, path::PathBuf, time::Duratio
 
 use crate::{
     admin::ClaimError,
-    app::StartError,
+    app::{ServeError, StartError},
     config::ConfigError,
     flow::{ParseTargetError, Refusal},
     identity::{IdentityError, ParseNameError, StoreError},
@@ -30,6 +30,9 @@ pub enum Error {
     /// [`RefusalKind::cure`](crate::RefusalKind::cure) what to do.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// The name cannot be served.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
     /// The node has stopped.
     #[error("this node has stopped; open it again")]
     Stopped,

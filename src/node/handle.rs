@@ -9,7 +9,7 @@ use std::{
 
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{Builder, Connect, Error, Events, MemberKeeper, Stream};
+use super::{Builder, Connect, Error, Events, Listener, MemberKeeper, Stream};
 use crate::{
     admin::ControlSocket,
     app::{self, FlowFacts, LaneStatus, NodeStatus, NodeView},
@@ -142,6 +142,46 @@ impl Node {
         // The table lists a flow for as long as it lives.
         let entry = view.flow(flow.label()).ok_or(Error::Stopped)?;
         Ok(Stream::new(flow.into_io(), entry, view.clone(), stopped.clone()))
+    }
+
+    /// Serves a name, `"wiki.lab:80"`, as an exit does: flows of other nodes to it end in this program.
+    ///
+    /// The node must be an exit, and its certificate must serve the name: invite it with
+    /// `--exit --serves wiki.lab`. Then every member finds it, as it is the exit that serves the name most
+    /// closely. A certificate without `--serves` serves every name, but others find it only when their flow
+    /// names this exit. To carry nothing else, write `allow = []` under `[exit]`; `deny` rules hold for served
+    /// names, too.
+    ///
+    /// ```no_run
+    /// # async fn serve(node: &ronproxy::Node) -> Result<(), Box<dyn std::error::Error>> {
+    /// use tokio::io::AsyncWriteExt as _;
+    ///
+    /// let mut wiki = node.serve("wiki.lab:80")?;
+    /// loop {
+    ///     let mut stream = wiki.accept().await?;
+    ///     tokio::spawn(async move {
+    ///         let hello = format!("Hello, {}.\n", stream.peer());
+    ///         stream.write_all(hello.as_bytes()).await?;
+    ///         stream.shutdown().await
+    ///     });
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Serve`] when this node may not serve it, or does already; [`Error::Target`];
+    /// [`Error::Stopped`].
+    pub fn serve<T>(&self, target: T) -> Result<Listener, Error>
+    where
+        T: TryInto<Target>,
+        T::Error: Into<Error>,
+    {
+        let Inner { node, .. } = &*self.inner;
+        if node.stopped().is_cancelled() {
+            return Err(Error::Stopped);
+        }
+        let accepts = node.serve(target.try_into().map_err(Into::into)?)?;
+        Ok(Listener::new(accepts, node.stopped().clone()))
     }
 
     /// What happens to the node from now on: reroutes, links, members, flows, refusals.

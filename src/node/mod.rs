@@ -6,6 +6,7 @@
 //! | `handle` | [`Node`]: what a program can ask of it |
 //! | `connect` | what a program wants of a stream |
 //! | `stream` | a flow as a byte stream |
+//! | `listener` | a name that a program serves, and the streams of its callers |
 //! | `events` | what happens to the node, as a program reads it |
 //! | `error` | what can go wrong |
 //! | `settings`, `written`, `keep` | the folder, as `ronproxy run` uses it, too |
@@ -19,6 +20,7 @@ mod error;
 mod events;
 mod handle;
 mod keep;
+mod listener;
 pub(crate) mod settings;
 mod stream;
 mod written;
@@ -28,10 +30,14 @@ pub use connect::Connect;
 pub use error::Error;
 pub use events::{Events, Lagged};
 pub use handle::Node;
+pub use listener::{Inbound, Listener};
 pub use stream::Stream;
 
 pub use crate::{
-    app::{Carries, CertificateStatus, Counts, FlowFacts, LaneStatus, Measuring, NodeStatus},
+    app::{
+        Carries, CertificateStatus, Counts, FlowFacts, LaneStatus, Measuring, NodeStatus,
+        ServeError,
+    },
     events::{Event, LaneSide, LeftWhy, Record as EventRecord, RerouteKind},
     flow::{
         DatagramFacts, FlowLabel, FlowState, Hint, Host, Ingress, Refusal, RefusalKind, Route,
