@@ -72,6 +72,7 @@ mod processes;
 mod records;
 #[path = "hostile/relays.rs"]
 mod relays;
+#[cfg(target_os = "linux")]
 #[path = "hostile/renewals.rs"]
 mod renewals;
 #[path = "hostile/revoked.rs"]

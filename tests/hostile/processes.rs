@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use noq::{Endpoint, EndpointConfig, TokioRuntime};
+use noq::{ClientConfig, Endpoint, EndpointConfig, TokioRuntime};
 use ronproxy::{
     identity::{Clock, Credentials, NodeDir, server_name},
     transport,
@@ -87,24 +87,42 @@ fn customers(proxy: SocketAddr, source: SocketAddr, for_so_long: Duration) -> (f
     (download.join().unwrap(), slowest)
 }
 
-/// A member's link over a real socket, with messages of every kind as fast as they are taken.
-fn member_attacks(victim: SocketAddr, credentials: Credentials, end: Instant) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
+/// A member that speaks the protocol by hand over a real socket.
+pub(crate) struct RealMember {
+    endpoint: Endpoint,
+    client: ClientConfig,
+    victim: SocketAddr,
+}
+
+impl RealMember {
+    /// A member that makes links to the node `hub` at `victim`. Needs a runtime.
+    pub(crate) fn new(victim: SocketAddr, credentials: &Credentials) -> Self {
         let socket = bind_udp("127.0.0.1:0".parse().unwrap()).unwrap();
         let mut config = EndpointConfig::default();
         config.grease_quic_bit(false);
         let tokio = Arc::new(TokioRuntime);
         let endpoint = Endpoint::new_with_abstract_socket(config, None, socket, tokio).unwrap();
-        let client = transport::link_client_config(&credentials).unwrap();
+        Self { endpoint, client: transport::link_client_config(credentials).unwrap(), victim }
+    }
+
+    /// A link, after the introductions; `None` if the victim does not take it up.
+    pub(crate) async fn link(&self) -> Option<HostileLink> {
         let name = server_name(&"hub".parse().unwrap());
+        let connecting = self.endpoint.connect_with(self.client.clone(), self.victim, &name);
+        let link = HostileLink { conn: connecting.unwrap().await.ok()? };
+        link.request(&words::hello(rand::random(), None)).await.map(|_| link)
+    }
+}
+
+/// A member's link, with messages of every kind as fast as they are taken.
+fn member_attacks(victim: SocketAddr, credentials: &Credentials, end: Instant) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let member = RealMember::new(victim, credentials);
         let third = [SocketAddr::from(([127, 9, 9, 9], 53))];
-        let forged = words::record("leaf", &credentials, (1 << 60, 1), &third);
+        let forged = words::record("leaf", credentials, (1 << 60, 1), &third);
         while Instant::now() < end {
-            let connecting = endpoint.connect_with(client.clone(), victim, &name).unwrap();
-            let Ok(conn) = connecting.await else { continue };
-            let link = HostileLink { conn };
-            link.request(&words::hello(rand::random(), None)).await;
+            let Some(link) = member.link().await else { continue };
             while Instant::now() < end && link.ended().is_none() {
                 for number in 0..10 {
                     link.probe(&words::probe(number));
@@ -146,7 +164,7 @@ fn a_real_process_under_attack_stays_small_and_serves_its_members() {
     let before = usage(hub.pid());
     let end = Instant::now() + seconds();
     let attacks = [
-        thread::spawn(move || member_attacks(victim, mallory, end)),
+        thread::spawn(move || member_attacks(victim, &mallory, end)),
         thread::spawn(move || strangers_attack(victim, end)),
     ];
     let (goodput, slowest) = customers(proxy, source, seconds());

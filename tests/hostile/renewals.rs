@@ -4,6 +4,8 @@
 use std::{
     cell::Cell,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    os::unix::ffi::OsStrExt as _,
+    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -12,14 +14,16 @@ use noq::{Endpoint, EndpointConfig, TokioRuntime};
 use ronproxy::{
     app,
     emulator::triangle,
-    identity::{DeskRequest, JoinReply, NodeKey},
+    identity::{Clock, Credentials, DeskRequest, JoinReply, NodeDir, NodeKey},
     lab::{Dates, LabNode},
 };
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::{
     meters::Limits,
+    overlay::{Running, Site, free_udp, wait_for},
     peer::{Hostile, HostileLink, PORT},
+    processes::{RealMember, usage},
     stage::Stage,
     words,
 };
@@ -215,4 +219,79 @@ fn renewals_outside_of_links_from_many_addresses_delay_nobody() {
     // 32 handshakes at once of each prefix and two a second; a third of them for the unknown key.
     let most = 20 * (32 + 2 * LASTS.as_secs()) / 3;
     assert!(questions <= most + 2, "{questions} where {most} are the most");
+}
+
+/// The signer's worker of the node in `dir`.
+fn worker_of(dir: &Path) -> Option<u32> {
+    let mut pids = std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    pids.find(|pid| {
+        let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let has = |word: &[u8]| words.split(|byte| *byte == 0).any(|other| other == word);
+        has(b"--worker") && has(dir.as_os_str().as_bytes())
+    })
+}
+
+/// Passes new keys on over links, 16 at a time, and says how many.
+fn pass_on_without_end(victim: SocketAddr, mallory: &Credentials, end: Instant) -> u64 {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (member, said) = (RealMember::new(victim, mallory), Cell::new(0));
+        let ask = async |link: &HostileLink| {
+            while Instant::now() < end && link.ended().is_none() {
+                let _ = link.request(&words::renew_certificate(&new_key(), true)).await;
+                said.set(said.get() + 1);
+            }
+        };
+        while Instant::now() < end {
+            let Some(link) = member.link().await else {
+                sleep(Duration::from_millis(100)).await;
+                continue;
+            };
+            futures_util::future::join_all((0..16).map(|_| ask(&link))).await;
+        }
+        said.get()
+    })
+}
+
+#[test]
+fn a_flood_of_renewals_costs_a_real_signer_with_a_large_record_little() {
+    const SECONDS: u64 = 10;
+    let site = Site::new();
+    let dir = site.hub();
+    let hub = Running::start(&dir, &[]);
+    let mallory = Credentials::load(&NodeDir::at(site.join("mallory")), Clock::system()).unwrap();
+    let issued = dir.join("authority/issued");
+    let record = issued.join(format!("{}.json", mallory.peer().serial));
+    for number in 0..1000 {
+        std::fs::copy(&record, issued.join(format!("40{number:030x}.json"))).unwrap();
+    }
+    let line = site.invite("leaf");
+    let mut worker = None;
+    wait_for("the worker", || {
+        worker = worker_of(&dir);
+        worker.is_some()
+    });
+    let (worker, victim) = (worker.unwrap(), hub.listen());
+    // The record is read again in the first two seconds after it has changed.
+    std::thread::sleep(Duration::from_secs(3));
+    let before = usage(worker).1;
+    let attack = std::thread::spawn(move || {
+        let end = Instant::now() + Duration::from_secs(SECONDS);
+        pass_on_without_end(victim, &mallory, end)
+    });
+    std::thread::sleep(Duration::from_secs(SECONDS / 2));
+    let began = std::time::Instant::now();
+    site.join_by(&line, "leaf", &["--listen", &free_udp().to_string()]);
+    let joined = began.elapsed();
+    let said = attack.join().unwrap();
+    let cpu = usage(worker).1 - before;
+    println!(
+        "{said} renewals passed on in {SECONDS} s: {cpu:?} of CPU of the signer's worker with 1,000 \
+         certificates on record; `join` took {joined:?}"
+    );
+    assert!(cpu < Duration::from_secs(1), "{cpu:?}");
+    // The command itself takes a part of it.
+    assert!(joined < Duration::from_secs(2), "{joined:?}");
 }

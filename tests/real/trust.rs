@@ -1,6 +1,8 @@
 //! A revocation, renewals and a partition at once, with flows open.
 //!
-//! Certificates last 15 s here instead of 7 days, so weeks of them pass in a minute.
+//! Certificates last 15 s here instead of 7 days, so weeks of them pass in a minute. Clocks that run fast
+//! are in `tests/mesh/renewal.rs`, in virtual time. By a clock that makes a week of a minute, the 8 s for
+//! which a real signer is waited for would be less than a millisecond.
 
 use std::time::Duration;
 
