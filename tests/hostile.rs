@@ -17,9 +17,12 @@
 //! | `renewals` | members and others that ask for certificates without end |
 //! | `revoked` | an ex-member, and lies about certificates |
 //! | `strangers`, `joiners` | senders without a certificate |
+//! | `outbox` | neighbours that read nothing |
+//! | `look_ups` | a member that asks for names of a silent zone |
+//! | `pages`, `places`, `users` | web pages and other local users, at the proxy |
 //! | `dashboard` | other local programs and web pages, at the dashboard's port |
 //! | `states` | random sequences of members × labels × lanes, shrunk when they fail |
-//! | `node`, `processes` | everything at once against a whole node, in virtual time and for real |
+//! | `node`, `processes` | everything at once against a whole node, in virtual time and for real; `worst` has the attack |
 //!
 //! The decoders are fuzzed beside them, in `src/fuzz`. Variables: `RON_HOSTILE_SECONDS`,
 //! `RON_HOSTILE_SEQUENCES`, `RON_SEED`, `RON_FUZZ_SECONDS`, `RON_FUZZ_SEED`.
@@ -63,8 +66,18 @@ mod dials;
 mod joiners;
 #[path = "hostile/lanes.rs"]
 mod lanes;
+#[cfg(target_os = "linux")]
+#[path = "hostile/look_ups.rs"]
+mod look_ups;
 #[path = "hostile/node.rs"]
 mod node;
+#[path = "hostile/outbox.rs"]
+mod outbox;
+#[path = "hostile/pages.rs"]
+mod pages;
+#[cfg(target_os = "linux")]
+#[path = "hostile/places.rs"]
+mod places;
 #[cfg(target_os = "linux")]
 #[path = "hostile/processes.rs"]
 mod processes;
@@ -81,3 +94,9 @@ mod revoked;
 mod states;
 #[path = "hostile/strangers.rs"]
 mod strangers;
+#[cfg(target_os = "linux")]
+#[path = "hostile/third_parties.rs"]
+mod third_parties;
+#[cfg(target_os = "linux")]
+#[path = "hostile/users.rs"]
+mod users;

@@ -126,7 +126,7 @@ fn a_member_at_its_worst_leaves_others_their_goodput_and_flows() {
     let stage = stage(601);
     let calm = calm(&stage);
     let (traffic, exit) = (stage.traffic(), stage.at("exit"));
-    let initials = Initials::new(&stage.mallory, exit, "exit", 500);
+    let initials = Initials::new(stage.mallory.credentials(), exit, "exit", 500);
     // Each fourth packet comes in the name of a third party, and some of these ask for a handshake.
     let send = |number: u64, packet: &[u8]| match number % 4 {
         3 if number % 8 == 3 => {
@@ -183,7 +183,7 @@ fn strangers_attack(seed: u64, apart: u64) {
     let stage = stage(seed);
     let calm = calm(&stage);
     let traffic = stage.traffic();
-    let initials = Initials::new(&stage.mallory, stage.at("exit"), "exit", 500);
+    let initials = Initials::new(stage.mallory.credentials(), stage.at("exit"), "exit", 500);
     let (attacked, cost) = stage.attack_alone(async {
         let end = Instant::now() + Duration::from_secs(attack_seconds());
         let exit = stage.at("exit");

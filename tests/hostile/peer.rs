@@ -18,7 +18,7 @@ use ronproxy::{
     },
     lab::{Lab, LabNode},
     transport::{self, LaneClient, LaneOptions, RerouteMark},
-    underlay::{LabelSocket, Neighbour, NextHop, Switch},
+    underlay::{LabelSocket, Neighbour, NextHop, Switch, bind_udp},
     wire::label::Label,
 };
 use tokio::time::{Instant, timeout};
@@ -66,6 +66,11 @@ impl Peer {
         let endpoint =
             Endpoint::new_with_abstract_socket(config, None, Box::new(socket), runtime).unwrap();
         Self { credentials, endpoint, switch, incarnation: rand::random() }
+    }
+
+    /// The same over a real socket. Needs a runtime.
+    pub(crate) fn on_loopback(credentials: Credentials) -> Self {
+        Self::over(credentials, bind_udp("127.0.0.1:0".parse().unwrap()).unwrap())
     }
 
     /// Who it is.

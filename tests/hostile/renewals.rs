@@ -22,8 +22,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::{
     meters::Limits,
     overlay::{Running, Site, free_udp, wait_for},
-    peer::{Hostile, HostileLink, PORT},
-    processes::{RealMember, usage},
+    peer::{Hostile, HostileLink, PORT, Peer, Victim},
+    processes::usage,
     stage::Stage,
     words,
 };
@@ -237,7 +237,8 @@ fn worker_of(dir: &Path) -> Option<u32> {
 fn pass_on_without_end(victim: SocketAddr, mallory: &Credentials, end: Instant) -> u64 {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let (member, said) = (RealMember::new(victim, mallory), Cell::new(0));
+        let (member, said) = (Peer::on_loopback(mallory.clone()), Cell::new(0));
+        let victim = Victim { name: "hub".parse().unwrap(), at: victim };
         let ask = async |link: &HostileLink| {
             while Instant::now() < end && link.ended().is_none() {
                 let _ = link.request(&words::renew_certificate(&new_key(), true)).await;
@@ -245,7 +246,7 @@ fn pass_on_without_end(victim: SocketAddr, mallory: &Credentials, end: Instant) 
             }
         };
         while Instant::now() < end {
-            let Some(link) = member.link().await else {
+            let Some(link) = member.link(&victim).await else {
                 sleep(Duration::from_millis(100)).await;
                 continue;
             };
@@ -276,7 +277,7 @@ fn a_flood_of_renewals_costs_a_real_signer_with_a_large_record_little() {
     let (worker, victim) = (worker.unwrap(), hub.listen());
     // The record is read again in the first two seconds after it has changed.
     std::thread::sleep(Duration::from_secs(3));
-    let before = usage(worker).1;
+    let before = usage(worker).cpu;
     let attack = std::thread::spawn(move || {
         let end = Instant::now() + Duration::from_secs(SECONDS);
         pass_on_without_end(victim, &mallory, end)
@@ -286,7 +287,7 @@ fn a_flood_of_renewals_costs_a_real_signer_with_a_large_record_little() {
     site.join_by(&line, "leaf", &["--listen", &free_udp().to_string()]);
     let joined = began.elapsed();
     let said = attack.join().unwrap();
-    let cpu = usage(worker).1 - before;
+    let cpu = usage(worker).cpu - before;
     println!(
         "{said} renewals passed on in {SECONDS} s: {cpu:?} of CPU of the signer's worker with 1,000 \
          certificates on record; `join` took {joined:?}"

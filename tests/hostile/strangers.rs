@@ -7,12 +7,15 @@ use std::{
     time::Duration,
 };
 
-use ronproxy::{identity::server_name, transport};
+use ronproxy::{
+    identity::{Credentials, server_name},
+    transport,
+};
 use tokio::time::{Instant, sleep};
 
 use crate::{
     meters::Limits,
-    peer::{Hostile, repeat},
+    peer::repeat,
     stage::{MALLORY, Stage, is_third_party, third_party},
     stall::Staller,
     support,
@@ -23,8 +26,8 @@ pub(crate) struct Initials(Vec<Vec<u8>>);
 
 impl Initials {
     /// So many different ones to a node.
-    pub(crate) fn new(by: &Hostile, to: SocketAddr, name: &str, count: usize) -> Self {
-        let client = transport::link_client_config(by.credentials()).unwrap();
+    pub(crate) fn new(by: &Credentials, to: SocketAddr, name: &str, count: usize) -> Self {
+        let client = transport::link_client_config(by).unwrap();
         let name = server_name(&name.parse().unwrap());
         let config = Arc::new(noq_proto::EndpointConfig::default());
         let initial = |_| {
@@ -55,7 +58,7 @@ fn first_packets_from_one_address_do_not_delay_a_members_new_lane() {
     let stage = Stage::new(301);
     let traffic = stage.traffic();
     let (opened, cost) = stage.attack(async {
-        let initials = Initials::new(&stage.mallory, stage.at("exit"), "exit", 500);
+        let initials = Initials::new(stage.mallory.credentials(), stage.at("exit"), "exit", 500);
         let end = Instant::now() + Duration::from_secs(15);
         let attack = repeat(end, Duration::from_millis(1), |n| {
             stage.mallory.datagram_from(stranger(1), stage.at("exit"), initials.get(n));
@@ -104,7 +107,7 @@ fn first_packets_from_many_addresses_do_not_keep_a_member_out() {
     stage.lab.crash("entry");
     let exit = stage.at("exit");
     let (linked, cost) = stage.attack_mut(async |lab, mallory| {
-        let initials = Initials::new(mallory, exit, "exit", 500);
+        let initials = Initials::new(mallory.credentials(), exit, "exit", 500);
         let end = Instant::now() + Duration::from_secs(15);
         let internet = lab.internet().clone();
         let attack = tokio::spawn(async move {
@@ -133,7 +136,7 @@ fn first_packets_in_a_members_name_do_not_keep_it_out() {
     let stage = Stage::new(306);
     let (dialled, cost) = stage.attack(async {
         drop(stage.mallory.link_to(&stage.lab, "exit").await);
-        let initials = Initials::new(&stage.mallory, stage.at("exit"), "exit", 500);
+        let initials = Initials::new(stage.mallory.credentials(), stage.at("exit"), "exit", 500);
         let forger = stage.lab.topology().address("entry");
         let end = Instant::now() + Duration::from_secs(20);
         let attack = repeat(end, Duration::from_millis(1), |n| {
@@ -167,7 +170,7 @@ fn a_packet_from_a_virtual_address_is_dropped_and_counted() {
         let dropped = stage.node("exit").status().dropped;
         dropped.iter().find(|(reason, _)| *reason == "virtual-source").unwrap().1
     };
-    let initials = Initials::new(&stage.mallory, stage.at("exit"), "exit", 1);
+    let initials = Initials::new(stage.mallory.credentials(), stage.at("exit"), "exit", 1);
     let ((), cost) = stage.attack(async {
         for slot in 0..100u16 {
             let source = SocketAddr::new([0xfd72, 0x6f6e, 0, 0, 0, 0, 0, slot].into(), 1);
@@ -184,7 +187,7 @@ fn a_packet_from_a_virtual_address_is_dropped_and_counted() {
 fn a_forged_source_gets_less_than_was_sent_in_its_name() {
     let stage = Stage::new(304);
     let traffic = stage.traffic();
-    let initials = Initials::new(&stage.mallory, stage.at("exit"), "exit", 500);
+    let initials = Initials::new(stage.mallory.credentials(), stage.at("exit"), "exit", 500);
     let (sent, cost) = stage.attack(async {
         let source = SocketAddr::new(third_party(9), 53);
         let end = Instant::now() + Duration::from_secs(10);

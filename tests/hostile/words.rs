@@ -7,8 +7,8 @@ use ronproxy::{
     flow::{FlowLabel, Hint, Route, RouteWish},
     identity::{Credentials, NodeName, UnixTime},
     overlay::{
-        linkstate::{Advertisement, Flood, Roles, Version},
-        monitor::{Probe, ProbeKind},
+        linkstate::{Advertisement, Flood, LinkReport, Roles, Version},
+        monitor::{LinkSummary, Probe, ProbeKind},
     },
     underlay::{SlotId, labels::LabelTable},
     wire::{
@@ -135,9 +135,26 @@ pub(crate) fn record(
     version: (u64, u64),
     addresses: &[SocketAddr],
 ) -> Vec<u8> {
-    let (incarnation, sequence) = version;
+    signed_record(by, advertisement(origin, by, version, addresses))
+}
+
+/// A member's own record of the greatest size: 255 links with long names, and no address.
+pub(crate) fn large_record(by: &Credentials, version: (u64, u64)) -> Vec<u8> {
+    let unmeasured = LinkSummary::unmeasured(std::time::Instant::now());
+    let name = |n| format!("{n:0>63}").parse().unwrap();
+    let links = (0..255).map(|n| LinkReport::new(name(n), &unmeasured)).collect();
+    let own = advertisement(by.peer().name.as_str(), by, version, &[]);
+    signed_record(by, Advertisement { links, ..own })
+}
+
+fn advertisement(
+    origin: &str,
+    by: &Credentials,
+    (incarnation, sequence): (u64, u64),
+    addresses: &[SocketAddr],
+) -> Advertisement {
     let issued = by.peer().starts.as_secs();
-    let advert = Advertisement {
+    Advertisement {
         origin: origin.parse().unwrap(),
         version: Version { issued, incarnation, sequence },
         lifetime_s: 300,
@@ -145,7 +162,10 @@ pub(crate) fn record(
         addresses: addresses.to_vec(),
         serves: Vec::new(),
         links: Vec::new(),
-    };
+    }
+}
+
+fn signed_record(by: &Credentials, advert: Advertisement) -> Vec<u8> {
     let signature = by.sign(&encode(&advert)).unwrap();
     let flood = encode(&Flood::new(advert, signature));
     encode(&Notice::Advertisement { flood, certificate: Some(by.certificate().to_vec()) })

@@ -193,8 +193,8 @@ impl Worst<'_> {
                 continue;
             };
             seed += 1;
-            self.flood_link(&link, end, seed).await;
             count(&self.done.floods);
+            self.flood_link(&link, end, seed).await;
         }
     }
 
