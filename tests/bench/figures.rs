@@ -2,7 +2,8 @@
 //!
 //! `cargo bench --bench figures` prints one table: a large download by curl direct, through an entry
 //! and an exit, through a forced relay, through `ssh -D` and through shadowsocks where they are
-//! installed; the cost of a new connection on a warm lane; resident memory.
+//! installed, with the processor time and the context switches of each; the cost of a new connection
+//! on a warm lane; resident memory. Processor time tells ways apart also on a busy machine.
 //!
 //! Settings by environment: `RON_BENCH_MIB` (size of the download, default 2048), `RON_BENCH_RUNS`
 //! (rounds, default 3). As root it runs in a network namespace of its own whose TCP uses Cubic.
@@ -12,17 +13,19 @@
 mod overlay;
 mod rivals;
 mod server;
+mod usage;
 
 use std::{
     env,
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use overlay::Overlay;
 use server::Server;
+use usage::usage;
 
 /// Rounds of the small measurements.
 const CONNECTIONS: usize = 200;
@@ -78,29 +81,90 @@ fn in_own_namespace() -> bool {
     done
 }
 
+/// A way to the server.
+struct Way<'a> {
+    name: &'static str,
+    proxy: Option<String>,
+    /// Those that carry it: of an overlay the exit, the relay and the entry.
+    processes: &'a [Child],
+    rounds: Vec<Round>,
+}
+
+/// What one download took.
+struct Round {
+    gbit_per_s: f64,
+    /// Processor time of each process, in seconds for each GB.
+    cpu: Vec<f64>,
+    /// Context switches of all of them, for each MB.
+    switches: f64,
+}
+
+impl<'a> Way<'a> {
+    fn new(name: &'static str, proxy: Option<String>, processes: &'a [Child]) -> Self {
+        Self { name, proxy, processes, rounds: Vec::new() }
+    }
+
+    fn through(name: &'static str, overlay: &'a Overlay, user: &str) -> Self {
+        Self::new(name, Some(overlay.proxy(user)), overlay.processes())
+    }
+
+    fn round(&mut self, url: &str, mib: usize) {
+        let before = usage(self.processes);
+        let gbit_per_s = download(url, self.proxy.as_deref(), mib);
+        let used =
+            usage(self.processes).into_iter().zip(before).map(|(after, before)| after - before);
+        let used: Vec<_> = used.collect();
+        let megabytes = (mib << 20) as f64 / 1e6;
+        let cpu = used.iter().map(|used| used.cpu / megabytes * 1e3).collect();
+        let switches = used.iter().map(|used| used.switches / megabytes).sum();
+        self.rounds.push(Round { gbit_per_s, cpu, switches });
+    }
+
+    fn median(&self, of: impl Fn(&Round) -> f64) -> f64 {
+        median(&mut self.rounds.iter().map(of).collect::<Vec<_>>())
+    }
+
+    fn print(&self) {
+        let rates = self.rounds.iter().map(|round| round.gbit_per_s);
+        let (least, most) = (rates.clone().fold(f64::MAX, f64::min), rates.fold(0.0, f64::max));
+        let cpu: Vec<String> = (0..self.processes.len())
+            .map(|process| format!("{:.2}", self.median(|round| round.cpu[process])))
+            .collect();
+        println!(
+            "  {:<26} {:>6.2} Gbit/s ({least:.2} to {most:.2})   CPU {:>5.2} s/GB ({})   {:>5.1} switches/MB",
+            self.name,
+            self.median(|round| round.gbit_per_s),
+            self.median(|round| round.cpu.iter().sum()),
+            cpu.join(" + "),
+            self.median(|round| round.switches),
+        );
+    }
+}
+
 fn downloads([overlay, jumbo, bbr3]: &[&Overlay; 3], server: &Server, mib: usize, runs: usize) {
-    let mut ways: Vec<(&str, Option<String>)> = vec![
-        ("direct, no proxy", None),
-        ("ronproxy, direct", Some(overlay.proxy("direct"))),
-        ("ronproxy, forced relay", Some(overlay.proxy("relayed"))),
-        ("the same, jumbo packets", Some(jumbo.proxy("direct"))),
-        ("  forced relay", Some(jumbo.proxy("relayed"))),
-        ("jumbo packets and BBR3", Some(bbr3.proxy("direct"))),
-        ("  forced relay", Some(bbr3.proxy("relayed"))),
-    ];
     let rivals = rivals::start();
-    ways.extend(rivals.iter().map(|rival| (rival.name, Some(rival.proxy()))));
-    let mut rates = vec![Vec::new(); ways.len()];
+    let mut ways = vec![
+        Way::new("direct, no proxy", None, &[]),
+        Way::through("ronproxy, direct", overlay, "direct"),
+        Way::through("ronproxy, forced relay", overlay, "relayed"),
+        Way::through("the same, jumbo packets", jumbo, "direct"),
+        Way::through("  forced relay", jumbo, "relayed"),
+        Way::through("jumbo packets and BBR3", bbr3, "direct"),
+        Way::through("  forced relay", bbr3, "relayed"),
+    ];
+    ways.extend(
+        rivals.iter().map(|rival| Way::new(rival.name, Some(rival.proxy()), rival.processes())),
+    );
     for _ in 0..runs {
-        for ((_, proxy), rates) in ways.iter().zip(&mut rates) {
-            rates.push(download(&server.url(), proxy.as_deref(), mib));
+        for way in &mut ways {
+            way.round(&server.url(), mib);
         }
     }
-    println!("\n{mib} MiB by curl over loopback, median of {runs} rounds");
-    let direct = median(&mut rates[1].clone());
-    for ((name, _), rates) in ways.iter().zip(&mut rates) {
-        let rate = median(rates);
-        println!("  {name:<26} {rate:>6.2} Gbit/s   {:>5.2} × ronproxy direct", rate / direct);
+    println!(
+        "\n{mib} MiB by curl over loopback, median of {runs} rounds; CPU of exit + relay + entry, or of client + server"
+    );
+    for way in &ways {
+        way.print();
     }
 }
 

@@ -95,6 +95,11 @@ impl Overlay {
         stream
     }
 
+    /// The exit, the relay and the entry.
+    pub(crate) fn processes(&self) -> &[Child] {
+        &self.nodes
+    }
+
     /// Resident memory of the entry and the exit, in MiB.
     pub(crate) fn resident_mib(&self) -> (f64, f64) {
         (resident(self.nodes[2].id()), resident(self.nodes[0].id()))

@@ -23,6 +23,13 @@ impl Rival {
     }
 }
 
+impl Rival {
+    /// Its client and its server.
+    pub(crate) fn processes(&self) -> &[Child] {
+        &self.processes
+    }
+}
+
 impl Drop for Rival {
     fn drop(&mut self) {
         for process in &mut self.processes {

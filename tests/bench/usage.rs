@@ -1,0 +1,68 @@
+//! What processes used so far, by Linux's /proc; zero elsewhere.
+
+use std::{fs, ops::Sub, process::Child};
+
+/// Ticks of the clock of `/proc/PID/stat` in a second (`USER_HZ`, the same on all of Linux's platforms).
+const TICKS: f64 = 100.0;
+
+/// Processor time and context switches of one process and its children.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Usage {
+    pub(crate) cpu: f64,
+    pub(crate) switches: f64,
+}
+
+impl Sub for Usage {
+    type Output = Self;
+
+    fn sub(self, before: Self) -> Self {
+        Self { cpu: self.cpu - before.cpu, switches: self.switches - before.switches }
+    }
+}
+
+/// What each of these processes used, with its children: an sshd has one for each client.
+pub(crate) fn usage<'a>(processes: impl IntoIterator<Item = &'a Child>) -> Vec<Usage> {
+    let all: Vec<u32> = fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    let with_children = |parent: &Child| {
+        let is_child = |pid: &&u32| stat(**pid).is_some_and(|stat| stat.parent == parent.id());
+        let family = all.iter().filter(is_child).copied().chain([parent.id()]);
+        family.fold(Usage::default(), |sum, pid| Usage {
+            cpu: sum.cpu + stat(pid).map_or(0.0, |stat| stat.cpu),
+            switches: sum.switches + switches(pid),
+        })
+    };
+    processes.into_iter().map(with_children).collect()
+}
+
+struct Stat {
+    parent: u32,
+    cpu: f64,
+}
+
+/// Fields of `/proc/PID/stat` (proc(5)): the parent, and user and system time.
+fn stat(pid: u32) -> Option<Stat> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = text.rsplit_once(") ")?;
+    let fields: Vec<&str> = fields.split(' ').collect();
+    let ticks = |at: usize| fields.get(at)?.parse::<f64>().ok();
+    Some(Stat { parent: fields.get(1)?.parse().ok()?, cpu: (ticks(11)? + ticks(12)?) / TICKS })
+}
+
+/// Context switches of all threads.
+fn switches(pid: u32) -> f64 {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten();
+    let statuses =
+        threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("status")).ok());
+    statuses
+        .flat_map(|status| {
+            let counts = status.lines().filter(|line| line.contains("ctxt_switches"));
+            counts
+                .filter_map(|line| line.split_whitespace().nth(1)?.parse().ok())
+                .collect::<Vec<f64>>()
+        })
+        .sum()
+}
