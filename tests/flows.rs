@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use ronproxy::{
     app::Node,
     emulator::{self, Bitrate, LinkModel, Queue, Topology},
-    flow::{FlowIo, Route},
+    flow::{FlowIo, FlowRequest, Route},
     lab::{Lab, LabNode, Service},
     transport::Congestion,
 };
@@ -230,7 +230,11 @@ async fn fill(io: &mut dyn FlowIo) -> usize {
 
 /// Uploads `bytes` and waits for the answer.
 async fn upload(node: &Node, bytes: usize) -> Duration {
-    let (mut io, mut at) = (support::open(node, "sink.test:80").await, 0);
+    upload_by(support::open(node, "sink.test:80").await, bytes).await
+}
+
+async fn upload_by(mut io: Box<dyn FlowIo>, bytes: usize) -> Duration {
+    let mut at = 0;
     let start = Instant::now();
     while at < bytes {
         let part = support::pattern(at, (bytes - at).min(64 * 1024));
@@ -308,5 +312,33 @@ async fn unread_downloads_leave_the_lanes_other_flows_untouched() {
     keys.write_all(b"x").await.unwrap();
     keys.read_exact(&mut [0]).await.unwrap();
     assert!(start.elapsed() < Duration::from_millis(70), "{:?}", start.elapsed());
+    lab.stop().await;
+}
+
+/// A lane may have nearly all of its entry's memory at the exit for what is not acknowledged. When it rests,
+/// the next lane gets as much. What the entry was told that it may send cannot be taken back, so of
+/// that each lane leaves a third to others.
+#[tokio::test(start_paused = true)]
+async fn one_lane_after_another_gets_its_part_of_the_exits_memory() {
+    let lab = triangle(emulator::triangle(), 12, Congestion::Adaptive).await;
+    let entry = lab.node("entry").unwrap();
+    let open = async |target: &str, lane: u32| {
+        let class = Some(format!("c{lane}"));
+        let request = FlowRequest { class, ..support::flow_request(target) };
+        entry.dialer().dial(request).await.unwrap().into_io()
+    };
+    let (mut downloads, mut uploads) = (Vec::new(), Vec::new());
+    for lane in 0..4 {
+        let mut io = open("source.test:80", lane).await;
+        let start = Instant::now();
+        support::request(&mut *io, 20 << 20).await;
+        support::read_with_stalls(&mut *io, &mut 0, 20 << 20).await;
+        downloads.push(start.elapsed());
+        drop(io);
+        uploads.push(upload_by(open("sink.test:80", lane).await, 20 << 20).await);
+    }
+    println!("downloads {downloads:?}, uploads {uploads:?}");
+    assert!(downloads.iter().all(|time| *time < downloads[0] * 5 / 4), "{downloads:?}");
+    assert!(uploads.iter().all(|time| *time < uploads[0] * 4), "{uploads:?}");
     lab.stop().await;
 }

@@ -19,7 +19,7 @@ const RESERVED: u64 = 64;
 pub(super) struct Sizes {
     /// The least share of a lane.
     pub(super) least: u64,
-    /// The share of a new lane, and of a resting one, if it is at most half of the free memory.
+    /// The share of a new lane, if it is at most half of the free memory.
     pub(super) first: u64,
     /// The most of one lane.
     pub(super) most: u64,
@@ -36,12 +36,23 @@ impl Sizes {
     }
 }
 
+/// Whose bytes a ledger counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Of {
+    /// The far end's, which are not read. It was told of its window, and cannot be told otherwise: an idle
+    /// lane keeps what it was told. So a lane grows to no more than twice what it leaves to others.
+    Unread,
+    /// This end's, which are not acknowledged. A lane without flows has none.
+    Unacknowledged,
+}
+
 /// The shares of all lanes, in one direction.
 #[derive(Debug)]
 pub(super) struct Ledger {
     sizes: Sizes,
     per_peer: u64,
     in_all: u64,
+    bytes: Of,
     shares: BTreeMap<u32, Share>,
 }
 
@@ -57,8 +68,8 @@ pub(super) type Changes = Vec<(u32, u64)>;
 
 impl Ledger {
     /// A ledger with this many bytes for each peer, and for all.
-    pub(super) fn new(sizes: Sizes, per_peer: u64, in_all: u64) -> Self {
-        Self { sizes, per_peer, in_all, shares: BTreeMap::new() }
+    pub(super) fn new(bytes: Of, sizes: Sizes, per_peer: u64, in_all: u64) -> Self {
+        Self { bytes, sizes, per_peer, in_all, shares: BTreeMap::new() }
     }
 
     /// The first window of a new lane.
@@ -74,7 +85,11 @@ impl Ledger {
         let Some(share) = self.shares.get(&lane) else { return Changes::new() };
         let room = self.sizes.most.saturating_sub(share.window);
         let (peer, wanted) = (share.peer.clone(), share.window.min(room));
-        let given = wanted.min(self.free(&peer));
+        let free = self.free(&peer);
+        let given = wanted.min(match self.bytes {
+            Of::Unread => (2 * free).saturating_sub(share.window) / 3,
+            Of::Unacknowledged => free,
+        });
         let mut changes = Changes::new();
         if given < wanted {
             changes.extend(self.take_back(lane, &peer));
@@ -95,12 +110,20 @@ impl Ledger {
         }
     }
 
-    /// A lane has no flow. It gives back its share above the first window.
+    /// A lane has no flow. It gives back its share: above the first window, if the far end was told of it,
+    /// so that its next flow need not wait; else nearly all, as it grows again at once.
     pub(super) fn rest(&mut self, lane: u32) -> Option<u64> {
         let share = self.shares.get_mut(&lane)?;
-        let back = share.window.saturating_sub(self.sizes.first);
+        let kept = match self.bytes {
+            Of::Unread => self.sizes.first,
+            Of::Unacknowledged => self.sizes.least,
+        };
+        let back = share.window.saturating_sub(kept);
         share.window -= back;
-        share.owed += back;
+        match self.bytes {
+            Of::Unread => share.owed += back,
+            Of::Unacknowledged => share.owed = 0,
+        }
         (back > 0).then_some(share.window)
     }
 
@@ -152,26 +175,53 @@ mod tests {
         name.parse().unwrap()
     }
 
+    fn ledger(of: Of) -> Ledger {
+        Ledger::new(of, Sizes::HOSTED, 5 * MIB, 100 * MIB)
+    }
+
+    /// Lets a lane grow as far as it may; its window then.
+    fn grow_fully(ledger: &mut Ledger, lane: u32) -> u64 {
+        while ledger.grow(lane).iter().any(|(changed, _)| *changed == lane) {}
+        ledger.shares[&lane].window
+    }
+
     #[test]
     fn one_lane_may_have_nearly_all_and_gives_it_back_when_it_rests() {
-        let mut ledger = Ledger::new(Sizes::HOSTED, 5 * MIB, 100 * MIB);
+        let mut ledger = ledger(Of::Unacknowledged);
         assert_eq!(ledger.open(1, &entry("utah")), FIRST);
-        let last = std::iter::from_fn(|| ledger.grow(1).pop()).last();
-        assert_eq!(last, Some((1, 9 * MIB / 2)));
-        assert_eq!(ledger.rest(1), Some(FIRST));
-        // A window that the far end was told counts until it is used up.
-        assert_eq!(ledger.held(), 9 * MIB / 2);
-        ledger.paid(1, 10 * MIB);
-        assert_eq!(ledger.held(), FIRST);
+        assert_eq!(grow_fully(&mut ledger, 1), 9 * MIB / 2);
+        assert_eq!(ledger.rest(1), Some(LEAST));
+        assert_eq!(ledger.held(), LEAST);
         ledger.close(1);
         assert_eq!(ledger.held(), 0);
     }
 
     #[test]
-    fn a_lane_that_needs_more_gets_it_from_the_largest_of_its_entry() {
-        let mut ledger = Ledger::new(Sizes::HOSTED, 5 * MIB, 100 * MIB);
+    fn a_window_that_the_far_end_was_told_counts_until_it_is_used_up_and_leaves_room() {
+        let mut ledger = ledger(Of::Unread);
         ledger.open(1, &entry("utah"));
-        while !ledger.grow(1).is_empty() {}
+        let most = grow_fully(&mut ledger, 1);
+        assert!((MIB * 11 / 4..=3 * MIB).contains(&most), "{most}");
+        assert_eq!(ledger.rest(1), Some(FIRST));
+        assert_eq!(ledger.held(), most);
+        // The lane rests, and still the next ones get something, each two thirds of what is left.
+        for (lane, least) in [(2, MIB * 3 / 4), (3, MIB / 4), (4, MIB / 16)] {
+            ledger.open(lane, &entry("utah"));
+            let window = grow_fully(&mut ledger, lane);
+            assert!(window >= least, "lane {lane}: {window}");
+        }
+        ledger.paid(1, 10 * MIB);
+        ledger.close(2);
+        ledger.close(3);
+        ledger.close(4);
+        assert_eq!(ledger.held(), FIRST);
+    }
+
+    #[test]
+    fn a_lane_that_needs_more_gets_it_from_the_largest_of_its_entry() {
+        let mut ledger = ledger(Of::Unacknowledged);
+        ledger.open(1, &entry("utah"));
+        grow_fully(&mut ledger, 1);
         assert_eq!(ledger.open(2, &entry("utah")), LEAST);
         let changes = ledger.grow(2);
         assert_eq!(changes, [(1, 7 * MIB / 2)]);
@@ -185,10 +235,10 @@ mod tests {
 
     #[test]
     fn all_entries_together_stay_within_the_nodes_budget() {
-        let mut ledger = Ledger::new(Sizes::HOSTED, 5 * MIB, 6 * MIB);
+        let mut ledger = Ledger::new(Of::Unread, Sizes::HOSTED, 5 * MIB, 6 * MIB);
         for lane in 0..4 {
             ledger.open(lane, &entry(&format!("n{lane}")));
-            while ledger.grow(lane).iter().any(|(changed, _)| *changed == lane) {}
+            grow_fully(&mut ledger, lane);
         }
         assert!(ledger.held() <= 6 * MIB + 4 * LEAST, "{}", ledger.held());
     }
@@ -196,9 +246,10 @@ mod tests {
     proptest! {
         #[test]
         fn no_entry_exceeds_its_budget_whatever_its_lanes_do(
+            of in prop::sample::select(vec![Of::Unread, Of::Unacknowledged]),
             steps in prop::collection::vec((0_u8..5, 0_u32..64, 0_u64..MIB), 1..300)
         ) {
-            let mut ledger = Ledger::new(Sizes::HOSTED, 5 * MIB, 100 * MIB);
+            let mut ledger = ledger(of);
             for (step, lane, bytes) in steps {
                 match step {
                     0 if !ledger.shares.contains_key(&lane) => drop(ledger.open(lane, &entry("utah"))),

@@ -120,6 +120,9 @@ pub(super) async fn pump(
         Err(Broken::Other(error)) => Err(error),
     };
     sides.complete = result.is_ok();
+    if sides.finished {
+        port.end(&sides.send);
+    }
     Spliced { sent, received, result }
 }
 
@@ -151,6 +154,8 @@ pub(super) async fn pump_inside(
     if result.is_err() {
         // A stream that has ended already needs no reset.
         let _ = send.reset(VarInt::from_u32(code::FLOW_RESET));
+    } else {
+        port.end(&send);
     }
     let (sent, received) = carried.bytes();
     Spliced { sent, received, result }

@@ -24,7 +24,7 @@ use tokio::{
 
 use super::{
     end::now,
-    memory::{Changes, Ledger, Sizes},
+    memory::{Changes, Ledger, Of, Sizes},
     sparse::Sparse,
     window::{Exceeded, FlowWindow, Pool},
 };
@@ -93,8 +93,8 @@ impl LaneMemory {
     /// Of lanes that end at an exit.
     pub(super) fn of_exit(budget: LaneBudget) -> Self {
         let LaneBudget { per_peer, in_all } = budget;
-        let ledger = || Ledger::new(Sizes::HOSTED, windows(per_peer), windows(in_all));
-        Self::new(ledger(), ledger(), |window| window)
+        let ledger = |of| Ledger::new(of, Sizes::HOSTED, windows(per_peer), windows(in_all));
+        Self::new(ledger(Of::Unread), ledger(Of::Unacknowledged), |window| window)
     }
 
     /// Of lanes that an entry opens. An application inside this process reads from QUIC itself, and noq
@@ -102,9 +102,10 @@ impl LaneMemory {
     /// no flow is read; the other eighth is for answers, grants, and the least windows of flows in a
     /// full pool.
     pub(super) fn of_entry(budget: LaneBudget) -> Self {
-        let unread = Ledger::new(OPENED, budget.per_peer, budget.in_all);
+        let unread = Ledger::new(Of::Unread, OPENED, budget.per_peer, budget.in_all);
         // Only this node's user fills these.
-        let unacknowledged = Ledger::new(Sizes::fixed(LANE_SEND_WINDOW), u64::MAX, u64::MAX);
+        let same = Sizes::fixed(LANE_SEND_WINDOW);
+        let unacknowledged = Ledger::new(Of::Unacknowledged, same, u64::MAX, u64::MAX);
         Self::new(unread, unacknowledged, |window| window / 4 * 3)
     }
 
@@ -405,6 +406,18 @@ impl FlowPort {
         if more.is_some_and(|more| more.pool_is_small) {
             memory.grow_unread(*lane);
         }
+    }
+}
+
+impl FlowPort {
+    /// The flow has ended. It keeps its part until the far end has acknowledged what it sent.
+    pub(super) fn end(self, send: &SendStream) {
+        let acknowledged = send.stopped();
+        tokio::spawn(async move {
+            // An error is the end of the lane.
+            let _ = acknowledged.await;
+            drop(self);
+        });
     }
 }
 
