@@ -61,6 +61,8 @@ mod addresses;
 mod dashboard;
 #[path = "hostile/dials.rs"]
 mod dials;
+#[path = "hostile/grants.rs"]
+mod grants;
 #[cfg(target_os = "linux")]
 #[path = "hostile/joiners.rs"]
 mod joiners;

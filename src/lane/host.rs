@@ -13,7 +13,10 @@ use std::{
 
 use bytes::Bytes;
 use noq::{Connection, SendStream, VarInt};
-use tokio::{net::TcpStream, time::Instant};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout},
+};
 use tracing::Instrument;
 
 use super::{
@@ -35,6 +38,7 @@ use crate::{
     identity::{NodeName, Peer},
     overlay::select::Selector,
     transport::{RerouteMark, code, read_frame, write_frame},
+    turns::{Limits, Turns},
     underlay::{MAX_SLOTS, SlotId, Switch},
     wire::{
         label::Label,
@@ -56,6 +60,13 @@ const MAX_CLASSES_PER_ENTRY: usize = 16;
 
 /// Lanes of all entries together; the other slots of the node are for the lanes it opens itself.
 const MAX_LANES: usize = MAX_SLOTS - 512;
+
+/// How long a relay may take to grant the exit's direction of a lane: more than two round trips around the
+/// world.
+const GRANT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Grants of one entry that wait for a relay: half of the places of a neighbour that passes them on.
+const GRANTS: Limits = Limits { each: 4, waiting: 4, in_all: MAX_LANES };
 
 /// How often pending lanes and the labels granted as a relay are swept: what has ended costs memory
 /// that much longer.
@@ -153,6 +164,7 @@ pub struct LaneHost {
     lanes: Mutex<BTreeMap<SlotId, Hosted>>,
     tally: Mutex<Tally>,
     flows: AtomicUsize,
+    turns: Turns<NodeName>,
 }
 
 struct Hosted {
@@ -192,7 +204,8 @@ impl LaneHost {
         let lanes = Mutex::default();
         let memory = Arc::new(LaneMemory::of_exit(budget));
         let (tally, flows) = (Mutex::default(), AtomicUsize::new(0));
-        Self { switch, control, acceptor, limits, drops, memory, lanes, tally, flows }
+        let turns = Turns::new(GRANTS);
+        Self { switch, control, acceptor, limits, drops, memory, lanes, tally, flows, turns }
     }
 
     /// Grants the entry of `request` the lane it asks for; answers with our label for it. The request
@@ -203,6 +216,9 @@ impl LaneHost {
     pub async fn grant(&self, request: SignedLaneRequest) -> Result<Label, LinkRefusal> {
         let (entry, open) = (request.request.entry.clone(), request.request.open.clone());
         self.judge_room(&entry, open.wish.class.as_deref())?;
+        // A relay may take its time, and whoever passed this request on has few places.
+        let turn = self.turns.next(&entry).await;
+        let _turn = turn.ok_or_else(|| LinkRefusal::Full("requests of one entry".into()))?;
         let Some(control) = self.control.upgrade() else {
             return Err(LinkRefusal::Full("the node is stopping".into()));
         };
@@ -226,7 +242,10 @@ impl LaneHost {
         // It counts from here on: an entry must not have more requests under way than lanes.
         let stage = Stage::Pending(Instant::now());
         self.lanes().insert(id, Hosted { end: end.clone(), stage });
-        if let Err(refusal) = end.begin().await {
+        let begun = timeout(GRANT_TIMEOUT, end.begin()).await;
+        if let Err(refusal) =
+            begun.unwrap_or_else(|_| Err(LinkRefusal::Full("the relay does not answer".into())))
+        {
             self.lanes().remove(&id);
             return Err(refusal);
         }
@@ -355,7 +374,7 @@ impl LaneHost {
         datagrams: Arc<Datagrams>,
     ) {
         let open = read_frame::<Open>(&mut streams.recv);
-        let open = tokio::time::timeout(OPEN_TIMEOUT, open).await;
+        let open = timeout(OPEN_TIMEOUT, open).await;
         let told = self.tally().begin(&entry.name, Instant::now().into_std());
         let outcome = match open {
             Ok(Ok(open)) => {

@@ -8,12 +8,18 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::sync::Semaphore;
+
 use super::budget::{Kind, Offence, PeerBudget};
 use crate::{identity::NodeName, wire::link::RequestFault};
 
 /// The least time between two log lines of one kind about one neighbour. The next line says how
 /// many were left out.
 const LOG_EVERY: Duration = Duration::from_secs(60);
+
+/// Requests of one neighbour that are answered at the same time. Further ones wait in their
+/// streams.
+const MAX_CONCURRENT_REQUESTS: usize = 16;
 
 /// Why a message of a neighbour, or to one, was dropped; also the metric's label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -116,11 +122,13 @@ pub struct Conduct {
     name: NodeName,
     drops: Arc<LinkDrops>,
     state: Mutex<(PeerBudget, LogLimit)>,
+    places: Arc<Semaphore>,
 }
 
 impl Conduct {
     pub(super) fn new(name: NodeName, drops: Arc<LinkDrops>) -> Self {
-        Self { name, drops, state: Mutex::default() }
+        let places = Arc::new(Semaphore::new(MAX_CONCURRENT_REQUESTS));
+        Self { name, drops, state: Mutex::default(), places }
     }
 
     /// Takes one message of this kind from the budget. The caller drops a message over the budget.
@@ -157,6 +165,22 @@ impl Conduct {
     /// Whether a log line of this kind is due: if so, how many were left out since the last.
     pub fn log(&self, now: Instant, kind: &'static str) -> Option<u64> {
         self.lock().1.due(now, kind)
+    }
+
+    /// Takes the check of a signature and of a certificate from the budget; false if it is over the budget.
+    pub fn take_check(&self, now: Instant) -> bool {
+        self.with_budget(|budget| {
+            let may = budget.may_check(now);
+            if may {
+                budget.checked(now, true, true);
+            }
+            may
+        })
+    }
+
+    /// Places for requests that are worked on, of all links of the neighbour.
+    pub(super) fn places(&self) -> Arc<Semaphore> {
+        self.places.clone()
     }
 
     /// Reads or changes the budgets.

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use noq::{Connection, ConnectionError, PathId, SendStream, VarInt};
 use rustls::pki_types::CertificateDer;
 use tokio::{
-    sync::{Notify, Semaphore},
+    sync::Notify,
     time::{Instant, sleep_until, timeout},
 };
 
@@ -39,10 +39,6 @@ use crate::{
 /// How long an answer may take. Requests are answered from memory, or after one request to a
 /// third node; on the worst usable path that is some four round trips of 500 ms, and a loss.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Requests of one neighbour that are answered at the same time. Further ones wait in their
-/// streams.
-const MAX_CONCURRENT_REQUESTS: usize = 16;
 
 /// Answers a neighbour. Implemented by the mesh.
 pub trait LinkService: Send + Sync + 'static {
@@ -351,7 +347,7 @@ impl Link {
     }
 
     async fn serve_requests(self: &Arc<Self>, service: &Arc<dyn LinkService>) {
-        let permits = Arc::new(Semaphore::new(MAX_CONCURRENT_REQUESTS));
+        let permits = self.conduct().places();
         while let Ok(permit) = permits.clone().acquire_owned().await {
             let Ok((mut send, mut recv)) = self.conn.accept_bi().await else { return };
             if !self.admits(Kind::Request) {

@@ -178,6 +178,11 @@ impl RouteControl for Mesh {
                     Ok(NextHop { neighbour: link.neighbour().clone(), label: far_label })
                 }
                 Route::Via(relay) => {
+                    // Whoever asked for this lane named the relay.
+                    let link = self.links.get(&relay).ok_or(LinkRefusal::NoLink(relay.clone()))?;
+                    if relay == peer || !self.attestations.newest_of(link.peer()).roles.relay {
+                        return Err(LinkRefusal::NotMyRole("relay".into()));
+                    }
                     let ask = ForwardRequest { toward: peer, label: far_label, asker };
                     let reply = self.links.request(&relay, &Request::Forward(ask)).await;
                     match reply.map_err(|error| refusal(error, &relay))? {

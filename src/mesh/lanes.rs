@@ -122,6 +122,10 @@ impl Mesh {
             self.admit_once(&signed)
         })();
         checked.map_err(|fault| refused(link, fault))?;
+        if signed.request.open.route.relay().is_some() {
+            // A relay is asked on its behalf.
+            self.take_passing(link.conduct())?;
+        }
         Ok(Reply::LaneOpened { label: host.grant(signed).await? })
     }
 
@@ -237,7 +241,9 @@ impl Mesh {
         let (payer, class) = match request.asker {
             LaneAsker::Entry { class } => (holder.clone(), class),
             LaneAsker::Exit(signed) => {
-                self.admit_check(link)?;
+                // The exit asks because an entry asked it, so too many are no offence of the exit's.
+                let may = link.conduct().take_check(Instant::now().into_std());
+                may.then_some(()).ok_or_else(|| refused(link, RequestFault::TooFast))?;
                 let LaneRequest { entry, exit, open, .. } = &signed.request;
                 let same = *exit == *holder
                     && *entry == toward.peer().name
@@ -306,14 +312,13 @@ fn refused(link: &Link, fault: RequestFault) -> LinkRefusal {
     LinkRefusal::Unproved(fault)
 }
 
-/// Whether a relay that checks what it passes on, once, would not have passed this on.
+/// Whether a relay that checks what it passes on would not have passed this on. A request that was seen before
+/// may have come another way first.
 fn is_relays_fault(fault: RequestFault) -> bool {
     match fault {
-        RequestFault::Signature
-        | RequestFault::OtherLane
-        | RequestFault::Certificate
-        | RequestFault::Replayed => true,
+        RequestFault::Signature | RequestFault::OtherLane | RequestFault::Certificate => true,
         RequestFault::Clock
+        | RequestFault::Replayed
         | RequestFault::TooMany
         | RequestFault::OtherIncarnation(_)
         | RequestFault::TooFast => false,

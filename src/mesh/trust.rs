@@ -198,14 +198,7 @@ impl Mesh {
 
     /// Whether the neighbour may cause one more check of a certificate or list; it is charged for it.
     pub(super) fn may_check(&self, link: &Link) -> bool {
-        let now = Instant::now().into_std();
-        let may = link.conduct().with_budget(|budget| {
-            let may = budget.may_check(now);
-            if may {
-                budget.checked(now, true, true);
-            }
-            may
-        });
+        let may = link.conduct().take_check(Instant::now().into_std());
         if !may {
             link.offended(LinkDrop::ChecksOverBudget, Offence::OverBudget);
         }

@@ -147,6 +147,23 @@ async fn one_members_requests_over_a_relay_delay_nobody_elses() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_seen_before_is_no_fault_of_the_relay_that_brings_it() {
+    let lab = lab("").await;
+    let [eve, research, plain] = ["eve", "research", "plain"].map(|name| lab.node(name).unwrap());
+    for (by, own) in [(eve, "eve"), (research, "research")] {
+        let asked = Request::PassOn(signed(by, request(by, own, "exit", 1)));
+        assert_eq!(refusal(by, "nyu", asked.clone()).await, None);
+        for _ in 0..30 {
+            let again = refusal(by, "nyu", asked.clone()).await;
+            assert_eq!(again, unproved(RequestFault::Replayed));
+        }
+    }
+    let other = Request::PassOn(signed(plain, request(plain, "plain", "exit", 1)));
+    assert_eq!(refusal(plain, "nyu", other).await, None);
+    lab.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_members_own_requests_fill_its_own_places_and_nobody_elses() {
     let lab = lab("").await;
     let [eve, research] = ["eve", "research"].map(|name| lab.node(name).unwrap());
