@@ -12,10 +12,11 @@ use tokio::time::{Instant, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    admission::{Admission, Arrival, Verdict, Who},
+    admission::{Admission, Arrival, Verdict},
     desk::JoinDesk,
     handshakes::{HandshakeCounts, Outcome},
-    known::KnownAddresses,
+    known::{KnownAddresses, MAX_PER_NAME, site},
+    places::Who,
 };
 use crate::{
     chance::Chance,
@@ -78,8 +79,15 @@ impl Door {
         counts: Arc<HandshakeCounts>,
         chance: &Chance,
     ) -> Self {
-        let admission = Admission::new(Instant::now().into_std(), chance.draw());
-        let known = KnownAddresses::default();
+        let now = Instant::now().into_std();
+        let admission = Admission::new(now, chance.draw());
+        let mut known = KnownAddresses::default();
+        // After a restart no neighbour is here yet, and some of them cannot be dialled.
+        for member in mesh.known_members() {
+            for address in member.addresses.iter().take(MAX_PER_NAME) {
+                known.note(now, &member.name, address.ip());
+            }
+        }
         let state = Mutex::new(State { admission, known, under_way: BTreeMap::new() });
         Self { endpoint, mesh, host, servers, desk, counts, state }
     }
@@ -127,19 +135,20 @@ impl Door {
 
     fn judge(&self, incoming: &Incoming, lane: Option<(SlotId, &Granted)>) -> Verdict {
         let (now, ip) = (Instant::now().into_std(), incoming.remote_address().ip());
+        let validated = incoming.remote_address_validated();
         let mut state = self.lock();
+        let State { admission, known, .. } = &mut *state;
         let (who, begun) = match lane {
             Some((slot, granted)) => {
                 (Who::Lane { entry: granted.entry.clone(), slot: slot.0 }, Outcome::Lane)
             }
-            None if state.known.contains(now, ip) => {
-                (Who::Member(ip.to_canonical()), Outcome::Member)
-            }
-            None => (Who::Stranger(ip.to_canonical()), Outcome::Stranger),
+            None => match admission.roomiest(now, known.names(now, ip), validated) {
+                Some(name) => (Who::Member { name: name.clone(), ip: site(ip) }, Outcome::Member),
+                None => (Who::Stranger(ip.to_canonical()), Outcome::Stranger),
+            },
         };
-        let validated = incoming.remote_address_validated();
         let arrival = Arrival { who, validated, may_retry: incoming.may_retry() };
-        let verdict = state.admission.judge(now, arrival);
+        let verdict = admission.judge(now, arrival);
         if matches!(verdict, Verdict::Accept { .. }) {
             self.counts.count(begun);
         }
@@ -221,13 +230,12 @@ impl Door {
         slot: Option<SlotId>,
         ticket: Ticket,
     ) {
-        let ip = address.ip().to_canonical();
         match (accepted(&conn), slot) {
             (Ok(Accepted::Join), None) => self.admit_to_desk(conn, ticket, true).await,
             (Ok(Accepted::Renew), None) => self.admit_to_desk(conn, ticket, false).await,
             (Ok(Accepted::Link(peer)), None) => {
                 drop(ticket);
-                self.lock().known.note(Instant::now().into_std(), ip);
+                self.lock().known.note(Instant::now().into_std(), &peer.name, address.ip());
                 trust_link(&conn);
                 self.mesh.clone().accept(conn, peer, address).await;
             }
@@ -266,11 +274,11 @@ impl Door {
 
     fn note_neighbours(&self) {
         let links = self.mesh.links().all();
-        let addresses = links.iter().filter_map(|link| link.neighbour().address());
+        let at = links.iter().filter_map(|link| link.neighbour().address().zip(Some(link)));
         let now = Instant::now().into_std();
         let mut state = self.lock();
-        for address in addresses {
-            state.known.note(now, address.ip());
+        for (address, link) in at {
+            state.known.note(now, &link.peer().name, address.ip());
         }
     }
 

@@ -4,25 +4,34 @@
 //! | pool | who | bounds |
 //! |---|---|---|
 //! | lanes | a connection at the slot of a granted lane that nobody has taken up | 128, 16 per entry, 2 per slot |
-//! | members | from an address that is, or lately was, a neighbour's | 128, 16 per address (4 until it proves itself), rates per address |
+//! | members | from an address that is, or lately was, a neighbour's | 128, 16 per name (4 until the address proves itself), rates per name |
 //! | strangers | everybody else | 64, 16 per prefix (2 under pressure), rates per prefix and in all |
 //!
 //! A prefix is an IPv4 /24 or an IPv6 /48: the addresses that one person can easily have. A
 //! connection to the authority's desk counts as a handshake until it is answered. When a pool or a
-//! prefix's share of it is full, the oldest handshake that is older than a minimum gives way. Under
-//! pressure an address must first prove itself (Retry, RFC 9000, section 8.1.2), at a bounded rate.
-//! What comes from an address that has not proved itself uses up nothing of what is kept for those
-//! that have, because anybody can send in a member's name.
+//! share of it is full, the oldest handshake that is older than a minimum gives way; in the members'
+//! pool that of the name with the most places. Where several members share an address, a handshake is
+//! counted under the name with the most room: nobody can tell yet whose it is. Such an address has
+//! the room of all of them, and one of them can use up that of the others there, but nobody
+//! else's.
+//!
+//! Under pressure an address must first prove itself (Retry, RFC 9000, section 8.1.2), at a bounded
+//! rate. What comes from an address that has not proved itself uses up nothing of what is kept for
+//! those that have, neither a member's nor a prefix's, because anybody can send in another's name.
 //! A refused packet is ignored before any public-key operation, and costs its sender more than this
 //! node.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
     net::IpAddr,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use super::handshakes::Outcome;
+use super::{
+    handshakes::Outcome,
+    places::{NoPlace, Pool, UnderWay, Who},
+    rate::{Bucket, Rate},
+};
 use crate::identity::NodeName;
 
 /// Lane handshakes under way. 64 entries that open two lanes each at once fit.
@@ -35,15 +44,15 @@ const MAX_LANES_PER_SLOT: usize = 2;
 /// Members' handshakes under way. An overlay of 200 nodes that all come back at once is through in
 /// two rounds.
 const MAX_MEMBERS: usize = 128;
-/// Of one address: members may share one behind a NAT, and in tests.
-const MAX_PER_ADDRESS: usize = 16;
-/// From these numbers on, in all and of one address, an address must prove itself, because a
+/// Of one name, from whichever of its addresses: it dials by two sockets, and each dial may take 5 s.
+const MAX_PER_NAME: usize = 16;
+/// From these numbers on, in all and of one name, an address must prove itself, because a
 /// stranger can forge a member's address.
 const RETRY_MEMBERS: usize = 32;
-const RETRY_PER_ADDRESS: usize = 4;
-/// Handshakes a second of one member's address: it dials at most every 0.5 s, by two sockets. Beyond
-/// this, it must prove itself; when it has, it may begin as many again.
-const ADDRESS_RATE: Rate = Rate { per_second: 8.0, burst: 32.0 };
+const RETRY_PER_NAME: usize = 4;
+/// Handshakes a second of one name: it dials at most every 0.5 s, by two sockets. Beyond this, its
+/// addresses must prove themselves; when they have, it may begin as many again.
+const NAME_RATE: Rate = Rate { per_second: 8.0, burst: 32.0 };
 
 /// Strangers' handshakes under way: at most 64 times 50 KiB of memory.
 const MAX_STRANGERS: usize = 64;
@@ -61,18 +70,16 @@ const PREFIX_RATE: Rate = Rate { per_second: 2.0, burst: 32.0 };
 const STRANGER_RATE: Rate = Rate { per_second: 100.0, burst: 100.0 };
 
 /// Retry packets a second to one prefix, and in all. One costs 15 µs and 150 bytes, an eighth of
-/// what it answers.
-const PREFIX_RETRIES: Rate = Rate { per_second: 8.0, burst: 16.0 };
-const ALL_RETRIES: Rate = Rate { per_second: 1000.0, burst: 1000.0 };
+/// what it answers. A forger needs 4.8 Mbit/s of first packets from a prefix to keep others there from
+/// an answer, and 19 Mbit/s to keep all strangers from it: then 3 % of a core goes into answers.
+const PREFIX_RETRIES: Rate = Rate { per_second: 500.0, burst: 500.0 };
+const ALL_RETRIES: Rate = Rate { per_second: 2000.0, burst: 2000.0 };
 
 /// The same for members' addresses: a forger needs 19 Mbit/s of first packets in a member's name to
 /// keep this member's own from an answer, and 38 Mbit/s to keep all from it. That many Retry packets
 /// cost 6 % of a core.
 const ADDRESS_RETRIES: Rate = Rate { per_second: 2000.0, burst: 2000.0 };
 const MEMBER_RETRIES: Rate = Rate { per_second: 4000.0, burst: 4000.0 };
-
-/// A handshake of this age may be given up for another: three round trips of 300 ms are over.
-const GIVES_WAY_AFTER: Duration = Duration::from_secs(1);
 
 /// Buckets of prefixes. Two prefixes share one if their keyed hashes agree: with 100 busy prefixes
 /// one other in 40 meets one of them.
@@ -88,17 +95,6 @@ pub(super) struct Arrival {
     pub(super) may_retry: bool,
 }
 
-/// The class of a peer before the handshake.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Who {
-    /// The entry to which the lane of a slot was granted.
-    Lane { entry: NodeName, slot: u32 },
-    /// A neighbour's address.
-    Member(IpAddr),
-    /// Any other address.
-    Stranger(IpAddr),
-}
-
 /// The decision about an arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -109,88 +105,6 @@ pub(super) enum Verdict {
     /// No answer is sent.
     Ignore(Outcome),
 }
-
-/// How often something may happen.
-#[derive(Debug, Clone, Copy)]
-struct Rate {
-    per_second: f32,
-    burst: f32,
-}
-
-/// A token bucket: full at first.
-#[derive(Debug, Clone, Copy)]
-struct Bucket {
-    spent: f32,
-    at: Instant,
-}
-
-impl Bucket {
-    fn new(now: Instant) -> Self {
-        Self { spent: 0.0, at: now }
-    }
-
-    fn take(&mut self, now: Instant, rate: Rate) -> bool {
-        let refilled = now.saturating_duration_since(self.at).as_secs_f32() * rate.per_second;
-        self.spent = (self.spent - refilled).max(0.0);
-        self.at = self.at.max(now);
-        let granted = self.spent + 1.0 <= rate.burst;
-        if granted {
-            self.spent += 1.0;
-        }
-        granted
-    }
-}
-
-/// Handshakes of one kind that are under way.
-#[derive(Debug, Default)]
-struct Pool(Vec<UnderWay>);
-
-#[derive(Debug)]
-struct UnderWay {
-    ticket: u64,
-    began: Instant,
-    who: Who,
-    validated: bool,
-}
-
-impl Pool {
-    fn count(&self, same: impl Fn(&Who) -> bool) -> usize {
-        self.0.iter().filter(|under_way| same(&under_way.who)).count()
-    }
-
-    /// How many handshakes of an address that has, or has not, proved itself are under way.
-    fn of_address(&self, ip: IpAddr, validated: bool) -> usize {
-        let same = |other: &&UnderWay| {
-            other.validated == validated && matches!(other.who, Who::Member(of) if of == ip)
-        };
-        self.0.iter().filter(same).count()
-    }
-
-    /// The handshake that has to end before another of the `same` kind may begin, if `max` of these
-    /// are under way: the oldest of them. `Err` while it is too young.
-    fn gives_way(
-        &self,
-        now: Instant,
-        max: usize,
-        same: impl Fn(&Who) -> bool,
-    ) -> Result<Option<u64>, NoPlace> {
-        if self.count(&same) < max {
-            return Ok(None);
-        }
-        let oldest = self.0.iter().filter(|other| same(&other.who)).min_by_key(|o| o.began);
-        let had_its_time =
-            oldest.filter(|o| now.saturating_duration_since(o.began) >= GIVES_WAY_AFTER);
-        had_its_time.map(|other| Some(other.ticket)).ok_or(NoPlace)
-    }
-
-    fn remove(&mut self, ticket: u64) {
-        self.0.retain(|under_way| under_way.ticket != ticket);
-    }
-}
-
-/// A pool, or a share of it, is full.
-#[derive(Debug)]
-struct NoPlace;
 
 /// All handshakes under way, and what they may still do.
 #[derive(Debug)]
@@ -204,8 +118,8 @@ pub(super) struct Admission {
     all_strangers: Bucket,
     all_retries: Bucket,
     member_retries: Bucket,
-    /// By prefix of strangers or address of members: handshakes, those of a member's address that has not
-    /// proved itself, and retries.
+    /// By prefix of strangers or name of members: handshakes of addresses that have proved themselves, and
+    /// of those that have not. By prefix or address: retries.
     handshakes: Box<[Bucket]>,
     unproved: Box<[Bucket]>,
     retries: Box<[Bucket]>,
@@ -237,7 +151,7 @@ impl Admission {
     pub(super) fn judge(&mut self, now: Instant, arrival: Arrival) -> Verdict {
         let judged = match &arrival.who {
             Who::Lane { entry, slot } => self.lane(entry, *slot).map(|()| None),
-            Who::Member(ip) => self.member(now, *ip, &arrival).map(|()| None),
+            Who::Member { name, ip } => self.member(now, name, *ip, &arrival),
             Who::Stranger(ip) => self.stranger(now, *ip, &arrival),
         };
         match judged {
@@ -253,6 +167,26 @@ impl Admission {
         }
     }
 
+    /// Of the members that are at an address: the one under whose name a handshake has the most room.
+    pub(super) fn roomiest<'a>(
+        &self,
+        now: Instant,
+        names: impl Iterator<Item = &'a NodeName>,
+        validated: bool,
+    ) -> Option<&'a NodeName> {
+        let (buckets, most) = match validated {
+            true => (&self.handshakes, MAX_PER_NAME),
+            false => (&self.unproved, RETRY_PER_NAME),
+        };
+        let room = |name: &'a NodeName| {
+            let full = self.members.of_member(name, validated) >= most;
+            (full, buckets[self.index(name)].spent(now, NAME_RATE), name)
+        };
+        let rooms = names.map(room);
+        let roomiest = rooms.min_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
+        roomiest.map(|(.., name)| name)
+    }
+
     /// Takes a place, that of `gives_way` if it is one.
     fn begin(
         &mut self,
@@ -261,27 +195,38 @@ impl Admission {
         gives_way: Option<u64>,
     ) -> Result<Verdict, Outcome> {
         let Arrival { who, validated, .. } = arrival;
-        let (pool, max, full) = match who {
-            Who::Lane { .. } => (&mut self.lanes, MAX_LANES, Outcome::LanesFull),
-            Who::Member(_) => (&mut self.members, MAX_MEMBERS, Outcome::MembersFull),
-            Who::Stranger(_) => (&mut self.strangers, MAX_STRANGERS, Outcome::StrangersFull),
+        let pool = match who {
+            Who::Lane { .. } => &mut self.lanes,
+            Who::Member { .. } => &mut self.members,
+            Who::Stranger(_) => &mut self.strangers,
         };
-        let instead_of = match gives_way {
-            Some(ticket) => Some(ticket),
-            None => pool.gives_way(now, max, |_| true).map_err(|NoPlace| full)?,
+        let room = match &who {
+            _ if gives_way.is_some() => Ok(gives_way),
+            Who::Lane { .. } => {
+                pool.gives_way(now, MAX_LANES, |_| true).map_err(|NoPlace| Outcome::LanesFull)
+            }
+            Who::Member { name, .. } => pool
+                .gives_way_to_member(now, MAX_MEMBERS, name)
+                .map_err(|NoPlace| Outcome::MembersFull),
+            Who::Stranger(_) => pool
+                .gives_way(now, MAX_STRANGERS, |_| true)
+                .map_err(|NoPlace| Outcome::StrangersFull),
         };
+        let instead_of = room?;
         if let Some(ticket) = instead_of {
             pool.remove(ticket);
         }
         self.next += 1;
         let ticket = self.next;
-        pool.0.push(UnderWay { ticket, began: now, who, validated });
+        pool.begin(UnderWay { ticket, began: now, who, validated });
         Ok(Verdict::Accept { ticket, instead_of })
     }
 
     fn lane(&self, entry: &NodeName, slot: u32) -> Result<(), Verdict> {
-        let of_entry = |who: &Who| matches!(who, Who::Lane { entry: other, .. } if other == entry);
-        let of_slot = |who: &Who| matches!(who, Who::Lane { slot: other, .. } if *other == slot);
+        let of_entry =
+            |lane: &UnderWay| matches!(&lane.who, Who::Lane { entry: other, .. } if other == entry);
+        let of_slot =
+            |lane: &UnderWay| matches!(lane.who, Who::Lane { slot: other, .. } if other == slot);
         if self.lanes.count(of_entry) >= MAX_LANES_PER_ENTRY
             || self.lanes.count(of_slot) >= MAX_LANES_PER_SLOT
         {
@@ -290,23 +235,31 @@ impl Admission {
         Ok(())
     }
 
-    fn member(&mut self, now: Instant, ip: IpAddr, arrival: &Arrival) -> Result<(), Verdict> {
-        let index = self.index(ip);
+    /// May return the handshake of the same name that gives way.
+    fn member(
+        &mut self,
+        now: Instant,
+        name: &NodeName,
+        ip: IpAddr,
+        arrival: &Arrival,
+    ) -> Result<Option<u64>, Verdict> {
+        let index = self.index(name);
         if !arrival.validated {
-            let pressed = self.members.0.len() >= RETRY_MEMBERS
-                || self.members.of_address(ip, false) >= RETRY_PER_ADDRESS;
-            return match pressed || !self.unproved[index].take(now, ADDRESS_RATE) {
-                true => Err(self.retry(now, arrival, index, (ADDRESS_RETRIES, MEMBER_RETRIES))),
-                false => Ok(()),
+            let pressed = self.members.len() >= RETRY_MEMBERS
+                || self.members.of_member(name, false) >= RETRY_PER_NAME;
+            let retries = (self.index(ip), ADDRESS_RETRIES, MEMBER_RETRIES);
+            return match pressed || !self.unproved[index].take(now, NAME_RATE) {
+                true => Err(self.retry(now, arrival, retries)),
+                false => Ok(None),
             };
         }
-        if self.members.of_address(ip, true) >= MAX_PER_ADDRESS {
-            return Err(Verdict::Ignore(Outcome::AddressBusy));
+        let same = |other: &UnderWay| other.validated && other.who.is_member(name);
+        let gives_way = self.members.gives_way(now, MAX_PER_NAME, same);
+        let gives_way = gives_way.map_err(|NoPlace| Verdict::Ignore(Outcome::MemberBusy))?;
+        if !self.handshakes[index].take(now, NAME_RATE) {
+            return Err(Verdict::Ignore(Outcome::MemberRate));
         }
-        if !self.handshakes[index].take(now, ADDRESS_RATE) {
-            return Err(Verdict::Ignore(Outcome::AddressRate));
-        }
-        Ok(())
+        Ok(gives_way)
     }
 
     /// May return the handshake of the same prefix that gives way.
@@ -316,17 +269,23 @@ impl Admission {
         ip: IpAddr,
         arrival: &Arrival,
     ) -> Result<Option<u64>, Verdict> {
-        let under_way = self.strangers.0.len();
-        let index = self.index(prefix(ip));
-        if !arrival.validated && (!self.calm.take(now, CALM) || under_way >= RETRY_STRANGERS) {
-            return Err(self.retry(now, arrival, index, (PREFIX_RETRIES, ALL_RETRIES)));
+        let under_way = self.strangers.len();
+        let key = prefix(ip);
+        let index = self.index(key);
+        if !arrival.validated {
+            let pressed = !self.calm.take(now, CALM) || under_way >= RETRY_STRANGERS;
+            return match pressed || !self.unproved[index].take(now, PREFIX_RATE) {
+                true => Err(self.retry(now, arrival, (index, PREFIX_RETRIES, ALL_RETRIES))),
+                false => Ok(None),
+            };
         }
         let most = match under_way < MAX_STRANGERS / 2 {
             true => MAX_PER_PREFIX,
             false => MAX_PER_PREFIX_UNDER_PRESSURE,
         };
-        let key = prefix(ip);
-        let same = |who: &Who| matches!(who, Who::Stranger(other) if prefix(*other) == key);
+        let same = |other: &UnderWay| {
+            other.validated && matches!(other.who, Who::Stranger(of) if prefix(of) == key)
+        };
         let gives_way = self.strangers.gives_way(now, most, same);
         let gives_way = gives_way.map_err(|NoPlace| Verdict::Ignore(Outcome::PrefixBusy))?;
         if !self.handshakes[index].take(now, PREFIX_RATE) {
@@ -343,11 +302,10 @@ impl Admission {
         &mut self,
         now: Instant,
         arrival: &Arrival,
-        index: usize,
-        (own, all): (Rate, Rate),
+        (index, own, all): (usize, Rate, Rate),
     ) -> Verdict {
         let of_all = match arrival.who {
-            Who::Member(_) => &mut self.member_retries,
+            Who::Member { .. } => &mut self.member_retries,
             _ => &mut self.all_retries,
         };
         let may = arrival.may_retry && self.retries[index].take(now, own) && of_all.take(now, all);

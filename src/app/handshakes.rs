@@ -21,10 +21,10 @@ pub(super) enum Outcome {
     EntryFull,
     /// The pool of members was full.
     MembersFull,
-    /// A member's address had too many handshakes under way.
-    AddressBusy,
-    /// A member's address began handshakes too fast.
-    AddressRate,
+    /// A member's addresses had too many handshakes under way.
+    MemberBusy,
+    /// A member's addresses began handshakes too fast.
+    MemberRate,
     /// The pool of strangers was full.
     StrangersFull,
     /// The stranger's prefix had too many handshakes under way.
@@ -55,8 +55,8 @@ impl Outcome {
         Self::LanesFull,
         Self::EntryFull,
         Self::MembersFull,
-        Self::AddressBusy,
-        Self::AddressRate,
+        Self::MemberBusy,
+        Self::MemberRate,
         Self::StrangersFull,
         Self::PrefixBusy,
         Self::PrefixRate,
@@ -79,8 +79,8 @@ impl Outcome {
             Self::LanesFull => "lanes-full",
             Self::EntryFull => "entry-full",
             Self::MembersFull => "members-full",
-            Self::AddressBusy => "address-busy",
-            Self::AddressRate => "address-rate",
+            Self::MemberBusy => "member-busy",
+            Self::MemberRate => "member-rate",
             Self::StrangersFull => "strangers-full",
             Self::PrefixBusy => "prefix-busy",
             Self::PrefixRate => "prefix-rate",

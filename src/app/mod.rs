@@ -23,6 +23,8 @@ mod network;
 mod node;
 mod ping;
 mod pipe;
+mod places;
+mod rate;
 mod recent;
 mod renewal;
 mod serving;

@@ -7,15 +7,19 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join_all;
+use rand::{RngExt as _, SeedableRng as _};
+use rand_pcg::Pcg64Mcg;
 use ronproxy::{
     identity::{Credentials, server_name},
+    lab::LabNode,
     transport,
 };
 use tokio::time::{Instant, sleep};
 
 use crate::{
     meters::Limits,
-    peer::repeat,
+    peer::{Hostile, repeat},
     stage::{MALLORY, Stage, is_third_party, third_party},
     stall::Staller,
     support,
@@ -129,6 +133,87 @@ fn first_packets_from_many_addresses_do_not_keep_a_member_out() {
     cost.assert_within(Limits { peak: 32 << 20, ..Limits::default() });
 }
 
+/// The member has linked once from each of 20 addresses, and proves each. The exit cannot dial the honest
+/// one.
+#[test]
+fn a_member_of_many_addresses_that_leaves_handshakes_half_done_keeps_no_other_out() {
+    let stage = Stage::new(307);
+    let at = |n: u8| IpAddr::from([203, 0, 113, 100 + n]);
+    let credentials = stage.mallory.credentials().clone();
+    let plain = stage.run(async {
+        let plain = LabNode::new("plain", false, false);
+        let plain = Hostile::with(&stage.lab, &plain, IpAddr::from([192, 0, 2, 77]));
+        drop(plain.link_to(&stage.lab, "exit").await);
+        for n in 0..20 {
+            let mallory = Hostile::at(&stage.lab, credentials.clone(), at(n));
+            drop(mallory.link_to(&stage.lab, "exit").await);
+            sleep(Duration::from_millis(400)).await;
+        }
+        plain
+    });
+    let client = transport::link_client_config(&credentials).unwrap();
+    let (dialled, cost) = stage.attack_alone(async {
+        let end = Instant::now() + Duration::from_secs(20);
+        let attack = join_all((0..20).map(|n| {
+            let (from, victim) = (SocketAddr::new(at(n), 7_000), (stage.at("exit"), "exit"));
+            let staller = Staller::new(stage.lab.internet(), from, client.clone(), victim, 30);
+            staller.run(end, Duration::from_millis(100))
+        }));
+        tokio::join!(attack, links_again(&stage, &plain)).1
+    });
+    println!("200 half-done handshakes a second of 20 addresses: linked after {dialled:?}; {cost}");
+    println!("{:?}", stage.node("exit").status().handshakes);
+    assert!(dialled < Duration::from_secs(2), "{dialled:?}");
+    cost.assert_within(Limits { peak: 32 << 20, log_lines: 40, ..Limits::default() });
+}
+
+/// A stranger sends first packets from the /24 of a member whose address is not known yet, at random
+/// times: the same packets in lockstep with a refilling bucket would always, or never, come first.
+#[test]
+fn first_packets_in_the_prefix_of_a_member_that_moved_do_not_keep_it_out() {
+    let stage = Stage::new(308);
+    let initials = Initials::new(stage.mallory.credentials(), stage.at("exit"), "exit", 300);
+    let (linked, cost) = stage.attack_alone(async {
+        let moved = LabNode::new("plain", false, false);
+        let moved = Hostile::with(&stage.lab, &moved, IpAddr::from([203, 0, 200, 77]));
+        let mut chance = Pcg64Mcg::seed_from_u64(308);
+        let attack = async {
+            for n in 0.. {
+                sleep(Duration::from_micros(chance.random_range(0..20_000))).await;
+                let source = IpAddr::from([203, 0, 200, (n % 60_u64).to_le_bytes()[0]]);
+                let source = SocketAddr::new(source, 9_000);
+                stage.mallory.datagram_from(source, stage.at("exit"), initials.get(n));
+            }
+        };
+        let member = async {
+            sleep(Duration::from_secs(25)).await;
+            let start = Instant::now();
+            while moved.try_link_to(&stage.lab, "exit").await.is_none() {
+                assert!(start.elapsed() < Duration::from_secs(10), "the member stays out");
+            }
+            start.elapsed()
+        };
+        tokio::select! { linked = member => linked, () = attack => unreachable!() }
+    });
+    println!("100 first packets a second from its prefix: linked after {linked:?}; {cost}");
+    assert!(linked < Duration::from_secs(3), "{linked:?}");
+    cost.assert_within(Limits { peak: 32 << 20, log_lines: 40, ..Limits::default() });
+}
+
+/// The longest that one of five dials of the exit took, two seconds apart.
+async fn links_again(stage: &Stage, member: &Hostile) -> Duration {
+    let mut longest = Duration::ZERO;
+    for _ in 0..5 {
+        sleep(Duration::from_secs(2)).await;
+        let start = Instant::now();
+        while member.try_link_to(&stage.lab, "exit").await.is_none() {
+            assert!(start.elapsed() < Duration::from_secs(10), "the member stays out");
+        }
+        longest = longest.max(start.elapsed());
+    }
+    longest
+}
+
 /// A member dials the exit again while a stranger sends first packets in its name, from its address and
 /// other ports. The exit cannot dial this member itself.
 #[test]
@@ -144,19 +229,7 @@ fn first_packets_in_a_members_name_do_not_keep_it_out() {
             let source = SocketAddr::new(MALLORY, port);
             stage.lab.internet().forge(forger, source, stage.at("exit"), initials.get(n));
         });
-        let member = async {
-            let mut longest = Duration::ZERO;
-            for _ in 0..5 {
-                sleep(Duration::from_secs(2)).await;
-                let start = Instant::now();
-                while stage.mallory.try_link_to(&stage.lab, "exit").await.is_none() {
-                    assert!(start.elapsed() < Duration::from_secs(10), "the member stays out");
-                }
-                longest = longest.max(start.elapsed());
-            }
-            longest
-        };
-        tokio::join!(attack, member).1
+        tokio::join!(attack, links_again(&stage, &stage.mallory)).1
     });
     println!("9.6 Mbit/s of first packets in its name: linked after {dialled:?} at most; {cost}");
     assert!(dialled < Duration::from_secs(4), "{dialled:?}");
@@ -202,4 +275,21 @@ fn a_forged_source_gets_less_than_was_sent_in_its_name() {
     println!("a third party gets {back} bytes for {sent} sent in its name: {cost}");
     let most = sent / 4;
     cost.assert_within(Limits { peak: 32 << 20, third_party_bytes: most, ..Limits::default() });
+}
+
+#[test]
+fn a_node_that_starts_again_knows_where_absent_members_were() {
+    let mut stage = Stage::new(309);
+    let (entry, exit) = (stage.at("entry").ip(), stage.at("exit"));
+    let initials = Initials::new(stage.mallory.credentials(), exit, "exit", 1);
+    let (handshakes, cost) = stage.attack_mut(async |lab, mallory| {
+        lab.crash("entry");
+        lab.crash("relay");
+        lab.restart_with_members("exit").await.unwrap();
+        mallory.datagram_from(SocketAddr::new(entry, 9_000), exit, initials.get(0));
+        sleep(Duration::from_secs(1)).await;
+        lab.node("exit").unwrap().status().handshakes
+    });
+    println!("{handshakes:?}; {cost}");
+    assert_eq!(handshakes, [("member".into(), 1)]);
 }
