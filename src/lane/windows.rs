@@ -59,7 +59,7 @@ const fn windows(memory: u64) -> u64 {
 
 /// The shares of the lanes that a node opens, of what they may leave unread. They are its own user's, so
 /// they begin large: a new flow then begins with a window of 256 KiB.
-const OPENED: Sizes = Sizes { least: OPENED_LANE_WINDOW as u64, first: 43 << 20, most: 256 << 20 };
+const OPENED: Sizes = Sizes { least: OPENED_LANE_WINDOW as u64, first: 128 << 20, most: 256 << 20 };
 
 /// What lanes may pin, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
