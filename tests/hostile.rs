@@ -15,6 +15,7 @@
 //! | `lanes` | a member with lanes that it was rightly granted |
 //! | `addresses` | a member whose packets claim another source |
 //! | `renewals` | members and others that ask for certificates without end |
+//! | `liars` | neighbours that are asked for a certificate, and withhold it |
 //! | `revoked` | an ex-member, and lies about certificates |
 //! | `strangers`, `joiners` | senders without a certificate |
 //! | `outbox` | neighbours that read nothing |
@@ -68,6 +69,8 @@ mod grants;
 mod joiners;
 #[path = "hostile/lanes.rs"]
 mod lanes;
+#[path = "hostile/liars.rs"]
+mod liars;
 #[cfg(target_os = "linux")]
 #[path = "hostile/look_ups.rs"]
 mod look_ups;

@@ -57,9 +57,9 @@ enum RenewalError {
     /// By a connection of its own to the authority.
     #[error(transparent)]
     Outside(#[from] JoinFailure),
-    /// By the authority in this node's own folder.
+    /// By the authority: in this node's own folder, or over its own link.
     #[error(transparent)]
-    Here(#[from] RenewalRefusal),
+    Authority(#[from] RenewalRefusal),
     /// The answer.
     #[error(transparent)]
     Answer(#[from] IdentityError),
@@ -75,7 +75,7 @@ impl RenewalError {
     /// Whether trying again is in vain unless the authority changes its mind.
     fn is_final(&self) -> bool {
         match self {
-            Self::Here(refusal) => {
+            Self::Authority(refusal) => {
                 matches!(refusal, RenewalRefusal::Revoked | RenewalRefusal::UnknownKey)
             }
             Self::Outside(failure) => {
@@ -255,19 +255,19 @@ impl Renewal {
             },
             false => None,
         };
-        // A refusal of the authority itself is the same by every way.
-        let over_links = match over_links {
-            Some(LinkError::Refused(LinkRefusal::Renewal(refusal)))
+        // Always: what links said may have come from a neighbour that lies.
+        let outside = renew_outside(&self.endpoint, &self.credentials, request).await;
+        match (outside, over_links) {
+            (Ok(Some(chain)), _) => self.take_over(chain),
+            // Over links only the authority itself says more than that it has no link to it.
+            (_, Some(LinkError::Refused(LinkRefusal::Renewal(refusal))))
                 if refusal != RenewalRefusal::NoAuthority =>
             {
-                return Err(refusal.into());
+                Err(refusal.into())
             }
-            other => other,
-        };
-        match renew_outside(&self.endpoint, &self.credentials, request).await {
-            Ok(Some(chain)) => self.take_over(chain),
-            Ok(None) => Err(over_links.map_or(RenewalError::NoContact, RenewalError::Link)),
-            Err(error) => Err(error.into()),
+            (Ok(None), Some(error)) => Err(RenewalError::Link(error)),
+            (Ok(None), None) => Err(RenewalError::NoContact),
+            (Err(error), _) => Err(error.into()),
         }
     }
 

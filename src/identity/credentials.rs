@@ -198,13 +198,8 @@ impl Credentials {
     /// In the second case it is in force nevertheless.
     pub fn renew(&self, chain: Vec<CertificateDer<'static>>) -> Result<bool, IdentityError> {
         let _one_at_a_time = self.0.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = self.identity().renewed(chain)?;
-        // If its dates do not fit this machine's clock, the clock is wrong, not the certificate.
-        let starts = next.peer().starts;
-        member_as_client(&next)?
-            .verify_client_cert(&next.chain()[0], &[], starts)
-            .map_err(|_| IdentityError::NotIssued)?;
-        if next.peer().expires <= self.current().identity.peer().expires {
+        let next = self.next(chain)?;
+        if !self.ends_later(&next) {
             return Ok(false);
         }
         self.swap(next)?;
@@ -212,6 +207,28 @@ impl Credentials {
             self.identity().save_chain(dir)?;
         }
         Ok(true)
+    }
+
+    /// Whether [`Self::renew`] would take over this certificate: it changes nothing.
+    ///
+    /// # Errors When it is not the authority's for this node's key and name.
+    pub fn would_renew(&self, chain: Vec<CertificateDer<'static>>) -> Result<bool, IdentityError> {
+        Ok(self.ends_later(&self.next(chain)?))
+    }
+
+    /// This node with another certificate, if that is the authority's for its key and name.
+    fn next(&self, chain: Vec<CertificateDer<'static>>) -> Result<NodeIdentity, IdentityError> {
+        let next = self.identity().renewed(chain)?;
+        // If its dates do not fit this machine's clock, the clock is wrong, not the certificate.
+        let starts = next.peer().starts;
+        member_as_client(&next)?
+            .verify_client_cert(&next.chain()[0], &[], starts)
+            .map_err(|_| IdentityError::NotIssued)?;
+        Ok(next)
+    }
+
+    fn ends_later(&self, next: &NodeIdentity) -> bool {
+        next.peer().expires > self.current().identity.peer().expires
     }
 
     /// Takes over a revocation list if it is newer than the one in force and signed by the

@@ -44,6 +44,8 @@ pub enum LinkDrop {
     RenewalOverBudget,
     /// A signing request that cannot be read, or is not of the key that it should be of.
     SigningRequest,
+    /// A certificate in answer to a request for one that is not the authority's for the asker's key.
+    RenewedCertificate,
     /// A member without a place in the directory, because 256 others have links.
     DirectoryFull,
     /// An advertisement or an address in it; the reason is the name of another enum.
@@ -69,6 +71,7 @@ impl LinkDrop {
             Self::LaneRequest(fault) => fault.name(),
             Self::RenewalOverBudget => "renewal-over-budget",
             Self::SigningRequest => "bad-signing-request",
+            Self::RenewedCertificate => "bad-renewed-certificate",
             Self::DirectoryFull => "directory-full",
             Self::Advertisement(reason) => reason,
         }

@@ -16,6 +16,7 @@ use ronproxy::{
     emulator::triangle,
     identity::{Clock, Credentials, DeskRequest, JoinReply, NodeDir, NodeKey},
     lab::{Dates, LabNode},
+    wire::link::Request,
 };
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -70,12 +71,15 @@ struct Waited {
 
 /// A member that renews, and nodes that join, until `end`.
 async fn others(stage: &Stage, end: Instant) -> Waited {
-    let request = own_request(stage, "entry");
+    let (entry, signing_request) = (stage.node("entry"), own_request(stage, "entry"));
+    let request = Request::RenewCertificate { signing_request, passed_on: false };
+    let is_direct = entry.link_facts().iter().any(|link| link.up && link.peer.as_str() == "exit");
+    let over = if is_direct { "exit" } else { "relay" }.parse().unwrap();
     let renewals = async {
         let mut longest = Duration::ZERO;
         while Instant::now() < end {
             let began = Instant::now();
-            stage.node("entry").mesh().request_certificate(&request).await.unwrap();
+            entry.mesh().links().request(&over, &request).await.unwrap();
             longest = longest.max(began.elapsed());
             sleep_until(began + EVERY).await;
         }

@@ -17,8 +17,8 @@ use ronproxy::{
         label::{Label, push_labelled},
         lane::{Open, OpenReply, Purpose},
         link::{
-            ForwardRequest, Hello, LaneAsker, LaneRequest, LinkDatagram, Notice, OpenLane, Reply,
-            Request, SignedLaneRequest,
+            ForwardRequest, Hello, LaneAsker, LaneRequest, LinkDatagram, Notice, OpenLane,
+            RenewalRefusal, Reply, Request, SignedLaneRequest,
         },
     },
 };
@@ -217,6 +217,16 @@ pub(crate) fn probe(seq: u32) -> Vec<u8> {
     LinkDatagram::Probe(encode(&probe).into()).encode().into()
 }
 
+/// The answer to a probe; `None` if the datagram asks for none.
+pub(crate) fn probe_reply(datagram: &Bytes, seq: u32) -> Option<Vec<u8>> {
+    let LinkDatagram::Probe(bytes) = LinkDatagram::decode(datagram)? else { return None };
+    let asked: Probe = decode(&bytes).ok()?;
+    let kind = ProbeKind::Reply { to: asked.seq };
+    let reply = Probe { epoch: 7, seq, heard_lost: 0, heard_of: 50, kind };
+    let reply = LinkDatagram::Probe(encode(&reply).into()).encode();
+    (asked.kind == ProbeKind::Request).then(|| reply.into())
+}
+
 /// The header of a flow to a host name that no check has seen.
 pub(crate) fn open_raw(host: &str, port: u16) -> Vec<u8> {
     // Label, variant 1 of a host (a name), name, port, hint, window.
@@ -242,4 +252,19 @@ pub(crate) fn certificate(der: &[u8]) -> Vec<u8> {
 pub(crate) fn renew_certificate(signing_request: &[u8], passed_on: bool) -> Vec<u8> {
     let signing_request = signing_request.to_vec();
     encode(&Request::RenewCertificate { signing_request, passed_on })
+}
+
+/// Whether a neighbour asks for its next certificate.
+pub(crate) fn asks_for_certificate(request: &[u8]) -> bool {
+    matches!(decode(request), Ok(Request::RenewCertificate { .. }))
+}
+
+/// An answer to that.
+pub(crate) fn renewed(chain: Vec<Vec<u8>>) -> Vec<u8> {
+    encode(&Reply::Certificate(chain))
+}
+
+/// Another answer: the authority's refusal.
+pub(crate) fn says_revoked() -> Vec<u8> {
+    encode(&Reply::Refused(RenewalRefusal::Revoked.into()))
 }
