@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use ronproxy::{
     app::Node,
     emulator::{self, Bitrate, LinkModel, Queue, Topology},
-    flow::{FlowIo, FlowRequest, Route},
+    flow::{FlowIo, Route},
     lab::{Lab, LabNode, Service},
     transport::Congestion,
 };
@@ -323,8 +323,7 @@ async fn one_lane_after_another_gets_its_part_of_the_exits_memory() {
     let lab = triangle(emulator::triangle(), 12, Congestion::Adaptive).await;
     let entry = lab.node("entry").unwrap();
     let open = async |target: &str, lane: u32| {
-        let class = Some(format!("c{lane}"));
-        let request = FlowRequest { class, ..support::flow_request(target) };
+        let request = support::flow_request_in(target, lane);
         entry.dialer().dial(request).await.unwrap().into_io()
     };
     let (mut downloads, mut uploads) = (Vec::new(), Vec::new());

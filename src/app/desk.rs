@@ -43,7 +43,7 @@ use crate::{
 const DESK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Questions of neighbours. A question takes some milliseconds, so few are enough. At most 16 of one
-/// neighbour are worked on (`link/connection.rs`).
+/// neighbour are worked on (`link/conduct.rs`).
 const OF_NEIGHBOURS: Limits = Limits { each: 2, waiting: 14, in_all: 16 };
 
 /// Questions of others, by prefix: 16 of a prefix, and 64 in all, are let in (`admission`).

@@ -2,55 +2,14 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use ronproxy::{
-    flow::{Route, RouteWish},
-    lab::{Lab, LabNode},
-    wire::{
-        decode, encode,
-        label::Label,
-        link::{
-            LaneRequest, LinkRefusal, OpenLane, Reply, Request, RequestFault, SignedLaneRequest,
-        },
-    },
-};
+use ronproxy::lab::{Lab, LabNode};
 use tokio::time::{Instant, sleep};
 
-use crate::{
-    meters::Limits,
-    peer::{Hostile, HostileLink},
-    stage::Stage,
-    support,
-};
+use crate::{meters::Limits, peer::Hostile, stage::Stage, support, words};
 
 /// A member beside mallory.
 fn member(lab: &Lab, name: &str, relay: bool, number: u8) -> Hostile {
     Hostile::with(lab, &LabNode::new(name, relay, false), IpAddr::from([203, 0, 113, number]))
-}
-
-/// A request of `by` for a lane that comes back via `via`, to a process of the exit.
-fn lane_via(by: &Hostile, via: &str, incarnation: u64) -> SignedLaneRequest {
-    let credentials = by.credentials();
-    let (reply_label, route) = (Label(rand::random()), Route::Via(via.parse().unwrap()));
-    let request = LaneRequest {
-        entry: credentials.peer().name.clone(),
-        exit: "exit".parse().unwrap(),
-        issued: credentials.now().as_secs() << 20 | u64::from(rand::random::<u32>() >> 12),
-        incarnation,
-        open: OpenLane { reply_label, route, wish: RouteWish::default() },
-    };
-    let signature = credentials.sign(&request.statement()).unwrap();
-    SignedLaneRequest { request, signature }
-}
-
-/// Which process of the exit answers over a relay.
-async fn incarnation(by: &Hostile, relay: &HostileLink) -> u64 {
-    let asked = encode(&Request::PassOn(lane_via(by, "relay", 0)));
-    match decode(&relay.request(&asked).await.unwrap()) {
-        Ok(Reply::Refused(LinkRefusal::Unproved(RequestFault::OtherIncarnation(present)))) => {
-            present
-        }
-        other => panic!("{other:?}"),
-    }
 }
 
 /// Has lanes passed on whose way back leads over the attacker, which answers no exit; links again and again,
@@ -58,16 +17,18 @@ async fn incarnation(by: &Hostile, relay: &HostileLink) -> u64 {
 async fn hold_up(lab: &Lab, attacker: &Hostile) {
     let _asked = attacker.link_to(lab, "exit").await;
     let mut link = attacker.link_to(lab, "relay").await;
-    let present = incarnation(attacker, &link).await;
-    let own = attacker.credentials().peer().name.to_string();
+    let me = attacker.credentials();
+    let own = me.peer().name.to_string();
+    let reply = link.request(&words::pass_on_via(me, &own, 0)).await.unwrap();
+    let present = words::other_incarnation(&reply).unwrap();
     for sent in 0_u32.. {
         if sent % 14 == 13
             && let Some(another) = attacker.try_link_to(lab, "relay").await
         {
             link = another;
         }
-        let (link, asked) = (link.clone(), Request::PassOn(lane_via(attacker, &own, present)));
-        tokio::spawn(async move { link.request(&encode(&asked)).await });
+        let (link, asked) = (link.clone(), words::pass_on_via(me, &own, present));
+        tokio::spawn(async move { link.request(&asked).await });
         sleep(Duration::from_millis(if sent < 30 { 20 } else { 250 })).await;
     }
 }
@@ -88,11 +49,7 @@ fn a_member_that_answers_no_exit_holds_up_nobody_behind_its_relay() {
                 for class in 0..5 {
                     sleep(Duration::from_secs(5)).await;
                     let start = Instant::now();
-                    let class = Some(format!("c{class}"));
-                    let request = ronproxy::flow::FlowRequest {
-                        class,
-                        ..support::flow_request("echo.test:7")
-                    };
+                    let request = support::flow_request_in("echo.test:7", class);
                     lab.node("entry").unwrap().dialer().dial(request).await.unwrap();
                     longest = longest.max(start.elapsed());
                 }
@@ -122,8 +79,8 @@ fn lanes_that_an_exit_asks_a_relay_for_end_no_link_between_them() {
             let end = Instant::now() + Duration::from_secs(90);
             while Instant::now() < end {
                 let (link, asked) =
-                    (link.clone(), Request::OpenLane(lane_via(attacker, "relay", 0)));
-                tokio::spawn(async move { link.request(&encode(&asked)).await });
+                    (link.clone(), words::open_lane_via(attacker.credentials(), "relay"));
+                tokio::spawn(async move { link.request(&asked).await });
                 sleep(Duration::from_millis(31)).await;
             }
         }));

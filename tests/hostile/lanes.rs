@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use noq::Connection;
-use ronproxy::{emulator::triangle, flow::FlowRequest, lab::LabNode, lane::LaneBudget};
+use ronproxy::{emulator::triangle, lab::LabNode, lane::LaneBudget};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     time::{sleep, timeout},
@@ -163,8 +163,7 @@ fn unread_downloads_over_many_lanes_stay_within_the_entrys_budget() {
     let (opened, cost) = stage.attack(async {
         let mut flows = Vec::new();
         for n in 0..360 {
-            let class = Some(format!("c{}", n % 12));
-            let request = FlowRequest { class, ..support::flow_request("source.test:80") };
+            let request = support::flow_request_in("source.test:80", n % 12);
             let Ok(flow) = stage.node("entry").dialer().dial(request).await else { break };
             let mut io = flow.into_io();
             support::request(&mut *io, 100 << 20).await;

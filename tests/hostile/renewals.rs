@@ -127,10 +127,10 @@ fn attack(stage: &Stage, what: &str, attack: impl AsyncFnOnce(Instant) -> u64) -
     questions
 }
 
-/// Says the same to a node of the lab again and again, as fast as it is taken, 16 at a time.
+/// Says the same to a node again and again, as fast as it is taken, 16 at a time.
 async fn ask_without_end(
-    stage: &Stage,
-    victim: &str,
+    peer: &Peer,
+    victim: &Victim,
     end: Instant,
     say: impl Fn() -> Vec<u8>,
 ) -> u64 {
@@ -142,8 +142,8 @@ async fn ask_without_end(
         }
     };
     while Instant::now() < end {
-        let Some(link) = stage.mallory.try_link_to(&stage.lab, victim).await else {
-            sleep(Duration::from_secs(1)).await;
+        let Some(link) = peer.link(victim).await else {
+            sleep(Duration::from_millis(100)).await;
             continue;
         };
         futures_util::future::join_all((0..16).map(|_| ask(&link))).await;
@@ -151,16 +151,21 @@ async fn ask_without_end(
     said.get()
 }
 
+/// The same to a node of the lab, by mallory.
+async fn mallory_asks(stage: &Stage, victim: &str, end: Instant, say: impl Fn() -> Vec<u8>) -> u64 {
+    ask_without_end(stage.mallory.peer(), &stage.victim(victim), end, say).await
+}
+
 #[test]
 fn a_member_that_renews_without_end_makes_the_signer_work_little() {
     let stage = stage(1101);
     let own = stage.mallory.credentials().identity().signing_request().unwrap();
     let questions = attack(&stage, "a member's own renewal over its link", async |end| {
-        ask_without_end(&stage, "exit", end, || words::renew_certificate(&own, false)).await
+        mallory_asks(&stage, "exit", end, || words::renew_certificate(&own, false)).await
     });
     assert!(questions <= 2, "{questions}");
     let questions = attack(&stage, "other keys as its own", async |end| {
-        ask_without_end(&stage, "exit", end, || words::renew_certificate(&new_key(), false)).await
+        mallory_asks(&stage, "exit", end, || words::renew_certificate(&new_key(), false)).await
     });
     assert_eq!(questions, 0);
 }
@@ -169,13 +174,13 @@ fn a_member_that_renews_without_end_makes_the_signer_work_little() {
 fn renewals_that_a_member_passes_on_for_many_delay_nobody() {
     let stage = stage(1102);
     let questions = attack(&stage, "renewals passed on for many", async |end| {
-        ask_without_end(&stage, "exit", end, || words::renew_certificate(&new_key(), true)).await
+        mallory_asks(&stage, "exit", end, || words::renew_certificate(&new_key(), true)).await
     });
     // 64 at once, and 16 a second.
     assert!(questions <= 64 + 16 * LASTS.as_secs(), "{questions}");
     let others = own_request(&stage, "relay");
     let questions = attack(&stage, "a copied request", async |end| {
-        ask_without_end(&stage, "exit", end, || words::renew_certificate(&others, true)).await
+        mallory_asks(&stage, "exit", end, || words::renew_certificate(&others, true)).await
     });
     assert!(questions <= 2, "{questions}");
 }
@@ -188,7 +193,7 @@ fn a_member_behind_a_relay_leaves_others_there_their_renewals() {
     stage.run(async { sleep(Duration::from_secs(30)).await });
     let own = stage.mallory.credentials().identity().signing_request().unwrap();
     let questions = attack(&stage, "a member's own renewal by way of a relay", async |end| {
-        ask_without_end(&stage, "relay", end, || words::renew_certificate(&own, false)).await
+        mallory_asks(&stage, "relay", end, || words::renew_certificate(&own, false)).await
     });
     assert!(questions <= 2, "{questions}");
 }
@@ -243,22 +248,9 @@ fn worker_of(dir: &Path) -> Option<u32> {
 fn pass_on_without_end(victim: SocketAddr, mallory: &Credentials, end: Instant) -> u64 {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let (member, said) = (Peer::on_loopback(mallory.clone()), Cell::new(0));
         let victim = Victim { name: "hub".parse().unwrap(), at: victim };
-        let ask = async |link: &HostileLink| {
-            while Instant::now() < end && link.ended().is_none() {
-                let _ = link.request(&words::renew_certificate(&new_key(), true)).await;
-                said.set(said.get() + 1);
-            }
-        };
-        while Instant::now() < end {
-            let Some(link) = member.link(&victim).await else {
-                sleep(Duration::from_millis(100)).await;
-                continue;
-            };
-            futures_util::future::join_all((0..16).map(|_| ask(&link))).await;
-        }
-        said.get()
+        let member = Peer::on_loopback(mallory.clone());
+        ask_without_end(&member, &victim, end, || words::renew_certificate(&new_key(), true)).await
     })
 }
 

@@ -17,8 +17,8 @@ use ronproxy::{
         label::{Label, push_labelled},
         lane::{Open, OpenReply, Purpose},
         link::{
-            ForwardRequest, Hello, LaneAsker, LaneRequest, LinkDatagram, Notice, OpenLane,
-            RenewalRefusal, Reply, Request, SignedLaneRequest,
+            ForwardRequest, Hello, LaneAsker, LaneRequest, LinkDatagram, LinkRefusal, Notice,
+            OpenLane, RenewalRefusal, Reply, Request, RequestFault, SignedLaneRequest,
         },
     },
 };
@@ -44,24 +44,54 @@ pub(crate) fn hearsay(members: &[(String, Vec<SocketAddr>)]) -> Vec<u8> {
 
 /// A request of `entry` to `exit` for a lane for nothing in particular, signed by `by`.
 fn lane(by: &Credentials, entry: &NodeName, exit: &NodeName, reply: Label) -> SignedLaneRequest {
-    lane_of(by, (entry, exit), reply, RouteWish::default())
+    let wish = RouteWish::default();
+    let open = OpenLane { reply_label: reply, route: Route::Direct, wish };
+    lane_of(by, (entry, exit), 0, open)
 }
 
+/// The same with these wishes, to the process of the exit with this incarnation.
 fn lane_of(
     by: &Credentials,
     (entry, exit): (&NodeName, &NodeName),
-    reply: Label,
-    wish: RouteWish,
+    incarnation: u64,
+    open: OpenLane,
 ) -> SignedLaneRequest {
     let request = LaneRequest {
         entry: entry.clone(),
         exit: exit.clone(),
         issued: by.now().as_secs() << 20 | u64::from(rand::random::<u32>() >> 12),
-        incarnation: 0,
-        open: OpenLane { reply_label: reply, route: Route::Direct, wish },
+        incarnation,
+        open,
     };
     let signature = by.sign(&request.statement()).unwrap();
     SignedLaneRequest { request, signature }
+}
+
+/// A request of `by` to the exit for a lane whose way back leads over `via`.
+fn lane_via(by: &Credentials, via: &str, incarnation: u64) -> SignedLaneRequest {
+    let (route, wish) = (Route::Via(via.parse().unwrap()), RouteWish::default());
+    let open = OpenLane { reply_label: Label(rand::random()), route, wish };
+    lane_of(by, (&by.peer().name, &"exit".parse().unwrap()), incarnation, open)
+}
+
+/// The same, to the exit itself.
+pub(crate) fn open_lane_via(by: &Credentials, via: &str) -> Vec<u8> {
+    encode(&Request::OpenLane(lane_via(by, via, 0)))
+}
+
+/// The same, to a relay that is to pass it on to the exit's process with this incarnation.
+pub(crate) fn pass_on_via(by: &Credentials, via: &str, incarnation: u64) -> Vec<u8> {
+    encode(&Request::PassOn(lane_via(by, via, incarnation)))
+}
+
+/// The exit's incarnation, if the answer says that the request was for another one.
+pub(crate) fn other_incarnation(reply: &[u8]) -> Option<u64> {
+    match decode(reply).ok()? {
+        Reply::Refused(LinkRefusal::Unproved(RequestFault::OtherIncarnation(present))) => {
+            Some(present)
+        }
+        _ => None,
+    }
 }
 
 /// A request of `by` to `exit` for a lane whose packets are to come under `reply`.
@@ -72,8 +102,9 @@ pub(crate) fn open_lane(by: &Credentials, exit: &str, reply: Label) -> Vec<u8> {
 /// The same for a lane of this traffic class.
 pub(crate) fn open_lane_of(by: &Credentials, exit: &str, reply: Label, class: &str) -> Vec<u8> {
     let wish = RouteWish { class: Some(class.to_owned()), ..RouteWish::default() };
-    let exit = exit.parse().unwrap();
-    encode(&Request::OpenLane(lane_of(by, (&by.peer().name, &exit), reply, wish)))
+    let open = OpenLane { reply_label: reply, route: Route::Direct, wish };
+    let ends = (&by.peer().name, &exit.parse().unwrap());
+    encode(&Request::OpenLane(lane_of(by, ends, 0, open)))
 }
 
 /// The label under which a granted lane's packets go; `None` if it was refused.
