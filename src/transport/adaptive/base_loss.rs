@@ -17,18 +17,30 @@ const DEVIATIONS: f64 = 4.0;
 /// And it may lose this much more, because the share is an estimate.
 const MARGIN: f64 = 1.1;
 
+/// A loss shows later than an acknowledgement: after 9/8 of a round trip, and after packets that overtake
+/// others were waited for. So many rounds after the last packet was sent, all are known.
+const SETTLES: u32 = 6;
+
 /// The losses of a sender while it held back.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct BaseLoss {
-    holding_back: bool,
-    /// The packet numbers that were sent while it last held back; without an end while it holds
-    /// back.
-    from: u64,
-    end: Option<u64>,
     next: u64,
+    /// The last time of holding back, until all of its losses are known.
+    span: Option<Span>,
     held_back: Tally,
-    /// The same of the present round, which does not count yet.
-    round: Tally,
+}
+
+/// A time of holding back.
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    from: u64,
+    /// The packet after its last one, and the rounds since; `None` while the sender holds back.
+    ended: Option<(u64, u32)>,
+    tally: Tally,
+    /// Whether a packet of it was acknowledged in the present round.
+    acked: bool,
+    /// Its packets saw a queue, which may have lost some.
+    queued: bool,
 }
 
 /// Packets; later ones have more weight.
@@ -62,14 +74,24 @@ impl BaseLoss {
         self.next = pn + 1;
     }
 
-    /// Whether the sender holds back from now on, so that its packets find no queue of its own.
+    /// Whether the sender holds back from now on, so that its packets find no queue of its own. What is sent
+    /// before the losses of the last such time are known does not count.
     pub(super) fn hold_back(&mut self, holding_back: bool) {
-        match (self.holding_back, holding_back) {
-            (false, true) => (self.from, self.end) = (self.next, None),
-            (true, false) => self.end = Some(self.next),
+        match &mut self.span {
+            None if holding_back => {
+                let (from, tally) = (self.next, Tally::default());
+                self.span = Some(Span { from, ended: None, tally, acked: false, queued: false });
+            }
+            Some(Span { ended: ended @ None, .. }) if !holding_back => {
+                *ended = Some((self.next, 0))
+            }
             _ => {}
         }
-        self.holding_back = holding_back;
+    }
+
+    /// Whether all losses of the last time of holding back are known.
+    pub(super) fn is_settled(&self) -> bool {
+        self.span.is_none()
     }
 
     pub(super) fn acked(&mut self, pn: u64) {
@@ -81,22 +103,26 @@ impl BaseLoss {
     }
 
     fn count(&mut self, pn: u64, packet: Tally) {
-        if self.counts(pn) {
-            self.round.add(packet);
+        let contains =
+            |span: &&mut Span| pn >= span.from && span.ended.is_none_or(|(end, _)| pn < end);
+        if let Some(span) = self.span.as_mut().filter(contains) {
+            span.tally.add(packet);
+            span.acked |= packet.acked > 0.0;
         }
     }
 
-    fn counts(&self, pn: u64) -> bool {
-        pn >= self.from
-            && (self.holding_back && self.end.is_none() || self.end.is_some_and(|end| pn < end))
-    }
-
-    /// Ends a round. A queue that stood all the time belongs to others, and may have lost the
-    /// packets.
-    pub(super) fn end_round(&mut self, queue_stood: bool) {
-        let round = std::mem::take(&mut self.round);
-        if !queue_stood {
-            self.held_back.add(round);
+    /// Ends a round. A queue that its packets saw may have lost some.
+    pub(super) fn end_round(&mut self, queued: bool) {
+        let Some(span) = &mut self.span else { return };
+        span.queued |= queued && span.acked;
+        span.acked = false;
+        let Some((_, rounds)) = &mut span.ended else { return };
+        *rounds += 1;
+        if *rounds >= SETTLES {
+            if !span.queued {
+                self.held_back.add(span.tally);
+            }
+            self.span = None;
         }
     }
 
@@ -128,6 +154,13 @@ mod tests {
         loss.end_round(queue_stood);
     }
 
+    /// The sender goes on at its rate until all losses of before are known.
+    fn settle(loss: &mut BaseLoss) {
+        loss.hold_back(false);
+        (0..SETTLES).for_each(|_| loss.end_round(false));
+        assert!(loss.is_settled());
+    }
+
     #[test]
     fn only_packets_sent_while_holding_back_count() {
         let mut loss = BaseLoss::default();
@@ -137,6 +170,8 @@ mod tests {
         round(&mut loss, 100..300, 50, false);
         loss.hold_back(false);
         round(&mut loss, 300..600, 2, false);
+        assert!(!loss.is_known(), "some may show later");
+        settle(&mut loss);
         assert!(loss.is_known());
         assert!((loss.share() - 0.02).abs() < 1e-9, "{}", loss.share());
     }
@@ -146,7 +181,24 @@ mod tests {
         let mut loss = BaseLoss::default();
         loss.hold_back(true);
         round(&mut loss, 0..200, 10, true);
+        settle(&mut loss);
         assert!(loss.share() == 0.0 && loss.is_exceeded(199, 1));
+    }
+
+    #[test]
+    fn losses_that_show_late_count_and_a_question_is_not_asked_again_before_its_answer() {
+        let mut loss = BaseLoss::default();
+        loss.hold_back(true);
+        (0..400).for_each(|pn| loss.sent(pn));
+        (10..400).for_each(|pn| loss.acked(pn));
+        loss.end_round(false);
+        loss.hold_back(false);
+        loss.hold_back(true);
+        round(&mut loss, 400..600, 2, false);
+        loss.hold_back(false);
+        (0..10).for_each(|pn| loss.lost(pn));
+        (0..SETTLES).for_each(|_| loss.end_round(false));
+        assert!((loss.share() - 0.025).abs() < 1e-9, "{}", loss.share());
     }
 
     #[test]
@@ -154,6 +206,7 @@ mod tests {
         let mut loss = BaseLoss::default();
         loss.hold_back(true);
         round(&mut loss, 0..400, 100, false);
+        settle(&mut loss);
         for (lost, exceeded) in [(0, false), (2, false), (6, false), (8, true), (30, true)] {
             assert_eq!(loss.is_exceeded(170 - lost, lost), exceeded, "{lost} of 170 at 1 %");
         }

@@ -21,6 +21,7 @@ mod base_loss;
 mod cubic;
 mod least_rtt;
 mod path;
+mod round;
 
 use std::{
     any::Any,
@@ -30,7 +31,8 @@ use std::{
 use noq::congestion::{Controller, ControllerMetrics};
 
 use cubic::Cubic;
-use path::{Path, Round};
+use path::Path;
+use round::Round;
 
 #[cfg(test)]
 mod tests;
@@ -254,7 +256,10 @@ impl Adaptive {
         let lost = round.congested && round.queued && self.path.loss.is_known();
         if lost || self.stood >= OTHERS {
             self.share(now, lost);
-        } else if round.congested && matches!(self.phase, Phase::Cruise { .. }) {
+        } else if round.congested
+            && matches!(self.phase, Phase::Cruise { .. })
+            && self.path.loss.is_settled()
+        {
             // Is it the path's own loss, or does it depend on our rate?
             self.enter(now, Phase::ProbeDown);
         }

@@ -1,6 +1,4 @@
 //! What a sender sees of its path, round by round: pure, time is an argument.
-//!
-//! A round lasts until a packet that was sent after its beginning is acknowledged: a round-trip time.
 
 use std::time::{Duration, Instant};
 
@@ -9,6 +7,7 @@ use super::{
     bandwidth::{BANDWIDTH_ROUNDS, Bandwidth, Sample},
     base_loss::BaseLoss,
     least_rtt::LeastRtt,
+    round::{Counts, MeanRtt, Round},
 };
 
 /// The range of round trips, as a multiple of the mean less the least one: uniform delays in both directions
@@ -61,8 +60,9 @@ pub(super) struct Path {
     least_rtt: LeastRtt,
     /// The least round trip of a round, apart from rounds of few packets, which are luckier.
     usual_least: LeastRtt,
-    /// The least mean of a round.
+    /// The least mean round trip of a round, or of rounds of few packets together, as few are luckier.
     least_mean: LeastRtt,
+    some: MeanRtt,
     bandwidth: Bandwidth,
     /// Mean less least round trip of a round, smoothed.
     jitter: Duration,
@@ -85,63 +85,6 @@ pub(super) struct Path {
     mtu: u16,
 }
 
-/// The counts of the present round.
-#[derive(Debug, Clone, Copy)]
-struct Counts {
-    began: Instant,
-    /// The first packet of the next round.
-    end: u64,
-    bytes: u64,
-    acked: u32,
-    lost: u32,
-    least: Duration,
-    sum: Duration,
-    app_limited: bool,
-    lumpy: bool,
-    /// A router on the way marked a packet (RFC 3168).
-    marked: bool,
-}
-
-/// What a round says.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Round {
-    /// The application, not the path, was the limit.
-    pub(super) app_limited: bool,
-    /// Packets arrived faster than the path is believed to carry them.
-    pub(super) lumpy: bool,
-    /// A queue was there throughout.
-    pub(super) stood: bool,
-    /// A queue was there on average.
-    pub(super) queued: bool,
-    /// Packets were lost.
-    pub(super) lossy: bool,
-    /// As many as when a sender that doubles its rate overflows a queue.
-    pub(super) overflowed: bool,
-    /// More packets were lost than the path loses by itself, or a router marked some.
-    pub(super) congested: bool,
-}
-
-impl Counts {
-    fn new(began: Instant, end: u64) -> Self {
-        Self {
-            began,
-            end,
-            bytes: 0,
-            acked: 0,
-            lost: 0,
-            least: Duration::MAX,
-            sum: Duration::ZERO,
-            app_limited: false,
-            lumpy: false,
-            marked: false,
-        }
-    }
-
-    fn mean(&self) -> Duration {
-        self.sum / self.acked.max(1)
-    }
-}
-
 impl Path {
     pub(super) fn new(now: Instant, mtu: u16) -> Self {
         Self {
@@ -149,6 +92,7 @@ impl Path {
             least_rtt: LeastRtt::default(),
             usual_least: LeastRtt::default(),
             least_mean: LeastRtt::default(),
+            some: MeanRtt::default(),
             bandwidth: Bandwidth::default(),
             jitter: Duration::ZERO,
             last_least: Duration::ZERO,
@@ -297,9 +241,8 @@ impl Path {
         self.note_lump(now, bytes, least);
         self.loss.acked(pn);
         self.round.bytes += bytes;
-        self.round.acked += 1;
         self.round.least = self.round.least.min(rtt);
-        self.round.sum += rtt;
+        self.round.rtt.add(MeanRtt { packets: 1, sum: rtt });
         self.round.app_limited |= app_limited;
         self.largest_acked = self.largest_acked.max(pn);
         self.bandwidth.acked(sent);
@@ -332,32 +275,36 @@ impl Path {
     pub(super) fn end_round(&mut self, now: Instant) -> Option<Round> {
         let counts = self.round;
         let least = self.least_rtt()?;
-        if counts.acked == 0 || self.largest_acked < counts.end {
+        if counts.rtt.packets == 0 || self.largest_acked < counts.end {
             return None;
         }
         self.bandwidth.end_round(self.sample(now, least), counts.app_limited);
         self.smoothed_rtt = match self.smoothed_rtt {
-            Duration::ZERO => counts.mean(),
-            smoothed => (7 * smoothed + counts.mean()) / 8,
+            Duration::ZERO => counts.rtt.get(),
+            smoothed => (7 * smoothed + counts.rtt.get()) / 8,
         };
         self.last_least = counts.least;
-        if counts.acked >= BEGINS_AFTER {
+        if counts.rtt.packets >= BEGINS_AFTER {
             self.usual_least.sample(now, counts.least, self.kept());
+        }
+        self.some.add(counts.rtt);
+        if self.some.packets >= BEGINS_AFTER {
+            self.least_mean.sample(now, self.some.get(), RTT_KEPT);
+            self.some = MeanRtt::default();
         }
         let few = self.time_of(FEW);
         let lumpy = counts.lumpy || self.was_lumpy;
         self.was_lumpy = counts.lumpy;
         let stood = !lumpy && counts.least > least + least / STANDING + self.jitter + few;
         let inexact = (least / QUEUED).max(INEXACT);
-        self.least_mean.sample(now, counts.mean(), RTT_KEPT);
-        let usual = self.least_mean.get().unwrap_or(least);
-        let queued = counts.mean() > usual + inexact + self.jitter / 2;
+        let usual = self.least_mean.get().unwrap_or_else(|| counts.rtt.get());
+        let queued = counts.rtt.get() > usual + inexact + self.jitter / 2;
         let delay = counts.least.saturating_sub(least + self.jitter + few / 2);
         self.excess_delay =
             if lumpy { 0.0 } else { delay.as_secs_f64() / least.as_secs_f64().max(1e-6) };
-        self.jitter = (7 * self.jitter + counts.mean().saturating_sub(counts.least)) / 8;
-        let outage = counts.lost > OUTAGE * counts.acked;
-        let exceeded = self.loss.is_exceeded(counts.acked, counts.lost) && !outage;
+        self.jitter = (7 * self.jitter + counts.rtt.get().saturating_sub(counts.least)) / 8;
+        let outage = counts.lost > OUTAGE * counts.rtt.packets;
+        let exceeded = self.loss.is_exceeded(counts.rtt.packets, counts.lost) && !outage;
         self.loss.end_round(stood);
         self.round = Counts::new(now, self.largest_sent + 1);
         Some(Round {
@@ -366,7 +313,7 @@ impl Path {
             stood,
             queued,
             lossy: counts.lost > 0,
-            overflowed: counts.lost > (counts.acked / OVERFLOW).max(LEAST_OVERFLOW),
+            overflowed: counts.lost > (counts.rtt.packets / OVERFLOW).max(LEAST_OVERFLOW),
             congested: exceeded || counts.marked,
         })
     }

@@ -1,0 +1,74 @@
+//! A round, which lasts until a packet that was sent after its beginning is acknowledged, a round-trip time:
+//! what is counted in it, and what it says.
+
+use std::time::{Duration, Instant};
+
+/// The counts of the present round.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Counts {
+    pub(super) began: Instant,
+    /// The first packet of the next round.
+    pub(super) end: u64,
+    pub(super) bytes: u64,
+    pub(super) lost: u32,
+    pub(super) least: Duration,
+    /// Of the packets that were acknowledged.
+    pub(super) rtt: MeanRtt,
+    pub(super) app_limited: bool,
+    pub(super) lumpy: bool,
+    /// A router on the way marked a packet (RFC 3168).
+    pub(super) marked: bool,
+}
+
+/// What a round says.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Round {
+    /// The application, not the path, was the limit.
+    pub(super) app_limited: bool,
+    /// Packets arrived faster than the path is believed to carry them.
+    pub(super) lumpy: bool,
+    /// A queue was there throughout.
+    pub(super) stood: bool,
+    /// A queue was there on average.
+    pub(super) queued: bool,
+    /// Packets were lost.
+    pub(super) lossy: bool,
+    /// As many as when a sender that doubles its rate overflows a queue.
+    pub(super) overflowed: bool,
+    /// More packets were lost than the path loses by itself, or a router marked some.
+    pub(super) congested: bool,
+}
+
+impl Counts {
+    pub(super) fn new(began: Instant, end: u64) -> Self {
+        Self {
+            began,
+            end,
+            bytes: 0,
+            lost: 0,
+            least: Duration::MAX,
+            rtt: MeanRtt::default(),
+            app_limited: false,
+            lumpy: false,
+            marked: false,
+        }
+    }
+}
+
+/// The mean round trip of some packets.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct MeanRtt {
+    pub(super) packets: u32,
+    pub(super) sum: Duration,
+}
+
+impl MeanRtt {
+    pub(super) fn add(&mut self, other: Self) {
+        self.packets += other.packets;
+        self.sum += other.sum;
+    }
+
+    pub(super) fn get(self) -> Duration {
+        self.sum / self.packets.max(1)
+    }
+}
