@@ -25,7 +25,7 @@
 //! # }
 //! ```
 //!
-//! The door is [`Node`], [`Builder`], [`Connect`], [`Stream`], [`Listener`], [`Events`], [`Error`] and the types that they name.
+//! The door is [`Node`], [`Builder`], [`Connect`], [`Stream`], [`Listener`], [`Metric`], [`Events`], [`Error`] and the types that they name.
 //! `examples/dial.rs` runs it in an overlay in memory, and `docs/library.md` lists what each event does to a
 //! stream. The modules below are the inside, and change without notice.
 //!
@@ -99,10 +99,11 @@ pub mod underlay;
 pub mod wire;
 
 pub use node::{
-    Builder, Carries, CertificateStatus, Connect, Counts, DatagramFacts, Error, Event, EventRecord,
-    Events, FlowFacts, FlowLabel, FlowState, Hint, Host, Inbound, Ingress, Lagged, LaneFacts,
-    LaneSide, LaneStatus, LeftWhy, LinkFacts, Listener, Measuring, Node, NodeName, NodeStatus,
-    Refusal, RefusalKind, RerouteFacts, RerouteKind, Route, ServeError, Stream, Target,
+    AppMetric, Builder, Carries, CertificateStatus, Connect, Counts, DatagramFacts, Error, Event,
+    EventRecord, Events, FlowFacts, FlowLabel, FlowState, Hint, Host, Inbound, Ingress, Lagged,
+    LaneFacts, LaneSide, LaneStatus, LeftWhy, LinkFacts, Listener, Measuring, Metric, Node,
+    NodeName, NodeStatus, PostError, Refusal, RefusalKind, RerouteFacts, RerouteKind, Route,
+    ServeError, Stream, Target,
 };
 
 #[cfg(test)]

@@ -18,8 +18,14 @@ mod example_events;
 #[expect(dead_code, reason = "the test calls what `main` calls")]
 mod example_serve;
 
+#[path = "../examples/mirror.rs"]
+#[expect(dead_code, reason = "the test calls what `main` calls")]
+mod example_mirror;
+
 #[path = "library/events.rs"]
 mod events;
+#[path = "library/metrics.rs"]
+mod metrics;
 #[path = "library/serving.rs"]
 mod serving;
 
@@ -210,6 +216,7 @@ async fn a_joined_folder_opens_serves_commands_and_is_locked() {
     assert_eq!(flows[0]["label"], stream.label().to_string());
     assert_eq!(flows[0]["ingress"], "library");
     events::listings_read_back(&dir);
+    metrics::a_command_posts(&node, &dir);
     stream.write_all(b"hello").await.unwrap();
     stream.shutdown().await.unwrap();
     let mut answer = String::new();

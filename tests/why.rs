@@ -25,7 +25,7 @@ fn choice(lab: &Lab) -> Choice {
 }
 
 fn reason(choice: &Choice, route: &str) -> String {
-    let found = choice.candidates.iter().find(|candidate| candidate.route == route);
+    let found = choice.candidates.iter().find(|candidate| candidate.route.to_string() == route);
     found.unwrap().reason.clone()
 }
 

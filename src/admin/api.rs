@@ -11,9 +11,9 @@ use hyper::{
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::{metrics, overview, query, question, steer};
+use super::{metric, metrics, overview, query, question, steer};
 use crate::app::{NodeStatus, NodeView, RoutePing, Steering};
-use crate::config::Changes;
+use crate::{config::Changes, identity::NodeName};
 
 /// What can be asked for with GET.
 const LISTINGS: [&str; 12] = [
@@ -32,7 +32,7 @@ const LISTINGS: [&str; 12] = [
 ];
 
 /// What can be done with POST.
-const DEEDS: [&str; 5] = ["/steer", "/reload", "/open", "/close", "/stop"];
+const DEEDS: [&str; 6] = ["/steer", "/metric", "/reload", "/open", "/close", "/stop"];
 
 /// The one request with a body: a configuration.
 pub(super) const RELOAD: &str = "/reload";
@@ -143,6 +143,10 @@ pub(crate) async fn answer(
             Ok(steering) => json(&steering),
             Err(error) => sentence(StatusCode::BAD_REQUEST, &error),
         },
+        (&Method::POST, "/metric") => match post_metric(admin, asked) {
+            Ok(posted) => json(&posted),
+            Err(error) => sentence(StatusCode::BAD_REQUEST, &error),
+        },
         (&Method::POST, RELOAD) => match reload(admin, text) {
             Ok(changes) => json(&changes),
             Err(error) => sentence(StatusCode::BAD_REQUEST, &error),
@@ -185,6 +189,23 @@ const NO_DASHBOARD: &str = "this node has no dashboard: set enabled = true under
 /// Makes all changes that `asked` names, or none.
 fn steer_by(admin: &Admin, asked: &str) -> Result<Steering, String> {
     admin.view.steer(steer::read(asked)?).map_err(|error| error.to_string())
+}
+
+/// The answer to `POST /metric`.
+#[derive(Debug, Clone, Serialize)]
+struct PostedValue {
+    metric: String,
+    exit: NodeName,
+    /// The value that counts now: the mean, in which later posts count more.
+    value: Option<f64>,
+}
+
+/// Takes the value that `asked` posts.
+fn post_metric(admin: &Admin, asked: &str) -> Result<PostedValue, String> {
+    let metric::Post { metric, exit, value, declared } = metric::read(asked)?;
+    let posted = admin.view.post(&metric, declared, &exit, value);
+    let value = posted.map_err(|error| error.to_string())?;
+    Ok(PostedValue { metric: metric.as_str().to_owned(), exit, value })
 }
 
 /// Reads the configuration again: `text`, or the file if that is empty.

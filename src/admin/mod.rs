@@ -17,6 +17,7 @@
 //! | `GET /overview?since=ID&flows=1` | what the dashboard shows, in one answer |
 //! | `GET /steering` | what new flows are steered to |
 //! | `POST /steer?exit=EXIT&hint=HINT&avoid=RELAY&unavoid=RELAY` | steers new flows |
+//! | `POST /metric?name=METRIC&exit=EXIT&value=VALUE&better=more&half_life=60s` | posts a value of a metric that somebody defines |
 //! | `POST /reload` | reads the configuration again: the body, or the file without one |
 //! | `POST /open` | a link for one use that opens the dashboard |
 //! | `POST /close?label=LABEL` | closes a flow of this entry |
@@ -27,6 +28,7 @@
 
 mod api;
 mod client;
+mod metric;
 mod metrics;
 mod overview;
 mod query;
@@ -38,6 +40,7 @@ mod steer;
 pub use api::{Admin, LinkMaker, Reload, RunFacts, StatusReport, Version};
 pub(crate) use api::{answer, response, sentence};
 pub use client::{Client, ClientError};
+pub use metric::{Post, post};
 pub use query::LONGEST_WAIT;
 pub use question::{ask, ask_ping};
 pub use server::serve;

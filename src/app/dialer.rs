@@ -17,7 +17,7 @@ use tokio::{
 
 use super::{
     association::Associated,
-    exits::{Held, Offer, cost, order},
+    exits::{Figures, Held, Offer, cost, order},
     flow_log::FlowLog,
     local::LocalFlow,
     local_datagrams::LocalDatagrams,
@@ -28,7 +28,8 @@ use crate::{
     config::{Action, Rules, Wishes},
     flow::{
         Association, AssociationRequest, BoxFuture, DatagramDrop, DatagramDrops, DatagramFlow,
-        DatagramSink, Flow, FlowDialer, FlowRequest, Host, Refusal, RefusalKind, RouteWish, Target,
+        DatagramSink, Flow, FlowDialer, FlowRequest, Hint, Host, Refusal, RefusalKind, RouteWish,
+        Target,
     },
     identity::NodeName,
     lane::{FlowAcceptor as _, LaneKey, LanePool, RouteControl},
@@ -421,20 +422,34 @@ impl Dialer {
         host: &Host,
         wish: &RouteWish,
     ) -> Vec<NodeName> {
+        let figures = self.figures(&exits, &wish.hint);
         let offer = |(exit, fit): (NodeName, usize)| {
             if self.is_here(&exit) {
-                return Offer { exit, fit, cost: Some(0) };
+                let cost = figures.as_ref().map_or(0, |figures| figures.of(&exit));
+                return Offer { exit, fit, cost: Some(cost) };
             }
             let candidates = self.mesh.candidates(&exit, LaneEndRole::Entry, wish);
             let mut selector = Selector::new(wish.hint.clone());
             let decision = selector.decide(Instant::now().into_std(), candidates);
             let cost = decision.route.map(|route| {
+                if let Some(figures) = &figures {
+                    return figures.of(&exit);
+                }
                 let taken = decision.candidates.iter().find(|c| c.candidate.route == route);
                 cost(&wish.hint, taken.and_then(|taken| taken.candidate.metrics))
             });
             Offer { exit, fit, cost }
         };
         order(exits.into_iter().map(offer).collect(), self.held().exit(host))
+    }
+
+    /// What the application's metric says of the exits; `None`: it does not decide among them.
+    fn figures(&self, exits: &[(NodeName, usize)], hint: &Hint) -> Option<Figures> {
+        let Hint::App(metric) = hint else { return None };
+        let figure = |(exit, _): &(NodeName, usize)| {
+            Some((exit.clone(), self.mesh.figure(metric, exit)?.millionths()))
+        };
+        Figures::of_exits(exits.iter().filter_map(figure))
     }
 
     /// What new flows are steered to.

@@ -5,7 +5,10 @@
 //! live and nearly as good as the best: a site that sees a user's requests come from two addresses
 //! may log them out.
 
-use std::{cmp::Reverse, collections::HashMap};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap},
+};
 
 use crate::{
     flow::{Hint, Host},
@@ -48,6 +51,23 @@ pub(super) fn cost(hint: &Hint, metrics: Option<PathMetrics>) -> u64 {
             let per_packet = 1e6 / metrics.throughput().packets_per_second().max(1e-3);
             micros(std::time::Duration::from_secs_f64(per_packet / 1e3))
         }
+    }
+}
+
+/// What an application's metric says of exits; less is better.
+#[derive(Debug)]
+pub(super) struct Figures(BTreeMap<NodeName, u64>);
+
+impl Figures {
+    /// `None` if no exit has a figure: then they rank by latency.
+    pub(super) fn of_exits(figures: impl Iterator<Item = (NodeName, u64)>) -> Option<Self> {
+        let figures: BTreeMap<_, _> = figures.collect();
+        (!figures.is_empty()).then_some(Self(figures))
+    }
+
+    /// The cost of an exit. One without a figure costs most.
+    pub(super) fn of(&self, exit: &NodeName) -> u64 {
+        self.0.get(exit).copied().unwrap_or(u64::MAX)
     }
 }
 

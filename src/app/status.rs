@@ -17,14 +17,17 @@ use crate::{
     entry::{RefusedClients, User},
     events::{Event, Events, LaneSide, Totals},
     flow::{
-        DatagramDrops, DatagramFacts, FlowEntry, FlowLabel, FlowLimits, FlowState, FlowTimes, Hint,
-        Ingress, OnLane, Route,
+        AppMetric, DatagramDrops, DatagramFacts, FlowEntry, FlowLabel, FlowLimits, FlowState,
+        FlowTimes, Hint, Ingress, OnLane, Route,
     },
     identity::{MemberInfo, NodeName},
     lane::{LaneFacts, LaneHost, LanePool, RerouteFacts},
     live::Live,
     mesh::{FarLink, LinkFacts, MemberFacts, MemberRecord, Mesh},
-    overlay::policy::Policy,
+    overlay::{
+        policy::Policy,
+        posted::{Declared, PostError},
+    },
     underlay::Switch,
 };
 
@@ -298,6 +301,21 @@ impl NodeView {
             self.events.record(Event::Steered { exit, hint, avoid });
         }
         Ok(next)
+    }
+
+    /// Takes a value of an application's metric for an exit, and returns the one that counts now.
+    ///
+    /// # Errors
+    /// When it is no value, or there are too many metrics.
+    pub fn post(
+        &self,
+        metric: &AppMetric,
+        declared: Declared,
+        exit: &NodeName,
+        value: f64,
+    ) -> Result<Option<f64>, PostError> {
+        self.mesh.post(metric, declared, (exit, None), value)?;
+        Ok(self.mesh.posted(metric, exit, None))
     }
 
     /// Puts what can change while the node runs into force.

@@ -62,6 +62,8 @@ pub struct Choice {
     pub route: Option<String>,
     /// Seconds since the lane's route changed last; `None` when it never did.
     pub since_seconds: Option<f64>,
+    /// What was posted for the exit of the metric of the hint `app:…`; `None` without a value.
+    pub posted: Option<f64>,
     /// Every possible route: the usable ones, best first, then the excluded ones.
     pub candidates: Vec<CandidateFacts>,
     /// The lane's last changes of route, newest first.
@@ -75,7 +77,7 @@ pub struct Choice {
 #[derive(Debug, Clone, Serialize)]
 pub struct CandidateFacts {
     /// The route.
-    pub route: String,
+    pub route: Route,
     /// The round-trip time in milliseconds, by probes; `None` while a link is not measured.
     pub rtt_ms: Option<f64>,
     /// The loss away from this node in percent.
@@ -88,6 +90,8 @@ pub struct CandidateFacts {
     pub score: Option<f64>,
     /// The rate lately delivered in bits per second, a lower bound; `None` without traffic.
     pub delivered_bps: Option<u64>,
+    /// What was posted for it of the metric of the hint `app:…`; `None` without a value.
+    pub posted: Option<f64>,
     /// The verdict, a stable name…
     pub verdict: &'static str,
     /// The same in words, with the rule or threshold that excluded it.
@@ -145,6 +149,18 @@ impl NodeView {
     }
 
     fn choice(&self, key: &LaneKey) -> Choice {
+        let mut choice = self.measured_choice(key);
+        if let Hint::App(metric) = &key.wish.hint {
+            let posted = |route: Option<&Route>| self.mesh.posted(metric, &key.exit, route);
+            choice.posted = posted(None);
+            for candidate in &mut choice.candidates {
+                candidate.posted = posted(Some(&candidate.route));
+            }
+        }
+        choice
+    }
+
+    fn measured_choice(&self, key: &LaneKey) -> Choice {
         if self.dialer.is_here(&key.exit) {
             let decision = Selector::new(key.wish.hint.clone()).decide(now(), Vec::new());
             let here = choice(key, None, decision, &RouteHistory::default());
@@ -204,6 +220,7 @@ fn choice(
         lane: None,
         route: route.map(|route| route.to_string()),
         since_seconds: None,
+        posted: None,
         candidates: decision.candidates.iter().map(facts).collect(),
         changes: Vec::new(),
         decisions: decisions.collect(),
@@ -215,13 +232,14 @@ fn facts(explained: &Explained) -> CandidateFacts {
     let Candidate { route, metrics, .. } = candidate;
     let of = |figure: fn(PathMetrics) -> f64| metrics.map(figure);
     CandidateFacts {
-        route: route.to_string(),
+        route: route.clone(),
         rtt_ms: of(|m| millis(m.rtt)),
         loss_out_percent: of(|m| percent(m.loss_out)),
         loss_in_percent: of(|m| percent(m.loss_in)),
         expected_ms: of(|m| millis(m.expected_latency())),
         score: of(|m| m.throughput().packets_per_second()),
         delivered_bps: metrics.and_then(|m| m.delivered).map(|rate| rate.bps()),
+        posted: None,
         verdict: verdict.name(),
         reason: verdict.to_string(),
     }

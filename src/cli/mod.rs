@@ -25,6 +25,7 @@ mod links;
 mod log;
 mod man;
 mod members;
+mod metric;
 mod notify;
 mod output;
 mod passphrase;
@@ -98,6 +99,7 @@ enum Command {
     Use(steer::Use),
     Hint(steer::HintCommand),
     Avoid(steer::Avoid),
+    Metric(metric::Metric),
     Open(dashboard::Open),
     Env(env::Env),
     Doctor(doctor::Doctor),
@@ -161,6 +163,7 @@ impl Cli {
             Command::Use(command) => wait(command.run(&folder()?)),
             Command::Hint(command) => wait(command.run(&folder()?)),
             Command::Avoid(command) => wait(command.run(&folder()?)),
+            Command::Metric(command) => wait(command.run(&folder()?)),
             Command::Open(command) => wait(command.run(&folder()?)),
             Command::Env(command) => wait(command.run(&folder()?)),
             Command::Revoke(command) => wait(command.run(&folder()?)),

@@ -17,7 +17,7 @@ pub enum Hint {
     Loss,
     /// The largest throughput score √1.5 / (rtt·√p) (SOSP 2001, §5.2).
     Throughput,
-    /// The smallest value of a metric that an application posts.
+    /// The best value of a metric that an application posts.
     App(AppMetric),
 }
 
@@ -37,6 +37,22 @@ impl AppMetric {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no routing hint; use latency, loss, throughput or app:METRIC")]
 pub struct ParseHintError(String);
+
+/// The text is not a metric's name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no metric; use 1 to 32 characters of a-z, 0-9, '-' and '_'")]
+pub struct ParseMetricError(String);
+
+impl FromStr for AppMetric {
+    type Err = ParseMetricError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match is_metric_name(text) {
+            true => Ok(Self(text.to_owned())),
+            false => Err(ParseMetricError(text.chars().take(64).collect())),
+        }
+    }
+}
 
 impl FromStr for Hint {
     type Err = ParseHintError;

@@ -28,7 +28,7 @@ pub use datagram::{
     Association, AssociationRequest, DatagramCounts, DatagramDrop, DatagramDrops, DatagramFacts,
     DatagramFlow, DatagramSink, MAX_DATAGRAM, OutwardDatagrams,
 };
-pub use hint::{AppMetric, Hint, ParseHintError};
+pub use hint::{AppMetric, Hint, ParseHintError, ParseMetricError};
 pub use label::{FlowLabel, ParseLabelError};
 pub use limits::{FlowEnd, FlowLimits, FlowTimes, HalfClosed};
 pub use refusal::{Refusal, RefusalKind, is_exhaustion};

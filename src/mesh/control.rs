@@ -9,14 +9,15 @@ use super::Mesh;
 use crate::{
     events::{Event, LaneSide, RerouteKind},
     failover::Reroute,
-    flow::{BoxFuture, Host, Route, RouteWish},
+    flow::{AppMetric, BoxFuture, Host, Route, RouteWish},
     identity::{NodeName, Peer},
     lane::{HopRequest, LaneEnd, RouteControl, why},
     link::LinkError,
     overlay::{
-        candidates::Candidate,
+        candidates::{AppValue, Candidate},
         linkstate::Roles,
         monitor::{LinkState, PassiveSample},
+        posted::{Declared, PostError},
     },
     underlay::{Neighbour, NextHop},
     wire::{
@@ -57,6 +58,40 @@ impl Mesh {
         }
         let now = tokio::time::Instant::now().into_std();
         self.routing().roles(now, name).is_none_or(|roles| roles.contains(Roles::EXIT))
+    }
+
+    /// Takes a value of an application's metric for an exit, and for a route to it.
+    ///
+    /// # Errors
+    /// As for [`Posted::post`](crate::overlay::posted::Posted::post).
+    pub fn post(
+        &self,
+        metric: &AppMetric,
+        declared: Declared,
+        to: (&NodeName, Option<&Route>),
+        value: f64,
+    ) -> Result<(), PostError> {
+        let now = tokio::time::Instant::now().into_std();
+        self.routing().posted().post(now, metric, declared, to, value)
+    }
+
+    /// The value of a metric, as it was posted, of an exit or of one route to it.
+    #[must_use]
+    pub fn posted(
+        &self,
+        metric: &AppMetric,
+        exit: &NodeName,
+        route: Option<&Route>,
+    ) -> Option<f64> {
+        let now = tokio::time::Instant::now().into_std();
+        self.routing().posted().mean(now, metric, exit, route)
+    }
+
+    /// The same of an exit as a figure of which less is better.
+    #[must_use]
+    pub fn figure(&self, metric: &AppMetric, exit: &NodeName) -> Option<AppValue> {
+        let now = tokio::time::Instant::now().into_std();
+        self.routing().posted().value(now, metric, exit, None)
     }
 
     /// Whether this node is an exit that serves `host`.

@@ -6,8 +6,9 @@ use crate::{
     admin::ClaimError,
     app::{ServeError, StartError},
     config::ConfigError,
-    flow::{ParseTargetError, Refusal},
+    flow::{ParseMetricError, ParseTargetError, Refusal},
     identity::{IdentityError, ParseNameError, StoreError},
+    overlay::posted::{HalfLifeError, PostError},
 };
 
 /// Why a node or a stream could not be had. Its text is a sentence that says what to do.
@@ -30,6 +31,15 @@ pub enum Error {
     /// [`RefusalKind::cure`](crate::RefusalKind::cure) what to do.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// The metric's name is not one.
+    #[error(transparent)]
+    Metric(#[from] ParseMetricError),
+    /// The half-life of a metric is out of bounds.
+    #[error(transparent)]
+    HalfLife(#[from] HalfLifeError),
+    /// The value of a metric is not taken.
+    #[error(transparent)]
+    Post(#[from] PostError),
     /// The name cannot be served.
     #[error(transparent)]
     Serve(#[from] ServeError),

@@ -9,13 +9,13 @@ use std::{
 
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{Builder, Connect, Error, Events, Listener, MemberKeeper, Stream};
+use super::{Builder, Connect, Error, Events, Listener, MemberKeeper, Metric, Stream};
 use crate::{
     admin::ControlSocket,
     app::{self, FlowFacts, LaneStatus, NodeStatus, NodeView},
     flow::{FlowRequest, Target},
     identity::{NodeDir, NodeName},
-    mesh::LinkFacts,
+    mesh::{LinkFacts, Mesh},
 };
 
 /// A running node of the overlay. Clones are handles on the same node.
@@ -176,12 +176,39 @@ impl Node {
         T: TryInto<Target>,
         T::Error: Into<Error>,
     {
-        let Inner { node, .. } = &*self.inner;
-        if node.stopped().is_cancelled() {
+        if self.is_stopped() {
             return Err(Error::Stopped);
         }
+        let node = &self.inner.node;
         let accepts = node.serve(target.try_into().map_err(Into::into)?)?;
         Ok(Listener::new(accepts, node.stopped().clone()))
+    }
+
+    /// A metric that the program defines: 1 to 32 characters of `a-z`, `0-9`, `-` and `_`.
+    ///
+    /// The hint `app:NAME` ranks exits and routes by what was posted, with the margins and hold-downs of the
+    /// built-in hints. An exit or route without a value comes after those with one, so the program has to try
+    /// it itself, by [`Connect::exit`]; where none has a value, latency decides.
+    ///
+    /// ```no_run
+    /// # async fn load(node: &ronproxy::Node) -> Result<(), Box<dyn std::error::Error>> {
+    /// let started = std::time::Instant::now();
+    /// let stream = node.connect("mirror.example:80").hint("app:page-load".parse()?).await?;
+    /// // … the page is read …
+    /// node.metric("page-load").post_for(&stream, started.elapsed().as_secs_f64())?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn metric(&self, name: &str) -> Metric<'_> {
+        Metric::new(self, name)
+    }
+
+    pub(super) fn mesh(&self) -> &Mesh {
+        self.inner.node.mesh()
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.inner.node.stopped().is_cancelled()
     }
 
     /// What happens to the node from now on: reroutes, links, members, flows, refusals.

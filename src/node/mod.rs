@@ -7,6 +7,7 @@
 //! | `connect` | what a program wants of a stream |
 //! | `stream` | a flow as a byte stream |
 //! | `listener` | a name that a program serves, and the streams of its callers |
+//! | `metric` | metrics that a program defines |
 //! | `events` | what happens to the node, as a program reads it |
 //! | `error` | what can go wrong |
 //! | `settings`, `written`, `keep` | the folder, as `ronproxy run` uses it, too |
@@ -21,6 +22,7 @@ mod events;
 mod handle;
 mod keep;
 mod listener;
+mod metric;
 pub(crate) mod settings;
 mod stream;
 mod written;
@@ -31,6 +33,7 @@ pub use error::Error;
 pub use events::{Events, Lagged};
 pub use handle::Node;
 pub use listener::{Inbound, Listener};
+pub use metric::Metric;
 pub use stream::Stream;
 
 pub use crate::{
@@ -40,12 +43,13 @@ pub use crate::{
     },
     events::{Event, LaneSide, LeftWhy, Record as EventRecord, RerouteKind},
     flow::{
-        DatagramFacts, FlowLabel, FlowState, Hint, Host, Ingress, Refusal, RefusalKind, Route,
-        Target,
+        AppMetric, DatagramFacts, FlowLabel, FlowState, Hint, Host, Ingress, Refusal, RefusalKind,
+        Route, Target,
     },
     identity::NodeName,
     lane::{LaneFacts, RerouteFacts},
     mesh::LinkFacts,
+    overlay::posted::PostError,
 };
 
 pub(crate) use keep::{ListWatch, MemberKeeper};

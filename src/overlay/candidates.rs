@@ -108,24 +108,30 @@ impl fmt::Display for Exclusion {
     }
 }
 
-/// A value of an application-defined metric, at least 0; smaller is better. In millionths.
+/// A figure of an application-defined metric; smaller is better. In millionths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AppValue(u64);
 
 impl AppValue {
-    /// The value nearest to `value`; `None` when it is negative or not a number.
+    /// The largest. A route without a value ranks after it.
+    const MAX: u64 = u64::MAX - 1;
+
+    /// The figure nearest to `value`; `None` when it is negative or not a number.
     #[must_use]
     pub fn new(value: f64) -> Option<Self> {
-        (value >= 0.0).then(|| Self(saturating_u64(value * 1e6)))
+        (value >= 0.0).then(|| Self(saturating_u64(value * 1e6).min(Self::MAX)))
     }
 
-    /// The value as the application posted it.
+    /// The figure of a value of which more is better: its inverse. From 1e-3 to 1e12 it is exact to a
+    /// thousandth.
     #[must_use]
-    pub fn get(self) -> f64 {
-        self.0 as f64 / 1e6
+    pub fn inverse(value: f64) -> Option<Self> {
+        (value >= 0.0).then(|| Self(saturating_u64(1e15 / value).min(Self::MAX)))
     }
 
-    pub(super) fn millionths(self) -> u64 {
+    /// The figure.
+    #[must_use]
+    pub fn millionths(self) -> u64 {
         self.0
     }
 }

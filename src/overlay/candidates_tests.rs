@@ -181,5 +181,5 @@ fn pins_vetoes_and_policy_exclude_before_any_figure() {
 fn an_application_value_is_never_negative_nor_nan() {
     assert_eq!(AppValue::new(-1.0), None);
     assert_eq!(AppValue::new(f64::NAN), None);
-    assert!((AppValue::new(2.5).unwrap().get() - 2.5).abs() < 1e-9);
+    assert_eq!(AppValue::new(2.5).unwrap().millionths(), 2_500_000);
 }

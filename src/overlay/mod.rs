@@ -9,6 +9,7 @@
 //! | [`linkstate`] | what nodes advertise, when, and what is kept of it |
 //! | [`metrics`] | the figures of a path, and how links compose |
 //! | [`policy`] | which flows may use which links and relays |
+//! | [`posted`] | values of metrics that applications post |
 //! | [`candidates`] | the routes to an exit, their figures, or why they are none |
 //! | [`select`] | which of them a lane takes, and why |
 //! | [`history`] | the last changes of route |
@@ -23,6 +24,7 @@ pub mod loss;
 pub mod metrics;
 pub mod monitor;
 pub mod policy;
+pub mod posted;
 pub mod router;
 pub mod select;
 pub mod throughput;

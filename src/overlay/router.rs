@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    flow::{Route, RouteWish},
+    flow::{Hint, Route, RouteWish},
     identity::{NodeName, Peer},
     overlay::{
         budget::{IDLE_INTERVAL, Plan, plan},
@@ -20,6 +20,7 @@ use crate::{
         },
         monitor::{LinkEvent, LinkSummary, Monitor, PassiveSample, Probe, Probed},
         policy::{Policy, RuleName, Tag},
+        posted::Posted,
         units::Bitrate,
     },
 };
@@ -49,6 +50,7 @@ pub struct Router {
     busy: usize,
     db: LinkStateDb,
     originator: Originator,
+    posted: Posted,
 }
 
 /// The result of a neighbour's advertisement.
@@ -83,6 +85,11 @@ impl Router {
         let mut this = Self::named(us.name.clone(), does, serves, incarnation, policy, budget);
         this.originator.certified(us.starts.as_secs());
         this
+    }
+
+    /// The values that applications posted.
+    pub fn posted(&mut self) -> &mut Posted {
+        &mut self.posted
     }
 
     /// Judges flows by another policy from now on.
@@ -125,6 +132,7 @@ impl Router {
             busy: 0,
             db: LinkStateDb::new(us.clone()),
             originator: Originator::new(us.clone(), incarnation),
+            posted: Posted::default(),
             us,
         }
     }
@@ -330,7 +338,13 @@ impl Router {
             avoid: wish.avoid.clone(),
             direct_only: wish.pin == Some(Route::Direct),
         };
-        candidates(&view, peer, &tag, &constraints)
+        let mut found = candidates(&view, peer, &tag, &constraints);
+        if let Hint::App(metric) = &wish.hint {
+            for candidate in &mut found {
+                candidate.app = self.posted.value(now, metric, peer, Some(&candidate.route));
+            }
+        }
+        found
     }
 
     /// Whether this node, as a relay, admits a flow between the two nodes by its own rules.
