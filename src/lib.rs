@@ -99,9 +99,9 @@ pub mod underlay;
 pub mod wire;
 
 pub use node::{
-    AppMetric, Builder, Carries, CertificateStatus, Connect, Counts, DatagramFacts, Error, Event,
-    EventRecord, Events, FlowFacts, FlowLabel, FlowState, Hint, Host, Inbound, Ingress, Lagged,
-    LaneFacts, LaneSide, LaneStatus, LeftWhy, LinkFacts, Listener, Measuring, Metric, Node,
+    AppMetric, Builder, Carries, CertificateStatus, Changes, Connect, Counts, DatagramFacts, Error,
+    Event, EventRecord, Events, FlowFacts, FlowLabel, FlowState, Hint, Host, Inbound, Ingress,
+    Lagged, LaneFacts, LaneSide, LaneStatus, LeftWhy, LinkFacts, Listener, Measuring, Metric, Node,
     NodeName, NodeStatus, PostError, Refusal, RefusalKind, RerouteFacts, RerouteKind, Route,
     ServeError, Stream, Target,
 };

@@ -256,3 +256,44 @@ async fn a_folder_that_cannot_be_opened_says_why() {
     let mistake = Node::open(&hub).config("[lane]\npatienc = 1").start().await.unwrap_err();
     assert!(matches!(mistake, Error::Config(_)) && mistake.to_string().contains("patience"));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reload_changes_rules_and_a_mistake_changes_nothing() {
+    let site = overlay::Site::new();
+    let (_hub, dir) = (overlay::Running::start(&site.hub(), &[]), site.join("leaf"));
+    let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target = server.local_addr().unwrap();
+    let node = Node::open(&dir).start().await.unwrap();
+    timeout(overlay::PATIENCE, node.ready()).await.unwrap().unwrap();
+    let mut open = node.connect(target).exit("hub").await.unwrap();
+    let rejected = format!("[[rule]]\nport = {}\nreject = true\n", target.port());
+    let file = dir.join("config.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+
+    std::fs::write(&file, format!("{text}\n{rejected}")).unwrap();
+    let changes = node.reload().unwrap();
+    assert_eq!((changes.live, changes.restart.len()), (vec!["rule"], 0));
+    let refused = node.connect(target).await;
+    assert!(matches!(refused, Err(Error::Refused(r)) if r.kind == RefusalKind::Policy));
+    open.write_all(b"an open stream goes on").await.unwrap();
+
+    let mistake = node.reload_with("[lane]\npatienc = 1").unwrap_err();
+    assert!(matches!(mistake, Error::Config(_)), "{mistake}");
+    assert!(node.connect(target).await.is_err(), "the rule still holds");
+    // What is the program's own, as the log is, is not said to be in force.
+    let lane = text.replacen("patience = \"10min\"", "patience = \"20s\"", 1);
+    let changes = node.reload_with(&lane.replacen("filter = \"info\"", "filter = \"debug\"", 1));
+    let changes = changes.unwrap();
+    assert_eq!((changes.live, changes.restart), (vec!["rule"], vec!["lane"]));
+    node.connect(target).exit("hub").await.unwrap();
+    std::fs::write(&file, text).unwrap();
+    assert!(overlay::must(&dir, &["reload"]).contains("A restart is needed for: lane"));
+    node.stop().await;
+    assert!(matches!(node.reload(), Err(Error::Stopped)));
+
+    // Without a file there is none to read again.
+    let own = Node::open(&dir).config("").listen(([127, 0, 0, 1], 0).into()).start().await.unwrap();
+    assert!(matches!(own.reload(), Err(Error::Config(_))));
+    overlay::must_fail(&dir, &["reload"]);
+    own.reload_with(&rejected).unwrap();
+}

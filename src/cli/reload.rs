@@ -1,10 +1,4 @@
-//! `ronproxy reload`, and what a running node does at it and at SIGHUP.
-
-use std::{
-    io::ErrorKind,
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-};
+//! `ronproxy reload`
 
 use clap::Args;
 use serde_json::Value;
@@ -12,16 +6,9 @@ use serde_json::Value;
 use super::{
     CliError,
     folder::Folder,
-    log,
     output::{entries, print, print_json},
 };
-use crate::{
-    app::{LiveSettings, NodeView},
-    config::{Changes, Config, ConfigError},
-    events::Event,
-    exit::Exit,
-    identity::NodeFile,
-};
+use crate::{config::Config, identity::NodeFile};
 
 /// Read the configuration again, and put into force what can change while the node runs
 ///
@@ -57,71 +44,6 @@ fn told(changes: &Value) -> String {
     match restart.as_str() {
         "" => format!("New in force: {live}."),
         restart => format!("New in force: {live}. A restart is needed for: {restart}."),
-    }
-}
-
-/// Puts the configuration of a running node into force again.
-pub(super) struct Reloader {
-    path: PathBuf,
-    /// The configuration that was read last, as the file says.
-    read: Mutex<Config>,
-    view: NodeView,
-    exit: Arc<Exit>,
-    log: log::Filter,
-}
-
-impl Reloader {
-    pub(super) fn new(
-        folder: &Folder,
-        read: Config,
-        view: NodeView,
-        exit: Arc<Exit>,
-        log: log::Filter,
-    ) -> Self {
-        let path = folder.dir.path(NodeFile::Config);
-        Self { path, read: Mutex::new(read), view, exit, log }
-    }
-
-    /// Reads the configuration, from `text` or else from the file, and puts it into force.
-    ///
-    /// # Errors
-    /// One sentence; then nothing has changed.
-    pub(super) fn reload(&self, text: Option<&str>) -> Result<Changes, String> {
-        let next = match text {
-            Some(text) => Config::parse(text).map_err(|error| error.to_string())?,
-            None => Config::load(&self.path).map_err(|error| self.explain(&error))?,
-        };
-        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        let changes = read.changes(&next);
-        self.log.reload(&next.log).map_err(|error| error.to_string())?;
-        self.exit.reload(&next.exit);
-        self.view.reload(LiveSettings {
-            rules: next.rules.clone(),
-            policy: next.policy.clone(),
-            flow: next.flow.into(),
-            users: next.entry.users.clone(),
-        });
-        let (live, restart) = (changes.live.join(", "), changes.restart.join(", "));
-        tracing::info!(live, restart, "the configuration was read again");
-        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        let event =
-            Event::Reloaded { live: owned(&changes.live), restart: owned(&changes.restart) };
-        self.view.events().record(event);
-        *read = next;
-        Ok(changes)
-    }
-
-    /// An editor that saves puts another file in the place of the one that a confined node may read.
-    fn explain(&self, error: &ConfigError) -> String {
-        let denied = std::fs::File::open(&self.path)
-            .is_err_and(|error| error.kind() == ErrorKind::PermissionDenied);
-        match denied {
-            true => format!(
-                "this confined node may not read {}, as it is another file than at its start; run `ronproxy reload`",
-                self.path.display()
-            ),
-            false => error.to_string(),
-        }
     }
 }
 

@@ -24,7 +24,6 @@ use super::{
     log,
     notify::Notify,
     output::print,
-    reload::Reloader,
     signer, units, wait,
 };
 use crate::{
@@ -33,7 +32,7 @@ use crate::{
     config::Config,
     dashboard::Dashboard,
     identity::NodeFile,
-    node::{ListWatch, MemberKeeper, settings},
+    node::{ListWatch, MemberKeeper, Reloader, settings},
     quantity::parse_listen,
     signer::Started,
     underlay::bind_udp,
@@ -109,7 +108,9 @@ impl Run {
         let (settings, exit) = settings::node(&folder.dir, config, credentials, listen, signer);
         let node = Node::start(settings, udp, self.drain.unwrap_or(settings::DRAIN)).await?;
         node.watch_network();
-        let reloader = Reloader::new(folder, read, node.view(), exit, log);
+        let reload_log = move |next: &_| log.reload(next).map_err(|error| error.to_string());
+        let reloader = Reloader::new(&folder.dir, read, node.view(), exit);
+        let reloader = reloader.with_log(Box::new(reload_log));
         let told = notify.clone();
         let reload: Reload = Arc::new(move |text: Option<&str>| {
             told.reloading();

@@ -6,11 +6,22 @@ use super::Config;
 
 /// What a new configuration changes, by section or key.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Changes {
     /// What can be put into force while the node runs.
     pub live: Vec<&'static str>,
     /// What needs a restart.
     pub restart: Vec<&'static str>,
+}
+
+impl Changes {
+    /// Leaves out a section that concerns another program.
+    pub(crate) fn leave_out(&mut self, section: &str) {
+        let concerns =
+            |name: &&'static str| name.split('.').next().is_none_or(|first| first != section);
+        self.live.retain(concerns);
+        self.restart.retain(concerns);
+    }
 }
 
 impl Config {
@@ -86,6 +97,9 @@ mod tests {
         );
         assert_eq!(both.live, ["rule", "entry.users", "exit.deny", "log.filter"]);
         assert_eq!(both.restart, ["exit", "lane"]);
+        let mut fewer = both;
+        fewer.leave_out("log");
+        assert_eq!(fewer.live, ["rule", "entry.users", "exit.deny"]);
         let fewer = changes("", "[exit]\nmax_associations_per_entry = 5");
         assert_eq!((fewer.live, fewer.restart.len()), (vec!["exit.max_associations_per_entry"], 0));
         let moved = changes("", "[entry]\nlisten = '127.0.0.1:9'\n[dashboard]\nenabled = false");

@@ -9,9 +9,9 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Error, ListWatch, MemberKeeper, Node, handle::InFolder, settings};
+use super::{Error, ListWatch, MemberKeeper, Node, Reloader, handle::InFolder, settings};
 use crate::{
-    admin::{self, Admin, ControlSocket, RunFacts},
+    admin::{self, Admin, ControlSocket, Reload, RunFacts},
     app,
     config::Config,
     identity::{NodeDir, NodeFile},
@@ -67,6 +67,7 @@ impl Builder {
             Some(text) => Config::parse(text)?,
             None => Config::load(&NodeDir::at(&self.dir).path(NodeFile::Config))?,
         };
+        let (read, in_file) = (config.clone(), self.config.is_none());
         config.entry.enabled &= self.proxy;
         let dir = NodeDir::at(std::path::absolute(&self.dir).unwrap_or(self.dir));
         dir.bring_up_to_date()?;
@@ -78,9 +79,11 @@ impl Builder {
         let address = self.listen.unwrap_or(config.node.listen);
         let bound = bind_udp(address).and_then(|udp| Ok((udp.local_addr()?, udp)));
         let (listen, udp) = bound.map_err(|source| Error::Listen { address, source })?;
-        let (settings, _) = settings::node(&dir, config, credentials, listen, None);
+        let (settings, exit) = settings::node(&dir, config, credentials, listen, None);
         let node = Arc::new(app::Node::start(settings, udp, settings::DRAIN).await?);
         node.watch_network();
+        let reloader = Reloader::new(&dir, read, node.view(), exit);
+        let reloader = Arc::new(if in_file { reloader } else { reloader.without_file() });
 
         let serving = CancellationToken::new();
         let admin = Arc::new(Admin {
@@ -94,7 +97,7 @@ impl Builder {
             },
             stop: CancellationToken::new(),
             links: None,
-            reload: None,
+            reload: in_file.then(|| reload(reloader.clone())),
         });
         let asked = admin.stop.clone();
         tokio::spawn(admin::serve(commands, admin, serving.clone()));
@@ -107,6 +110,7 @@ impl Builder {
             dir,
             socket: Mutex::new(Some(socket)),
             listen,
+            reloader,
             _ends: serving.clone().drop_guard(),
             serving: serving.clone(),
         };
@@ -119,4 +123,9 @@ impl Builder {
         });
         Ok(node)
     }
+}
+
+/// What `ronproxy reload` asks for.
+fn reload(reloader: Arc<Reloader>) -> Reload {
+    Arc::new(move |text: Option<&str>| reloader.reload(text))
 }

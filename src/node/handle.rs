@@ -9,10 +9,11 @@ use std::{
 
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{Builder, Connect, Error, Events, Listener, MemberKeeper, Metric, Stream};
+use super::{Builder, Connect, Error, Events, Listener, MemberKeeper, Metric, Reloader, Stream};
 use crate::{
     admin::ControlSocket,
     app::{self, FlowFacts, LaneStatus, NodeStatus, NodeView},
+    config::Changes,
     flow::{FlowRequest, Target},
     identity::{NodeDir, NodeName},
     mesh::{LinkFacts, Mesh},
@@ -40,6 +41,7 @@ pub(super) struct InFolder {
     pub(super) socket: Mutex<Option<ControlSocket>>,
     /// Where the node's UDP socket is.
     pub(super) listen: SocketAddr,
+    pub(super) reloader: Arc<Reloader>,
     /// Ends what answers commands and keeps the folder's files.
     pub(super) serving: CancellationToken,
     pub(super) _ends: DropGuard,
@@ -241,6 +243,37 @@ impl Node {
     #[must_use]
     pub fn flows(&self) -> Vec<FlowFacts> {
         self.inner.view.flow_facts()
+    }
+
+    /// Reads the folder's `config.toml` again, and puts into force what can change while the node runs: rules,
+    /// policies, users of the proxy, the exit's `allow`, `deny`, `allow_private` and
+    /// `max_associations_per_entry`, and the times of flows. `ronproxy reload` does the same.
+    ///
+    /// Returns what has changed, by section or key: what is in force, and what needs a restart.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when it has a mistake, or cannot be read: then nothing has changed. Also when the
+    /// program has given the configuration ([`Builder::config`]), or the node is in memory;
+    /// [`Error::Stopped`].
+    pub fn reload(&self) -> Result<Changes, Error> {
+        self.reload_from(None)
+    }
+
+    /// The same with this text instead of the file.
+    ///
+    /// # Errors
+    /// As for [`reload`](Self::reload).
+    pub fn reload_with(&self, config: &str) -> Result<Changes, Error> {
+        self.reload_from(Some(config))
+    }
+
+    fn reload_from(&self, text: Option<&str>) -> Result<Changes, Error> {
+        if self.is_stopped() {
+            return Err(Error::Stopped);
+        }
+        let in_memory = || Error::Config("a node in memory has no configuration".to_owned());
+        let folder = self.inner.folder.as_ref().ok_or_else(in_memory)?;
+        folder.reloader.reload(text).map_err(Error::Config)
     }
 
     /// Stops the node: open streams fail with [`ConnectionAborted`](std::io::ErrorKind::ConnectionAborted),

@@ -10,7 +10,7 @@
 //! | `metric` | metrics that a program defines |
 //! | `events` | what happens to the node, as a program reads it |
 //! | `error` | what can go wrong |
-//! | `settings`, `written`, `keep` | the folder, as `ronproxy run` uses it, too |
+//! | `settings`, `written`, `keep`, `reload` | the folder, as `ronproxy run` uses it, too |
 //!
 //! Streams are opened by the node's one dialer, which the local proxy uses as well, so rules, policies, the
 //! choice of the exit and of the route are the same.
@@ -23,6 +23,7 @@ mod handle;
 mod keep;
 mod listener;
 mod metric;
+mod reload;
 pub(crate) mod settings;
 mod stream;
 mod written;
@@ -41,6 +42,7 @@ pub use crate::{
         Carries, CertificateStatus, Counts, FlowFacts, LaneStatus, Measuring, NodeStatus,
         ServeError,
     },
+    config::Changes,
     events::{Event, LaneSide, LeftWhy, Record as EventRecord, RerouteKind},
     flow::{
         AppMetric, DatagramFacts, FlowLabel, FlowState, Hint, Host, Ingress, Refusal, RefusalKind,
@@ -53,4 +55,5 @@ pub use crate::{
 };
 
 pub(crate) use keep::{ListWatch, MemberKeeper};
+pub(crate) use reload::Reloader;
 pub(crate) use written::Written;
