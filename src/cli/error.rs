@@ -68,6 +68,9 @@ pub enum CliError {
     /// The signer process.
     #[error(transparent)]
     Signer(#[from] crate::signer::ServeError),
+    /// The signer has no spare.
+    #[error(transparent)]
+    NoSpare(#[from] crate::signer::NoSpare),
     /// Anything else, in a sentence.
     #[error("{0}")]
     Say(String),

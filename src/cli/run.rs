@@ -71,11 +71,9 @@ impl Run {
         let claimed = claim(folder)?;
         // Before the confinement: the signer reads what this process must not.
         let signer = if folder.dir.has_authority() {
-            Some(
-                signer::program(folder, verbose, &["signer"])?
-                    .start()
-                    .map_err(CliError::Runtime)?,
-            )
+            let program = signer::program(folder, verbose, &["signer"])?;
+            let started = program.start().map_err(CliError::Runtime)?;
+            Some(without_threads(async { Ok(started.with_spare().await?) })?)
         } else {
             None
         };
@@ -183,11 +181,15 @@ impl Run {
     }
 }
 
-/// Takes the folder's socket, which is also its lock, first of all. Its runtime has no threads,
-/// because they would not be confined.
-fn claim(folder: &Folder) -> Result<(ControlSocket, std::os::unix::net::UnixListener), CliError> {
+/// Does something before the confinement: threads of a runtime would not be confined.
+fn without_threads<T>(doing: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(CliError::Runtime)?.block_on(async {
+    runtime.map_err(CliError::Runtime)?.block_on(doing)
+}
+
+/// Takes the folder's socket, which is also its lock, first of all.
+fn claim(folder: &Folder) -> Result<(ControlSocket, std::os::unix::net::UnixListener), CliError> {
+    without_threads(async {
         let (socket, listener) = ControlSocket::claim(&folder.socket()).await?;
         Ok((socket, listener.into_std().map_err(CliError::Runtime)?))
     })

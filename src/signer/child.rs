@@ -84,7 +84,7 @@ impl Program {
         command.arg0("ronproxy").args(&self.arguments);
         command.stdin(far.try_clone()?).stdout(far).stderr(Stdio::inherit());
         let process = command.spawn()?;
-        Ok(Started { program: self, process, channel })
+        Ok(Started { program: self, process, channel, spare: None })
     }
 }
 
@@ -94,9 +94,32 @@ pub struct Started {
     program: Program,
     process: Child,
     channel: Channel,
+    /// Another one, which waits to take its place.
+    spare: Option<Channel>,
 }
 
+/// The signer did not start a spare one.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the process that keeps the authority's key did not start ({0}); its log says why; run this again"
+)]
+pub struct NoSpare(#[from] io::Error);
+
 impl Started {
+    /// The same, which has started a spare one. A node that confines itself waits for it before: if the process
+    /// ended without one, nothing could take its place.
+    ///
+    /// # Errors
+    /// When the process ends, or needs more than 40 s.
+    pub async fn with_spare(self) -> Result<Self, NoSpare> {
+        let Self { program, process, channel, .. } = self;
+        let mut asked = attach(channel)?;
+        let spare =
+            timeout(KEEPER_TIMEOUT, spare_of(&mut asked)).await.map_err(io::Error::from)??;
+        let spare = spare.map(UnixStream::into_std).transpose()?;
+        Ok(Self { program, process, channel: asked.into_std()?, spare })
+    }
+
     fn attach(self) -> io::Result<Running> {
         Ok(Running { process: Some(self.process), channel: attach(self.channel)? })
     }
@@ -145,9 +168,7 @@ impl ChildProcess {
     /// Asks the process, which starts a spare one when it is told to. The spare takes its place when it
     /// has ended or needs longer than `limit`, and starts the next. So a confined process can use this.
     pub(super) fn with_spare(started: Started, limit: Duration) -> Self {
-        let now = Instant::now();
-        let spare = Spare { held: None, asked: now, ask_at: now, pauses: Pauses::default() };
-        Self::replaced_by(Some(spare), started, limit)
+        Self::replaced_by(Some(Spare::default()), started, limit)
     }
 
     fn replaced_by(spare: Option<Spare>, started: Started, limit: Duration) -> Self {
@@ -195,6 +216,13 @@ struct Spare {
     pauses: Pauses,
 }
 
+impl Default for Spare {
+    fn default() -> Self {
+        let now = Instant::now();
+        Self { held: None, asked: now, ask_at: now, pauses: Pauses::default() }
+    }
+}
+
 impl Spare {
     /// Waits until one has to be asked for.
     async fn missing(this: Option<&mut Self>) {
@@ -211,8 +239,7 @@ impl Spare {
     /// Asks the process for one.
     async fn ask_for(&mut self, process: &mut UnixStream) -> io::Result<()> {
         self.asked = Instant::now();
-        write_frame(process, START_A_SPARE).await?;
-        self.held = take_over(process).await?;
+        self.held = spare_of(process).await?;
         if self.held.is_none() {
             tracing::warn!("the signer cannot start a spare one, and tries again");
             self.take();
@@ -227,14 +254,26 @@ impl Spare {
     }
 }
 
+/// Lets the process start a spare one; `None`: it cannot.
+async fn spare_of(process: &mut UnixStream) -> io::Result<Option<UnixStream>> {
+    write_frame(process, START_A_SPARE).await?;
+    take_over(process).await
+}
+
 async fn keep_running(
-    first: Started,
+    mut first: Started,
     limit: Duration,
     mut spare: Option<Spare>,
     mut questions: mpsc::Receiver<Asked>,
 ) {
     let program = first.program.clone();
-    let mut next = first.attach();
+    let held = first.spare.take().map(attach).transpose();
+    let mut next = held.and_then(|held| {
+        if let Some(spare) = &mut spare {
+            spare.held = held;
+        }
+        first.attach()
+    });
     let mut pauses = Pauses::default();
     loop {
         let started = Instant::now();

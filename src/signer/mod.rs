@@ -36,7 +36,7 @@ mod openness;
 mod serve;
 mod spare;
 
-pub use child::{Program, Started};
+pub use child::{NoSpare, Program, Started};
 pub use clerk::Clerk;
 pub use client::AuthorityClient;
 pub use message::{Answer, Question};
