@@ -26,6 +26,7 @@
 //! ```
 //!
 //! The door is [`Node`], [`Builder`], [`Connect`], [`Stream`], [`Listener`], [`Metric`], [`Events`], [`Error`] and the types that they name.
+//! Without the default features a program compiles no command line, no proxy and no demo.
 //! `examples/dial.rs` runs it in an overlay in memory, and `docs/library.md` lists what each event does to a
 //! stream. The modules below are the inside, and change without notice.
 //!
@@ -69,13 +70,18 @@
 //!
 //! "PURE" modules read no clock, socket, file or entropy: time and randomness are arguments.
 
+#[cfg(feature = "proxy")]
 pub mod admin;
 pub mod app;
 pub mod chance;
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod config;
+#[cfg(feature = "proxy")]
 pub mod dashboard;
+#[cfg(feature = "demo")]
 pub mod demo;
+#[cfg(feature = "emulator")]
 pub mod emulator;
 pub mod entry;
 pub mod events;
@@ -83,6 +89,7 @@ pub mod exit;
 pub mod failover;
 pub mod flow;
 pub mod identity;
+#[cfg(feature = "emulator")]
 pub mod lab;
 pub mod lane;
 pub mod link;
@@ -106,5 +113,6 @@ pub use node::{
     ServeError, Stream, Target,
 };
 
+#[cfg(feature = "cli")]
 #[cfg(test)]
 mod fuzz;

@@ -34,7 +34,6 @@ mod overview;
 mod query;
 mod question;
 mod server;
-mod socket;
 mod steer;
 
 pub use api::{Admin, LinkMaker, Reload, RunFacts, StatusReport, Version};
@@ -44,5 +43,4 @@ pub use metric::{Post, post};
 pub use query::LONGEST_WAIT;
 pub use question::{ask, ask_ping};
 pub use server::serve;
-pub use socket::{ClaimError, ControlSocket};
 pub use steer::steer;

@@ -26,7 +26,7 @@ use super::{
 use crate::{
     chance::Chance,
     config::Rules,
-    entry::{self, Entry, EntryError, RefusedClients, User},
+    entry::{self, RefusedClients, User},
     events::Events,
     exit::{Exit, ExitPermit},
     flow::{
@@ -93,8 +93,13 @@ pub enum StartError {
     #[error(transparent)]
     Configure(#[from] ConfigureError),
     /// The local proxy's port.
+    #[cfg(feature = "proxy")]
     #[error(transparent)]
-    Entry(#[from] EntryError),
+    Entry(#[from] entry::EntryError),
+    /// This build has no local proxy.
+    #[cfg(not(feature = "proxy"))]
+    #[error("this program was built without ronproxy's feature `proxy`")]
+    NoProxy,
     /// The UDP socket.
     #[error("the UDP socket failed: {0}")]
     Socket(#[from] io::Error),
@@ -218,18 +223,24 @@ impl Node {
         Ok(node)
     }
 
+    #[cfg(feature = "proxy")]
     async fn open_entry(
         &mut self,
         config: entry::Config,
         drain: Duration,
     ) -> Result<(), StartError> {
-        let entry = Entry::bind(config, self.dialer.clone()).await?;
+        let entry = entry::Entry::bind(config, self.dialer.clone()).await?;
         self.proxy = Some(entry.local_addr());
         self.refused = entry.refused();
         self.users = entry.users();
         let running = tokio::spawn(entry.run(self.stop_entry.clone(), drain));
         self.entry = Mutex::new(Some(running));
         Ok(())
+    }
+
+    #[cfg(not(feature = "proxy"))]
+    async fn open_entry(&mut self, _: entry::Config, _: Duration) -> Result<(), StartError> {
+        Err(StartError::NoProxy)
     }
 
     fn open_door(&self, desk: Option<Arc<JoinDesk>>, servers: Servers) {

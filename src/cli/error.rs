@@ -3,10 +3,11 @@
 use std::{io, path::PathBuf};
 
 use crate::{
-    admin::{ClaimError, ClientError},
+    admin::ClientError,
     app::{JoinFailure, StartError},
     config::ConfigError,
     identity::{AuthorityError, IdentityError, InvitationError, PendingError, StoreError},
+    node::ClaimError,
 };
 
 /// A command failed.

@@ -27,12 +27,12 @@ use super::{
     signer, units, wait,
 };
 use crate::{
-    admin::{self, Admin, ControlSocket, Reload, RunFacts},
+    admin::{self, Admin, Reload, RunFacts},
     app::Node,
     config::Config,
     dashboard::Dashboard,
     identity::NodeFile,
-    node::{ListWatch, MemberKeeper, Reloader, settings},
+    node::{ControlSocket, ListWatch, MemberKeeper, Reloader, settings},
     quantity::parse_listen,
     signer::Started,
     underlay::bind_udp,

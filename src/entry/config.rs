@@ -2,9 +2,8 @@
 
 use std::{fmt, net::SocketAddr, time::Duration};
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error as _};
 
-use super::local_users::LocalUsers;
 use crate::quantity::listen_address;
 
 /// How long a client may take to say what it wants: from accept to a complete SOCKS request, or
@@ -13,16 +12,8 @@ use crate::quantity::listen_address;
 /// Local clients need milliseconds; ten seconds also covers a suspended one and a person at telnet.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Longest HTTP request head in bytes. Browsers stay below 16 KiB; big cookies reach 32 KiB.
-pub(super) const MAX_HTTP_HEAD: usize = 64 * 1024;
-
-/// Most fields in one HTTP head; several times what the largest real pages send. A head of the longest
-/// size could hold 16,000, which would cost a megabyte.
-pub(super) const MAX_HTTP_HEADERS: usize = 500;
-
-/// Most associations (UDP) at once. Each has a UDP socket beside the client's connection; a machine runs
-/// a few dozen programs that use one.
-pub(super) const MAX_ASSOCIATIONS: usize = 256;
+/// The largest list of users, so that a check stays a short loop.
+const MAX_LISTED: usize = 256;
 
 /// Longest user name or password, in bytes: one length byte in RFC 1929.
 const MAX_CREDENTIAL: usize = 255;
@@ -46,6 +37,18 @@ pub struct Config {
     /// system's backlog. Default: 4096, at least 1. Each costs one file descriptor and, idle,
     /// about 20 KiB.
     pub max_connections: usize,
+}
+
+/// Which users of this machine may use the proxy over loopback.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum LocalUsers {
+    /// The user that runs the node, and root. The default.
+    #[default]
+    Own,
+    /// Everyone.
+    All,
+    /// These, by name or uid, beside the own user and root. At most 256.
+    Listed(Vec<String>),
 }
 
 /// Somebody who may use the proxy.
@@ -79,6 +82,38 @@ pub enum ConfigError {
     /// No connection would ever be served.
     #[error("max_connections is 0; set it to at least 1, or set enabled = false")]
     NoConnections,
+}
+
+impl<'de> Deserialize<'de> for LocalUsers {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Word(String),
+            List(Vec<UserName>),
+        }
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum UserName {
+            Uid(u32),
+            Name(String),
+        }
+        const FORM: &str =
+            "write local_users = \"own\", \"all\", or a list such as [\"ann\", 1001]";
+        match Written::deserialize(deserializer).map_err(|_| D::Error::custom(FORM))? {
+            Written::Word(word) if word == "own" => Ok(Self::Own),
+            Written::Word(word) if word == "all" => Ok(Self::All),
+            Written::List(users) if users.len() <= MAX_LISTED => {
+                let name = |user| match user {
+                    UserName::Uid(uid) => uid.to_string(),
+                    UserName::Name(name) => name,
+                };
+                Ok(Self::Listed(users.into_iter().map(name).collect()))
+            }
+            Written::List(_) => Err(D::Error::custom(format!("name at most {MAX_LISTED} users"))),
+            Written::Word(_) => Err(D::Error::custom(FORM)),
+        }
+    }
 }
 
 impl Default for Config {
@@ -137,6 +172,28 @@ impl fmt::Debug for User {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn read(text: &str) -> Result<LocalUsers, toml::de::Error> {
+        #[derive(Debug, Deserialize)]
+        struct Section {
+            local_users: LocalUsers,
+        }
+        toml::from_str::<Section>(text).map(|section| section.local_users)
+    }
+
+    #[test]
+    fn the_switch_is_own_all_or_a_list() {
+        assert_eq!(read("local_users = \"own\"").unwrap(), LocalUsers::Own);
+        assert_eq!(read("local_users = \"all\"").unwrap(), LocalUsers::All);
+        let listed = LocalUsers::Listed(vec!["ann".to_owned(), "1001".to_owned()]);
+        assert_eq!(read("local_users = [\"ann\", 1001]").unwrap(), listed);
+        for wrong in ["\"none\"", "3", "[true]", "[-1]"] {
+            let error = read(&format!("local_users = {wrong}")).unwrap_err().to_string();
+            assert!(error.contains("\"own\", \"all\", or a list"), "{wrong}: {error}");
+        }
+        let many = vec!["1"; MAX_LISTED + 1].join(",");
+        assert!(read(&format!("local_users = [{many}]")).is_err());
+    }
 
     fn user(name: &str, password: &str) -> User {
         User { name: name.to_owned(), password: password.to_owned() }

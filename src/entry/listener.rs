@@ -14,11 +14,12 @@ use tracing::{debug, info, warn};
 use super::{
     auth::Authenticator,
     backoff::{Backoff, WarnLimit},
-    config::{Config, ConfigError, MAX_ASSOCIATIONS, User},
+    config::{Config, ConfigError, User},
     detect::Protocol,
     http,
-    local_users::{LocalGate, LocalUsersError, RefusedClients},
+    local_users::{LocalGate, LocalUsersError},
     places::{ClientActivity, Places},
+    refused::RefusedClients,
     session::{Session, Shared, close},
     socks4, socks5,
     turned_away::turn_away,
@@ -27,6 +28,10 @@ use crate::{
     flow::{FlowDialer, is_exhaustion, probe_when_silent},
     live::Live,
 };
+
+/// Most associations (UDP) at once. Each has a UDP socket beside the client's connection; a machine runs
+/// a few dozen programs that use one.
+const MAX_ASSOCIATIONS: usize = 256;
 
 /// The answer to a client of an unknown protocol, as text.
 const NOT_UNDERSTOOD: &[u8] = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\

@@ -4,56 +4,24 @@
 //! each client's socket (`socket_owner`), once per connection, before it reads a byte.
 
 use std::{
-    fmt,
     net::SocketAddr,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
 };
 
-use serde::{Deserialize, Deserializer, de::Error as _};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::backoff::WarnLimit;
 #[cfg(target_os = "linux")]
 use super::socket_owner::{Answer, Netlink, by_proc, datagrams_by_proc};
-
-/// The largest list of users, so that a check stays a short loop.
-const MAX_LISTED: usize = 256;
+use super::{
+    backoff::WarnLimit,
+    config::LocalUsers,
+    refused::{LocalRefusal, RefusedClients},
+};
 
 /// The uid of root, which can read every process anyway.
 #[cfg(target_os = "linux")]
 const ROOT: u32 = 0;
-
-/// Which users of this machine may use the proxy over loopback.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum LocalUsers {
-    /// The user that runs the node, and root. The default.
-    #[default]
-    Own,
-    /// Everyone.
-    All,
-    /// These, by name or uid, beside the own user and root. At most 256.
-    Listed(Vec<String>),
-}
-
-/// Why a client on this machine is not served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LocalRefusal {
-    /// It belongs to a user that `local_users` does not name.
-    OtherUser,
-    /// The system does not say whose it is: it has closed already, or a sandbox hides it.
-    UnknownUser,
-}
-
-/// How many clients were not served, by reason.
-#[derive(Debug, Default)]
-pub struct RefusedClients {
-    other_user: AtomicU64,
-    unknown_user: AtomicU64,
-}
 
 /// Decides which clients are served, and counts those that are not.
 #[derive(Debug)]
@@ -79,81 +47,6 @@ pub enum LocalUsersError {
         "the user who runs this node cannot be told: {0}; set local_users = \"all\" under [entry]"
     )]
     Own(String),
-}
-
-impl LocalRefusal {
-    /// The stable name, as in metrics and JSON.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::OtherUser => "other-user",
-            Self::UnknownUser => "unknown-user",
-        }
-    }
-}
-
-impl fmt::Display for LocalRefusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::OtherUser => {
-                "This proxy serves the user who runs it; that user can add others with local_users under [entry]."
-            }
-            Self::UnknownUser => {
-                "This proxy cannot tell which user of this machine asks; local_users under [entry] decides who is served."
-            }
-        })
-    }
-}
-
-impl RefusedClients {
-    /// The counts with their stable names.
-    #[must_use]
-    pub fn counts(&self) -> [(&'static str, u64); 2] {
-        [
-            (LocalRefusal::OtherUser.name(), self.other_user.load(Ordering::Relaxed)),
-            (LocalRefusal::UnknownUser.name(), self.unknown_user.load(Ordering::Relaxed)),
-        ]
-    }
-
-    fn count(&self, refusal: LocalRefusal) {
-        let counter = match refusal {
-            LocalRefusal::OtherUser => &self.other_user,
-            LocalRefusal::UnknownUser => &self.unknown_user,
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-impl<'de> Deserialize<'de> for LocalUsers {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Written {
-            Word(String),
-            List(Vec<UserName>),
-        }
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum UserName {
-            Uid(u32),
-            Name(String),
-        }
-        const FORM: &str =
-            "write local_users = \"own\", \"all\", or a list such as [\"ann\", 1001]";
-        match Written::deserialize(deserializer).map_err(|_| D::Error::custom(FORM))? {
-            Written::Word(word) if word == "own" => Ok(Self::Own),
-            Written::Word(word) if word == "all" => Ok(Self::All),
-            Written::List(users) if users.len() <= MAX_LISTED => {
-                let name = |user| match user {
-                    UserName::Uid(uid) => uid.to_string(),
-                    UserName::Name(name) => name,
-                };
-                Ok(Self::Listed(users.into_iter().map(name).collect()))
-            }
-            Written::List(_) => Err(D::Error::custom(format!("name at most {MAX_LISTED} users"))),
-            Written::Word(_) => Err(D::Error::custom(FORM)),
-        }
-    }
 }
 
 /// The uids of `users`, by `passwd`, the text of `/etc/passwd`.
@@ -328,28 +221,6 @@ mod tests {
         assert!(tells_users_apart("0 100000 65536\n"));
         assert!(!tells_users_apart("      1000       1000          1\n"));
         assert!(tells_users_apart(""), "a kernel without namespaces");
-    }
-
-    fn read(text: &str) -> Result<LocalUsers, toml::de::Error> {
-        #[derive(Debug, Deserialize)]
-        struct Section {
-            local_users: LocalUsers,
-        }
-        toml::from_str::<Section>(text).map(|section| section.local_users)
-    }
-
-    #[test]
-    fn the_switch_is_own_all_or_a_list() {
-        assert_eq!(read("local_users = \"own\"").unwrap(), LocalUsers::Own);
-        assert_eq!(read("local_users = \"all\"").unwrap(), LocalUsers::All);
-        let listed = LocalUsers::Listed(vec!["ann".to_owned(), "1001".to_owned()]);
-        assert_eq!(read("local_users = [\"ann\", 1001]").unwrap(), listed);
-        for wrong in ["\"none\"", "3", "[true]", "[-1]"] {
-            let error = read(&format!("local_users = {wrong}")).unwrap_err().to_string();
-            assert!(error.contains("\"own\", \"all\", or a list"), "{wrong}: {error}");
-        }
-        let many = vec!["1"; MAX_LISTED + 1].join(",");
-        assert!(read(&format!("local_users = [{many}]")).is_err());
     }
 
     #[cfg(target_os = "linux")]

@@ -14,27 +14,49 @@
 //! The entry answers a client after the exit has answered. Success means that the destination has
 //! accepted the connection. A refusal names its reason in the client's own protocol. The entry
 //! never resolves names.
+//!
+//! Without the feature `proxy` only the entry's section of the configuration is left.
 
+#[cfg(feature = "proxy")]
 mod association;
+#[cfg(feature = "proxy")]
 mod auth;
+#[cfg(feature = "proxy")]
 mod backoff;
 mod config;
+#[cfg(feature = "proxy")]
 mod detect;
+#[cfg(feature = "proxy")]
 mod http;
+#[cfg(feature = "proxy")]
 mod listener;
+#[cfg(feature = "proxy")]
 mod local_users;
+#[cfg(feature = "proxy")]
 mod options;
+#[cfg(feature = "proxy")]
 mod pac;
+#[cfg(feature = "proxy")]
 mod places;
+mod refused;
+#[cfg(feature = "proxy")]
 mod session;
-#[cfg(target_os = "linux")]
+#[cfg(all(feature = "proxy", target_os = "linux"))]
 mod socket_owner;
+#[cfg(feature = "proxy")]
 mod socks4;
+#[cfg(feature = "proxy")]
 mod socks5;
+#[cfg(feature = "proxy")]
 mod socks_datagram;
+#[cfg(feature = "proxy")]
 mod turned_away;
 
-pub use config::{Config, ConfigError, HANDSHAKE_TIMEOUT, User};
+pub use config::{Config, ConfigError, HANDSHAKE_TIMEOUT, LocalUsers, User};
+#[cfg(feature = "proxy")]
 pub use listener::{Entry, EntryError};
+#[cfg(feature = "proxy")]
 pub(crate) use local_users::LocalGate;
-pub use local_users::{LocalRefusal, LocalUsers, LocalUsersError, RefusedClients};
+#[cfg(feature = "proxy")]
+pub use local_users::LocalUsersError;
+pub use refused::{LocalRefusal, RefusedClients};

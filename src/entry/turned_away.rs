@@ -11,7 +11,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{detect::Protocol, local_users::LocalRefusal, session::close};
+use super::{detect::Protocol, refused::LocalRefusal, session::close};
 
 /// How long the client may take for its request. It is on this machine, and holds a place
 /// meanwhile.

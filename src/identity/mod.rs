@@ -18,6 +18,7 @@
 //! A running node holds its identity as [`Credentials`], which other modules read at each use. A
 //! renewed certificate and a newer revocation list count from the next handshake.
 
+#[cfg(feature = "cli")]
 mod archive;
 mod attest;
 mod attributes;
@@ -39,6 +40,7 @@ mod pending;
 mod pin;
 mod remembered;
 mod revocation;
+#[cfg(feature = "cli")]
 mod seal;
 mod store;
 mod tls;
@@ -48,6 +50,7 @@ mod handshake_tests;
 #[cfg(test)]
 pub(crate) mod test_support;
 
+#[cfg(feature = "cli")]
 pub use archive::{Archive, ArchiveError, Manifest, pack, unpack};
 pub use attest::{AttestError, StatementKey};
 pub use attributes::{Attributes, AttributesError, Roles};
@@ -74,6 +77,7 @@ pub use pending::{
 pub use pin::{clock_crypto, join_crypto, renew_crypto};
 pub use revocation::{RevocationError, RevocationList};
 pub use rustls::pki_types::UnixTime;
+#[cfg(feature = "cli")]
 pub use seal::{MIN_PASSPHRASE, Passphrase, SealError, open, seal};
 pub use store::{NodeDir, NodeFile, StoreError};
 pub use tls::{

@@ -4,14 +4,15 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
-    time::Instant,
 };
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Error, ListWatch, MemberKeeper, Node, Reloader, handle::InFolder, settings};
+use super::{
+    ControlSocket, Error, ListWatch, MemberKeeper, Node, Reloader, control, handle::InFolder,
+    settings,
+};
 use crate::{
-    admin::{self, Admin, ControlSocket, Reload, RunFacts},
     app,
     config::Config,
     identity::{NodeDir, NodeFile},
@@ -51,6 +52,7 @@ impl Builder {
     }
 
     /// Whether the node has a local proxy, too, as the configuration says under `[entry]`. Default: `false`.
+    #[cfg(feature = "proxy")]
     #[must_use]
     pub fn proxy(self, proxy: bool) -> Self {
         Self { proxy, ..self }
@@ -86,21 +88,8 @@ impl Builder {
         let reloader = Arc::new(if in_file { reloader } else { reloader.without_file() });
 
         let serving = CancellationToken::new();
-        let admin = Arc::new(Admin {
-            view: node.view(),
-            run: RunFacts {
-                pid: std::process::id(),
-                listen,
-                authority: false,
-                confinement: "as its program is".to_owned(),
-                started: Instant::now(),
-            },
-            stop: CancellationToken::new(),
-            links: None,
-            reload: in_file.then(|| reload(reloader.clone())),
-        });
-        let asked = admin.stop.clone();
-        tokio::spawn(admin::serve(commands, admin, serving.clone()));
+        let reload = in_file.then(|| reloader.clone());
+        let asked = control::serve(commands, &node, listen, reload, serving.clone());
         let mut keeper = MemberKeeper::new(dir.clone(), node.view());
         let lists = ListWatch::new(&dir, node.credentials().clone());
         let keeping = async move { tokio::join!(keeper.run(), lists.run()) };
@@ -123,9 +112,4 @@ impl Builder {
         });
         Ok(node)
     }
-}
-
-/// What `ronproxy reload` asks for.
-fn reload(reloader: Arc<Reloader>) -> Reload {
-    Arc::new(move |text: Option<&str>| reloader.reload(text))
 }

@@ -2,8 +2,8 @@
 
 use std::{convert::Infallible, io, net::SocketAddr, path::PathBuf, time::Duration};
 
+use super::ClaimError;
 use crate::{
-    admin::ClaimError,
     app::{ServeError, StartError},
     config::ConfigError,
     flow::{ParseMetricError, ParseTargetError, Refusal},

@@ -9,9 +9,11 @@ use std::{
 
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{Builder, Connect, Error, Events, Listener, MemberKeeper, Metric, Reloader, Stream};
+use super::{
+    Builder, Connect, ControlSocket, Error, Events, Listener, MemberKeeper, Metric, Reloader,
+    Stream,
+};
 use crate::{
-    admin::ControlSocket,
     app::{self, FlowFacts, LaneStatus, NodeStatus, NodeView},
     config::Changes,
     flow::{FlowRequest, Target},
@@ -57,6 +59,7 @@ impl Node {
     }
 
     /// A handle on a node that something else has started, and stops.
+    #[cfg(feature = "emulator")]
     pub(crate) fn of(node: Arc<app::Node>) -> Self {
         Self::new(node, None)
     }

@@ -10,13 +10,15 @@
 //! | `metric` | metrics that a program defines |
 //! | `events` | what happens to the node, as a program reads it |
 //! | `error` | what can go wrong |
-//! | `settings`, `written`, `keep`, `reload` | the folder, as `ronproxy run` uses it, too |
+//! | `settings`, `written`, `keep`, `reload`, `socket` | the folder, as `ronproxy run` uses it, too |
+//! | `control` | the commands of `ronproxy` that look at a program's node |
 //!
 //! Streams are opened by the node's one dialer, which the local proxy uses as well, so rules, policies, the
 //! choice of the exit and of the route are the same.
 
 mod builder;
 mod connect;
+mod control;
 mod error;
 mod events;
 mod handle;
@@ -25,6 +27,7 @@ mod listener;
 mod metric;
 mod reload;
 pub(crate) mod settings;
+mod socket;
 mod stream;
 mod written;
 
@@ -56,4 +59,7 @@ pub use crate::{
 
 pub(crate) use keep::{ListWatch, MemberKeeper};
 pub(crate) use reload::Reloader;
+pub use socket::ClaimError;
+pub(crate) use socket::ControlSocket;
+#[cfg(feature = "cli")]
 pub(crate) use written::Written;

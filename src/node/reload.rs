@@ -37,6 +37,7 @@ impl Reloader {
     }
 
     /// The same of a node whose log this changes.
+    #[cfg(feature = "cli")]
     pub(crate) fn with_log(self, log: Box<LogReload>) -> Self {
         Self { log: Some(log), ..self }
     }

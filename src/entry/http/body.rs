@@ -5,12 +5,12 @@ use std::io;
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use super::MAX_HTTP_HEAD;
 use super::{
     fields::Fields,
     framing::Length,
     head::{self, BadHead, Reading},
 };
-use crate::entry::config::MAX_HTTP_HEAD;
 
 /// Room for one read: what a socket holds on a fast path. It exists only while bytes are moving.
 const READ: usize = 32 * 1024;

@@ -4,8 +4,8 @@
 //! browsers read them, because a user can do nothing about a server, and are written anew, so that the
 //! next reader has only one way to understand them.
 
+use super::MAX_HTTP_HEADERS;
 use super::fields::Fields;
-use crate::entry::config::MAX_HTTP_HEADERS;
 
 /// A request's head.
 #[derive(Debug, Clone, PartialEq, Eq)]

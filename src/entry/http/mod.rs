@@ -45,6 +45,13 @@ use super::{
 };
 use crate::flow::{DESTINATION_TARGET, Ingress, Target, reset_on_close};
 
+/// Longest HTTP request head in bytes. Browsers stay below 16 KiB; big cookies reach 32 KiB.
+const MAX_HTTP_HEAD: usize = 64 * 1024;
+
+/// Most fields in one HTTP head; several times what the largest real pages send. A head of the longest
+/// size could hold 16,000, which would cost a megabyte.
+const MAX_HTTP_HEADERS: usize = 500;
+
 /// One client connection.
 struct Client {
     session: Session,

@@ -8,15 +8,13 @@ use std::{
 
 use tokio::net::{UnixListener, UnixStream};
 
-use super::{Client, ClientError};
-
 /// Attempts to take over a socket file that nobody serves. One is enough unless several processes
 /// start at the same moment.
 const ATTEMPTS: usize = 3;
 
 /// The claimed socket file. Dropping it removes the file.
 #[derive(Debug)]
-pub struct ControlSocket {
+pub(crate) struct ControlSocket {
     path: PathBuf,
     /// Device and inode of our file: only that is removed.
     file: (u64, u64),
@@ -46,7 +44,7 @@ impl ControlSocket {
     ///
     /// # Errors
     /// [`ClaimError::AlreadyRunning`] when a live process serves it.
-    pub async fn claim(path: &Path) -> Result<(Self, UnixListener), ClaimError> {
+    pub(crate) async fn claim(path: &Path) -> Result<(Self, UnixListener), ClaimError> {
         for _ in 0..ATTEMPTS {
             // Making the file is one step for the system, so only one of several processes does.
             match UnixListener::bind(path) {
@@ -101,9 +99,15 @@ async fn is_served(path: &Path) -> bool {
     UnixStream::connect(path).await.is_ok()
 }
 
+#[cfg(feature = "proxy")]
 async fn pid_of(path: &Path) -> Option<u64> {
-    let version: Result<_, ClientError> = Client::new(path).get("/version").await;
+    let version = crate::admin::Client::new(path).get("/version").await;
     version.ok()?.get("pid")?.as_u64()
+}
+
+#[cfg(not(feature = "proxy"))]
+async fn pid_of(_path: &Path) -> Option<u64> {
+    None
 }
 
 fn identity(path: &Path) -> io::Result<(u64, u64)> {
