@@ -7,12 +7,13 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{encode, label::Label};
 use crate::{
     flow::{Route, RouteWish, bounded_class},
     identity::NodeName,
+    text::cleaned,
 };
 
 /// What a node asks its neighbour.
@@ -213,21 +214,29 @@ impl LinkDatagram {
     }
 }
 
+/// Longest text of a neighbour in its refusal, in bytes. It is logged and shown in a line.
+const MAX_TEXT: usize = 200;
+
+/// Reads a neighbour's text without control characters, cut to [`MAX_TEXT`].
+fn cleaned_text<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Error> {
+    Ok(cleaned(&String::deserialize(d)?, MAX_TEXT))
+}
+
 /// Why a neighbour refuses a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum LinkRefusal {
     /// The node is not configured for this role.
     #[error("{0} is not its role")]
-    NotMyRole(String),
+    NotMyRole(#[serde(deserialize_with = "cleaned_text")] String),
     /// A policy rule forbids it.
     #[error("refused by its policy ({0})")]
-    Policy(String),
+    Policy(#[serde(deserialize_with = "cleaned_text")] String),
     /// The node has no link to the node asked for.
     #[error("it has no link to {0}")]
     NoLink(NodeName),
     /// A cap is reached.
     #[error("it is at its limit: {0}")]
-    Full(String),
+    Full(#[serde(deserialize_with = "cleaned_text")] String),
     /// The request makes no sense here.
     #[error("it does not understand the request")]
     Unexpected,
@@ -402,6 +411,16 @@ mod tests {
         }
         for bytes in [&[][..], &[1], &[1; 8], &[1; 10], &[2; 9]] {
             assert_eq!(LinkDatagram::decode(&Bytes::copy_from_slice(bytes)), None, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn the_text_of_a_refusal_is_cut_and_drives_no_terminal() {
+        let said = format!("\u{1b}[2J\n{}", "x".repeat(60_000));
+        for refusal in [LinkRefusal::NotMyRole, LinkRefusal::Policy, LinkRefusal::Full] {
+            let read: Reply = decode(&encode(&Reply::Refused(refusal(said.clone())))).unwrap();
+            let kept = format!("?[2J?{}", "x".repeat(MAX_TEXT - 5));
+            assert_eq!(read, Reply::Refused(refusal(kept)));
         }
     }
 
