@@ -17,6 +17,7 @@
 //! | `renewals` | members and others that ask for certificates without end |
 //! | `liars` | neighbours that are asked for a certificate, and withhold it |
 //! | `revoked` | an ex-member, and lies about certificates |
+//! | `holders` | an ex-member whose name gets another holder |
 //! | `strangers`, `joiners` | senders without a certificate |
 //! | `outbox` | neighbours that read nothing |
 //! | `look_ups` | a member that asks for names of a silent zone |
@@ -64,6 +65,8 @@ mod dashboard;
 mod dials;
 #[path = "hostile/grants.rs"]
 mod grants;
+#[path = "hostile/holders.rs"]
+mod holders;
 #[cfg(target_os = "linux")]
 #[path = "hostile/joiners.rs"]
 mod joiners;

@@ -5,7 +5,8 @@
 //! *credit*. When the credit is used up, the link closes, and links of that neighbour are refused
 //! for a while.
 //!
-//! The budgets belong to the neighbour's name and outlive its links, so a new link brings no new tokens.
+//! The budgets belong to the neighbour's key and outlive its links, so a new link brings no new tokens,
+//! and the next holder of a name has its own.
 
 use std::time::{Duration, Instant};
 

@@ -120,7 +120,7 @@ impl LogLimit {
     }
 }
 
-/// The behaviour of one neighbour. It belongs to the name and outlives the links.
+/// The behaviour of one neighbour. It belongs to its key and outlives the links.
 pub struct Conduct {
     name: NodeName,
     drops: Arc<LinkDrops>,

@@ -12,7 +12,7 @@ use tokio::{sync::Notify, time::timeout};
 
 use super::{Conduct, Link, LinkDrops, LinkError};
 use crate::{
-    identity::NodeName,
+    identity::{Fingerprint, NodeName, Peer},
     transport::code,
     underlay::Neighbour,
     wire::link::{Reply, Request},
@@ -24,7 +24,8 @@ pub struct Links {
     links: Mutex<BTreeMap<NodeName, Arc<Link>>>,
     neighbours: Mutex<BTreeMap<NodeName, Arc<Neighbour>>>,
     incarnations: Mutex<BTreeMap<NodeName, u64>>,
-    conducts: Mutex<BTreeMap<NodeName, Arc<Conduct>>>,
+    /// By key: a name's next holder does not answer for the last one.
+    conducts: Mutex<BTreeMap<Fingerprint, Arc<Conduct>>>,
     drops: Arc<LinkDrops>,
     /// Wakes tasks that wait for a link that replaces another.
     taken_up: Notify,
@@ -62,20 +63,28 @@ impl Links {
         neighbours.entry(name.clone()).or_insert_with(make).clone()
     }
 
-    /// How the node of this name behaves. Callers ask only for names of verified certificates, so
-    /// there are at most as many as the authority issued.
+    /// How this member behaves. Callers ask only for holders of verified certificates, so there are at
+    /// most as many as the authority gave keys a certificate.
     #[must_use]
-    pub fn conduct(&self, name: &NodeName) -> Arc<Conduct> {
-        let mut conducts = self.conducts.lock().unwrap_or_else(PoisonError::into_inner);
-        let make = || Arc::new(Conduct::new(name.clone(), self.drops.clone()));
-        conducts.entry(name.clone()).or_insert_with(make).clone()
+    pub fn conduct(&self, peer: &Peer) -> Arc<Conduct> {
+        let mut conducts = self.conducts();
+        let make = || Arc::new(Conduct::new(peer.name.clone(), self.drops.clone()));
+        conducts.entry(peer.key).or_insert_with(make).clone()
     }
 
-    /// Whether links of `name` are refused at present.
+    /// Whether links of this member are refused at present.
     #[must_use]
-    pub fn is_refused(&self, now: std::time::Instant, name: &NodeName) -> bool {
-        let conducts = self.conducts.lock().unwrap_or_else(PoisonError::into_inner);
-        conducts.get(name).is_some_and(|conduct| conduct.is_refused(now))
+    pub fn is_refused(&self, now: std::time::Instant, peer: &Peer) -> bool {
+        self.conducts().get(&peer.key).is_some_and(|conduct| conduct.is_refused(now))
+    }
+
+    /// Forgets how a revoked member behaved: its key gets no link any more.
+    pub fn forget_conduct(&self, key: &Fingerprint) {
+        self.conducts().remove(key);
+    }
+
+    fn conducts(&self) -> MutexGuard<'_, BTreeMap<Fingerprint, Arc<Conduct>>> {
+        self.conducts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What was dropped on all links.

@@ -2,7 +2,7 @@
 //! passes one on sends the origin's certificate with it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -10,7 +10,9 @@ use rustls::pki_types::CertificateDer;
 
 use super::record::MemberRecord;
 use crate::{
-    identity::{AttestError, Credentials, NodeName, Peer, StatementKey, TlsError, UnixTime},
+    identity::{
+        AttestError, Credentials, Fingerprint, NodeName, Peer, StatementKey, TlsError, UnixTime,
+    },
     overlay::linkstate::{Advertisement, Flood, MAX_NODES, Roles},
     wire::{self, link::Notice},
 };
@@ -123,14 +125,16 @@ impl Attestations {
         known.filter(|known| known.peer.key == peer.key).map(|known| known.certificate.clone())
     }
 
-    /// Deletes the certificates that the revocation list names; returns the names of their nodes.
-    pub(super) fn forget_revoked(&self) -> BTreeSet<NodeName> {
-        let mut known = self.known();
-        let revoked = known.certified.iter().filter(|(name, (certified, _))| {
-            **name != self.us && self.credentials.is_revoked(&certified.peer)
+    /// Deletes the certificates that the revocation list names; returns their keys and nodes.
+    pub(super) fn forget_revoked(&self) -> BTreeMap<Fingerprint, NodeName> {
+        let mut revoked = BTreeMap::new();
+        self.known().certified.retain(|name, (certified, _)| {
+            let keep = *name == self.us || !self.credentials.is_revoked(&certified.peer);
+            if !keep {
+                revoked.insert(certified.peer.key, name.clone());
+            }
+            keep
         });
-        let revoked: BTreeSet<NodeName> = revoked.map(|(name, _)| name.clone()).collect();
-        known.certified.retain(|name, _| !revoked.contains(name));
         revoked
     }
 

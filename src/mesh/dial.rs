@@ -76,7 +76,7 @@ impl Mesh {
             return;
         }
         let now = Instant::now().into_std();
-        let refused = |name: &NodeName| self.links.is_refused(now, name);
+        let refused = |peer: &Peer| self.links.is_refused(now, peer);
         let due = self.members().due(now, &mut dialler.dials, refused);
         for dial in due {
             let dialled = (dial.name.clone(), dial.addresses.clone());
@@ -166,8 +166,8 @@ impl Mesh {
             conn.close(code::UNAUTHORISED.into(), b"this is your own name");
             return;
         }
-        if self.links.is_refused(Instant::now().into_std(), &peer.name) {
-            let conduct = self.links.conduct(&peer.name);
+        if self.links.is_refused(Instant::now().into_std(), &peer) {
+            let conduct = self.links.conduct(&peer);
             conduct.dropped(Instant::now().into_std(), LinkDrop::LinkRefused);
             conn.close(code::FULL.into(), b"your links are refused for a while");
             return;
@@ -197,7 +197,7 @@ impl Mesh {
         how: (bool, SocketAddr),
     ) {
         let (peer, we_dialled) = (Arc::new(peer), how.0);
-        let kept = (self.links.neighbour(&peer.name), self.links.conduct(&peer.name));
+        let kept = (self.links.neighbour(&peer.name), self.links.conduct(&peer));
         if let Some(certificate) = &certificate_of(&conn) {
             self.attestations.meet(&peer, certificate);
         }

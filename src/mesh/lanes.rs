@@ -119,7 +119,7 @@ impl Mesh {
         let checked = (|| {
             concerns(signed.request.entry == link.peer().name && signed.request.exit == *us)?;
             check_signature(link, &signed)?;
-            self.admit_once(&signed)
+            self.admit_once(link.peer(), &signed)
         })();
         checked.map_err(|fault| refused(link, fault))?;
         if signed.request.open.route.relay().is_some() {
@@ -144,23 +144,23 @@ impl Mesh {
         let may = link.conduct().with_budget(|budget| budget.may_pass_on(now));
         may.then_some(()).ok_or_else(|| refused(link, RequestFault::TooFast))?;
         self.admit_check(link)?;
-        self.check_passed_on(&signed, certificate).map_err(|fault| {
+        let entry = self.check_passed_on(&signed, certificate).map_err(|fault| {
             if is_relays_fault(fault) {
                 link.conduct().with_budget(|budget| budget.take_passing(now));
             }
             refused(link, fault)
         })?;
         // From here on the entry pays: a relay cannot know how much its neighbours ask of others.
-        self.take_passing(&self.links.conduct(&signed.request.entry))?;
+        self.take_passing(&self.links.conduct(&entry))?;
         Ok(Reply::LaneOpened { label: host.grant(signed).await? })
     }
 
-    /// Whether a member asks this process for a lane, and for the first time.
+    /// The member that asks this process for a lane, if it does so for the first time.
     fn check_passed_on(
         &self,
         signed: &SignedLaneRequest,
         certificate: Vec<u8>,
-    ) -> Result<(), RequestFault> {
+    ) -> Result<Peer, RequestFault> {
         concerns(signed.request.exit == self.us.name)?;
         let certificate = CertificateDer::from(certificate);
         let member = self.credentials.member(&certificate, self.credentials.now());
@@ -173,7 +173,8 @@ impl Mesh {
         (signed.request.incarnation == present)
             .then_some(())
             .ok_or(RequestFault::OtherIncarnation(present))?;
-        self.admit_once(signed)
+        self.admit_once(&entry, signed)?;
+        Ok(entry)
     }
 
     /// The lanes that end here, if this node is an exit now.
@@ -182,11 +183,10 @@ impl Mesh {
         host.map(|host| &**host).ok_or_else(|| LinkRefusal::NotMyRole("exit".into()))
     }
 
-    fn admit_once(&self, signed: &SignedLaneRequest) -> Result<(), RequestFault> {
+    fn admit_once(&self, entry: &Peer, signed: &SignedLaneRequest) -> Result<(), RequestFault> {
         let mut answered =
             self.lane_requests.answered.lock().unwrap_or_else(PoisonError::into_inner);
-        let LaneRequest { entry, issued, .. } = &signed.request;
-        answered.admit(self.credentials.now().as_secs(), entry, *issued)
+        answered.admit(self.credentials.now().as_secs(), &entry.key, signed.request.issued)
     }
 
     /// Passes a neighbour's own request on to an exit to which it has no link.

@@ -290,6 +290,12 @@ impl Members {
         if member.certified.as_ref().is_some_and(newer) {
             return None;
         }
+        if member.certified.as_ref().is_some_and(|known| known.key != peer.key) {
+            // The name's next holder: where the last one was, and how dials of it failed, says nothing of
+            // this one.
+            let (dials, linked) = (member.dials, member.linked);
+            *member = Member { dials, linked, ..new() };
+        }
         member.certified = Some(peer.clone());
         member.in_force = true;
         member.heard = now;
@@ -395,7 +401,7 @@ impl Members {
         &mut self,
         now: Instant,
         dials: &mut Dials,
-        refused: impl Fn(&NodeName) -> bool,
+        refused: impl Fn(&Peer) -> bool,
     ) -> Vec<Dial> {
         self.forget(now);
         let hurried = self.hurry_until.is_some_and(|until| now < until);
@@ -407,7 +413,7 @@ impl Members {
             if !dials.has_room() {
                 break;
             }
-            if refused(name) {
+            if member.certified.as_ref().is_some_and(|peer| refused(peer)) {
                 continue;
             }
             let mut wanted = member.addresses();

@@ -228,10 +228,28 @@ fn members_with_fewer_failures_come_first_and_refused_ones_never() {
     }
     a.dial_failed(now, &"m".parse().unwrap());
     let later = now + LONGEST_PAUSE;
-    let refused = "n".parse().unwrap();
-    let due = a.due(later, &mut Dials::default(), |name| *name == refused);
+    let refused = |peer: &Peer| peer.name.as_str() == "n";
+    let due = a.due(later, &mut Dials::default(), refused);
     let names: Vec<_> = due.iter().map(|dial| dial.name.to_string()).collect();
     assert_eq!(names, ["o", "m"]);
+}
+
+#[test]
+fn a_names_next_holder_inherits_no_address_and_no_pause() {
+    let (mut a, now) = (members("a"), Instant::now());
+    learn(&mut a, now, "m", &[1, 2]);
+    a.linked(now, &peer("m"), Some(at(3)));
+    a.unlinked(now, &"m".parse().unwrap());
+    // It has used up what fresh addresses may cause, and does not answer.
+    for port in 4..30 {
+        learn(&mut a, now, "m", &[port]);
+        a.dial_failed(now, &"m".parse().unwrap());
+    }
+    assert_eq!(due(&mut a, now), []);
+    let key = crate::identity::Fingerprint::of(b"another");
+    let next = Peer { key, starts: after(99), ..(*peer("m")).clone() };
+    a.recorded(now, &Arc::new(next), vec![at(50)], &record("m"));
+    assert_eq!(due(&mut a, now), [("m".parse().unwrap(), vec![at(50)])]);
 }
 
 #[test]

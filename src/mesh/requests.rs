@@ -6,22 +6,24 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{identity::NodeName, wire::link::RequestFault};
+use crate::{identity::Fingerprint, wire::link::RequestFault};
 
 /// How far the entry's clock may differ from ours, in seconds. Certificates are backdated by an
-/// hour, so other nodes refuse a node with a larger difference in any case.
+/// hour, so other nodes refuse a node with a larger difference in any case. The same holds for
+/// requests from the future: this node's clock may be the one that is behind.
 const TOLERATED: u64 = 3600;
 
 /// Requests remembered of one entry: four times the lanes it may hold here.
 const MAX_REMEMBERED: usize = 256;
 
-/// Entries remembered. They are members: an overlay has 256 at most, and some leave.
+/// Entries remembered. They are members: an overlay has 256 at most, and some leave or get a new key.
 const MAX_ENTRIES: usize = 1024;
 
-/// The requests answered lately, by entry.
+/// The requests answered lately, by the entry's key: those of a name's last holder are not the next
+/// one's.
 #[derive(Debug, Default)]
 pub(super) struct Requests {
-    answered: BTreeMap<NodeName, Answered>,
+    answered: BTreeMap<Fingerprint, Answered>,
 }
 
 #[derive(Debug, Default)]
@@ -38,15 +40,15 @@ pub(super) fn number(seconds: u64, low: u32) -> u64 {
 }
 
 impl Requests {
-    /// Records the request of `entry` with the number `issued`, which comes in at `now` (seconds since
-    /// 1970).
+    /// Records the request of the entry with the key `entry` and the number `issued`, which comes in at
+    /// `now` (seconds since 1970).
     ///
     /// # Errors
     /// Why it must not be answered.
     pub(super) fn admit(
         &mut self,
         now: u64,
-        entry: &NodeName,
+        entry: &Fingerprint,
         issued: u64,
     ) -> Result<(), RequestFault> {
         if (issued >> 20).abs_diff(now) > TOLERATED {
@@ -61,7 +63,7 @@ impl Requests {
                 return Err(RequestFault::TooMany);
             }
         }
-        let answered = self.answered.entry(entry.clone()).or_default();
+        let answered = self.answered.entry(*entry).or_default();
         if answered.forgotten.is_some_and(|forgotten| issued <= forgotten)
             || !answered.latest.insert(issued)
         {
@@ -82,13 +84,13 @@ mod tests {
 
     const NOW: u64 = 1_893_456_000;
 
-    fn name(text: &str) -> NodeName {
-        text.parse().unwrap()
+    fn key(of: &str) -> Fingerprint {
+        Fingerprint::of(of.as_bytes())
     }
 
     #[test]
     fn requests_that_overtake_each_other_are_answered_and_none_is_twice() {
-        let (mut requests, aros) = (Requests::default(), name("aros"));
+        let (mut requests, aros) = (Requests::default(), key("aros"));
         let [early, late] = [number(NOW, 1), number(NOW, 2)];
         for (issued, expected) in [
             (late, Ok(())),
@@ -98,12 +100,12 @@ mod tests {
         ] {
             assert_eq!(requests.admit(NOW, &aros, issued), expected);
         }
-        assert_eq!(requests.admit(NOW, &name("utah"), early), Ok(()), "another entry's number");
+        assert_eq!(requests.admit(NOW, &key("utah"), early), Ok(()), "another entry's number");
     }
 
     #[test]
     fn a_request_of_another_hour_is_refused_before_and_after() {
-        let (mut requests, aros) = (Requests::default(), name("aros"));
+        let (mut requests, aros) = (Requests::default(), key("aros"));
         for (seconds, expected) in [
             (NOW - TOLERATED, Ok(())),
             (NOW + TOLERATED, Ok(())),
@@ -120,11 +122,11 @@ mod tests {
     fn entries_over_the_cap_are_refused_until_old_ones_are_out_of_date() {
         let mut requests = Requests::default();
         for i in 0..MAX_ENTRIES {
-            assert_eq!(requests.admit(NOW, &name(&format!("n{i}")), number(NOW, 0)), Ok(()));
+            assert_eq!(requests.admit(NOW, &key(&format!("n{i}")), number(NOW, 0)), Ok(()));
         }
-        let (late, more) = (NOW + TOLERATED + 1, name("more"));
+        let (late, more) = (NOW + TOLERATED + 1, key("more"));
         assert_eq!(requests.admit(NOW, &more, number(NOW, 0)), Err(RequestFault::TooMany));
-        assert_eq!(requests.admit(NOW, &name("n7"), number(NOW, 1)), Ok(()));
+        assert_eq!(requests.admit(NOW, &key("n7"), number(NOW, 1)), Ok(()));
         assert_eq!(requests.admit(late, &more, number(late, 0)), Ok(()));
         assert_eq!(requests.answered.len(), 1);
     }
@@ -134,7 +136,7 @@ mod tests {
         fn no_number_is_answered_twice_and_little_is_remembered(
             numbers in prop::collection::vec(0u32..600, 1..900),
         ) {
-            let (mut requests, aros) = (Requests::default(), name("aros"));
+            let (mut requests, aros) = (Requests::default(), key("aros"));
             let mut answered = BTreeSet::new();
             for low in numbers {
                 if requests.admit(NOW, &aros, number(NOW, low)).is_ok() {

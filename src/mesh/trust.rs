@@ -7,7 +7,6 @@
 //! are made anew for a renewal.
 
 use std::{
-    collections::BTreeSet,
     sync::{Arc, PoisonError},
     time::Duration,
 };
@@ -20,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::Mesh;
 use crate::{
     events::Event,
-    identity::{AttestError, ListIgnored, NodeName, Peer, skew, skew_in_words},
+    identity::{AttestError, ListIgnored, Peer, skew, skew_in_words},
     link::{Link, LinkDrop, LinkError, Offence},
     transport::{FrameError, code, read_message, write_message},
     wire::link::{Hello, LinkRefusal, Notice},
@@ -92,12 +91,14 @@ impl Mesh {
     /// looks at its peer's standing.
     fn expel_revoked(&self) {
         let _one_at_a_time = self.expelling.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut revoked: BTreeSet<NodeName> = self.attestations.forget_revoked();
+        let mut revoked = self.attestations.forget_revoked();
         let links = self.links.all();
         let linked = |link: &&Arc<Link>| self.standing(link.peer()) == Err(Ended::Revoked);
-        revoked.extend(links.iter().filter(linked).map(|link| link.peer().name.clone()));
+        let of = |link: &Arc<Link>| (link.peer().key, link.peer().name.clone());
+        revoked.extend(links.iter().filter(linked).map(of));
         let now = tokio::time::Instant::now().into_std();
-        for name in revoked {
+        for (key, name) in revoked {
+            self.links.forget_conduct(&key);
             let link = self.links.get(&name);
             if link.as_ref().is_some_and(|link| self.standing(link.peer()).is_ok()) {
                 // The next holder of the name.

@@ -99,6 +99,16 @@ pub(crate) fn open_lane(by: &Credentials, exit: &str, reply: Label) -> Vec<u8> {
     encode(&Request::OpenLane(lane(by, &by.peer().name, &exit.parse().unwrap(), reply)))
 }
 
+/// A request of `by` to `exit`, dated by these seconds since 1970, with this number within the second.
+pub(crate) fn open_lane_at(by: &Credentials, exit: &str, (seconds, low): (u64, u64)) -> Vec<u8> {
+    let (entry, exit) = (by.peer().name.clone(), exit.parse().unwrap());
+    let (route, wish) = (Route::Direct, RouteWish::default());
+    let open = OpenLane { reply_label: Label(rand::random()), route, wish };
+    let request = LaneRequest { entry, exit, issued: seconds << 20 | low, incarnation: 0, open };
+    let signature = by.sign(&request.statement()).unwrap();
+    encode(&Request::OpenLane(SignedLaneRequest { request, signature }))
+}
+
 /// The same for a lane of this traffic class.
 pub(crate) fn open_lane_of(by: &Credentials, exit: &str, reply: Label, class: &str) -> Vec<u8> {
     let wish = RouteWish { class: Some(class.to_owned()), ..RouteWish::default() };
