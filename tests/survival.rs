@@ -46,3 +46,5 @@ mod replay;
 mod requests;
 #[path = "survival/restore.rs"]
 mod restore;
+#[path = "survival/wide.rs"]
+mod wide;
