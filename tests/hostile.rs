@@ -68,6 +68,8 @@ mod grants;
 #[path = "hostile/holders.rs"]
 mod holders;
 #[cfg(target_os = "linux")]
+#[path = "hostile/introductions.rs"]
+mod introductions;
 #[path = "hostile/joiners.rs"]
 mod joiners;
 #[path = "hostile/lanes.rs"]
@@ -103,6 +105,8 @@ mod states;
 #[path = "hostile/strangers.rs"]
 mod strangers;
 #[cfg(target_os = "linux")]
+#[path = "hostile/streams.rs"]
+mod streams;
 #[path = "hostile/third_parties.rs"]
 mod third_parties;
 #[cfg(target_os = "linux")]

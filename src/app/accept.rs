@@ -20,10 +20,10 @@ use super::{
 };
 use crate::{
     chance::Chance,
-    identity::{Accepted, accepted},
+    identity::{Accepted, Peer, accepted},
     lane::{Granted, LaneHost},
     mesh::Mesh,
-    transport::{LaneServer, code, trust_link},
+    transport::{LaneServer, code},
     underlay::SlotId,
 };
 
@@ -234,10 +234,8 @@ impl Door {
             (Ok(Accepted::Join), None) => self.admit_to_desk(conn, ticket, true).await,
             (Ok(Accepted::Renew), None) => self.admit_to_desk(conn, ticket, false).await,
             (Ok(Accepted::Link(peer)), None) => {
-                drop(ticket);
                 self.lock().known.note(Instant::now().into_std(), &peer.name, address.ip());
-                trust_link(&conn);
-                self.mesh.clone().accept(conn, peer, address).await;
+                self.admit_to_mesh(conn, peer, address, ticket).await;
             }
             (Ok(Accepted::Lane(peer)), Some(slot)) => {
                 drop(ticket);
@@ -251,6 +249,25 @@ impl Door {
                 self.counts.count(Outcome::Unauthorised);
                 tracing::debug!(%address, %error, "connection refused");
                 conn.close(code::UNAUTHORISED.into(), error.to_string().as_bytes());
+            }
+        }
+    }
+
+    /// A neighbour keeps its place among the handshakes, and the room of a stranger, until the introductions
+    /// are over: one that does not end them gives way to others.
+    async fn admit_to_mesh(
+        &self,
+        conn: Connection,
+        peer: Peer,
+        address: SocketAddr,
+        ticket: Ticket,
+    ) {
+        tokio::select! {
+            biased;
+            () = self.mesh.clone().accept(conn.clone(), peer, address) => {}
+            () = ticket.gave_way.cancelled() => {
+                self.counts.count(Outcome::GaveWay);
+                conn.close(code::FULL.into(), b"others introduce themselves; try again");
             }
         }
     }

@@ -27,13 +27,15 @@ use super::{
     facts::bytes,
     open_lane::Streams,
     pump::{TcpIs, pump, pump_inside},
+    room::{LaneRoom, OpenedFlows},
     tally::{Outcome, Tally},
     windows::{LaneBudget, LaneMemory},
 };
 use crate::{
     flow::{
         BoxFuture, Carried, DESTINATION_TARGET, DatagramDrops, DatagramSink, FlowIo, FlowLabel,
-        FlowLimits, Hint, OutwardDatagrams, Refusal, RefusalKind, Target, with_destination,
+        FlowLimits, HalfClosed, Hint, OutwardDatagrams, Refusal, RefusalKind, Target,
+        with_destination,
     },
     identity::{NodeName, Peer},
     overlay::select::Selector,
@@ -78,6 +80,10 @@ const LINGER: Duration = Duration::from_secs(1);
 
 /// An OPEN header must be complete within this time of its stream's start.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the entry may take for the answer to OPEN, after which the flow is reset. It fits into the window
+/// with which streams begin, so an entry that keeps to the protocol has it in a round trip or two.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A line of the log about one flow; only for those that look closely if the flow is not `told`.
 macro_rules! flow_line {
@@ -161,6 +167,7 @@ pub struct LaneHost {
     limits: Arc<FlowLimits>,
     drops: Arc<DatagramDrops>,
     memory: Arc<LaneMemory>,
+    opened: Arc<OpenedFlows>,
     lanes: Mutex<BTreeMap<SlotId, Hosted>>,
     tally: Mutex<Tally>,
     flows: AtomicUsize,
@@ -205,7 +212,20 @@ impl LaneHost {
         let memory = Arc::new(LaneMemory::of_exit(budget));
         let (tally, flows) = (Mutex::default(), AtomicUsize::new(0));
         let turns = Turns::new(GRANTS);
-        Self { switch, control, acceptor, limits, drops, memory, lanes, tally, flows, turns }
+        let opened = Arc::default();
+        Self {
+            switch,
+            control,
+            acceptor,
+            limits,
+            drops,
+            memory,
+            opened,
+            lanes,
+            tally,
+            flows,
+            turns,
+        }
     }
 
     /// Grants the entry of `request` the lane it asks for; answers with our label for it. The request
@@ -354,11 +374,12 @@ impl LaneHost {
         let driver = tokio::spawn(driver.run());
         let windows = self.memory.open(&entry.name, (conn.clone(), end.mark().clone()));
         tokio::spawn(windows.clone().run());
+        let room = LaneRoom::new(conn.clone(), entry.name.clone(), self.opened.clone());
         while let Ok((send, recv)) = conn.accept_bi().await {
             let (port, window) = windows.open(send.id().index());
             let streams = Streams { send, recv, port };
-            let datagrams = datagrams.clone();
-            let flow = self.clone().serve_flow(entry.clone(), streams, window, datagrams);
+            let of_lane = (room.clone(), datagrams.clone());
+            let flow = self.clone().serve_flow(entry.clone(), streams, window, of_lane);
             tokio::spawn(flow.in_current_span());
         }
         self.lanes().remove(&slot);
@@ -371,31 +392,24 @@ impl LaneHost {
         entry: Peer,
         mut streams: Streams,
         window: u64,
-        datagrams: Arc<Datagrams>,
+        (room, datagrams): (Arc<LaneRoom>, Arc<Datagrams>),
     ) {
         let open = read_frame::<Open>(&mut streams.recv);
         let open = timeout(OPEN_TIMEOUT, open).await;
         let told = self.tally().begin(&entry.name, Instant::now().into_std());
         let outcome = match open {
-            Ok(Ok(open)) => {
-                let span = tracing::info_span!("flow", label = %open.label, entry = %entry.name);
-                self.flows.fetch_add(1, Ordering::Relaxed);
-                streams.port.allow(open.window);
-                let outcome = match open.purpose {
-                    Purpose::Connect(target) => {
-                        let span = with_destination(&span, &target);
-                        let to = (open.label, target);
-                        let carried = self.carry(&entry, to, streams, window, told);
-                        carried.instrument(span).await
-                    }
-                    Purpose::Datagrams => {
-                        let carried = self.associate(&entry, streams, datagrams, told);
-                        carried.instrument(span).await
-                    }
-                };
-                self.flows.fetch_sub(1, Ordering::Relaxed);
-                outcome
-            }
+            Ok(Ok(open)) => match room.open() {
+                // In a box, so that a stream which has said nothing yet costs little.
+                Some(_room) => {
+                    Box::pin(self.serve_opened(&entry, open, streams, (window, datagrams, told)))
+                        .await
+                }
+                None => {
+                    let detail = format!("{} has too many flows here", entry.name);
+                    let refusal = Refusal::new(RefusalKind::Overloaded, detail);
+                    tell_refusal(&mut streams.send, refusal, told).await
+                }
+            },
             Ok(Err(error)) => refuse(&mut streams.send, &entry, error.to_string(), told).await,
             Err(_) => {
                 let detail = "the OPEN header never came".to_owned();
@@ -405,6 +419,30 @@ impl LaneHost {
         if !told {
             self.tally().end(&entry.name, outcome, Instant::now().into_std());
         }
+    }
+
+    async fn serve_opened(
+        &self,
+        entry: &Peer,
+        open: Open,
+        streams: Streams,
+        (window, datagrams, told): (u64, Arc<Datagrams>, bool),
+    ) -> Outcome {
+        let span = tracing::info_span!("flow", label = %open.label, entry = %entry.name);
+        self.flows.fetch_add(1, Ordering::Relaxed);
+        streams.port.allow(open.window);
+        let outcome = match open.purpose {
+            Purpose::Connect(target) => {
+                let span = with_destination(&span, &target);
+                let to = (open.label, target);
+                self.carry(entry, to, streams, window, told).instrument(span).await
+            }
+            Purpose::Datagrams => {
+                self.associate(entry, streams, datagrams, told).instrument(span).await
+            }
+        };
+        self.flows.fetch_sub(1, Ordering::Relaxed);
+        outcome
     }
 
     async fn carry(
@@ -426,9 +464,9 @@ impl LaneHost {
             Ok(outward) => outward,
             Err(refusal) => return tell_refusal(send, refusal, told).await,
         };
-        let reply: OpenReply = Ok(Opened { remote: outward.remote, window });
-        if let Err(error) = write_frame(send, &reply).await {
-            flow_line!(told, %error, "the entry is gone");
+        let opened = Opened { remote: outward.remote, window };
+        if let Err(reason) = self.tell_opened(send, opened, &outward.place.carried).await {
+            flow_line!(told, reason, "the entry does not take the answer");
             return Outcome::Reset;
         }
         flow_line!(told, "flow open");
@@ -468,9 +506,9 @@ impl LaneHost {
             Ok(outward) => outward,
             Err(refusal) => return tell_refusal(&mut streams.send, refusal, told).await,
         };
-        let reply: OpenReply = Ok(Opened { remote: outward.local, window: 0 });
-        if let Err(error) = write_frame(&mut streams.send, &reply).await {
-            flow_line!(told, %error, "the entry is gone");
+        let (opened, send) = (Opened { remote: outward.local, window: 0 }, &mut streams.send);
+        if let Err(reason) = self.tell_opened(send, opened, &outward.carried).await {
+            flow_line!(told, reason, "the entry does not take the answer");
             return Outcome::Reset;
         }
         flow_line!(told, "flow open");
@@ -486,6 +524,21 @@ impl LaneHost {
         let (sent, received) = outward.carried.bytes();
         flow_line!(told, sent, received, "flow ended");
         Outcome::Ended
+    }
+
+    /// Tells the entry that its flow is open; a flow whose place is needed ends meanwhile, too.
+    async fn tell_opened(
+        &self,
+        send: &mut SendStream,
+        opened: Opened,
+        carried: &Carried,
+    ) -> Result<(), String> {
+        let (reply, half): (OpenReply, _) = (Ok(opened), HalfClosed::default());
+        tokio::select! {
+            biased;
+            told = answer(send, &reply) => told,
+            end = self.limits.overdue(carried.activity(), &half) => Err(end.to_string()),
+        }
     }
 
     /// What listings show of the lanes that end here.
@@ -521,10 +574,7 @@ impl LaneHost {
 async fn tell_refusal(send: &mut SendStream, refusal: Refusal, told: bool) -> Outcome {
     flow_line!(told, reason = refusal.kind.name(), "flow refused");
     tracing::debug!(target: DESTINATION_TARGET, detail = refusal.detail, "the reason of the refusal");
-    let reply: OpenReply = Err(refusal);
-    if write_frame(send, &reply).await.is_ok() {
-        let _ = send.finish();
-    }
+    refuse_by(send, refusal).await;
     Outcome::Refused
 }
 
@@ -532,11 +582,25 @@ async fn refuse(send: &mut SendStream, entry: &Peer, detail: String, told: bool)
     if told {
         tracing::warn!(entry = %entry.name, detail, "an entry broke the flow protocol");
     }
-    let reply: OpenReply = Err(Refusal::new(RefusalKind::Protocol, detail));
-    if write_frame(send, &reply).await.is_ok() {
-        let _ = send.finish();
-    }
+    refuse_by(send, Refusal::new(RefusalKind::Protocol, detail)).await;
     Outcome::Broken
+}
+
+async fn refuse_by(send: &mut SendStream, refusal: Refusal) {
+    let reply: OpenReply = Err(refusal.bounded());
+    // A stream that has ended needs no end.
+    let _ = match answer(send, &reply).await {
+        Ok(()) => send.finish(),
+        Err(_) => send.reset(VarInt::from_u32(code::FLOW_RESET)),
+    };
+}
+
+/// Answers OPEN, in a limited time: an entry may give the stream no window.
+async fn answer(send: &mut SendStream, reply: &OpenReply) -> Result<(), String> {
+    match timeout(ANSWER_TIMEOUT, write_frame(send, reply)).await {
+        Ok(written) => written.map_err(|error| error.to_string()),
+        Err(_) => Err("no window for it in 20 s".to_owned()),
+    }
 }
 
 impl fmt::Debug for LaneHost {

@@ -25,6 +25,7 @@ mod memory;
 mod open_lane;
 mod pool;
 mod pump;
+mod room;
 mod sparse;
 mod tally;
 mod window;

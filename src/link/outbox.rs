@@ -48,7 +48,7 @@ impl Topic {
 /// The queue.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
-    waiting: VecDeque<(Topic, Vec<u8>)>,
+    waiting: VecDeque<(Topic, Box<[u8]>)>,
     bytes: usize,
 }
 
@@ -56,7 +56,9 @@ impl Outbox {
     /// Puts an encoded notice at the end, or in the place of an older one of its topic. False if there
     /// is no room: the notice is dropped.
     pub(super) fn push(&mut self, topic: Topic, notice: Vec<u8>) -> bool {
-        let same = |(other, _): &&mut (Topic, Vec<u8>)| *other == topic && topic != Topic::Other;
+        // An encoder leaves up to as much room behind it.
+        let notice = notice.into_boxed_slice();
+        let same = |(other, _): &&mut (Topic, Box<[u8]>)| *other == topic && topic != Topic::Other;
         if let Some((_, old)) = self.waiting.iter_mut().find(same) {
             let bytes = self.bytes - old.len() + notice.len();
             let fits = bytes <= MAX_BYTES;
@@ -75,7 +77,7 @@ impl Outbox {
     }
 
     /// Takes the notice that has waited longest.
-    pub(super) fn pop(&mut self) -> Option<Vec<u8>> {
+    pub(super) fn pop(&mut self) -> Option<Box<[u8]>> {
         let (_, notice) = self.waiting.pop_front()?;
         self.bytes -= notice.len();
         Some(notice)

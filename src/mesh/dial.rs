@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use noq::{Connection, ConnectionError};
+use noq::{Connection, ConnectionError, VarInt};
 use tokio::{
     task::{Id, JoinSet},
     time::{Instant, timeout},
@@ -19,7 +19,7 @@ use crate::{
     identity::{NodeName, Peer, certificate_of, peer_of, server_name},
     link::{Link, LinkDrop, LinkService, Verdict},
     overlay::linkstate::MAX_ADDRESSES,
-    transport::{CertificateFault, code},
+    transport::{CertificateFault, code, trust_link},
     wire::link::Hello,
 };
 
@@ -172,6 +172,8 @@ impl Mesh {
             conn.close(code::FULL.into(), b"your links are refused for a while");
             return;
         }
+        // For a newer revocation list.
+        conn.set_max_concurrent_uni_streams(VarInt::from_u32(1));
         let ours = self.hello();
         let introduced = match Link::await_introduction(&conn, ours.clone()).await {
             Ok(hello) => {
@@ -181,7 +183,10 @@ impl Mesh {
             Err(error) => Err(error),
         };
         match introduced {
-            Ok(hello) => self.take_up(conn, peer, hello, (false, address)),
+            Ok(hello) => {
+                trust_link(&conn);
+                self.take_up(conn, peer, hello, (false, address));
+            }
             Err(error) => {
                 tracing::debug!(neighbour = %peer.name, %error, "no introduction");
                 conn.close(code::PROTOCOL.into(), b"no introduction");

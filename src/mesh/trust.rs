@@ -217,8 +217,11 @@ impl Mesh {
         let failed = |error: &dyn std::fmt::Display| FrameError::Stream(error.to_string());
         if ours.revocations > theirs.revocations {
             let der = self.credentials.identity().revoked().der().to_vec();
-            let mut stream = conn.open_uni().await.map_err(|e| failed(&e))?;
-            write_message(&mut stream, &Notice::Revocations(der)).await?;
+            let send = async {
+                let mut stream = conn.open_uni().await.map_err(|e| failed(&e))?;
+                write_message(&mut stream, &Notice::Revocations(der)).await
+            };
+            timeout(LIST_TIMEOUT, send).await.map_err(|_| LinkError::TimedOut)??;
         } else if theirs.revocations > ours.revocations {
             let receive = async {
                 let mut stream = conn.accept_uni().await.map_err(|e| failed(&e))?;

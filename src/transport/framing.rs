@@ -5,12 +5,19 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::wire::{self, DecodeError, MAX_MESSAGE};
 
+/// The longest message with its length in front, in bytes: a flow's opening with the longest name, or a refusal. A
+/// peer that announces more and sends nothing pins as much for each stream.
+const MAX_FRAME: usize = 2 << 10;
+
 /// A message could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
     /// The stream ended or failed.
     #[error("the stream failed: {0}")]
     Stream(String),
+    /// The message is longer than such a message is.
+    #[error("a message of {0} bytes is over the limit of {MAX_FRAME}")]
+    TooLong(usize),
     /// The peer did not send such a message.
     #[error(transparent)]
     Decode(#[from] DecodeError),
@@ -37,13 +44,14 @@ impl From<ReadToEndError> for FrameError {
 /// Writes one message with its length in front. The stream stays open.
 ///
 /// # Errors
-/// When the stream fails, or the message is longer than 65,535 bytes.
+/// When the stream fails, or the message is longer than 2,048 bytes.
 pub async fn write_frame<T: Serialize>(
     stream: &mut SendStream,
     message: &T,
 ) -> Result<(), FrameError> {
     let body = wire::encode(message);
-    let length = u16::try_from(body.len()).map_err(|_| DecodeError::TooLong(body.len()))?;
+    let length = u16::try_from(body.len()).ok().filter(|length| usize::from(*length) <= MAX_FRAME);
+    let length = length.ok_or(FrameError::TooLong(body.len()))?;
     let mut frame = Vec::with_capacity(2 + body.len());
     frame.extend_from_slice(&length.to_be_bytes());
     frame.extend_from_slice(&body);
@@ -52,11 +60,16 @@ pub async fn write_frame<T: Serialize>(
 
 /// Reads one message with its length in front.
 ///
-/// # Errors When the stream ends or fails, or the message is malformed.
+/// # Errors
+/// When the stream ends or fails, or the message is too long or malformed.
 pub async fn read_frame<T: DeserializeOwned>(stream: &mut RecvStream) -> Result<T, FrameError> {
     let mut length = [0; 2];
     stream.read_exact(&mut length).await?;
-    let mut body = vec![0; usize::from(u16::from_be_bytes(length))];
+    let length = usize::from(u16::from_be_bytes(length));
+    if length > MAX_FRAME {
+        return Err(FrameError::TooLong(length));
+    }
+    let mut body = vec![0; length];
     stream.read_exact(&mut body).await?;
     Ok(wire::decode(&body)?)
 }
@@ -75,7 +88,8 @@ pub async fn write_message<T: Serialize>(
 
 /// Reads one message that is the whole content of a stream.
 ///
-/// # Errors When the stream fails, or the message is too long or malformed.
+/// # Errors
+/// When the stream fails, or the message is too long or malformed.
 pub async fn read_message<T: DeserializeOwned>(stream: &mut RecvStream) -> Result<T, FrameError> {
     Ok(wire::decode(&stream.read_to_end(MAX_MESSAGE).await?)?)
 }

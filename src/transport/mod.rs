@@ -19,6 +19,7 @@ pub(crate) use parameters::LANE_DATAGRAMS_UNSENT;
 pub use parameters::{
     Congestion, CongestionByHint, LANE_SEND_WINDOW, LaneOptions, OPENED_LANE_WINDOW, trust_link,
 };
+pub(crate) use parameters::{FLOWS_PER_LANE, UNOPENED_STREAMS};
 use parameters::{
     guest_parameters, hosted_lane_parameters, join_parameters, lane_parameters, link_parameters,
 };

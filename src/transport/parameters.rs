@@ -109,8 +109,12 @@ const HOSTED_LANE_WINDOW: u32 = 16 << 10;
 /// Unacknowledged bytes that a lane may keep at its entry.
 pub const LANE_SEND_WINDOW: u64 = 16 << 20;
 
+/// Streams of a new lane, which have not said yet what they are for: as many as bring a window of their own when
+/// they begin together.
+pub(crate) const UNOPENED_STREAMS: u32 = 64;
+
 /// Flows that one lane may carry at once.
-const FLOWS_PER_LANE: u32 = 4096;
+pub(crate) const FLOWS_PER_LANE: u32 = 4096;
 
 /// A lane without traffic sends so many times within its patience. Three in a row may be lost.
 const KEEP_ALIVES: u32 = 4;
@@ -258,7 +262,7 @@ pub(super) fn hosted_lane_parameters(
 ) -> Arc<TransportConfig> {
     let mut config = lane_config(options, hint, mark, routes);
     config
-        .max_concurrent_bidi_streams(VarInt::from_u32(FLOWS_PER_LANE))
+        .max_concurrent_bidi_streams(VarInt::from_u32(UNOPENED_STREAMS))
         .receive_window(VarInt::from_u32(HOSTED_LANE_WINDOW))
         .send_window(HOSTED_LANE_WINDOW.into());
     Arc::new(config)

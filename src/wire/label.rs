@@ -69,10 +69,22 @@ pub enum Class {
     Unknown,
 }
 
+/// The bit of QUIC's long headers, which begin with it and the version (RFC 8999, section 5.1).
+const LONG_HEADER: u8 = 0x80;
+
+/// QUIC's version that all nodes speak (RFC 9000, section 15).
+const QUIC_VERSION: [u8; 4] = 1_u32.to_be_bytes();
+
 /// Classifies one datagram.
 #[must_use]
 pub fn classify(datagram: &[u8]) -> Class {
     match datagram {
+        // Of another version: QUIC would answer it, of whatever length, to whatever address it names
+        // (RFC 9000, section 6).
+        [first, version @ ..] if *first >= LONG_HEADER => match version.first_chunk() {
+            Some(version) if *version == QUIC_VERSION => Class::Quic,
+            _ => Class::Unknown,
+        },
         [first, ..] if *first >= FIRST_QUIC_BYTE => Class::Quic,
         [kind @ (KIND_LABELLED | KIND_RELAYED), l0, l1, l2, l3, l4, l5, l6, l7, _, _, _, ..] => {
             let label = Label(u64::from_be_bytes([*l0, *l1, *l2, *l3, *l4, *l5, *l6, *l7]));

@@ -74,16 +74,20 @@ fn attack(member: Credentials, victim: Victim) -> u32 {
         let peer = Peer::on_loopback(member);
         let link = peer.link(&victim).await.unwrap();
         let (lane, _) = peer.lane(&victim, &link).await.unwrap();
-        let (end, mut kept) = (tokio::time::Instant::now() + ATTACK, Vec::new());
+        let (end, mut opened) = (tokio::time::Instant::now() + ATTACK, 0);
         for number in 0..LOOK_UPS {
-            let Some(flow) = open_flow(&lane, &format!("n{number}.silent.test:80")).await else {
-                break;
-            };
-            kept.push(flow);
+            let target = format!("n{number}.silent.test:80");
+            let Some((send, mut recv)) = open_flow(&lane, &target).await else { break };
+            opened += 1;
+            // A flow that was refused gives its place to the next one.
+            tokio::spawn(async move {
+                let _ = recv.read_to_end(1 << 10).await;
+                drop(send);
+            });
             sleep(Duration::from_millis(2)).await;
         }
         tokio::time::sleep_until(end).await;
-        u32::try_from(kept.len()).unwrap()
+        opened
     })
 }
 

@@ -89,13 +89,32 @@ impl Peer {
         victim: &Victim,
         transport: Option<TransportConfig>,
     ) -> Option<HostileLink> {
+        let held = self.credentials.identity().revoked().number();
+        self.introduce(victim, transport, held).await
+    }
+
+    /// The same of one that has no revocation list yet.
+    pub(crate) async fn stale_link(
+        &self,
+        victim: &Victim,
+        transport: TransportConfig,
+    ) -> Option<HostileLink> {
+        self.introduce(victim, Some(transport), 0).await
+    }
+
+    async fn introduce(
+        &self,
+        victim: &Victim,
+        transport: Option<TransportConfig>,
+        revocations: u64,
+    ) -> Option<HostileLink> {
         let mut config = transport::link_client_config(&self.credentials).unwrap();
         if let Some(transport) = transport {
             config.transport_config(Arc::new(transport));
         }
         let conn = self.connect(victim, config).await?;
         let link = HostileLink { conn };
-        let hello = words::hello(self.incarnation, None);
+        let hello = words::hello(self.incarnation, None, revocations);
         link.request(&hello).await.map(|_| link)
     }
 
@@ -113,6 +132,16 @@ impl Peer {
         victim: &Victim,
         link: &HostileLink,
     ) -> Option<(Connection, Label)> {
+        self.lane_with(victim, link, Windows::Small).await
+    }
+
+    /// The same with these windows for what the exit sends.
+    pub(crate) async fn lane_with(
+        &self,
+        victim: &Victim,
+        link: &HostileLink,
+        windows: Windows,
+    ) -> Option<(Connection, Label)> {
         let (slot, activity) = self.switch.open_slot()?;
         let reply = self.switch.with_labels(|labels| words::own_label(labels, &victim.name, slot));
         let asked = words::open_lane(&self.credentials, victim.name.as_str(), reply);
@@ -122,7 +151,7 @@ impl Peer {
         let mark = Arc::new(RerouteMark::new(activity));
         let client = LaneClient::new(&self.credentials, LaneOptions::default()).unwrap();
         let mut config = client.config(&victim.name, &mark, &Hint::Latency, None);
-        config.transport_config(small_windows());
+        config.transport_config(windows.transport());
         let name = server_name(&victim.name);
         let connecting = self.endpoint.connect_with(config, slot.virtual_address(), &name).unwrap();
         Some((timeout(PATIENCE, connecting).await.ok()?.ok()?, label))
@@ -216,15 +245,29 @@ impl Hostile {
     }
 }
 
-/// Takes little of what an exit sends, so that it stays there: a test counts the memory of both.
-fn small_windows() -> Arc<TransportConfig> {
-    let mut transport = TransportConfig::default();
-    transport
-        .mtu_discovery_config(None)
-        .stream_receive_window(VarInt::from_u32(16 << 10))
-        .receive_window(VarInt::from_u32(256 << 10))
-        .datagram_receive_buffer_size(Some(16 << 10));
-    Arc::new(transport)
+/// What a lane's entry takes of what an exit sends.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Windows {
+    /// Little, so that it stays there: a test counts the memory of both.
+    Small,
+    /// Nothing of any stream.
+    None,
+}
+
+impl Windows {
+    fn transport(self) -> Arc<TransportConfig> {
+        let mut transport = TransportConfig::default();
+        let of_stream = match self {
+            Self::Small => 16 << 10,
+            Self::None => 0,
+        };
+        transport
+            .mtu_discovery_config(None)
+            .stream_receive_window(VarInt::from_u32(of_stream))
+            .receive_window(VarInt::from_u32(256 << 10))
+            .datagram_receive_buffer_size(Some(16 << 10));
+        Arc::new(transport)
+    }
 }
 
 /// A link of the hostile peer.

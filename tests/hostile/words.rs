@@ -24,8 +24,8 @@ use ronproxy::{
 };
 
 /// The introduction of a process that sees its neighbour at `seen`.
-pub(crate) fn hello(incarnation: u64, seen: Option<SocketAddr>) -> Vec<u8> {
-    let (version, revocations, time) = ("0.1.0".to_owned(), 0, UnixTime::now().as_secs());
+pub(crate) fn hello(incarnation: u64, seen: Option<SocketAddr>, revocations: u64) -> Vec<u8> {
+    let (version, time) = ("0.1.0".to_owned(), UnixTime::now().as_secs());
     encode(&Request::Hello(Hello { incarnation, seen, version, revocations, time }))
 }
 
