@@ -20,7 +20,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
     DenialReason, Exit, ExitPermit, Policy,
-    destinations::{Destinations, Step},
+    destinations::{Begun, Destinations, Step},
 };
 use crate::{
     flow::{
@@ -57,6 +57,7 @@ struct Shares {
 struct Share {
     associations: usize,
     waiting: Arc<AtomicUsize>,
+    begun: Arc<Begun>,
 }
 
 /// The place of one association; dropping it gives it back.
@@ -64,6 +65,7 @@ struct Share {
 struct Place {
     entry: NodeName,
     waiting: Arc<AtomicUsize>,
+    begun: Arc<Begun>,
     associations: Associations,
 }
 
@@ -89,8 +91,8 @@ impl Associations {
         }
         let share = entries.entry(entry.clone()).or_default();
         share.associations += 1;
-        let waiting = share.waiting.clone();
-        Ok(Place { entry: entry.clone(), waiting, associations: self.clone() })
+        let (waiting, begun) = (share.waiting.clone(), share.begun.clone());
+        Ok(Place { entry: entry.clone(), waiting, begun, associations: self.clone() })
     }
 
     fn lock(&self) -> MutexGuard<'_, Shares> {
@@ -179,11 +181,11 @@ impl Exit {
             back,
             drops,
             carried: permit.carried(),
-            place,
             state: Mutex::new(Judged {
                 by: self.policy.get(),
-                destinations: Destinations::default(),
+                destinations: Destinations::of(place.begun.clone()),
             }),
+            place,
             me: me.clone(),
             ended: ended.clone(),
         });

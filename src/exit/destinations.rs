@@ -3,13 +3,15 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use crate::flow::{DatagramDrop, Host, Target};
 
-/// Judged addresses that are kept of an association. A peer-to-peer program speaks with some hundreds.
-const MAX_ADDRESSES: usize = 1_024;
+/// Judged addresses that are kept of an association. A peer-to-peer program speaks with some hundreds. 256
+/// associations of one entry then take 24 MB at most.
+const MAX_ADDRESSES: usize = 512;
 
 /// The same of names, which cost more memory. A program uses a few.
 const MAX_NAMES: usize = 64;
@@ -21,8 +23,9 @@ const VERDICT: Duration = Duration::from_secs(60);
 /// A refusal is used for less long: a name server may answer again.
 const REFUSAL: Duration = Duration::from_secs(5);
 
-/// New destinations in a second. Each costs a judgement, and perhaps a look-up.
-const NEW_PER_SECOND: u32 = 256;
+/// New destinations of one entry in a second, on all its associations. Each costs a judgement, and perhaps a
+/// look-up.
+const NEW_PER_SECOND: u32 = 512;
 
 /// Judgements under way. The look-ups of an entry have 16 turns.
 const MAX_ASKED: usize = 16;
@@ -31,14 +34,33 @@ const MAX_ASKED: usize = 16;
 const MAX_WAITING: usize = 32;
 const MAX_WAITING_BYTES: usize = 32 << 10;
 
+/// How many destinations of an entry have begun: the present second, and its count.
+#[derive(Debug, Default)]
+pub(super) struct Begun(Mutex<Option<(Instant, u32)>>);
+
+impl Begun {
+    /// Whether another one may begin; if so, it counts.
+    fn may_begin(&self, now: Instant) -> bool {
+        let mut second = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let begun = match *second {
+            Some((since, count)) if now < since + Duration::from_secs(1) => (since, count + 1),
+            _ => (now, 1),
+        };
+        let may = begun.1 <= NEW_PER_SECOND;
+        if may {
+            *second = Some(begun);
+        }
+        may
+    }
+}
+
 /// The destinations of one association.
 #[derive(Debug, Default)]
 pub(super) struct Destinations {
     known: BTreeMap<Target, Known>,
     /// When something was last sent to these addresses: they may answer.
     contacted: BTreeMap<IpAddr, Instant>,
-    /// The present second, and how many new destinations it has had.
-    second: Option<(Instant, u32)>,
+    of_entry: Arc<Begun>,
     waiting: (usize, usize),
 }
 
@@ -80,6 +102,11 @@ pub(super) enum Step {
 }
 
 impl Destinations {
+    /// Of an association whose entry has begun those.
+    pub(super) fn of(of_entry: Arc<Begun>) -> Self {
+        Self { of_entry, ..Self::default() }
+    }
+
     /// Decides about a datagram to `target`. `room`: whether its entry may let it wait.
     pub(super) fn step(
         &mut self,
@@ -122,7 +149,7 @@ impl Destinations {
         if !may_wait || asked.count() >= MAX_ASKED {
             return Step::Drop(DatagramDrop::QueueFull);
         }
-        if !self.may_begin(now) {
+        if !self.of_entry.may_begin(now) {
             return Step::Drop(DatagramDrop::TooManyDestinations);
         }
         self.make_room(target);
@@ -130,18 +157,6 @@ impl Destinations {
         let verdict = Verdict::Asked(vec![payload.to_vec()]);
         self.known.insert(target.clone(), Known { used: now, verdict });
         Step::Judge
-    }
-
-    fn may_begin(&mut self, now: Instant) -> bool {
-        let begun = match self.second {
-            Some((since, count)) if now < since + Duration::from_secs(1) => (since, count + 1),
-            _ => (now, 1),
-        };
-        let may = begun.1 <= NEW_PER_SECOND;
-        if may {
-            self.second = Some(begun);
-        }
-        may
     }
 
     /// Forgets the destination of the same kind that was not used for longest, if there is no room.
@@ -270,6 +285,20 @@ mod tests {
         let asked =
             (0..100).filter(|n| destinations.step(now, &target(*n), b"", true) == Step::Judge);
         assert_eq!(asked.count(), MAX_ASKED);
+    }
+
+    #[test]
+    fn the_associations_of_an_entry_begin_so_many_destinations_together() {
+        let (of_entry, now) = (Arc::<Begun>::default(), Instant::now());
+        let mut both = [0, 1].map(|_| Destinations::of(of_entry.clone()));
+        let begun = (0..2_000).filter(|n| {
+            let destinations = &mut both[usize::from(*n % 2)];
+            let judged = destinations.step(now, &target(*n), b"x", true) == Step::Judge;
+            destinations.judged(now, &target(*n), Ok(addr(*n)));
+            judged
+        });
+        assert_eq!(begun.count(), usize::try_from(NEW_PER_SECOND).unwrap());
+        assert_eq!(Destinations::default().step(now, &target(1), b"x", true), Step::Judge);
     }
 
     #[test]
