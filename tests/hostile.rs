@@ -13,7 +13,7 @@
 //! | `dials` | members whose own records name third parties |
 //! | `relays` | a member's requests: labels, lanes, policy |
 //! | `lanes` | a member with lanes that it was rightly granted |
-//! | `addresses` | a member whose packets claim another source |
+//! | `addresses` | a member whose packets claim another source, or that keeps others from a change of address |
 //! | `renewals` | members and others that ask for certificates without end |
 //! | `liars` | neighbours that are asked for a certificate, and withhold it |
 //! | `revoked` | an ex-member, and lies about certificates |

@@ -256,8 +256,6 @@ impl Node {
         tokio::spawn(self.shutdown.clone().run_until_cancelled_owned(log.count()));
         let host = self.host.clone();
         tokio::spawn(self.shutdown.clone().run_until_cancelled_owned(host.sweep()));
-        let nonces = mesh.clone().return_nonces();
-        tokio::spawn(self.shutdown.clone().run_until_cancelled_owned(nonces));
         tokio::spawn(mesh.clone().measure(shutdown.clone()));
         tokio::spawn(mesh.clone().watch_members(shutdown.clone()));
         tokio::spawn(self.renewal.clone().run(shutdown.clone()));

@@ -169,7 +169,7 @@ const RENEWALS: (u32, f64) = (8, 0.2);
 const RENEWALS_PASSED_ON: (u32, f64) = (64, 16.0);
 
 /// Nonces returned to a neighbour at once and in a second. It sends up to four for each of our few
-/// addresses. Other members can forge nonces in its name, and this bounds what it gets then.
+/// addresses. Nobody else can ask for it, except one who saw a nonce of the same link on its way.
 const RETURNED: (u32, f64) = (16, 16.0);
 
 /// How long links of a neighbour are refused when it uses up its credit for the first time. The

@@ -29,10 +29,11 @@ use crate::{
     identity::{Peer, certificate_of},
     text::cleaned,
     transport::{FrameError, code, read_message, write_message},
-    underlay::Neighbour,
+    underlay::{Neighbour, NonceInbox, Switch},
     wire::{
         self,
         link::{Hello, LinkDatagram, LinkRefusal, Notice, Reply, Request},
+        nonce::AddressNonce,
     },
 };
 
@@ -52,7 +53,7 @@ pub trait LinkService: Send + Sync + 'static {
     fn probe(&self, link: &Link, probe: Bytes);
 
     /// Sends a nonce to an address where the neighbour may be. The nonce may get lost.
-    fn send_nonce(&self, address: SocketAddr, nonce: u64);
+    fn send_nonce(&self, address: SocketAddr, nonce: AddressNonce);
 
     /// The neighbour has answered at another address, which is in use from now on.
     fn moved(&self, link: &Link, address: SocketAddr);
@@ -91,6 +92,10 @@ pub struct Link {
     seen: Mutex<Option<SocketAddr>>,
     /// The number of the newest revocation list that the neighbour is known to hold.
     holds_list: AtomicU64,
+    /// The number under which we ask for the return of a nonce.
+    asks_as: u64,
+    /// The nonces that the neighbour sends to our present address.
+    nonces: NonceInbox,
     address: Mutex<AddressCheck>,
     /// Wakes the task that checks new addresses: there is one, or one has answered.
     address_news: Notify,
@@ -138,8 +143,12 @@ impl Link {
         (neighbour, conduct): (Arc<Neighbour>, Arc<Conduct>),
         hello: Hello,
         (we_dialled, address): (bool, SocketAddr),
-        chance: Chance,
+        switch: &Switch,
     ) -> Self {
+        let chance = switch.chance().clone();
+        // QUIC has its keys now. Without them no nonce would be returned.
+        let (dialler, other) = askers(&conn).unwrap_or_else(|| (chance.draw(), chance.draw()));
+        let (ours, theirs) = if we_dialled { (dialler, other) } else { (other, dialler) };
         let list = hello.revocations;
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
         neighbour.set_address(Some(address));
@@ -155,6 +164,8 @@ impl Link {
             outbox: Mutex::default(),
             outbox_filled: Notify::new(),
             holds_list: AtomicU64::new(list),
+            asks_as: ours,
+            nonces: switch.nonces_of(theirs),
             address: Mutex::new(AddressCheck::new(address)),
             address_news: Notify::new(),
             chance,
@@ -308,11 +319,14 @@ impl Link {
         self.send_datagram(&LinkDatagram::Probe(probe));
     }
 
-    /// Returns a nonce that the neighbour sent to our present address, within its budget.
-    pub fn return_nonce(&self, nonce: u64) {
-        let now = Instant::now().into_std();
-        if self.conduct.with_budget(|budget| budget.take_returned(now)) {
-            self.send_datagram(&LinkDatagram::Nonce(nonce));
+    /// Returns the nonces that the neighbour sends to our present address, within its budget.
+    async fn return_nonces(&self) {
+        loop {
+            let nonce = self.nonces.next().await;
+            let now = Instant::now().into_std();
+            if self.conduct.with_budget(|budget| budget.take_returned(now)) {
+                self.send_datagram(&LinkDatagram::Nonce(nonce));
+            }
         }
     }
 
@@ -329,12 +343,13 @@ impl Link {
 
     /// Serves the neighbour until the connection ends.
     pub async fn serve(self: &Arc<Self>, service: &Arc<dyn LinkService>) {
-        let (asked, told, probed, sent, moved) = (
+        let (asked, told, probed, sent, moved, returned) = (
             self.serve_requests(service),
             self.serve_notices(service),
             self.serve_datagrams(service),
             self.send_notices(),
             self.check_addresses(service),
+            self.return_nonces(),
         );
         tokio::select! {
             biased;
@@ -343,6 +358,7 @@ impl Link {
             () = probed => {}
             () = sent => {}
             () = moved => {}
+            () = returned => {}
         }
     }
 
@@ -492,7 +508,9 @@ impl Link {
             loop {
                 let due = self.address().due(Instant::now().into_std());
                 match due {
-                    Some(Due::Send(address, nonce)) => service.send_nonce(address, nonce),
+                    Some(Due::Send(address, nonce)) => {
+                        service.send_nonce(address, AddressNonce { asker: self.asks_as, nonce });
+                    }
                     Some(Due::Forgotten) => self.unanswered(),
                     Some(Due::GiveUp) => {
                         self.unanswered();
@@ -520,6 +538,18 @@ impl Link {
         self.close(code::PROTOCOL, "malformed message");
     }
 }
+
+/// The numbers under which the ends of a link ask for the return of nonces: that of the end that dialled,
+/// and the other's. They come from the keys of the connection (RFC 8446, section 7.5), which nobody else has.
+fn askers(conn: &Connection) -> Option<(u64, u64)> {
+    let (mut dialler, mut other) = ([0; 8], [0; 8]);
+    conn.export_keying_material(&mut dialler, ASKER_LABEL, b"dialler").ok()?;
+    conn.export_keying_material(&mut other, ASKER_LABEL, b"other").ok()?;
+    Some((u64::from_be_bytes(dialler), u64::from_be_bytes(other)))
+}
+
+/// The exporter's label of these numbers.
+const ASKER_LABEL: &[u8] = b"EXPORTER-ronproxy-address-nonce";
 
 async fn request_on(conn: &Connection, request: &Request) -> Result<Reply, LinkError> {
     let exchange = async {

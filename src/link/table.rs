@@ -146,14 +146,6 @@ impl Links {
         self.lock().get(peer).filter(|link| link.is_open()).cloned()
     }
 
-    /// The standing link to the process that drew `incarnation`.
-    #[must_use]
-    pub fn to_process(&self, incarnation: u64) -> Option<Arc<Link>> {
-        let links = self.lock();
-        let link = links.values().find(|link| link.hello().incarnation == incarnation);
-        link.filter(|link| link.is_open()).cloned()
-    }
-
     /// All standing links, by name.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<Link>> {

@@ -206,7 +206,7 @@ impl Mesh {
         if let Some(certificate) = &certificate_of(&conn) {
             self.attestations.meet(&peer, certificate);
         }
-        let link = Arc::new(Link::new(peer, conn, kept, hello, how, self.switch.chance().clone()));
+        let link = Arc::new(Link::new(peer, conn, kept, hello, how, &self.switch));
         let restarted = self.links.is_new_process(&link);
         let name = link.peer().name.clone();
         let path_down = self.members().is_path_down(&name);

@@ -1,15 +1,14 @@
-//! Nonces to neighbours' new addresses, and the answers to those that come to ours.
+//! Nonces to neighbours' new addresses.
 
 use std::{
     net::SocketAddr,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
     task::{Context, Waker},
 };
 
 use noq::{UdpSender, udp::Transmit};
 
-use super::Mesh;
 use crate::wire::nonce::AddressNonce;
 
 /// Sends nonces past QUIC.
@@ -29,19 +28,6 @@ impl Nonces {
         let sent = sender.as_mut().poll_send(&transmit, &mut Context::from_waker(Waker::noop()));
         if !matches!(sent, std::task::Poll::Ready(Ok(()))) {
             tracing::debug!(%destination, "nonce not sent");
-        }
-    }
-}
-
-impl Mesh {
-    /// Returns the nonces that come to this node, each to the neighbour that sent it.
-    pub async fn return_nonces(self: Arc<Self>) {
-        loop {
-            let AddressNonce { asker, nonce } = self.switch.next_nonce().await;
-            // A stranger knows no neighbour's incarnation.
-            if let Some(link) = self.links.to_process(asker) {
-                link.return_nonce(nonce);
-            }
         }
     }
 }

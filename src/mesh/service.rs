@@ -46,8 +46,8 @@ impl LinkService for Mesh {
         self.heard_probe(link, &probe);
     }
 
-    fn send_nonce(&self, address: SocketAddr, nonce: u64) {
-        self.nonces.send(address, AddressNonce { asker: self.incarnation, nonce });
+    fn send_nonce(&self, address: SocketAddr, nonce: AddressNonce) {
+        self.nonces.send(address, nonce);
     }
 
     fn moved(&self, link: &Link, address: SocketAddr) {

@@ -17,6 +17,7 @@
 //! [`Switch`]. It may change at any packet, and QUIC does not see the change.
 
 mod arrivals;
+mod askers;
 mod hold;
 pub mod labels;
 mod neighbour;
@@ -31,6 +32,7 @@ mod switch;
 mod up;
 
 pub use arrivals::Arrivals;
+pub use askers::NonceInbox;
 pub use neighbour::Neighbour;
 pub(crate) use send::MAX_QUIC_PACKET;
 pub use slots::{SlotActivity, SlotId};

@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt;
+
 use super::*;
 use crate::{
     underlay::{
@@ -256,16 +258,23 @@ fn a_relayed_packet_reaches_a_lane_slot_and_is_not_forwarded_again() {
 }
 
 #[tokio::test]
-async fn nonces_reach_their_reader_in_order_and_no_more_than_the_cap_wait() {
+async fn a_nonce_reaches_its_link_and_one_of_no_link_is_dropped() {
     let mut bench = Bench::new(false);
-    let nonce = |nonce| AddressNonce { asker: 7, nonce };
+    let come = |bench: &mut Bench, asker, nonce| {
+        let datagram = AddressNonce { asker, nonce }.encode().to_vec();
+        assert!(bench.receive(&[datagram]).is_empty());
+        bench.dropped(DropReason::StrayNonce)
+    };
+    assert_eq!(come(&mut bench, 7, 0), 1, "its link does not stand yet");
+    let inbox = bench.switch.nonces_of(7);
+    assert_eq!((come(&mut bench, 7, 1), come(&mut bench, 7, 2)), (1, 1));
     for number in 0..100 {
-        assert!(bench.receive(&[nonce(number).encode().to_vec()]).is_empty());
+        assert_eq!(come(&mut bench, 8, number), 2 + number, "nobody asks under this number");
     }
-    assert_eq!(bench.dropped(DropReason::NoncesFull), 36);
-    for number in 0..64 {
-        assert_eq!(bench.switch.next_nonce().await, nonce(number));
-    }
+    assert_eq!(inbox.next().await, 2, "the newest one counts");
+    assert!(inbox.next().now_or_never().is_none());
+    drop(inbox);
+    assert_eq!(come(&mut bench, 7, 3), 102, "its link has ended");
 }
 
 #[test]

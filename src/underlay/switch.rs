@@ -1,9 +1,8 @@
 //! The tables of labels and slots of this node.
 
 use std::{
-    collections::{HashMap, VecDeque, hash_map::Entry},
+    collections::{HashMap, hash_map::Entry},
     fmt,
-    pin::pin,
     sync::{
         Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
@@ -12,10 +11,10 @@ use std::{
 };
 
 use serde::Serialize;
-use tokio::sync::Notify;
 
 use super::{
-    Neighbour, SlotActivity, SlotId,
+    Neighbour, NonceInbox, SlotActivity, SlotId,
+    askers::Askers,
     labels::{LabelMeaning, LabelTable},
     order::Order,
     reorder::Packet,
@@ -60,8 +59,8 @@ pub enum DropReason {
     Oversized,
     /// The source is the virtual address of a lane slot. No real packet has such a source.
     VirtualSource,
-    /// A nonce that asks whether we have this address, while too many others wait to be returned.
-    NoncesFull,
+    /// A nonce for our address that comes under no number of a link.
+    StrayNonce,
 }
 
 impl DropReason {
@@ -75,7 +74,7 @@ impl DropReason {
         Self::NoRoute,
         Self::Oversized,
         Self::VirtualSource,
-        Self::NoncesFull,
+        Self::StrayNonce,
     ];
 
     /// The stable name, as in metrics and JSON.
@@ -90,14 +89,10 @@ impl DropReason {
             Self::NoRoute => "no-route",
             Self::Oversized => "oversized",
             Self::VirtualSource => "virtual-source",
-            Self::NoncesFull => "nonces-full",
+            Self::StrayNonce => "stray-nonce",
         }
     }
 }
-
-/// Most nonces that wait to be returned. A node that moved gets one from each neighbour, up to four
-/// times. A nonce without room comes again.
-const MAX_NONCES: usize = 64;
 
 /// Packets dropped so far, by reason.
 pub type DropCounts = Vec<(DropReason, u64)>;
@@ -108,8 +103,7 @@ pub struct Switch {
     chance: Chance,
     labels: RwLock<LabelTable>,
     slots: RwLock<Slots>,
-    nonces: Mutex<VecDeque<AddressNonce>>,
-    nonce_came: Notify,
+    askers: Arc<Askers>,
     dropped: [AtomicU64; DropReason::ALL.len()],
     forwarded: AtomicU64,
     late: AtomicU64,
@@ -212,27 +206,16 @@ impl Switch {
         act(&mut self.labels.write().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The next nonce that a neighbour sent to our present address, in the order of arrival.
-    pub async fn next_nonce(&self) -> AddressNonce {
-        loop {
-            let mut came = pin!(self.nonce_came.notified());
-            came.as_mut().enable();
-            let waiting = self.nonces.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-            if let Some(nonce) = waiting {
-                return nonce;
-            }
-            came.await;
-        }
+    /// The nonces of the link whose neighbour asks under `asker`.
+    #[must_use]
+    pub fn nonces_of(&self, asker: u64) -> NonceInbox {
+        self.askers.inbox(asker)
     }
 
     pub(super) fn take_nonce(&self, nonce: AddressNonce) {
-        let mut nonces = self.nonces.lock().unwrap_or_else(PoisonError::into_inner);
-        if nonces.len() >= MAX_NONCES {
-            self.count_drop(DropReason::NoncesFull, 1);
-            return;
+        if !self.askers.hand_over(nonce) {
+            self.count_drop(DropReason::StrayNonce, 1);
         }
-        nonces.push_back(nonce);
-        self.nonce_came.notify_one();
     }
 
     /// Packets dropped so far, by reason.

@@ -17,10 +17,11 @@ pub const KIND_NONCE: u8 = 0x03;
 /// Its length.
 pub const NONCE_LEN: usize = 17;
 
-/// A nonce and who asks for it.
+/// A nonce and on which link it is to come back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AddressNonce {
-    /// The incarnation of the node that asks, as in its Hello: tells which link to answer on.
+    /// Tells which link to answer on. Both ends derive it from that link's keys, one number for each end, so
+    /// nobody else can ask in a neighbour's name.
     pub asker: u64,
     /// 64 random bits.
     pub nonce: u64,

@@ -118,6 +118,18 @@ impl Peer {
         link.request(&hello).await.map(|_| link)
     }
 
+    /// A link of a process that says to be `incarnation`; with the victim's own.
+    pub(crate) async fn link_as(
+        &self,
+        victim: &Victim,
+        incarnation: u64,
+    ) -> Option<(HostileLink, u64)> {
+        let config = transport::link_client_config(&self.credentials).unwrap();
+        let link = HostileLink { conn: self.connect(victim, config).await? };
+        let reply = link.request(&words::hello(incarnation, None, 0)).await?;
+        Some((link, words::heard_incarnation(&reply)?))
+    }
+
     /// A connection with any TLS configuration.
     async fn connect(&self, victim: &Victim, config: ClientConfig) -> Option<Connection> {
         let name = server_name(&victim.name);

@@ -109,6 +109,14 @@ pub(crate) fn open_lane_at(by: &Credentials, exit: &str, (seconds, low): (u64, u
     encode(&Request::OpenLane(SignedLaneRequest { request, signature }))
 }
 
+/// The incarnation in the answer to an introduction.
+pub(crate) fn heard_incarnation(reply: &[u8]) -> Option<u64> {
+    match decode(reply).ok()? {
+        Reply::Hello(hello) => Some(hello.incarnation),
+        _ => None,
+    }
+}
+
 /// The same for a lane of this traffic class.
 pub(crate) fn open_lane_of(by: &Credentials, exit: &str, reply: Label, class: &str) -> Vec<u8> {
     let wish = RouteWish { class: Some(class.to_owned()), ..RouteWish::default() };
