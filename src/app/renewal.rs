@@ -99,7 +99,7 @@ pub struct CertificateStatus {
     pub lifetime_seconds: u64,
     /// Whether the authority has revoked it, by the list in force here.
     pub revoked: bool,
-    /// How often members refused it as revoked.
+    /// How often members refused it as revoked since one last accepted it.
     pub refused_as_revoked: u64,
     /// When it was last renewed, in seconds since 1970; `None`: not since the node started.
     pub renewed: Option<u64>,

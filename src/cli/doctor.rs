@@ -95,12 +95,12 @@ async fn examine(folder: &Folder) -> Vec<Finding> {
             let told = |field| running.as_ref().and_then(|status| status.pointer(field));
             let failed = told("/certificate/renewal_error").and_then(Value::as_str);
             let refused = told("/certificate/refused_as_revoked").and_then(Value::as_u64);
-            findings.push(match refused {
-                Some(1..) => {
-                    Finding::bad("certificate", "refused by members as revoked", JOIN_AGAIN)
-                }
-                _ => certificate(&identity, now, failed),
-            });
+            findings.push(certificate(&identity, now, failed));
+            findings.extend(refused.filter(|times| *times > 0).map(|_| {
+                let found = "a member says that it is revoked; no list of the authority here does";
+                let advice = format!("ask who runs the authority; if it is so, {JOIN_AGAIN}");
+                Finding::bad("certificate", found, advice)
+            }));
             let ahead = told("/certificate/clock_ahead_seconds").and_then(Value::as_i64);
             findings.extend(ahead.and_then(skew_in_words).map(|words| {
                 let found = format!("{words} the authority's");

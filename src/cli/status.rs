@@ -89,9 +89,8 @@ fn certificate(status: &Value, now: u64) -> String {
     if is(facts, "revoked") {
         return "revoked; see `ronproxy doctor`".to_owned();
     }
-    if seconds("refused_as_revoked").is_some_and(|times| times > 0) {
-        return "revoked, say other members; see `ronproxy doctor`".to_owned();
-    }
+    let refused = seconds("refused_as_revoked").filter(|times| *times > 0);
+    let refused = refused.map(|_| ", but a member refuses it as revoked; see `ronproxy doctor`");
     let validity = match seconds("expires").map(|expires| expires.checked_sub(now)) {
         Some(Some(left)) => format!("valid for {}", units::span(left)),
         Some(None) => "ended; see `ronproxy doctor`".to_owned(),
@@ -101,7 +100,8 @@ fn certificate(status: &Value, now: u64) -> String {
         .map(|at| format!(", renewed {} ago", units::span(now.saturating_sub(at))));
     let failed = facts.get("renewal_error").and_then(Value::as_str);
     let failed = failed.map(|error| format!(", last renewal failed: {error}"));
-    format!("{validity}{}{}", renewed.unwrap_or_default(), failed.unwrap_or_default())
+    let parts = [renewed, failed].map(Option::unwrap_or_default).concat();
+    format!("{validity}{parts}{}", refused.unwrap_or_default())
 }
 
 fn clock(status: &Value) -> String {
@@ -133,6 +133,10 @@ mod tests {
             told.contains("renewed 10m00s ago") && told.contains("failed: no answer"),
             "{told}"
         );
+        facts["refused_as_revoked"] = 2.into();
+        let said = certificate(&json!({ "certificate": facts }), 3_600);
+        let hearsay = "but a member refuses it as revoked";
+        assert!(said.starts_with("valid for") && said.contains(hearsay), "{said}");
         facts["clock_ahead_seconds"] = (-3 * 86_400).into();
         let told = clock(&json!({ "certificate": facts }));
         assert_eq!(told, "3 days behind the authority's; set it, best by NTP");

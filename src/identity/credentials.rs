@@ -203,6 +203,7 @@ impl Credentials {
             return Ok(false);
         }
         self.swap(next)?;
+        self.forget_refusals();
         if let Some(dir) = &self.0.dir {
             self.identity().save_chain(dir)?;
         }
@@ -344,12 +345,18 @@ impl Credentials {
     }
 
     /// Counts a handshake in which a member refused our certificate as revoked; returns how many
-    /// there were, with this one.
+    /// there were, with this one. That is the member's word, and no list of the authority.
     pub fn count_refused_as_revoked(&self) -> u64 {
         1 + self.0.refused_as_revoked.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// How often members refused this node's certificate as revoked.
+    /// Forgets what members said of this node's certificate: another one accepts it, or the authority has
+    /// renewed it.
+    pub fn forget_refusals(&self) {
+        self.0.refused_as_revoked.store(0, Ordering::Relaxed);
+    }
+
+    /// How often members refused this node's certificate as revoked since one last accepted it.
     #[must_use]
     pub fn refused_as_revoked(&self) -> u64 {
         self.0.refused_as_revoked.load(Ordering::Relaxed)

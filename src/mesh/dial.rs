@@ -120,7 +120,10 @@ impl Mesh {
         };
         let conn = conn.inspect_err(|error| {
             tracing::debug!(%name, %address, %error, "no answer");
-            self.note_fault(&name, error);
+            // Before the handshake is done anybody may have said that ours is revoked.
+            if CertificateFault::of(error) == Some(CertificateFault::Dates) {
+                self.credentials.count_refused_by_date();
+            }
         });
         let conn = conn.ok()?;
         let peer = peer_of(&conn).ok().filter(|peer| peer.name == name);
@@ -146,12 +149,16 @@ impl Mesh {
         Some((conn, peer, hello.ok()?))
     }
 
-    /// Takes note of what a failed handshake with `name` says about a certificate.
+    /// Takes note of what `name`, whose certificate is verified, says about ours.
     fn note_fault(&self, name: &NodeName, error: &ConnectionError) {
         match CertificateFault::of(error) {
             Some(CertificateFault::Dates) => self.credentials.count_refused_by_date(),
-            Some(CertificateFault::Revoked) if self.credentials.count_refused_as_revoked() == 1 => {
-                tracing::warn!(%name, "a member refuses this node: its certificate is revoked");
+            // One member's word counts as long as no other one accepts us.
+            Some(CertificateFault::Revoked)
+                if self.links.all().is_empty()
+                    && self.credentials.count_refused_as_revoked() == 1 =>
+            {
+                tracing::warn!(%name, "a member refuses this node: it says that the certificate is revoked");
             }
             _ => {}
         }
@@ -222,6 +229,7 @@ impl Mesh {
             return;
         }
         self.note_authority(&name);
+        self.credentials.forget_refusals();
         tracing::info!(neighbour = %name, address = observed.map(display), we_dialled, "link up");
         self.routing().link_up(now, &name, restarted, self.switch.chance().draw());
         self.take_vote(&link);

@@ -80,3 +80,15 @@ fn certificates_of_other_members_on_a_link_change_nobody() {
     cost.assert_within(Limits::default());
     assert!(stage.lab.is_meshed());
 }
+
+#[test]
+fn a_members_word_that_a_node_is_revoked_ends_with_the_next_link() {
+    let stage = Stage::new(805);
+    let told = stage.node("exit").credentials();
+    assert_eq!(told.count_refused_as_revoked(), 1);
+    stage.run(async {
+        let _link = stage.mallory.link_to(&stage.lab, "exit").await;
+        sleep(Duration::from_secs(1)).await;
+    });
+    assert_eq!(told.refused_as_revoked(), 0, "a member accepts it");
+}
