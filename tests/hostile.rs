@@ -12,7 +12,8 @@
 //! | `records` | a member that lies about members, and floods on a link |
 //! | `dials` | members whose own records name third parties |
 //! | `relays` | a member's requests: labels, lanes, policy |
-//! | `lanes` | a member with lanes that it was rightly granted |
+//! | `lanes`, `streams` | a member with lanes that it was rightly granted |
+//! | `introductions` | a member that never ends them, and packets of other versions of QUIC |
 //! | `addresses` | a member whose packets claim another source, or that keeps others from a change of address |
 //! | `renewals` | members and others that ask for certificates without end |
 //! | `liars` | neighbours that are asked for a certificate, and withhold it |
@@ -67,9 +68,9 @@ mod dials;
 mod grants;
 #[path = "hostile/holders.rs"]
 mod holders;
-#[cfg(target_os = "linux")]
 #[path = "hostile/introductions.rs"]
 mod introductions;
+#[cfg(target_os = "linux")]
 #[path = "hostile/joiners.rs"]
 mod joiners;
 #[path = "hostile/lanes.rs"]
@@ -104,9 +105,9 @@ mod revoked;
 mod states;
 #[path = "hostile/strangers.rs"]
 mod strangers;
-#[cfg(target_os = "linux")]
 #[path = "hostile/streams.rs"]
 mod streams;
+#[cfg(target_os = "linux")]
 #[path = "hostile/third_parties.rs"]
 mod third_parties;
 #[cfg(target_os = "linux")]
