@@ -73,7 +73,7 @@ impl Run {
         let signer = if folder.dir.has_authority() {
             let program = signer::program(folder, verbose, &["signer"])?;
             let started = program.start().map_err(CliError::Runtime)?;
-            Some(without_threads(async { Ok(started.with_spare().await?) })?)
+            Some(without_threads(async { Ok(started.having_started_a_spare().await?) })?)
         } else {
             None
         };

@@ -20,7 +20,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
     DenialReason, Exit, ExitPermit, Policy,
-    destinations::{Begun, Destinations, Step},
+    destinations::{Destinations, NewDestinations, Step},
 };
 use crate::{
     flow::{
@@ -57,7 +57,7 @@ struct Shares {
 struct Share {
     associations: usize,
     waiting: Arc<AtomicUsize>,
-    begun: Arc<Begun>,
+    new: Arc<NewDestinations>,
 }
 
 /// The place of one association; dropping it gives it back.
@@ -65,7 +65,7 @@ struct Share {
 struct Place {
     entry: NodeName,
     waiting: Arc<AtomicUsize>,
-    begun: Arc<Begun>,
+    new: Arc<NewDestinations>,
     associations: Associations,
 }
 
@@ -91,8 +91,8 @@ impl Associations {
         }
         let share = entries.entry(entry.clone()).or_default();
         share.associations += 1;
-        let (waiting, begun) = (share.waiting.clone(), share.begun.clone());
-        Ok(Place { entry: entry.clone(), waiting, begun, associations: self.clone() })
+        let (waiting, new) = (share.waiting.clone(), share.new.clone());
+        Ok(Place { entry: entry.clone(), waiting, new, associations: self.clone() })
     }
 
     fn lock(&self) -> MutexGuard<'_, Shares> {
@@ -183,7 +183,7 @@ impl Exit {
             carried: permit.carried(),
             state: Mutex::new(Judged {
                 by: self.policy.get(),
-                destinations: Destinations::of(place.begun.clone()),
+                destinations: Destinations::of_entry(place.new.clone()),
             }),
             place,
             me: me.clone(),

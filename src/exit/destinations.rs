@@ -34,11 +34,11 @@ const MAX_ASKED: usize = 16;
 const MAX_WAITING: usize = 32;
 const MAX_WAITING_BYTES: usize = 32 << 10;
 
-/// How many destinations of an entry have begun: the present second, and its count.
+/// How many new destinations an entry has had: the present second, and its count.
 #[derive(Debug, Default)]
-pub(super) struct Begun(Mutex<Option<(Instant, u32)>>);
+pub(super) struct NewDestinations(Mutex<Option<(Instant, u32)>>);
 
-impl Begun {
+impl NewDestinations {
     /// Whether another one may begin; if so, it counts.
     fn may_begin(&self, now: Instant) -> bool {
         let mut second = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -60,7 +60,8 @@ pub(super) struct Destinations {
     known: BTreeMap<Target, Known>,
     /// When something was last sent to these addresses: they may answer.
     contacted: BTreeMap<IpAddr, Instant>,
-    of_entry: Arc<Begun>,
+    /// Shared by all associations of its entry.
+    of_entry: Arc<NewDestinations>,
     waiting: (usize, usize),
 }
 
@@ -102,8 +103,8 @@ pub(super) enum Step {
 }
 
 impl Destinations {
-    /// Of an association whose entry has begun those.
-    pub(super) fn of(of_entry: Arc<Begun>) -> Self {
+    /// Those of one more association of an entry.
+    pub(super) fn of_entry(of_entry: Arc<NewDestinations>) -> Self {
         Self { of_entry, ..Self::default() }
     }
 
@@ -289,8 +290,8 @@ mod tests {
 
     #[test]
     fn the_associations_of_an_entry_begin_so_many_destinations_together() {
-        let (of_entry, now) = (Arc::<Begun>::default(), Instant::now());
-        let mut both = [0, 1].map(|_| Destinations::of(of_entry.clone()));
+        let (of_entry, now) = (Arc::<NewDestinations>::default(), Instant::now());
+        let mut both = [0, 1].map(|_| Destinations::of_entry(of_entry.clone()));
         let begun = (0..2_000).filter(|n| {
             let destinations = &mut both[usize::from(*n % 2)];
             let judged = destinations.step(now, &target(*n), b"x", true) == Step::Judge;

@@ -4,10 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     net::SocketAddr,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
@@ -20,7 +17,7 @@ use tokio::{
 use tracing::Instrument;
 
 use super::{
-    LaneEnd, LaneFacts, RouteControl, association,
+    LaneEnd, LaneFacts, RouteControl, answer, association,
     datagrams::Datagrams,
     driver::Driver,
     end::Parts,
@@ -34,17 +31,16 @@ use super::{
 use crate::{
     flow::{
         BoxFuture, Carried, DESTINATION_TARGET, DatagramDrops, DatagramSink, FlowIo, FlowLabel,
-        FlowLimits, HalfClosed, Hint, OutwardDatagrams, Refusal, RefusalKind, Target,
-        with_destination,
+        FlowLimits, Hint, OutwardDatagrams, Refusal, RefusalKind, Target, with_destination,
     },
     identity::{NodeName, Peer},
     overlay::select::Selector,
-    transport::{RerouteMark, code, read_frame, write_frame},
+    transport::{RerouteMark, code, read_frame},
     turns::{Limits, Turns},
     underlay::{MAX_SLOTS, SlotId, Switch},
     wire::{
         label::Label,
-        lane::{Open, OpenReply, Opened, Purpose},
+        lane::{Open, Opened, Purpose},
         link::{LaneAsker, LinkRefusal, SignedLaneRequest},
     },
 };
@@ -80,10 +76,6 @@ const LINGER: Duration = Duration::from_secs(1);
 
 /// An OPEN header must be complete within this time of its stream's start.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long the entry may take for the answer to OPEN, after which the flow is reset. It fits into the window
-/// with which streams begin, so an entry that keeps to the protocol has it in a round trip or two.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A line of the log about one flow; only for those that look closely if the flow is not `told`.
 macro_rules! flow_line {
@@ -170,7 +162,6 @@ pub struct LaneHost {
     opened: Arc<OpenedFlows>,
     lanes: Mutex<BTreeMap<SlotId, Hosted>>,
     tally: Mutex<Tally>,
-    flows: AtomicUsize,
     turns: Turns<NodeName>,
 }
 
@@ -210,22 +201,8 @@ impl LaneHost {
     ) -> Self {
         let lanes = Mutex::default();
         let memory = Arc::new(LaneMemory::of_exit(budget));
-        let (tally, flows) = (Mutex::default(), AtomicUsize::new(0));
-        let turns = Turns::new(GRANTS);
-        let opened = Arc::default();
-        Self {
-            switch,
-            control,
-            acceptor,
-            limits,
-            drops,
-            memory,
-            opened,
-            lanes,
-            tally,
-            flows,
-            turns,
-        }
+        let (tally, opened, turns) = (Mutex::default(), Arc::default(), Turns::new(GRANTS));
+        Self { switch, control, acceptor, limits, drops, memory, opened, lanes, tally, turns }
     }
 
     /// Grants the entry of `request` the lane it asks for; answers with our label for it. The request
@@ -410,10 +387,10 @@ impl LaneHost {
                     tell_refusal(&mut streams.send, refusal, told).await
                 }
             },
-            Ok(Err(error)) => refuse(&mut streams.send, &entry, error.to_string(), told).await,
+            Ok(Err(error)) => tell_fault(&mut streams.send, &entry, error.to_string(), told).await,
             Err(_) => {
                 let detail = "the OPEN header never came".to_owned();
-                refuse(&mut streams.send, &entry, detail, told).await
+                tell_fault(&mut streams.send, &entry, detail, told).await
             }
         };
         if !told {
@@ -429,9 +406,8 @@ impl LaneHost {
         (window, datagrams, told): (u64, Arc<Datagrams>, bool),
     ) -> Outcome {
         let span = tracing::info_span!("flow", label = %open.label, entry = %entry.name);
-        self.flows.fetch_add(1, Ordering::Relaxed);
         streams.port.allow(open.window);
-        let outcome = match open.purpose {
+        match open.purpose {
             Purpose::Connect(target) => {
                 let span = with_destination(&span, &target);
                 let to = (open.label, target);
@@ -440,9 +416,7 @@ impl LaneHost {
             Purpose::Datagrams => {
                 self.associate(entry, streams, datagrams, told).instrument(span).await
             }
-        };
-        self.flows.fetch_sub(1, Ordering::Relaxed);
-        outcome
+        }
     }
 
     async fn carry(
@@ -464,14 +438,14 @@ impl LaneHost {
             Ok(outward) => outward,
             Err(refusal) => return tell_refusal(send, refusal, told).await,
         };
+        let counts = (&*outward.place.carried, &*self.limits);
         let opened = Opened { remote: outward.remote, window };
-        if let Err(reason) = self.tell_opened(send, opened, &outward.place.carried).await {
+        if let Err(reason) = answer::accept(send, opened, counts).await {
             flow_line!(told, reason, "the entry does not take the answer");
             return Outcome::Reset;
         }
         flow_line!(told, "flow open");
         tracing::debug!(target: DESTINATION_TARGET, remote = %outward.remote, "connected");
-        let counts = (&*outward.place.carried, &*self.limits);
         let done = match outward.stream {
             OutwardStream::Tcp(tcp) => {
                 pump(tcp, streams, Bytes::new(), TcpIs::Destination, counts).await
@@ -506,8 +480,9 @@ impl LaneHost {
             Ok(outward) => outward,
             Err(refusal) => return tell_refusal(&mut streams.send, refusal, told).await,
         };
-        let (opened, send) = (Opened { remote: outward.local, window: 0 }, &mut streams.send);
-        if let Err(reason) = self.tell_opened(send, opened, &outward.carried).await {
+        let opened = Opened { remote: outward.local, window: 0 };
+        let counts = (&*outward.carried, &*self.limits);
+        if let Err(reason) = answer::accept(&mut streams.send, opened, counts).await {
             flow_line!(told, reason, "the entry does not take the answer");
             return Outcome::Reset;
         }
@@ -524,21 +499,6 @@ impl LaneHost {
         let (sent, received) = outward.carried.bytes();
         flow_line!(told, sent, received, "flow ended");
         Outcome::Ended
-    }
-
-    /// Tells the entry that its flow is open; a flow whose place is needed ends meanwhile, too.
-    async fn tell_opened(
-        &self,
-        send: &mut SendStream,
-        opened: Opened,
-        carried: &Carried,
-    ) -> Result<(), String> {
-        let (reply, half): (OpenReply, _) = (Ok(opened), HalfClosed::default());
-        tokio::select! {
-            biased;
-            told = answer(send, &reply) => told,
-            end = self.limits.overdue(carried.activity(), &half) => Err(end.to_string()),
-        }
     }
 
     /// What listings show of the lanes that end here.
@@ -559,7 +519,7 @@ impl LaneHost {
     /// How many flows leave here.
     #[must_use]
     pub fn flow_count(&self) -> usize {
-        self.flows.load(Ordering::Relaxed)
+        self.opened.count()
     }
 
     fn tally(&self) -> MutexGuard<'_, Tally> {
@@ -574,33 +534,16 @@ impl LaneHost {
 async fn tell_refusal(send: &mut SendStream, refusal: Refusal, told: bool) -> Outcome {
     flow_line!(told, reason = refusal.kind.name(), "flow refused");
     tracing::debug!(target: DESTINATION_TARGET, detail = refusal.detail, "the reason of the refusal");
-    refuse_by(send, refusal).await;
+    answer::refuse(send, refusal).await;
     Outcome::Refused
 }
 
-async fn refuse(send: &mut SendStream, entry: &Peer, detail: String, told: bool) -> Outcome {
+async fn tell_fault(send: &mut SendStream, entry: &Peer, detail: String, told: bool) -> Outcome {
     if told {
         tracing::warn!(entry = %entry.name, detail, "an entry broke the flow protocol");
     }
-    refuse_by(send, Refusal::new(RefusalKind::Protocol, detail)).await;
+    answer::refuse(send, Refusal::new(RefusalKind::Protocol, detail)).await;
     Outcome::Broken
-}
-
-async fn refuse_by(send: &mut SendStream, refusal: Refusal) {
-    let reply: OpenReply = Err(refusal.bounded());
-    // A stream that has ended needs no end.
-    let _ = match answer(send, &reply).await {
-        Ok(()) => send.finish(),
-        Err(_) => send.reset(VarInt::from_u32(code::FLOW_RESET)),
-    };
-}
-
-/// Answers OPEN, in a limited time: an entry may give the stream no window.
-async fn answer(send: &mut SendStream, reply: &OpenReply) -> Result<(), String> {
-    match timeout(ANSWER_TIMEOUT, write_frame(send, reply)).await {
-        Ok(written) => written.map_err(|error| error.to_string()),
-        Err(_) => Err("no window for it in 20 s".to_owned()),
-    }
 }
 
 impl fmt::Debug for LaneHost {

@@ -11,6 +11,7 @@
 //!                   LaneFlow ⇄ pump ⇄ client        server ⇄ pump ⇄ stream
 //! ```
 
+mod answer;
 mod arrivals;
 mod association;
 mod backlog;

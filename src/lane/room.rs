@@ -43,6 +43,11 @@ impl OpenedFlows {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Of all entries.
+    pub(super) fn count(&self) -> usize {
+        self.lock().values().sum()
+    }
+
     fn take(&self, entry: &NodeName) -> bool {
         let mut opened = self.lock();
         let held = opened.entry(entry.clone()).or_default();
@@ -68,7 +73,7 @@ impl LaneRoom {
         Arc::new(Self { conn, entry, all, opened: Mutex::default() })
     }
 
-    /// A stream has said what it is for. `None`: the entry has too many flows.
+    /// Gives a stream that has said what it is for its room. `None`: the entry has too many flows.
     pub(super) fn open(self: &Arc<Self>) -> Option<FlowRoom> {
         self.all.take(&self.entry).then(|| {
             self.change(|opened| opened + 1);

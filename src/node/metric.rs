@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::{Error, Node, Stream};
 use crate::{
-    flow::{AppMetric, Route},
+    flow::{AppMetric, ParseMetricError, Route},
     identity::NodeName,
-    overlay::posted::{Better, Declared},
+    overlay::posted::{Better, Declared, HalfLifeError},
 };
 
 /// A metric that the program defines; see [`Node::metric`](crate::Node::metric).
@@ -18,29 +18,25 @@ use crate::{
 #[must_use = "nothing is posted before `post`"]
 pub struct Metric<'a> {
     node: &'a Node,
-    name: Result<AppMetric, Error>,
-    declared: Declared,
+    name: Result<AppMetric, ParseMetricError>,
+    declared: Result<Declared, HalfLifeError>,
 }
 
 impl<'a> Metric<'a> {
     pub(super) fn new(node: &'a Node, name: &str) -> Self {
-        Self { node, name: name.parse().map_err(Error::from), declared: Declared::default() }
+        Self { node, name: name.parse(), declared: Ok(Declared::default()) }
     }
 
     /// Large values are good ones, as of a rate. To change the direction forgets the values before.
     pub fn more_is_better(mut self) -> Self {
-        self.declared.better = Better::More;
+        self.declared = self.declared.map(|declared| Declared { better: Better::More, ..declared });
         self
     }
 
     /// After how long a post counts half as much, from 1 s to 24 h. After eight half-lives without a post a
     /// value is gone.
     pub fn half_life(mut self, half_life: Duration) -> Self {
-        match self.declared.with_half_life(half_life) {
-            Ok(declared) => self.declared = declared,
-            Err(error) if self.name.is_ok() => self.name = Err(error.into()),
-            Err(_) => {}
-        }
+        self.declared = self.declared.and_then(|declared| declared.with_half_life(half_life));
         self
     }
 
@@ -74,10 +70,10 @@ impl<'a> Metric<'a> {
     }
 
     fn post_to(self, exit: &NodeName, route: Option<&Route>, value: f64) -> Result<(), Error> {
-        let name = self.name?;
+        let (name, declared) = (self.name?, self.declared?);
         if self.node.is_stopped() {
             return Err(Error::Stopped);
         }
-        Ok(self.node.mesh().post(&name, self.declared, (exit, route), value)?)
+        Ok(self.node.mesh().post(&name, declared, (exit, route), value)?)
     }
 }

@@ -101,7 +101,7 @@ pub struct Started {
 /// The signer did not start a spare one.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the process that keeps the authority's key did not start ({0}); its log says why; run this again"
+    "the process that keeps the authority's key did not start its spare ({0}); the log says why; run this again"
 )]
 pub struct NoSpare(#[from] io::Error);
 
@@ -111,7 +111,7 @@ impl Started {
     ///
     /// # Errors
     /// When the process ends, or needs more than 40 s.
-    pub async fn with_spare(self) -> Result<Self, NoSpare> {
+    pub async fn having_started_a_spare(self) -> Result<Self, NoSpare> {
         let Self { program, process, channel, .. } = self;
         let mut asked = attach(channel)?;
         let spare =
@@ -167,8 +167,12 @@ impl ChildProcess {
 
     /// Asks the process, which starts a spare one when it is told to. The spare takes its place when it
     /// has ended or needs longer than `limit`, and starts the next. So a confined process can use this.
-    pub(super) fn with_spare(started: Started, limit: Duration) -> Self {
-        Self::replaced_by(Some(Spare::default()), started, limit)
+    pub(super) fn with_spare(mut started: Started, limit: Duration) -> Self {
+        // One that cannot be used is asked for anew.
+        let held = started.spare.take().and_then(|channel| attach(channel).ok());
+        let now = Instant::now();
+        let spare = Spare { held, asked: now, ask_at: now, pauses: Pauses::default() };
+        Self::replaced_by(Some(spare), started, limit)
     }
 
     fn replaced_by(spare: Option<Spare>, started: Started, limit: Duration) -> Self {
@@ -216,13 +220,6 @@ struct Spare {
     pauses: Pauses,
 }
 
-impl Default for Spare {
-    fn default() -> Self {
-        let now = Instant::now();
-        Self { held: None, asked: now, ask_at: now, pauses: Pauses::default() }
-    }
-}
-
 impl Spare {
     /// Waits until one has to be asked for.
     async fn missing(this: Option<&mut Self>) {
@@ -261,19 +258,13 @@ async fn spare_of(process: &mut UnixStream) -> io::Result<Option<UnixStream>> {
 }
 
 async fn keep_running(
-    mut first: Started,
+    first: Started,
     limit: Duration,
     mut spare: Option<Spare>,
     mut questions: mpsc::Receiver<Asked>,
 ) {
     let program = first.program.clone();
-    let held = first.spare.take().map(attach).transpose();
-    let mut next = held.and_then(|held| {
-        if let Some(spare) = &mut spare {
-            spare.held = held;
-        }
-        first.attach()
-    });
+    let mut next = first.attach();
     let mut pauses = Pauses::default();
     loop {
         let started = Instant::now();

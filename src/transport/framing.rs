@@ -7,7 +7,7 @@ use crate::wire::{self, DecodeError, MAX_MESSAGE};
 
 /// The longest message with its length in front, in bytes: a flow's opening with the longest name, or a refusal. A
 /// peer that announces more and sends nothing pins as much for each stream.
-const MAX_FRAME: usize = 2 << 10;
+const MAX_FRAME: u16 = 2 << 10;
 
 /// A message could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -50,8 +50,7 @@ pub async fn write_frame<T: Serialize>(
     message: &T,
 ) -> Result<(), FrameError> {
     let body = wire::encode(message);
-    let length = u16::try_from(body.len()).ok().filter(|length| usize::from(*length) <= MAX_FRAME);
-    let length = length.ok_or(FrameError::TooLong(body.len()))?;
+    let length = frame_length(body.len())?;
     let mut frame = Vec::with_capacity(2 + body.len());
     frame.extend_from_slice(&length.to_be_bytes());
     frame.extend_from_slice(&body);
@@ -65,13 +64,16 @@ pub async fn write_frame<T: Serialize>(
 pub async fn read_frame<T: DeserializeOwned>(stream: &mut RecvStream) -> Result<T, FrameError> {
     let mut length = [0; 2];
     stream.read_exact(&mut length).await?;
-    let length = usize::from(u16::from_be_bytes(length));
-    if length > MAX_FRAME {
-        return Err(FrameError::TooLong(length));
-    }
-    let mut body = vec![0; length];
+    let length = frame_length(usize::from(u16::from_be_bytes(length)))?;
+    let mut body = vec![0; usize::from(length)];
     stream.read_exact(&mut body).await?;
     Ok(wire::decode(&body)?)
+}
+
+/// The length of a message, if a frame may have it.
+fn frame_length(bytes: usize) -> Result<u16, FrameError> {
+    let length = u16::try_from(bytes).ok().filter(|length| *length <= MAX_FRAME);
+    length.ok_or(FrameError::TooLong(bytes))
 }
 
 /// Writes one message as the whole content of a stream.

@@ -40,7 +40,7 @@ fn beside_a_next_holder(
 }
 
 #[test]
-fn requests_dated_ahead_by_an_ex_member_are_no_requests_of_the_next_holder() {
+fn an_ex_members_requests_dated_ahead_are_not_the_next_holders() {
     let harm = async |lab: &Lab, old: &Credentials, member: Hostile| {
         let link = member.link_to(lab, "exit").await;
         // More than an exit remembers of one entry, so that all smaller numbers would count as answered.
@@ -59,7 +59,7 @@ fn requests_dated_ahead_by_an_ex_member_are_no_requests_of_the_next_holder() {
 }
 
 #[test]
-fn the_next_holder_of_a_name_does_not_inherit_that_its_links_are_refused() {
+fn a_names_next_holder_does_not_inherit_refused_links() {
     let harm = async |lab: &Lab, _: &Credentials, member: Hostile| {
         let began = Instant::now();
         // Several times, so that the refusal is long.

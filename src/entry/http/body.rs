@@ -5,8 +5,8 @@ use std::io;
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::MAX_HTTP_HEAD;
 use super::{
+    MAX_HTTP_HEAD,
     fields::Fields,
     framing::Length,
     head::{self, BadHead, Reading},

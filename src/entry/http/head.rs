@@ -4,8 +4,7 @@
 //! browsers read them, because a user can do nothing about a server, and are written anew, so that the
 //! next reader has only one way to understand them.
 
-use super::MAX_HTTP_HEADERS;
-use super::fields::Fields;
+use super::{MAX_HTTP_HEADERS, fields::Fields};
 
 /// A request's head.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -111,10 +111,11 @@ impl BaseLoss {
         }
     }
 
-    /// Ends a round. A queue that its packets saw may have lost some.
-    pub(super) fn end_round(&mut self, queued: bool) {
+    /// Ends a round. A queue that stood all the time belongs to others, and may have lost some of the packets that
+    /// saw it.
+    pub(super) fn end_round(&mut self, queue_stood: bool) {
         let Some(span) = &mut self.span else { return };
-        span.queued |= queued && span.acked;
+        span.queued |= queue_stood && span.acked;
         span.acked = false;
         let Some((_, rounds)) = &mut span.ended else { return };
         *rounds += 1;
@@ -186,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn losses_that_show_late_count_and_a_question_is_not_asked_again_before_its_answer() {
+    fn losses_that_show_late_count_and_what_is_sent_before_does_not() {
         let mut loss = BaseLoss::default();
         loss.hold_back(true);
         (0..400).for_each(|pn| loss.sent(pn));

@@ -62,7 +62,8 @@ pub(super) struct Path {
     usual_least: LeastRtt,
     /// The least mean round trip of a round, or of rounds of few packets together, as few are luckier.
     least_mean: LeastRtt,
-    some: MeanRtt,
+    /// Of the rounds of few packets that are not in it yet.
+    unsampled: MeanRtt,
     bandwidth: Bandwidth,
     /// Mean less least round trip of a round, smoothed.
     jitter: Duration,
@@ -92,7 +93,7 @@ impl Path {
             least_rtt: LeastRtt::default(),
             usual_least: LeastRtt::default(),
             least_mean: LeastRtt::default(),
-            some: MeanRtt::default(),
+            unsampled: MeanRtt::default(),
             bandwidth: Bandwidth::default(),
             jitter: Duration::ZERO,
             last_least: Duration::ZERO,
@@ -274,37 +275,38 @@ impl Path {
     /// What the round says that has just ended, if one has. Call it after a batch of acknowledgements.
     pub(super) fn end_round(&mut self, now: Instant) -> Option<Round> {
         let counts = self.round;
+        let (acked, mean) = (counts.rtt.packets, counts.rtt.get());
         let least = self.least_rtt()?;
-        if counts.rtt.packets == 0 || self.largest_acked < counts.end {
+        if acked == 0 || self.largest_acked < counts.end {
             return None;
         }
         self.bandwidth.end_round(self.sample(now, least), counts.app_limited);
         self.smoothed_rtt = match self.smoothed_rtt {
-            Duration::ZERO => counts.rtt.get(),
-            smoothed => (7 * smoothed + counts.rtt.get()) / 8,
+            Duration::ZERO => mean,
+            smoothed => (7 * smoothed + mean) / 8,
         };
         self.last_least = counts.least;
-        if counts.rtt.packets >= BEGINS_AFTER {
+        if acked >= BEGINS_AFTER {
             self.usual_least.sample(now, counts.least, self.kept());
         }
-        self.some.add(counts.rtt);
-        if self.some.packets >= BEGINS_AFTER {
-            self.least_mean.sample(now, self.some.get(), RTT_KEPT);
-            self.some = MeanRtt::default();
+        self.unsampled.add(counts.rtt);
+        if self.unsampled.packets >= BEGINS_AFTER {
+            self.least_mean.sample(now, self.unsampled.get(), RTT_KEPT);
+            self.unsampled = MeanRtt::default();
         }
         let few = self.time_of(FEW);
         let lumpy = counts.lumpy || self.was_lumpy;
         self.was_lumpy = counts.lumpy;
         let stood = !lumpy && counts.least > least + least / STANDING + self.jitter + few;
         let inexact = (least / QUEUED).max(INEXACT);
-        let usual = self.least_mean.get().unwrap_or_else(|| counts.rtt.get());
-        let queued = counts.rtt.get() > usual + inexact + self.jitter / 2;
+        let usual = self.least_mean.get().unwrap_or(mean);
+        let queued = mean > usual + inexact + self.jitter / 2;
         let delay = counts.least.saturating_sub(least + self.jitter + few / 2);
         self.excess_delay =
             if lumpy { 0.0 } else { delay.as_secs_f64() / least.as_secs_f64().max(1e-6) };
-        self.jitter = (7 * self.jitter + counts.rtt.get().saturating_sub(counts.least)) / 8;
-        let outage = counts.lost > OUTAGE * counts.rtt.packets;
-        let exceeded = self.loss.is_exceeded(counts.rtt.packets, counts.lost) && !outage;
+        self.jitter = (7 * self.jitter + mean.saturating_sub(counts.least)) / 8;
+        let outage = counts.lost > OUTAGE * acked;
+        let exceeded = self.loss.is_exceeded(acked, counts.lost) && !outage;
         self.loss.end_round(stood);
         self.round = Counts::new(now, self.largest_sent + 1);
         Some(Round {
@@ -313,7 +315,7 @@ impl Path {
             stood,
             queued,
             lossy: counts.lost > 0,
-            overflowed: counts.lost > (counts.rtt.packets / OVERFLOW).max(LEAST_OVERFLOW),
+            overflowed: counts.lost > (acked / OVERFLOW).max(LEAST_OVERFLOW),
             congested: exceeded || counts.marked,
         })
     }
