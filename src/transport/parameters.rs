@@ -137,7 +137,7 @@ const MESSAGE_WINDOW: u32 = 64 << 10;
 const LINK_WINDOW: u32 = 192 << 10;
 const LINK_SEND_WINDOW: u64 = 256 << 10;
 
-/// The same while nobody knows who the peer is, and for joiners: one request of 4 KiB, and the answer
+/// The same until the introductions are over, and for joiners: one request of 4 KiB, and the answer
 /// in pieces.
 const GUEST_WINDOW: u32 = 8 << 10;
 const GUEST_SEND_WINDOW: u64 = 32 << 10;
@@ -215,7 +215,7 @@ pub(super) fn link_parameters() -> Arc<TransportConfig> {
     Arc::new(link_config())
 }
 
-/// The parameters of a link that another node dials, until it is known: one stream, small windows.
+/// The parameters of a link that another node dials, until the introductions are over: one stream, small windows.
 pub(super) fn guest_parameters() -> Arc<TransportConfig> {
     let mut config = link_config();
     config
@@ -226,7 +226,7 @@ pub(super) fn guest_parameters() -> Arc<TransportConfig> {
     Arc::new(config)
 }
 
-/// Gives an accepted connection the room of a link: its peer has shown a member's certificate.
+/// Gives an accepted connection the room of a link: its peer, a member, has introduced itself.
 pub fn trust_link(conn: &Connection) {
     conn.set_receive_window(VarInt::from_u32(LINK_WINDOW));
     conn.set_send_window(LINK_SEND_WINDOW);
