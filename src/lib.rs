@@ -25,7 +25,7 @@
 //! # }
 //! ```
 //!
-//! The door is [`Node`], [`Builder`], [`Connect`], [`Stream`], [`Listener`], [`Metric`], [`Events`], [`Error`] and the types that they name.
+//! The door is [`Node`], [`Builder`], [`Connect`], [`Stream`], [`Listener`], [`Conduit`], [`Metric`], [`Events`], [`Error`] and the types that they name.
 //! Without the default features a program compiles no command line, no proxy and no demo.
 //! `examples/dial.rs` runs it in an overlay in memory, and `docs/library.md` lists what each event does to a
 //! stream. The modules below are the inside, and change without notice.
@@ -106,11 +106,12 @@ pub mod underlay;
 pub mod wire;
 
 pub use node::{
-    AppMetric, Builder, Carries, CertificateStatus, Changes, Connect, Counts, DatagramFacts, Error,
-    Event, EventRecord, Events, FlowFacts, FlowLabel, FlowState, Hint, Host, Inbound, Ingress,
-    Lagged, LaneFacts, LaneSide, LaneStatus, LeftWhy, LinkFacts, Listener, Measuring, Metric, Node,
-    NodeName, NodeStatus, PostError, Refusal, RefusalKind, RerouteFacts, RerouteKind, Route,
-    ServeError, Stream, Target,
+    AppMetric, Builder, Carries, CertificateStatus, Changes, Conduit, ConduitError, Connect,
+    Counts, DatagramDrop, DatagramFacts, Error, Event, EventRecord, Events, FlowFacts, FlowLabel,
+    FlowState, Hint, Host, Inbound, Ingress, Lagged, LaneFacts, LaneSide, LaneStatus, LeftWhy,
+    LinkFacts, Listener, Measuring, Metric, Node, NodeName, NodeStatus, Packet, PacketCounts,
+    PacketSender, PostError, Refusal, RefusalKind, RerouteFacts, RerouteKind, Route, ServeError,
+    Stream, Target,
 };
 
 #[cfg(feature = "cli")]

@@ -11,6 +11,9 @@ mod support;
 #[path = "../examples/dial.rs"]
 #[expect(dead_code, reason = "the test calls what `main` calls")]
 mod dial;
+#[path = "../examples/conference.rs"]
+#[expect(dead_code, reason = "the test calls what `main` calls")]
+mod example_conference;
 #[path = "../examples/events.rs"]
 #[expect(dead_code, reason = "the test calls what `main` calls")]
 mod example_events;
@@ -22,6 +25,8 @@ mod example_serve;
 #[expect(dead_code, reason = "the test calls what `main` calls")]
 mod example_mirror;
 
+#[path = "library/conduits.rs"]
+mod conduits;
 #[path = "library/events.rs"]
 mod events;
 #[path = "library/metrics.rs"]

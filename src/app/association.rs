@@ -3,6 +3,9 @@
 //! The rules choose the exit for each destination, as for connections. Destinations for which they allow
 //! the same exits share a flow, so they see one source address.
 //! A flow is opened when a datagram needs one, and again when the last one has ended or its exit is silent.
+//!
+//! The packets of a conduit are an association of their own for each node and label ([`ToNode`]): all go to
+//! one exit, and in one packet each.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -18,7 +21,7 @@ use crate::{
     config::Rules,
     flow::{
         Association, AssociationRequest, BoxFuture, DatagramDrop, DatagramFlow, DatagramSink,
-        FlowRequest, Ingress, Refusal, Target,
+        FlowLabel, FlowRequest, Ingress, PACKET_FITS, Refusal, Target,
     },
     lane::LaneKey,
 };
@@ -37,16 +40,26 @@ const MAX_WAITING: usize = 32;
 const MAX_WAITING_BYTES: usize = 64 << 10;
 
 /// A destination or a flow that was refused is not tried again for this long.
-const REFUSED_FOR: Duration = Duration::from_secs(1);
+pub(super) const REFUSED_FOR: Duration = Duration::from_secs(1);
 
 /// A flow whose exit is silent for so long moves to another exit, if the rules allow one: twice as long as any
 /// reroute takes, and as long as programs wait for a name server.
 const SILENT_EXIT: Duration = Duration::from_secs(5);
 
+/// Where all packets of a conduit's association go.
+pub(super) struct ToNode {
+    /// The node, as rules see it.
+    pub(super) target: Target,
+    /// The label that its flow is to have.
+    pub(super) label: Option<FlowLabel>,
+}
+
 /// An association of this entry.
 pub(super) struct Associated {
     dialer: Arc<Dialer>,
     request: AssociationRequest,
+    /// `None`: each datagram has a destination of its own.
+    to: Option<ToNode>,
     client: Arc<dyn DatagramSink>,
     state: Mutex<State>,
     refusal: watch::Sender<Option<Refusal>>,
@@ -100,12 +113,14 @@ impl Associated {
     pub(super) fn begin(
         dialer: Arc<Dialer>,
         request: AssociationRequest,
+        to: Option<ToNode>,
         client: Arc<dyn DatagramSink>,
     ) -> Arc<Self> {
         let stop = CancellationToken::new();
         Arc::new_cyclic(|me| Self {
             dialer,
             request,
+            to,
             client,
             state: Mutex::default(),
             refusal: watch::Sender::new(None),
@@ -117,8 +132,51 @@ impl Associated {
 
     fn flow_request(&self, target: &Target) -> FlowRequest {
         let AssociationRequest { hint, exit, user, client } = self.request.clone();
-        let target = target.clone();
-        FlowRequest { hint, exit, user, ..FlowRequest::new(target, client, Ingress::Socks5Udp) }
+        let (target, ingress, label) = match &self.to {
+            Some(node) => (node.target.clone(), Ingress::Conduit, node.label),
+            None => (target.clone(), Ingress::Socks5Udp, None),
+        };
+        FlowRequest { hint, exit, user, label, ..FlowRequest::new(target, client, ingress) }
+    }
+
+    /// Sends a datagram, or lets it wait for its flow.
+    ///
+    /// # Errors
+    /// Why it was dropped, which is counted.
+    pub(super) fn send(&self, peer: &Target, payload: &[u8]) -> Result<(), DatagramDrop> {
+        let sent = match self.step(peer, payload) {
+            Step::Deliver(flow) => self.hand(&*flow, peer, payload),
+            Step::Open(number) => {
+                self.open(number, peer);
+                Ok(())
+            }
+            Step::Wait => Ok(()),
+            Step::Drop(reason) => Err(reason),
+        };
+        sent.inspect_err(|reason| self.dialer.dropped(*reason))
+    }
+
+    fn hand(
+        &self,
+        flow: &dyn DatagramFlow,
+        peer: &Target,
+        payload: &[u8],
+    ) -> Result<(), DatagramDrop> {
+        // The packets of a conduit are never split.
+        if self.to.is_some() && payload.len() > PACKET_FITS && payload.len() > flow.room(peer) {
+            return Err(DatagramDrop::TooLarge);
+        }
+        flow.send(peer, payload)
+    }
+
+    /// The longest datagram that travels to `peer` in one packet at present; `None` without a flow.
+    pub(super) fn room(&self, peer: &Target) -> Option<usize> {
+        let mut state = self.lock();
+        let number = state.known.get(peer)?.way.ok()?;
+        match &state.way(number)?.stage {
+            Stage::Open(flow) if flow.is_open() => Some(flow.room(peer)),
+            _ => None,
+        }
     }
 
     fn step(&self, target: &Target, payload: &[u8]) -> Step {
@@ -153,6 +211,7 @@ impl Associated {
             Ok(keys) => Ok(state.way_for(now, keys).ok_or(DatagramDrop::TooManyDestinations)?),
             Err(refusal) => {
                 self.dialer.log().refused(target, &refusal);
+                self.client.refused(target, refusal);
                 Err(now + REFUSED_FOR)
             }
         };
@@ -191,12 +250,21 @@ impl Associated {
         match opened {
             Ok(flow) => {
                 tracing::info!(client = %self.request.client, label = %flow.label(), "flow open");
-                waiting.iter().for_each(|(target, payload)| flow.deliver(target, payload));
+                for (target, payload) in &waiting {
+                    if let Err(reason) = self.hand(&*flow, target, payload) {
+                        self.dialer.dropped(reason);
+                        self.client.dropped(target, reason);
+                    }
+                }
             }
             Err(refusal) => {
                 let client = self.request.client;
                 tracing::info!(%client, reason = refusal.kind.name(), "an association is refused");
-                waiting.iter().for_each(|_| self.dialer.dropped(DatagramDrop::Refused));
+                for (target, _) in &waiting {
+                    self.dialer.dropped(DatagramDrop::Refused);
+                    self.client.refused(target, refusal.clone());
+                    self.client.dropped(target, DatagramDrop::Refused);
+                }
                 if !others {
                     self.refusal.send_replace(Some(refusal));
                 }
@@ -316,12 +384,8 @@ impl Way {
 
 impl DatagramSink for Associated {
     fn deliver(&self, peer: &Target, payload: &[u8]) {
-        match self.step(peer, payload) {
-            Step::Deliver(flow) => flow.deliver(peer, payload),
-            Step::Open(number) => self.open(number, peer),
-            Step::Wait => {}
-            Step::Drop(reason) => self.dialer.dropped(reason),
-        }
+        // It is counted.
+        let _ = self.send(peer, payload);
     }
 
     fn refused(&self, _: &Target, _: Refusal) {}
@@ -355,5 +419,6 @@ impl DatagramSink for Replies {
 
     fn refused(&self, peer: &Target, refusal: Refusal) {
         self.dialer.log().refused(peer, &refusal);
+        self.client.refused(peer, refusal);
     }
 }

@@ -28,8 +28,8 @@ use crate::{
     config::{Action, Rules, Wishes},
     flow::{
         Association, AssociationRequest, BoxFuture, DatagramDrop, DatagramDrops, DatagramFlow,
-        DatagramSink, Flow, FlowDialer, FlowRequest, Hint, Host, Refusal, RefusalKind, RouteWish,
-        Target,
+        DatagramSink, Flow, FlowDialer, FlowRequest, Hint, Host, Ingress, Refusal, RefusalKind,
+        RouteWish, Target,
     },
     identity::NodeName,
     lane::{FlowAcceptor as _, LaneKey, LanePool, RouteControl},
@@ -79,7 +79,7 @@ impl FlowDialer for Dialer {
         request: AssociationRequest,
         client: Arc<dyn DatagramSink>,
     ) -> Arc<dyn Association> {
-        Associated::begin(self, request, client)
+        Associated::begin(self, request, None, client)
     }
 
     fn datagram_drops(&self) -> Arc<DatagramDrops> {
@@ -158,8 +158,12 @@ impl Opens for Datagrams {
     ) -> Result<Self::Flow, Refusal> {
         let (guard, drops) = (dialer.pool.list_flow(request, key), dialer.datagram_drops.clone());
         let (us, limits) = (dialer.mesh.us(), dialer.pool.limits());
-        let open = |back| dialer.acceptor.associate(us, back, drops.clone());
-        let flow = LocalDatagrams::begin(guard, self.0.clone(), (limits, drops.clone()), open)?;
+        let label = guard.entry().label;
+        let open = |back| match request.ingress {
+            Ingress::Conduit => dialer.acceptor.receive(us, label, back, drops),
+            _ => dialer.acceptor.associate(us, back, drops),
+        };
+        let flow = LocalDatagrams::begin(guard, self.0.clone(), limits, open)?;
         Ok(Arc::new(flow))
     }
 

@@ -8,15 +8,14 @@ use std::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::flow::{
-    DatagramDrop, DatagramDrops, DatagramFlow, DatagramSink, FlowEntry, FlowGuard, FlowLabel,
-    FlowLimits, FlowState, OutwardDatagrams, Refusal, Target,
+    DatagramDrop, DatagramFlow, DatagramSink, FlowEntry, FlowGuard, FlowLabel, FlowLimits,
+    FlowState, MAX_DATAGRAM, OutwardDatagrams, Refusal, Target,
 };
 
 /// An open flow without a lane.
 pub(super) struct LocalDatagrams {
     entry: Arc<FlowEntry>,
     outward: Arc<dyn DatagramSink>,
-    drops: Arc<DatagramDrops>,
     ended: CancellationToken,
     _drop_ends: DropGuard,
 }
@@ -32,7 +31,7 @@ impl LocalDatagrams {
     pub(super) fn begin(
         guard: FlowGuard,
         client: Arc<dyn DatagramSink>,
-        (limits, drops): (Arc<FlowLimits>, Arc<DatagramDrops>),
+        limits: Arc<FlowLimits>,
         open: impl FnOnce(Arc<dyn DatagramSink>) -> Result<OutwardDatagrams, Refusal>,
     ) -> Result<Self, Refusal> {
         let entry = guard.entry().clone();
@@ -50,7 +49,7 @@ impl LocalDatagrams {
             done.cancel();
             drop((guard, opened));
         });
-        Ok(Self { entry, outward, drops, ended, _drop_ends: dropped.drop_guard() })
+        Ok(Self { entry, outward, ended, _drop_ends: dropped.drop_guard() })
     }
 }
 
@@ -66,21 +65,22 @@ impl DatagramFlow for LocalDatagrams {
     fn waits_since(&self) -> Option<Instant> {
         None
     }
-}
 
-impl DatagramSink for LocalDatagrams {
-    fn deliver(&self, peer: &Target, payload: &[u8]) {
+    fn room(&self, _: &Target) -> usize {
+        MAX_DATAGRAM
+    }
+
+    fn send(&self, peer: &Target, payload: &[u8]) -> Result<(), DatagramDrop> {
         if !self.is_open() {
-            return self.drops.count(DatagramDrop::FlowEnded);
+            return Err(DatagramDrop::FlowEnded);
         }
         self.entry.carried.add_sent(payload.len());
         if let Some(counts) = &self.entry.datagrams {
             counts.sent.fetch_add(1, Ordering::Relaxed);
         }
         self.outward.deliver(peer, payload);
+        Ok(())
     }
-
-    fn refused(&self, _: &Target, _: Refusal) {}
 }
 
 impl DatagramSink for Counted {

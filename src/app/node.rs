@@ -18,7 +18,9 @@ use super::{
     dialer::Dialer,
     flow_log::FlowLog,
     handshakes::HandshakeCounts,
+    inboxes::{ConduitError, Receives},
     network,
+    outlets::Outlets,
     renewal::Renewal,
     serving::{Accepts, ServeError, Serving},
     status::{FlowFacts, LaneStatus, NodeStatus, NodeView},
@@ -114,6 +116,7 @@ pub struct Node {
     events: Arc<Events>,
     log: Arc<FlowLog>,
     serving: Arc<Serving>,
+    outlets: Arc<Outlets>,
     renewal: Arc<Renewal>,
     credentials: Credentials,
     switch: Arc<Switch>,
@@ -166,7 +169,7 @@ impl Node {
         let control: Weak<dyn RouteControl> = Arc::downgrade(&(mesh.clone() as Arc<_>));
         let limits = Arc::new(FlowLimits::new(settings.flow));
         let datagram_drops = Arc::<DatagramDrops>::default();
-        let acceptor = Serving::new(settings.acceptor);
+        let acceptor = Serving::new(settings.acceptor, mesh.us().name.clone());
         let host = LaneHost::new(
             switch.clone(),
             control.clone(),
@@ -198,9 +201,10 @@ impl Node {
             mesh,
             pool,
             host,
-            dialer,
+            dialer: dialer.clone(),
             events,
             log,
+            outlets: Arc::new(Outlets::new(dialer.clone(), acceptor.inboxes().clone())),
             serving: acceptor,
             renewal: Arc::new(renewal),
             credentials: credentials.clone(),
@@ -280,6 +284,8 @@ impl Node {
 
     fn close(&self, reason: &str) {
         self.shutdown.cancel();
+        self.serving.inboxes().close();
+        self.outlets.close();
         self.endpoint.close(transport::code::DONE.into(), reason.as_bytes());
     }
 
@@ -325,6 +331,19 @@ impl Node {
     /// When this node may not, or does already.
     pub(crate) fn serve(&self, target: Target) -> Result<Accepts, ServeError> {
         self.serving.serve(&self.mesh, target)
+    }
+
+    /// From now on packets of type `kind` come to the one who takes them.
+    ///
+    /// # Errors
+    /// When somebody takes them already, there are too many types, or the node has stopped.
+    pub(crate) fn receive(&self, kind: Target) -> Result<Receives, ConduitError> {
+        self.serving.inboxes().open(kind)
+    }
+
+    /// Sends packets to programs of other nodes.
+    pub(crate) fn outlets(&self) -> &Arc<Outlets> {
+        &self.outlets
     }
 
     /// The lanes this node opened as an entry.

@@ -1,4 +1,5 @@
-//! Names that a program in this process serves: flows to them end here, instead of at an address.
+//! Names that a program in this process serves: flows to them end here, instead of at an address. Packets for
+//! programs end at [`Inboxes`].
 //!
 //! ```text
 //!  LaneHost ──open──► Serving ──name is served──► Queue ──accept──► the program
@@ -21,13 +22,16 @@ use tokio::{
     time::timeout,
 };
 
-use super::pipe::{PipeEnd, pipe};
+use super::{
+    inboxes::Inboxes,
+    pipe::{PipeEnd, pipe},
+};
 use crate::{
     flow::{
         BoxFuture, DatagramDrops, DatagramSink, FlowLabel, Host, OutwardDatagrams, Refusal,
         RefusalKind, Target,
     },
-    identity::Peer,
+    identity::{NodeName, Peer},
     lane::{FlowAcceptor, Outward, OutwardStream, Place},
     mesh::Mesh,
 };
@@ -49,6 +53,8 @@ const PIPE: usize = 8 * 1024;
 /// Opens flows to served names here, and the others by what is behind it.
 pub(super) struct Serving {
     behind: Arc<dyn FlowAcceptor>,
+    us: NodeName,
+    inboxes: Arc<Inboxes>,
     names: Mutex<BTreeMap<Target, Arc<Queue>>>,
 }
 
@@ -123,8 +129,13 @@ struct Waits<'a> {
 
 impl Serving {
     /// Serves no name yet.
-    pub(super) fn new(behind: Arc<dyn FlowAcceptor>) -> Arc<Self> {
-        Arc::new(Self { behind, names: Mutex::default() })
+    pub(super) fn new(behind: Arc<dyn FlowAcceptor>, us: NodeName) -> Arc<Self> {
+        Arc::new(Self { behind, us, inboxes: Arc::default(), names: Mutex::default() })
+    }
+
+    /// Where packets for programs go.
+    pub(super) fn inboxes(&self) -> &Arc<Inboxes> {
+        &self.inboxes
     }
 
     /// Serves `target` from now on, if `mesh` says that this node may.
@@ -197,6 +208,19 @@ impl FlowAcceptor for Serving {
         drops: Arc<DatagramDrops>,
     ) -> Result<OutwardDatagrams, Refusal> {
         self.behind.associate(entry, back, drops)
+    }
+
+    fn receive(
+        &self,
+        entry: &Peer,
+        label: FlowLabel,
+        back: Arc<dyn DatagramSink>,
+        drops: Arc<DatagramDrops>,
+    ) -> Result<OutwardDatagrams, Refusal> {
+        self.inboxes.judge(&self.us)?;
+        let here = Target { host: Host::Name(self.us.to_string()), port: 0 };
+        let place = self.behind.admit(entry, &here)?;
+        Ok(self.inboxes.receive((entry, label), (back, drops), place))
     }
 }
 

@@ -23,6 +23,10 @@ use crate::identity::NodeName;
 /// Two packets of the least size that QUIC allows (1,200 bytes) hold it with the longest name in front.
 pub const MAX_DATAGRAM: usize = 2_000;
 
+/// A packet of a conduit that is no longer fits one packet of every path, in bytes of its content: what a QUIC
+/// packet of 1,200 bytes leaves beside 38 bytes of QUIC and at most 50 before the content.
+pub const PACKET_FITS: usize = 1_100;
+
 /// Takes datagrams of one association in one direction.
 pub trait DatagramSink: Send + Sync + 'static {
     /// Takes a datagram to or from `peer`. Never waits: it drops what it cannot take, and counts that.
@@ -30,10 +34,13 @@ pub trait DatagramSink: Send + Sync + 'static {
 
     /// Takes note that datagrams to `peer` are dropped for this reason.
     fn refused(&self, peer: &Target, refusal: Refusal);
+
+    /// Takes note that a datagram to `peer`, which waited for its flow, was dropped after all. It is counted.
+    fn dropped(&self, _peer: &Target, _reason: DatagramDrop) {}
 }
 
 /// One flow of an association, seen from its entry. Dropping it ends the flow.
-pub trait DatagramFlow: DatagramSink {
+pub trait DatagramFlow: Send + Sync + 'static {
     /// The flow's label.
     fn label(&self) -> FlowLabel;
 
@@ -42,6 +49,15 @@ pub trait DatagramFlow: DatagramSink {
 
     /// When its lane last heard of the exit, while the lane waits for an answer; `None`: it does not wait.
     fn waits_since(&self) -> Option<Instant>;
+
+    /// The longest datagram to `peer` that travels in one packet at present, in bytes of its content.
+    fn room(&self, peer: &Target) -> usize;
+
+    /// Sends a datagram to `peer` at once.
+    ///
+    /// # Errors
+    /// Why it was dropped. The caller counts that.
+    fn send(&self, peer: &Target, payload: &[u8]) -> Result<(), DatagramDrop>;
 }
 
 /// An association, seen from the proxy. Dropping it ends its flows.
@@ -68,6 +84,7 @@ macro_rules! reasons {
     ($($(#[$doc:meta])+ $reason:ident = $name:literal,)+) => {
         /// Why a datagram was dropped; its [`name`](Self::name) is the metric label.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
         pub enum DatagramDrop { $($(#[$doc])+ $reason,)+ }
 
         impl DatagramDrop {
@@ -92,7 +109,7 @@ reasons! {
     AddressType = "address-type",
     /// Port 0, or a name that is none.
     BadDestination = "bad-destination",
-    /// Longer than [`MAX_DATAGRAM`].
+    /// Longer than [`MAX_DATAGRAM`], or, in a conduit, than one packet of the path.
     TooLarge = "too-large",
     /// Not from the address of the association's client.
     WrongSource = "wrong-source",
@@ -122,11 +139,23 @@ reasons! {
     SocketFull = "socket-full",
     /// The system has no route to the destination.
     Unreachable = "unreachable",
+    /// No program of the receiving node takes packets of this type.
+    UnknownType = "unknown-type",
+    /// The program that receives packets of this type does not take them as fast as they come.
+    InboxFull = "inbox-full",
+    /// The program's callback panicked over it.
+    CallbackPanicked = "callback-panicked",
 }
 
 /// How many datagrams a node dropped, by reason.
 #[derive(Debug, Default)]
 pub struct DatagramDrops([AtomicU64; DatagramDrop::ALL.len()]);
+
+impl std::fmt::Display for DatagramDrop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
 
 impl DatagramDrops {
     /// Counts one.

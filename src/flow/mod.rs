@@ -14,7 +14,15 @@ mod table;
 mod target;
 mod tcp;
 
-use std::{fmt, future::Future, io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    future::Future,
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use tokio::{
@@ -26,7 +34,7 @@ use tracing::Span;
 pub use activity::Activity;
 pub use datagram::{
     Association, AssociationRequest, DatagramCounts, DatagramDrop, DatagramDrops, DatagramFacts,
-    DatagramFlow, DatagramSink, MAX_DATAGRAM, OutwardDatagrams,
+    DatagramFlow, DatagramSink, MAX_DATAGRAM, OutwardDatagrams, PACKET_FITS,
 };
 pub use hint::{AppMetric, Hint, ParseHintError, ParseMetricError};
 pub use label::{FlowLabel, ParseLabelError};
@@ -55,6 +63,10 @@ pub fn with_destination(flow: &Span, destination: &dyn fmt::Display) -> Span {
     if named.is_disabled() { flow.clone() } else { named }
 }
 
+/// The client's address of all flows of a program in this process, for rules and listings: this machine, no
+/// port.
+pub(crate) const IN_PROCESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
 /// A boxed future, as the object-safe traits of this module return it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -77,14 +89,16 @@ pub struct FlowRequest {
     pub client: SocketAddr,
     /// The protocol the application spoke to the entry.
     pub ingress: Ingress,
+    /// The label the application wishes; `None`, or when another flow has it: a drawn one.
+    pub label: Option<FlowLabel>,
 }
 
 impl FlowRequest {
     /// A request for `target` without any wish.
     #[must_use]
     pub fn new(target: Target, client: SocketAddr, ingress: Ingress) -> Self {
-        let (hint, exit, class, patience, user) = Default::default();
-        Self { target, hint, exit, class, patience, user, client, ingress }
+        let (hint, exit, class, patience, user, label) = Default::default();
+        Self { target, hint, exit, class, patience, user, client, ingress, label }
     }
 }
 

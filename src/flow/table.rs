@@ -33,6 +33,16 @@ pub enum Ingress {
     Socks5Udp,
     /// None: the application has the node in its own process ([`crate::node`]).
     Library,
+    /// The same, for packets between programs of two nodes ([`crate::Conduit`]).
+    Conduit,
+}
+
+impl Ingress {
+    /// Whether its flows carry datagrams instead of bytes.
+    #[must_use]
+    pub fn has_datagrams(self) -> bool {
+        matches!(self, Self::Socks5Udp | Self::Conduit)
+    }
 }
 
 impl fmt::Display for Ingress {
@@ -44,6 +54,7 @@ impl fmt::Display for Ingress {
             Self::HttpForward => "HTTP",
             Self::Socks5Udp => "SOCKS5 UDP",
             Self::Library => "library",
+            Self::Conduit => "conduit",
         })
     }
 }
@@ -64,7 +75,7 @@ pub enum FlowState {
 pub struct FlowEntry {
     /// The flow's label.
     pub label: FlowLabel,
-    /// Where it goes; of an association, the first destination on this flow.
+    /// Where it goes; of an association, the first destination on this flow; of a conduit, the node.
     pub target: Target,
     /// The exit that carries it.
     pub exit: NodeName,
@@ -78,7 +89,7 @@ pub struct FlowEntry {
     pub since: Instant,
     /// Bytes carried so far.
     pub carried: Arc<Carried>,
-    /// The datagrams of an association; `None`: it is a connection.
+    /// The datagrams of an association or a conduit; `None`: it is a connection.
     pub datagrams: Option<Arc<DatagramCounts>>,
     state: Mutex<FlowState>,
     lane: Mutex<Option<OnLane>>,
@@ -196,7 +207,7 @@ impl FlowEntry {
             ingress: request.ingress,
             since,
             carried: Arc::default(),
-            datagrams: (request.ingress == Ingress::Socks5Udp).then(Arc::default),
+            datagrams: request.ingress.has_datagrams().then(Arc::default),
             state: Mutex::new(FlowState::Opening),
             lane: Mutex::default(),
         }

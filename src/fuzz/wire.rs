@@ -4,7 +4,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::Fuzz;
 use crate::{
-    flow::{FlowLabel, Refusal, RefusalKind, Route, RouteWish},
+    flow::{FlowLabel, Refusal, RefusalKind, Route, RouteWish, Target},
     overlay::{
         linkstate::{Advertisement, Flood, LinkReport, Roles, Version},
         monitor::{LinkState, LinkSummary, Probe, ProbeKind},
@@ -145,7 +145,7 @@ fn mutated_open_headers_and_answers_are_read_or_refused() {
     };
     let targets = ["a.test:80", "192.0.2.1:443", "[2001:db8::1]:22"];
     let targets = targets.map(|target| Purpose::Connect(target.parse().unwrap()));
-    fuzz("open", targets.into_iter().chain([Purpose::Datagrams]).map(open));
+    fuzz("open", targets.into_iter().chain([Purpose::Datagrams, Purpose::Packets]).map(open));
     let refusal = Refusal::new(RefusalKind::Policy, "no");
     fuzz::<OpenReply>("open-reply", [Ok(Opened { remote: address(), window: 300 }), Err(refusal)]);
 }
@@ -153,7 +153,9 @@ fn mutated_open_headers_and_answers_are_read_or_refused() {
 #[test]
 fn mutated_datagrams_of_flows_and_news_of_them_are_read_or_refused() {
     let target = || "a.test:53".parse().unwrap();
-    let pieces = [Piece::Whole(target()), Piece::First(target()), Piece::Second];
+    let packet = Target { host: "voice".parse().unwrap(), port: 0 };
+    let pieces =
+        [Piece::Whole(target()), Piece::Whole(packet), Piece::First(target()), Piece::Second];
     let header = |piece| Header { flow: 5, number: 300, piece };
     let seeds = pieces.map(|piece| frame(&header(piece), b"hello").to_vec());
     Fuzz::new("flow-datagram", seeds).run(|bytes| {

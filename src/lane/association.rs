@@ -19,8 +19,7 @@ use super::{
 };
 use crate::{
     flow::{
-        DatagramDrop, DatagramFlow, DatagramSink, FlowGuard, FlowLabel, OutwardDatagrams, Refusal,
-        Target,
+        DatagramDrop, DatagramFlow, DatagramSink, FlowGuard, FlowLabel, OutwardDatagrams, Target,
     },
     transport::{FrameError, read_frame, write_frame},
     wire::lane::AssociationNews,
@@ -97,17 +96,17 @@ impl DatagramFlow for LaneDatagrams {
     fn waits_since(&self) -> Option<Instant> {
         self.end.upgrade()?.waits_since()
     }
-}
 
-impl DatagramSink for LaneDatagrams {
-    fn deliver(&self, peer: &Target, payload: &[u8]) {
-        match self.is_open() {
-            true => self.port.deliver(peer, payload),
-            false => self.port.drops().count(DatagramDrop::FlowEnded),
-        }
+    fn room(&self, peer: &Target) -> usize {
+        self.port.room(peer)
     }
 
-    fn refused(&self, _: &Target, _: Refusal) {}
+    fn send(&self, peer: &Target, payload: &[u8]) -> Result<(), DatagramDrop> {
+        match self.is_open() {
+            true => self.port.send(peer, payload),
+            false => Err(DatagramDrop::FlowEnded),
+        }
+    }
 }
 
 /// Carries an association at its exit until the entry ends it.

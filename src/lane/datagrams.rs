@@ -30,7 +30,7 @@ use crate::{
     },
     transport::LANE_DATAGRAMS_UNSENT,
     wire::{
-        datagram::{frames, parse},
+        datagram::{Header, Piece, frame, frames, parse},
         lane::AssociationNews,
     },
 };
@@ -150,26 +150,37 @@ impl DatagramPort {
         Receiving { lane: self.lane.clone(), flow: self.flow }
     }
 
-    /// Counts what this node drops.
-    pub(super) fn drops(&self) -> &DatagramDrops {
-        &self.lane.drops
-    }
-
     /// What is counted of the flow at this end.
     pub(super) fn counts(&self) -> &DatagramCounts {
         &self.counts
     }
 
-    fn send(&self, peer: &Target, payload: &[u8]) -> Result<(), DatagramDrop> {
+    /// The longest datagram to `peer` that fits one frame at present.
+    pub(super) fn room(&self, peer: &Target) -> usize {
+        let header =
+            Header { flow: self.flow, number: u16::MAX, piece: Piece::Whole(peer.clone()) };
+        let room = self.lane.conn.max_datagram_size().unwrap_or_default();
+        room.saturating_sub(frame(&header, &[]).len()).min(MAX_DATAGRAM)
+    }
+
+    /// Sends a datagram and counts it; if that cannot be, the reason is to be counted.
+    pub(super) fn send(&self, peer: &Target, payload: &[u8]) -> Result<(), DatagramDrop> {
+        self.give(peer, payload)?;
+        self.counts.sent.fetch_add(1, Ordering::Relaxed);
+        if let Some(carried) = &self.carried {
+            carried.add_sent(payload.len());
+        }
+        Ok(())
+    }
+
+    fn give(&self, peer: &Target, payload: &[u8]) -> Result<(), DatagramDrop> {
         if payload.len() > MAX_DATAGRAM {
             return Err(DatagramDrop::TooLarge);
         }
         let conn = &self.lane.conn;
         let room = conn.max_datagram_size().ok_or(DatagramDrop::FlowEnded)?;
         let waiting = LANE_DATAGRAMS_UNSENT - conn.datagram_send_buffer_space();
-        let window = conn.path_stats(PathId::ZERO).map_or(0, |stats| stats.cwnd);
-        let may_wait = usize::try_from(window).unwrap_or(MOST_WAITING);
-        if waiting + payload.len() > may_wait.clamp(LEAST_WAITING, MOST_WAITING) {
+        if waiting + payload.len() > LEAST_WAITING && waiting + payload.len() > self.may_wait() {
             return Err(DatagramDrop::LaneFull);
         }
         let number = self.next.fetch_add(1, Ordering::Relaxed);
@@ -180,18 +191,18 @@ impl DatagramPort {
         }
         Ok(())
     }
+
+    /// How many bytes may wait for the lane now.
+    fn may_wait(&self) -> usize {
+        let window = self.lane.conn.path_stats(PathId::ZERO).map_or(0, |stats| stats.cwnd);
+        usize::try_from(window).unwrap_or(MOST_WAITING).clamp(LEAST_WAITING, MOST_WAITING)
+    }
 }
 
 impl DatagramSink for DatagramPort {
     fn deliver(&self, peer: &Target, payload: &[u8]) {
-        match self.send(peer, payload) {
-            Ok(()) => {
-                self.counts.sent.fetch_add(1, Ordering::Relaxed);
-                if let Some(carried) = &self.carried {
-                    carried.add_sent(payload.len());
-                }
-            }
-            Err(reason) => self.lane.drops.count(reason),
+        if let Err(reason) = self.send(peer, payload) {
+            self.lane.drops.count(reason);
         }
     }
 

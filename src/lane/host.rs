@@ -138,6 +138,21 @@ pub trait FlowAcceptor: Send + Sync + 'static {
         back: Arc<dyn DatagramSink>,
         drops: Arc<DatagramDrops>,
     ) -> Result<OutwardDatagrams, Refusal>;
+
+    /// Takes packets of the flow `label` of `entry` for programs in this process. `back` tells the entry of
+    /// types that nobody takes; `drops` counts what is dropped.
+    ///
+    /// # Errors
+    /// When no program takes packets, a rule denies it, or there are too many flows.
+    fn receive(
+        &self,
+        _entry: &Peer,
+        _label: FlowLabel,
+        _back: Arc<dyn DatagramSink>,
+        _drops: Arc<DatagramDrops>,
+    ) -> Result<OutwardDatagrams, Refusal> {
+        Err(Refusal::new(RefusalKind::ConnectionRefused, "no program of this node takes packets"))
+    }
 }
 
 /// A lane that waits for its connection.
@@ -414,7 +429,12 @@ impl LaneHost {
                 self.carry(entry, to, streams, window, told).instrument(span).await
             }
             Purpose::Datagrams => {
-                self.associate(entry, streams, datagrams, told).instrument(span).await
+                let open = |back, drops| self.acceptor.associate(entry, back, drops);
+                self.associate(open, streams, datagrams, told).instrument(span).await
+            }
+            Purpose::Packets => {
+                let open = |back, drops| self.acceptor.receive(entry, open.label, back, drops);
+                self.associate(open, streams, datagrams, told).instrument(span).await
             }
         }
     }
@@ -465,18 +485,20 @@ impl LaneHost {
         }
     }
 
-    /// Carries an association. Its flow has no bytes, so the windows stay as they are.
+    /// Carries datagrams to what `open` opens. Their flow has no bytes, so the windows stay as they are.
     async fn associate(
         &self,
-        entry: &Peer,
+        open: impl FnOnce(
+            Arc<dyn DatagramSink>,
+            Arc<DatagramDrops>,
+        ) -> Result<OutwardDatagrams, Refusal>,
         mut streams: Streams,
         datagrams: Arc<Datagrams>,
         told: bool,
     ) -> Outcome {
         let (flow, counts) = (streams.send.id().index(), Arc::default());
         let (port, news) = datagrams.port(flow, None, counts);
-        let outward = self.acceptor.associate(entry, port.clone(), datagrams.drops().clone());
-        let outward = match outward {
+        let outward = match open(port.clone(), datagrams.drops().clone()) {
             Ok(outward) => outward,
             Err(refusal) => return tell_refusal(&mut streams.send, refusal, told).await,
         };

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     flow::{
         DatagramDrops, DatagramFlow, DatagramSink, Flow, FlowEntry, FlowGuard, FlowLimits,
-        FlowRequest, FlowState, FlowTable, Refusal, RefusalKind, Route, RouteWish,
+        FlowRequest, FlowState, FlowTable, Ingress, Refusal, RefusalKind, Route, RouteWish,
     },
     identity::{NodeName, peer_of, server_name},
     overlay::{
@@ -151,7 +151,9 @@ impl LanePool {
     /// Lists a flow for `request` that is being opened by `key`, until the guard is dropped.
     #[must_use]
     pub fn list_flow(&self, request: &FlowRequest, key: &LaneKey) -> FlowGuard {
-        self.flows.insert(&mut || self.switch.chance().draw(), |label| {
+        let mut wished = request.label;
+        let mut draw = || wished.take().map_or_else(|| self.switch.chance().draw(), |wish| wish.0);
+        self.flows.insert(&mut draw, |label| {
             let since = Instant::now().into_std();
             FlowEntry::opening(label, request, key.exit.clone(), key.wish.hint.clone(), since)
         })
@@ -173,7 +175,7 @@ impl LanePool {
         Ok(Box::new(LaneFlow { guard, limits: self.limits.clone(), streams }))
     }
 
-    /// The same for an association: `client` takes the datagrams that come back.
+    /// The same for an association or a conduit: `client` takes the datagrams that come back.
     ///
     /// # Errors
     /// Why the flow cannot be opened, from here or from the exit.
@@ -184,7 +186,11 @@ impl LanePool {
         others: bool,
         client: Arc<dyn DatagramSink>,
     ) -> Result<Arc<dyn DatagramFlow>, Refusal> {
-        let (guard, streams, lane) = self.begin(request, key, others, Purpose::Datagrams).await?;
+        let purpose = match request.ingress {
+            Ingress::Conduit => Purpose::Packets,
+            _ => Purpose::Datagrams,
+        };
+        let (guard, streams, lane) = self.begin(request, key, others, purpose).await?;
         let entry = guard.entry();
         let (carried, counts) =
             (entry.carried.clone(), entry.datagrams.clone().unwrap_or_default());

@@ -2,19 +2,15 @@
 
 use std::{
     future::{Future, IntoFuture},
-    net::{Ipv4Addr, SocketAddr},
     pin::Pin,
     time::Duration,
 };
 
 use super::{Error, Node, Stream};
 use crate::{
-    flow::{FlowRequest, Hint, Ingress, Target, is_class},
+    flow::{FlowRequest, Hint, IN_PROCESS, Ingress, Target, is_class},
     identity::NodeName,
 };
-
-/// The client's address of all streams of this process, for rules and listings: this machine, no port.
-const HERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// The bounds of a patience, as in the configuration.
 const PATIENCE: std::ops::RangeInclusive<Duration> =
@@ -32,7 +28,7 @@ pub struct Connect<'a> {
 
 impl<'a> Connect<'a> {
     pub(super) fn new(node: &'a Node, target: Result<Target, Error>) -> Self {
-        Self { node, request: target.map(|to| FlowRequest::new(to, HERE, Ingress::Library)) }
+        Self { node, request: target.map(|to| FlowRequest::new(to, IN_PROCESS, Ingress::Library)) }
     }
 
     /// Which quality of the route matters. Default: as the rules say, else [`Hint::Latency`].

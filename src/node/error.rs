@@ -4,9 +4,9 @@ use std::{convert::Infallible, io, net::SocketAddr, path::PathBuf, time::Duratio
 
 use super::ClaimError;
 use crate::{
-    app::{ServeError, StartError},
+    app::{ConduitError, ServeError, StartError, Unsent},
     config::ConfigError,
-    flow::{ParseMetricError, ParseTargetError, Refusal},
+    flow::{DatagramDrop, ParseMetricError, ParseTargetError, Refusal},
     identity::{IdentityError, ParseNameError, StoreError},
     overlay::posted::{HalfLifeError, PostError},
 };
@@ -43,6 +43,12 @@ pub enum Error {
     /// The name cannot be served.
     #[error(transparent)]
     Serve(#[from] ServeError),
+    /// Packets of a type cannot be had.
+    #[error(transparent)]
+    Conduit(ConduitError),
+    /// A packet was dropped before it left this node.
+    #[error("the packet was dropped: {0}")]
+    Dropped(DatagramDrop),
     /// The node has stopped.
     #[error("this node has stopped; open it again")]
     Stopped,
@@ -77,6 +83,24 @@ pub enum Error {
 impl From<Infallible> for Error {
     fn from(never: Infallible) -> Self {
         match never {}
+    }
+}
+
+impl From<ConduitError> for Error {
+    fn from(error: ConduitError) -> Self {
+        match error {
+            ConduitError::Stopped => Self::Stopped,
+            other => Self::Conduit(other),
+        }
+    }
+}
+
+impl From<Unsent> for Error {
+    fn from(unsent: Unsent) -> Self {
+        match unsent {
+            Unsent::Dropped(reason) => Self::Dropped(reason),
+            Unsent::Refused(refusal) => Self::Refused(refusal),
+        }
     }
 }
 

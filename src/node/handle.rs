@@ -10,11 +10,11 @@ use std::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
-    Builder, Connect, ControlSocket, Error, Events, Listener, MemberKeeper, Metric, Reloader,
-    Stream,
+    Builder, Conduit, Connect, ControlSocket, Error, Events, Listener, MemberKeeper, Metric,
+    PacketSender, Reloader, Stream,
 };
 use crate::{
-    app::{self, FlowFacts, LaneStatus, NodeStatus, NodeView},
+    app::{self, ConduitError, FlowFacts, LaneStatus, NodeStatus, NodeView, Packet},
     config::Changes,
     flow::{FlowRequest, Target},
     identity::{NodeDir, NodeName},
@@ -187,6 +187,49 @@ impl Node {
         let node = &self.inner.node;
         let accepts = node.serve(target.try_into().map_err(Into::into)?)?;
         Ok(Listener::new(accepts, node.stopped().clone()))
+    }
+
+    /// Receives the packets of a type that other nodes send to this one, and sends such packets. The type is a
+    /// name of 1 to 32 characters of `a-z`, `0-9`, `-` and `_`.
+    ///
+    /// Others can send to a node that is an exit (`ronproxy invite --exit`, `[exit] enabled = true`; with
+    /// `allow = []` it carries nothing else). Every member can send.
+    ///
+    /// ```no_run
+    /// # async fn talk(node: &ronproxy::Node) -> Result<(), ronproxy::Error> {
+    /// let mut chat = node.conduit("chat")?;
+    /// chat.send("mit", b"hello")?;
+    /// let packet = chat.recv().await?;
+    /// println!("{}: {:?}", packet.peer(), packet.bytes());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Conduit`] when the name is no type's name, the program receives the type already, or 64
+    /// others; [`Error::Stopped`].
+    pub fn conduit(&self, kind: &str) -> Result<Conduit, Error> {
+        let node = &self.inner.node;
+        let receives = node.receive(app::packet_type(kind)?)?;
+        Ok(Conduit::new(receives, node.outlets().clone(), node.stopped().clone()))
+    }
+
+    /// Calls `callback` with each packet of a type, in a thread of its own, until the node stops.
+    ///
+    /// A callback that blocks delays only the packets of its type: those that its queue does not hold are
+    /// dropped. One that panics loses its packet, and is called with the next. Both are counted.
+    ///
+    /// # Errors
+    /// As for [`conduit`](Self::conduit), and when this node is no exit, so that nobody can send to it.
+    pub fn on_packet<F>(&self, kind: &str, callback: F) -> Result<PacketSender, Error>
+    where
+        F: FnMut(Packet) + Send + 'static,
+    {
+        let mesh = self.mesh();
+        if !self.is_stopped() && !mesh.is_exit(&mesh.us().name) {
+            return Err(ConduitError::NotAnExit.into());
+        }
+        self.conduit(kind)?.call(callback)
     }
 
     /// A metric that the program defines: 1 to 32 characters of `a-z`, `0-9`, `-` and `_`.

@@ -7,6 +7,7 @@
 //! | `connect` | what a program wants of a stream |
 //! | `stream` | a flow as a byte stream |
 //! | `listener` | a name that a program serves, and the streams of its callers |
+//! | `conduit` | packets between programs of two nodes |
 //! | `metric` | metrics that a program defines |
 //! | `events` | what happens to the node, as a program reads it |
 //! | `error` | what can go wrong |
@@ -17,6 +18,7 @@
 //! choice of the exit and of the route are the same.
 
 mod builder;
+mod conduit;
 mod connect;
 mod control;
 mod error;
@@ -32,6 +34,7 @@ mod stream;
 mod written;
 
 pub use builder::Builder;
+pub use conduit::{Conduit, PacketCounts, PacketSender};
 pub use connect::Connect;
 pub use error::Error;
 pub use events::{Events, Lagged};
@@ -42,14 +45,14 @@ pub use stream::Stream;
 
 pub use crate::{
     app::{
-        Carries, CertificateStatus, Counts, FlowFacts, LaneStatus, Measuring, NodeStatus,
-        ServeError,
+        Carries, CertificateStatus, ConduitError, Counts, FlowFacts, LaneStatus, Measuring,
+        NodeStatus, Packet, ServeError,
     },
     config::Changes,
     events::{Event, LaneSide, LeftWhy, Record as EventRecord, RerouteKind},
     flow::{
-        AppMetric, DatagramFacts, FlowLabel, FlowState, Hint, Host, Ingress, Refusal, RefusalKind,
-        Route, Target,
+        AppMetric, DatagramDrop, DatagramFacts, FlowLabel, FlowState, Hint, Host, Ingress, Refusal,
+        RefusalKind, Route, Target,
     },
     identity::NodeName,
     lane::{LaneFacts, RerouteFacts},

@@ -94,7 +94,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        flow::{MAX_DATAGRAM, Route},
+        flow::{MAX_DATAGRAM, PACKET_FITS, Route},
         wire::{encode, lane::LaneNotice},
     };
 
@@ -144,6 +144,14 @@ mod tests {
         let payload = vec![0; MAX_DATAGRAM];
         assert!(frames(1 << 40, u16::MAX, &longest, &payload, room).is_some());
         assert!(frames(1 << 40, u16::MAX, &peer(), &payload, room).is_some());
+    }
+
+    #[test]
+    fn a_packet_of_the_least_size_fits_one_frame_of_every_path() {
+        let room = 1_200 - 29 - 9;
+        let kind = Target { host: "v".repeat(32).parse().unwrap(), port: 0 };
+        let fits = |len| frames(1 << 60, u16::MAX, &kind, &vec![0; len], room).unwrap().len() == 1;
+        assert!(fits(PACKET_FITS) && !fits(PACKET_FITS + 14));
     }
 
     proptest! {

@@ -25,8 +25,8 @@ pub struct Open {
 
 /// What a flow is for.
 ///
-/// On the wire it is a [`Target`] whose host has a third variant without a port. A node that does not
-/// know this variant refuses the flow as malformed.
+/// On the wire it is a [`Target`] whose host has two more variants without a port. A node that does not
+/// know one of them refuses the flow as malformed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "WrittenPurpose", into = "WrittenPurpose")]
 pub enum Purpose {
@@ -34,6 +34,8 @@ pub enum Purpose {
     Connect(Target),
     /// The datagrams of an association.
     Datagrams,
+    /// Packets for programs of the exit. In their frames the peer's host is their type, and its port 0.
+    Packets,
 }
 
 /// A [`Purpose`] as the wire has it.
@@ -42,6 +44,7 @@ enum WrittenPurpose {
     Ip(IpAddr, u16),
     Name(String, u16),
     Datagrams,
+    Packets,
 }
 
 impl From<Purpose> for WrittenPurpose {
@@ -50,6 +53,7 @@ impl From<Purpose> for WrittenPurpose {
             Purpose::Connect(Target { host: Host::Ip(ip), port }) => Self::Ip(ip, port),
             Purpose::Connect(Target { host: Host::Name(name), port }) => Self::Name(name, port),
             Purpose::Datagrams => Self::Datagrams,
+            Purpose::Packets => Self::Packets,
         }
     }
 }
@@ -60,6 +64,7 @@ impl TryFrom<WrittenPurpose> for Purpose {
     fn try_from(written: WrittenPurpose) -> Result<Self, Self::Error> {
         let (host, port) = match written {
             WrittenPurpose::Datagrams => return Ok(Self::Datagrams),
+            WrittenPurpose::Packets => return Ok(Self::Packets),
             WrittenPurpose::Ip(ip, port) => (Host::Ip(ip), port),
             WrittenPurpose::Name(name, port) => (Host::written(name)?, port),
         };
@@ -182,12 +187,13 @@ mod tests {
     }
 
     #[test]
-    fn an_open_header_of_an_association_has_these_bytes() {
-        let hint = Hint::Latency;
-        let open = Open { label: FlowLabel(5), purpose: Purpose::Datagrams, hint, window: 3 };
-        let bytes = encode(&open);
-        assert_eq!(bytes, [&[5, 2, 7][..], b"latency", &[3]].concat());
-        assert_eq!(decode::<Open>(&bytes).unwrap(), open);
+    fn an_open_header_of_datagrams_or_packets_has_these_bytes() {
+        for (purpose, variant) in [(Purpose::Datagrams, 2), (Purpose::Packets, 3)] {
+            let open = Open { label: FlowLabel(5), purpose, hint: Hint::Latency, window: 3 };
+            let bytes = encode(&open);
+            assert_eq!(bytes, [&[5, variant, 7][..], b"latency", &[3]].concat());
+            assert_eq!(decode::<Open>(&bytes).unwrap(), open);
+        }
     }
 
     #[test]
@@ -203,7 +209,9 @@ mod tests {
         let open = |purpose| Open { label: FlowLabel(5), purpose, hint: Hint::Latency, window: 3 };
         let connect = open(Purpose::Connect("192.0.2.1:80".parse().unwrap()));
         assert!(decode::<Older>(&encode(&connect)).is_ok());
-        assert!(decode::<Older>(&encode(&open(Purpose::Datagrams))).is_err());
+        for purpose in [Purpose::Datagrams, Purpose::Packets] {
+            assert!(decode::<Older>(&encode(&open(purpose))).is_err());
+        }
     }
 
     #[test]
