@@ -466,6 +466,10 @@ fn place(permit: ExitPermit) -> Place {
 pub struct ExitDoor(pub Arc<Exit>);
 
 impl FlowAcceptor for ExitDoor {
+    fn flows_per_entry(&self) -> usize {
+        self.0.flows_per_entry()
+    }
+
     fn open<'a>(
         &'a self,
         entry: &'a Peer,

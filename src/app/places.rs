@@ -7,7 +7,8 @@ use std::{
 
 use crate::identity::NodeName;
 
-/// A handshake of this age may be given up for another: three round trips of 300 ms are over.
+/// In a full pool a handshake of this age may be given up for another: four round trips of 250 ms are over, one
+/// each of Retry, TLS, the introductions and a revocation list. On longer paths it may have to be tried again.
 const GIVES_WAY_AFTER: Duration = Duration::from_secs(1);
 
 /// The class of a peer before the handshake.

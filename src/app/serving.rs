@@ -173,6 +173,10 @@ impl Serving {
 }
 
 impl FlowAcceptor for Serving {
+    fn flows_per_entry(&self) -> usize {
+        self.behind.flows_per_entry()
+    }
+
     fn open<'a>(
         &'a self,
         entry: &'a Peer,

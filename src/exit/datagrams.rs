@@ -49,7 +49,7 @@ pub(super) struct Associations(Arc<Mutex<Shares>>);
 struct Shares {
     /// Associations that an entry may have.
     limit: usize,
-    /// Entries without an association are not kept.
+    /// An entry without an association is kept until the next association of any, after its last second.
     entries: BTreeMap<NodeName, Share>,
 }
 
@@ -79,8 +79,9 @@ impl Associations {
         self.lock().limit = limit;
     }
 
-    fn admit(&self, entry: &NodeName) -> Result<Place, Refusal> {
+    fn admit(&self, now: Instant, entry: &NodeName) -> Result<Place, Refusal> {
         let Shares { limit, entries } = &mut *self.lock();
+        entries.retain(|_, share| share.associations > 0 || !share.new.rests(now.into_std()));
         if *limit == 0 {
             let detail = "the exit carries no datagrams (UDP): its max_associations_per_entry is 0";
             return Err(Refusal::new(RefusalKind::Policy, detail));
@@ -105,9 +106,6 @@ impl Drop for Place {
         let entries = &mut self.associations.lock().entries;
         if let Some(share) = entries.get_mut(&self.entry) {
             share.associations -= 1;
-            if share.associations == 0 {
-                entries.remove(&self.entry);
-            }
         }
     }
 }
@@ -168,7 +166,7 @@ impl Exit {
             self.count_denial(DenialReason::NotAnExit);
             return Err(Refusal::new(RefusalKind::NotAnExit, DenialReason::NotAnExit.to_string()));
         }
-        let place = self.associations.admit(peer_name)?;
+        let place = self.associations.admit(Instant::now(), peer_name)?;
         let permit = self.limits.admit(peer_name)?;
         let (socket, is_dual) = open().map_err(|error| Refusal::from_connect_error(&error))?;
         let local = socket.local_addr().map_err(|error| Refusal::from_connect_error(&error))?;

@@ -146,9 +146,11 @@ async fn associations_are_bounded_for_each_entry_and_a_reload_moves_the_bound() 
     assert!(refusal.detail.contains("max_associations_per_entry"), "{}", refusal.detail);
     drop((held, other, third));
     assert_eq!(exit.snapshot().flows, 0);
-    let entries = || exit.associations.lock().entries.len();
+    let held = || -> usize {
+        exit.associations.lock().entries.values().map(|share| share.associations).sum()
+    };
     let ended = async {
-        while entries() > 0 {
+        while held() > 0 {
             tokio::task::yield_now().await;
         }
     };
@@ -212,4 +214,20 @@ async fn an_answer_of_64_kib_is_dropped_and_the_next_one_comes() {
 async fn a_node_that_is_no_exit_carries_no_datagrams() {
     let refusal = begin(&exit(""), "utah").err().unwrap();
     assert_eq!(refusal.kind, RefusalKind::NotAnExit);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_entry_that_closes_its_associations_has_no_more_new_destinations() {
+    let (associations, utah) = (Associations::new(8), "utah".parse().unwrap());
+    let begun = || {
+        let now = Instant::now();
+        let place = associations.admit(now, &utah).unwrap();
+        (0..400).filter(|_| place.new.may_begin(now.into_std())).count()
+    };
+    assert_eq!(begun() + begun(), 512);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    let other = associations.admit(Instant::now(), &"mit".parse().unwrap()).unwrap();
+    assert!(!associations.lock().entries.contains_key(&utah), "it rests");
+    assert_eq!(begun(), 400);
+    drop(other);
 }

@@ -27,6 +27,8 @@ const REFUSAL: Duration = Duration::from_secs(5);
 /// look-up.
 const NEW_PER_SECOND: u32 = 512;
 
+const SECOND: Duration = Duration::from_secs(1);
+
 /// Judgements under way. The look-ups of an entry have 16 turns.
 const MAX_ASKED: usize = 16;
 
@@ -39,11 +41,17 @@ const MAX_WAITING_BYTES: usize = 32 << 10;
 pub(super) struct NewDestinations(Mutex<Option<(Instant, u32)>>);
 
 impl NewDestinations {
+    /// Whether the present second has none.
+    pub(super) fn rests(&self, now: Instant) -> bool {
+        let second = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        second.is_none_or(|(since, _)| now >= since + SECOND)
+    }
+
     /// Whether another one may begin; if so, it counts.
-    fn may_begin(&self, now: Instant) -> bool {
+    pub(super) fn may_begin(&self, now: Instant) -> bool {
         let mut second = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let begun = match *second {
-            Some((since, count)) if now < since + Duration::from_secs(1) => (since, count + 1),
+            Some((since, count)) if now < since + SECOND => (since, count + 1),
             _ => (now, 1),
         };
         let may = begun.1 <= NEW_PER_SECOND;

@@ -97,6 +97,12 @@ impl Exit {
         }
     }
 
+    /// How many flows of one entry it carries.
+    #[must_use]
+    pub fn flows_per_entry(&self) -> usize {
+        self.config.max_flows_per_entry
+    }
+
     /// Puts the parts of `config` into force that can change while the exit runs: `allow`, `deny` and
     /// `allow_private` for flows that open from now on and for all later datagrams, and
     /// `max_associations_per_entry` for new associations.

@@ -14,6 +14,9 @@ use crate::{
 /// What a pipe between an exit and a service holds by default, in bytes: a socket buffer's worth.
 const PIPE: usize = 256 * 1024;
 
+/// Flows of one entry that its exits carry: what those of real nodes do by default.
+const FLOWS_PER_ENTRY: usize = 2_048;
+
 /// A service: gets one end of each connection to it.
 pub type Service = Arc<dyn Fn(Box<dyn FlowIo>) + Send + Sync>;
 
@@ -64,6 +67,10 @@ impl Services {
 }
 
 impl FlowAcceptor for Services {
+    fn flows_per_entry(&self) -> usize {
+        FLOWS_PER_ENTRY
+    }
+
     fn open<'a>(
         &'a self,
         _entry: &'a Peer,

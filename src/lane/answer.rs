@@ -13,7 +13,7 @@ use crate::{
 
 /// How long the entry may take for the answer, after which the flow is reset. It fits into the window with which
 /// streams begin, so an entry that keeps to the protocol has it in a round trip or two.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Tells the entry that its flow is open; a flow whose place is needed ends meanwhile, too.
 pub(super) async fn accept(
@@ -39,7 +39,7 @@ pub(super) async fn refuse(send: &mut SendStream, refusal: Refusal) {
 }
 
 async fn tell(send: &mut SendStream, reply: OpenReply) -> Result<(), String> {
-    match timeout(ANSWER_TIMEOUT, write_frame(send, &reply)).await {
+    match timeout(TIMEOUT, write_frame(send, &reply)).await {
         Ok(written) => written.map_err(|error| error.to_string()),
         Err(_) => Err("no window for it in 20 s".to_owned()),
     }

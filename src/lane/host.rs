@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use noq::{Connection, SendStream, VarInt};
+use noq::{Connection, RecvStream, SendStream, VarInt};
 use tokio::{
     net::TcpStream,
     time::{Instant, timeout},
@@ -24,7 +24,7 @@ use super::{
     facts::bytes,
     open_lane::Streams,
     pump::{TcpIs, pump, pump_inside},
-    room::{LaneRoom, OpenedFlows},
+    room::{FlowRoom, LaneRoom, Rooms},
     tally::{Outcome, Tally},
     windows::{LaneBudget, LaneMemory},
 };
@@ -113,6 +113,9 @@ pub enum OutwardStream {
 
 /// Opens real connections for flows. Implemented over the exit role.
 pub trait FlowAcceptor: Send + Sync + 'static {
+    /// How many flows of one entry it carries.
+    fn flows_per_entry(&self) -> usize;
+
     /// Opens a connection to `target` for the flow `label` of `entry`; bounds its own waiting.
     fn open<'a>(
         &'a self,
@@ -174,7 +177,7 @@ pub struct LaneHost {
     limits: Arc<FlowLimits>,
     drops: Arc<DatagramDrops>,
     memory: Arc<LaneMemory>,
-    opened: Arc<OpenedFlows>,
+    rooms: Rooms,
     lanes: Mutex<BTreeMap<SlotId, Hosted>>,
     tally: Mutex<Tally>,
     turns: Turns<NodeName>,
@@ -216,8 +219,8 @@ impl LaneHost {
     ) -> Self {
         let lanes = Mutex::default();
         let memory = Arc::new(LaneMemory::of_exit(budget));
-        let (tally, opened, turns) = (Mutex::default(), Arc::default(), Turns::new(GRANTS));
-        Self { switch, control, acceptor, limits, drops, memory, opened, lanes, tally, turns }
+        let (tally, rooms, turns) = (Mutex::default(), Rooms::default(), Turns::new(GRANTS));
+        Self { switch, control, acceptor, limits, drops, memory, rooms, lanes, tally, turns }
     }
 
     /// Grants the entry of `request` the lane it asks for; answers with our label for it. The request
@@ -366,7 +369,7 @@ impl LaneHost {
         let driver = tokio::spawn(driver.run());
         let windows = self.memory.open(&entry.name, (conn.clone(), end.mark().clone()));
         tokio::spawn(windows.clone().run());
-        let room = LaneRoom::new(conn.clone(), entry.name.clone(), self.opened.clone());
+        let room = self.rooms.lane(conn.clone(), &entry.name, self.acceptor.flows_per_entry());
         while let Ok((send, recv)) = conn.accept_bi().await {
             let (port, window) = windows.open(send.id().index());
             let streams = Streams { send, recv, port };
@@ -386,27 +389,14 @@ impl LaneHost {
         window: u64,
         (room, datagrams): (Arc<LaneRoom>, Arc<Datagrams>),
     ) {
-        let open = read_frame::<Open>(&mut streams.recv);
-        let open = timeout(OPEN_TIMEOUT, open).await;
+        let begun = begin(&room, &entry.name, &mut streams.recv).await;
         let told = self.tally().begin(&entry.name, Instant::now().into_std());
-        let outcome = match open {
-            Ok(Ok(open)) => match room.open() {
-                // In a box, so that a stream which has said nothing yet costs little.
-                Some(_room) => {
-                    Box::pin(self.serve_opened(&entry, open, streams, (window, datagrams, told)))
-                        .await
-                }
-                None => {
-                    let detail = format!("{} has too many flows here", entry.name);
-                    let refusal = Refusal::new(RefusalKind::Overloaded, detail);
-                    tell_refusal(&mut streams.send, refusal, told).await
-                }
-            },
-            Ok(Err(error)) => tell_fault(&mut streams.send, &entry, error.to_string(), told).await,
-            Err(_) => {
-                let detail = "the OPEN header never came".to_owned();
-                tell_fault(&mut streams.send, &entry, detail, told).await
+        let outcome = match begun {
+            // In a box, so that a stream which has said nothing yet costs little.
+            Ok((open, _room)) => {
+                Box::pin(self.serve_opened(&entry, open, streams, (window, datagrams, told))).await
             }
+            Err(refusal) => turn_away(&mut streams.send, &room, &entry, (refusal, told)).await,
         };
         if !told {
             self.tally().end(&entry.name, outcome, Instant::now().into_std());
@@ -541,7 +531,7 @@ impl LaneHost {
     /// How many flows leave here.
     #[must_use]
     pub fn flow_count(&self) -> usize {
-        self.opened.count()
+        self.rooms.flow_count()
     }
 
     fn tally(&self) -> MutexGuard<'_, Tally> {
@@ -560,12 +550,38 @@ async fn tell_refusal(send: &mut SendStream, refusal: Refusal, told: bool) -> Ou
     Outcome::Refused
 }
 
-async fn tell_fault(send: &mut SendStream, entry: &Peer, detail: String, told: bool) -> Outcome {
+/// Waits until a new stream says what it is for, and makes room for its flow.
+async fn begin(
+    room: &Arc<LaneRoom>,
+    entry: &NodeName,
+    recv: &mut RecvStream,
+) -> Result<(Open, FlowRoom), Refusal> {
+    let broken = |detail: String| Refusal::new(RefusalKind::Protocol, detail);
+    let open = room.wait(OPEN_TIMEOUT, read_frame::<Open>(recv)).await;
+    let open = open.ok_or_else(|| broken("the OPEN header does not come".to_owned()))?;
+    let open = open.map_err(|error| broken(error.to_string()))?;
+    let room = room.open().ok_or_else(|| {
+        Refusal::new(RefusalKind::Overloaded, format!("{entry} has too many flows here"))
+    })?;
+    Ok((open, room))
+}
+
+/// Refuses a stream that has no flow.
+async fn turn_away(
+    send: &mut SendStream,
+    room: &LaneRoom,
+    entry: &Peer,
+    (refusal, told): (Refusal, bool),
+) -> Outcome {
+    let (kind, detail) = (refusal.kind, &refusal.detail);
     if told {
-        tracing::warn!(entry = %entry.name, detail, "an entry broke the flow protocol");
+        tracing::warn!(entry = %entry.name, reason = kind.name(), detail, "a stream of an entry gets no flow");
     }
-    answer::refuse(send, Refusal::new(RefusalKind::Protocol, detail)).await;
-    Outcome::Broken
+    if room.wait(answer::TIMEOUT, answer::refuse(send, refusal)).await.is_none() {
+        // A stream that has ended needs no end.
+        let _ = send.reset(VarInt::from_u32(code::FULL));
+    }
+    if kind == RefusalKind::Protocol { Outcome::Broken } else { Outcome::Refused }
 }
 
 impl fmt::Debug for LaneHost {

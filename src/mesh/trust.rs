@@ -21,7 +21,7 @@ use crate::{
     events::Event,
     identity::{AttestError, ListIgnored, Peer, skew, skew_in_words},
     link::{Link, LinkDrop, LinkError, Offence},
-    transport::{FrameError, code, read_message, write_message},
+    transport::{FrameError, code, expect_message, read_message, write_message},
     wire::link::{Hello, LinkRefusal, Notice},
 };
 
@@ -223,6 +223,7 @@ impl Mesh {
             };
             timeout(LIST_TIMEOUT, send).await.map_err(|_| LinkError::TimedOut)??;
         } else if theirs.revocations > ours.revocations {
+            expect_message(conn);
             let receive = async {
                 let mut stream = conn.accept_uni().await.map_err(|e| failed(&e))?;
                 read_message::<Notice>(&mut stream).await

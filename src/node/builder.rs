@@ -8,9 +8,12 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
+#[cfg(feature = "proxy")]
+use super::control;
+#[cfg(not(feature = "proxy"))]
+use super::mute;
 use super::{
-    ControlSocket, Error, ListWatch, MemberKeeper, Node, Reloader, control, handle::InFolder,
-    settings,
+    ControlSocket, Error, ListWatch, MemberKeeper, Node, Reloader, handle::InFolder, settings,
 };
 use crate::{
     app,
@@ -88,8 +91,13 @@ impl Builder {
         let reloader = Arc::new(if in_file { reloader } else { reloader.without_file() });
 
         let serving = CancellationToken::new();
-        let reload = in_file.then(|| reloader.clone());
-        let asked = control::serve(commands, &node, listen, reload, serving.clone());
+        #[cfg(feature = "proxy")]
+        let asked = {
+            let reload = in_file.then(|| reloader.clone());
+            control::serve(commands, &node, listen, reload, serving.clone())
+        };
+        #[cfg(not(feature = "proxy"))]
+        let asked = mute::serve(commands, serving.clone());
         let mut keeper = MemberKeeper::new(dir.clone(), node.view());
         let lists = ListWatch::new(&dir, node.credentials().clone());
         let keeping = async move { tokio::join!(keeper.run(), lists.run()) };

@@ -12,7 +12,7 @@
 //! | `events` | what happens to the node, as a program reads it |
 //! | `error` | what can go wrong |
 //! | `settings`, `written`, `keep`, `reload`, `socket` | the folder, as `ronproxy run` uses it, too |
-//! | `control` | the commands of `ronproxy` that look at a program's node |
+//! | `control`, `mute` | the commands of `ronproxy` that look at a program's node, and what they are told without the feature `proxy` |
 //!
 //! Streams are opened by the node's one dialer, which the local proxy uses as well, so rules, policies, the
 //! choice of the exit and of the route are the same.
@@ -20,6 +20,7 @@
 mod builder;
 mod conduit;
 mod connect;
+#[cfg(feature = "proxy")]
 mod control;
 mod error;
 mod events;
@@ -27,6 +28,8 @@ mod handle;
 mod keep;
 mod listener;
 mod metric;
+#[cfg(any(test, not(feature = "proxy")))]
+mod mute;
 mod reload;
 pub(crate) mod settings;
 mod socket;

@@ -17,7 +17,8 @@ pub use configs::{
 pub use framing::{FrameError, read_frame, read_message, write_frame, write_message};
 pub(crate) use parameters::LANE_DATAGRAMS_UNSENT;
 pub use parameters::{
-    Congestion, CongestionByHint, LANE_SEND_WINDOW, LaneOptions, OPENED_LANE_WINDOW, trust_link,
+    Congestion, CongestionByHint, LANE_SEND_WINDOW, LaneOptions, OPENED_LANE_WINDOW,
+    expect_message, trust_link,
 };
 pub(crate) use parameters::{FLOWS_PER_LANE, UNOPENED_STREAMS};
 use parameters::{

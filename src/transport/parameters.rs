@@ -234,6 +234,12 @@ pub fn trust_link(conn: &Connection) {
     conn.set_max_concurrent_uni_streams(VarInt::from_u32(LINK_STREAMS));
 }
 
+/// Gives a connection room for one message of the greatest length before it is a link: its peer announced a
+/// newer revocation list. In the window of a guest that would take eight round trips.
+pub fn expect_message(conn: &Connection) {
+    conn.set_receive_window(VarInt::from_u32(MESSAGE_WINDOW));
+}
+
 fn link_config() -> TransportConfig {
     let mut config = common(LaneOptions::ETHERNET_PACKET);
     config
