@@ -285,9 +285,11 @@ async fn a_reload_changes_rules_and_a_mistake_changes_nothing() {
     let mistake = node.reload_with("[lane]\npatienc = 1").unwrap_err();
     assert!(matches!(mistake, Error::Config(_)), "{mistake}");
     assert!(node.connect(target).await.is_err(), "the rule still holds");
-    // What is the program's own, as the log is, is not said to be in force.
+    // What is the program's own, as the log is, or what it has not, as a proxy, is not said to be in force.
     let lane = text.replacen("patience = \"10min\"", "patience = \"20s\"", 1);
-    let changes = node.reload_with(&lane.replacen("filter = \"info\"", "filter = \"debug\"", 1));
+    let lane = lane.replacen("filter = \"info\"", "filter = \"debug\"", 1);
+    let users = "[[entry.users]]\nname = \"ann\"\npassword = \"x\"\n";
+    let changes = node.reload_with(&format!("{lane}\n{users}"));
     let changes = changes.unwrap();
     assert_eq!((changes.live, changes.restart), (vec!["rule"], vec!["lane"]));
     node.connect(target).exit("hub").await.unwrap();

@@ -1,4 +1,4 @@
-//! What differs between two configurations, and what of it needs a restart. PURE.
+//! What differs between two configurations, and what of it needs a restart. Pure.
 
 use serde::Serialize;
 

@@ -147,7 +147,10 @@ impl Link {
     ) -> Self {
         let chance = switch.chance().clone();
         // QUIC has its keys now. Without them no nonce would be returned.
-        let (dialler, other) = askers(&conn).unwrap_or_else(|| (chance.draw(), chance.draw()));
+        let (dialler, other) = askers(&conn).unwrap_or_else(|| {
+            tracing::warn!(neighbour = %peer.name, "TLS gives no keys for nonces: new addresses of the neighbour stay unproved");
+            (chance.draw(), chance.draw())
+        });
         let (ours, theirs) = if we_dialled { (dialler, other) } else { (other, dialler) };
         let list = hello.revocations;
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());

@@ -120,8 +120,9 @@ impl Mesh {
         };
         let conn = conn.inspect_err(|error| {
             tracing::debug!(%name, %address, %error, "no answer");
-            // Before the handshake is done anybody may have said that ours is revoked.
-            if CertificateFault::of(error) == Some(CertificateFault::Dates) {
+            // Before the handshake is done anybody may have said anything about ours.
+            let by_our_clock = matches!(error, ConnectionError::TransportError(_));
+            if by_our_clock && CertificateFault::of(error) == Some(CertificateFault::Dates) {
                 self.credentials.count_refused_by_date();
             }
         });

@@ -87,7 +87,9 @@ impl Builder {
         let (settings, exit) = settings::node(&dir, config, credentials, listen, None);
         let node = Arc::new(app::Node::start(settings, udp, settings::DRAIN).await?);
         node.watch_network();
-        let reloader = Reloader::new(&dir, read, node.view(), exit);
+        let others: &[_] =
+            if self.proxy { &["log", "dashboard"] } else { &["log", "dashboard", "entry"] };
+        let reloader = Reloader::new(&dir, read, node.view(), exit).without(others);
         let reloader = Arc::new(if in_file { reloader } else { reloader.without_file() });
 
         let serving = CancellationToken::new();

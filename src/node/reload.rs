@@ -27,19 +27,26 @@ pub(crate) struct Reloader {
     exit: Arc<Exit>,
     /// `None`: the log is not the node's own.
     log: Option<Box<LogReload>>,
+    /// Sections of which the node takes nothing.
+    others: &'static [&'static str],
 }
 
 impl Reloader {
     /// Of the node in `dir`, which was started with `read` from its file.
     pub(crate) fn new(dir: &NodeDir, read: Config, view: NodeView, exit: Arc<Exit>) -> Self {
         let path = Some(dir.path(NodeFile::Config));
-        Self { path, read: Mutex::new(read), view, exit, log: None }
+        Self { path, read: Mutex::new(read), view, exit, log: None, others: &[] }
     }
 
     /// The same of a node whose log this changes.
     #[cfg(feature = "cli")]
     pub(crate) fn with_log(self, log: Box<LogReload>) -> Self {
         Self { log: Some(log), ..self }
+    }
+
+    /// The same of a node that takes nothing of these sections.
+    pub(super) fn without(self, others: &'static [&'static str]) -> Self {
+        Self { others, ..self }
     }
 
     /// The same of a node whose program has given the configuration.
@@ -61,9 +68,11 @@ impl Reloader {
         };
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         let mut changes = read.changes(&next);
-        match &self.log {
-            Some(log) => log(&next.log)?,
-            None => changes.leave_out("log"),
+        if let Some(log) = &self.log {
+            log(&next.log)?;
+        }
+        for section in self.others {
+            changes.leave_out(section);
         }
         self.exit.reload(&next.exit);
         self.view.reload(LiveSettings {

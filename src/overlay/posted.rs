@@ -1,4 +1,4 @@
-//! Values of metrics that applications define and post. PURE.
+//! Values of metrics that applications define and post. Pure.
 //!
 //! A value is a mean that forgets: a post counts half as much after each half-life, and a value to which
 //! nobody adds is gone after eight. Nothing depends on a value: without one, routes and exits rank by latency.
@@ -105,7 +105,8 @@ struct Metric {
 
 #[derive(Debug, Clone, Copy)]
 struct Mean {
-    sum: f64,
+    /// Of the posts, each by its age. Kept instead of a sum, which large values would make infinite.
+    value: f64,
     weight: f64,
     at: Instant,
 }
@@ -182,15 +183,15 @@ impl Metric {
             oldest.and_then(|place| self.values.remove(&place));
         }
         let half_life = self.declared.half_life.as_secs_f64();
-        let mean = self.values.entry(place).or_insert(Mean { sum: 0.0, weight: 0.0, at: now });
+        let mean = self.values.entry(place).or_insert(Mean { value, weight: 0.0, at: now });
         let age = now.saturating_duration_since(mean.at).as_secs_f64();
         let kept = (-age / half_life).exp2();
-        *mean = Mean { sum: mean.sum * kept + value, weight: mean.weight * kept + 1.0, at: now };
+        let weight = mean.weight * kept + 1.0;
+        *mean = Mean { value: mean.value + (value - mean.value) / weight, weight, at: now };
     }
 
     fn mean(&self, now: Instant, place: &Place) -> Option<f64> {
-        let mean = self.values.get(place).filter(|mean| self.holds(now, mean))?;
-        Some(mean.sum / mean.weight)
+        self.values.get(place).filter(|mean| self.holds(now, mean)).map(|mean| mean.value)
     }
 
     fn holds(&self, now: Instant, mean: &Mean) -> bool {
@@ -257,9 +258,10 @@ mod tests {
             assert!(posted.post(now, &name("a"), Declared::default(), to, value).is_err());
         }
         for better in [Better::Less, Better::More] {
-            for value in [0.0, f64::MIN_POSITIVE, f64::MAX] {
+            for value in [0.0, f64::MIN_POSITIVE, f64::MAX, f64::MAX] {
                 let to = (&exit, None);
                 posted.post(now, &name("a"), declared(better, 1), to, value).unwrap();
+                assert!(posted.mean(now, &name("a"), &exit, None).unwrap().is_finite());
                 let figure = posted.value(now, &name("a"), &exit, None).unwrap();
                 // The figure of a route without a value is larger still.
                 assert!(figure.millionths() < u64::MAX);

@@ -116,6 +116,9 @@ impl Started {
         let mut asked = attach(channel)?;
         let spare =
             timeout(KEEPER_TIMEOUT, spare_of(&mut asked)).await.map_err(io::Error::from)??;
+        if spare.is_none() {
+            tracing::warn!("the signer cannot start a spare one; it will be asked again");
+        }
         let spare = spare.map(UnixStream::into_std).transpose()?;
         Ok(Self { program, process, channel: asked.into_std()?, spare })
     }
