@@ -38,6 +38,8 @@ mod git;
 mod manners;
 #[path = "clients/nonsense.rs"]
 mod nonsense;
+#[path = "clients/prometheus.rs"]
+mod prometheus;
 #[path = "clients/ssh.rs"]
 mod ssh;
 #[path = "clients/trouble.rs"]
