@@ -7,6 +7,8 @@
 mod authority;
 #[path = "cli/backup.rs"]
 mod backup;
+#[path = "cli/completions.rs"]
+mod completions;
 #[path = "cli/overlay.rs"]
 #[expect(dead_code, reason = "other tests use the rest")]
 mod overlay;

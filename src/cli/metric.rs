@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use super::{
-    CliError,
+    CliError, completions,
     folder::Folder,
     output::{print, print_json, text},
 };
@@ -42,7 +42,7 @@ struct Post {
     #[arg(value_name = "METRIC")]
     metric: AppMetric,
     /// The exit
-    #[arg(value_name = "EXIT")]
+    #[arg(value_name = "EXIT", add = completions::exits())]
     exit: NodeName,
     /// The value, at least 0, in any unit
     #[arg(value_name = "VALUE")]

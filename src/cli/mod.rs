@@ -121,6 +121,7 @@ const VERSION: &str = env!("RONPROXY_VERSION");
 /// Runs the program with the process's arguments.
 #[must_use]
 pub fn main() -> ExitCode {
+    completions::answer_shell();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

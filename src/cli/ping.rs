@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    CliError,
+    CliError, completions,
     folder::Folder,
     output::{Table, columns, entries, print, print_json, text},
     units,
@@ -24,10 +24,10 @@ const PAUSE: Duration = Duration::from_millis(200);
 #[derive(Debug, Args)]
 pub(super) struct Ping {
     /// The node
-    #[arg(value_name = "NODE")]
+    #[arg(value_name = "NODE", add = completions::members())]
     node: NodeName,
     /// Only the route through this relay
-    #[arg(long, value_name = "RELAY")]
+    #[arg(long, value_name = "RELAY", add = completions::relays())]
     via: Option<NodeName>,
     /// How many rounds, up to 1000
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = value_parser!(u16).range(1..=1000))]

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::{
-    CliError,
+    CliError, completions,
     folder::Folder,
     output::{note, print, print_json},
 };
@@ -13,6 +13,7 @@ use crate::identity::{Actor, Authority, NodeName, UnixTime};
 #[derive(Debug, Args)]
 pub(super) struct Revoke {
     /// The node's name
+    #[arg(add = completions::members())]
     name: NodeName,
     /// Revoke even the node that has the overlay's authority
     #[arg(long)]

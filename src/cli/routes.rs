@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::{
-    CliError,
+    CliError, completions,
     folder::Folder,
     output::{Table, entries, text},
     show::Show,
@@ -19,6 +19,7 @@ use super::{
 #[derive(Debug, Args)]
 pub(super) struct Routes {
     /// Only the routes to this exit
+    #[arg(add = completions::exits())]
     exit: Option<String>,
     #[command(flatten)]
     show: Show,

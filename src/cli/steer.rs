@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::{
-    CliError,
+    CliError, completions,
     folder::Folder,
     output::{entries, print, print_json, text},
 };
@@ -20,7 +20,7 @@ const AUTO: &str = "auto";
 #[derive(Debug, Args)]
 pub(super) struct Use {
     /// The exit, or `auto`: as the rules say
-    #[arg(value_name = "EXIT", value_parser = named::<NodeName>)]
+    #[arg(value_name = "EXIT", value_parser = named::<NodeName>, add = completions::exits_or(AUTO))]
     exit: Named<NodeName>,
     /// Print facts as JSON
     #[arg(long)]
@@ -47,7 +47,7 @@ pub(super) struct HintCommand {
 #[derive(Debug, Args)]
 pub(super) struct Avoid {
     /// The relay
-    #[arg(value_name = "RELAY")]
+    #[arg(value_name = "RELAY", add = completions::relays())]
     relay: NodeName,
     /// Take it back
     #[arg(long)]

@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::{
-    CliError,
+    CliError, completions,
     folder::Folder,
     output::{Table, entries, text, wrapped},
     show::Show,
@@ -28,7 +28,7 @@ pub(super) struct Why {
     #[arg(long)]
     hint: Option<String>,
     /// Ask for this exit
-    #[arg(long)]
+    #[arg(long, add = completions::exits())]
     exit: Option<String>,
     /// Ask as this user of the proxy
     #[arg(long)]
