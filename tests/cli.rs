@@ -16,6 +16,8 @@ mod overlay;
 mod reload;
 #[path = "cli/see.rs"]
 mod see;
+#[path = "cli/steer.rs"]
+mod steer;
 #[path = "cli/trust.rs"]
 mod trust;
 #[path = "cli/web.rs"]

@@ -53,10 +53,15 @@ pub struct Admin {
     pub links: Option<LinkMaker>,
     /// Reads the configuration again; `None`: it has none.
     pub reload: Option<Reload>,
+    /// Keeps what is steered over a restart; `None`: it has no folder.
+    pub save: Option<Save>,
 }
 
 /// Puts a configuration into force: this text, or else the node's own file.
 pub type Reload = Arc<dyn Fn(Option<&str>) -> Result<Changes, String> + Send + Sync>;
+
+/// Writes down what new flows are steered to after a restart.
+pub type Save = Arc<dyn Fn(&Steering) -> Result<(), String> + Send + Sync>;
 
 /// Makes links that open the dashboard.
 pub type LinkMaker = Arc<dyn Fn() -> String + Send + Sync>;
@@ -188,7 +193,18 @@ const NO_DASHBOARD: &str = "this node has no dashboard: set enabled = true under
 
 /// Makes all changes that `asked` names, or none.
 fn steer_by(admin: &Admin, asked: &str) -> Result<Steering, String> {
-    admin.view.steer(steer::read(asked)?).map_err(|error| error.to_string())
+    let (changes, save) = steer::read(asked)?;
+    let save = match (save, &admin.save) {
+        (true, None) => return Err("this node has no folder to save it in".to_owned()),
+        (save, saver) => saver.as_ref().filter(|_| save),
+    };
+    let steering = admin.view.steer(changes).map_err(|error| error.to_string())?;
+    match save.map(|save| save(&steering)) {
+        Some(Err(error)) => {
+            Err(format!("it holds until the node stops, but it is not saved: {error}"))
+        }
+        _ => Ok(steering),
+    }
 }
 
 /// The answer to `POST /metric`.

@@ -36,7 +36,7 @@ mod question;
 mod server;
 mod steer;
 
-pub use api::{Admin, LinkMaker, Reload, RunFacts, StatusReport, Version};
+pub use api::{Admin, LinkMaker, Reload, RunFacts, Save, StatusReport, Version};
 pub(crate) use api::{answer, response, sentence};
 pub use client::{Client, ClientError};
 pub use metric::{Post, post};

@@ -6,20 +6,28 @@ use crate::app::Steer;
 /// The word that takes steering back.
 const AUTO: &str = "auto";
 
+/// Says that what is steered then holds after a restart, too.
+const SAVE: &str = "save";
+
 /// The path and query that change `what`: `exit`, `hint`, `avoid` or `unavoid`.
 #[must_use]
-pub fn steer(what: &str, value: &str) -> String {
+pub fn steer(what: &str, value: &str, save: bool) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
     query.append_pair(what, value);
+    if save {
+        query.append_pair(SAVE, "1");
+    }
     format!("/steer?{}", query.finish())
 }
 
-/// Reads the changes.
+/// Reads the changes, and whether they hold after a restart, too.
 ///
 /// # Errors
 /// A sentence that says what to write instead.
-pub(super) fn read(query: &str) -> Result<Vec<Steer>, String> {
-    let changes = form_urlencoded::parse(query.as_bytes()).map(|(what, value)| {
+pub(super) fn read(query: &str) -> Result<(Vec<Steer>, bool), String> {
+    let asked = || form_urlencoded::parse(query.as_bytes());
+    let save = asked().any(|(what, value)| what == SAVE && value == "1");
+    let changes = asked().filter(|(what, _)| what != SAVE).map(|(what, value)| {
         let auto = value == AUTO;
         match what.as_ref() {
             "exit" if auto => Ok(Steer::Exit(None)),
@@ -29,14 +37,14 @@ pub(super) fn read(query: &str) -> Result<Vec<Steer>, String> {
             "avoid" => value.parse().map(|relay| Steer::Avoid(relay, true)).map_err(sentence),
             "unavoid" => value.parse().map(|relay| Steer::Avoid(relay, false)).map_err(sentence),
             other => Err(format!(
-                "{other:?} means nothing here; write exit, hint (each also auto), avoid or unavoid"
+                "{other:?} means nothing here; write exit, hint (each also auto), avoid, unavoid or save=1"
             )),
         }
     });
     let changes: Vec<Steer> = changes.collect::<Result<_, _>>()?;
     match changes.is_empty() {
         true => Err("say what to change, as in /steer?exit=mit".to_owned()),
-        false => Ok(changes),
+        false => Ok((changes, save)),
     }
 }
 
@@ -46,7 +54,7 @@ mod tests {
 
     #[test]
     fn changes_are_read_in_order() {
-        let changes = read("exit=mit&hint=auto&avoid=utah&unavoid=nyu").unwrap();
+        let (changes, save) = read("exit=mit&hint=auto&avoid=utah&unavoid=nyu").unwrap();
         let name = |text: &str| text.parse().unwrap();
         let expected = [
             Steer::Exit(Some(name("mit"))),
@@ -54,14 +62,17 @@ mod tests {
             Steer::Avoid(name("utah"), true),
             Steer::Avoid(name("nyu"), false),
         ];
-        assert_eq!(changes, expected);
-        assert_eq!(steer("hint", "app:x"), "/steer?hint=app%3Ax");
+        assert_eq!((&changes[..], save), (&expected[..], false));
+        assert_eq!(steer("hint", "app:x", false), "/steer?hint=app%3Ax");
+        assert_eq!(steer("avoid", "utah", true), "/steer?avoid=utah&save=1");
+        assert_eq!(read("avoid=utah&save=1").unwrap(), (vec![expected[2].clone()], true));
     }
 
     #[test]
     fn nonsense_is_answered_with_what_to_write() {
         for (query, expected) in [
             ("", "say what"),
+            ("save=1", "say what"),
             ("exit=A%20B", "name"),
             ("hint=speed", "hint"),
             ("a=b", "write exit"),

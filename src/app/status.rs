@@ -277,6 +277,11 @@ impl NodeView {
         self.dialer.steering().clone()
     }
 
+    /// Steers new flows as they were in an earlier run, whose members need not be known yet.
+    pub(crate) fn resume(&self, steering: Steering) {
+        *self.dialer.steering() = steering;
+    }
+
     /// Steers new flows: makes all changes, or none.
     ///
     /// # Errors

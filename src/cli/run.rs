@@ -32,7 +32,7 @@ use crate::{
     config::Config,
     dashboard::Dashboard,
     identity::NodeFile,
-    node::{ControlSocket, ListWatch, MemberKeeper, Reloader, settings},
+    node::{ControlSocket, ListWatch, MemberKeeper, Reloader, settings, steering},
     quantity::parse_listen,
     signer::Started,
     underlay::bind_udp,
@@ -116,6 +116,7 @@ impl Run {
             told.ready();
             reloaded
         });
+        node.view().resume(steering::load(&folder.dir));
         let admin = Arc::new(Admin {
             view: node.view(),
             run: RunFacts {
@@ -128,6 +129,7 @@ impl Run {
             stop: CancellationToken::new(),
             links: dashboard.as_ref().map(Dashboard::links),
             reload: Some(reload.clone()),
+            save: Some(steering::saver(&folder.dir)),
         });
         let serving = CancellationToken::new();
         tokio::spawn(admin::serve(listener, admin.clone(), serving.clone()));

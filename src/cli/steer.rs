@@ -15,13 +15,16 @@ const AUTO: &str = "auto";
 
 /// Send new flows through an exit, until further notice
 ///
-/// It goes before the rules of the configuration, and holds until the node stops. What a program asks for
+/// It goes before the rules of the configuration, and holds until the node stops, or longer with --save. What a program asks for
 /// by its user name goes before it. Flows that are open stay where they are.
 #[derive(Debug, Args)]
 pub(super) struct Use {
     /// The exit, or `auto`: as the rules say
     #[arg(value_name = "EXIT", value_parser = named::<NodeName>, add = completions::exits_or(AUTO))]
     exit: Named<NodeName>,
+    /// Keep it after a restart of the node, too, with all that is steered now
+    #[arg(long)]
+    save: bool,
     /// Print facts as JSON
     #[arg(long)]
     json: bool,
@@ -29,13 +32,16 @@ pub(super) struct Use {
 
 /// Give new flows a routing hint, until further notice
 ///
-/// It goes before the rules of the configuration, and holds until the node stops. What a program asks for
+/// It goes before the rules of the configuration, and holds until the node stops, or longer with --save. What a program asks for
 /// by its user name goes before it.
 #[derive(Debug, Args)]
 pub(super) struct HintCommand {
     /// The hint: latency, loss, throughput or app:METRIC; or `auto`: as the rules say
     #[arg(value_name = "HINT", value_parser = named::<Hint>)]
     hint: Named<Hint>,
+    /// Keep it after a restart of the node, too, with all that is steered now
+    #[arg(long)]
+    save: bool,
     /// Print facts as JSON
     #[arg(long)]
     json: bool,
@@ -43,7 +49,7 @@ pub(super) struct HintCommand {
 
 /// Keep new flows off a relay, until further notice
 ///
-/// It holds beside the rules of the configuration, until the node stops.
+/// It holds beside the rules of the configuration, until the node stops, or longer with --save.
 #[derive(Debug, Args)]
 pub(super) struct Avoid {
     /// The relay
@@ -52,6 +58,9 @@ pub(super) struct Avoid {
     /// Take it back
     #[arg(long)]
     not: bool,
+    /// Keep it after a restart of the node, too, with all that is steered now
+    #[arg(long)]
+    save: bool,
     /// Print facts as JSON
     #[arg(long)]
     json: bool,
@@ -75,26 +84,31 @@ where
 impl Use {
     pub(super) async fn run(self, folder: &Folder) -> Result<(), CliError> {
         let exit = self.exit.0.map_or_else(|| AUTO.to_owned(), |exit| exit.to_string());
-        steer(folder, "exit", &exit, self.json).await
+        steer(folder, "exit", &exit, (self.save, self.json)).await
     }
 }
 
 impl HintCommand {
     pub(super) async fn run(self, folder: &Folder) -> Result<(), CliError> {
         let hint = self.hint.0.map_or_else(|| AUTO.to_owned(), |hint| hint.to_string());
-        steer(folder, "hint", &hint, self.json).await
+        steer(folder, "hint", &hint, (self.save, self.json)).await
     }
 }
 
 impl Avoid {
     pub(super) async fn run(self, folder: &Folder) -> Result<(), CliError> {
         let how = if self.not { "unavoid" } else { "avoid" };
-        steer(folder, how, self.relay.as_str(), self.json).await
+        steer(folder, how, self.relay.as_str(), (self.save, self.json)).await
     }
 }
 
-async fn steer(folder: &Folder, what: &str, value: &str, json: bool) -> Result<(), CliError> {
-    let facts = folder.client().post(&admin::steer(what, value)).await?;
+async fn steer(
+    folder: &Folder,
+    what: &str,
+    value: &str,
+    (save, json): (bool, bool),
+) -> Result<(), CliError> {
+    let facts = folder.client().post(&admin::steer(what, value, save)).await?;
     if json { print_json(&facts) } else { print(told(&facts)) }
 }
 

@@ -52,6 +52,7 @@ impl Board {
             stop: CancellationToken::new(),
             links: Some(links.clone()),
             reload: None,
+            save: None,
         };
         tokio::spawn(dashboard.serve(Arc::new(admin), stop.clone()));
         Ok(Self { links, stop })

@@ -74,6 +74,7 @@ async fn open(bearer: &str, stop: &CancellationToken) -> (Lab, SocketAddr, Cance
         stop: stopped.clone(),
         links: Some(dashboard.links()),
         reload: None,
+        save: None,
     };
     tokio::spawn(dashboard.serve(Arc::new(admin), stop.clone()));
     (lab, listen, stopped)

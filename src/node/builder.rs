@@ -14,6 +14,7 @@ use super::control;
 use super::mute;
 use super::{
     ControlSocket, Error, ListWatch, MemberKeeper, Node, Reloader, handle::InFolder, settings,
+    steering,
 };
 use crate::{
     app,
@@ -87,6 +88,7 @@ impl Builder {
         let (settings, exit) = settings::node(&dir, config, credentials, listen, None);
         let node = Arc::new(app::Node::start(settings, udp, settings::DRAIN).await?);
         node.watch_network();
+        node.view().resume(steering::load(&dir));
         let others: &[_] =
             if self.proxy { &["log", "dashboard"] } else { &["log", "dashboard", "entry"] };
         let reloader = Reloader::new(&dir, read, node.view(), exit).without(others);
@@ -96,7 +98,7 @@ impl Builder {
         #[cfg(feature = "proxy")]
         let asked = {
             let reload = in_file.then(|| reloader.clone());
-            control::serve(commands, &node, listen, reload, serving.clone())
+            control::serve(commands, &node, (listen, &dir), reload, serving.clone())
         };
         #[cfg(not(feature = "proxy"))]
         let asked = mute::serve(commands, serving.clone());

@@ -5,17 +5,18 @@ use std::{net::SocketAddr, sync::Arc};
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
-use super::Reloader;
+use super::{Reloader, steering};
 use crate::{
     admin::{self, Admin, Reload, RunFacts},
     app,
+    identity::NodeDir,
 };
 
 /// Answers commands until `end` is cancelled. What it returns is cancelled when one asks the node to stop.
 pub(super) fn serve(
     commands: UnixListener,
     node: &app::Node,
-    listen: SocketAddr,
+    (listen, dir): (SocketAddr, &NodeDir),
     reloader: Option<Arc<Reloader>>,
     end: CancellationToken,
 ) -> CancellationToken {
@@ -33,6 +34,7 @@ pub(super) fn serve(
         stop: CancellationToken::new(),
         links: None,
         reload,
+        save: Some(steering::saver(dir)),
     });
     let asked = admin.stop.clone();
     tokio::spawn(admin::serve(commands, admin, end));

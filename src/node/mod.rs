@@ -11,7 +11,7 @@
 //! | `metric` | metrics that a program defines |
 //! | `events` | what happens to the node, as a program reads it |
 //! | `error` | what can go wrong |
-//! | `settings`, `written`, `keep`, `reload`, `socket` | the folder, as `ronproxy run` uses it, too |
+//! | `settings`, `written`, `steering`, `keep`, `reload`, `socket` | the folder, as `ronproxy run` uses it, too |
 //! | `control`, `mute` | the commands of `ronproxy` that look at a program's node, and what they are told without the feature `proxy` |
 //!
 //! Streams are opened by the node's one dialer, which the local proxy uses as well, so rules, policies, the
@@ -33,6 +33,7 @@ mod mute;
 mod reload;
 pub(crate) mod settings;
 mod socket;
+pub(crate) mod steering;
 mod stream;
 mod written;
 

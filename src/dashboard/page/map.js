@@ -37,9 +37,10 @@ export function start() {
 
 async function steer(what, value) {
   const note = document.getElementById("steer-note");
+  const save = document.getElementById("steer-save").checked;
   try {
-    await ask(`/steer?${what}=${encodeURIComponent(value)}`, "POST");
-    put(note, "for new flows, until the node stops");
+    await ask(`/steer?${what}=${encodeURIComponent(value)}${save ? "&save=1" : ""}`, "POST");
+    put(note, save ? "for new flows, saved" : "for new flows, until the node stops");
   } catch (error) {
     put(note, error.message || "the node does not answer");
   }

@@ -2,10 +2,11 @@
 
 /// The folder into which the running node writes. A confined node may write here, and may only read
 /// its configuration and key beside it.
-pub(super) const STATE: [NodeFile; 5] = [
+pub(super) const STATE: [NodeFile; 6] = [
     NodeFile::Chain,
     NodeFile::Revoked,
     NodeFile::Members,
+    NodeFile::Steering,
     NodeFile::Authority,
     NodeFile::ControlToken,
 ];
@@ -38,6 +39,8 @@ pub enum NodeFile {
     Members,
     /// Where the authority's node is, JSON, not at the authority itself: `authority.json`.
     Authority,
+    /// What new flows are steered to after a restart, JSON: `steering.json`.
+    Steering,
     /// The token of the admin API: `control.token`.
     ControlToken,
     /// One file per invitation: `authority/invitations/`.
@@ -63,6 +66,7 @@ impl NodeFile {
             Self::Revoked => "revoked.crl",
             Self::Members => "members.json",
             Self::Authority => "authority.json",
+            Self::Steering => "steering.json",
             Self::ControlToken => "control.token",
             Self::Invitations => "authority/invitations",
             Self::Issued => "authority/issued",

@@ -1,0 +1,64 @@
+//! What new flows are steered to after a restart, in `steering.json`.
+
+use crate::{
+    app::Steering,
+    identity::{NodeDir, NodeFile, StoreError},
+};
+
+/// Reads it. A damaged file is not used, and says so: the rules hold then.
+pub(crate) fn load(dir: &NodeDir) -> Steering {
+    let read = dir.read(NodeFile::Steering);
+    match read.map(|bytes| serde_json::from_slice(&bytes)) {
+        Ok(Ok(steering)) => steering,
+        Err(StoreError::Missing(_)) => Steering::default(),
+        Ok(Err(error)) => {
+            let advice = "new flows follow the rules; steer them again with --save";
+            tracing::warn!(%error, advice, "steering.json is damaged");
+            Steering::default()
+        }
+        Err(error) => {
+            tracing::warn!(%error, "what new flows were steered to cannot be read");
+            Steering::default()
+        }
+    }
+}
+
+/// What writes it down for a command.
+#[cfg(feature = "proxy")]
+pub(crate) fn saver(dir: &NodeDir) -> crate::admin::Save {
+    let dir = dir.clone();
+    std::sync::Arc::new(move |steering: &Steering| {
+        save(&dir, steering).map_err(|error| error.to_string())
+    })
+}
+
+/// Replaces the file in one step.
+#[cfg(feature = "proxy")]
+fn save(dir: &NodeDir, steering: &Steering) -> Result<(), StoreError> {
+    let text = serde_json::to_vec_pretty(steering).map_err(|error| {
+        let path = dir.path(NodeFile::Steering);
+        StoreError::Io { verb: "write", path, source: error.into() }
+    })?;
+    dir.write(NodeFile::Steering, &text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_reads_back_and_a_damaged_file_means_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = NodeDir::at(folder.path());
+        assert_eq!(load(&dir), Steering::default());
+        let exit = Some("mit".parse().unwrap());
+        let avoid = std::iter::once("utah".parse().unwrap()).collect();
+        let steering = Steering { exit, hint: Some(crate::flow::Hint::Loss), avoid };
+        save(&dir, &steering).unwrap();
+        assert_eq!(load(&dir), steering);
+        for damaged in ["{", "[]", "{\"exit\":\"A B\",\"hint\":null,\"avoid\":[]}"] {
+            dir.write(NodeFile::Steering, damaged.as_bytes()).unwrap();
+            assert_eq!(load(&dir), Steering::default(), "{damaged}");
+        }
+    }
+}
