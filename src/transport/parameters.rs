@@ -145,8 +145,9 @@ const GUEST_SEND_WINDOW: u64 = 32 << 10;
 /// Bytes of unread probes and lane notices kept; newer ones replace older ones.
 const DATAGRAM_BUFFER: usize = 64 << 10;
 
-/// Bytes of a lane's datagrams that came and are unread: 20 ms at 50 Mbit/s.
-const LANE_DATAGRAMS_UNREAD: usize = 128 << 10;
+/// Room for a lane's datagrams that came and are unread, as QUIC counts it: 10 ms of 200,000 datagrams of 200 bytes
+/// a second. The lane's driver takes them at its next turn, so they are held no longer than it waits for one.
+const LANE_DATAGRAMS_UNREAD: usize = 512 << 10;
 
 /// Room for a lane's datagrams that wait to be sent, as QUIC counts it: 32 bytes for each beside its own. The
 /// lane itself lets at most a quarter of it fill, so that the smallest datagrams fit, too, and notices always.
