@@ -9,10 +9,7 @@
 
 use std::{error::Error, time::Duration};
 
-use ronproxy::{
-    FlowLabel, Hint, Node, Route,
-    lab::{Lab, Services},
-};
+use ronproxy::{Emulation, FlowLabel, Hint, Node, Route};
 use tokio::{
     task::JoinHandle,
     time::{Instant, interval, sleep},
@@ -53,11 +50,10 @@ struct Medium {
 
 /// An overlay of three nodes in this process: `entry` talks to `exit`.
 pub(crate) async fn in_memory() -> Result<Conference, Box<dyn Error>> {
-    let lab = Lab::triangle(Services::default()).await?;
-    let (here, there) = (lab.open("entry").ok_or("it runs")?, lab.open("exit").ok_or("it runs")?);
-    here.ready().await?;
-    // Nodes tell each other about their links at most once a second.
-    sleep(Duration::from_secs(3)).await;
+    let overlay = Emulation::triangle().start().await?;
+    let (here, there) = (overlay.node("entry")?, overlay.node("exit")?);
+    // Until the way by the relay is known.
+    overlay.settled().await;
     let listeners = [AUDIO, VIDEO].map(|medium| listen(&there, medium));
     // The call begins when the other side has heard it ring. Until its flow is open, only 32 packets wait.
     let mut bell = there.conduit("ring")?;
@@ -66,8 +62,7 @@ pub(crate) async fn in_memory() -> Result<Conference, Box<dyn Error>> {
     let speakers = [AUDIO, VIDEO].map(|medium| speak(&here, medium));
     sleep(LASTS / 2).await;
     let before = route(&here).ok_or("no flow of the call")?;
-    let (a, b) = (lab.topology().address("entry"), lab.topology().address("exit"));
-    lab.internet().cut(a, b);
+    overlay.cut("entry", "exit")?;
     let mut sent = Vec::new();
     for speaker in speakers {
         sent.push(speaker?.await?);
@@ -81,7 +76,7 @@ pub(crate) async fn in_memory() -> Result<Conference, Box<dyn Error>> {
     for (listener, sent) in listeners.into_iter().zip(sent) {
         heard.push(Heard { sent, ..listener?.await? });
     }
-    lab.stop().await;
+    overlay.stop().await;
     Ok(Conference { before, after, heard })
 }
 

@@ -7,12 +7,9 @@
 
 #![expect(clippy::print_stdout, reason = "an example talks to its reader")]
 
-use std::{error::Error, sync::Arc, time::Duration};
+use std::{error::Error, time::Duration};
 
-use ronproxy::{
-    Hint, Node, Stream,
-    lab::{Lab, Service, Services},
-};
+use ronproxy::{EmulatedStream, Emulation, Hint, Node, Stream};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 #[tokio::main]
@@ -59,23 +56,18 @@ fn describe(stream: &Stream) -> String {
 
 /// The same in an overlay of three nodes in this process, with one web server behind its exit.
 pub(crate) async fn in_memory() -> Result<(String, String), Box<dyn Error>> {
-    let lab = Lab::triangle(Services::default().with("hello.test", hello())).await?;
-    let node = lab.open("entry").ok_or("the entry runs")?;
-    let fetched = fetch(&node, "hello.test:80").await?;
-    lab.stop().await;
+    let overlay = Emulation::triangle().host("hello.test", hello).start().await?;
+    let fetched = fetch(&overlay.node("entry")?, "hello.test:80").await?;
+    overlay.stop().await;
     Ok(fetched)
 }
 
 /// A web server that reads a request to its end and answers.
-fn hello() -> Service {
-    Arc::new(|mut io| {
-        tokio::spawn(async move {
-            let mut request = String::new();
-            // A client that goes away gets no answer.
-            if io.read_to_string(&mut request).await.is_ok() {
-                let _ = io.write_all(b"HTTP/1.0 200 OK\r\n\r\nHello from the exit.\n").await;
-                let _ = io.shutdown().await;
-            }
-        });
-    })
+async fn hello(mut stream: EmulatedStream) {
+    let mut request = String::new();
+    // A client that goes away gets no answer.
+    if stream.read_to_string(&mut request).await.is_ok() {
+        let _ = stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nHello from the exit.\n").await;
+        let _ = stream.shutdown().await;
+    }
 }

@@ -6,15 +6,12 @@
 
 #![expect(clippy::print_stdout, reason = "an example talks to its reader")]
 
-use std::{error::Error, sync::Arc, time::Duration};
+use std::{error::Error, time::Duration};
 
-use ronproxy::{
-    Event, Events, Lagged, Node,
-    lab::{Lab, Service, Services},
-};
+use ronproxy::{EmulatedStream, Emulation, Event, Events, Lagged};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    time::{sleep, timeout},
+    time::timeout,
 };
 
 #[tokio::main]
@@ -25,25 +22,19 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
 /// An overlay of three nodes in this process; the direct path is cut under an open stream.
 pub(crate) async fn in_memory() -> Result<Vec<String>, Box<dyn Error>> {
-    let lab = Lab::triangle(Services::default().with("echo.test", echo())).await?;
-    let node = lab.open("entry").ok_or("the entry runs")?;
+    let overlay = Emulation::triangle().host("echo.test", echo).start().await?;
+    let node = overlay.node("entry")?;
     let events = node.events();
-    node.ready().await?;
-    // Nodes tell each other about their links at most once a second.
-    sleep(Duration::from_secs(3)).await;
-    let (a, b) = (lab.topology().address("entry"), lab.topology().address("exit"));
-    use_through_a_cut(&node, || lab.internet().cut(a, b)).await?;
-    let told = read_until_a_reroute(events).await;
-    lab.stop().await;
-    Ok(told)
-}
-
-async fn use_through_a_cut(node: &Node, cut: impl FnOnce()) -> Result<(), Box<dyn Error>> {
+    // Until the way by the relay is known.
+    overlay.settled().await;
     let mut stream = node.connect("echo.test:7").await?;
-    cut();
+    overlay.cut("entry", "exit")?;
     stream.write_all(b"hello").await?;
     stream.read_exact(&mut [0; 5]).await?;
-    Ok(())
+    drop(stream);
+    let told = read_until_a_reroute(events).await;
+    overlay.stop().await;
+    Ok(told)
 }
 
 /// What a program that watches does: it matches what it wants to act on, and the rest has a sentence.
@@ -62,11 +53,7 @@ async fn read_until_a_reroute(mut events: Events) -> Vec<String> {
     told
 }
 
-fn echo() -> Service {
-    Arc::new(|io| {
-        tokio::spawn(async move {
-            let (mut read, mut write) = tokio::io::split(io);
-            let _ = tokio::io::copy(&mut read, &mut write).await;
-        });
-    })
+async fn echo(stream: EmulatedStream) {
+    let (mut read, mut write) = tokio::io::split(stream);
+    let _ = tokio::io::copy(&mut read, &mut write).await;
 }

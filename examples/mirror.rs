@@ -10,14 +10,9 @@
 
 #![expect(clippy::print_stdout, reason = "an example talks to its reader")]
 
-use std::{error::Error, sync::Arc, time::Duration};
+use std::{error::Error, time::Duration};
 
-use ronproxy::{
-    Hint, Node, NodeName,
-    emulator::{Bitrate, LinkModel},
-    lab::{Lab, LabNode, Service, Services},
-    transport::Congestion,
-};
+use ronproxy::{EmulatedPath, EmulatedStream, Emulation, Hint, Node, NodeName};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     time::{Instant, sleep},
@@ -85,36 +80,33 @@ impl Mirror {
 
 /// Two exits reach the server; the path to the nearer one is narrow, and later the other one's is narrower.
 pub(crate) async fn in_memory() -> Result<Vec<String>, Box<dyn Error>> {
-    let narrow = |rate| LinkModel { rate: Some(Bitrate::mbit(rate)), ..LinkModel::new(NEAR) };
-    let topology = ronproxy::emulator::Topology::new(["entry", "near", "far"])
-        .both("entry", "near", narrow(2))
-        .both("entry", "far", LinkModel { rate: Some(Bitrate::mbit(50)), ..LinkModel::new(FAR) })
-        .both("near", "far", LinkModel::new(FAR));
-    let nodes = vec![
-        LabNode::new("entry", false, false),
-        LabNode::new("near", false, true),
-        LabNode::new("far", false, true),
-    ];
-    let services = Services::default().with("mirror.test", object());
-    let lab = Lab::start(topology, 1, nodes, services, Congestion::default()).await?;
-    let node = lab.open("entry").ok_or("the entry runs")?;
-    node.ready().await?;
+    let narrow = |mbit: u64| EmulatedPath::new(NEAR).rate(mbit * 1_000_000);
+    let overlay = Emulation::new()
+        .entry("entry")
+        .exit("near")
+        .exit("far")
+        .path("entry", "near", narrow(2))
+        .path("entry", "far", EmulatedPath::new(FAR).rate(50_000_000))
+        .path("near", "far", EmulatedPath::new(FAR))
+        .host("mirror.test", object)
+        .start()
+        .await?;
+    let node = overlay.node("entry")?;
     // Until both exits are known.
-    sleep(Duration::from_secs(3)).await;
+    overlay.settled().await;
     let exits = vec!["near".parse()?, "far".parse()?];
     let mirror = Mirror { node, server: "mirror.test:80".into(), path: "/".into(), exits };
     let mut told = Vec::new();
     for _ in 0..4 {
         told.push(mirror.fetch().await?);
     }
-    let (a, b) = (lab.topology().address("entry"), lab.topology().address("far"));
-    lab.internet().set_both(a, b, narrow(1));
+    overlay.set_path("entry", "far", narrow(1))?;
     // What was measured fades, and is measured again.
     sleep(HALF_LIFE * 9).await;
     for _ in 0..4 {
         told.push(mirror.fetch().await?);
     }
-    lab.stop().await;
+    overlay.stop().await;
     Ok(told)
 }
 
@@ -123,16 +115,12 @@ const NEAR: Duration = Duration::from_millis(5);
 const FAR: Duration = Duration::from_millis(40);
 
 /// A web server with an object of a megabyte.
-fn object() -> Service {
-    Arc::new(|mut io| {
-        tokio::spawn(async move {
-            let mut request = String::new();
-            // A client that goes away gets no answer.
-            if io.read_to_string(&mut request).await.is_ok() {
-                let _ = io.write_all(b"HTTP/1.0 200 OK\r\n\r\n").await;
-                let _ = io.write_all(&vec![b'x'; 1_000_000]).await;
-                let _ = io.shutdown().await;
-            }
-        });
-    })
+async fn object(mut stream: EmulatedStream) {
+    let mut request = String::new();
+    // A client that goes away gets no answer.
+    if stream.read_to_string(&mut request).await.is_ok() {
+        let _ = stream.write_all(b"HTTP/1.0 200 OK\r\n\r\n").await;
+        let _ = stream.write_all(&vec![b'x'; 1_000_000]).await;
+        let _ = stream.shutdown().await;
+    }
 }

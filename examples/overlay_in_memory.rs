@@ -15,16 +15,11 @@
 
 use std::{
     error::Error,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
-use ronproxy::{
-    Stream, emulator,
-    lab::{Lab, LabNode, Service, Services},
-    transport::Congestion,
-};
-use tokio::io::AsyncReadExt as _;
+use ronproxy::{EmulatedStream, Emulation, Stream};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// What the service sends: at 100 Mbit/s it takes some two seconds.
 const OBJECT: usize = 24 << 20;
@@ -38,32 +33,19 @@ async fn main() -> Result<(), Box<dyn Error>> {
         tracing_subscriber::fmt().with_env_filter(filter).init();
     }
 
-    // Three sites, 100 Mbit/s each way: 60 ms direct, 80 ms through the relay. The seed decides
-    // every packet's luck.
-    let nodes = vec![
-        LabNode::new("entry", false, false),
-        LabNode::new("exit", false, true),
-        LabNode::new("relay", true, false),
-    ];
-    let services = Services::default().with("source.test", source());
-    let lab = Lab::start(emulator::triangle(), 1, nodes, services, Congestion::Bbr3).await?;
-    while !lab.is_meshed() {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    // Nodes advertise their links at most once a second: let all of them hear of all.
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    // Three sites, 100 Mbit/s each way: 60 ms direct, 80 ms through the relay.
+    let overlay = Emulation::triangle().host("source.test", source).start().await?;
+    overlay.settled().await;
     println!("three nodes, a link between each two");
 
     // A stream takes the same way as a connection of the local proxy: the name is resolved at the exit.
-    let entry = lab.open("entry").ok_or("the entry runs")?;
-    let mut stream = entry.connect("source.test:80").await?;
+    let mut stream = overlay.node("entry")?.connect("source.test:80").await?;
 
     let start = Instant::now();
     let before = read(&mut stream, CUT_AT).await?;
     println!("{:>5.2} s  {before}, route {}", seconds(start), route(&stream));
 
-    let (a, b) = (lab.topology().address("entry"), lab.topology().address("exit"));
-    lab.internet().cut(a, b);
+    overlay.cut("entry", "exit")?;
     println!("{:>5.2} s  the direct path is cut, both ways", seconds(start));
 
     let after = read(&mut stream, OBJECT - CUT_AT).await?;
@@ -74,21 +56,16 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("the application saw one connection, and a stall of {} ms", after.stall.as_millis());
 
     drop(stream);
-    lab.stop().await;
+    overlay.stop().await;
     Ok(())
 }
 
 /// A service that sends [`OBJECT`] bytes to everyone who connects.
-fn source() -> Service {
-    Arc::new(|mut io| {
-        tokio::spawn(async move {
-            let object = vec![0x52; OBJECT];
-            // An error means that the reader has gone: nothing is left to do.
-            if tokio::io::AsyncWriteExt::write_all(&mut io, &object).await.is_ok() {
-                let _ = tokio::io::AsyncWriteExt::shutdown(&mut io).await;
-            }
-        });
-    })
+async fn source(mut stream: EmulatedStream) {
+    // An error means that the reader has gone: nothing is left to do.
+    if stream.write_all(&vec![0x52; OBJECT]).await.is_ok() {
+        let _ = stream.shutdown().await;
+    }
 }
 
 /// What arrived, and the longest pause between two arrivals.

@@ -11,10 +11,7 @@
 
 use std::error::Error;
 
-use ronproxy::{
-    Inbound, Listener, Node,
-    lab::{Lab, Services},
-};
+use ronproxy::{Emulation, Inbound, Listener, Node};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 
 /// The node is an exit for the name that it serves, and carries nothing else.
@@ -63,14 +60,14 @@ async fn greet(stream: Inbound) -> std::io::Result<()> {
 
 /// The same in an overlay of three nodes in this process: `exit` serves the name, and `entry` calls it.
 pub(crate) async fn in_memory() -> Result<String, Box<dyn Error>> {
-    let lab = Lab::triangle(Services::default()).await?;
-    let exit = lab.open("exit").ok_or("the exit runs")?;
+    let overlay = Emulation::triangle().start().await?;
+    let exit = overlay.node("exit")?;
     tokio::spawn(greet_all(exit.serve("wiki.lab:80")?));
-    let entry = lab.open("entry").ok_or("the entry runs")?;
+    let entry = overlay.node("entry")?;
     let mut stream = entry.connect("wiki.lab:80").await?;
     stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;
-    lab.stop().await;
+    overlay.stop().await;
     Ok(answer)
 }

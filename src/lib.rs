@@ -1,117 +1,186 @@
-//! `ronproxy` carries TCP connections as labelled flows over a Resilient Overlay Network.
+//! A program as a node of a Resilient Overlay Network (D. Andersen, H. Balakrishnan, F. Kaashoek and R. Morris,
+//! "Resilient Overlay Networks", SOSP 2001).
 //!
-//! A local application speaks SOCKS5 or HTTP to the **entry**; each connection becomes a **flow**,
-//! one QUIC stream inside a **lane**; the lane's packets carry a label and travel over UDP to the
-//! **exit**, directly or through one **relay** that only swaps the label. The exit opens the real
-//! connection.
+//! The nodes of an overlay measure the paths between them and forward for each other. A connection is a **flow**
+//! inside a **lane** (a QUIC connection) from the node of the program, the *entry*, to a node that opens the real
+//! connection, the *exit*. When the path between them fails, the lane's packets go through a third node, a *relay*,
+//! within a fraction of a second, and the connection goes on.
 //!
-//! # A program as a node
+//! The examples run as they are, in an overlay of three nodes in memory ([`Emulation`]). In a real overlay a program
+//! has the folder that `ronproxy join` made: `Node::open("/home/me/ron").start().await?`.
 //!
-//! ```no_run
-//! use ronproxy::{Hint, Node};
+//! # A connection that outlives a path
+//!
+//! ```
+//! use ronproxy::{EmulatedStream, Emulation, Hint};
 //! use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 //!
-//! # async fn fetch() -> Result<String, Box<dyn std::error::Error>> {
-//! // The folder that `ronproxy join` made.
-//! let node = Node::open("/home/me/ron").start().await?;
-//! let mut stream = node.connect("example.org:80").hint(Hint::Loss).await?;
-//! stream.write_all(b"GET / HTTP/1.0\r\nHost: example.org\r\n\r\n").await?;
-//! // The exit has the whole request when this returns.
+//! async fn echo(stream: EmulatedStream) {
+//!     let (mut read, mut write) = tokio::io::split(stream);
+//!     let _ = tokio::io::copy(&mut read, &mut write).await;
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let overlay = Emulation::triangle().host("echo.test", echo).start().await?;
+//! overlay.settled().await;
+//! let node = overlay.node("entry")?;
+//! // On the route that answers fastest. The name is resolved at the exit.
+//! let mut stream = node.connect("echo.test:7").hint(Hint::Latency).await?;
+//! stream.write_all(b"hello").await?;
+//! stream.read_exact(&mut [0; 5]).await?;
+//! assert_eq!(stream.route().unwrap().to_string(), "direct");
+//!
+//! overlay.cut("entry", "exit")?;
+//! stream.write_all(b"hello").await?;
+//! stream.read_exact(&mut [0; 5]).await?;
+//! assert_eq!(stream.route().unwrap().to_string(), "via relay");
+//! // The exit has everything when this returns.
 //! stream.shutdown().await?;
-//! let mut page = String::new();
-//! stream.read_to_string(&mut page).await?;
-//! node.stop().await;
-//! # Ok(page)
+//! overlay.stop().await;
+//! # Ok(())
 //! # }
 //! ```
 //!
-//! The door is [`Node`], [`Builder`], [`Connect`], [`Stream`], [`Listener`], [`Conduit`], [`Metric`], [`Events`], [`Error`] and the types that they name.
-//! Without the default features a program compiles no command line, no proxy and no demo.
-//! `examples/dial.rs` runs it in an overlay in memory, and `docs/library.md` lists what each event does to a
-//! stream. The modules below are the inside, and change without notice.
+//! # A name that a program serves
 //!
-//! # The map, and who may use whom
+//! ```
+//! use ronproxy::{Emulation, Error, Listener};
+//! use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 //!
-//! Folders are roles. A module may use the modules below it in this list, never one above.
+//! async fn greet(mut wiki: Listener) -> Result<(), Error> {
+//!     loop {
+//!         // The caller's name is that of its certificate.
+//!         let mut stream = wiki.accept().await?;
+//!         let greeting = format!("hello {}", stream.peer());
+//!         let _ = stream.write_all(greeting.as_bytes()).await;
+//!         let _ = stream.shutdown().await;
+//!     }
+//! }
 //!
-//! | module | role |
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let overlay = Emulation::triangle().start().await?;
+//! tokio::spawn(greet(overlay.node("exit")?.serve("wiki.lab:80")?));
+//! let mut stream = overlay.node("entry")?.connect("wiki.lab:80").exit("exit").await?;
+//! let mut heard = String::new();
+//! stream.read_to_string(&mut heard).await?;
+//! assert_eq!(heard, "hello entry");
+//! overlay.stop().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Packets between programs
+//!
+//! ```
+//! use ronproxy::{Emulation, FlowLabel, Hint};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let overlay = Emulation::triangle().start().await?;
+//! let (here, there) = (overlay.node("entry")?, overlay.node("exit")?);
+//! here.ready().await?;
+//! let mut heard = there.conduit("voice")?;
+//! // Packets of one label take the same route, also those of other types. A packet may be lost.
+//! let voice = here.conduit("voice")?.label(FlowLabel(7)).hint(Hint::Loss);
+//! voice.send("exit", b"a frame")?;
+//! let packet = heard.recv().await?;
+//! assert_eq!((packet.peer().as_str(), packet.bytes()), ("entry", &b"a frame"[..]));
+//! overlay.stop().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Where to go on
+//!
+//! | for | see |
 //! |---|---|
-//! | [`cli`] | one command per file; parsing only validates |
-//! | [`demo`] | four sites in this process, to try and to break |
-//! | [`lab`] | a whole overlay in one process, on the emulated Internet |
-//! | [`dashboard`] | the page and the API on a TCP port of loopback: who may ask, and the page's files |
-//! | [`node`] | the library's door: a program of its user is a node |
-//! | [`admin`] | status API; reads snapshots only |
-//! | [`app`] | the only place that joins the roles into a node |
-//! | [`signer`] | the process that alone holds the overlay authority's key |
-//! | [`config`] | the configuration file: each role's own section, and the entry's rules |
-//! | [`entry`] | mixed SOCKS/HTTP listener; knows only a [`flow::FlowDialer`] |
-//! | [`exit`] | policy (pure), resolution and connection to the real destination |
-//! | [`mesh`] | the shell around `overlay`: links to all members, routes for lanes, labels for others |
-//! | [`lane`] | QUIC connections between entry and exit, whose streams are flows |
-//! | [`failover`] | PURE: which route a lane's end sends on, and when it leaves it |
-//! | [`link`] | one QUIC connection per neighbour: control messages and probes |
-//! | [`transport`] | how QUIC is used: parameters, framing, close codes |
-//! | [`underlay`] | the UDP socket, label switching, virtual addresses |
-//! | [`wire`] | PURE: message types and codecs |
-//! | [`overlay`] | PURE: estimators, link state, routing, policy |
-//! | [`emulator`] | a seeded Internet in memory, for the demo, tests and benchmarks |
-//! | [`identity`] | keys, certificates, invitations, the node's folder |
-//! | [`events`] | what happened lately: one typed stream, bounded, and its counters |
-//! | [`flow`] | what a flow is: label, target, hint, refusal, and the dialer trait |
-//! | [`live`] | a value that is replaced while others read it |
-//! | [`turns`] | a bounded number of things at once, with a fair share for each asker |
-//! | [`chance`] | the node's source of chance, seeded in a lab |
-//! | [`text`] | PURE: text of others, made safe to log and to show |
-//! | [`quantity`] | PURE: durations, data rates and addresses as people write them |
+//! | opening a node, stopping it, what it can be asked | [`Node`], [`Builder`] |
+//! | streams: hint, exit, class, patience | [`Connect`], [`Stream`] |
+//! | serving names | [`Listener`], [`Inbound`] |
+//! | datagrams | [`Conduit`], [`PacketSender`], [`Packet`] |
+//! | metrics that a program defines | [`Metric`] |
+//! | reroutes, links, members, flows as they change | [`Events`], [`Event`] |
+//! | what can go wrong | [`Error`], [`Refusal`], [`RefusalKind`] |
+//! | tests without a network | [`Emulation`], [`EmulatedOverlay`] |
 //!
-//! One exception: `flow` takes [`identity::NodeName`] from above, as a flow names its exit.
-//! `docs/architecture.md` follows a flow through these modules.
+//! `docs/library.md` lists what each event does to a stream, a listener and a conduit. `examples/` has whole programs.
 //!
-//! "PURE" modules read no clock, socket, file or entropy: time and randomness are arguments.
+//! # Features
+//!
+//! The default is the program `ronproxy` itself. A program that embeds a node takes `default-features = false`.
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `cli` (default) | the command line, with everything below |
+//! | `demo` | four sites in one process, on a screen |
+//! | `proxy` | the local SOCKS5 and HTTP proxy, the control API and the dashboard |
+//! | `emulator` | [`Emulation`]: overlays in memory |
 
+// `docs/architecture.md` has the map of the modules, and who may use whom. All are private: the interface is what
+// stands at the root, which `docs/public-api.txt` lists.
 #[cfg(feature = "proxy")]
-pub mod admin;
-pub mod app;
-pub mod chance;
+mod admin;
+mod app;
+mod chance;
 #[cfg(feature = "cli")]
-pub mod cli;
-pub mod config;
+mod cli;
+mod config;
 #[cfg(feature = "proxy")]
-pub mod dashboard;
+mod dashboard;
 #[cfg(feature = "demo")]
-pub mod demo;
+mod demo;
 #[cfg(feature = "emulator")]
-pub mod emulator;
-pub mod entry;
-pub mod events;
-pub mod exit;
-pub mod failover;
-pub mod flow;
-pub mod identity;
+mod emulator;
+mod entry;
+mod events;
+mod exit;
+mod failover;
+mod flow;
+mod identity;
 #[cfg(feature = "emulator")]
-pub mod lab;
-pub mod lane;
-pub mod link;
-pub mod live;
-pub mod mesh;
-pub mod node;
-pub mod overlay;
-pub mod quantity;
-pub mod signer;
-pub mod text;
-pub mod transport;
-pub mod turns;
-pub mod underlay;
-pub mod wire;
+mod lab;
+mod lane;
+mod link;
+#[cfg_attr(not(feature = "proxy"), expect(unreachable_pub, reason = "the proxy's side names it"))]
+mod live;
+mod mesh;
+mod node;
+mod overlay;
+mod quantity;
+#[cfg_attr(
+    not(any(test, feature = "cli")),
+    expect(
+        dead_code,
+        unreachable_pub,
+        reason = "only the command line runs the authority's processes"
+    )
+)]
+mod signer;
+#[cfg_attr(
+    not(any(test, feature = "cli")),
+    expect(dead_code, reason = "only the command line prints and logs")
+)]
+mod text;
+mod transport;
+mod turns;
+mod underlay;
+mod wire;
 
+#[doc(hidden)]
+pub mod internals;
+
+#[cfg(feature = "emulator")]
+pub use lab::{EmulatedOverlay, EmulatedPath, EmulatedStream, Emulation, EmulationError};
 pub use node::{
     AppMetric, Builder, Carries, CertificateStatus, Changes, Conduit, ConduitError, Connect,
     Counts, DatagramDrop, DatagramFacts, Error, Event, EventRecord, Events, FlowFacts, FlowLabel,
-    FlowState, Hint, Host, Inbound, Ingress, Lagged, LaneFacts, LaneSide, LaneStatus, LeftWhy,
-    LinkFacts, Listener, Measuring, Metric, Node, NodeName, NodeStatus, Packet, PacketCounts,
-    PacketSender, PostError, Refusal, RefusalKind, RerouteFacts, RerouteKind, Route, ServeError,
-    Stream, Target,
+    FlowState, HalfLifeError, Hint, Host, Inbound, Ingress, Lagged, LaneFacts, LaneSide,
+    LaneStatus, LeftWhy, LinkFacts, Listener, Measuring, Metric, Node, NodeName, NodeStatus,
+    Packet, PacketCounts, PacketSender, ParseHintError, ParseLabelError, ParseMetricError,
+    ParseNameError, ParseRouteError, ParseTargetError, PostError, Refusal, RefusalKind,
+    RerouteFacts, RerouteKind, Route, ServeError, Stream, Target,
 };
 
 #[cfg(feature = "cli")]

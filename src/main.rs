@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    ronproxy::cli::main()
+    ronproxy::internals::cli::main()
 }

@@ -135,12 +135,12 @@ impl From<MemorySize> for String {
 ///
 /// # Errors
 /// When the text is something else.
-pub fn parse_duration(text: &str) -> Result<Duration, ParseUnitError> {
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, ParseUnitError> {
     humantime::parse_duration(text).map_err(|_| ParseUnitError::Duration(clip(text)))
 }
 
 /// A duration as [`parse_duration`] reads it.
-pub fn format_duration(duration: Duration) -> impl fmt::Display {
+pub(crate) fn format_duration(duration: Duration) -> impl fmt::Display {
     humantime::format_duration(duration)
 }
 
@@ -148,7 +148,7 @@ pub fn format_duration(duration: Duration) -> impl fmt::Display {
 ///
 /// # Errors
 /// When it is none, or out of bounds.
-pub fn duration_within<'de, D: Deserializer<'de>>(
+pub(crate) fn duration_within<'de, D: Deserializer<'de>>(
     deserializer: D,
     bounds: &RangeInclusive<Duration>,
 ) -> Result<Duration, D::Error> {
@@ -188,7 +188,9 @@ fn quantity(text: &str, units: &[(&str, u64)]) -> Option<u64> {
 ///
 /// # Errors
 /// Shows the right form.
-pub fn listen_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+pub(crate) fn listen_address<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<SocketAddr, D::Error> {
     deserializer.deserialize_any(ListenText)
 }
 
@@ -214,7 +216,7 @@ impl Visitor<'_> for ListenText {
 ///
 /// # Errors
 /// Shows the right form.
-pub fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+pub(crate) fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     if let Some(port) = text.strip_prefix("localhost:").and_then(|port| port.parse().ok()) {
         return Ok((Ipv4Addr::LOCALHOST, port).into());
     }
@@ -235,20 +237,20 @@ pub fn parse_listen(text: &str) -> Result<SocketAddr, String> {
 /// A network, for serde: `10.0.0.0/8`, or one address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub struct Network(pub IpNet);
+pub(crate) struct Network(pub IpNet);
 
 /// Reads a list of networks, for serde.
 ///
 /// # Errors
 /// Shows the right form.
-pub fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+pub(crate) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
     Vec::<Network>::deserialize(deserializer).map(Network::all)
 }
 
 impl Network {
     /// The networks that were read.
     #[must_use]
-    pub fn all(read: Vec<Self>) -> Vec<IpNet> {
+    pub(crate) fn all(read: Vec<Self>) -> Vec<IpNet> {
         read.into_iter().map(|Self(net)| net).collect()
     }
 }

@@ -10,7 +10,7 @@ use std::fmt::{self, Write};
 /// Whether `c` is shown as an escape: a control character, a line separator, or one of the marks
 /// that change the direction of what follows (Unicode TR 36, section 2).
 #[must_use]
-pub fn is_unsafe(c: char) -> bool {
+pub(crate) fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}')
         || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -18,7 +18,7 @@ pub fn is_unsafe(c: char) -> bool {
 
 /// Shows a value with every unsafe character as an escape.
 #[derive(Debug, Clone, Copy)]
-pub struct Escaped<T>(pub T);
+pub(crate) struct Escaped<T>(pub T);
 
 impl<T: fmt::Display> fmt::Display for Escaped<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -28,7 +28,7 @@ impl<T: fmt::Display> fmt::Display for Escaped<T> {
 
 /// As [`Escaped`], but line ends and tabs stay: for our own text of several lines.
 #[derive(Debug, Clone, Copy)]
-pub struct EscapedLines<T>(pub T);
+pub(crate) struct EscapedLines<T>(pub T);
 
 impl<T: fmt::Display> fmt::Display for EscapedLines<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -64,13 +64,16 @@ impl<W: Write + ?Sized> Write for Escaping<'_, W> {
 ///
 /// # Errors
 /// When `inner` fails.
-pub fn write_escaped<W: Write + ?Sized>(inner: &mut W, value: fmt::Arguments<'_>) -> fmt::Result {
+pub(crate) fn write_escaped<W: Write + ?Sized>(
+    inner: &mut W,
+    value: fmt::Arguments<'_>,
+) -> fmt::Result {
     Escaping { inner, lines: false }.write_fmt(value)
 }
 
 /// `text` with `?` for its unsafe characters, at most `longest` bytes: for a peer's text that is kept.
 #[must_use]
-pub fn cleaned(text: &str, longest: usize) -> String {
+pub(crate) fn cleaned(text: &str, longest: usize) -> String {
     let mut kept = String::with_capacity(text.len().min(longest));
     for c in text.chars().map(|c| if is_unsafe(c) { '?' } else { c }) {
         if kept.len() + c.len_utf8() > longest {

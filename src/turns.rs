@@ -10,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// How many may be under way or wait.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Under way for one asker.
     pub each: usize,
     /// Waiting of one asker.
@@ -21,7 +21,7 @@ pub struct Limits {
 
 /// The turns of askers.
 #[derive(Debug)]
-pub struct Turns<K: Eq + Hash> {
+pub(crate) struct Turns<K: Eq + Hash> {
     limits: Limits,
     in_all: Arc<Semaphore>,
     /// Askers without a turn are not kept.
@@ -36,7 +36,7 @@ struct Share {
 
 /// One turn. Dropping it gives the turn to the next one.
 #[derive(Debug)]
-pub struct Turn<K: Eq + Hash> {
+pub(crate) struct Turn<K: Eq + Hash> {
     permits: Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)>,
     asker: K,
     askers: Arc<Mutex<HashMap<K, Share>>>,
@@ -45,12 +45,12 @@ pub struct Turn<K: Eq + Hash> {
 impl<K: Eq + Hash + Clone> Turns<K> {
     /// Nobody has a turn yet.
     #[must_use]
-    pub fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: Limits) -> Self {
         Self { limits, in_all: Arc::new(Semaphore::new(limits.in_all)), askers: Arc::default() }
     }
 
     /// Waits for a turn of `asker`; dropping the future leaves the queue. `None`: too many of it wait.
-    pub async fn next(&self, asker: &K) -> Option<Turn<K>> {
+    pub(crate) async fn next(&self, asker: &K) -> Option<Turn<K>> {
         let (places, mut turn) = self.enter(asker)?;
         let own = places.acquire_owned().await.ok()?;
         let any = self.in_all.clone().acquire_owned().await.ok()?;

@@ -29,7 +29,7 @@ const OTHERS: [&str; 4] = ["README.md", "SECURITY.md", "CHANGELOG.md", "CONTRIBU
 #[test]
 fn the_page_of_commands_names_every_command_and_option() {
     let page = read("docs/commands.md");
-    let mut program = ronproxy::cli::Cli::command();
+    let mut program = ronproxy::internals::cli::Cli::command();
     program.build();
     check_command(&program, "ronproxy", &page);
 }
@@ -132,7 +132,7 @@ fn every_reason_of_a_dropped_datagram_has_its_cure() {
     let page = read("docs/troubleshooting.md");
     let section = page.split("\n### Datagrams\n").nth(1).unwrap();
     let section = section.split("\n### ").next().unwrap();
-    for reason in ronproxy::flow::DatagramDrop::ALL {
+    for reason in ronproxy::internals::flow::DatagramDrop::ALL {
         let name = format!("`{}`", reason.name());
         assert!(section.contains(&name), "docs/troubleshooting.md lacks the drop {name}");
     }

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use ronproxy::{
+use ronproxy::internals::{
     app::{Carries, FlowFacts, LiveSettings, Node},
     config::Config,
     emulator::{self, LinkModel, LossRate},

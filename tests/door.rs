@@ -7,7 +7,7 @@ mod support;
 use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Duration};
 
 use noq::{ClientConfig, Endpoint, EndpointConfig, TokioRuntime, crypto::rustls::QuicClientConfig};
-use ronproxy::{
+use ronproxy::internals::{
     emulator,
     flow::FlowRequest,
     identity::{Clock, join_crypto},

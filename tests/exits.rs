@@ -6,7 +6,7 @@ mod support;
 
 use std::time::Duration;
 
-use ronproxy::{
+use ronproxy::internals::{
     app::Question,
     config::Config,
     emulator::{LinkModel, Topology},
@@ -95,7 +95,7 @@ async fn a_flow_fails_when_no_exit_of_its_rule_can_be_used() {
     lab.crash("far");
     let refused = support::dial(lab.node("laptop").unwrap(), "echo.test:80").await;
     let refusal = refused.err().expect("only the spare one is left");
-    assert_eq!(refusal.kind, ronproxy::flow::RefusalKind::ExitUnreachable, "{refusal}");
+    assert_eq!(refusal.kind, ronproxy::internals::flow::RefusalKind::ExitUnreachable, "{refusal}");
     lab.stop().await;
 }
 
@@ -113,7 +113,7 @@ async fn a_rule_may_name_a_fallback_for_when_its_exits_are_gone() {
 }
 
 /// Opens a flow that names its exit; the refusal.
-async fn refusal_of(node: &ronproxy::app::Node, exit: &str) -> Refusal {
+async fn refusal_of(node: &ronproxy::internals::app::Node, exit: &str) -> Refusal {
     let mut request = support::flow_request("echo.test:80");
     request.exit = Some(exit.parse().unwrap());
     node.dialer().dial(request).await.err().expect("a refusal")

@@ -6,7 +6,7 @@ mod support;
 
 use std::{sync::Arc, time::Duration};
 
-use ronproxy::{
+use ronproxy::internals::{
     app::Node,
     emulator::{self, Bitrate, LinkModel, Queue, Topology},
     flow::{FlowIo, Route},
@@ -85,7 +85,7 @@ async fn a_destination_that_does_not_exist_is_refused_with_the_reason() {
     let lab = triangle(emulator::triangle(), 5, Congestion::Adaptive).await;
     let refused = support::dial(lab.node("entry").unwrap(), "nowhere.test:80").await;
     let refusal = refused.err().expect("there is no such host");
-    assert_eq!(refusal.kind, ronproxy::flow::RefusalKind::NameNotFound);
+    assert_eq!(refusal.kind, ronproxy::internals::flow::RefusalKind::NameNotFound);
     lab.stop().await;
 }
 
@@ -96,7 +96,7 @@ async fn an_exit_that_cannot_be_reached_is_refused_within_ten_seconds() {
     let start = Instant::now();
     let refused = support::dial(lab.node("entry").unwrap(), "source.test:80").await;
     let refusal = refused.err().expect("the exit is gone");
-    assert_eq!(refusal.kind, ronproxy::flow::RefusalKind::ExitUnreachable, "{refusal}");
+    assert_eq!(refusal.kind, ronproxy::internals::flow::RefusalKind::ExitUnreachable, "{refusal}");
     assert!(start.elapsed() < Duration::from_secs(31), "{:?}", start.elapsed());
     lab.stop().await;
 }

@@ -6,7 +6,7 @@ mod support;
 
 use std::{collections::BTreeMap, time::Duration};
 
-use ronproxy::{
+use ronproxy::internals::{
     app::{Steer, SteerError},
     config::Config,
     emulator::{Bitrate, LinkModel, Queue, Topology},

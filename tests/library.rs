@@ -36,7 +36,7 @@ mod serving;
 
 use std::{io::ErrorKind, time::Duration};
 
-use ronproxy::{Error, Hint, Node, RefusalKind, Stream, lab::Lab};
+use ronproxy::{Error, Hint, Node, RefusalKind, Stream, internals::lab::Lab};
 use support::{pattern, services};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},

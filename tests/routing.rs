@@ -7,8 +7,8 @@
 //! only, without asserting the bounds: `RON_MEASURE=1`. Figures 3 and 4 over as many hours as in the
 //! paper: `RON_ROUTING_HOURS=62`. See `docs/figures.md`.
 //!
-//! [`Router`]: ronproxy::overlay::router::Router
-//! [`Selector`]: ronproxy::overlay::select::Selector
+//! [`Router`]: ronproxy::internals::overlay::router::Router
+//! [`Selector`]: ronproxy::internals::overlay::select::Selector
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test may fail it too")]
 #![expect(clippy::print_stdout, reason = "the rows of figures are the product")]

@@ -6,7 +6,7 @@ mod support;
 
 use std::time::Duration;
 
-use ronproxy::{
+use ronproxy::internals::{
     app::{Choice, Question},
     config::Config,
     emulator,

@@ -42,7 +42,7 @@ pub(super) const RELOAD: &str = "/reload";
 const VERSION: &str = "/api/v1";
 
 /// What the API shows and what it may do.
-pub struct Admin {
+pub(crate) struct Admin {
     /// The node's facts.
     pub view: NodeView,
     /// The process's facts.
@@ -58,17 +58,17 @@ pub struct Admin {
 }
 
 /// Puts a configuration into force: this text, or else the node's own file.
-pub type Reload = Arc<dyn Fn(Option<&str>) -> Result<Changes, String> + Send + Sync>;
+pub(crate) type Reload = Arc<dyn Fn(Option<&str>) -> Result<Changes, String> + Send + Sync>;
 
 /// Writes down what new flows are steered to after a restart.
-pub type Save = Arc<dyn Fn(&Steering) -> Result<(), String> + Send + Sync>;
+pub(crate) type Save = Arc<dyn Fn(&Steering) -> Result<(), String> + Send + Sync>;
 
 /// Makes links that open the dashboard.
-pub type LinkMaker = Arc<dyn Fn() -> String + Send + Sync>;
+pub(crate) type LinkMaker = Arc<dyn Fn() -> String + Send + Sync>;
 
 /// What only the running program knows of itself.
 #[derive(Debug, Clone, Serialize)]
-pub struct RunFacts {
+pub(crate) struct RunFacts {
     /// The process number.
     pub pid: u32,
     /// Where the UDP socket listens.
@@ -84,7 +84,7 @@ pub struct RunFacts {
 
 /// The answer to `GET /status`.
 #[derive(Debug, Clone, Serialize)]
-pub struct StatusReport {
+pub(crate) struct StatusReport {
     /// The node in numbers.
     #[serde(flatten)]
     pub node: NodeStatus,
@@ -99,7 +99,7 @@ pub struct StatusReport {
 
 /// The answer to `GET /version`.
 #[derive(Debug, Clone, Serialize)]
-pub struct Version {
+pub(crate) struct Version {
     /// The program's version.
     pub version: &'static str,
     /// The process number.

@@ -1,10 +1,6 @@
 //! The commands' side: one request per connection.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{io, path::PathBuf, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -21,7 +17,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Asks the node that runs in a folder.
 #[derive(Debug, Clone)]
-pub struct Client {
+pub(crate) struct Client {
     socket: PathBuf,
 }
 
@@ -53,21 +49,15 @@ pub enum ClientError {
 impl Client {
     /// A client of the node that serves `socket`.
     #[must_use]
-    pub fn new(socket: impl Into<PathBuf>) -> Self {
+    pub(crate) fn new(socket: impl Into<PathBuf>) -> Self {
         Self { socket: socket.into() }
-    }
-
-    /// The socket.
-    #[must_use]
-    pub fn socket(&self) -> &Path {
-        &self.socket
     }
 
     /// Asks for a listing, for example `/status`.
     ///
     /// # Errors
     /// [`ClientError::NotRunning`] when no node runs, or when its answer makes no sense.
-    pub async fn get(&self, path: &str) -> Result<Value, ClientError> {
+    pub(crate) async fn get(&self, path: &str) -> Result<Value, ClientError> {
         self.ask(Method::GET, path).await
     }
 
@@ -75,7 +65,7 @@ impl Client {
     ///
     /// # Errors
     /// As for [`get`](Self::get).
-    pub async fn post(&self, path: &str) -> Result<Value, ClientError> {
+    pub(crate) async fn post(&self, path: &str) -> Result<Value, ClientError> {
         self.ask(Method::POST, path).await
     }
 
@@ -83,7 +73,7 @@ impl Client {
     ///
     /// # Errors
     /// As for [`get`](Self::get).
-    pub async fn post_text(&self, path: &str, text: String) -> Result<Value, ClientError> {
+    pub(crate) async fn post_text(&self, path: &str, text: String) -> Result<Value, ClientError> {
         self.ask_with(Method::POST, path, text).await
     }
 

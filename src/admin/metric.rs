@@ -10,7 +10,7 @@ use crate::{
 
 /// A value of a metric for an exit.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Post {
+pub(crate) struct Post {
     /// The metric.
     pub metric: AppMetric,
     /// The exit.
@@ -23,7 +23,7 @@ pub struct Post {
 
 /// The path and query of `post`.
 #[must_use]
-pub fn post(post: &Post) -> String {
+pub(crate) fn post(post: &Post) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
     query.append_pair("name", post.metric.as_str()).append_pair("exit", post.exit.as_str());
     query.append_pair("value", &post.value.to_string());

@@ -36,11 +36,11 @@ mod question;
 mod server;
 mod steer;
 
-pub use api::{Admin, LinkMaker, Reload, RunFacts, Save, StatusReport, Version};
+pub(crate) use api::{Admin, LinkMaker, Reload, RunFacts, Save, StatusReport};
 pub(crate) use api::{answer, response, sentence};
-pub use client::{Client, ClientError};
-pub use metric::{Post, post};
-pub use query::LONGEST_WAIT;
-pub use question::{ask, ask_ping};
-pub use server::serve;
-pub use steer::steer;
+pub(crate) use client::{Client, ClientError};
+pub(crate) use metric::{Post, post};
+pub(crate) use query::LONGEST_WAIT;
+pub(crate) use question::{ask, ask_ping};
+pub(crate) use server::serve;
+pub(crate) use steer::steer;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::events::Query;
 
 /// The longest wait for an event: a client gives up after 5 s.
-pub const LONGEST_WAIT: Duration = Duration::from_secs(4);
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(4);
 
 /// Reads the question: what is asked for, and for how long to wait for it.
 ///

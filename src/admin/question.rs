@@ -11,7 +11,7 @@ const DEFAULT_PORT: u16 = 443;
 
 /// The path and query that ask `question`.
 #[must_use]
-pub fn ask(dest: &str, options: &[(&str, Option<String>)]) -> String {
+pub(crate) fn ask(dest: &str, options: &[(&str, Option<String>)]) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
     query.append_pair("dest", dest);
     for (name, value) in options {
@@ -47,7 +47,7 @@ pub(super) fn read(query: &str) -> Result<Question, String> {
 
 /// The path and query that ask for a probe of each route to `node`, or of the one via `relay`.
 #[must_use]
-pub fn ask_ping(node: &NodeName, relay: Option<&NodeName>) -> String {
+pub(crate) fn ask_ping(node: &NodeName, relay: Option<&NodeName>) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
     query.append_pair("node", node.as_str());
     query.extend_pairs(relay.map(|relay| ("via", relay.as_str())));

@@ -34,7 +34,7 @@ const MAX_HEAD: usize = 8 * 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves the API until `shutdown`.
-pub async fn serve(listener: UnixListener, admin: Arc<Admin>, shutdown: CancellationToken) {
+pub(crate) async fn serve(listener: UnixListener, admin: Arc<Admin>, shutdown: CancellationToken) {
     shutdown.run_until_cancelled_owned(accept(listener, admin)).await;
 }
 

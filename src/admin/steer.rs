@@ -11,7 +11,7 @@ const SAVE: &str = "save";
 
 /// The path and query that change `what`: `exit`, `hint`, `avoid` or `unavoid`.
 #[must_use]
-pub fn steer(what: &str, value: &str, save: bool) -> String {
+pub(crate) fn steer(what: &str, value: &str, save: bool) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
     query.append_pair(what, value);
     if save {

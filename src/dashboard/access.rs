@@ -14,7 +14,7 @@ use ring::digest::{SHA256, digest};
 pub(super) const SECRET_BYTES: usize = 32;
 
 /// How long a link works: time to copy it into a browser of this machine.
-pub const LINK_LASTS: Duration = Duration::from_secs(300);
+pub(crate) const LINK_LASTS: Duration = Duration::from_secs(300);
 
 /// Links that wait to be used; the oldest makes room.
 const MAX_LINKS: usize = 16;
@@ -29,7 +29,7 @@ const MAX_SESSIONS: usize = 64;
 type Print = [u8; 32];
 
 /// The secrets that open the dashboard. Times are since the start of the node.
-pub struct Access {
+pub(crate) struct Access {
     bearer: Print,
     links: VecDeque<(Print, Duration)>,
     /// When each session was used last.
@@ -52,12 +52,12 @@ fn print(secret: &str) -> Print {
 impl Access {
     /// Access by the bearer token `token`.
     #[must_use]
-    pub fn new(token: &str) -> Self {
+    pub(crate) fn new(token: &str) -> Self {
         Self { bearer: print(token), links: VecDeque::new(), sessions: HashMap::new(), wrong: 0 }
     }
 
     /// The secret of a new link.
-    pub fn link(&mut self, now: Duration, random: [u8; SECRET_BYTES]) -> String {
+    pub(crate) fn link(&mut self, now: Duration, random: [u8; SECRET_BYTES]) -> String {
         let secret = secret(random);
         if self.links.len() >= MAX_LINKS {
             self.links.pop_front();
@@ -67,7 +67,7 @@ impl Access {
     }
 
     /// Uses a link up; returns the secret of the new session.
-    pub fn redeem(
+    pub(crate) fn redeem(
         &mut self,
         now: Duration,
         link: &str,
@@ -92,7 +92,7 @@ impl Access {
     }
 
     /// Whether a session has this secret; then it is used now.
-    pub fn session(&mut self, now: Duration, secret: &str) -> bool {
+    pub(crate) fn session(&mut self, now: Duration, secret: &str) -> bool {
         let print = print(secret);
         let rested = |used: &Duration| now.saturating_sub(*used) > SESSION_RESTS;
         match self.sessions.get_mut(&print) {
@@ -111,7 +111,7 @@ impl Access {
     }
 
     /// Whether this is the bearer token.
-    pub fn bearer(&mut self, token: &str) -> bool {
+    pub(crate) fn bearer(&mut self, token: &str) -> bool {
         let right = print(token) == self.bearer;
         self.wrong += u64::from(!right);
         right
@@ -119,7 +119,7 @@ impl Access {
 
     /// How many wrong links, cookies and tokens were shown.
     #[must_use]
-    pub fn wrong(&self) -> u64 {
+    pub(crate) fn wrong(&self) -> u64 {
         self.wrong
     }
 }

@@ -22,11 +22,11 @@ mod page;
 mod request;
 mod server;
 
-pub use access::{Access, LINK_LASTS};
-pub use server::{BindError, Dashboard, Settings};
+pub(crate) use access::LINK_LASTS;
+pub(crate) use server::{BindError, Dashboard, Settings};
 
 /// A new bearer token; `random` is 32 random bytes.
 #[must_use]
-pub fn token(random: [u8; access::SECRET_BYTES]) -> String {
+pub(crate) fn token(random: [u8; access::SECRET_BYTES]) -> String {
     access::secret(random)
 }

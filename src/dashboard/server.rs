@@ -62,7 +62,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 
 /// What the dashboard is started with.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// Where it listens: an address of loopback.
     pub listen: SocketAddr,
     /// Whether `/metrics` needs no token, and serves all users of this machine.
@@ -74,7 +74,7 @@ pub struct Settings {
 }
 
 /// The dashboard, bound to its port.
-pub struct Dashboard {
+pub(crate) struct Dashboard {
     listener: TcpListener,
     shared: Arc<Shared>,
 }
@@ -89,7 +89,7 @@ struct Shared {
 
 /// The port cannot be had; the node runs without a dashboard.
 #[derive(Debug, thiserror::Error)]
-pub enum BindError {
+pub(crate) enum BindError {
     /// Somebody else has it.
     #[error("port {} on {} is in use, perhaps by another ronproxy; set another port with dashboard.listen", .0.port(), .0.ip())]
     PortInUse(SocketAddr),
@@ -106,7 +106,7 @@ impl Dashboard {
     ///
     /// # Errors
     /// When the port cannot be had.
-    pub async fn bind(settings: Settings) -> Result<Self, BindError> {
+    pub(crate) async fn bind(settings: Settings) -> Result<Self, BindError> {
         let Settings { listen, open_metrics, local_users, token } = settings;
         let failed = |error: io::Error| match error.kind() {
             io::ErrorKind::AddrInUse => BindError::PortInUse(listen),
@@ -127,13 +127,13 @@ impl Dashboard {
 
     /// Where it listens.
     #[must_use]
-    pub fn listen(&self) -> SocketAddr {
+    pub(crate) fn listen(&self) -> SocketAddr {
         self.shared.listen
     }
 
     /// Makes links with which a browser gets a session.
     #[must_use]
-    pub fn links(&self) -> LinkMaker {
+    pub(crate) fn links(&self) -> LinkMaker {
         let shared = self.shared.clone();
         Arc::new(move || {
             let secret = shared.access().link(shared.started.elapsed(), rand::random());
@@ -142,7 +142,7 @@ impl Dashboard {
     }
 
     /// Serves until `shutdown`.
-    pub async fn serve(self, admin: Arc<Admin>, shutdown: CancellationToken) {
+    pub(crate) async fn serve(self, admin: Arc<Admin>, shutdown: CancellationToken) {
         tracing::info!(listen = %self.shared.listen, "dashboard open; `ronproxy open` prints a link");
         shutdown.run_until_cancelled_owned(self.accept(admin)).await;
     }

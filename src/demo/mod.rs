@@ -53,7 +53,7 @@ use stage::{Stage, StageError};
 
 /// How the demo is to run.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub(crate) struct Options {
     /// Where the proxy listens; if the port is taken, another one of the same address is used.
     pub listen: SocketAddr,
     /// The seed of the emulated Internet's luck.
@@ -100,7 +100,7 @@ impl From<StageError> for DemoError {
 ///
 /// # Errors
 /// When the nodes do not start or the terminal fails.
-pub async fn run(options: Options) -> Result<(), DemoError> {
+pub(crate) async fn run(options: Options) -> Result<(), DemoError> {
     let full_screen = !options.plain && io::stdin().is_terminal() && io::stdout().is_terminal();
     let stage = Stage::start(options.listen, options.seed).await?;
     shell::run(stage, &options, full_screen).await
@@ -110,6 +110,6 @@ pub async fn run(options: Options) -> Result<(), DemoError> {
 ///
 /// # Errors
 /// When a check fails.
-pub async fn check(options: Options) -> Result<(), DemoError> {
+pub(crate) async fn check(options: Options) -> Result<(), DemoError> {
     check::run(&options).await
 }

@@ -20,7 +20,7 @@ use super::{
 ///
 /// ```
 /// use std::time::Duration;
-/// use ronproxy::emulator::{Internet, LinkModel, LossRate};
+/// use ronproxy::internals::emulator::{Internet, LinkModel, LossRate};
 ///
 /// let internet = Internet::new(7);
 /// let (a, b) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());

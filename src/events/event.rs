@@ -227,7 +227,7 @@ impl RerouteKind {
 impl Event {
     /// The event of a refused flow to `target`.
     #[must_use]
-    pub fn refused(target: String, refusal: &Refusal) -> Self {
+    pub(crate) fn refused(target: String, refusal: &Refusal) -> Self {
         Self::FlowRefused {
             target,
             exit: refusal.exit.clone(),
@@ -239,7 +239,7 @@ impl Event {
 
     /// Its class.
     #[must_use]
-    pub fn class(&self) -> Class {
+    pub(crate) fn class(&self) -> Class {
         match self {
             Self::Rerouted { .. } => Class::Reroutes,
             Self::FlowOpened { .. } | Self::FlowClosed { .. } => Class::Flows,

@@ -40,12 +40,14 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-pub use config::Config;
-pub use permit::ExitPermit;
-pub use policy::{DenialReason, Policy, PolicyDenial};
-pub use resolve::{MAX_ADDRESSES, ResolveError, Resolver, StaticResolver};
-pub use rule::{DomainPattern, ParseDomainError, ParsePortError, PortRange, Rule};
-pub use system::SystemResolver;
+pub(crate) use config::Config;
+pub(crate) use permit::ExitPermit;
+pub(crate) use policy::{DenialReason, Policy, PolicyDenial};
+#[cfg(test)]
+pub(crate) use resolve::StaticResolver;
+pub(crate) use resolve::{ResolveError, Resolver};
+pub(crate) use rule::Rule;
+pub(crate) use system::SystemResolver;
 
 use crate::{
     flow::{Host, Refusal, RefusalKind, Target},

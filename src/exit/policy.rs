@@ -14,7 +14,7 @@ use crate::flow::{Host, Refusal, RefusalKind};
 /// The exit's policy. `deny` wins over everything; then the built-in list of special addresses,
 /// which only `allow_private` opens; then one `allow` rule must match.
 #[derive(Debug, Clone)]
-pub struct Policy {
+pub(crate) struct Policy {
     enabled: bool,
     /// `None` allows every public destination.
     allow: Option<Vec<Rule>>,
@@ -74,7 +74,7 @@ pub enum DenialReason {
 impl Policy {
     /// The policy that `config` describes.
     #[must_use]
-    pub fn new(config: &Config) -> Self {
+    pub(crate) fn new(config: &Config) -> Self {
         Self {
             enabled: config.enabled,
             allow: config.allow.clone(),
@@ -90,7 +90,7 @@ impl Policy {
     /// # Errors
     /// When the node is no exit, a `deny` rule without `cidr` matches, or no `allow` rule could
     /// match whatever the address is.
-    pub fn check_name(
+    pub(crate) fn check_name(
         &self,
         groups: &[String],
         host: &Host,
@@ -130,7 +130,7 @@ impl Policy {
     /// [`Self::check_name`].
     ///
     /// # Errors When the policy denies `ip`.
-    pub fn check_addr(
+    pub(crate) fn check_addr(
         &self,
         groups: &[String],
         host: &Host,

@@ -1,7 +1,8 @@
 //! Names to addresses, at the exit.
 
+#[cfg(test)]
+use std::collections::HashMap;
 use std::{
-    collections::HashMap,
     fmt,
     net::{IpAddr, SocketAddr},
 };
@@ -10,7 +11,7 @@ use crate::flow::{BoxFuture, Refusal, RefusalKind};
 
 /// The most addresses kept of one answer. A name may have hundreds. If none of 16 is reachable, the
 /// others hardly are, and 16 attempts 250 ms apart fit into the 10 s that a flow waits.
-pub const MAX_ADDRESSES: usize = 16;
+pub(crate) const MAX_ADDRESSES: usize = 16;
 
 /// Resolves host names.
 pub trait Resolver: fmt::Debug + Send + Sync + 'static {
@@ -52,20 +53,23 @@ impl From<ResolveError> for Refusal {
     }
 }
 
-/// A fixed table of names, for the demo and tests.
+/// A fixed table of names, for tests.
+#[cfg(test)]
 #[derive(Debug, Clone, Default)]
-pub struct StaticResolver {
+pub(crate) struct StaticResolver {
     names: HashMap<String, Vec<IpAddr>>,
 }
 
+#[cfg(test)]
 impl StaticResolver {
     /// A resolver that knows `names` (lower case, no trailing dot) and nothing else.
     #[must_use]
-    pub fn new(names: HashMap<String, Vec<IpAddr>>) -> Self {
+    pub(crate) fn new(names: HashMap<String, Vec<IpAddr>>) -> Self {
         Self { names }
     }
 }
 
+#[cfg(test)]
 impl Resolver for StaticResolver {
     fn resolve<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Vec<IpAddr>, ResolveError>> {
         let found = self.names.get(name).filter(|addrs| !addrs.is_empty()).cloned();

@@ -44,7 +44,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Names are absolute: the system's search list is never applied, because a part of a name could
 /// then evade a rule for its domain. So a name without a dot is found only in `/etc/hosts`, or if
 /// it is a top-level domain. Both files are read again when they change.
-pub struct SystemResolver {
+pub(crate) struct SystemResolver {
     files: Files,
     loaded: Mutex<Option<Loaded>>,
     cache: Mutex<NameCache>,
@@ -73,7 +73,7 @@ struct Sources {
 impl SystemResolver {
     /// The resolver of this machine.
     #[must_use]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let file = |path: &str| PathBuf::from(path);
         Self::of(Files { servers: file("/etc/resolv.conf"), hosts: file("/etc/hosts"), port: None })
     }

@@ -19,7 +19,7 @@ const MAX_BLAMED: usize = 64;
 
 /// The fault of a route. Of two blamed routes the one with the lesser fault is tried first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// It lost this share of the packets, in percent.
     Lossy(u8),
     /// Nothing came through.

@@ -38,7 +38,7 @@ pub struct Reroute {
 
 /// An estimate of the packets that were lost on a silent route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Lost {
+pub(crate) struct Lost {
     /// All packets sent after this time were probably lost.
     pub since: Instant,
     /// About when the first lost packet was sent. It is later, because packets in between may have

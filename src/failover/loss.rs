@@ -35,7 +35,7 @@ const GRACE: Duration = Duration::from_secs(1);
 
 /// Packets sent and lost since a lane began, as its QUIC connection counts them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counts {
+pub(crate) struct Counts {
     /// Packets sent, without probes for a larger packet size.
     pub sent: u64,
     /// Those of them that were lost.
@@ -66,7 +66,7 @@ impl Counts {
 
 /// Round trips on the route in use, since they were last taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Trips {
+pub(crate) struct Trips {
     /// The smallest; `None` without one.
     pub least: Option<Duration>,
     /// How many there were, one for each acknowledgement.

@@ -51,12 +51,12 @@ mod tests;
 
 use std::time::{Duration, Instant};
 
-pub use agent::RouteAgent;
-pub use blame::Fault;
-pub use log::{Lost, Reroute};
-pub use loss::{Counts, Trips};
-pub use silence::Traffic;
-pub use timing::Timing;
+pub(crate) use agent::RouteAgent;
+pub(crate) use blame::Fault;
+pub(crate) use log::{Lost, Reroute};
+pub(crate) use loss::{Counts, Trips};
+pub(crate) use silence::Traffic;
+pub(crate) use timing::Timing;
 
 use crate::{
     flow::Route,
@@ -67,7 +67,7 @@ use crate::{
 
 /// A route, its figures, and its first link.
 #[derive(Debug, Clone)]
-pub struct SeenRoute {
+pub(crate) struct SeenRoute {
     /// The route and its figures.
     pub candidate: Candidate,
     /// The least round-trip time of its first link lately; `None` before the first.
@@ -80,7 +80,7 @@ pub struct SeenRoute {
 
 /// What the agent looks at a few times a second.
 #[derive(Debug, Clone, Default)]
-pub struct View {
+pub(crate) struct View {
     /// All conceivable routes.
     pub routes: Vec<SeenRoute>,
     /// What the lane sent and lost so far.
@@ -96,7 +96,7 @@ pub struct View {
 
 /// What happened.
 #[derive(Debug)]
-pub enum Input {
+pub(crate) enum Input {
     /// What has passed through the slot. Due at [`RouteAgent::poll_timeout`].
     Traffic(Traffic),
     /// The overlay and the lane's losses. Due at [`RouteAgent::next_view`].
@@ -136,7 +136,7 @@ pub enum Input {
 
 /// What the driver shall do.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Command {
+pub(crate) enum Command {
     /// Send on `route` from the next packet on.
     Use {
         /// The route.

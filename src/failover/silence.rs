@@ -25,7 +25,7 @@ use super::Timing;
 
 /// Counts and times of the lane's packets so far, and its round-trip times.
 #[derive(Debug, Clone, Copy)]
-pub struct Traffic {
+pub(crate) struct Traffic {
     /// Packets sent that must be acknowledged.
     pub asked: u64,
     /// Those of them that were acknowledged.
@@ -46,7 +46,7 @@ pub struct Traffic {
 
 impl Traffic {
     /// No packet yet.
-    pub const NONE: Self = Self {
+    pub(crate) const NONE: Self = Self {
         asked: 0,
         answered: 0,
         received: 0,

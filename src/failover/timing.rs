@@ -6,7 +6,7 @@ use crate::overlay::units::LossRate;
 
 /// The constants of a [`RouteAgent`](super::RouteAgent). Tests pass their own.
 #[derive(Debug, Clone, Copy)]
-pub struct Timing {
+pub(crate) struct Timing {
     // -- Silence (`silence.rs`) ------------------------------------------------------------------
     /// A packet that is unanswered for this long plus ¼ RTT causes a ping. It is longer than the
     /// acknowledgement delay of a busy peer (a few ms), and shorter than the 25 ms of an idle one.

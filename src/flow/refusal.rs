@@ -27,6 +27,7 @@ pub struct Refusal {
 /// The reasons for which a flow is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum RefusalKind {
     /// The exit's (or a relay's) policy does not allow this destination for this entry.
     Policy,
@@ -60,21 +61,21 @@ impl Refusal {
 
     /// The same refusal as one of this exit.
     #[must_use]
-    pub fn at(self, exit: NodeName) -> Self {
+    pub(crate) fn at(self, exit: NodeName) -> Self {
         Self { exit: Some(exit), ..self }
     }
 
     /// The same refusal with its detail cut to the limit and without control characters; for one
     /// that came from a peer.
     #[must_use]
-    pub fn bounded(mut self) -> Self {
+    pub(crate) fn bounded(mut self) -> Self {
         self.detail = cleaned(&self.detail, MAX_DETAIL);
         self
     }
 
     /// The refusal that an error of `connect(2)` means.
     #[must_use]
-    pub fn from_connect_error(error: &io::Error) -> Self {
+    pub(crate) fn from_connect_error(error: &io::Error) -> Self {
         let kind = match error.kind() {
             io::ErrorKind::ConnectionRefused => RefusalKind::ConnectionRefused,
             io::ErrorKind::TimedOut => RefusalKind::TimedOut,

@@ -31,7 +31,7 @@ pub enum Ingress {
     HttpForward,
     /// UDP ASSOCIATE of SOCKS version 5 (RFC 1928 §7).
     Socks5Udp,
-    /// None: the application has the node in its own process ([`crate::node`]).
+    /// None: the application has the node in its own process ([`Node`](crate::Node)).
     Library,
     /// The same, for packets between programs of two nodes ([`crate::Conduit`]).
     Conduit,

@@ -4,6 +4,7 @@
 //! and the services behind their exits are inside the process. Under tokio's paused clock it runs
 //! in virtual time.
 
+mod emulation;
 mod service;
 
 use std::{
@@ -15,6 +16,7 @@ use std::{
 
 use tempfile::TempDir;
 
+pub use emulation::{EmulatedOverlay, EmulatedPath, EmulatedStream, Emulation, EmulationError};
 pub use service::{DatagramService, Service, Services};
 
 use crate::{

@@ -1,4 +1,4 @@
-//! Packets between programs of two nodes: unreliable and unordered datagrams (the paper's section 3.3).
+//! Packets between programs of two nodes: unreliable and unordered datagrams.
 
 use std::{
     fmt,
@@ -16,7 +16,8 @@ use crate::{
     identity::NodeName,
 };
 
-/// Packets of one type, received and sent; see [`Node::conduit`](crate::Node::conduit). Dropping it ends the
+/// Packets of one type, received and sent (the conduit of "The Case for Resilient Overlay Networks", HotOS 2001,
+/// section 3.3); see [`Node::conduit`](crate::Node::conduit). Dropping it ends the
 /// receiving, and what its queue holds is lost.
 ///
 /// A packet arrives once or not at all, and others may overtake it. At most 8,192 packets with 2 MiB wait to

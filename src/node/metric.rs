@@ -9,7 +9,8 @@ use crate::{
     overlay::posted::{Better, Declared, HalfLifeError},
 };
 
-/// A metric that the program defines; see [`Node::metric`](crate::Node::metric).
+/// A metric that the program defines ("The Case for Resilient Overlay Networks", HotOS 2001, section 3.1); see
+/// [`Node::metric`](crate::Node::metric).
 ///
 /// Less is better, and a post counts half as much after 10 min, unless
 /// [`more_is_better`](Self::more_is_better) and [`half_life`](Self::half_life) say otherwise. What the last

@@ -55,18 +55,19 @@ pub use crate::{
     config::Changes,
     events::{Event, LaneSide, LeftWhy, Record as EventRecord, RerouteKind},
     flow::{
-        AppMetric, DatagramDrop, DatagramFacts, FlowLabel, FlowState, Hint, Host, Ingress, Refusal,
-        RefusalKind, Route, Target,
+        AppMetric, DatagramDrop, DatagramFacts, FlowLabel, FlowState, Hint, Host, Ingress,
+        ParseHintError, ParseLabelError, ParseMetricError, ParseRouteError, ParseTargetError,
+        Refusal, RefusalKind, Route, Target,
     },
-    identity::NodeName,
+    identity::{NodeName, ParseNameError},
     lane::{LaneFacts, RerouteFacts},
     mesh::LinkFacts,
-    overlay::posted::PostError,
+    overlay::posted::{HalfLifeError, PostError},
 };
 
 pub(crate) use keep::{ListWatch, MemberKeeper};
 pub(crate) use reload::Reloader;
-pub use socket::ClaimError;
+pub(crate) use socket::ClaimError;
 pub(crate) use socket::ControlSocket;
 #[cfg(feature = "cli")]
 pub(crate) use written::Written;

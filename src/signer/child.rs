@@ -49,7 +49,7 @@ const END_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A program with its arguments.
 #[derive(Debug, Clone)]
-pub struct Program {
+pub(crate) struct Program {
     path: PathBuf,
     arguments: Vec<std::ffi::OsString>,
 }
@@ -61,7 +61,7 @@ impl Program {
     ///
     /// # Errors
     /// When the system does not say where it is.
-    pub fn this(
+    pub(crate) fn this(
         arguments: impl IntoIterator<Item = impl Into<std::ffi::OsString>>,
     ) -> io::Result<Self> {
         let path = if cfg!(target_os = "linux") {
@@ -76,7 +76,7 @@ impl Program {
     ///
     /// # Errors
     /// When the system cannot start it.
-    pub fn start(self) -> io::Result<Started> {
+    pub(crate) fn start(self) -> io::Result<Started> {
         let (channel, far) = Channel::pair()?;
         let far = OwnedFd::from(far);
         let mut command = Command::new(&self.path);

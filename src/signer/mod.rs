@@ -36,8 +36,11 @@ mod openness;
 mod serve;
 mod spare;
 
-pub use child::{NoSpare, Program, Started};
-pub use clerk::Clerk;
-pub use client::AuthorityClient;
-pub use message::{Answer, Question};
-pub use serve::{ServeError, hide_memory, keep, work};
+#[cfg(feature = "cli")]
+pub(crate) use child::NoSpare;
+pub(crate) use child::{Program, Started};
+pub(crate) use clerk::Clerk;
+pub(crate) use client::AuthorityClient;
+pub(crate) use message::{Answer, Question};
+#[cfg(feature = "cli")]
+pub(crate) use serve::{ServeError, hide_memory, keep, work};

@@ -34,7 +34,7 @@ pub enum ServeError {
 ///
 /// # Errors
 /// When the channel to the node is broken, or the worker cannot be started.
-pub async fn keep(worker: Program, spare: Program) -> Result<(), ServeError> {
+pub(crate) async fn keep(worker: Program, spare: Program) -> Result<(), ServeError> {
     let _ignored = ignore_signals()?;
     // Standard output is the same socket.
     let node = attach(io::stdin().as_fd().try_clone_to_owned()?.into())?;
@@ -73,7 +73,7 @@ async fn pass_on(mut node: UnixStream, worker: Program, spare: Program) -> io::R
 ///
 /// # Errors
 /// When the channel is broken.
-pub async fn work(mut clerk: Clerk) -> Result<(), ServeError> {
+pub(crate) async fn work(mut clerk: Clerk) -> Result<(), ServeError> {
     let _ignored = ignore_signals()?;
     let done = converse(&mut clerk, &mut tokio::io::stdin(), &mut tokio::io::stdout()).await;
     Ok(unless_gone(done)?)
@@ -104,7 +104,7 @@ async fn converse(
 ///
 /// # Errors
 /// The system's.
-pub fn hide_memory() -> Result<(), ServeError> {
+pub(crate) fn hide_memory() -> Result<(), ServeError> {
     #[cfg(target_os = "linux")]
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
         .map_err(io::Error::from)?;

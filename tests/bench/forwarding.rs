@@ -21,7 +21,7 @@ use std::{
 };
 
 use noq::{AsyncUdpSocket, udp};
-use ronproxy::{
+use ronproxy::internals::{
     underlay::{LabelSocket, Neighbour, NextHop, Switch, bind_udp, labels::Forwarding},
     wire::label::{KIND_LABELLED, Label},
 };

@@ -7,7 +7,7 @@ use proptest::{
     strategy::ValueTree,
     test_runner::{Config as Cases, RngAlgorithm, TestRng, TestRunner},
 };
-use ronproxy::entry::{Config, Entry, EntryError, HANDSHAKE_TIMEOUT};
+use ronproxy::internals::entry::{Config, Entry, EntryError, HANDSHAKE_TIMEOUT};
 use tokio::{
     io::AsyncWriteExt,
     net::TcpStream,

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use ronproxy::flow::Ingress;
+use ronproxy::internals::flow::Ingress;
 use tokio::process::Command;
 
 use crate::support::{Proxy, mirror};

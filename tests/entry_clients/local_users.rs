@@ -2,7 +2,7 @@
 
 use std::{process::Stdio, time::Duration};
 
-use ronproxy::entry::{Config, Entry, LocalUsers};
+use ronproxy::internals::entry::{Config, Entry, LocalUsers};
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ronproxy::entry::{Config, User};
+use ronproxy::internals::entry::{Config, User};
 
 use crate::support::{KINDS, Proxy, config, echo};
 

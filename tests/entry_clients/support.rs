@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use ronproxy::{
+use ronproxy::internals::{
     entry::{Config, Entry, User},
     flow::{
         Association, AssociationRequest, BoxFuture, Carried, DatagramDrops, DatagramSink, Flow,
@@ -73,8 +73,9 @@ impl FlowDialer for DirectDialer {
                     SocketAddr::from(([127, 0, 0, 1], request.target.port))
                 }
             };
-            let tcp =
-                TcpStream::connect(addr).await.map_err(|e| Refusal::from_connect_error(&e))?;
+            let tcp = TcpStream::connect(addr)
+                .await
+                .map_err(|e| Refusal::new(RefusalKind::ConnectionRefused, e.to_string()))?;
             let label = FlowLabel(self.labels.fetch_add(1, Ordering::Relaxed));
             Ok(Box::new(DirectFlow { label, tcp }) as Box<dyn Flow>)
         })

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use ronproxy::flow::{DatagramDrop, Hint, MAX_DATAGRAM};
+use ronproxy::internals::flow::{DatagramDrop, Hint, MAX_DATAGRAM};
 use tokio::{
     net::UdpSocket,
     time::{sleep, timeout},

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use ronproxy::{lab::LabNode, wire::nonce::AddressNonce};
+use ronproxy::internals::{lab::LabNode, wire::nonce::AddressNonce};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use ronproxy::lab::LabNode;
+use ronproxy::internals::lab::LabNode;
 use tokio::time::{Instant, sleep};
 
 use crate::{

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use ronproxy::lab::{Lab, LabNode};
+use ronproxy::internals::lab::{Lab, LabNode};
 use tokio::time::{Instant, sleep};
 
 use crate::{meters::Limits, peer::Hostile, stage::Stage, support, words};

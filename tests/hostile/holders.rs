@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use ronproxy::{identity::Credentials, lab::Lab};
+use ronproxy::internals::{identity::Credentials, lab::Lab};
 use tokio::time::{Instant, sleep};
 
 use crate::{peer::Hostile, stage::Stage, support, words};

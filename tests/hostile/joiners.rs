@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, thread, time::Duration};
 
 use noq::{Connection, Endpoint, EndpointConfig, SendStream, TokioRuntime};
-use ronproxy::{
+use ronproxy::internals::{
     identity::{Clock, Invitation, join_crypto, server_name},
     transport,
     underlay::bind_udp,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use noq::Connection;
-use ronproxy::{emulator::triangle, lab::LabNode, lane::LaneBudget};
+use ronproxy::internals::{emulator::triangle, lab::LabNode, lane::LaneBudget};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     time::{sleep, timeout},

@@ -3,7 +3,7 @@
 use std::{cell::Cell, net::IpAddr, time::Duration};
 
 use futures_util::future::join_all;
-use ronproxy::{
+use ronproxy::internals::{
     emulator::triangle,
     lab::{Dates, LabNode},
 };
@@ -106,8 +106,9 @@ fn renews_despite(lie: Lie, seed: u64) -> u64 {
         let left = before.expires.saturating_sub(stage.lab.clock().now().as_secs());
         100 - 100 * left / before.lifetime_seconds
     };
-    let is_liar_up =
-        |link: &ronproxy::mesh::LinkFacts| link.up && link.peer.as_str().starts_with("liar");
+    let is_liar_up = |link: &ronproxy::internals::mesh::LinkFacts| {
+        link.up && link.peer.as_str().starts_with("liar")
+    };
     let ((up, passed), cost) = stage.attack_alone(async {
         let links = join_all(liars.iter().map(|liar| liar.link_to(&stage.lab, "entry"))).await;
         let told = links.iter().zip(&liars);

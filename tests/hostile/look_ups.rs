@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ronproxy::identity::{Clock, Credentials, NodeDir};
+use ronproxy::internals::identity::{Clock, Credentials, NodeDir};
 use tokio::time::sleep;
 
 use crate::{

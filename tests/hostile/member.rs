@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, fmt, future::Future, time::Duration};
 
-use ronproxy::{app::Node, flow::FlowIo};
+use ronproxy::internals::{app::Node, flow::FlowIo};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     time::{Instant, MissedTickBehavior, interval, sleep_until},

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use ronproxy::emulator::Internet;
+use ronproxy::internals::emulator::Internet;
 use tokio::{runtime::Runtime, time::Instant};
 use tracing::{
     Event, Id, Level, Subscriber,

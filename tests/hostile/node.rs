@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use ronproxy::{
+use ronproxy::internals::{
     app::Node,
     emulator::{Bitrate, Queue, Triangle},
     lab::{Dates, LabNode},

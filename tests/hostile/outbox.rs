@@ -3,7 +3,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use noq::{TransportConfig, VarInt};
-use ronproxy::{identity::Credentials, lab::LabNode};
+use ronproxy::internals::{identity::Credentials, lab::LabNode};
 use tokio::time::sleep;
 
 use crate::{

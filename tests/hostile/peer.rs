@@ -10,7 +10,7 @@ use noq::{
     AsyncUdpSocket, ClientConfig, Connection, Endpoint, EndpointConfig, RecvStream, SendStream,
     TokioRuntime, TransportConfig, VarInt,
 };
-use ronproxy::{
+use ronproxy::internals::{
     emulator::Internet,
     flow::Hint,
     identity::{

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ronproxy::identity::{Clock, Credentials, NodeDir};
+use ronproxy::internals::identity::{Clock, Credentials, NodeDir};
 
 use crate::{
     dials,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ronproxy::{config::Config, emulator::triangle, lab::LabNode, wire::label::Label};
+use ronproxy::internals::{config::Config, emulator::triangle, lab::LabNode, wire::label::Label};
 use tokio::time::{Instant, sleep};
 
 use crate::{

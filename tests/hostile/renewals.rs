@@ -11,7 +11,7 @@ use std::{
 };
 
 use noq::{Endpoint, EndpointConfig, TokioRuntime};
-use ronproxy::{
+use ronproxy::internals::{
     app,
     emulator::triangle,
     identity::{Clock, Credentials, DeskRequest, JoinReply, NodeDir, NodeKey},

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use ronproxy::{emulator::triangle, lab::LabNode};
+use ronproxy::internals::{emulator::triangle, lab::LabNode};
 use tokio::time::{Instant, sleep};
 
 use crate::{

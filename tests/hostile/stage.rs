@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use ronproxy::{
+use ronproxy::internals::{
     app::Node,
     emulator::{Topology, triangle},
     lab::{DatagramService, Dates, Lab, LabNode, Service},

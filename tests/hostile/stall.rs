@@ -18,7 +18,7 @@ use noq::{
     udp::{RecvMeta, Transmit},
 };
 use noq_proto::{ClientConfig, Connection, ConnectionHandle, DatagramEvent, Endpoint, FourTuple};
-use ronproxy::{emulator::Internet, identity::server_name};
+use ronproxy::internals::{emulator::Internet, identity::server_name};
 use tokio::time::Instant;
 
 /// A connection's pacing lets the next packet go within this time.

@@ -12,7 +12,7 @@ use std::{
 use noq::Connection;
 use rand::{RngExt as _, SeedableRng as _, seq::IndexedRandom as _};
 use rand_pcg::Pcg64Mcg;
-use ronproxy::{lab::LabNode, wire::label::Label};
+use ronproxy::internals::{lab::LabNode, wire::label::Label};
 use tokio::time::{Instant, sleep};
 
 use crate::{

@@ -10,7 +10,7 @@ use std::{
 use futures_util::future::join_all;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_pcg::Pcg64Mcg;
-use ronproxy::{
+use ronproxy::internals::{
     identity::{Credentials, server_name},
     lab::LabNode,
     transport,

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use ronproxy::{
+use ronproxy::internals::{
     flow::{FlowLabel, Hint, Route, RouteWish},
     identity::{Credentials, NodeName, UnixTime},
     overlay::{

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use noq::{Connection, RecvStream, SendStream};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_pcg::Pcg64Mcg;
-use ronproxy::wire::label::Label;
+use ronproxy::internals::wire::label::Label;
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep, sleep_until, timeout_at},

@@ -9,9 +9,12 @@ use std::{
 
 use ronproxy::{
     Conduit, ConduitError, DatagramDrop, Error, FlowLabel, Ingress, Node, Packet, PacketSender,
-    RefusalKind, Route, emulator,
-    lab::{Lab, LabNode},
-    transport::Congestion,
+    RefusalKind, Route,
+    internals::{
+        emulator,
+        lab::{Lab, LabNode},
+        transport::Congestion,
+    },
 };
 use tokio::time::{Instant, sleep, timeout};
 

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use ronproxy::{
     Error, Hint, PostError,
-    app::Question,
-    emulator,
-    lab::{Lab, LabNode},
-    overlay::posted::Declared,
-    transport::Congestion,
+    internals::{
+        app::Question,
+        emulator,
+        lab::{Lab, LabNode},
+        overlay::posted::Declared,
+        transport::Congestion,
+    },
 };
 use tokio::time::{sleep, timeout};
 

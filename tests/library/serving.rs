@@ -3,9 +3,12 @@
 use std::{io::ErrorKind, process::Command, time::Duration};
 
 use ronproxy::{
-    Error, Inbound, Listener, Node, RefusalKind, ServeError, emulator,
-    lab::{Lab, LabNode},
-    transport::Congestion,
+    Error, Inbound, Listener, Node, RefusalKind, ServeError,
+    internals::{
+        emulator,
+        lab::{Lab, LabNode},
+        transport::Congestion,
+    },
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},

@@ -7,7 +7,7 @@ use std::{env, fs, time::Duration};
 
 use rand::{RngExt, SeedableRng, seq::SliceRandom};
 use rand_pcg::Pcg64Mcg;
-use ronproxy::{
+use ronproxy::internals::{
     emulator::{LinkModel, Topology},
     lab::{Lab, LabNode, Services},
     transport::Congestion,
@@ -89,7 +89,8 @@ async fn a_mesh_keeps_its_budget_and_finds_a_dead_idle_link_in_20_s() {
 
 #[tokio::test(start_paused = true)]
 async fn a_node_without_flows_costs_at_most_150_bytes_a_second_per_link() {
-    let lab = support::triangle(ronproxy::emulator::triangle(), 1, Congestion::Adaptive).await;
+    let lab =
+        support::triangle(ronproxy::internals::emulator::triangle(), 1, Congestion::Adaptive).await;
     support::wait_for("the mesh", Duration::from_secs(120), || lab.is_meshed()).await;
     support::fetch(lab.node("entry").unwrap(), 100_000).await;
     sleep(SETTLE).await;

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use ronproxy::{app::Node, emulator, flow::FlowIo, lab::Lab, transport::Congestion};
+use ronproxy::internals::{app::Node, emulator, flow::FlowIo, lab::Lab, transport::Congestion};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::{Instant, sleep, timeout},

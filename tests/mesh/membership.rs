@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ronproxy::{
+use ronproxy::internals::{
     emulator::{LinkModel, Topology},
     flow::RouteWish,
     lab::{Lab, LabNode, Services},
@@ -33,7 +33,7 @@ async fn six(seed: u64) -> Lab {
 /// How many of the nodes have `of` for a neighbour whose path is up.
 fn linked_with(lab: &Lab, of: &str) -> usize {
     let name = of.parse().unwrap();
-    let sees = |(_, node): &(&str, &ronproxy::app::Node)| {
+    let sees = |(_, node): &(&str, &ronproxy::internals::app::Node)| {
         node.mesh().facts_of_link(&name).is_some_and(|facts| facts.up)
     };
     lab.nodes().filter(sees).count()
@@ -85,7 +85,7 @@ async fn find_again(seed: u64) {
     let old = lab.topology().address("c");
     lab.internet().move_host(old, "203.0.113.77".parse().unwrap());
     let moved = || {
-        let seen = |(name, node): (&str, &ronproxy::app::Node)| {
+        let seen = |(name, node): (&str, &ronproxy::internals::app::Node)| {
             let facts = node.mesh().facts_of_link(&"c".parse().unwrap());
             name == "c"
                 || facts.is_some_and(|facts| {

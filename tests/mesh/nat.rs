@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use ronproxy::{
+use ronproxy::internals::{
     config::Config,
     emulator::{LinkModel, Topology},
     lab::{Lab, LabNode},

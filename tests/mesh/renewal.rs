@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use noq::{Endpoint, EndpointConfig, TokioRuntime};
-use ronproxy::{
+use ronproxy::internals::{
     app,
     identity::NodeKey,
     lab::{Dates, Lab},
@@ -118,7 +118,7 @@ async fn a_wrong_clock_is_named_and_the_node_works_once_it_is_set() {
         lab.restart("nyu").await.unwrap();
         let skew = || lab.node("nyu").unwrap().status().certificate.clock_ahead_seconds;
         support::wait_for("the comparison", Duration::from_secs(20), || skew().is_some()).await;
-        let told = ronproxy::identity::skew_in_words(skew().unwrap());
+        let told = ronproxy::internals::identity::skew_in_words(skew().unwrap());
         assert_eq!(told.as_deref(), Some(words));
         lab.clock_of("nyu").unwrap().set_wrong_by(0);
         support::wait_for("the mesh", Duration::from_secs(120), || lab.is_meshed()).await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ronproxy::{
+use ronproxy::internals::{
     app::Node,
     config::Config,
     emulator::{LinkModel, Topology},

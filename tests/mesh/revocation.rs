@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ronproxy::{
+use ronproxy::internals::{
     emulator::{LinkModel, Topology},
     lab::{Dates, Lab, LabNode},
     transport::Congestion,
@@ -73,7 +73,8 @@ async fn a_revocation_ends_what_is_the_revoked_nodes_and_nothing_else() {
     for io in [&mut through, &mut beside, &mut to_eve, &mut from_eve] {
         support::type_a_key(&mut **io).await.unwrap();
     }
-    let relayed = |lane: &ronproxy::app::LaneStatus| lane.facts.route.to_string() == "via eve";
+    let relayed =
+        |lane: &ronproxy::internals::app::LaneStatus| lane.facts.route.to_string() == "via eve";
     assert!(utah.lane_facts().iter().any(relayed), "{:?}", utah.lane_facts());
     let before = links_of_the_others(&lab);
     let start = Instant::now();

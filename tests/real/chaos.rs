@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
-use ronproxy::flow::FlowIo;
+use ronproxy::internals::flow::FlowIo;
 use tokio::time::{Instant, sleep};
 
 use crate::{

@@ -23,7 +23,7 @@ use noq::{
     AsyncUdpSocket, UdpSender,
     udp::{BATCH_SIZE, RecvMeta, Transmit},
 };
-use ronproxy::{
+use ronproxy::internals::{
     emulator::{Internet, Topology},
     underlay::bind_udp,
 };

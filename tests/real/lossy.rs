@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use ronproxy::emulator::{Loss, LossRate};
+use ronproxy::internals::emulator::{Loss, LossRate};
 use tokio::time::sleep;
 
 use crate::{

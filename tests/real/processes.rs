@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ronproxy::emulator::{Internet, Topology};
+use ronproxy::internals::emulator::{Internet, Topology};
 use serde_json::Value;
 use tokio::sync::{Semaphore, SemaphorePermit};
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use ronproxy::emulator::{Topology, Triangle};
+use ronproxy::internals::emulator::{Topology, Triangle};
 use tokio::time::sleep;
 
 use crate::{

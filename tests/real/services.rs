@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use ronproxy::lab::Service;
+use ronproxy::internals::lab::Service;
 use tokio::net::TcpListener;
 
 use crate::{

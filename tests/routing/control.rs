@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use ronproxy::overlay::metrics::PathMetrics;
+use ronproxy::internals::overlay::metrics::PathMetrics;
 
 /// A link ends when an end has heard nothing for so long.
 const IDLE: Duration = Duration::from_secs(30);

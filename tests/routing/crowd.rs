@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rand::RngExt;
-use ronproxy::emulator::{Event, Topology};
+use ronproxy::internals::emulator::{Event, Topology};
 
 use crate::{
     figures::{Stalls, asserts, rng, row, seeds},

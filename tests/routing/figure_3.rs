@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use ronproxy::emulator::{Climate, Spell, Weather, paper_sites};
+use ronproxy::internals::emulator::{Climate, Spell, Weather, paper_sites};
 
 use crate::{
     figures::{asserts, row, seeds},
@@ -87,8 +87,9 @@ fn measure(seed: u64, hint: &str, length: Duration) -> Losses {
     run(&mut sim, &mut watches, length, STEP, |sim, watches| {
         let watch = &watches[0];
         let percent = |loss: f64| 100.0 * loss;
-        let loss =
-            |path: ronproxy::overlay::metrics::PathMetrics| path.round_trip_loss().fraction();
+        let loss = |path: ronproxy::internals::overlay::metrics::PathMetrics| {
+            path.round_trip_loss().fraction()
+        };
         let direct = watch.direct(sim).map_or(1.0, loss);
         let used = watch.truth(sim).map_or(1.0, loss);
         let best = watch.best(sim, loss).unwrap_or(1.0);

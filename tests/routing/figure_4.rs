@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use ronproxy::{
+use ronproxy::internals::{
     emulator::{Weather, paper_sites},
     overlay::metrics::PathMetrics,
 };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ronproxy::emulator::{Event, LinkModel, Topology};
+use ronproxy::internals::emulator::{Event, LinkModel, Topology};
 
 use crate::{
     figures::{asserts, row, seeds},

@@ -13,7 +13,7 @@ use std::{
 };
 
 use rand::seq::SliceRandom;
-use ronproxy::emulator::{Change, Event, LinkModel, Topology};
+use ronproxy::internals::emulator::{Change, Event, LinkModel, Topology};
 
 use crate::{
     figures::{asserts, rng, row, seeds},

@@ -7,7 +7,7 @@ use std::{
 };
 
 use proptest::prelude::*;
-use ronproxy::{
+use ronproxy::internals::{
     flow::RouteWish,
     identity::NodeName,
     overlay::{
@@ -225,7 +225,7 @@ fn a_node_that_starts_again_is_heard_again_whatever_its_clock_says() {
 fn the_same_seed_replays_exactly() {
     use crate::shapes::{rtt, s, triangle};
     let run = |seed| {
-        let lossy = rtt(60).with_loss(ronproxy::emulator::LossRate::from_percent(10.0));
+        let lossy = rtt(60).with_loss(ronproxy::internals::emulator::LossRate::from_percent(10.0));
         let mut sim = Sim::new(&triangle(lossy, 80), seed);
         sim.run_until(s(120));
         let links = sim.router(0).links(sim.now());

@@ -3,7 +3,7 @@
 use std::{net::IpAddr, time::Instant};
 
 use rand_pcg::Pcg64Mcg;
-use ronproxy::{
+use ronproxy::internals::{
     emulator::{Change, InFlight, Link, LinkModel, Topology, Verdict},
     overlay::{metrics::PathMetrics, units::LossRate},
 };

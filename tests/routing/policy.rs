@@ -1,7 +1,7 @@
 //! The policy example of the SOSP 2001 paper (§4.4): only research traffic may use the research
 //! backbone, whatever it would gain.
 
-use ronproxy::{
+use ronproxy::internals::{
     emulator::Topology,
     overlay::{
         candidates::Exclusion,

@@ -2,7 +2,7 @@
 
 use std::{cmp::Ordering, time::Instant};
 
-use ronproxy::{
+use ronproxy::internals::{
     emulator::Event,
     identity::NodeName,
     overlay::{

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ronproxy::emulator::Topology;
+use ronproxy::internals::emulator::Topology;
 
 use crate::{
     figures::{Stalls, asserts, moment, rng, row, seeds},
@@ -85,7 +85,8 @@ fn loss_in_one_direction_counts_whichever_it_is() {
     for (from, to) in [("a", "b"), ("b", "a")] {
         let mut moved = Vec::new();
         for seed in seeds(4) {
-            let lossy = rtt(60).with_loss(ronproxy::emulator::LossRate::from_percent(30.0));
+            let lossy =
+                rtt(60).with_loss(ronproxy::internals::emulator::LossRate::from_percent(30.0));
             let topology = triangle(rtt(60), 80).one_way(from, to, lossy);
             let mut sim = Sim::new(&topology, seed);
             let mut watches = [Watch::new(&sim, "a", "b", "latency")];

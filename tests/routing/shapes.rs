@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ronproxy::emulator::{Change, Event, LinkModel, Topology};
+use ronproxy::internals::emulator::{Change, Event, LinkModel, Topology};
 
 use crate::watch::Watch;
 

@@ -8,7 +8,7 @@ use std::{
 
 use rand::RngExt;
 use rand_pcg::Pcg64Mcg;
-use ronproxy::{
+use ronproxy::internals::{
     emulator::{Event, Site, Topology},
     flow::Route,
     identity::NodeName,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ronproxy::{
+use ronproxy::internals::{
     flow::{Route, RouteWish},
     overlay::{
         metrics::PathMetrics,
@@ -30,7 +30,7 @@ impl Watch {
 
     /// The same for flows of sources in these groups.
     pub(crate) fn in_groups(sim: &Sim, from: &str, to: &str, hint: &str, groups: &[&str]) -> Self {
-        let hint: ronproxy::flow::Hint = hint.parse().unwrap();
+        let hint: ronproxy::internals::flow::Hint = hint.parse().unwrap();
         Self {
             from: sim.node(from),
             to: sim.node(to),

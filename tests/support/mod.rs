@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use ronproxy::{
+use ronproxy::internals::{
     app::Node,
     flow::{Flow, FlowIo, FlowRequest, Ingress, Refusal},
     lab::{Lab, LabNode, Service, Services},
@@ -101,7 +101,7 @@ pub fn services() -> Services {
 
 /// `entry`, `exit` and `relay` on the usual triangle, meshed.
 pub async fn triangle(
-    topology: ronproxy::emulator::Topology,
+    topology: ronproxy::internals::emulator::Topology,
     seed: u64,
     congestion: Congestion,
 ) -> Lab {
@@ -112,7 +112,7 @@ pub async fn triangle(
 
 /// The same with routing rules at the entry.
 pub async fn triangle_with_rules(
-    topology: ronproxy::emulator::Topology,
+    topology: ronproxy::internals::emulator::Topology,
     seed: u64,
     rules: &str,
 ) -> Lab {
@@ -125,7 +125,7 @@ pub async fn triangle_with_rules(
 
 /// The same, not waiting for any link.
 pub async fn start_triangle(
-    topology: ronproxy::emulator::Topology,
+    topology: ronproxy::internals::emulator::Topology,
     seed: u64,
     congestion: Congestion,
     rules: &str,
@@ -135,7 +135,7 @@ pub async fn start_triangle(
         LabNode::new("exit", false, true),
         LabNode::new("relay", true, false),
     ];
-    nodes[0].rules = ronproxy::config::Config::parse(rules).unwrap().rules;
+    nodes[0].rules = ronproxy::internals::config::Config::parse(rules).unwrap().rules;
     Lab::start(topology, seed, nodes, services(), congestion).await.unwrap()
 }
 

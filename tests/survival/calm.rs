@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ronproxy::{
+use ronproxy::internals::{
     emulator::{self, Bitrate, LinkModel, Queue, Topology},
     lab::Lab,
     transport::Congestion::{self, Adaptive, Cubic},

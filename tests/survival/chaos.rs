@@ -2,7 +2,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use ronproxy::{
+use ronproxy::internals::{
     emulator::{Internet, Topology},
     flow::{FlowDialer, FlowIo},
     lab::{Lab, LabNode},

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use ronproxy::{
+use ronproxy::internals::{
     emulator::{self, Bitrate, LinkModel, Loss, LossRate, Queue, Topology},
     transport::Congestion::{self, Adaptive, Bbr3, Cubic},
 };
@@ -147,7 +147,7 @@ fn topology(line: &Line) -> Topology {
 }
 
 /// A key every 100 ms or when the last one is back, while the download is measured.
-async fn type_keys(entry: &ronproxy::app::Node, began: Instant) -> (u128, u128) {
+async fn type_keys(entry: &ronproxy::internals::app::Node, began: Instant) -> (u128, u128) {
     let mut io = support::open(entry, "echo.test:80").await;
     let mut waits = Vec::new();
     while began.elapsed() < MEASURED {

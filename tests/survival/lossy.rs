@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ronproxy::{
+use ronproxy::internals::{
     emulator::{self, LossRate},
     flow::Route,
     lab::Lab,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ronproxy::{
+use ronproxy::internals::{
     emulator::{Bitrate, LinkModel, Queue, Topology},
     flow::Route,
     lab::Lab,
@@ -35,7 +35,7 @@ async fn a_pausing_access_line_keeps_the_lane_on_its_route() {
 async fn pause(name: &str, work: Work, seed: u64, (every, long): (u64, u64)) {
     let watch = Watch::begin();
     let arrivals = Arrivals::new();
-    let lab = triangle(ronproxy::emulator::triangle(), seed, &arrivals, Cubic).await;
+    let lab = triangle(ronproxy::internals::emulator::triangle(), seed, &arrivals, Cubic).await;
     sleep(Duration::from_secs(5)).await;
     let job = work::start(lab.node("entry").unwrap(), work, &arrivals).await;
     let (began, mut elsewhere) = (Instant::now(), Duration::ZERO);
@@ -121,7 +121,7 @@ fn path(ms: u64, mbit: u32, queue_ms: u64) -> LinkModel {
 #[tokio::test(start_paused = true)]
 async fn an_idle_lane_is_silent() {
     let arrivals = Arrivals::new();
-    let lab = triangle(ronproxy::emulator::triangle(), 1, &arrivals, Cubic).await;
+    let lab = triangle(ronproxy::internals::emulator::triangle(), 1, &arrivals, Cubic).await;
     sleep(Duration::from_secs(5)).await;
     let job = work::start(lab.node("entry").unwrap(), Work::Keystrokes, &arrivals).await;
     sleep(Duration::from_secs(10)).await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ronproxy::{config::Config, emulator, flow::Route, lab::Lab, transport::Congestion};
+use ronproxy::internals::{config::Config, emulator, flow::Route, lab::Lab, transport::Congestion};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{

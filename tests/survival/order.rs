@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use ronproxy::{
+use ronproxy::internals::{
     emulator::{Bitrate, LinkModel, Loss, LossRate, Queue, Topology},
     lab::Lab,
     transport::Congestion::{self, Adaptive, Cubic},

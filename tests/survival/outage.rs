@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ronproxy::{emulator, flow::RefusalKind, lab::Lab, transport::Congestion::Adaptive};
+use ronproxy::internals::{emulator, flow::RefusalKind, lab::Lab, transport::Congestion::Adaptive};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::{Instant, sleep},
@@ -115,7 +115,8 @@ async fn waiting_ends_after_its_time_and_does_not_begin_where_it_cannot_help() {
     let entry = lab.node("entry").unwrap();
     let refused = async |target: &str, exit: Option<&str>| {
         let exit = exit.map(|exit| exit.parse().unwrap());
-        let request = ronproxy::flow::FlowRequest { exit, ..support::flow_request(target) };
+        let request =
+            ronproxy::internals::flow::FlowRequest { exit, ..support::flow_request(target) };
         let began = Instant::now();
         let refusal = entry.dialer().dial(request).await.err().unwrap();
         (refusal.kind, began.elapsed())

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ronproxy::{emulator::LossRate, transport::Congestion::Adaptive};
+use ronproxy::internals::{emulator::LossRate, transport::Congestion::Adaptive};
 use tokio::time::sleep;
 
 use crate::{
@@ -23,7 +23,8 @@ async fn a_seed_replays_to_the_last_packet() {
 async fn run(seed: u64) -> (u64, usize) {
     let watch = Watch::begin();
     let arrivals = Arrivals::new();
-    let mut lab = triangle(ronproxy::emulator::triangle(), seed, &arrivals, Adaptive).await;
+    let mut lab =
+        triangle(ronproxy::internals::emulator::triangle(), seed, &arrivals, Adaptive).await;
     let job = work::start(lab.node("entry").unwrap(), Work::Download, &arrivals).await;
     let at = |name| lab.topology().address(name);
     let (entry, exit) = (at("entry"), at("exit"));

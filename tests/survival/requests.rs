@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use ronproxy::{
+use ronproxy::internals::{
     app::Node,
     emulator::{self, Bitrate, LinkModel, Queue, Topology},
     lab::{Lab, LabNode, Service},

@@ -4,7 +4,7 @@ use std::{cell::RefCell, fmt, io, rc::Rc, time::Duration};
 
 use rand::RngExt;
 use rand_pcg::Pcg64Mcg;
-use ronproxy::flow::FlowIo;
+use ronproxy::internals::flow::FlowIo;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::{Instant, sleep, timeout},

@@ -4,7 +4,9 @@ use std::{net::IpAddr, time::Duration};
 
 use rand::{RngExt, seq::IndexedRandom};
 use rand_pcg::Pcg64Mcg;
-use ronproxy::emulator::{Bitrate, Internet, LinkModel, Loss, LossRate, Queue, Topology};
+use ronproxy::internals::emulator::{
+    Bitrate, Internet, LinkModel, Loss, LossRate, Queue, Topology,
+};
 use tokio::time::{Instant, sleep};
 
 /// A route counts only when it has been good for so long: that is, well within a flow's patience.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ronproxy::{
+use ronproxy::internals::{
     emulator::{self, Bitrate, LinkModel, Queue, Topology},
     transport::Congestion::{self, Adaptive, Bbr3, Cubic},
 };

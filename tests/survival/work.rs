@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use ronproxy::{
+use ronproxy::internals::{
     app::Node,
     flow::FlowIo,
     lab::{Service, Services},

@@ -68,7 +68,11 @@ enum Evidence {
 impl RouteAgent {
     /// Explains the decision that would be made now, and earlier ones. It decides nothing.
     #[must_use]
-    pub fn explain(&self, now: Instant, candidates: Vec<Candidate>) -> (Decision, RouteHistory) {
+    pub(crate) fn explain(
+        &self,
+        now: Instant,
+        candidates: Vec<Candidate>,
+    ) -> (Decision, RouteHistory) {
         let marked = self.blame.mark(now, candidates);
         (self.selector.clone().decide(now, marked), self.selector.history().clone())
     }

@@ -37,7 +37,7 @@ use crate::{
 
 /// Decides which route one end of a lane sends on.
 #[derive(Debug)]
-pub struct RouteAgent {
+pub(crate) struct RouteAgent {
     timing: Timing,
     role: LaneEndRole,
     peer: NodeName,
@@ -120,7 +120,7 @@ struct Episode {
 impl RouteAgent {
     /// The agent of a lane to `peer` that begins on `route`, which `selector` has chosen.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         now: Instant,
         role: LaneEndRole,
         peer: NodeName,
@@ -173,7 +173,7 @@ impl RouteAgent {
     }
 
     /// Takes note of what happened; then drain [`Self::poll_command`].
-    pub fn handle_input(&mut self, now: Instant, input: Input) {
+    pub(crate) fn handle_input(&mut self, now: Instant, input: Input) {
         match input {
             Input::Traffic(traffic) => self.on_traffic(now, traffic),
             Input::View(view) => self.on_view(now, view),
@@ -199,53 +199,59 @@ impl RouteAgent {
 
     /// When `Traffic` is due next; `None` while nothing is outstanding: then when a packet goes out.
     #[must_use]
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let pending = self.pending.as_ref().map(|pending| pending.until);
         self.look_at.into_iter().chain(pending).min()
     }
 
     /// When a `View` is due next.
     #[must_use]
-    pub fn next_view(&self) -> Instant {
+    pub(crate) fn next_view(&self) -> Instant {
         self.next_view
     }
 
     /// Whether the agent waits for links to answer.
     #[must_use]
-    pub fn wants_heard(&self) -> bool {
+    pub(crate) fn wants_heard(&self) -> bool {
         self.suspected_at.is_some()
     }
 
     /// The next thing to do.
-    pub fn poll_command(&mut self) -> Option<Command> {
+    pub(crate) fn poll_command(&mut self) -> Option<Command> {
         self.commands.pop_front()
     }
 
     /// The route in use.
     #[must_use]
-    pub fn route(&self) -> &Route {
+    pub(crate) fn route(&self) -> &Route {
         &self.route
     }
 
     /// The last moves, oldest first, and how many there were in all.
     #[must_use]
-    pub fn history(&self) -> (Vec<Reroute>, u64) {
+    pub(crate) fn history(&self) -> (Vec<Reroute>, u64) {
         (self.log.last(), self.log.count())
     }
 
     /// Ends the stall of the last move if a packet has come in since, so that listings show it.
-    pub fn settle(&mut self, traffic: &Traffic) {
+    pub(crate) fn settle(&mut self, traffic: &Traffic) {
         self.log.settle(traffic);
     }
 
     /// The relay of the lane's first route granted `label` when the lane was opened.
-    pub fn hold_grant(&mut self, now: Instant, route: &Route, label: Label, process: Option<u64>) {
+    pub(crate) fn hold_grant(
+        &mut self,
+        now: Instant,
+        route: &Route,
+        label: Label,
+        process: Option<u64>,
+    ) {
         self.grants.granted(now, &self.timing, route, label, process);
     }
 
     /// The neighbours whose links were asked since silence was suspected.
     #[must_use]
-    pub fn asked_links(&self) -> Vec<NodeName> {
+    pub(crate) fn asked_links(&self) -> Vec<NodeName> {
         self.probes.keys().cloned().collect()
     }
 
