@@ -217,7 +217,8 @@ impl Node {
     /// Calls `callback` with each packet of a type, in a thread of its own, until the node stops.
     ///
     /// A callback that blocks delays only the packets of its type: those that its queue does not hold are
-    /// dropped. One that panics loses its packet, and is called with the next. Both are counted.
+    /// dropped. One that panics loses its packet, and is called with the next; a program that is
+    /// built with `panic = "abort"` ends instead. Both are counted.
     ///
     /// # Errors
     /// As for [`conduit`](Self::conduit), and when this node is no exit, so that nobody can send to it.
