@@ -46,5 +46,7 @@ mod replay;
 mod requests;
 #[path = "survival/restore.rs"]
 mod restore;
+#[path = "survival/sizes.rs"]
+mod sizes;
 #[path = "survival/wide.rs"]
 mod wide;

@@ -14,7 +14,7 @@ use super::{
 };
 
 /// The biggest UDP payload on Ethernet with IPv4: 1,500 − 20 (IPv4) − 8 (UDP).
-const ETHERNET_MTU: u16 = 1_472;
+pub(super) const ETHERNET_MTU: u16 = 1_472;
 
 /// How long one draw of the jitter lasts on an ordered link.
 ///

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     internet::Internet,
-    link::{LinkModel, Loss, Queue},
+    link::{ETHERNET_MTU, LinkModel, Loss, Queue},
     units::{Bitrate, LossRate},
 };
 
@@ -124,6 +124,8 @@ pub struct Triangle {
     pub rate: Bitrate,
     /// Drop-tail queue of each direction of each path. Default 50 ms.
     pub queue: Queue,
+    /// Largest UDP payload of each direction of each path. Default Ethernet's.
+    pub mtu: u16,
 }
 
 impl Default for Triangle {
@@ -135,6 +137,7 @@ impl Default for Triangle {
             direct_loss: Loss::None,
             rate: Bitrate::mbit(100),
             queue: Queue::Time(Duration::from_millis(50)),
+            mtu: ETHERNET_MTU,
         }
     }
 }
@@ -143,7 +146,10 @@ impl Triangle {
     /// The triangle as a topology.
     #[must_use]
     pub fn topology(&self) -> Topology {
-        let path = |delay| LinkModel::new(delay).with_rate(self.rate, self.queue);
+        let path = |delay| LinkModel {
+            mtu: self.mtu,
+            ..LinkModel::new(delay).with_rate(self.rate, self.queue)
+        };
         let direct = LinkModel { loss: self.direct_loss, ..path(self.direct_rtt / 2) };
         let leg = path(self.relay_rtt / 4);
         Topology::new(["entry", "exit", "relay"])

@@ -21,6 +21,7 @@ use crate::{
             OpenLane, Reply, Request, SignedLaneRequest,
         },
         nonce::AddressNonce,
+        piece,
     },
 };
 
@@ -172,7 +173,7 @@ fn mutated_datagrams_are_classified() {
     let label = [1; HEADER_LEN].to_vec();
     let seeds = [[&label[..], &[0x40; 60]].concat(), vec![2; 40], vec![0x42; 60]];
     Fuzz::new("datagram", seeds).run(|bytes| {
-        let _ = (classify(bytes), number(bytes));
+        let _ = (classify(bytes), number(bytes), piece::parse(bytes));
     });
     let nonce = AddressNonce { asker: 7, nonce: 1 << 63 };
     Fuzz::new("address-nonce", [nonce.encode().to_vec()]).run(|bytes| {

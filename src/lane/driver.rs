@@ -230,7 +230,8 @@ impl Driver {
         Counts {
             // A probe for a larger packet size is meant to be lost where the path is narrower.
             sent: stats.sent_packets - stats.sent_plpmtud_probes,
-            lost: stats.lost_packets - stats.lost_plpmtud_probes,
+            lost: (stats.lost_packets - stats.lost_plpmtud_probes)
+                .saturating_sub(self.end.mark().too_long()),
             received: self.end.activity().packets().1,
             sent_bytes: stats.sent_bytes,
             lost_bytes: stats.lost_bytes,

@@ -9,6 +9,7 @@ mod recent_loss;
 mod reroute;
 mod reroute_mark;
 mod resume;
+mod sizes;
 
 pub use configs::{
     CertificateFault, ConfigureError, LaneClient, LaneServer, join_client_config,

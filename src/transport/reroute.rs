@@ -14,6 +14,8 @@
 //! they learnt from that route's loss says nothing about the next one. So does BBR3, which bounds what
 //! is in flight by the least round trip of the last seconds, on the way to a longer route. [`Adaptive`]
 //! is told of the reroute and keeps its rate.
+//!
+//! It also sees which packets arrive, by their size ([`Sizes`]), and says how long ones leave.
 
 use std::{
     any::Any,
@@ -31,6 +33,7 @@ use super::{
     recent_loss::RecentLoss,
     reroute_mark::{RerouteMark, is_misled},
     resume::RoutesTo,
+    sizes::Sizes,
 };
 
 /// The slowest pace of a lane, in bytes per second: 1 Mbit/s.
@@ -169,6 +172,10 @@ impl RouteAwareFactory {
             awaits: None,
             loss: RecentLoss::default(),
             seen: self.mark.count(),
+            urged: self.mark.urged(),
+            left: self.mark.left(),
+            sizes: Sizes::new(),
+            told: None,
             mark: self.mark.clone(),
             in_flight: 0,
             rerouted_at: None,
@@ -212,6 +219,14 @@ struct RouteAware {
     in_flight: u64,
     /// How many reroutes have been taken into account.
     seen: u64,
+    /// The same of calls for something that must not wait.
+    urged: u64,
+    /// Packets that had left the node when the last one was built.
+    left: u64,
+    /// Whether long packets pass on the route in use.
+    sizes: Sizes,
+    /// The bytes and the newest of the packets whose loss the controller has just been told of.
+    told: Option<(u64, u64)>,
     /// When the last reroute was.
     rerouted_at: Option<Instant>,
     /// The same, while the far end may still answer on the route before, which may be faster.
@@ -232,6 +247,7 @@ impl RouteAware {
         }
         self.seen = count;
         self.rerouted_at = self.mark.at();
+        self.sizes.rerouted();
         self.not_followed_since = self.rerouted_at;
         self.first_after = None;
         let lossy = std::mem::take(&mut self.loss).is_lossy();
@@ -250,6 +266,18 @@ impl RouteAware {
         };
         if restarts {
             self.restart(at);
+        }
+    }
+
+    /// A ping shall leave in a size that passes. QUIC builds the packets of a batch before the first one
+    /// leaves, and the first long ones of a batch leave in pieces: so the ping counts from the next batch on.
+    fn note_pings(&mut self) {
+        let left = self.mark.left();
+        let begins = std::mem::replace(&mut self.left, left) != left;
+        let urged = self.mark.urged();
+        if begins && urged != self.urged {
+            self.urged = urged;
+            self.sizes.asked();
         }
     }
 
@@ -328,10 +356,13 @@ impl Controller for RouteAware {
 
     fn on_packet_sent(&mut self, now: Instant, bytes: u16, pn: u64) {
         self.note_reroutes();
+        self.note_pings();
         self.mark.sent();
         if self.rerouted_at.is_some() && self.first_after.is_none() {
             self.first_after = Some(pn);
         }
+        let this = self.sizes.sent(now, pn, bytes, self.mtu);
+        self.mark.sizing().set(self.sizes.leave(), self.mtu, this);
         self.in_flight += u64::from(bytes);
         let window = self.inner.window(self.mark.opened());
         let excess = self.in_flight.saturating_sub(window);
@@ -360,6 +391,8 @@ impl Controller for RouteAware {
         self.mark.acknowledged(sent);
         if !self.is_before_reroute(pn) {
             self.loss.acknowledged();
+            let size = u16::try_from(bytes).unwrap_or(u16::MAX);
+            self.sizes.acked(now, pn, size, self.mark.sizing().whole_came());
             self.answered(now, sent);
             self.newest = self.newest.max(Some(sent));
         }
@@ -397,26 +430,34 @@ impl Controller for RouteAware {
         largest_lost_pn: u64,
     ) {
         self.note_reroutes();
-        if self.is_before_reroute(largest_lost_pn) {
+        if is_ecn {
+            if !self.is_before_reroute(largest_lost_pn) {
+                self.inner.on_congestion_event(now, sent, false, true, 0, largest_lost_pn);
+            }
             return;
         }
-        self.inner.on_congestion_event(
-            now,
-            sent,
-            is_persistent_congestion,
-            is_ecn,
-            lost_bytes,
-            largest_lost_pn,
-        );
+        // QUIC tells of each lost packet, and then of all of them together.
+        let Some((bytes, largest)) = self.told.take() else { return };
+        let is_persistent = is_persistent_congestion && bytes == lost_bytes;
+        self.inner.on_congestion_event(now, sent, is_persistent, false, bytes, largest);
     }
 
     fn on_packet_lost(&mut self, lost_bytes: u16, pn: u64, now: Instant) {
         self.note_reroutes();
         self.in_flight = self.in_flight.saturating_sub(lost_bytes.into());
-        if !self.is_before_reroute(pn) {
-            self.loss.lost();
-            self.inner.on_packet_lost(lost_bytes, pn, now);
+        if self.is_before_reroute(pn) {
+            return;
         }
+        if self.sizes.lost(now, pn, lost_bytes) {
+            return self.mark.lost_for_size();
+        }
+        self.loss.lost();
+        // One that was nothing but an acknowledgement has no bytes.
+        if lost_bytes > 0 {
+            let (bytes, _) = self.told.unwrap_or_default();
+            self.told = Some((bytes + u64::from(lost_bytes), pn));
+        }
+        self.inner.on_packet_lost(lost_bytes, pn, now);
     }
 
     fn on_spurious_congestion_event(&mut self) {
@@ -424,6 +465,9 @@ impl Controller for RouteAware {
     }
 
     fn on_mtu_update(&mut self, new_mtu: u16) {
+        if new_mtu > self.mtu {
+            self.sizes.pass();
+        }
         self.mtu = new_mtu;
         self.inner.on_mtu_update(new_mtu);
     }
@@ -468,6 +512,10 @@ impl Controller for RouteAware {
             mark: self.mark.clone(),
             in_flight: self.in_flight,
             seen: self.seen,
+            urged: self.urged,
+            left: self.left,
+            sizes: self.sizes.clone(),
+            told: self.told,
             rerouted_at: self.rerouted_at,
             not_followed_since: self.not_followed_since,
             first_after: self.first_after,

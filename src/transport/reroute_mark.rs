@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::adaptive::INITIAL_WINDOW;
-use crate::underlay::SlotActivity;
+use crate::underlay::{Sizing, SlotActivity};
 
 /// What may leave at once after a reroute although the window is full: enough for the new route's
 /// acknowledgements to show all losses at once, and so little that what is sent again waits for
@@ -45,12 +45,16 @@ pub struct RerouteMark {
     longer: AtomicBool,
     resumes: AtomicBool,
     at: Mutex<Option<Instant>>,
+    /// How often something must not have waited.
+    urged: AtomicU64,
     /// Bytes that were allowed to leave although the window is full, since one was answered.
     allowed: AtomicU64,
     /// Those of them that left.
     spent: AtomicU64,
     sent: AtomicU64,
     acknowledged: AtomicU64,
+    /// Packets that were lost because they were too long for the route.
+    too_long: AtomicU64,
     /// First bytes of flows so far.
     opened: AtomicU64,
     /// In microseconds; `u64::MAX` where none was measured.
@@ -71,10 +75,12 @@ impl RerouteMark {
             longer: AtomicBool::new(false),
             resumes: AtomicBool::new(false),
             at: Mutex::default(),
+            urged: AtomicU64::new(0),
             allowed: AtomicU64::new(0),
             spent: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             acknowledged: AtomicU64::new(0),
+            too_long: AtomicU64::new(0),
             opened: AtomicU64::new(0),
             least_rtt: AtomicU64::new(u64::MAX),
             smoothed_rtt: AtomicU64::new(u64::MAX),
@@ -127,9 +133,25 @@ impl RerouteMark {
     }
 
     /// Lets a few packets leave although the window is full of such as are probably lost. Call it
-    /// before what must not wait for loss recovery's backed-off timer.
+    /// before what must not wait for loss recovery's backed-off timer. It leaves in a size that passes.
     pub fn urge(&self) {
         self.allow(URGENT);
+        self.urged.fetch_add(1, Ordering::Release);
+    }
+
+    /// How often something was not to wait.
+    pub(super) fn urged(&self) -> u64 {
+        self.urged.load(Ordering::Acquire)
+    }
+
+    /// How many packets have left the node.
+    pub(super) fn left(&self) -> u64 {
+        self.activity.packets().0
+    }
+
+    /// How packets leave that may be too long for the route.
+    pub(super) fn sizing(&self) -> &Sizing {
+        self.activity.sizing()
     }
 
     /// How many bytes may leave now although the window is full.
@@ -206,6 +228,17 @@ impl RerouteMark {
     /// Records that a packet that must be acknowledged was sent.
     pub(super) fn sent(&self) {
         self.sent.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Records that a packet was lost because it was too long for the route.
+    pub(super) fn lost_for_size(&self) {
+        self.too_long.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many were so far. They say nothing about the loss of a route.
+    #[must_use]
+    pub fn too_long(&self) -> u64 {
+        self.too_long.load(Ordering::Relaxed)
     }
 
     /// Records that a packet that was sent then has been acknowledged.

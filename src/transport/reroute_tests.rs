@@ -18,6 +18,12 @@ fn of_kind(on_reroute: OnReroute) -> (Arc<RerouteMark>, RouteAware, Instant) {
     (mark, factory.make(now, 1_200), now)
 }
 
+/// As QUIC tells of a packet's loss.
+fn lose(controller: &mut RouteAware, now: Instant, sent: Instant, pn: u64) {
+    controller.on_packet_lost(1_200, pn, now);
+    controller.on_congestion_event(now, sent, false, false, 1_200, pn);
+}
+
 #[test]
 fn a_ping_leaves_however_much_is_in_flight_on_a_dead_route() {
     let (mark, mut controller, now) = cubic();
@@ -61,7 +67,7 @@ fn a_controller_that_believes_in_a_least_round_trip_begins_anew_on_a_longer_rout
         let initial = controller.inner.window(0);
         controller.on_packet_sent(t0, 1_200, 0);
         controller.answered(t0 + RTT, t0);
-        controller.on_congestion_event(t0 + RTT, t0, false, false, 1_200, 0);
+        lose(&mut controller, t0 + RTT, t0, 0);
         assert!(controller.inner.window(0) < initial);
         mark.rerouted(t0 + RTT, 1, Some(Duration::from_millis(rtt)));
         mark.rerouted(t0 + RTT, 2, Some(RTT));
@@ -96,8 +102,22 @@ fn what_was_lost_before_the_reroute_is_no_congestion_after_it_be_it_sent_in_the_
     (10..20).for_each(|pn| controller.on_packet_sent(now, 1_200, pn));
     mark.answered(now, now);
     let before = controller.window();
-    controller.on_congestion_event(now + RTT, now, false, false, 1_200, 9);
+    lose(&mut controller, now + RTT, now, 9);
     assert_eq!(controller.window(), before, "the old route lost it");
-    controller.on_congestion_event(now + RTT, now + RTT / 2, false, false, 1_200, 19);
+    lose(&mut controller, now + RTT, now + RTT / 2, 19);
     assert!(controller.window() < before, "the new one lost it");
+}
+
+#[test]
+fn a_long_packet_that_was_tried_whole_and_lost_is_no_congestion() {
+    let (_mark, mut controller, t0) = cubic();
+    controller.on_packet_sent(t0, 1_200, 0);
+    controller.sizes.acked(t0, 0, 1_200, false);
+    let later = t0 + Duration::from_secs(1);
+    (1..3).for_each(|pn| controller.on_packet_sent(later, 1_200, pn));
+    let before = controller.inner.window(0);
+    lose(&mut controller, later + RTT, later, 1);
+    assert_eq!(controller.inner.window(0), before, "it was a try");
+    lose(&mut controller, later + RTT, later, 2);
+    assert!(controller.inner.window(0) < before, "this one left in pieces");
 }

@@ -45,6 +45,8 @@ pub(super) struct Run {
     /// Whether a relay forwarded them. At a reroute, packets of the two routes overtake each other.
     /// That says nothing about either path.
     pub(super) relayed: bool,
+    /// Whether they are pieces of packets.
+    pub(super) in_pieces: bool,
 }
 
 /// What to do with the first packets of a run.

@@ -36,7 +36,8 @@ impl Bench {
 
     fn come_by(&mut self, at_ms: u64, number: u16, relayed: bool) {
         let now = self.start + ms(at_ms);
-        let taken = self.order.take(now, Run { first: number, packets: 1, relayed });
+        let taken =
+            self.order.take(now, Run { first: number, packets: 1, relayed, in_pieces: false });
         self.late += usize::from(taken.late);
         match taken.place {
             Place::Up => self.up.push((at_ms, number)),
@@ -70,7 +71,7 @@ fn packets_in_order_go_up_at_once_past_the_wrap_of_their_numbers() {
     let mut bench = Bench::with_hold(ms(50));
     for step in 0..3000_u16 {
         let first = step.wrapping_mul(50);
-        let run = Run { first, packets: 50, relayed: false };
+        let run = Run { first, packets: 50, relayed: false, in_pieces: false };
         let taken = bench.order.take(bench.start + ms(step.into()), run);
         assert_eq!(taken, Taken { packets: 50, place: Place::Up, late: false });
     }

@@ -22,7 +22,10 @@ use super::{
     socket::{for_family, mapped},
     up::Up,
 };
-use crate::wire::label::{Class, HEADER_LEN, classify, number, relay};
+use crate::wire::{
+    label::{Class, HEADER_LEN, classify, number, relay},
+    piece,
+};
 
 /// Room for one datagram, or for one batch that the kernel coalesced (GRO): up to 64 KiB.
 const COALESCED_BUFFER: usize = 65_536;
@@ -200,6 +203,9 @@ fn pass_to_slot(
     let packets = (meta.ecn, payloads.clone());
     let (taken, goes_up) = reorder.take(now, switch, (id, &slot), numbered, packets);
     slot.activity.add_received(taken);
+    if !numbered.in_pieces && run.stride.min(bytes.len()) > piece::SURE_PAYLOAD {
+        slot.activity.sizing().note_whole();
+    }
     let handled = bytes.len().min(taken * run.stride);
     let payload = handled - taken * HEADER_LEN;
     if !goes_up {
@@ -223,17 +229,19 @@ fn pass_to_slot(
     handled
 }
 
-/// The packets at the beginning of a run whose numbers follow each other.
+/// The packets at the beginning of a run whose numbers follow each other, all of them pieces or all
+/// whole.
 fn consecutive(run: &Run, bytes: &[u8]) -> order::Run {
-    let mut numbers = bytes.chunks(run.stride).map(number);
-    let first = numbers.next().unwrap_or(0);
+    let is_piece = |packet: &[u8]| piece::parse(&packet[HEADER_LEN..]).is_some();
+    let mut packets = bytes.chunks(run.stride).map(|packet| (number(packet), is_piece(packet)));
+    let (first, in_pieces) = packets.next().unwrap_or((0, false));
     let mut last = first;
-    let more = numbers.take_while(|number| {
+    let more = packets.take_while(|next| {
         last = last.wrapping_add(1);
-        *number == last
+        *next == (last, in_pieces)
     });
     let packets = 1 + more.count();
-    order::Run { first, packets, relayed: matches!(run.class, Class::Relayed(_)) }
+    order::Run { first, packets, relayed: matches!(run.class, Class::Relayed(_)), in_pieces }
 }
 
 /// Marks a run of packets as forwarded, replaces their label, and sends them to the next hop. A

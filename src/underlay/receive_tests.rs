@@ -12,8 +12,9 @@ use futures_util::FutureExt;
 use super::*;
 use crate::{
     underlay::{
-        Neighbour,
+        Leave, Neighbour,
         labels::{Forwarding, Meter},
+        send::LabelSender,
     },
     wire::{
         label::{KIND_RELAYED, Label, push_labelled},
@@ -215,10 +216,13 @@ fn a_coalesced_buffer_goes_up_in_order_once_packets_came_late() {
     let slot = bench.grant_slot(1).virtual_address();
     let (mut number, mut up) = (0, Vec::new());
     let packets = |numbers: &[u16]| -> Vec<_> {
-        numbers.iter().map(|number| numbered(1, *number, &number.to_be_bytes())).collect()
+        numbers
+            .iter()
+            .map(|number| numbered(1, *number, &(0x4000 + number).to_be_bytes()))
+            .collect()
     };
     let bytes = |numbers: &[u16]| -> Vec<u8> {
-        numbers.iter().flat_map(|number| number.to_be_bytes()).collect()
+        numbers.iter().flat_map(|number| (0x4000 + number).to_be_bytes()).collect()
     };
     for _ in 0..3 {
         up.push(bench.receive(&packets(&[number + 1, number + 2])));
@@ -234,6 +238,83 @@ fn a_coalesced_buffer_goes_up_in_order_once_packets_came_late() {
     let each = [9, 10, 11, 12, 13].map(|number| (slot, bytes(&[number]), 2));
     assert_eq!(up, each);
     assert_eq!(bench.switch.reordered(), [("held", 6), ("late", 1)]);
+}
+
+/// What a lane sends to a neighbour that knows it as `label`, of packets of this size in one batch.
+fn sent(leave: Leave, present: u16, packets: &[u8], size: usize) -> Vec<Vec<u8>> {
+    let (physical, switch) = (Scripted::default(), Arc::new(Switch::default()));
+    let (slot, activity) = switch.open_slot().unwrap();
+    let mit = Neighbour::new("mit".parse().unwrap(), Some(([192, 0, 2, 2], 4600).into()));
+    let hop = NextHop { neighbour: Arc::new(mit), label: Label(1) };
+    switch.route_slot(slot, Some(hop));
+    activity.sizing().set(leave, present, None);
+    let mut sender = Box::pin(LabelSender::new(Box::pin(physical.clone()), switch, true));
+    let transmit = Transmit {
+        destination: slot.virtual_address(),
+        ecn: None,
+        contents: packets,
+        segment_size: Some(size),
+        src_ip: None,
+    };
+    let mut cx = Context::from_waker(std::task::Waker::noop());
+    assert!(sender.as_mut().poll_send(&transmit, &mut cx).is_ready());
+    let outgoing = std::mem::take(&mut *physical.outgoing.lock().unwrap());
+    let packets = outgoing.into_iter().flat_map(|(_, bytes, segment)| {
+        let packets = bytes.chunks(segment.unwrap_or(bytes.len())).map(<[u8]>::to_vec);
+        packets.collect::<Vec<_>>()
+    });
+    packets.collect()
+}
+
+#[test]
+fn what_leaves_in_pieces_comes_in_whole_and_no_datagram_has_over_1200_bytes() {
+    let packets: Vec<u8> = [quic(8_941), vec![0x43; 8_941], vec![0x44; 1_189]].concat();
+    for relay in [false, true] {
+        let mut bench = Bench::new(false);
+        let slot = bench.grant_slot(1).virtual_address();
+        let mut up = Vec::new();
+        for mut datagram in sent(Leave::InPieces, 8_941, &packets, 8_941) {
+            assert!(datagram.len() <= piece::SURE_PAYLOAD);
+            if relay {
+                crate::wire::label::relay(&mut datagram, Label(1));
+            }
+            up.extend(bench.receive(&[datagram]));
+        }
+        assert!(up.iter().all(|(from, ..)| *from == slot));
+        let lengths: Vec<usize> = up.iter().map(|(_, bytes, _)| bytes.len()).collect();
+        assert_eq!(lengths, [8_941, 8_941, 1_189]);
+        assert_eq!(up.into_iter().flat_map(|(_, bytes, _)| bytes).collect::<Vec<_>>(), packets);
+    }
+}
+
+#[test]
+fn pieces_among_whole_packets_in_one_buffer_go_up_in_their_place() {
+    let mut bench = Bench::new(false);
+    let slot = bench.grant_slot(1).virtual_address();
+    let piece = |number, part: u8, byte| numbered(1, number, &[part, byte, byte]);
+    let up = bench.receive(&[
+        numbered(1, 0, b"aaa"),
+        piece(1, 1, b'b'),
+        piece(2, 2, b'c'),
+        numbered(1, 3, b"ddd"),
+        piece(4, 1, b'e'),
+    ]);
+    let expected =
+        [(slot, b"aaa".to_vec(), 3), (slot, b"bbcc".to_vec(), 4), (slot, b"ddd".to_vec(), 3)];
+    assert_eq!(up, expected);
+    assert_eq!(bench.receive(&[piece(5, 2, b'f')]), [(slot, b"eeff".to_vec(), 4)]);
+}
+
+#[test]
+fn the_first_packets_of_a_lane_leave_whole_and_in_pieces_and_probes_of_quic_whole() {
+    let lengths = |leave, size| -> Vec<usize> {
+        sent(leave, 1_200, &quic(size), size).iter().map(Vec::len).collect()
+    };
+    assert_eq!(lengths(Leave::Both, 1_200), [1_211, 1_200, 24]);
+    assert_eq!(lengths(Leave::InPieces, 1_200), [1_200, 24]);
+    assert_eq!(lengths(Leave::InPieces, 1_201), [1_212]);
+    assert_eq!(lengths(Leave::Both, 1_189), [1_200]);
+    assert_eq!(lengths(Leave::Whole, 1_200), [1_211]);
 }
 
 #[test]

@@ -11,9 +11,11 @@ use noq::udp::{EcnCodepoint, RecvMeta};
 use super::{
     DropReason, SlotId, Switch,
     order::{Order, Place, Run},
+    pieces::Piece,
     switch::Slot,
     up::Up,
 };
+use crate::wire::piece;
 
 /// Most bytes that wait in all lanes of a node. Eight fast lanes on paths that reorder by 40 ms
 /// need this much.
@@ -23,6 +25,7 @@ const MAX_BYTES: usize = 8 << 20;
 #[derive(Debug)]
 pub(super) struct Packet {
     slot: SlotId,
+    number: u16,
     ecn: Option<EcnCodepoint>,
     bytes: Vec<u8>,
 }
@@ -48,23 +51,46 @@ impl Reorder {
         run: Run,
         (ecn, packets): (Option<EcnCodepoint>, impl Iterator<Item = &'a [u8]>),
     ) -> (usize, bool) {
+        let numbers = std::iter::successors(Some(run.first), |number| Some(number.wrapping_add(1)));
+        let packets = numbers.zip(packets).map(|(number, bytes)| Packet {
+            slot: id,
+            number,
+            ecn,
+            bytes: bytes.to_vec(),
+        });
         let mut order = slot.state.order.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = order.take(now, run);
         if taken.late {
             switch.count_late(taken.packets);
         }
-        let kept = match taken.place {
-            Place::Up => None,
-            Place::Kept(first) => Some(first),
-        };
-        if let Some(first) = kept {
-            switch.count_held(taken.packets);
-            for (number, bytes) in (first..).zip(packets.take(taken.packets)) {
-                order.keep(number, bytes.len(), Packet { slot: id, ecn, bytes: bytes.to_vec() });
+        let goes_up = taken.place == Place::Up && !run.in_pieces;
+        match taken.place {
+            Place::Up if run.in_pieces => {
+                packets.take(taken.packets).for_each(|packet| self.make_ready(slot, packet));
+            }
+            Place::Up => {}
+            Place::Kept(first) => {
+                switch.count_held(taken.packets);
+                for (number, packet) in (first..).zip(packets.take(taken.packets)) {
+                    order.keep(number, packet.bytes.len(), packet);
+                }
             }
         }
-        self.settle(id, &mut order);
-        (taken.packets, kept.is_none())
+        self.settle((id, slot), &mut order);
+        (taken.packets, goes_up)
+    }
+
+    /// A packet goes to QUIC next; a piece when the others of its packet have come.
+    fn make_ready(&mut self, slot: &Slot, packet: Packet) {
+        let Some((part, bytes)) = piece::parse(&packet.bytes) else {
+            return self.ready.push_back(packet);
+        };
+        let Packet { number, ecn, .. } = packet;
+        let piece = Piece { number, part, ecn, bytes: bytes.to_vec() };
+        let mut pieces = slot.state.pieces.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((ecn, bytes)) = pieces.take(piece) {
+            self.ready.push_back(Packet { ecn, bytes, ..packet });
+        }
     }
 
     /// Releases packets that have waited long enough.
@@ -77,7 +103,7 @@ impl Reorder {
             };
             let mut order = slot.state.order.lock().unwrap_or_else(PoisonError::into_inner);
             order.expire(now);
-            self.settle(id, &mut order);
+            self.settle((id, &slot), &mut order);
         }
     }
 
@@ -125,7 +151,7 @@ impl Reorder {
     }
 
     /// Takes the ready packets of a lane, and counts the bytes that still wait.
-    fn settle(&mut self, id: SlotId, order: &mut Order<Packet>) {
+    fn settle(&mut self, (id, slot): (SlotId, &Slot), order: &mut Order<Packet>) {
         let before = self.waiting.get(&id).copied().unwrap_or(0);
         if before == 0 && order.bytes() == 0 {
             return;
@@ -133,7 +159,9 @@ impl Reorder {
         if self.bytes - before + order.bytes() > MAX_BYTES {
             order.give_up();
         }
-        self.ready.extend(std::iter::from_fn(|| order.pop()));
+        while let Some(packet) = order.pop() {
+            self.make_ready(slot, packet);
+        }
         self.bytes = self.bytes - before + order.bytes();
         if order.bytes() == 0 {
             self.waiting.remove(&id);

@@ -27,7 +27,7 @@ impl Bench {
         let slot = self.switch.slot(id).unwrap();
         let order = &mut *slot.state.order.lock().unwrap();
         for number in (0..20).map(|n| 2 * n) {
-            let run = |first| Run { first, packets: 1, relayed: false };
+            let run = |first| Run { first, packets: 1, relayed: false, in_pieces: false };
             order.take(self.start, run(number + 1));
             order.expire(self.start + ms(100));
             order.take(self.start + ms(90), run(number));
@@ -38,7 +38,7 @@ impl Bench {
     /// One packet comes; says whether it goes up at once.
     fn come(&mut self, id: SlotId, number: u16, bytes: &[u8]) -> bool {
         let slot = self.switch.slot(id).unwrap();
-        let run = Run { first: number, packets: 1, relayed: false };
+        let run = Run { first: number, packets: 1, relayed: false, in_pieces: false };
         let packets = (None, std::iter::once(bytes));
         let now = self.start + ms(200);
         self.reorder.take(now, &self.switch, (id, &slot), run, packets).1

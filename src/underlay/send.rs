@@ -14,8 +14,11 @@ use noq::{
     udp::{EcnCodepoint, Transmit},
 };
 
-use super::{DropReason, SlotId, Switch, socket::for_family, switch::Sent};
-use crate::wire::label::{HEADER_LEN, Label, push_labelled};
+use super::{DropReason, Leave, SlotId, Switch, socket::for_family, switch::Sent};
+use crate::wire::{
+    label::{HEADER_LEN, Label, push_labelled},
+    piece::{SURE_PACKET, SURE_PAYLOAD, push_pieces},
+};
 
 /// Largest UDP payload over IPv4: 65,535 − 20 (IP) − 8 (UDP).
 const MAX_UDP_PAYLOAD: usize = 65_507;
@@ -61,9 +64,11 @@ impl LabelSender {
         let now = tokio::time::Instant::now().into_std();
         let mut state = state.sent.lock().unwrap_or_else(PoisonError::into_inner);
         let Sent { number, replay } = &mut *state;
+        let sizing = activity.sizing();
         while let Some(packet) = replay.next() {
             let to = (destination, label, None);
-            match self.poll_send_labelled(to, number, &packet, None, cx) {
+            let leave = if packet.len() > SURE_PACKET { sizing.leave() } else { Leave::Whole };
+            match self.poll_send_packet(to, number, &packet, leave, cx) {
                 Poll::Ready(Ok(())) => activity.add_sent(now, 1),
                 unsent => {
                     replay.put_back(packet);
@@ -73,6 +78,32 @@ impl LabelSender {
         }
         self.packet = segment;
         let to = (destination, label, transmit.ecn);
+        let sent = if segment <= SURE_PACKET || sizing.all_whole() {
+            self.poll_send_batch(to, number, transmit, cx)
+        } else {
+            let leave = |packet: &[u8]| match packet.len() {
+                ..=SURE_PACKET => Leave::Whole,
+                len => sizing.leave_next(len),
+            };
+            self.poll_send_one_by_one(to, number, transmit, leave, cx)
+        };
+        if sent.is_pending() {
+            return sent;
+        }
+        activity.add_sent(now, packets);
+        replay.record(now, transmit.contents, segment, activity.arrived());
+        sent
+    }
+
+    /// Sends the packets of a batch as they are.
+    fn poll_send_batch(
+        &mut self,
+        to: (SocketAddr, Label, Option<EcnCodepoint>),
+        number: &mut u16,
+        transmit: &Transmit<'_>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        let segment = self.packet;
         let fitting = self.fitting() * segment;
         let (first, rest) = transmit.contents.split_at(transmit.contents.len().min(fitting));
         let sent = self.poll_send_labelled(to, number, first, transmit.segment_size, cx);
@@ -88,9 +119,81 @@ impl LabelSender {
                 self.switch.count_drop(DropReason::SocketFull, part.len().div_ceil(segment));
             }
         }
-        activity.add_sent(now, packets);
-        replay.record(now, transmit.contents, segment, activity.arrived());
         sent
+    }
+
+    /// Sends the packets of a batch, of which some may have to leave in pieces. As with a batch, only
+    /// the first one waits for room in the socket.
+    fn poll_send_one_by_one(
+        &mut self,
+        to: (SocketAddr, Label, Option<EcnCodepoint>),
+        number: &mut u16,
+        transmit: &Transmit<'_>,
+        leave: impl Fn(&[u8]) -> Leave,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut packets = transmit.contents.chunks(self.packet);
+        let first = packets.next().unwrap_or_default();
+        let sent = self.poll_send_packet(to, number, first, leave(first), cx);
+        if sent.is_pending() {
+            return sent;
+        }
+        for packet in packets {
+            if self.poll_send_packet(to, number, packet, leave(packet), cx).is_pending() {
+                self.switch.count_drop(DropReason::SocketFull, 1);
+            }
+        }
+        sent
+    }
+
+    /// Sends one packet as it is, in pieces, or both.
+    fn poll_send_packet(
+        &mut self,
+        to: (SocketAddr, Label, Option<EcnCodepoint>),
+        number: &mut u16,
+        packet: &[u8],
+        leave: Leave,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        if leave == Leave::InPieces {
+            return self.poll_send_pieces(to, number, packet, cx);
+        }
+        let sent = self.poll_send_labelled(to, number, packet, None, cx);
+        if leave == Leave::Both && !sent.is_pending() {
+            return self.poll_send_pieces(to, number, packet, cx).map(|_| Ok(()));
+        }
+        sent
+    }
+
+    /// Sends one packet in pieces. The far end needs all of them: those that the socket does not take
+    /// after the first ones are lost with them.
+    fn poll_send_pieces(
+        &mut self,
+        (destination, label, ecn): (SocketAddr, Label, Option<EcnCodepoint>),
+        number: &mut u16,
+        packet: &[u8],
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.labelled.clear();
+        push_pieces(&mut self.labelled, label, *number, packet);
+        let at_once = self.physical.max_transmit_segments().get() * SURE_PAYLOAD;
+        for (sent, contents) in self.labelled.chunks(at_once).enumerate() {
+            let segment_size = (contents.len() > SURE_PAYLOAD).then_some(SURE_PAYLOAD);
+            let pieces = Transmit { destination, contents, segment_size, ecn, src_ip: None };
+            match self.physical.as_mut().poll_send(&pieces, cx) {
+                Poll::Ready(Ok(())) => {
+                    for _ in contents.chunks(SURE_PAYLOAD) {
+                        *number = number.wrapping_add(1);
+                    }
+                }
+                Poll::Pending if sent > 0 => {
+                    self.switch.count_drop(DropReason::SocketFull, 1);
+                    break;
+                }
+                unsent => return unsent,
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Sends packets with numbers from `number` on, and counts the packets that the socket took. A

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::Arrivals;
+use super::{Arrivals, sizing::Sizing};
 
 /// The first 96 bits of every virtual address: a unique local prefix (RFC 4193) that spells "ron".
 /// No packet with such an address ever leaves the process.
@@ -53,9 +53,16 @@ pub struct SlotActivity {
     departed: Latest,
     arrivals: Arrivals,
     acknowledged: Latest,
+    sizing: Sizing,
 }
 
 impl SlotActivity {
+    /// How packets leave that may be too long for the route.
+    #[must_use]
+    pub fn sizing(&self) -> &Sizing {
+        &self.sizing
+    }
+
     /// Packets sent and received so far.
     #[must_use]
     pub fn packets(&self) -> (u64, u64) {

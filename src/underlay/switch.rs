@@ -17,6 +17,7 @@ use super::{
     askers::Askers,
     labels::{LabelMeaning, LabelTable},
     order::Order,
+    pieces::Pieces,
     reorder::Packet,
     replay::Replay,
 };
@@ -128,6 +129,7 @@ pub(super) struct Slot {
 pub(super) struct SlotState {
     pub(super) sent: Mutex<Sent>,
     pub(super) order: Mutex<Order<Packet>>,
+    pub(super) pieces: Mutex<Pieces>,
 }
 
 /// The packets that a slot sent.

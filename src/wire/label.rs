@@ -114,10 +114,15 @@ pub fn number(packet: &[u8]) -> u16 {
 
 /// Appends `packet` with its header to `out`.
 pub fn push_labelled(out: &mut Vec<u8>, label: Label, number: u16, packet: &[u8]) {
+    push_header(out, label, number);
+    out.extend_from_slice(packet);
+}
+
+/// Appends the header of a packet to `out`.
+pub(super) fn push_header(out: &mut Vec<u8>, label: Label, number: u16) {
     out.push(KIND_LABELLED);
     out.extend_from_slice(&label.0.to_be_bytes());
     out.extend_from_slice(&number.to_be_bytes());
-    out.extend_from_slice(packet);
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! Three places carry our bytes, all described in `docs/protocol.md`:
 //!
 //! - the 11-byte header in front of a labelled packet ([`label`]), and a nonce that is sent to a new
-//!   address ([`nonce`]);
+//!   address ([`nonce`]), and the pieces of a packet that may be too long for the path ([`piece`]);
 //! - requests, replies and notices on a link ([`link`]);
 //! - the OPEN header of a flow and the notices inside a lane ([`lane`]), and the datagrams of flows
 //!   ([`datagram`]).
@@ -16,6 +16,7 @@ pub mod label;
 pub mod lane;
 pub mod link;
 pub mod nonce;
+pub mod piece;
 
 use serde::{Serialize, de::DeserializeOwned};
 
