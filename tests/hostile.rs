@@ -59,6 +59,8 @@ mod worst;
 
 #[path = "hostile/addresses.rs"]
 mod addresses;
+#[path = "hostile/churn.rs"]
+mod churn;
 #[cfg(target_os = "linux")]
 #[path = "hostile/dashboard.rs"]
 mod dashboard;

@@ -142,7 +142,7 @@ impl Door {
             Some((slot, granted)) => {
                 (Who::Lane { entry: granted.entry.clone(), slot: slot.0 }, Outcome::Lane)
             }
-            None => match admission.roomiest(now, known.names(now, ip), validated) {
+            None => match admission.roomiest(now, (site(ip), known.names(now, ip)), validated) {
                 Some(name) => (Who::Member { name: name.clone(), ip: site(ip) }, Outcome::Member),
                 None => (Who::Stranger(ip.to_canonical()), Outcome::Stranger),
             },

@@ -4,13 +4,14 @@
 //! | pool | who | bounds |
 //! |---|---|---|
 //! | lanes | a connection at the slot of a granted lane that nobody has taken up | 128, 16 per entry, 2 per slot |
-//! | members | from an address that is, or lately was, a neighbour's | 128, 16 per name (4 until the address proves itself), rates per name |
+//! | members | from an address that is, or lately was, a neighbour's | 128, 16 per name and address (4 until the address proves itself), rates per name and address |
 //! | strangers | everybody else | 64, 16 per prefix (2 under pressure), rates per prefix and in all |
 //!
 //! A prefix is an IPv4 /24 or an IPv6 /48: the addresses that one person can easily have. A
 //! connection to the authority's desk counts as a handshake until it is answered. When a pool or a
 //! share of it is full, the oldest handshake that is older than a minimum gives way; in the members'
-//! pool that of the name with the most places. Where several members share an address, a handshake is
+//! pool that of the name with the most places. A member is counted at each of its addresses apart, because others may
+//! be there now: who is where it lately was uses up nothing of what it has elsewhere. Where several members share an address, a handshake is
 //! counted under the name with the most room: nobody can tell yet whose it is. Such an address has
 //! the room of all of them, and one of them can use up that of the others there, but nobody
 //! else's.
@@ -44,14 +45,14 @@ const MAX_LANES_PER_SLOT: usize = 2;
 /// Members' handshakes under way. An overlay of 200 nodes that all come back at once is through in
 /// two rounds.
 const MAX_MEMBERS: usize = 128;
-/// Of one name, from whichever of its addresses: it dials by two sockets, and each dial may take 5 s.
+/// Of one name at one of its addresses: it dials by two sockets, and each dial may take 5 s.
 const MAX_PER_NAME: usize = 16;
-/// From these numbers on, in all and of one name, an address must prove itself, because a
+/// From these numbers on, in all and of one name at one address, the address must prove itself, because a
 /// stranger can forge a member's address.
 const RETRY_MEMBERS: usize = 32;
 const RETRY_PER_NAME: usize = 4;
-/// Handshakes a second of one name: it dials at most every 0.5 s, by two sockets. Beyond this, its
-/// addresses must prove themselves; when they have, it may begin as many again.
+/// Handshakes a second of one name at one address: it dials at most every 0.5 s, by two sockets. Beyond this, the
+/// address must prove itself; when it has, it may begin as many again.
 const NAME_RATE: Rate = Rate { per_second: 8.0, burst: 32.0 };
 
 /// Strangers' handshakes under way: at most 64 times 50 KiB of memory.
@@ -118,7 +119,7 @@ pub(super) struct Admission {
     all_strangers: Bucket,
     all_retries: Bucket,
     member_retries: Bucket,
-    /// By prefix of strangers or name of members: handshakes of addresses that have proved themselves, and
+    /// By prefix of strangers, or name and address of members: handshakes of addresses that have proved themselves, and
     /// of those that have not. By prefix or address: retries.
     handshakes: Box<[Bucket]>,
     unproved: Box<[Bucket]>,
@@ -167,11 +168,11 @@ impl Admission {
         }
     }
 
-    /// Of the members that are at an address: the one under whose name a handshake has the most room.
+    /// Of the members that are at the address `ip`: the one under whose name a handshake has the most room.
     pub(super) fn roomiest<'a>(
         &self,
         now: Instant,
-        names: impl Iterator<Item = &'a NodeName>,
+        (ip, names): (IpAddr, impl Iterator<Item = &'a NodeName>),
         validated: bool,
     ) -> Option<&'a NodeName> {
         let (buckets, most) = match validated {
@@ -179,8 +180,8 @@ impl Admission {
             false => (&self.unproved, RETRY_PER_NAME),
         };
         let room = |name: &'a NodeName| {
-            let full = self.members.of_member(name, validated) >= most;
-            (full, buckets[self.index(name)].spent(now, NAME_RATE), name)
+            let full = self.members.of_member_at(name, ip, validated) >= most;
+            (full, buckets[self.index((name, ip))].spent(now, NAME_RATE), name)
         };
         let rooms = names.map(room);
         let roomiest = rooms.min_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
@@ -235,7 +236,7 @@ impl Admission {
         Ok(())
     }
 
-    /// May return the handshake of the same name that gives way.
+    /// May return the handshake of the same name and address that gives way.
     fn member(
         &mut self,
         now: Instant,
@@ -243,17 +244,17 @@ impl Admission {
         ip: IpAddr,
         arrival: &Arrival,
     ) -> Result<Option<u64>, Verdict> {
-        let index = self.index(name);
+        let index = self.index((name, ip));
         if !arrival.validated {
             let pressed = self.members.len() >= RETRY_MEMBERS
-                || self.members.of_member(name, false) >= RETRY_PER_NAME;
+                || self.members.of_member_at(name, ip, false) >= RETRY_PER_NAME;
             let retries = (self.index(ip), ADDRESS_RETRIES, MEMBER_RETRIES);
             return match pressed || !self.unproved[index].take(now, NAME_RATE) {
                 true => Err(self.retry(now, arrival, retries)),
                 false => Ok(None),
             };
         }
-        let same = |other: &UnderWay| other.validated && other.who.is_member(name);
+        let same = |other: &UnderWay| other.validated && other.who.is_member_at(name, ip);
         let gives_way = self.members.gives_way(now, MAX_PER_NAME, same);
         let gives_way = gives_way.map_err(|NoPlace| Verdict::Ignore(Outcome::MemberBusy))?;
         if !self.handshakes[index].take(now, NAME_RATE) {

@@ -27,6 +27,11 @@ impl Who {
     pub(super) fn is_member(&self, of: &NodeName) -> bool {
         matches!(self, Self::Member { name, .. } if name == of)
     }
+
+    /// The same, from this address of it.
+    pub(super) fn is_member_at(&self, of: &NodeName, at: IpAddr) -> bool {
+        matches!(self, Self::Member { name, ip } if name == of && *ip == at)
+    }
 }
 
 /// The handshakes.
@@ -56,9 +61,10 @@ impl Pool {
         self.0.iter().filter(|under_way| same(under_way)).count()
     }
 
-    /// How many handshakes of a member's addresses that have, or have not, proved themselves.
-    pub(super) fn of_member(&self, name: &NodeName, validated: bool) -> usize {
-        self.count(|other| other.validated == validated && other.who.is_member(name))
+    /// How many handshakes counted under a member's name at one of its addresses, which has, or has not,
+    /// proved itself.
+    pub(super) fn of_member_at(&self, name: &NodeName, ip: IpAddr, validated: bool) -> usize {
+        self.count(|other| other.validated == validated && other.who.is_member_at(name, ip))
     }
 
     /// The handshake that has to end before another of the `same` kind may begin, if `max` of these

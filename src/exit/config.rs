@@ -48,7 +48,7 @@ pub struct Config {
     pub connect_timeout: Duration,
     /// The most flows that are open or being opened at once. Default: 4096; from 1 to 65536.
     ///
-    /// Each holds one file descriptor.
+    /// Each holds one file descriptor. The last eighth is for entries that have less than a 64th of them.
     #[serde(deserialize_with = "flow_limit")]
     pub max_flows: usize,
     /// The same, for flows of one entry. Default: 2048, so that one entry cannot take them all;

@@ -18,6 +18,11 @@ use crate::{
 /// server's response time.
 const ACTIVE: Duration = Duration::from_secs(10);
 
+/// The last places, one part in so many of all, are kept for entries that have few flows, one part in so many
+/// or none: two entries with as many flows as they may have would else keep every other one out.
+const KEPT: usize = 8;
+const FEW: usize = 64;
+
 /// Counts flows against the exit's limits. Clones share the counts.
 #[derive(Debug, Clone)]
 pub(super) struct Limits {
@@ -71,16 +76,22 @@ impl Limits {
         if own >= self.per_entry && !counts.evict(|place, _| place.entry == *entry) {
             return Err(full(format!("{} flows for {entry}", self.per_entry)));
         }
-        if counts.flows.len() >= self.total
+        if counts.flows.len() >= self.places(own)
             && !counts.evict(|place, held| place.entry == *entry || held >= own)
         {
-            return Err(full(format!("{} flows", self.total)));
+            return Err(full(format!("{} flows", self.places(own))));
         }
         counts.next += 1;
         let (number, carried) = (counts.next, Arc::<Carried>::default());
         counts.flows.insert(number, Place { entry: entry.clone(), carried: carried.clone() });
         *counts.by_entry.entry(entry.clone()).or_default() += 1;
         Ok(ExitPermit { number, carried, counts: self.counts.clone() })
+    }
+
+    /// How many flows there may be for an entry with so many to have another one.
+    fn places(&self, own: usize) -> usize {
+        let has_few = own < (self.total / FEW).max(1);
+        if has_few { self.total } else { self.total - self.total / KEPT }
     }
 
     /// How many places are taken.
@@ -162,6 +173,22 @@ mod tests {
         drop((held, other));
         assert_eq!(limits.taken(), 0);
         assert!(lock(&limits.counts).by_entry.is_empty());
+    }
+
+    #[test]
+    fn entries_with_as_many_flows_as_they_may_have_leave_places_for_others() {
+        let limits = Limits::new(256, 128);
+        let admit = |name: &str, flows: usize| {
+            let name: NodeName = name.parse().unwrap();
+            let held: Vec<_> = (0..flows).map_while(|_| limits.admit(&name).ok()).collect();
+            (held.len(), held)
+        };
+        let greedy = [admit("mit", 200), admit("utah", 200)];
+        assert_eq!([greedy[0].0, greedy[1].0], [128, 96]);
+        let others = ["cmu", "nyu", "ucla", "cornell"].map(|name| admit(name, 8));
+        assert!(others.iter().all(|(flows, _)| *flows == 4), "{others:?}");
+        drop(greedy);
+        assert_eq!(admit("cmu", 8).0, 8);
     }
 
     #[tokio::test(start_paused = true)]

@@ -19,7 +19,13 @@ use crate::{
     flow::Route,
     identity::{NodeName, peer_of},
     transport::code,
-    wire::{self, datagram::is_datagram, label::Label, lane::LaneNotice, link::LinkRefusal},
+    wire::{
+        self,
+        datagram::is_datagram,
+        label::Label,
+        lane::{LaneNotice, RerouteReason},
+        link::LinkRefusal,
+    },
 };
 
 /// DATAGRAM frames that are taken in one turn, so that a far end that sends many does not keep the agent
@@ -205,7 +211,10 @@ impl Driver {
             end.mark().rerouted(now(), route_number(&route), expected_rtt);
             let last = end.agent().history().0.pop();
             let (from, reason) = last.map(|last| (last.from, last.reason)).unzip();
-            tracing::info!(
+            // The far end may say so at any pace.
+            let told = reason != Some(RerouteReason::FarEnd);
+            log_line!(
+                told,
                 lane = end.slot().0,
                 peer = %end.peer(),
                 from = from.as_ref().map(display),

@@ -77,13 +77,6 @@ const LINGER: Duration = Duration::from_secs(1);
 /// An OPEN header must be complete within this time of its stream's start.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A line of the log about one flow; only for those that look closely if the flow is not `told`.
-macro_rules! flow_line {
-    ($told:expr, $($line:tt)+) => {
-        if $told { tracing::info!($($line)+) } else { tracing::debug!($($line)+) }
-    };
-}
-
 /// The connection an exit opened for a flow.
 pub struct Outward {
     /// The connection.
@@ -179,7 +172,9 @@ pub struct LaneHost {
     memory: Arc<LaneMemory>,
     rooms: Rooms,
     lanes: Mutex<BTreeMap<SlotId, Hosted>>,
+    /// Of flows, and of lanes.
     tally: Mutex<Tally>,
+    lane_tally: Mutex<Tally>,
     turns: Turns<NodeName>,
 }
 
@@ -219,8 +214,21 @@ impl LaneHost {
     ) -> Self {
         let lanes = Mutex::default();
         let memory = Arc::new(LaneMemory::of_exit(budget));
-        let (tally, rooms, turns) = (Mutex::default(), Rooms::default(), Turns::new(GRANTS));
-        Self { switch, control, acceptor, limits, drops, memory, rooms, lanes, tally, turns }
+        let (tally, lane_tally) = (Mutex::default(), Mutex::default());
+        let (rooms, turns) = (Rooms::default(), Turns::new(GRANTS));
+        Self {
+            switch,
+            control,
+            acceptor,
+            limits,
+            drops,
+            memory,
+            rooms,
+            lanes,
+            tally,
+            lane_tally,
+            turns,
+        }
     }
 
     /// Grants the entry of `request` the lane it asks for; answers with our label for it. The request
@@ -289,7 +297,7 @@ impl LaneHost {
     }
 
     /// Forgets, until the node stops, lanes that no connection came for, and labels that expired. Logs
-    /// the numbers of flows that are not logged one by one.
+    /// the numbers of flows and lanes that are not logged one by one.
     pub async fn sweep(self: Arc<Self>) {
         let mut tick = tokio::time::interval(SWEEP_EVERY);
         loop {
@@ -300,6 +308,10 @@ impl LaneHost {
             let numbers = self.tally().take(now);
             for (entry, flows) in numbers {
                 tracing::info!(%entry, %flows, "flows of an entry that have no lines of their own");
+            }
+            let numbers = lock(&self.lane_tally).take(now);
+            for (entry, lanes) in numbers {
+                tracing::info!(%entry, %lanes, "lanes of an entry that have no lines of their own");
             }
         }
     }
@@ -363,7 +375,8 @@ impl LaneHost {
                 }
             }
         };
-        tracing::info!(lane = end.slot().0, peer = %end.peer(), "lane open");
+        let told = lock(&self.lane_tally).begin(end.peer(), Instant::now().into_std());
+        log_line!(told, lane = end.slot().0, peer = %end.peer(), "lane open");
         let datagrams = Datagrams::new(conn.clone(), self.drops.clone());
         let driver = Driver::new(conn.clone(), end.clone(), datagrams.clone());
         let driver = tokio::spawn(driver.run());
@@ -379,7 +392,11 @@ impl LaneHost {
         }
         self.lanes().remove(&slot);
         driver.abort();
-        tracing::info!(lane = end.slot().0, peer = %end.peer(), "lane ended");
+        log_line!(told, lane = end.slot().0, peer = %end.peer(), "lane ended");
+        if !told {
+            let now = Instant::now().into_std();
+            lock(&self.lane_tally).end(end.peer(), Outcome::Ended, now);
+        }
     }
 
     async fn serve_flow(
@@ -451,10 +468,10 @@ impl LaneHost {
         let counts = (&*outward.place.carried, &*self.limits);
         let opened = Opened { remote: outward.remote, window };
         if let Err(reason) = answer::accept(send, opened, counts).await {
-            flow_line!(told, reason, "the entry does not take the answer");
+            log_line!(told, reason, "the entry does not take the answer");
             return Outcome::Reset;
         }
-        flow_line!(told, "flow open");
+        log_line!(told, "flow open");
         tracing::debug!(target: DESTINATION_TARGET, remote = %outward.remote, "connected");
         let done = match outward.stream {
             OutwardStream::Tcp(tcp) => {
@@ -465,11 +482,11 @@ impl LaneHost {
         drop(outward.place);
         match done.result {
             Ok(()) => {
-                flow_line!(told, done.sent, done.received, "flow ended");
+                log_line!(told, done.sent, done.received, "flow ended");
                 Outcome::Ended
             }
             Err(error) => {
-                flow_line!(told, done.sent, done.received, %error, "flow reset");
+                log_line!(told, done.sent, done.received, %error, "flow reset");
                 Outcome::Reset
             }
         }
@@ -495,21 +512,21 @@ impl LaneHost {
         let opened = Opened { remote: outward.local, window: 0 };
         let counts = (&*outward.carried, &*self.limits);
         if let Err(reason) = answer::accept(&mut streams.send, opened, counts).await {
-            flow_line!(told, reason, "the entry does not take the answer");
+            log_line!(told, reason, "the entry does not take the answer");
             return Outcome::Reset;
         }
-        flow_line!(told, "flow open");
+        log_line!(told, "flow open");
         tokio::select! {
             biased;
             () = association::carry(&mut streams, &outward, &port, news) => {}
             end = self.limits.association_overdue(outward.carried.activity()) => {
-                flow_line!(told, %end, "an association ends");
+                log_line!(told, %end, "an association ends");
             }
         }
         // The lane may have ended.
         let _ = streams.send.finish();
         let (sent, received) = outward.carried.bytes();
-        flow_line!(told, sent, received, "flow ended");
+        log_line!(told, sent, received, "flow ended");
         Outcome::Ended
     }
 
@@ -535,7 +552,7 @@ impl LaneHost {
     }
 
     fn tally(&self) -> MutexGuard<'_, Tally> {
-        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.tally)
     }
 
     fn lanes(&self) -> MutexGuard<'_, BTreeMap<SlotId, Hosted>> {
@@ -544,10 +561,14 @@ impl LaneHost {
 }
 
 async fn tell_refusal(send: &mut SendStream, refusal: Refusal, told: bool) -> Outcome {
-    flow_line!(told, reason = refusal.kind.name(), "flow refused");
+    log_line!(told, reason = refusal.kind.name(), "flow refused");
     tracing::debug!(target: DESTINATION_TARGET, detail = refusal.detail, "the reason of the refusal");
     answer::refuse(send, refusal).await;
     Outcome::Refused
+}
+
+fn lock(tally: &Mutex<Tally>) -> MutexGuard<'_, Tally> {
+    tally.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Waits until a new stream says what it is for, and makes room for its flow.

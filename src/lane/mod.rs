@@ -11,6 +11,13 @@
 //!                   LaneFlow ⇄ pump ⇄ client        server ⇄ pump ⇄ stream
 //! ```
 
+/// A line of the log; only for those that look closely if it is not `told`.
+macro_rules! log_line {
+    ($told:expr, $($line:tt)+) => {
+        if $told { tracing::info!($($line)+) } else { tracing::debug!($($line)+) }
+    };
+}
+
 mod answer;
 mod arrivals;
 mod association;

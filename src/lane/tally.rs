@@ -1,6 +1,6 @@
-//! Decides which flows an exit logs one by one, and counts the others. Pure.
+//! Decides which flows and lanes an exit logs one by one, and counts the others. Pure.
 //!
-//! A member can open any number of flows. The first ones of each minute are logged with their
+//! A member can open any number of them. The first ones of each minute are logged with their
 //! labels, so that an operator finds the same flow in the logs of both ends. The others make one
 //! line a minute.
 

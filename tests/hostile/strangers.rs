@@ -236,6 +236,37 @@ fn first_packets_in_a_members_name_do_not_keep_it_out() {
     cost.assert_within(Limits { peak: 32 << 20, log_lines: 40, ..Limits::default() });
 }
 
+/// A laptop was at a cafe and is at home now, where the exit cannot dial it. Somebody at the cafe, with a
+/// certificate of another overlay, leaves handshakes half done.
+#[test]
+fn a_stranger_where_a_member_lately_was_does_not_keep_it_out_elsewhere() {
+    let (stage, other) = (Stage::new(309), Stage::new(310));
+    let (dialled, cost) = stage.attack(async {
+        let member = stage.lab.certify(&LabNode::new("laptop", false, false)).unwrap();
+        let (cafe, home) = (IpAddr::from([203, 0, 113, 90]), IpAddr::from([192, 0, 2, 78]));
+        for at in [cafe, home] {
+            let link =
+                Hostile::at(&stage.lab, member.clone(), at).link_to(&stage.lab, "exit").await;
+            // Long enough to be noted.
+            sleep(Duration::from_secs(7)).await;
+            drop(link);
+        }
+        let member = Hostile::at(&stage.lab, member, home);
+        let client = transport::link_client_config(other.mallory.credentials()).unwrap();
+        let (from, exit) = (SocketAddr::new(cafe, 7_000), stage.at("exit"));
+        let staller = Staller::new(stage.lab.internet(), from, client, (exit, "exit"), 200);
+        let attack =
+            staller.run(Instant::now() + Duration::from_secs(60), Duration::from_millis(10));
+        tokio::select! {
+            dialled = links_again(&stage, &member) => dialled,
+            () = attack => unreachable!(),
+        }
+    });
+    println!("100 half-done handshakes a second there: linked after {dialled:?} at most; {cost}");
+    assert!(dialled < Duration::from_secs(3), "{dialled:?}");
+    cost.assert_within(Limits { peak: 32 << 20, log_lines: 60, cores: 1.0, ..Limits::default() });
+}
+
 #[test]
 fn a_packet_from_a_virtual_address_is_dropped_and_counted() {
     let stage = Stage::new(303);
