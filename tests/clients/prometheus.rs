@@ -18,7 +18,7 @@ use crate::{
 
 const MONITORING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/monitoring");
 
-/// A running Prometheus that scrapes a node each second.
+/// A running Prometheus that scrapes a node, and evaluates the alerts, each second.
 struct Prometheus {
     child: std::process::Child,
     address: SocketAddr,
