@@ -61,6 +61,8 @@ mod worst;
 mod addresses;
 #[path = "hostile/churn.rs"]
 mod churn;
+#[path = "hostile/crumbs.rs"]
+mod crumbs;
 #[cfg(target_os = "linux")]
 #[path = "hostile/dashboard.rs"]
 mod dashboard;

@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncWrite, ReadBuf};
 
 /// Pieces written in one vectored call: what one read from a stream returns at most.
 pub(super) const CHUNKS: usize = 64;
@@ -36,12 +36,9 @@ impl Backlog {
         self.blocks.is_empty() && self.chunks.is_empty()
     }
 
-    /// Adds the bytes of `chunks`, and leaves it empty; returns their number.
-    pub(super) fn push(&mut self, chunks: &mut [Bytes]) -> usize {
-        let before = self.chunks.len();
-        let chunks = chunks.iter_mut().map(std::mem::take);
-        self.chunks.extend(chunks.filter(|chunk| !chunk.is_empty()));
-        self.chunks.range(before..).map(Bytes::len).sum()
+    /// Adds the bytes of `chunks`.
+    pub(super) fn push(&mut self, chunks: impl IntoIterator<Item = Bytes>) {
+        self.chunks.extend(chunks.into_iter().filter(|chunk| !chunk.is_empty()));
     }
 
     /// Writes the first bytes, one at least; returns how many. There must be some.
@@ -68,7 +65,20 @@ impl Backlog {
         Poll::Ready(Ok(written))
     }
 
-    fn copy(&mut self) {
+    /// Takes the first bytes, as many as there is room for; returns how many.
+    pub(super) fn read(&mut self, buf: &mut ReadBuf<'_>) -> usize {
+        let before = buf.remaining();
+        let blocks = self.blocks.iter().map(|block| &block[..]);
+        for piece in blocks.chain(self.chunks.iter().map(|chunk| &chunk[..])) {
+            buf.put_slice(&piece[..piece.len().min(buf.remaining())]);
+        }
+        let read = before - buf.remaining();
+        self.advance(read);
+        read
+    }
+
+    /// Copies what waits, so that it pins nothing.
+    pub(super) fn copy(&mut self) {
         for chunk in self.chunks.drain(..) {
             let mut rest = &chunk[..];
             if let Some(block) = self.blocks.back_mut() {
@@ -136,8 +146,7 @@ mod tests {
                 let bytes: Vec<u8> = (pushed..pushed + push).map(|at| at.to_be_bytes()[7]).collect();
                 pushed += push;
                 let middle = push / 3;
-                let mut chunks = [Bytes::copy_from_slice(&bytes[..middle]), bytes[middle..].to_vec().into()];
-                prop_assert_eq!(backlog.push(&mut chunks), push);
+                backlog.push([Bytes::copy_from_slice(&bytes[..middle]), bytes[middle..].to_vec().into()]);
                 while !backlog.is_empty() && backlog.poll_write(&mut cx, &mut near).is_ready() {}
                 let held = backlog.copied;
                 prop_assert!(memory(&backlog) <= held * 4 / 3 + 2 * MOST_ROOM, "{held} bytes");
@@ -165,7 +174,7 @@ mod tests {
         let mut backlog = Backlog::default();
         let batch = Bytes::from(vec![7; 64 << 10]);
         for at in 0..10_000 {
-            backlog.push(&mut [batch.slice(at..=at)]);
+            backlog.push([batch.slice(at..=at)]);
             let _ = backlog.poll_write(&mut cx, &mut near);
         }
         assert!(backlog.chunks.is_empty());

@@ -7,8 +7,10 @@
 
 use std::{future::pending, io, time::Duration};
 
-use noq::{RecvStream, SendStream, VarInt};
+use noq::{SendStream, VarInt};
 use tokio::{sync::watch, time::timeout};
+
+use super::inflow::Arriving;
 
 /// The bit of an error code that marks the other bits as the number of bytes before the end. A code
 /// has 62 bits, and no flow carries 2^61 bytes.
@@ -62,7 +64,7 @@ pub(super) fn bytes_before(code: VarInt) -> Option<u64> {
 
 /// Reports that `bytes` is the total number of bytes, and waits until the far end has taken them.
 /// The caller then resets `send`.
-pub(super) async fn tell(send: &mut SendStream, recv: &mut RecvStream, bytes: u64) {
+pub(super) async fn tell(send: &mut SendStream, recv: &mut Arriving, bytes: u64) {
     let Ok(code) = VarInt::from_u64(bytes | BROKEN_AFTER) else { return };
     // Fails when the client's bytes were read to their end. Then STOP_SENDING cannot be sent.
     if recv.stop(code).is_ok() {

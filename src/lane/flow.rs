@@ -16,6 +16,7 @@ use tokio::{
 
 use super::{
     broken,
+    inflow::Inflow,
     open_lane::Streams,
     pump::{TcpIs, pump},
 };
@@ -44,21 +45,35 @@ impl Flow for LaneFlow {
         Box::pin(async move {
             let Self { guard, limits, streams } = *self;
             let counts = (&*guard.entry().carried, &*limits);
-            pump(client, streams, preread, TcpIs::Client, counts).await
+            pump(client, streams.of_flow(), preread, TcpIs::Client, counts).await
         })
     }
 
     fn into_io(self: Box<Self>) -> Box<dyn FlowIo> {
-        let stopped = Some(Box::pin(self.streams.send.stopped()));
+        let Self { guard, limits: _, streams } = *self;
+        let streams = streams.of_flow();
+        let stopped = Some(Box::pin(streams.send.stopped()));
         let (finished, received) = (false, None);
         let (unwanted, end) = (None, None);
-        Box::new(FlowStream { flow: *self, finished, received, stopped, unwanted, taken: 0, end })
+        let (taken, broken) = (0, None);
+        Box::new(FlowStream {
+            guard,
+            streams,
+            finished,
+            received,
+            stopped,
+            unwanted,
+            taken,
+            end,
+            broken,
+        })
     }
 }
 
 /// A flow as one duplex byte stream.
 struct FlowStream {
-    flow: LaneFlow,
+    guard: FlowGuard,
+    streams: Streams<Inflow>,
     finished: bool,
     /// Resolves when the exit has received everything; once somebody waits for that.
     received: Option<Pin<Box<Stopped>>>,
@@ -70,6 +85,8 @@ struct FlowStream {
     taken: u64,
     /// How many bytes come before a broken end, if there is one.
     end: Option<u64>,
+    /// Why reading ended, to be told after the bytes before.
+    broken: Option<io::Error>,
 }
 
 impl FlowStream {
@@ -92,15 +109,30 @@ impl AsyncRead for FlowStream {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let before = buf.filled().len();
-        let Streams { recv, port, .. } = &mut this.flow.streams;
-        let polled = AsyncRead::poll_read(Pin::new(recv), cx, buf);
-        let read = buf.filled().len() - before;
+        let Streams { recv: Inflow { arriving, backlog }, port, .. } = &mut this.streams;
+        // What arrived is read at once: what waits inside QUIC would pin the packets of others.
+        let mut polled = Poll::Ready(Ok(()));
+        while polled.is_ready() && !arriving.has_ended() && this.broken.is_none() {
+            polled = arriving.poll_read(cx, port);
+            backlog.push(arriving.taken());
+            if let Poll::Ready(Err(error)) = polled {
+                this.broken = Some(error);
+                polled = Poll::Ready(Ok(()));
+            }
+            if !backlog.is_empty() {
+                break;
+            }
+        }
+        let read = backlog.read(buf);
+        backlog.copy();
         if read > 0 {
-            this.flow.guard.entry().carried.add_received(read);
+            this.guard.entry().carried.add_received(read);
             this.taken += read as u64;
-            port.received(read).map_err(io::Error::other)?;
             port.took(read);
+            return Poll::Ready(Ok(()));
+        }
+        if let Some(error) = this.broken.take() {
+            return Poll::Ready(Err(error));
         }
         if polled.is_pending() && this.is_broken(cx) {
             return Poll::Ready(Err(broken::error()));
@@ -115,11 +147,11 @@ impl AsyncWrite for FlowStream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let Self { flow, unwanted, .. } = self.get_mut();
+        let Self { guard, streams, unwanted, .. } = self.get_mut();
         if bytes.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        let Streams { send, port, .. } = &mut flow.streams;
+        let Streams { send, port, .. } = streams;
         let room = match port.poll_room(cx) {
             Poll::Ready(room) => room.min(bytes.len()),
             Poll::Pending => {
@@ -134,7 +166,7 @@ impl AsyncWrite for FlowStream {
         let polled = AsyncWrite::poll_write(Pin::new(send), cx, &bytes[..room]);
         match &polled {
             Poll::Ready(Ok(written)) => {
-                flow.guard.entry().carried.add_sent(*written);
+                guard.entry().carried.add_sent(*written);
                 port.writes(*written);
                 port.sent(*written);
             }
@@ -147,7 +179,7 @@ impl AsyncWrite for FlowStream {
     /// After a shutdown it waits until the exit has received everything, or takes no more.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let send = &mut this.flow.streams.send;
+        let send = &mut this.streams.send;
         if !this.finished {
             return AsyncWrite::poll_flush(Pin::new(send), cx);
         }
@@ -163,7 +195,7 @@ impl AsyncWrite for FlowStream {
             return Poll::Ready(Ok(()));
         }
         this.finished = true;
-        AsyncWrite::poll_shutdown(Pin::new(&mut this.flow.streams.send), cx)
+        AsyncWrite::poll_shutdown(Pin::new(&mut this.streams.send), cx)
     }
 }
 
@@ -171,7 +203,7 @@ impl Drop for FlowStream {
     fn drop(&mut self) {
         if !self.finished {
             // A stream that was closed or stopped meanwhile needs no reset.
-            let _ = self.flow.streams.send.reset(VarInt::from_u32(code::FLOW_RESET));
+            let _ = self.streams.send.reset(VarInt::from_u32(code::FLOW_RESET));
         }
     }
 }

@@ -450,27 +450,28 @@ impl LaneHost {
         &self,
         entry: &Peer,
         (label, target): (FlowLabel, Target),
-        mut streams: Streams,
+        streams: Streams,
         window: u64,
         told: bool,
     ) -> Outcome {
-        let send = &mut streams.send;
-        let opened = tokio::select! {
+        let mut streams = streams.of_flow();
+        let Streams { send, recv, port } = &mut streams;
+        let reached = tokio::select! {
             biased;
-            opened = self.acceptor.open(entry, label, &target) => opened,
-            // The entry gave up: do not go on connecting for nobody.
-            _ = send.stopped() => return Outcome::Reset,
+            reached = self.reach(entry, (label, &target), send, (window, told)) => reached,
+            // What the entry sends meanwhile is read: inside QUIC it would pin the packets of others.
+            error = recv.breaks(port) => {
+                log_line!(told, %error, "flow reset before its connection");
+                // A stream that the entry stopped has ended.
+                let _ = send.reset(VarInt::from_u32(code::FLOW_RESET));
+                Err(Outcome::Reset)
+            }
         };
-        let outward = match opened {
+        let outward = match reached {
             Ok(outward) => outward,
-            Err(refusal) => return tell_refusal(send, refusal, told).await,
+            Err(outcome) => return outcome,
         };
         let counts = (&*outward.place.carried, &*self.limits);
-        let opened = Opened { remote: outward.remote, window };
-        if let Err(reason) = answer::accept(send, opened, counts).await {
-            log_line!(told, reason, "the entry does not take the answer");
-            return Outcome::Reset;
-        }
         log_line!(told, "flow open");
         tracing::debug!(target: DESTINATION_TARGET, remote = %outward.remote, "connected");
         let done = match outward.stream {
@@ -490,6 +491,33 @@ impl LaneHost {
                 Outcome::Reset
             }
         }
+    }
+
+    /// Opens the connection of a flow, and tells the entry.
+    async fn reach(
+        &self,
+        entry: &Peer,
+        (label, target): (FlowLabel, &Target),
+        send: &mut SendStream,
+        (window, told): (u64, bool),
+    ) -> Result<Outward, Outcome> {
+        let opened = tokio::select! {
+            biased;
+            opened = self.acceptor.open(entry, label, target) => opened,
+            // The entry gave up: do not go on connecting for nobody.
+            _ = send.stopped() => return Err(Outcome::Reset),
+        };
+        let outward = match opened {
+            Ok(outward) => outward,
+            Err(refusal) => return Err(tell_refusal(send, refusal, told).await),
+        };
+        let counts = (&*outward.place.carried, &*self.limits);
+        let opened = Opened { remote: outward.remote, window };
+        if let Err(reason) = answer::accept(send, opened, counts).await {
+            log_line!(told, reason, "the entry does not take the answer");
+            return Err(Outcome::Reset);
+        }
+        Ok(outward)
     }
 
     /// Carries datagrams to what `open` opens. Their flow has no bytes, so the windows stay as they are.

@@ -12,6 +12,7 @@ use super::{
     LaneEnd, LaneFacts,
     datagrams::Datagrams,
     facts::bytes,
+    inflow::Inflow,
     windows::{FlowPort, Windows},
 };
 use crate::{
@@ -25,10 +26,18 @@ use crate::{
 const SILENT_EXIT: Duration = Duration::from_millis(1500);
 
 /// A flow's stream, and its part in the windows of its lane.
-pub(super) struct Streams {
+pub(super) struct Streams<R = RecvStream> {
     pub(super) send: SendStream,
-    pub(super) recv: RecvStream,
+    pub(super) recv: R,
     pub(super) port: FlowPort,
+}
+
+impl Streams {
+    /// The same once the far end's bytes are only those of the flow.
+    pub(super) fn of_flow(self) -> Streams<Inflow> {
+        let Self { send, recv, port } = self;
+        Streams { send, recv: Inflow::new(recv), port }
+    }
 }
 
 /// An open lane.

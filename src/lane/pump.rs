@@ -25,7 +25,7 @@ use std::{
 };
 
 use bytes::{BufMut, Bytes, BytesMut};
-use noq::{RecvStream, SendStream, VarInt, WriteError};
+use noq::{SendStream, VarInt, WriteError};
 use tokio::{
     io::{
         AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf as InsideRead, WriteHalf as InsideWrite,
@@ -38,8 +38,8 @@ use tokio::{
 };
 
 use super::{
-    backlog::{Backlog, CHUNKS},
     broken::{self, FarEnd},
+    inflow::Inflow,
     open_lane::Streams,
     windows::FlowPort,
 };
@@ -74,7 +74,7 @@ pub(super) enum TcpIs {
 /// Dropping the future resets both sides: neither must take a broken flow for a complete one.
 pub(super) async fn pump(
     tcp: TcpStream,
-    Streams { send, mut recv, port }: Streams,
+    Streams { send, mut recv, port }: Streams<Inflow>,
     preread: Bytes,
     tcp_is: TcpIs,
     (carried, limits): (&Carried, &FlowLimits),
@@ -114,7 +114,7 @@ pub(super) async fn pump(
             written
         }
         Err(Broken::Destination(error)) => {
-            broken::tell(&mut sides.send, &mut recv, received).await;
+            broken::tell(&mut sides.send, &mut recv.arriving, received).await;
             Err(error)
         }
         Err(Broken::Other(error)) => Err(error),
@@ -130,7 +130,7 @@ pub(super) async fn pump(
 /// the service's reading side resets the stream, and one of its writing side stops it.
 pub(super) async fn pump_inside(
     io: Box<dyn FlowIo>,
-    Streams { mut send, mut recv, port }: Streams,
+    Streams { mut send, mut recv, port }: Streams<Inflow>,
     (carried, limits): (&Carried, &FlowLimits),
 ) -> Spliced {
     let half = HalfClosed::default();
@@ -182,7 +182,7 @@ async fn inside_to_stream(
 }
 
 async fn stream_to_inside(
-    (recv, port): (&mut RecvStream, &FlowPort),
+    (recv, port): (&mut Inflow, &FlowPort),
     mut io: InsideWrite<Box<dyn FlowIo>>,
     carried: &Carried,
 ) -> io::Result<()> {
@@ -192,7 +192,7 @@ async fn stream_to_inside(
         // It takes no more. Reading from it says whether its answer is complete.
         Delivered::Refused(_) => {
             // A stream that has ended needs no stop.
-            let _ = recv.stop(VarInt::from_u32(code::FLOW_RESET));
+            let _ = recv.arriving.stop(VarInt::from_u32(code::FLOW_RESET));
             Ok(())
         }
         Delivered::Broken(error) => Err(error),
@@ -214,15 +214,14 @@ enum Delivered {
 /// The stream is read as fast as bytes arrive: those that wait for the reader are bounded by the flow's
 /// window, and hold up no other flow of the lane.
 async fn deliver(
-    (recv, port): (&mut RecvStream, &FlowPort),
+    (recv, port): (&mut Inflow, &FlowPort),
     io: &mut (impl AsyncWrite + Unpin),
     far_end: &FarEnd,
     count: impl Fn(usize),
 ) -> Delivered {
-    let mut chunks = vec![Bytes::new(); CHUNKS].into_boxed_slice();
-    let (mut backlog, mut ended) = (Backlog::default(), false);
+    let Inflow { arriving, backlog } = recv;
     let (mut delivered, mut end) = (0, far_end.watch());
-    while !(ended && backlog.is_empty()) {
+    while !(arriving.has_ended() && backlog.is_empty()) {
         tokio::select! {
             biased;
             written = poll_fn(|cx| backlog.poll_write(cx, io)), if !backlog.is_empty() => {
@@ -235,15 +234,9 @@ async fn deliver(
                     Err(error) => return Delivered::Refused(error),
                 }
             }
-            read = recv.read_many_chunks(&mut chunks), if !ended => match read {
-                Ok(Some(filled)) => {
-                    let read = backlog.push(&mut chunks[..filled]);
-                    if let Err(error) = port.received(read) {
-                        return Delivered::Broken(io::Error::other(error));
-                    }
-                }
-                Ok(None) => ended = true,
-                Err(error) => return Delivered::Broken(error.into()),
+            read = arriving.read(port), if !arriving.has_ended() => match read {
+                Ok(()) => backlog.push(arriving.taken()),
+                Err(error) => return Delivered::Broken(error),
             },
             error = broken::broke_at(&mut end, delivered) => return Delivered::Broken(error),
         }
@@ -464,7 +457,7 @@ async fn copy_to_stream(
 /// The outer error is the stream's and ends the flow. The inner one is that TCP takes no more,
 /// while it may still have bytes to deliver.
 async fn stream_to_tcp(
-    (recv, port): (&mut RecvStream, &FlowPort),
+    (recv, port): (&mut Inflow, &FlowPort),
     mut tcp: WriteHalf<'_>,
     direction: Direction<'_>,
     far_end: &FarEnd,
@@ -475,7 +468,7 @@ async fn stream_to_tcp(
         Delivered::Refused(error) => {
             match direction.tcp_is {
                 TcpIs::Client => {
-                    let _ = recv.stop(VarInt::from_u32(code::FLOW_RESET));
+                    let _ = recv.arriving.stop(VarInt::from_u32(code::FLOW_RESET));
                 }
                 // Reading ends soon as well, and then says how. A broken pipe is not a broken
                 // answer: the destination had ended it in order before.

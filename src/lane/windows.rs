@@ -50,9 +50,9 @@ const BULK: i32 = -1;
 const GRANT: usize = 16;
 
 /// Of an entry's budget, what its lanes may leave unread, and what they may leave unacknowledged: 6 of
-/// 32 MiB each. Bytes that wait for a reader take up to 4/3 of their size, and noq pins up to 2.5 bytes
-/// for each that cannot be read because one before it is missing; the buffers of flows that QUIC
-/// holds up take half of what is unacknowledged. Together that is the budget.
+/// 32 MiB each. Bytes that wait for a reader, or for one before them, take up to 4/3 of their size; the
+/// buffers of flows that QUIC holds up take half of what is unacknowledged. Together that is less than the
+/// budget.
 const fn windows(memory: u64) -> u64 {
     memory / 16 * 3
 }
