@@ -225,7 +225,7 @@ fn in_a_full_pool_the_oldest_of_the_member_with_the_most_places_gives_way() {
 }
 
 #[test]
-fn who_is_where_a_member_lately_was_takes_nothing_of_what_it_has_elsewhere() {
+fn who_is_where_a_member_was_takes_nothing_of_it_elsewhere() {
     let start = Instant::now();
     let mut admission = Admission::new(start, 1);
     let (mut elsewhere, mut there) = (0, 0);

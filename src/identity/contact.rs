@@ -44,9 +44,7 @@ impl AuthorityContact {
     /// # Errors
     /// When the folder cannot be written.
     pub fn save(&self, dir: &NodeDir) -> Result<(), StoreError> {
-        let bytes = serde_json::to_vec_pretty(self)
-            .map_err(|error| dir.damaged(NodeFile::Authority, error))?;
-        dir.write(NodeFile::Authority, &bytes)
+        dir.write_json(NodeFile::Authority, self)
     }
 
     /// Puts the addresses at which the authority's node is before the known ones. True if one of them is

@@ -1,46 +1,37 @@
-//! The exit's side: lanes that entries open to us, and the flows on them.
+//! The exit's side: lanes that entries open to us.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
-use bytes::Bytes;
-use noq::{Connection, RecvStream, SendStream, VarInt};
-use tokio::{
-    net::TcpStream,
-    time::{Instant, timeout},
-};
+use noq::{Connection, VarInt};
+use tokio::time::{Instant, timeout};
 use tracing::Instrument;
 
 use super::{
-    LaneEnd, LaneFacts, RouteControl, answer, association,
+    FlowAcceptor, LaneEnd, LaneFacts, RouteControl,
     datagrams::Datagrams,
     driver::Driver,
     end::Parts,
     facts::bytes,
     open_lane::Streams,
-    pump::{TcpIs, pump, pump_inside},
-    room::{FlowRoom, LaneRoom, Rooms},
+    room::Rooms,
+    serve::FlowServer,
     tally::{Outcome, Tally},
     windows::{LaneBudget, LaneMemory},
 };
 use crate::{
-    flow::{
-        BoxFuture, Carried, DESTINATION_TARGET, DatagramDrops, DatagramSink, FlowIo, FlowLabel,
-        FlowLimits, Hint, OutwardDatagrams, Refusal, RefusalKind, Target, with_destination,
-    },
+    flow::{DatagramDrops, FlowLimits, Hint},
     identity::{NodeName, Peer},
     overlay::select::Selector,
-    transport::{RerouteMark, code, read_frame},
+    transport::{RerouteMark, code},
     turns::{Limits, Turns},
     underlay::{MAX_SLOTS, SlotId, Switch},
     wire::{
         label::Label,
-        lane::{Open, Opened, Purpose},
         link::{LaneAsker, LinkRefusal, SignedLaneRequest},
     },
 };
@@ -74,83 +65,6 @@ const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// connection's next turn.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// An OPEN header must be complete within this time of its stream's start.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The connection an exit opened for a flow.
-pub struct Outward {
-    /// The connection.
-    pub stream: OutwardStream,
-    /// The address it goes to.
-    pub remote: SocketAddr,
-    /// What it counts against.
-    pub place: Place,
-}
-
-/// A flow's place among those of an exit.
-#[derive(Default)]
-pub struct Place {
-    /// What the flow carries; it is to end when this says so.
-    pub carried: Arc<Carried>,
-    /// Kept until the flow ends; dropping it gives the place back.
-    pub permit: Option<Box<dyn Send + Sync>>,
-}
-
-/// Where a flow goes on beyond the exit.
-pub enum OutwardStream {
-    /// To a real destination.
-    Tcp(TcpStream),
-    /// To a service inside this process: the demo's campus site, or a test's server.
-    Inside(Box<dyn FlowIo>),
-}
-
-/// Opens real connections for flows. Implemented over the exit role.
-pub trait FlowAcceptor: Send + Sync + 'static {
-    /// How many flows of one entry it carries.
-    fn flows_per_entry(&self) -> usize;
-
-    /// Opens a connection to `target` for the flow `label` of `entry`; bounds its own waiting.
-    fn open<'a>(
-        &'a self,
-        entry: &'a Peer,
-        label: FlowLabel,
-        target: &'a Target,
-    ) -> BoxFuture<'a, Result<Outward, Refusal>>;
-
-    /// A place for a flow of `entry` to `target`, a name that a program in this process serves.
-    ///
-    /// # Errors
-    /// When a rule of the exit denies it, or it carries no more flows.
-    fn admit(&self, entry: &Peer, target: &Target) -> Result<Place, Refusal>;
-
-    /// Opens what an association of `entry` needs. `back` takes what destinations send, and the
-    /// refusals of destinations; `drops` counts what is dropped.
-    ///
-    /// # Errors
-    /// Why the exit carries no datagrams, or no more of this entry.
-    fn associate(
-        &self,
-        entry: &Peer,
-        back: Arc<dyn DatagramSink>,
-        drops: Arc<DatagramDrops>,
-    ) -> Result<OutwardDatagrams, Refusal>;
-
-    /// Takes packets of the flow `label` of `entry` for programs in this process. `back` tells the entry of
-    /// types that nobody takes; `drops` counts what is dropped.
-    ///
-    /// # Errors
-    /// When no program takes packets, a rule denies it, or there are too many flows.
-    fn receive(
-        &self,
-        _entry: &Peer,
-        _label: FlowLabel,
-        _back: Arc<dyn DatagramSink>,
-        _drops: Arc<DatagramDrops>,
-    ) -> Result<OutwardDatagrams, Refusal> {
-        Err(Refusal::new(RefusalKind::ConnectionRefused, "no program of this node takes packets"))
-    }
-}
-
 /// A lane that waits for its connection.
 #[derive(Debug, Clone)]
 pub struct Granted {
@@ -166,15 +80,13 @@ pub struct Granted {
 pub struct LaneHost {
     switch: Arc<Switch>,
     control: Weak<dyn RouteControl>,
-    acceptor: Arc<dyn FlowAcceptor>,
-    limits: Arc<FlowLimits>,
+    flows: Arc<FlowServer>,
     drops: Arc<DatagramDrops>,
     memory: Arc<LaneMemory>,
     rooms: Rooms,
     lanes: Mutex<BTreeMap<SlotId, Hosted>>,
-    /// Of flows, and of lanes.
+    /// The lanes that are not logged one by one.
     tally: Mutex<Tally>,
-    lane_tally: Mutex<Tally>,
     turns: Turns<NodeName>,
 }
 
@@ -214,21 +126,9 @@ impl LaneHost {
     ) -> Self {
         let lanes = Mutex::default();
         let memory = Arc::new(LaneMemory::of_exit(budget));
-        let (tally, lane_tally) = (Mutex::default(), Mutex::default());
-        let (rooms, turns) = (Rooms::default(), Turns::new(GRANTS));
-        Self {
-            switch,
-            control,
-            acceptor,
-            limits,
-            drops,
-            memory,
-            rooms,
-            lanes,
-            tally,
-            lane_tally,
-            turns,
-        }
+        let flows = Arc::new(FlowServer::new(acceptor, limits));
+        let (tally, rooms, turns) = (Mutex::default(), Rooms::default(), Turns::new(GRANTS));
+        Self { switch, control, flows, drops, memory, rooms, lanes, tally, turns }
     }
 
     /// Grants the entry of `request` the lane it asks for; answers with our label for it. The request
@@ -305,11 +205,11 @@ impl LaneHost {
             // Ends are dropped after the lock is given back: dropping one closes its slot.
             drop(self.take(Hosted::is_overdue));
             self.switch.with_labels(|labels| labels.sweep(now));
-            let numbers = self.tally().take(now);
+            let numbers = self.flows.tally().take(now);
             for (entry, flows) in numbers {
                 tracing::info!(%entry, %flows, "flows of an entry that have no lines of their own");
             }
-            let numbers = lock(&self.lane_tally).take(now);
+            let numbers = self.tally().take(now);
             for (entry, lanes) in numbers {
                 tracing::info!(%entry, %lanes, "lanes of an entry that have no lines of their own");
             }
@@ -375,19 +275,19 @@ impl LaneHost {
                 }
             }
         };
-        let told = lock(&self.lane_tally).begin(end.peer(), Instant::now().into_std());
+        let told = self.tally().begin(end.peer(), Instant::now().into_std());
         log_line!(told, lane = end.slot().0, peer = %end.peer(), "lane open");
         let datagrams = Datagrams::new(conn.clone(), self.drops.clone());
         let driver = Driver::new(conn.clone(), end.clone(), datagrams.clone());
         let driver = tokio::spawn(driver.run());
         let windows = self.memory.open(&entry.name, (conn.clone(), end.mark().clone()));
         tokio::spawn(windows.clone().run());
-        let room = self.rooms.lane(conn.clone(), &entry.name, self.acceptor.flows_per_entry());
+        let room = self.rooms.lane(conn.clone(), &entry.name, self.flows.flows_per_entry());
         while let Ok((send, recv)) = conn.accept_bi().await {
             let (port, window) = windows.open(send.id().index());
             let streams = Streams { send, recv, port };
             let of_lane = (room.clone(), datagrams.clone());
-            let flow = self.clone().serve_flow(entry.clone(), streams, window, of_lane);
+            let flow = self.flows.clone().serve(entry.clone(), streams, window, of_lane);
             tokio::spawn(flow.in_current_span());
         }
         self.lanes().remove(&slot);
@@ -395,167 +295,8 @@ impl LaneHost {
         log_line!(told, lane = end.slot().0, peer = %end.peer(), "lane ended");
         if !told {
             let now = Instant::now().into_std();
-            lock(&self.lane_tally).end(end.peer(), Outcome::Ended, now);
+            self.tally().end(end.peer(), Outcome::Ended, now);
         }
-    }
-
-    async fn serve_flow(
-        self: Arc<Self>,
-        entry: Peer,
-        mut streams: Streams,
-        window: u64,
-        (room, datagrams): (Arc<LaneRoom>, Arc<Datagrams>),
-    ) {
-        let begun = begin(&room, &entry.name, &mut streams.recv).await;
-        let told = self.tally().begin(&entry.name, Instant::now().into_std());
-        let outcome = match begun {
-            // In a box, so that a stream which has said nothing yet costs little.
-            Ok((open, _room)) => {
-                Box::pin(self.serve_opened(&entry, open, streams, (window, datagrams, told))).await
-            }
-            Err(refusal) => turn_away(&mut streams.send, &room, &entry, (refusal, told)).await,
-        };
-        if !told {
-            self.tally().end(&entry.name, outcome, Instant::now().into_std());
-        }
-    }
-
-    async fn serve_opened(
-        &self,
-        entry: &Peer,
-        open: Open,
-        streams: Streams,
-        (window, datagrams, told): (u64, Arc<Datagrams>, bool),
-    ) -> Outcome {
-        let span = tracing::info_span!("flow", label = %open.label, entry = %entry.name);
-        streams.port.allow(open.window);
-        match open.purpose {
-            Purpose::Connect(target) => {
-                let span = with_destination(&span, &target);
-                let to = (open.label, target);
-                self.carry(entry, to, streams, window, told).instrument(span).await
-            }
-            Purpose::Datagrams => {
-                let open = |back, drops| self.acceptor.associate(entry, back, drops);
-                self.associate(open, streams, datagrams, told).instrument(span).await
-            }
-            Purpose::Packets => {
-                let open = |back, drops| self.acceptor.receive(entry, open.label, back, drops);
-                self.associate(open, streams, datagrams, told).instrument(span).await
-            }
-        }
-    }
-
-    async fn carry(
-        &self,
-        entry: &Peer,
-        (label, target): (FlowLabel, Target),
-        streams: Streams,
-        window: u64,
-        told: bool,
-    ) -> Outcome {
-        let mut streams = streams.of_flow();
-        let Streams { send, recv, port } = &mut streams;
-        let reached = tokio::select! {
-            biased;
-            reached = self.reach(entry, (label, &target), send, (window, told)) => reached,
-            // What the entry sends meanwhile is read: inside QUIC it would pin the packets of others.
-            error = recv.breaks(port) => {
-                log_line!(told, %error, "flow reset before its connection");
-                // A stream that the entry stopped has ended.
-                let _ = send.reset(VarInt::from_u32(code::FLOW_RESET));
-                Err(Outcome::Reset)
-            }
-        };
-        let outward = match reached {
-            Ok(outward) => outward,
-            Err(outcome) => return outcome,
-        };
-        let counts = (&*outward.place.carried, &*self.limits);
-        log_line!(told, "flow open");
-        tracing::debug!(target: DESTINATION_TARGET, remote = %outward.remote, "connected");
-        let done = match outward.stream {
-            OutwardStream::Tcp(tcp) => {
-                pump(tcp, streams, Bytes::new(), TcpIs::Destination, counts).await
-            }
-            OutwardStream::Inside(io) => pump_inside(io, streams, counts).await,
-        };
-        drop(outward.place);
-        match done.result {
-            Ok(()) => {
-                log_line!(told, done.sent, done.received, "flow ended");
-                Outcome::Ended
-            }
-            Err(error) => {
-                log_line!(told, done.sent, done.received, %error, "flow reset");
-                Outcome::Reset
-            }
-        }
-    }
-
-    /// Opens the connection of a flow, and tells the entry.
-    async fn reach(
-        &self,
-        entry: &Peer,
-        (label, target): (FlowLabel, &Target),
-        send: &mut SendStream,
-        (window, told): (u64, bool),
-    ) -> Result<Outward, Outcome> {
-        let opened = tokio::select! {
-            biased;
-            opened = self.acceptor.open(entry, label, target) => opened,
-            // The entry gave up: do not go on connecting for nobody.
-            _ = send.stopped() => return Err(Outcome::Reset),
-        };
-        let outward = match opened {
-            Ok(outward) => outward,
-            Err(refusal) => return Err(tell_refusal(send, refusal, told).await),
-        };
-        let counts = (&*outward.place.carried, &*self.limits);
-        let opened = Opened { remote: outward.remote, window };
-        if let Err(reason) = answer::accept(send, opened, counts).await {
-            log_line!(told, reason, "the entry does not take the answer");
-            return Err(Outcome::Reset);
-        }
-        Ok(outward)
-    }
-
-    /// Carries datagrams to what `open` opens. Their flow has no bytes, so the windows stay as they are.
-    async fn associate(
-        &self,
-        open: impl FnOnce(
-            Arc<dyn DatagramSink>,
-            Arc<DatagramDrops>,
-        ) -> Result<OutwardDatagrams, Refusal>,
-        mut streams: Streams,
-        datagrams: Arc<Datagrams>,
-        told: bool,
-    ) -> Outcome {
-        let (flow, counts) = (streams.send.id().index(), Arc::default());
-        let (port, news) = datagrams.port(flow, None, counts);
-        let outward = match open(port.clone(), datagrams.drops().clone()) {
-            Ok(outward) => outward,
-            Err(refusal) => return tell_refusal(&mut streams.send, refusal, told).await,
-        };
-        let opened = Opened { remote: outward.local, window: 0 };
-        let counts = (&*outward.carried, &*self.limits);
-        if let Err(reason) = answer::accept(&mut streams.send, opened, counts).await {
-            log_line!(told, reason, "the entry does not take the answer");
-            return Outcome::Reset;
-        }
-        log_line!(told, "flow open");
-        tokio::select! {
-            biased;
-            () = association::carry(&mut streams, &outward, &port, news) => {}
-            end = self.limits.association_overdue(outward.carried.activity()) => {
-                log_line!(told, %end, "an association ends");
-            }
-        }
-        // The lane may have ended.
-        let _ = streams.send.finish();
-        let (sent, received) = outward.carried.bytes();
-        log_line!(told, sent, received, "flow ended");
-        Outcome::Ended
     }
 
     /// What listings show of the lanes that end here.
@@ -580,57 +321,12 @@ impl LaneHost {
     }
 
     fn tally(&self) -> MutexGuard<'_, Tally> {
-        lock(&self.tally)
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lanes(&self) -> MutexGuard<'_, BTreeMap<SlotId, Hosted>> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-async fn tell_refusal(send: &mut SendStream, refusal: Refusal, told: bool) -> Outcome {
-    log_line!(told, reason = refusal.kind.name(), "flow refused");
-    tracing::debug!(target: DESTINATION_TARGET, detail = refusal.detail, "the reason of the refusal");
-    answer::refuse(send, refusal).await;
-    Outcome::Refused
-}
-
-fn lock(tally: &Mutex<Tally>) -> MutexGuard<'_, Tally> {
-    tally.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Waits until a new stream says what it is for, and makes room for its flow.
-async fn begin(
-    room: &Arc<LaneRoom>,
-    entry: &NodeName,
-    recv: &mut RecvStream,
-) -> Result<(Open, FlowRoom), Refusal> {
-    let broken = |detail: String| Refusal::new(RefusalKind::Protocol, detail);
-    let open = room.wait(OPEN_TIMEOUT, read_frame::<Open>(recv)).await;
-    let open = open.ok_or_else(|| broken("the OPEN header does not come".to_owned()))?;
-    let open = open.map_err(|error| broken(error.to_string()))?;
-    let room = room.open().ok_or_else(|| {
-        Refusal::new(RefusalKind::Overloaded, format!("{entry} has too many flows here"))
-    })?;
-    Ok((open, room))
-}
-
-/// Refuses a stream that has no flow.
-async fn turn_away(
-    send: &mut SendStream,
-    room: &LaneRoom,
-    entry: &Peer,
-    (refusal, told): (Refusal, bool),
-) -> Outcome {
-    let (kind, detail) = (refusal.kind, &refusal.detail);
-    if told {
-        tracing::warn!(entry = %entry.name, reason = kind.name(), detail, "a stream of an entry gets no flow");
-    }
-    if room.wait(answer::TIMEOUT, answer::refuse(send, refusal)).await.is_none() {
-        // A stream that has ended needs no end.
-        let _ = send.reset(VarInt::from_u32(code::FULL));
-    }
-    if kind == RefusalKind::Protocol { Outcome::Broken } else { Outcome::Refused }
 }
 
 impl fmt::Debug for LaneHost {

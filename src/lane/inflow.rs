@@ -72,7 +72,7 @@ impl Arriving {
         poll_fn(|cx| self.poll_read(cx, port)).await
     }
 
-    /// What was read and is in order; whoever takes it leaves nothing behind.
+    /// Takes all bytes that were read and are in order.
     pub(super) fn taken(&mut self) -> impl Iterator<Item = Bytes> {
         self.ready.drain(..)
     }

@@ -18,6 +18,7 @@ macro_rules! log_line {
     };
 }
 
+mod acceptor;
 mod answer;
 mod arrivals;
 mod association;
@@ -36,14 +37,16 @@ mod pool;
 mod pump;
 mod reassembly;
 mod room;
+mod serve;
 mod sparse;
 mod tally;
 mod window;
 mod windows;
 
+pub use acceptor::{FlowAcceptor, Outward, OutwardStream, Place};
 pub use end::{HopRequest, LaneEnd, RouteControl};
 pub use facts::{LaneFacts, RerouteFacts, why};
-pub use host::{FlowAcceptor, Granted, LaneHost, Outward, OutwardStream, Place};
+pub use host::{Granted, LaneHost};
 pub use open_lane::Lane;
 pub use pool::{LaneKey, LanePool};
 pub use windows::LaneBudget;

@@ -28,18 +28,8 @@ pub(crate) fn load(dir: &NodeDir) -> Steering {
 pub(crate) fn saver(dir: &NodeDir) -> crate::admin::Save {
     let dir = dir.clone();
     std::sync::Arc::new(move |steering: &Steering| {
-        save(&dir, steering).map_err(|error| error.to_string())
+        dir.write_json(NodeFile::Steering, steering).map_err(|error| error.to_string())
     })
-}
-
-/// Replaces the file in one step.
-#[cfg(feature = "proxy")]
-fn save(dir: &NodeDir, steering: &Steering) -> Result<(), StoreError> {
-    let text = serde_json::to_vec_pretty(steering).map_err(|error| {
-        let path = dir.path(NodeFile::Steering);
-        StoreError::Io { verb: "write", path, source: error.into() }
-    })?;
-    dir.write(NodeFile::Steering, &text)
 }
 
 #[cfg(test)]
@@ -54,7 +44,7 @@ mod tests {
         let exit = Some("mit".parse().unwrap());
         let avoid = std::iter::once("utah".parse().unwrap()).collect();
         let steering = Steering { exit, hint: Some(crate::flow::Hint::Loss), avoid };
-        save(&dir, &steering).unwrap();
+        dir.write_json(NodeFile::Steering, &steering).unwrap();
         assert_eq!(load(&dir), steering);
         for damaged in ["{", "[]", "{\"exit\":\"A B\",\"hint\":null,\"avoid\":[]}"] {
             dir.write(NodeFile::Steering, damaged.as_bytes()).unwrap();

@@ -43,11 +43,7 @@ impl Written {
 
     /// Replaces the file in one step.
     pub(crate) fn save(&self, dir: &NodeDir) -> Result<(), StoreError> {
-        let text = serde_json::to_vec_pretty(self).map_err(|error| {
-            let path = dir.path(NodeFile::Members);
-            StoreError::Io { verb: "write", path, source: error.into() }
-        })?;
-        dir.write(NodeFile::Members, &text)
+        dir.write_json(NodeFile::Members, self)
     }
 }
 

@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_that_overflows_before_a_ping_is_congestion_and_no_narrow_route() {
+    fn a_queue_that_overflows_before_a_ping_is_no_narrow_route() {
         let mut bench = Bench::whole();
         let before = bench.send(20, LONG);
         bench.sizes.asked();

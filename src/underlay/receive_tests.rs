@@ -267,7 +267,7 @@ fn sent(leave: Leave, present: u16, packets: &[u8], size: usize) -> Vec<Vec<u8>>
 }
 
 #[test]
-fn what_leaves_in_pieces_comes_in_whole_and_no_datagram_has_over_1200_bytes() {
+fn pieces_come_in_whole_and_no_datagram_has_over_1200_bytes() {
     let packets: Vec<u8> = [quic(8_941), vec![0x43; 8_941], vec![0x44; 1_189]].concat();
     for relay in [false, true] {
         let mut bench = Bench::new(false);
@@ -306,7 +306,7 @@ fn pieces_among_whole_packets_in_one_buffer_go_up_in_their_place() {
 }
 
 #[test]
-fn the_first_packets_of_a_lane_leave_whole_and_in_pieces_and_probes_of_quic_whole() {
+fn a_lanes_first_packets_leave_both_ways_and_probes_of_quic_whole() {
     let lengths = |leave, size| -> Vec<usize> {
         sent(leave, 1_200, &quic(size), size).iter().map(Vec::len).collect()
     };

@@ -11,6 +11,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use serde::Serialize;
+
 use super::files;
 pub use error::StoreError;
 pub use file::NodeFile;
@@ -142,6 +144,16 @@ impl NodeDir {
             files::create_dir(folder).map_err(io_error("create", folder))?;
         }
         files::write(&path, bytes).map_err(io_error("write", &path))
+    }
+
+    /// Replaces a file by this value in JSON, in one step.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_json(&self, file: NodeFile, value: &impl Serialize) -> Result<(), StoreError> {
+        let text = serde_json::to_vec_pretty(value);
+        let text = text.map_err(|error| io_error("write", &self.path(file))(error.into()))?;
+        self.write(file, &text)
     }
 
     /// The folder `file`, made when it is missing.
