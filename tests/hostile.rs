@@ -21,6 +21,7 @@
 //! | `holders` | an ex-member whose name gets another holder |
 //! | `strangers`, `joiners` | senders without a certificate |
 //! | `outbox` | neighbours that read nothing |
+//! | `lines`, `churn` | a member that makes a node write lines without end |
 //! | `look_ups` | a member that asks for names of a silent zone |
 //! | `pages`, `places`, `users` | web pages and other local users, at the proxy |
 //! | `dashboard` | other local programs and web pages, at the dashboard's port |
@@ -81,6 +82,8 @@ mod joiners;
 mod lanes;
 #[path = "hostile/liars.rs"]
 mod liars;
+#[path = "hostile/lines.rs"]
+mod lines;
 #[cfg(target_os = "linux")]
 #[path = "hostile/look_ups.rs"]
 mod look_ups;

@@ -281,9 +281,13 @@ mod tests {
 
     #[test]
     fn the_owner_of_a_connection_is_found_in_both_families() {
-        for (listen, connect) in
-            [("127.0.0.1:0", "127.0.0.1"), ("[::1]:0", "::1"), ("[::]:0", "127.0.0.1")]
-        {
+        for (listen, connect) in [
+            ("127.0.0.1:0", "127.0.0.1"),
+            ("[::1]:0", "::1"),
+            ("[::]:0", "127.0.0.1"),
+            ("127.0.0.1:0", "::ffff:127.0.0.1"),
+            ("[::]:0", "::ffff:127.0.0.1"),
+        ] {
             let Ok(listener) = TcpListener::bind(listen) else {
                 println!("skipped {listen}: this machine has no IPv6");
                 continue;

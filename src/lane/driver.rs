@@ -262,7 +262,7 @@ async fn ask_grant(end: Arc<LaneEnd>, route: Route) -> Option<Input> {
             Input::Granted { route, label: hop.label, process }
         }
         Err(error) => {
-            tracing::info!(lane = end.slot().0, peer = %end.peer(), %route, %error, "no label for the route");
+            tracing::debug!(lane = ?end, %route, %error, "no label for the route");
             Input::Refused { route, fault: fault_of(&error) }
         }
     })

@@ -1,7 +1,7 @@
 //! Which routes lanes may take, and how to get onto them.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -12,7 +12,7 @@ use crate::{
     flow::{AppMetric, BoxFuture, Host, Route, RouteWish},
     identity::{NodeName, Peer},
     lane::{HopRequest, LaneEnd, RouteControl, why},
-    link::LinkError,
+    link::{Link, LinkDrop, LinkError},
     overlay::{
         candidates::{AppValue, Candidate},
         linkstate::Roles,
@@ -23,7 +23,7 @@ use crate::{
     wire::{
         label::Label,
         lane::RerouteReason,
-        link::{ForwardRequest, LaneEndRole, LinkRefusal, OpenLane, Reply, Request},
+        link::{ForwardRequest, LaneEndRole, LinkRefusal, OpenLane, Reply, Request, RequestFault},
     },
 };
 
@@ -38,6 +38,16 @@ impl Mesh {
             }
             _ => self.links.request(exit, &Request::OpenLane(request)).await,
         }
+    }
+
+    /// Takes one request for a label because of a lane with `far_end` from the budget of that node.
+    fn take_ask(&self, far_end: &NodeName) -> Result<(), LinkRefusal> {
+        let now = tokio::time::Instant::now().into_std();
+        if self.asks.lock().unwrap_or_else(PoisonError::into_inner).take(now, far_end) {
+            return Ok(());
+        }
+        self.links.drops().count(LinkDrop::LaneRequest(RequestFault::TooFast));
+        Err(LinkRefusal::Unproved(RequestFault::TooFast))
     }
 
     fn is_path_up(&self, peer: &NodeName) -> bool {
@@ -218,9 +228,11 @@ impl RouteControl for Mesh {
                     if relay == peer || !self.attestations.newest_of(link.peer()).roles.relay {
                         return Err(LinkRefusal::NotMyRole("relay".into()));
                     }
-                    let ask = ForwardRequest { toward: peer, label: far_label, asker };
+                    self.take_ask(&peer)?;
+                    let ask = ForwardRequest { toward: peer.clone(), label: far_label, asker };
                     let reply = self.links.request(&relay, &Request::Forward(ask)).await;
-                    match reply.map_err(|error| refusal(error, &relay))? {
+                    let reply = reply.map_err(|error| refusal(error, &relay));
+                    match reply.inspect_err(|refusal| log_no_label(&link, &peer, refusal))? {
                         Reply::Granted { label, .. } => {
                             Ok(NextHop { neighbour: self.links.neighbour(&relay), label })
                         }
@@ -263,6 +275,14 @@ impl RouteControl for Mesh {
                 _ => Vec::new(),
             }
         })
+    }
+}
+
+/// The far end may cause this at any pace.
+fn log_no_label(relay: &Link, peer: &NodeName, refusal: &LinkRefusal) {
+    let now = tokio::time::Instant::now().into_std();
+    if let Some(more) = relay.conduct().log(now, "no label") {
+        tracing::info!(relay = %relay.peer().name, %peer, %refusal, more, "no label for a route");
     }
 }
 

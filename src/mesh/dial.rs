@@ -243,7 +243,7 @@ impl Mesh {
             if self.links.remove(&link) {
                 tracing::info!(neighbour = %name, reason = link.end(), "link down");
                 self.members().unlinked(Instant::now().into_std(), &name);
-                self.outside_changed(|outside| outside.gone(&name));
+                self.outside_changed(&link, |outside| outside.gone(&name));
             }
         });
     }
@@ -262,11 +262,12 @@ impl Mesh {
         let near = link.neighbour().address().map(|address| address.ip());
         let near = near.into_iter().fold(OwnKinds::default(), OwnKinds::with);
         let seen = link.seen().filter(|seen| near.check(*seen).is_ok());
-        self.outside_changed(|outside| outside.seen(now, name, seen));
+        self.outside_changed(link, |outside| outside.seen(now, name, seen));
     }
 
-    /// Lets `change` record a vote; if our outside address is another then, it is advertised.
-    pub(super) fn outside_changed(&self, change: impl FnOnce(&mut Outside) -> bool) {
+    /// Lets `change` record the vote of the neighbour on `link`; if our outside address is another then, it is
+    /// advertised. A neighbour may change its mind at any pace.
+    pub(super) fn outside_changed(&self, link: &Link, change: impl FnOnce(&mut Outside) -> bool) {
         let outside = {
             let mut outside = self.outside.lock().unwrap_or_else(PoisonError::into_inner);
             if !change(&mut outside) {
@@ -274,7 +275,13 @@ impl Mesh {
             }
             outside.address()
         };
-        tracing::info!(address = outside.map(display), "our outside address, as neighbours see it");
+        if let Some(more) = link.conduct().log(Instant::now().into_std(), "outside address") {
+            tracing::info!(
+                address = outside.map(display),
+                more,
+                "our outside address, as neighbours see it"
+            );
+        }
         self.routing().set_addresses(self.addresses(outside));
         self.news.notify_one();
     }

@@ -68,7 +68,9 @@ impl Mesh {
                     self.events.record(Event::LinkDown { peer: peer.clone() });
                     self.look_at_network();
                     self.members().path_down(now, &peer);
-                    self.outside_changed(|outside| outside.gone(&peer));
+                    if let Some(link) = self.links.get(&peer) {
+                        self.outside_changed(&link, |outside| outside.gone(&peer));
+                    }
                 }
             }
         }

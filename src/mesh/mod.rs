@@ -4,6 +4,7 @@
 //! tells lanes which route to take and how to get onto it.
 
 mod address;
+mod asks;
 mod attest;
 mod control;
 mod dial;
@@ -112,6 +113,7 @@ pub struct Mesh {
     /// Our last advertisement and when it was made, for neighbours to come.
     own_record: Mutex<Option<(Flood, tokio::time::Instant)>>,
     lane_requests: lanes::LaneRequests,
+    asks: Mutex<asks::Asks>,
     nonces: nonces::Nonces,
     /// Wakes the measuring task: something changed that its next deadline depends on.
     news: Notify,
@@ -214,6 +216,7 @@ impl Mesh {
             expelling: Mutex::default(),
             attestations: Attestations::new(&credentials),
             lane_requests: lanes::LaneRequests::default(),
+            asks: Mutex::default(),
             nonces: nonces::Nonces::new(config.sender),
             credentials,
             us,

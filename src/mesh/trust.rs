@@ -262,8 +262,10 @@ impl Mesh {
             self.credentials.compare_clock(theirs);
         }
         let ahead = skew(self.credentials.now(), theirs);
-        if let Some(words) = skew_in_words(ahead) {
-            tracing::warn!("this machine's clock is {words} that of {}", peer.name);
+        let Some(words) = skew_in_words(ahead) else { return };
+        // It may say another time on each of its links.
+        if let Some(more) = self.links.conduct(peer).log(Instant::now().into_std(), "clock") {
+            tracing::warn!(more, "this machine's clock is {words} that of {}", peer.name);
         }
     }
 }

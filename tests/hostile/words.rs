@@ -187,6 +187,12 @@ pub(crate) fn record(
     signed_record(by, advertisement(origin, by, version, addresses))
 }
 
+/// A member's own record that ends after a second.
+pub(crate) fn short_record(by: &Credentials, version: (u64, u64)) -> Vec<u8> {
+    let own = advertisement(by.peer().name.as_str(), by, version, &[]);
+    signed_record(by, Advertisement { lifetime_s: 1, ..own })
+}
+
 /// A member's own record of the greatest size: 255 links with long names, and no address.
 pub(crate) fn large_record(by: &Credentials, version: (u64, u64)) -> Vec<u8> {
     let unmeasured = LinkSummary::unmeasured(std::time::Instant::now());
