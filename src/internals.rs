@@ -17,6 +17,7 @@ macro_rules! open {
 
 open! {
     app,
+    carrier,
     #[cfg(feature = "cli")]
     cli,
     config,

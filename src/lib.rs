@@ -123,6 +123,7 @@
 #[cfg(feature = "proxy")]
 mod admin;
 mod app;
+mod carrier;
 mod chance;
 #[cfg(feature = "cli")]
 mod cli;

@@ -48,5 +48,9 @@ mod chaos;
 mod lossy;
 #[path = "real/scenarios.rs"]
 mod scenarios;
+#[path = "real/streams.rs"]
+mod streams;
+#[path = "real/tcp.rs"]
+mod tcp;
 #[path = "real/trust.rs"]
 mod trust;

@@ -221,6 +221,7 @@ mod tests {
             peer: "b".parse().unwrap(),
             up: true,
             address: None,
+            carrier: Some("udp".into()),
             rtt_ms: Some(2.5),
             state: "up".into(),
             loss_out_percent: Some(4.0),

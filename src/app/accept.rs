@@ -19,12 +19,12 @@ use super::{
     places::Who,
 };
 use crate::{
-    chance::Chance,
     identity::{Accepted, Peer, accepted},
     lane::{Granted, LaneHost},
     mesh::Mesh,
     transport::{LaneServer, code},
-    underlay::SlotId,
+    underlay::{Carrier, SlotId, Switch},
+    wire::reach::udp_of,
 };
 
 /// A handshake must be complete within this time: three initial retransmissions at worst.
@@ -41,6 +41,7 @@ pub(super) struct Door {
     servers: Servers,
     desk: Option<Arc<JoinDesk>>,
     counts: Arc<HandshakeCounts>,
+    switch: Arc<Switch>,
     state: Mutex<State>,
 }
 
@@ -77,19 +78,19 @@ impl Door {
         servers: Servers,
         desk: Option<Arc<JoinDesk>>,
         counts: Arc<HandshakeCounts>,
-        chance: &Chance,
+        switch: Arc<Switch>,
     ) -> Self {
         let now = Instant::now().into_std();
-        let admission = Admission::new(now, chance.draw());
+        let admission = Admission::new(now, switch.chance().draw());
         let mut known = KnownAddresses::default();
         // After a restart no neighbour is here yet, and some of them cannot be dialled.
         for member in mesh.known_members() {
-            for address in member.addresses.iter().take(MAX_PER_NAME) {
+            for address in udp_of(&member.addresses).take(MAX_PER_NAME) {
                 known.note(now, &member.name, address.ip());
             }
         }
         let state = Mutex::new(State { admission, known, under_way: BTreeMap::new() });
-        Self { endpoint, mesh, host, servers, desk, counts, state }
+        Self { endpoint, mesh, host, servers, desk, counts, switch, state }
     }
 
     /// Accepts connections until the endpoint closes.
@@ -134,8 +135,10 @@ impl Door {
     }
 
     fn judge(&self, incoming: &Incoming, lane: Option<(SlotId, &Granted)>) -> Verdict {
-        let (now, ip) = (Instant::now().into_std(), incoming.remote_address().ip());
-        let validated = incoming.remote_address_validated();
+        let now = Instant::now().into_std();
+        let (address, by_tcp) = self.whereabouts(incoming.remote_address());
+        let ip = address.ip();
+        let validated = by_tcp || incoming.remote_address_validated();
         let mut state = self.lock();
         let State { admission, known, .. } = &mut *state;
         let (who, begun) = match lane {
@@ -153,6 +156,15 @@ impl Door {
             self.counts.count(begun);
         }
         verdict
+    }
+
+    /// Where a connection comes from: on a stream its TCP peer, which has answered there.
+    fn whereabouts(&self, address: SocketAddr) -> (SocketAddr, bool) {
+        match self.switch.streams().real_address(address) {
+            Some(real) => (real, Carrier::of(address) == Carrier::Tls),
+            // The stream has ended, and the connection will.
+            None => (address, false),
+        }
     }
 
     fn begin(self: Arc<Self>, number: u64, instead_of: Option<u64>) -> Ticket {
@@ -234,7 +246,8 @@ impl Door {
             (Ok(Accepted::Join), None) => self.admit_to_desk(conn, ticket, true).await,
             (Ok(Accepted::Renew), None) => self.admit_to_desk(conn, ticket, false).await,
             (Ok(Accepted::Link(peer)), None) => {
-                self.lock().known.note(Instant::now().into_std(), &peer.name, address.ip());
+                let ip = self.whereabouts(address).0.ip();
+                self.lock().known.note(Instant::now().into_std(), &peer.name, ip);
                 self.admit_to_mesh(conn, peer, address, ticket).await;
             }
             (Ok(Accepted::Lane(peer)), Some(slot)) => {
@@ -291,7 +304,7 @@ impl Door {
 
     fn note_neighbours(&self) {
         let links = self.mesh.links().all();
-        let at = links.iter().filter_map(|link| link.neighbour().address().zip(Some(link)));
+        let at = links.iter().filter_map(|link| link.real_address().zip(Some(link)));
         let now = Instant::now().into_std();
         let mut state = self.lock();
         for (address, link) in at {

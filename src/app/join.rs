@@ -2,11 +2,12 @@
 
 use std::{fmt, net::SocketAddr, time::Duration};
 
-use noq::{Connection, ConnectionError, Endpoint};
+use noq::{ClientConfig, Connection, ConnectionError, Endpoint};
 use rustls::pki_types::CertificateDer;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::{
+    carrier::StreamDialler,
     identity::{
         AuthorityContact, Clock, Credentials, DeskRequest, Fingerprint, Invitation,
         InvitationError, JoinError, JoinRefusal, JoinReply, JoinRequest, MAX_JOIN_REPLY,
@@ -15,10 +16,24 @@ use crate::{
     },
     text::Escaped,
     transport::{CertificateFault, code, join_client_config},
+    underlay::StreamHold,
+    wire::reach,
 };
 
 /// How long the authority may take to answer.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The head start of UDP before streams, as for links.
+const HEAD_START: Duration = Duration::from_secs(1);
+
+/// By what the authority is asked.
+#[derive(Clone)]
+pub struct Way {
+    /// By UDP, if that passes.
+    pub endpoint: Endpoint,
+    /// By streams on the same socket, if the authority accepts some.
+    pub streams: Option<StreamDialler>,
+}
 
 /// Why a node could not join.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +41,7 @@ pub enum JoinFailure {
     /// None of the invitation's addresses answered.
     #[error(
         "no answer from the overlay's authority at {0}; is its `ronproxy run` running, \
-         and can this machine reach that address by UDP?"
+         and can this machine reach that address?"
     )]
     NoAnswer(String),
     /// The node there does not speak with joiners: nobody is invited, or it is not the authority.
@@ -61,14 +76,14 @@ pub enum JoinFailure {
 /// When no address answers, or the authority refuses. [`JoinFailure::Clock`] when certificates, or
 /// the invitation, are refused because the clocks differ.
 pub async fn join(
-    endpoint: &Endpoint,
+    way: &Way,
     invitation: &Invitation,
     key: &NodeKey,
     listen: Vec<SocketAddr>,
     clock: &Clock,
 ) -> Result<(NodeIdentity, Welcome), JoinFailure> {
     let authority = Remote {
-        endpoint,
+        way,
         name: &invitation.authority,
         addresses: &invitation.addresses,
         fingerprint: invitation.fingerprint,
@@ -106,12 +121,12 @@ pub async fn join(
 /// # Errors
 /// When no address answers, or the authority refuses.
 pub(super) async fn renew_outside(
-    endpoint: &Endpoint,
+    way: &Way,
     credentials: &Credentials,
     signing_request: Vec<u8>,
 ) -> Result<Option<Vec<CertificateDer<'static>>>, JoinFailure> {
     let Some(contact) = credentials.authority() else { return Ok(None) };
-    let authority = Remote::of(endpoint, credentials, &contact);
+    let authority = Remote::of(way, credentials, &contact);
     match authority.ask(&DeskRequest::Renew(signing_request)).await? {
         JoinReply::Renewed(renewed) => {
             credentials.compare_clock(renewed.time);
@@ -134,17 +149,17 @@ pub(super) async fn renew_outside(
 /// # Errors
 /// When no address answers.
 pub(super) async fn ask_time(
-    endpoint: &Endpoint,
+    way: &Way,
     credentials: &Credentials,
 ) -> Result<Option<i64>, JoinFailure> {
     let Some(contact) = credentials.authority() else { return Ok(None) };
-    let time = Remote::of(endpoint, credentials, &contact).time().await?;
+    let time = Remote::of(way, credentials, &contact).time().await?;
     Ok(Some(credentials.compare_clock(time)))
 }
 
 /// The authority, as somebody without a link to it asks it.
 struct Remote<'a> {
-    endpoint: &'a Endpoint,
+    way: &'a Way,
     name: &'a NodeName,
     addresses: &'a [SocketAddr],
     fingerprint: Fingerprint,
@@ -154,13 +169,9 @@ struct Remote<'a> {
 }
 
 impl<'a> Remote<'a> {
-    fn of(
-        endpoint: &'a Endpoint,
-        credentials: &'a Credentials,
-        contact: &'a AuthorityContact,
-    ) -> Self {
+    fn of(way: &'a Way, credentials: &'a Credentials, contact: &'a AuthorityContact) -> Self {
         Self {
-            endpoint,
+            way,
             name: &contact.name,
             addresses: &contact.addresses,
             fingerprint: Fingerprint::of(credentials.identity().authority()),
@@ -177,14 +188,14 @@ impl<'a> Remote<'a> {
             DeskRequest::Renew(_) | DeskRequest::Time => renew_crypto(self.fingerprint, self.clock),
         };
         let tls = tls.map_err(|e| local(&e))?;
-        let (tried, dates) = match self.exchange(tls, request).await? {
+        let tried = match self.exchange(tls, request).await? {
             Ok(reply) => return Ok(reply),
-            Err(failed) => failed,
+            Err(tried) => tried,
         };
-        if dates {
+        if tried.dates {
             self.check_clock().await?;
         }
-        Err(JoinFailure::NoAnswer(tried))
+        Err(JoinFailure::NoAnswer(tried.at.join(", ")))
     }
 
     /// Compares this machine's clock with the authority's.
@@ -202,7 +213,7 @@ impl<'a> Remote<'a> {
         match self.exchange(tls, &DeskRequest::Time).await? {
             Ok(JoinReply::Time(time)) => Ok(time),
             Ok(_) => Err(JoinError::Unreadable.into()),
-            Err((tried, _)) => Err(JoinFailure::NoAnswer(tried)),
+            Err(tried) => Err(JoinFailure::NoAnswer(tried.at.join(", "))),
         }
     }
 
@@ -211,26 +222,126 @@ impl<'a> Remote<'a> {
         &self,
         tls: rustls::ClientConfig,
         request: &DeskRequest,
-    ) -> Result<Result<JoinReply, (String, bool)>, JoinFailure> {
+    ) -> Result<Result<JoinReply, Tried>, JoinFailure> {
         let client = join_client_config(tls).map_err(|e| local(&e))?;
-        let (request, name) = (request.encode()?, server_name(self.name));
-        let (mut tried, mut dates) = (Vec::new(), false);
-        for address in self.addresses {
-            let connecting = self.endpoint.connect_with(client.clone(), *address, &name);
-            let connecting = connecting.map_err(|error| local(&error))?;
-            match timeout(JOIN_TIMEOUT / 2, connecting).await {
-                Ok(Ok(conn)) => return Ok(Ok(converse(&conn, &request).await?)),
-                Ok(Err(error)) if wants_no_joiners(&error) => {
-                    return Err(JoinFailure::NotInviting(*address));
-                }
-                Ok(Err(error)) => {
-                    dates |= CertificateFault::of(&error) == Some(CertificateFault::Dates);
-                    tried.push(format!("{address} ({})", Escaped(error)));
-                }
-                Err(_) => tried.push(address.to_string()),
+        let request = request.encode()?;
+        match self.connect(&client).await? {
+            Ok((conn, _stream)) => Ok(Ok(converse(&conn, &request).await?)),
+            Err(tried) => Ok(Err(tried)),
+        }
+    }
+
+    /// Connects by UDP, and by streams if that does not answer within a second.
+    async fn connect(
+        &self,
+        client: &ClientConfig,
+    ) -> Result<Result<(Connection, Option<StreamHold>), Tried>, JoinFailure> {
+        let by_udp = self.connect_by_udp(client);
+        let by_stream = async {
+            sleep(HEAD_START).await;
+            self.connect_by_stream(client).await
+        };
+        tokio::pin!(by_udp, by_stream);
+        let (mut tried, connected) = tokio::select! {
+            biased;
+            by_udp = &mut by_udp => (by_udp?, None),
+            by_stream = &mut by_stream => match by_stream? {
+                Ok(connected) => return Ok(Ok(connected)),
+                Err(tried) => (by_udp.await?, Some(tried)),
+            },
+        };
+        if let Err(tried) = &mut tried {
+            let more = match connected {
+                Some(more) => Err(more),
+                None => by_stream.await?,
+            };
+            match more {
+                Ok(connected) => return Ok(Ok(connected)),
+                Err(more) => tried.add(more),
             }
         }
-        Ok(Err((tried.join(", "), dates)))
+        Ok(tried.map(|conn| (conn, None)))
+    }
+
+    /// Connects to each UDP address in turn.
+    async fn connect_by_udp(
+        &self,
+        client: &ClientConfig,
+    ) -> Result<Result<Connection, Tried>, JoinFailure> {
+        let mut tried = Tried::default();
+        for address in reach::udp_of(self.addresses) {
+            match self.connect_to(client, address, address).await? {
+                Ok(conn) => return Ok(Ok(conn)),
+                Err(more) => tried.add(more),
+            }
+        }
+        Ok(Err(tried))
+    }
+
+    /// Connects by a stream to each TCP address in turn.
+    async fn connect_by_stream(
+        &self,
+        client: &ClientConfig,
+    ) -> Result<Result<(Connection, Option<StreamHold>), Tried>, JoinFailure> {
+        let mut tried = Tried::default();
+        let Some(streams) = &self.way.streams else { return Ok(Err(tried)) };
+        for address in reach::streams_of(self.addresses) {
+            match streams.dial(address).await {
+                Ok(stream) => {
+                    let at = stream.virtual_address();
+                    match self.connect_to(client, at, address).await? {
+                        Ok(conn) => return Ok(Ok((conn, Some(stream)))),
+                        Err(more) => tried.add(more),
+                    }
+                }
+                Err(error) => tried.note(format!("TCP {address} ({error})")),
+            }
+        }
+        Ok(Err(tried))
+    }
+
+    /// Connects to `at`, which is the address `shown` to people.
+    async fn connect_to(
+        &self,
+        client: &ClientConfig,
+        at: SocketAddr,
+        shown: SocketAddr,
+    ) -> Result<Result<Connection, Tried>, JoinFailure> {
+        let name = server_name(self.name);
+        let connecting = self.way.endpoint.connect_with(client.clone(), at, &name);
+        let connecting = connecting.map_err(|error| local(&error))?;
+        let mut tried = Tried::default();
+        match timeout(JOIN_TIMEOUT / 2, connecting).await {
+            Ok(Ok(conn)) => return Ok(Ok(conn)),
+            Ok(Err(error)) if wants_no_joiners(&error) => {
+                return Err(JoinFailure::NotInviting(shown));
+            }
+            Ok(Err(error)) => {
+                tried.dates = CertificateFault::of(&error) == Some(CertificateFault::Dates);
+                tried.note(format!("{shown} ({})", Escaped(error)));
+            }
+            Err(_) => tried.note(shown.to_string()),
+        }
+        Ok(Err(tried))
+    }
+}
+
+/// What was tried in vain.
+#[derive(Debug, Default)]
+struct Tried {
+    at: Vec<String>,
+    /// A certificate was refused because of its dates.
+    dates: bool,
+}
+
+impl Tried {
+    fn note(&mut self, at: String) {
+        self.at.push(at);
+    }
+
+    fn add(&mut self, more: Self) {
+        self.at.extend(more.at);
+        self.dates |= more.dates;
     }
 }
 

@@ -37,7 +37,7 @@ mod why;
 pub use desk::JoinDesk;
 pub use inboxes::{ConduitError, Packet};
 pub(crate) use inboxes::{Receives, TypeCounts, packet_type};
-pub use join::{JoinFailure, join};
+pub use join::{JoinFailure, Way, join};
 pub use node::{ExitDoor, Node, NodeSettings, StartError};
 pub(crate) use outlets::{Outlets, Unsent, Wish};
 pub use ping::{PingError, RoutePing};

@@ -19,13 +19,17 @@ use super::{
     flow_log::FlowLog,
     handshakes::HandshakeCounts,
     inboxes::{ConduitError, Receives},
+    join::Way,
     network,
     outlets::Outlets,
     renewal::Renewal,
     serving::{Accepts, ServeError, Serving},
     status::{FlowFacts, LaneStatus, NodeStatus, NodeView},
 };
+#[cfg(feature = "proxy")]
+use crate::carrier::StreamListener;
 use crate::{
+    carrier::{StreamDialler, StreamSettings},
     chance::Chance,
     config::Rules,
     entry::{self, RefusedClients, User},
@@ -35,7 +39,7 @@ use crate::{
         BoxFuture, DatagramDrops, DatagramSink, FlowDialer, FlowLabel, FlowLimits, FlowTable,
         FlowTimes, OutwardDatagrams, Refusal, Target,
     },
-    identity::{ALPN_JOIN, ALPN_RENEW, Credentials, MemberInfo, Peer},
+    identity::{ALPN_JOIN, ALPN_RENEW, Credentials, Fingerprint, MemberInfo, Peer},
     lane::{
         FlowAcceptor, LaneBudget, LaneHost, LanePool, Outward, OutwardStream, Place, RouteControl,
     },
@@ -55,6 +59,8 @@ pub struct NodeSettings {
     pub credentials: Credentials,
     /// Where others can dial it; empty behind a NAT.
     pub addresses: Vec<SocketAddr>,
+    /// TLS over TCP, beside UDP or instead of it.
+    pub streams: StreamSettings,
     /// The addresses of members that may be dialled, as the last process wrote them down, or as the authority
     /// said when the node joined.
     pub bootstrap: Vec<MemberInfo>,
@@ -102,9 +108,12 @@ pub enum StartError {
     #[cfg(not(feature = "proxy"))]
     #[error("this program was built without ronproxy's feature `proxy`")]
     NoProxy,
-    /// The UDP socket.
-    #[error("the UDP socket failed: {0}")]
+    /// The UDP socket, or that of streams.
+    #[error("the node's socket failed: {0}")]
     Socket(#[from] io::Error),
+    /// TLS refused the configuration of streams.
+    #[error("streams cannot be dialled: {0}")]
+    Streams(#[from] rustls::Error),
 }
 
 /// A running node. Stop it with [`Node::stop`]; dropping it stops it without ceremony.
@@ -153,9 +162,16 @@ impl Node {
         endpoint.set_server_config(Some((*servers.link).clone()));
 
         let events = Arc::<Events>::default();
+        let StreamSettings { listener, port, dial, proxy, udp } = settings.streams;
+        let authority = Fingerprint::of(credentials.identity().authority());
+        let streams =
+            dial.then(|| StreamDialler::new(switch.clone(), authority, proxy)).transpose()?;
         let mesh_config = MeshConfig {
             credentials: credentials.clone(),
             addresses: settings.addresses,
+            stream_port: port,
+            streams: streams.clone(),
+            udp,
             link_client: transport::link_client_config(credentials)?,
             relay: settings.relay,
             exit: settings.exit,
@@ -166,30 +182,21 @@ impl Node {
         };
         let mesh = Mesh::new(mesh_config, endpoint.clone(), switch.clone());
         mesh.remember(&settings.bootstrap, &settings.records);
-        let control: Weak<dyn RouteControl> = Arc::downgrade(&(mesh.clone() as Arc<_>));
         let limits = Arc::new(FlowLimits::new(settings.flow));
         let datagram_drops = Arc::<DatagramDrops>::default();
         let acceptor = Serving::new(settings.acceptor, mesh.us().name.clone());
-        let host = LaneHost::new(
-            switch.clone(),
-            control.clone(),
+        let (host, pool) = lane_ends(
+            (&mesh, &endpoint, &switch),
             acceptor.clone(),
-            (limits.clone(), datagram_drops.clone(), settings.memory),
-        );
-        let host = Arc::new(host);
-        mesh.host_lanes(host.clone());
-        let pool = Arc::new(LanePool::new(
-            endpoint.clone(),
             LaneClient::new(credentials, settings.lane)?,
-            switch.clone(),
-            control,
-            (FlowTable::default(), limits.clone(), datagram_drops.clone()),
-            settings.entry_memory,
-        ));
+            (&limits, &datagram_drops),
+            (settings.memory, settings.entry_memory),
+        );
         let desk = settings.desk.map(Arc::new);
         desk.iter().for_each(|desk| mesh.open_desk(desk.clone()));
+        let way = Way { endpoint: endpoint.clone(), streams };
         let seen = (mesh.clone(), events.clone());
-        let renewal = Renewal::new(credentials.clone(), seen, endpoint.clone(), desk.clone());
+        let renewal = Renewal::new(credentials.clone(), seen, way, desk.clone());
         let log = FlowLog::start(events.clone(), &pool);
         let dialer = Arc::new(Dialer::new(
             settings.rules,
@@ -223,6 +230,7 @@ impl Node {
         if let Some(config) = settings.entry {
             node.open_entry(config, drain).await?;
         }
+        listener.map_or(Ok(()), |listener| node.listen(listener, authority))?;
         node.open_door(desk, servers);
         Ok(node)
     }
@@ -247,11 +255,24 @@ impl Node {
         Err(StartError::NoProxy)
     }
 
+    /// Accepts streams from now on.
+    #[cfg(feature = "proxy")]
+    fn listen(&self, tcp: std::net::TcpListener, authority: Fingerprint) -> Result<(), StartError> {
+        let listener = StreamListener::new(tcp, self.switch.clone(), authority)?;
+        tokio::spawn(self.shutdown.clone().run_until_cancelled_owned(listener.run()));
+        Ok(())
+    }
+
+    #[cfg(not(feature = "proxy"))]
+    fn listen(&self, _: std::net::TcpListener, _: Fingerprint) -> Result<(), StartError> {
+        Err(StartError::NoProxy)
+    }
+
     fn open_door(&self, desk: Option<Arc<JoinDesk>>, servers: Servers) {
         let roles = (self.mesh.clone(), self.host.clone());
         let counts = self.handshakes.clone();
         let door =
-            Door::new(self.endpoint.clone(), roles, servers, desk, counts, self.switch.chance());
+            Door::new(self.endpoint.clone(), roles, servers, desk, counts, self.switch.clone());
         let (mesh, pool) = (self.mesh.clone(), self.pool.clone());
         let shutdown = self.shutdown.clone();
         tokio::spawn(self.shutdown.clone().run_until_cancelled_owned(Arc::new(door).run()));
@@ -414,6 +435,23 @@ impl Node {
     pub fn flow_facts(&self) -> Vec<FlowFacts> {
         self.view().flow_facts()
     }
+}
+
+/// What hosts lanes, and what opens them; `hosted` and `opened` are what they may pin.
+fn lane_ends(
+    (mesh, endpoint, switch): (&Arc<Mesh>, &Endpoint, &Arc<Switch>),
+    acceptor: Arc<Serving>,
+    client: LaneClient,
+    (limits, drops): (&Arc<FlowLimits>, &Arc<DatagramDrops>),
+    (hosted, opened): (LaneBudget, LaneBudget),
+) -> (Arc<LaneHost>, Arc<LanePool>) {
+    let control: Weak<dyn RouteControl> = Arc::downgrade(&(mesh.clone() as Arc<_>));
+    let shared = (limits.clone(), drops.clone(), hosted);
+    let host = Arc::new(LaneHost::new(switch.clone(), control.clone(), acceptor, shared));
+    mesh.host_lanes(host.clone());
+    let shared = (FlowTable::default(), limits.clone(), drops.clone());
+    let pool = LanePool::new(endpoint.clone(), client, switch.clone(), control, shared, opened);
+    (host, Arc::new(pool))
 }
 
 /// What answers connections, by the protocol that they name.

@@ -6,14 +6,13 @@ use std::{
     time::Duration,
 };
 
-use noq::Endpoint;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     desk::JoinDesk,
-    join::{JoinFailure, ask_time, renew_outside},
+    join::{JoinFailure, Way, ask_time, renew_outside},
     status::{Counts, counted},
 };
 use crate::{
@@ -123,7 +122,7 @@ pub(super) struct Renewal {
     credentials: Credentials,
     mesh: Arc<Mesh>,
     events: Arc<Events>,
-    endpoint: Endpoint,
+    way: Way,
     desk: Option<Arc<JoinDesk>>,
     progress: Mutex<Progress>,
 }
@@ -170,10 +169,10 @@ impl Renewal {
     pub(super) fn new(
         credentials: Credentials,
         (mesh, events): (Arc<Mesh>, Arc<Events>),
-        endpoint: Endpoint,
+        way: Way,
         desk: Option<Arc<JoinDesk>>,
     ) -> Self {
-        Self { credentials, mesh, events, endpoint, desk, progress: Mutex::default() }
+        Self { credentials, mesh, events, way, desk, progress: Mutex::default() }
     }
 
     /// Runs until `shutdown`.
@@ -256,7 +255,7 @@ impl Renewal {
             false => None,
         };
         // Always: what links said may have come from a neighbour that lies.
-        let outside = renew_outside(&self.endpoint, &self.credentials, request).await;
+        let outside = renew_outside(&self.way, &self.credentials, request).await;
         match (outside, over_links) {
             (Ok(Some(chain)), _) => self.take_over(chain),
             // Over links only the authority itself says more than that it has no link to it.
@@ -283,7 +282,7 @@ impl Renewal {
         if self.desk.is_some() {
             return;
         }
-        match ask_time(&self.endpoint, &self.credentials).await {
+        match ask_time(&self.way, &self.credentials).await {
             Ok(Some(ahead)) => match skew_in_words(ahead) {
                 Some(words) => tracing::warn!(
                     "this machine's clock is {words} the authority's; set it, best by NTP"

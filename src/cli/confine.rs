@@ -33,9 +33,12 @@ pub(super) enum Confinement {
 /// The TCP rights of a confined node, if the kernel has such rules (Linux 6.7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tcp {
-    /// An exit connects to anything, and listens for clients only.
+    /// An exit connects to anything, and listens for clients and streams only.
     Connects,
-    /// Without the exit role a node connects to nothing by TCP.
+    /// Without the exit role a node connects to the ports of members' streams: 443, those that it knew when
+    /// it started, and that of its proxy.
+    Streams,
+    /// Without streams it connects to nothing by TCP.
     ListensOnly,
     /// The signer uses no TCP at all.
     Nothing,
@@ -51,6 +54,9 @@ impl fmt::Display for Confinement {
                 let parts = if *whole { "" } else { ", as far as this kernel can" };
                 let rest = match tcp {
                     Tcp::Connects => "own folder, no programs, no TCP port but its own",
+                    Tcp::Streams => {
+                        "own folder, no programs, no TCP port but its own, no TCP connection but for streams"
+                    }
                     Tcp::ListensOnly => {
                         "own folder, no programs, no TCP port but its own, no TCP connection"
                     }
@@ -93,7 +99,10 @@ use linux::{enforce, enforce_signer};
 
 #[cfg(target_os = "linux")]
 mod linux {
-    use std::path::{Path, PathBuf};
+    use std::{
+        collections::BTreeSet,
+        path::{Path, PathBuf},
+    };
 
     use landlock::{
         ABI, Access as _, AccessFs, AccessNet, BitFlags, NetPort, Ruleset, RulesetAttr as _,
@@ -102,7 +111,13 @@ mod linux {
     };
 
     use super::{Confinement, Tcp};
-    use crate::{cli::folder::Folder, config::Config, identity::NodeFile};
+    use crate::{
+        cli::folder::Folder,
+        config::Config,
+        identity::{AuthorityContact, NodeFile},
+        node::Written,
+        wire::reach::is_stream_mark,
+    };
 
     /// The newest rights asked for: those of Linux 6.12. An older kernel enforces what it knows.
     const RIGHTS: ABI = ABI::V6;
@@ -127,7 +142,11 @@ mod linux {
         make_bitflags!(AccessFs::{WriteFile | Truncate | RemoveFile | MakeReg | MakeSock});
 
     pub(super) fn enforce(folder: &Folder, config: &Config) -> Confinement {
-        let tcp = if config.exit.enabled { Tcp::Connects } else { Tcp::ListensOnly };
+        let tcp = match (config.exit.enabled, config.node.stream_dial) {
+            (true, _) => Tcp::Connects,
+            (false, true) => Tcp::Streams,
+            (false, false) => Tcp::ListensOnly,
+        };
         enforced(restrict(folder, config, tcp), tcp)
     }
 
@@ -152,7 +171,7 @@ mod linux {
             .scope(Scope::from_all(RIGHTS))?;
         match tcp {
             Tcp::Connects => ruleset.create(),
-            Tcp::ListensOnly | Tcp::Nothing => {
+            Tcp::Streams | Tcp::ListensOnly | Tcp::Nothing => {
                 ruleset.handle_access(AccessNet::ConnectTcp)?.create()
             }
         }
@@ -178,10 +197,28 @@ mod linux {
             .add_rules(path_beneath_rules([dir.state_folder()], READ | WRITE))?;
         let proxy = config.entry.enabled.then_some(config.entry.listen);
         let dashboard = config.has_dashboard().then_some(config.dashboard.listen);
-        for listen in proxy.into_iter().chain(dashboard) {
+        for listen in proxy.into_iter().chain(dashboard).chain(config.node.stream_listen) {
             ruleset = ruleset.add_rule(NetPort::new(listen.port(), AccessNet::BindTcp))?;
         }
+        if tcp == Tcp::Streams {
+            for port in stream_ports(folder, config) {
+                ruleset = ruleset.add_rule(NetPort::new(port, AccessNet::ConnectTcp))?;
+            }
+        }
         Ok(ruleset.restrict_self()?.ruleset)
+    }
+
+    /// The ports to which streams are dialled: 443, and those that the members' records named when the node
+    /// ran last, or that its proxy has.
+    fn stream_ports(folder: &Folder, config: &Config) -> BTreeSet<u16> {
+        const HTTPS: u16 = 443;
+        let members = Written::load(&folder.dir).bootstrap;
+        let authority = AuthorityContact::load(&folder.dir).ok().flatten();
+        let told = members.into_iter().map(|member| member.addresses);
+        let told = told.chain(authority.map(|contact| contact.addresses)).flatten();
+        let marks = told.filter(|address| is_stream_mark(*address)).map(|mark| mark.port());
+        let proxy = config.node.stream_proxy().map(|proxy| proxy.port());
+        marks.chain(proxy).chain([HTTPS]).collect()
     }
 
     /// The folders of the files that `/etc/resolv.conf` links to: their owner replaces them when the
@@ -204,7 +241,10 @@ mod tests {
     };
 
     use super::*;
-    use crate::identity::NodeFile;
+    use crate::{
+        identity::{AuthorityContact, NodeFile},
+        wire::reach::stream_mark,
+    };
 
     /// Runs `work` on a thread that is confined to a folder as a node is; `None` where the kernel cannot.
     fn confined<T: Send>(
@@ -215,7 +255,7 @@ mod tests {
     }
 
     fn confined_by<T: Send>(
-        confine: fn(&Folder, &Config) -> Confinement,
+        confine: impl Fn(&Folder, &Config) -> Confinement + Sync,
         exit: bool,
         work: impl FnOnce(&Folder) -> T + Send,
     ) -> Option<(Confinement, T)> {
@@ -295,6 +335,28 @@ mod tests {
             assert_eq!(connected.is_ok(), exit, "{connected:?}");
             proxy.unwrap();
             assert_eq!(other.unwrap_err().kind(), ErrorKind::PermissionDenied);
+        }
+    }
+
+    #[test]
+    fn a_confined_node_connects_to_the_ports_of_streams_that_it_knew() {
+        let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+        let [known, other] = listeners.each_ref().map(|tcp| tcp.local_addr().unwrap());
+        let confine_knowing = |folder: &Folder, config: &Config| {
+            let addresses = vec!["192.0.2.1:4600".parse().unwrap(), stream_mark(known.port())];
+            let contact = AuthorityContact { name: "mit".parse().unwrap(), addresses };
+            contact.save(&folder.dir).unwrap();
+            confine(folder, config)
+        };
+        let connect = |_: &Folder| (TcpStream::connect(known), TcpStream::connect(other));
+        let Some((confinement, connected)) = confined_by(confine_knowing, false, connect) else {
+            return;
+        };
+        if confinement == (Confinement::Landlock { whole: true, tcp: Tcp::Streams }) {
+            connected.0.unwrap();
+            assert_eq!(connected.1.unwrap_err().kind(), ErrorKind::PermissionDenied);
+        } else {
+            println!("skipped: this kernel has no rules for TCP");
         }
     }
 

@@ -51,6 +51,12 @@ pub enum CliError {
         "cannot listen on UDP {0}: {1}; set `listen` under [node] to an address of this machine"
     )]
     Udp(std::net::SocketAddr, #[source] io::Error),
+    /// The TCP socket of streams.
+    #[error(
+        "cannot accept streams at TCP {0}: {1}; ports below 1024 need the capability CAP_NET_BIND_SERVICE, \
+         or set another `stream_listen` under [node] in {path}", path = .2.display()
+    )]
+    Streams(std::net::SocketAddr, #[source] io::Error, PathBuf),
     /// Output or input failed.
     #[error("cannot write the output: {0}; check where it goes to")]
     Output(#[source] io::Error),

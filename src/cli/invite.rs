@@ -16,6 +16,7 @@ use crate::{
         Actor, Attributes, AuditLog, AuthorityError, Deed, Granted, Invitation, InvitationState,
         Invited, NodeIdentity, NodeName, PendingInvitations, Roles, Token, UnixTime,
     },
+    wire::reach::{stream_mark, udp_of},
 };
 
 /// Print one line with which another node can join, once; list invitations, or take them back
@@ -116,7 +117,7 @@ async fn report(
         let run = folder.command("run");
         note(format_args!("No node is running here; it has to when the line is used: {run}"));
     }
-    if invitation.addresses.iter().all(|address| address.ip().is_loopback()) {
+    if udp_of(&invitation.addresses).all(|address| address.ip().is_loopback()) {
         note("The line leads to a loopback address, so it can be used on this machine only.");
     }
     Ok(())
@@ -185,8 +186,11 @@ fn facts(invited: &Invited) -> serde_json::Value {
 /// The addresses at which a joiner reaches this node.
 fn reachable(config: &Config) -> Result<Vec<SocketAddr>, CliError> {
     let node = &config.node;
+    let mark = node.told_stream_port(node.stream_listen).map(stream_mark);
     if !node.advertise.is_empty() {
-        return Ok(node.advertise.clone());
+        // An invitation has room for eight.
+        let most = node.advertise.len().min(8 - mark.iter().count());
+        return Ok(node.advertise[..most].iter().copied().chain(mark).collect());
     }
     if node.listen.ip().is_unspecified() || node.listen.port() == 0 {
         return Err(CliError::say(format!(
@@ -195,5 +199,5 @@ fn reachable(config: &Config) -> Result<Vec<SocketAddr>, CliError> {
             node.listen
         )));
     }
-    Ok(vec![node.listen])
+    Ok(std::iter::once(node.listen).chain(mark).collect())
 }

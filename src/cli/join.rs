@@ -16,7 +16,8 @@ use super::{
     template::Template,
 };
 use crate::{
-    app,
+    app::{self, Way},
+    carrier::{HttpProxy, StreamDialler},
     identity::{
         AuthorityContact, Clock, Invitation, MemberInfo, NodeFile, NodeIdentity, NodeKey, Welcome,
     },
@@ -65,10 +66,9 @@ impl Join {
         // Before the invitation is used up, and before anybody is asked.
         folder.begin()?;
         let key = NodeKey::generate()?;
-        let endpoint = endpoint()?;
-        let joined =
-            app::join(&endpoint, &invitation, &key, self.reachable(), &Clock::system()).await;
-        endpoint.close(0u32.into(), b"");
+        let way = way(&invitation)?;
+        let joined = app::join(&way, &invitation, &key, self.reachable(), &Clock::system()).await;
+        way.endpoint.close(0u32.into(), b"");
         let (identity, welcome) = joined?;
         let template =
             Template { listen: self.listen, advertise: &self.advertise, exit: self.exit };
@@ -159,16 +159,21 @@ fn read_line() -> Result<String, CliError> {
     Ok(String::new())
 }
 
-/// A QUIC endpoint on any free port, for both families where the system has both.
-fn endpoint() -> Result<Endpoint, CliError> {
+/// A QUIC endpoint on any free port, for both families where the system has both, and streams.
+fn way(invitation: &Invitation) -> Result<Way, CliError> {
     let any_v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
     let socket = bind_udp((Ipv6Addr::UNSPECIFIED, 0).into())
         .or_else(|_| bind_udp(any_v4))
         .map_err(|error| CliError::Udp(any_v4, error))?;
-    let socket = Box::new(LabelSocket::new(socket, Arc::<Switch>::default()));
+    let switch = Arc::<Switch>::default();
+    let socket = Box::new(LabelSocket::new(socket, switch.clone()));
     let mut config = EndpointConfig::default();
     // As at every node, so that labelled packets and QUIC can be told apart.
     config.grease_quic_bit(false);
-    Endpoint::new_with_abstract_socket(config, None, socket, Arc::new(TokioRuntime))
-        .map_err(|error| CliError::Udp(any_v4, error))
+    let endpoint = Endpoint::new_with_abstract_socket(config, None, socket, Arc::new(TokioRuntime))
+        .map_err(|error| CliError::Udp(any_v4, error))?;
+    let proxy = HttpProxy::from_environment();
+    let streams = StreamDialler::new(switch, invitation.fingerprint, proxy);
+    let streams = Some(streams.map_err(|error| CliError::say(error.to_string()))?);
+    Ok(Way { endpoint, streams })
 }

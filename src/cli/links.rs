@@ -29,7 +29,7 @@ fn table(links: &Value, columns: Option<usize>) -> String {
     if entries(links).is_empty() {
         return "No other member is known yet.".to_owned();
     }
-    let more = ["DELIVERED", "CONTROL", "SINCE", "ADDRESS", "ROLES", "LABELS"];
+    let more = ["DELIVERED", "CONTROL", "SINCE", "CARRIER", "ADDRESS", "ROLES", "LABELS"];
     let mut table = Table::new(&[&QUALITY[..], &more].concat());
     for link in entries(links) {
         let up = is(link, "up");
@@ -37,6 +37,7 @@ fn table(links: &Value, columns: Option<usize>) -> String {
             units::rate_of(link, "delivered_bps"),
             units::rate_of(link, "control_bps"),
             units::span_of(link, "since_seconds"),
+            text(link, "carrier"),
             text(link, "address"),
             if up { roles(link) } else { "-".to_owned() },
             text(link, "labels"),
@@ -84,7 +85,7 @@ mod tests {
         let link = json!({
             "peer": "utah", "state": "up", "up": true, "rtt_ms": 12.0, "loss_out_percent": 0.0,
             "loss_in_percent": null, "delivered_bps": 93_400_000, "control_bps": 5_912,
-            "since_seconds": 125, "address": "192.0.2.1:4500", "relay": true, "labels": 1,
+            "since_seconds": 125, "carrier": "tls", "address": "192.0.2.1:4500", "relay": true, "labels": 1,
         });
         let table = table(&json!([link]), None);
         let row: Vec<&str> = table.lines().last().unwrap().split("  ").map(str::trim).collect();
@@ -98,6 +99,7 @@ mod tests {
             "93.4 Mbit/s",
             "5.9 kbit/s",
             "2m05s",
+            "tls",
             "192.0.2.1:4500",
             "relay",
             "1",

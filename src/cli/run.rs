@@ -9,7 +9,6 @@ use std::{
 };
 
 use clap::Args;
-use noq::AsyncUdpSocket;
 use tokio::{
     net::UnixListener,
     signal::unix::{Signal, SignalKind, signal},
@@ -32,10 +31,13 @@ use crate::{
     config::Config,
     dashboard::Dashboard,
     identity::NodeFile,
-    node::{ControlSocket, ListWatch, MemberKeeper, Reloader, settings, steering},
+    node::{
+        ControlSocket, ListWatch, MemberKeeper, Reloader,
+        settings::{self, NoSocket, Sockets},
+        steering,
+    },
     quantity::parse_listen,
     signer::Started,
-    underlay::bind_udp,
 };
 
 /// File descriptors asked for: two per flow, for the 4,096 connections that an entry serves by
@@ -101,9 +103,12 @@ impl Run {
         let listener = UnixListener::from_std(listener).map_err(CliError::Runtime)?;
         raise_file_limit();
         let credentials = settings::credentials(&folder.dir)?;
-        let (udp, listen) = bind(&config, folder)?;
+        let config_udp = config.node.udp;
+        let Sockets { udp, listen, streams } = bind(&config, folder)?;
+        let streams_at = streams.listener.as_ref().and_then(|tcp| tcp.local_addr().ok());
         let dashboard = dashboard::open(folder, &config).await;
-        let (settings, exit) = settings::node(&folder.dir, config, credentials, listen, signer);
+        let (settings, exit) =
+            settings::node(&folder.dir, config, credentials, (listen, streams), signer);
         let node = Node::start(settings, udp, self.drain.unwrap_or(settings::DRAIN)).await?;
         node.watch_network();
         let reload_log = move |next: &_| log.reload(next).map_err(|error| error.to_string());
@@ -133,7 +138,8 @@ impl Run {
         });
         let serving = CancellationToken::new();
         tokio::spawn(admin::serve(listener, admin.clone(), serving.clone()));
-        self.report(&node, listen, dashboard.as_ref().map(Dashboard::listen))?;
+        let udp = config_udp.then_some(listen);
+        self.report(&node, (udp, streams_at), dashboard.as_ref().map(Dashboard::listen))?;
         if let Some(dashboard) = dashboard {
             tokio::spawn(dashboard.serve(admin.clone(), serving.clone()));
         }
@@ -163,14 +169,14 @@ impl Run {
     fn report(
         &self,
         node: &Node,
-        listen: SocketAddr,
+        (udp, streams): (Option<SocketAddr>, Option<SocketAddr>),
         dashboard: Option<SocketAddr>,
     ) -> Result<(), CliError> {
         let (status, proxy) = (node.status(), node.proxy());
         if self.json {
             let facts = serde_json::json!({
-                "name": status.name, "pid": std::process::id(), "listen": listen, "proxy": proxy,
-                "dashboard": dashboard,
+                "name": status.name, "pid": std::process::id(), "listen": udp, "proxy": proxy,
+                "dashboard": dashboard, "streams": streams,
             });
             return print(facts);
         }
@@ -179,7 +185,9 @@ impl Run {
             |proxy| format!("proxy at {proxy} (SOCKS5 and HTTP)"),
         );
         let dashboard = dashboard.map_or_else(String::new, |at| format!(", dashboard at {at}"));
-        print(format_args!("{} is ready: {proxy}{dashboard}, UDP at {listen}", status.name))
+        let udp = udp.map_or_else(|| ", no UDP".to_owned(), |at| format!(", UDP at {at}"));
+        let streams = streams.map_or_else(String::new, |at| format!(", streams at {at}"));
+        print(format_args!("{} is ready: {proxy}{dashboard}{udp}{streams}", status.name))
     }
 }
 
@@ -232,19 +240,15 @@ async fn live(notify: &Notify) {
     std::future::pending().await
 }
 
-/// Opens the node's UDP socket; also returns where it really is, as the port may have been 0.
-fn bind(
-    config: &Config,
-    folder: &Folder,
-) -> Result<(Box<dyn AsyncUdpSocket>, SocketAddr), CliError> {
-    let wanted = config.node.listen;
-    let opened = bind_udp(wanted).and_then(|socket| {
-        let address = socket.local_addr()?;
-        Ok((socket, address))
-    });
-    opened.map_err(|error| match error.kind() {
-        io::ErrorKind::AddrInUse => CliError::PortTaken(wanted, folder.dir.path(NodeFile::Config)),
-        _ => CliError::Udp(wanted, error),
+/// Opens the node's sockets towards other nodes.
+fn bind(config: &Config, folder: &Folder) -> Result<Sockets, CliError> {
+    settings::open_sockets(&config.node).map_err(|NoSocket { protocol, address, error }| {
+        let file = folder.dir.path(NodeFile::Config);
+        match (protocol, error.kind()) {
+            ("UDP", io::ErrorKind::AddrInUse) => CliError::PortTaken(address, file),
+            ("UDP", _) => CliError::Udp(address, error),
+            _ => CliError::Streams(address, error, file),
+        }
     })
 }
 

@@ -21,7 +21,8 @@ pub use patterns::{Domain, Ports};
 pub use problem::ConfigError;
 pub use rules::{Action, Choice, Rule, Rules, Wishes};
 pub use sections::{
-    Authority, Dashboard, Flow, Lane, Log, LogFormat, Metrics, Node, Probe, Relay, check_log_filter,
+    Authority, Dashboard, Flow, Lane, Log, LogFormat, Metrics, Node, Probe, Relay, ViaProxy,
+    check_log_filter,
 };
 
 /// The largest file read: far above 1,024 long rules.
@@ -92,6 +93,7 @@ impl Config {
 
     /// Checks combinations of values; the error names the section.
     fn check(&self) -> Result<(), (&'static str, String)> {
+        self.node.check().map_err(|error| ("node", error))?;
         self.entry.check().map_err(|error| ("entry", error.to_string()))?;
         self.dashboard.check().map_err(|error| ("dashboard", error))?;
         Ok(())

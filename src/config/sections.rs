@@ -5,6 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 use crate::{
+    carrier::HttpProxy,
     flow::FlowTimes,
     identity::LIFETIME,
     quantity::{Bitrate, duration_within, listen_address},
@@ -29,6 +30,89 @@ pub struct Node {
     /// Whether the running node confines itself with Landlock, as far as the kernel can. Default:
     /// `true`.
     pub confine: bool,
+    /// Whether links may be over UDP. Default: `true`.
+    pub udp: bool,
+    /// Where the node accepts streams (TLS on TCP). Default: nowhere.
+    #[serde(deserialize_with = "some_listen_address")]
+    pub stream_listen: Option<SocketAddr>,
+    /// The TCP port at which others reach it, at the node's IP addresses. Default: that of
+    /// `stream_listen`.
+    #[serde(deserialize_with = "port")]
+    pub stream_port: Option<u16>,
+    /// Whether the node dials streams where UDP does not pass. Default: `true`.
+    pub stream_dial: bool,
+    /// The HTTP proxy by which it does. Default: that of the environment.
+    #[serde(deserialize_with = "via_proxy")]
+    pub via_proxy: ViaProxy,
+}
+
+/// The HTTP proxy by which streams are dialled.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum ViaProxy {
+    /// That of `HTTPS_PROXY` or `ALL_PROXY`, unless it is on this machine.
+    #[default]
+    Environment,
+    /// None.
+    Never,
+    /// This one.
+    Http(HttpProxy),
+}
+
+impl Node {
+    /// Checks what no single field can tell.
+    ///
+    /// # Errors
+    /// When no link could come about.
+    pub fn check(&self) -> Result<(), String> {
+        if !self.udp && !self.stream_dial && self.stream_listen.is_none() {
+            return Err("without UDP and without streams the node has no link; set `udp` or \
+                        `stream_dial` to true"
+                .to_owned());
+        }
+        if self.stream_port.is_some() && self.stream_listen.is_none() {
+            return Err("`stream_port` says where others reach `stream_listen`, which is not set"
+                .to_owned());
+        }
+        Ok(())
+    }
+
+    /// The proxy by which streams are dialled.
+    #[must_use]
+    pub fn stream_proxy(&self) -> Option<HttpProxy> {
+        match &self.via_proxy {
+            ViaProxy::Environment => HttpProxy::from_environment(),
+            ViaProxy::Never => None,
+            ViaProxy::Http(proxy) => Some(proxy.clone()),
+        }
+    }
+
+    /// The TCP port at which others reach the streams of this node, of which the socket is at
+    /// `listen`.
+    #[must_use]
+    pub fn told_stream_port(&self, listen: Option<SocketAddr>) -> Option<u16> {
+        self.stream_port.or(listen.map(|listen| listen.port())).filter(|port| *port != 0)
+    }
+}
+
+fn some_listen_address<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<SocketAddr>, D::Error> {
+    listen_address(deserializer).map(Some)
+}
+
+fn port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
+    match u16::deserialize(deserializer)? {
+        0 => Err(D::Error::custom("nobody can reach port 0; write a port from 1 to 65535")),
+        port => Ok(Some(port)),
+    }
+}
+
+fn via_proxy<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ViaProxy, D::Error> {
+    match &*String::deserialize(deserializer)? {
+        "environment" => Ok(ViaProxy::Environment),
+        "none" => Ok(ViaProxy::Never),
+        text => text.parse().map(ViaProxy::Http).map_err(D::Error::custom),
+    }
 }
 
 /// The `[lane]` section.
@@ -246,6 +330,11 @@ impl Default for Node {
             advertise: Vec::new(),
             authority: Vec::new(),
             confine: true,
+            udp: true,
+            stream_listen: None,
+            stream_port: None,
+            stream_dial: true,
+            via_proxy: ViaProxy::default(),
         }
     }
 }

@@ -22,6 +22,12 @@ impl Fingerprint {
     pub fn of(certificate: &[u8]) -> Self {
         Self(sha256(certificate))
     }
+
+    /// Its bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
 }
 
 impl fmt::Display for Fingerprint {

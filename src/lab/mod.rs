@@ -21,6 +21,7 @@ pub use service::{DatagramService, Service, Services};
 
 use crate::{
     app::{JoinDesk, Node, NodeSettings, StartError},
+    carrier::StreamSettings,
     chance::Chance,
     config::Rules,
     emulator::{Cable, Internet, Topology},
@@ -296,6 +297,7 @@ impl Lab {
         let settings = NodeSettings {
             credentials: credentials.clone(),
             addresses: dialled_at(plan, address),
+            streams: StreamSettings::default(),
             bootstrap,
             records,
             entry: plan.entry.clone(),

@@ -29,7 +29,7 @@ use crate::{
     identity::{Peer, certificate_of},
     text::cleaned,
     transport::{FrameError, code, read_message, write_message},
-    underlay::{Neighbour, NonceInbox, Switch},
+    underlay::{Carrier, Neighbour, NonceInbox, StreamHold, Switch},
     wire::{
         self,
         link::{Hello, LinkDatagram, LinkRefusal, Notice, Reply, Request},
@@ -81,6 +81,8 @@ pub struct Link {
     peer: Arc<Peer>,
     conn: Connection,
     neighbour: Arc<Neighbour>,
+    /// The stream that it goes over; `None`: UDP.
+    stream: Option<StreamHold>,
     conduct: Arc<Conduct>,
     hello: Hello,
     we_dialled: bool,
@@ -109,7 +111,7 @@ impl Link {
     /// # Errors
     /// When the neighbour does not answer as the protocol says.
     pub async fn introduce(conn: &Connection, hello: Hello) -> Result<Hello, LinkError> {
-        let hello = Hello { seen: remote_address(conn), ..hello };
+        let hello = Hello { seen: seen_at(conn), ..hello };
         match request_on(conn, &Request::Hello(hello)).await? {
             Reply::Hello(theirs) => Ok(bounded(theirs)),
             Reply::Refused(refusal) => Err(refusal.into()),
@@ -121,7 +123,7 @@ impl Link {
     ///
     /// # Errors When the neighbour breaks the protocol.
     pub async fn await_introduction(conn: &Connection, hello: Hello) -> Result<Hello, LinkError> {
-        let hello = Hello { seen: remote_address(conn), ..hello };
+        let hello = Hello { seen: seen_at(conn), ..hello };
         let exchange = async {
             let stream = conn.accept_bi().await;
             let (mut send, mut recv) = stream.map_err(|e| FrameError::Stream(e.to_string()))?;
@@ -159,6 +161,7 @@ impl Link {
             peer,
             conn,
             neighbour,
+            stream: switch.streams().hold(address),
             conduct,
             seen: Mutex::new(hello.seen),
             hello,
@@ -215,6 +218,21 @@ impl Link {
     #[must_use]
     pub fn conduct(&self) -> &Conduct {
         &self.conduct
+    }
+
+    /// What it goes over.
+    #[must_use]
+    pub fn carrier(&self) -> Carrier {
+        if self.stream.is_some() { Carrier::Tls } else { Carrier::Udp }
+    }
+
+    /// The neighbour's address on the Internet: of a stream that of its TCP peer.
+    #[must_use]
+    pub fn real_address(&self) -> Option<SocketAddr> {
+        match &self.stream {
+            Some(stream) => Some(stream.peer()),
+            None => self.neighbour.address(),
+        }
     }
 
     /// Where the neighbour says that it sees us.
@@ -346,13 +364,14 @@ impl Link {
 
     /// Serves the neighbour until the connection ends.
     pub async fn serve(self: &Arc<Self>, service: &Arc<dyn LinkService>) {
-        let (asked, told, probed, sent, moved, returned) = (
+        let (asked, told, probed, sent, moved, returned, ended) = (
             self.serve_requests(service),
             self.serve_notices(service),
             self.serve_datagrams(service),
             self.send_notices(),
             self.check_addresses(service),
             self.return_nonces(),
+            self.stream_ended(),
         );
         tokio::select! {
             biased;
@@ -362,6 +381,15 @@ impl Link {
             () = sent => {}
             () = moved => {}
             () = returned => {}
+            () = ended => self.close(code::DONE, "the stream has ended"),
+        }
+    }
+
+    /// Waits until the TCP connection is gone, if the link is over one.
+    async fn stream_ended(&self) {
+        match &self.stream {
+            Some(stream) => stream.ended().await,
+            None => std::future::pending().await,
         }
     }
 
@@ -570,6 +598,12 @@ const MAX_VERSION: usize = 32;
 fn bounded(mut hello: Hello) -> Hello {
     hello.version = cleaned(&hello.version, MAX_VERSION);
     hello
+}
+
+/// Where this node sees the connection's peer, for the peer to tell others. Its end of a TCP connection is
+/// of no use to them.
+fn seen_at(conn: &Connection) -> Option<SocketAddr> {
+    remote_address(conn).filter(|address| Carrier::of(*address) == Carrier::Udp)
 }
 
 /// The address the connection's peer has now, in its canonical form.

@@ -48,7 +48,8 @@ pub enum Verdict {
 ///
 /// Both ends must decide in the same way, in whichever order they saw the connections. The
 /// connection that the node with the smaller name dialled stays. Of two with the same dialler, the
-/// newer one stays.
+/// newer one stays. Of two over UDP and over a stream the newer one stays, too: a stream is dialled when
+/// UDP is silent, and UDP beside a stream to see whether it passes again.
 fn new_one_stays(us: &NodeName, peer: &NodeName, old_by_us: bool, new_by_us: bool) -> bool {
     let preferred_by_us = us < peer;
     new_by_us == old_by_us || new_by_us == preferred_by_us
@@ -117,7 +118,8 @@ impl Links {
         let mut links = self.lock();
         if let Some(old) = links.get(peer).filter(|old| old.is_open()) {
             let same_process = old.hello().incarnation == link.hello().incarnation;
-            let preferred = new_one_stays(us, peer, old.we_dialled(), link.we_dialled());
+            let preferred = old.carrier() != link.carrier()
+                || new_one_stays(us, peer, old.we_dialled(), link.we_dialled());
             if same_process && !preferred && !path_down {
                 link.close(code::DUPLICATE, "another connection serves");
                 return Verdict::Duplicate;

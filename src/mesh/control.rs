@@ -155,8 +155,11 @@ impl RouteControl for Mesh {
 
     fn suspect(&self, peer: &NodeName, route: &Route) {
         self.look_at_network();
-        self.routing().suspect(tokio::time::Instant::now().into_std(), peer, route);
+        let now = tokio::time::Instant::now().into_std();
+        self.routing().suspect(now, peer, route);
         self.news.notify_one();
+        self.members().suspect(now, route.relay().unwrap_or(peer));
+        self.dial_news.notify_one();
     }
 
     fn standing(&self, peer: &Peer) -> Result<(), String> {

@@ -20,7 +20,8 @@ use crate::{
     link::{Link, LinkDrop, LinkService, Verdict},
     overlay::linkstate::MAX_ADDRESSES,
     transport::{CertificateFault, code, trust_link},
-    wire::link::Hello,
+    underlay::{Carrier, StreamHold},
+    wire::{link::Hello, reach::stream_mark},
 };
 
 /// How often the directory is looked through for members to dial.
@@ -39,9 +40,22 @@ const EXPIRE_EVERY: Duration = Duration::from_secs(60);
 #[derive(Default)]
 struct Dialler {
     dials: Dials,
+    /// Those by streams, which have places of their own: UDP addresses that are dead take places for 5 s.
+    streams: Dials,
     tasks: JoinSet<()>,
-    /// Whom each task dials, and where.
-    dialled: BTreeMap<Id, (NodeName, Vec<SocketAddr>)>,
+    /// Whom each task dials, by what, and where.
+    dialled: BTreeMap<Id, (NodeName, Carrier, Vec<SocketAddr>)>,
+}
+
+/// A connection to the member that was dialled, after the introductions.
+pub(super) struct Dialled {
+    conn: Connection,
+    peer: Peer,
+    hello: Hello,
+    /// Where the handshake went.
+    address: SocketAddr,
+    /// Keeps the stream open, if it goes over one, until the link does.
+    pub(super) stream: Option<StreamHold>,
 }
 
 impl Mesh {
@@ -50,6 +64,7 @@ impl Mesh {
         let mut look = tokio::time::interval(LOOK_EVERY);
         let mut expire = tokio::time::interval(EXPIRE_EVERY);
         let mut dialler = Dialler::default();
+        self.enter_network();
         loop {
             tokio::select! {
                 biased;
@@ -60,9 +75,12 @@ impl Mesh {
                 // It makes room for others.
                 Some(ended) = dialler.tasks.join_next_with_id() => {
                     let id = ended.map_or_else(|error| error.id(), |(id, ())| id);
-                    if let Some((name, addresses)) = dialler.dialled.remove(&id) {
-                        dialler.dials.end(&addresses);
-                        self.members().dial_ended(&name);
+                    if let Some((name, carrier, addresses)) = dialler.dialled.remove(&id) {
+                        match carrier {
+                            Carrier::Udp => dialler.dials.end(&addresses),
+                            Carrier::Tls => dialler.streams.end(&addresses),
+                        }
+                        self.members().dial_ended(&name, carrier);
                     }
                     self.dial_due(&mut dialler);
                 }
@@ -77,38 +95,44 @@ impl Mesh {
         }
         let now = Instant::now().into_std();
         let refused = |peer: &Peer| self.links.is_refused(now, peer);
-        let due = self.members().due(now, &mut dialler.dials, refused);
+        let mut due = self.members().due(now, &mut dialler.dials, refused);
+        due.extend(self.members().streams_due(now, &mut dialler.streams, refused));
         for dial in due {
-            let dialled = (dial.name.clone(), dial.addresses.clone());
+            let dialled = (dial.name.clone(), dial.carrier, dial.addresses.clone());
             let task = dialler.tasks.spawn(self.clone().dial(dial));
             dialler.dialled.insert(task.id(), dialled);
         }
     }
 
     async fn dial(self: Arc<Self>, dial: Dial) {
-        let Dial { name, addresses, hurried } = dial;
+        let Dial { name, carrier, addresses, hurried } = dial;
         let known = self.routing().least_rtt(&name).filter(|_| hurried);
         let patience = known.map_or(DIAL_TIMEOUT, |rtt| (rtt * 3 + SLACK).min(DIAL_TIMEOUT));
         let mut attempts = JoinSet::new();
         for address in addresses {
-            let attempt = timeout(patience, self.clone().dial_at(name.clone(), address));
-            attempts.spawn(async move { attempt.await.map(|linked| (linked, address)) });
+            let (mesh, name) = (self.clone(), name.clone());
+            let attempt = async move {
+                match carrier {
+                    Carrier::Udp => mesh.dial_at(name, address).await,
+                    Carrier::Tls => mesh.dial_stream(name, address).await,
+                }
+            };
+            attempts.spawn(timeout(patience, attempt));
         }
         // The first address that answers wins; dropping the set ends the other attempts.
         while let Some(attempt) = attempts.join_next().await {
-            if let Ok(Ok((Some((conn, peer, hello)), address))) = attempt {
+            if let Ok(Ok(Some(dialled))) = attempt {
+                let Dialled { conn, peer, hello, address, stream } = dialled;
                 self.clone().take_up(conn, peer, hello, (true, address));
+                drop(stream);
                 return;
             }
         }
-        self.members().dial_failed(Instant::now().into_std(), &name);
+        self.members().dial_failed(Instant::now().into_std(), &name, carrier);
     }
 
-    async fn dial_at(
-        self: Arc<Self>,
-        name: NodeName,
-        address: SocketAddr,
-    ) -> Option<(Connection, Peer, Hello)> {
+    pub(super) async fn dial_at(&self, name: NodeName, address: SocketAddr) -> Option<Dialled> {
+        let began = Instant::now().into_std();
         let client = self.link_client.clone();
         let connecting = self.endpoint.connect_with(client, address, &server_name(&name));
         let conn = match connecting {
@@ -132,6 +156,11 @@ impl Mesh {
             conn.close(code::UNAUTHORISED.into(), b"not the node that was dialled");
             return None;
         };
+        if Carrier::of(address) == Carrier::Tls && self.answers(&name, began) {
+            // The neighbour would give up the link that works for this one.
+            conn.close(code::DUPLICATE.into(), b"the link answers");
+            return None;
+        }
         let ours = self.hello();
         let hello = match Link::introduce(&conn, ours.clone()).await {
             Ok(hello) => {
@@ -147,7 +176,7 @@ impl Mesh {
                 self.note_fault(&name, &error);
             }
         });
-        Some((conn, peer, hello.ok()?))
+        Some(Dialled { conn, peer, hello: hello.ok()?, address, stream: None })
     }
 
     /// Takes note of what `name`, whose certificate is verified, says about ours.
@@ -231,7 +260,9 @@ impl Mesh {
         }
         self.note_authority(&name);
         self.credentials.forget_refusals();
-        tracing::info!(neighbour = %name, address = observed.map(display), we_dialled, "link up");
+        let (address, carrier) = (link.real_address().map(tracing::field::display), link.carrier());
+        tracing::info!(neighbour = %name, address, carrier = carrier.name(), we_dialled, "link up");
+        self.note_carrier(carrier, we_dialled);
         self.routing().link_up(now, &name, restarted, self.switch.chance().draw());
         self.take_vote(&link);
         self.news.notify_one();
@@ -259,7 +290,7 @@ impl Mesh {
     /// from within another machine or network.
     pub(super) fn take_vote(&self, link: &Link) {
         let (name, now) = (&link.peer().name, Instant::now().into_std());
-        let near = link.neighbour().address().map(|address| address.ip());
+        let near = link.real_address().map(|address| address.ip());
         let near = near.into_iter().fold(OwnKinds::default(), OwnKinds::with);
         let seen = link.seen().filter(|seen| near.check(*seen).is_ok());
         self.outside_changed(link, |outside| outside.seen(now, name, seen));
@@ -286,11 +317,13 @@ impl Mesh {
         self.news.notify_one();
     }
 
-    /// Where this node can be dialled: as configured, and where others see it.
-    fn addresses(&self, outside: Option<SocketAddr>) -> Vec<SocketAddr> {
+    /// Where this node can be dialled: as configured, where others see it, and the port of its streams.
+    pub(super) fn addresses(&self, outside: Option<SocketAddr>) -> Vec<SocketAddr> {
         let mut addresses = self.configured.clone();
-        addresses.truncate(MAX_ADDRESSES - 1);
+        let mark = self.stream_port.map(stream_mark);
+        addresses.truncate(MAX_ADDRESSES - 1 - mark.iter().count());
         addresses.extend(outside.filter(|outside| !self.configured.contains(outside)));
+        addresses.extend(mark);
         addresses
     }
 

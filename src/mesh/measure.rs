@@ -22,7 +22,7 @@ use crate::{
         linkstate::{Advertisement, Flood, Install, MAX_NODES, Version},
         monitor::{LinkEvent, Probe},
     },
-    wire::{self, link::Notice},
+    wire::{self, link::Notice, reach::is_stream_mark},
 };
 
 /// How often a silence may be taken for a move of our own: a move is noticed within this time, and
@@ -221,6 +221,9 @@ impl Mesh {
     fn usable(&self, link: &Link, told: &[SocketAddr]) -> Vec<SocketAddr> {
         let (own, now) = (self.own_kinds(), Instant::now().into_std());
         let check = |address: &&SocketAddr| {
+            if is_stream_mark(**address) {
+                return true;
+            }
             let refused = own.check(**address).err();
             refused.into_iter().for_each(|refusal| {
                 link.conduct().dropped(now, LinkDrop::Advertisement(refusal.name()));

@@ -11,11 +11,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{dials::Dials, record::MemberRecord};
+use super::{
+    dials::Dials,
+    fallback::{Fallback, Ways},
+    record::MemberRecord,
+};
 use crate::{
     identity::{MemberInfo, NodeName, Peer, UnixTime},
     link::Bucket,
     overlay::linkstate::MAX_ADDRESSES,
+    underlay::Carrier,
+    wire::reach,
 };
 
 /// Most members a node keeps. The overlay is for a few dozen; RON's figures end at 50.
@@ -63,6 +69,8 @@ pub struct Members {
     known: BTreeMap<NodeName, Member>,
     /// Until when dials hurry: a flow waits for a route.
     hurry_until: Option<Instant>,
+    /// By what this node may dial.
+    ways: Ways,
 }
 
 /// What listings show of a member.
@@ -70,7 +78,7 @@ pub struct Members {
 pub struct MemberFacts {
     /// Its name.
     pub name: NodeName,
-    /// Where it is dialled.
+    /// Where it is dialled, and the port of its streams ([`reach`]).
     pub addresses: Vec<SocketAddr>,
     /// What its certificate says; `None` while none is here that is in force.
     pub certified: Option<Arc<Peer>>,
@@ -97,6 +105,8 @@ impl MemberFacts {
 pub(super) struct Dial {
     /// The member.
     pub(super) name: NodeName,
+    /// By what.
+    pub(super) carrier: Carrier,
     /// Where.
     pub(super) addresses: Vec<SocketAddr>,
     /// Another dial of it is under way: this one ends early and makes room for the next.
@@ -126,6 +136,8 @@ struct Member {
     dials: usize,
     last_dial: Option<Instant>,
     fresh_dials: Bucket,
+    /// When it is dialled by a stream, and when by UDP beside one.
+    fallback: Fallback,
     linked: bool,
     /// The link's path is down. QUIC lets only the side that dialled change its address; if the
     /// other side moved, a new connection has to replace the link.
@@ -149,6 +161,7 @@ impl Member {
             dials: 0,
             last_dial: None,
             fresh_dials: Bucket::new(FRESH_DIALS.0, FRESH_DIALS.1),
+            fallback: Fallback::default(),
             linked: false,
             path_down: false,
             heard: now,
@@ -163,11 +176,12 @@ impl Member {
         !self.linked || self.path_down
     }
 
-    /// Whether it is to be dialled at `now`.
+    /// Whether it is to be dialled by UDP at `now`.
     fn is_due(&self, now: Instant, hurried: bool) -> bool {
         let again = || self.last_dial.is_none_or(|last| last + HURRIED_PAUSE <= now);
         let hurries = || hurried && self.dials < HURRIED_DIALS && again();
-        self.needs_dial() && (self.next_dial <= now || hurries())
+        let needed = self.needs_dial() && (self.next_dial <= now || hurries());
+        needed || self.dials == 0 && self.fallback.wants_udp(now)
     }
 
     fn addresses(&self) -> Vec<SocketAddr> {
@@ -183,7 +197,17 @@ impl Members {
     /// A directory of node `us`, without other members.
     #[must_use]
     pub fn new(us: NodeName) -> Self {
-        Self { us, known: BTreeMap::new(), hurry_until: None }
+        Self { us, known: BTreeMap::new(), hurry_until: None, ways: Ways::default() }
+    }
+
+    /// By what this node may dial from now on.
+    pub(super) fn set_ways(&mut self, ways: Ways) {
+        self.ways = ways;
+    }
+
+    /// Whether UDP was found blocked in the present network.
+    pub(super) fn set_udp_blocked(&mut self, blocked: bool) {
+        self.ways.udp_blocked = blocked;
     }
 
     /// Takes what the authority said of a member; it is dialled at once, until a record says more.
@@ -254,12 +278,17 @@ impl Members {
         }
     }
 
-    /// Records that a link to the member stands, and where we see it. False if there is no room.
+    /// Records that a link to the member stands, and where we see it: a stream says nothing of where UDP
+    /// finds it. False if there is no room.
     pub fn linked(&mut self, now: Instant, peer: &Arc<Peer>, observed: Option<SocketAddr>) -> bool {
         let cut_off = self.known.values().all(|member| !member.linked);
         self.certified(now, peer);
         let Some(member) = self.known.get_mut(&peer.name) else { return false };
-        member.observed = observed;
+        let carrier = observed.map_or(Carrier::Udp, Carrier::of);
+        if carrier == Carrier::Udp {
+            member.observed = observed;
+        }
+        member.fallback.linked(now, carrier);
         member.linked = true;
         member.path_down = false;
         member.failures = 0;
@@ -331,15 +360,27 @@ impl Members {
     /// The network may be another one, or this machine has slept: all members without a link are dialled
     /// now.
     pub fn network_changed(&mut self, now: Instant) {
-        for member in self.known.values_mut().filter(|member| member.dials == 0) {
-            member.failures = 0;
-            member.next_dial = member.next_dial.min(now);
+        for member in self.known.values_mut() {
+            member.fallback.network_changed(now);
+            if member.dials == 0 {
+                member.failures = 0;
+                member.next_dial = member.next_dial.min(now);
+            }
+        }
+    }
+
+    /// A lane suspects that the link to the member is silent: a stream is dialled beside it, and UDP beside
+    /// a stream.
+    pub(super) fn suspect(&mut self, now: Instant, name: &NodeName) {
+        if let Some(member) = self.known.get_mut(name).filter(|member| member.linked) {
+            member.fallback.suspect(now);
         }
     }
 
     /// Records that packets on the link to the member come from another address now.
     pub fn moved(&mut self, name: &NodeName, address: SocketAddr) {
-        if let Some(member) = self.known.get_mut(name).filter(|member| member.linked) {
+        let by_udp = Carrier::of(address) == Carrier::Udp;
+        if let Some(member) = self.known.get_mut(name).filter(|member| member.linked && by_udp) {
             member.observed = Some(address);
         }
     }
@@ -349,6 +390,7 @@ impl Members {
         let dial = now + politeness(&self.us, name);
         if let Some(member) = self.known.get_mut(name) {
             member.linked = false;
+            member.fallback.unlinked();
             member.heard = now;
             member.failures = 0;
             member.next_dial = dial;
@@ -360,6 +402,7 @@ impl Members {
         let dial = now + politeness(&self.us, name);
         if let Some(member) = self.known.get_mut(name).filter(|member| member.linked) {
             member.path_down = true;
+            member.fallback.path_down();
             member.failures = 0;
             member.next_dial = dial;
         }
@@ -369,6 +412,7 @@ impl Members {
     pub fn path_up(&mut self, name: &NodeName) {
         if let Some(member) = self.known.get_mut(name) {
             member.path_down = false;
+            member.fallback.answered();
         }
     }
 
@@ -379,15 +423,21 @@ impl Members {
     }
 
     /// Records that a dial of the member has ended.
-    pub fn dial_ended(&mut self, name: &NodeName) {
+    pub fn dial_ended(&mut self, name: &NodeName, carrier: Carrier) {
         if let Some(member) = self.known.get_mut(name) {
-            member.dials = member.dials.saturating_sub(1);
+            match carrier {
+                Carrier::Udp => member.dials = member.dials.saturating_sub(1),
+                Carrier::Tls => member.fallback.dial_ended(),
+            }
         }
     }
 
     /// Records that no address of the member answered.
-    pub fn dial_failed(&mut self, now: Instant, name: &NodeName) {
+    pub fn dial_failed(&mut self, now: Instant, name: &NodeName, carrier: Carrier) {
         if let Some(member) = self.known.get_mut(name) {
+            if carrier == Carrier::Tls {
+                return member.fallback.dial_failed(now);
+            }
             let longest = if member.is_silent(now) { GONE_PAUSE } else { LONGEST_PAUSE };
             let pause = FIRST_PAUSE * 2u32.saturating_pow(member.failures.min(8));
             member.failures = member.failures.saturating_add(1);
@@ -395,8 +445,35 @@ impl Members {
         }
     }
 
-    /// The members to dial now, with the addresses to try, as far as `dials` admits them. Those with the
-    /// fewest failures go first. `refused` says whose links are refused at present.
+    /// The members to dial by streams now, with the TCP addresses to try, as far as `dials` admits them.
+    pub(super) fn streams_due(
+        &mut self,
+        now: Instant,
+        dials: &mut Dials,
+        refused: impl Fn(&Peer) -> bool,
+    ) -> Vec<Dial> {
+        let mut begun = Vec::new();
+        for (name, member) in &mut self.known {
+            if !dials.has_room() {
+                break;
+            }
+            if !member.fallback.wants_stream(now, self.ways, member.linked && !member.path_down)
+                || member.certified.as_ref().is_some_and(|peer| refused(peer))
+            {
+                continue;
+            }
+            let addresses = dials.begin(now, &reach::streams_of(&member.addresses()));
+            if !addresses.is_empty() {
+                member.fallback.dialled(now);
+                let carrier = Carrier::Tls;
+                begun.push(Dial { name: name.clone(), carrier, addresses, hurried: false });
+            }
+        }
+        begun
+    }
+
+    /// The members to dial by UDP now, with the addresses to try, as far as `dials` admits them. Those with
+    /// the fewest failures go first. `refused` says whose links are refused at present.
     pub(super) fn due(
         &mut self,
         now: Instant,
@@ -404,6 +481,9 @@ impl Members {
         refused: impl Fn(&Peer) -> bool,
     ) -> Vec<Dial> {
         self.forget(now);
+        if !self.ways.udp {
+            return Vec::new();
+        }
         let hurried = self.hurry_until.is_some_and(|until| now < until);
         let due = self.known.iter_mut();
         let mut due: Vec<_> = due.filter(|(_, member)| member.is_due(now, hurried)).collect();
@@ -416,7 +496,7 @@ impl Members {
             if member.certified.as_ref().is_some_and(|peer| refused(peer)) {
                 continue;
             }
-            let mut wanted = member.addresses();
+            let mut wanted: Vec<_> = reach::udp_of(&member.addresses()).collect();
             let first = member.tried.checked_rem(wanted.len()).unwrap_or(0);
             wanted.rotate_left(first);
             let addresses = dials.begin(now, &wanted);
@@ -427,11 +507,12 @@ impl Members {
                 member.tried = member.tried.wrapping_add(addresses.len());
             }
             let hurried = member.dials > 0;
+            member.fallback.udp_dialled(now);
             member.dials += 1;
             member.last_dial = Some(now);
             // Not again before this attempt has ended one way or the other.
             member.next_dial = now + LONGEST_PAUSE;
-            begun.push(Dial { name: name.clone(), addresses, hurried });
+            begun.push(Dial { name: name.clone(), carrier: Carrier::Udp, addresses, hurried });
         }
         begun
     }

@@ -91,7 +91,7 @@ fn failures_back_off_and_new_addresses_are_tried_at_once_a_few_times() {
     for _ in 0..10 {
         now += LONGEST_PAUSE;
         assert_eq!(due(&mut a, now).len(), 1);
-        a.dial_failed(now, &name);
+        a.dial_failed(now, &name, Carrier::Udp);
         assert!(due(&mut a, now).is_empty());
     }
     learn(&mut a, now, "m", &[1, 2]);
@@ -99,7 +99,7 @@ fn failures_back_off_and_new_addresses_are_tried_at_once_a_few_times() {
     // A record that changes every second does not bring a dial every second.
     let mut dials = 0;
     for port in 3..63 {
-        a.dial_failed(now, &name);
+        a.dial_failed(now, &name, Carrier::Udp);
         now += Duration::from_secs(1);
         learn(&mut a, now, "m", &[port]);
         dials += due(&mut a, now).len();
@@ -170,7 +170,7 @@ fn the_first_link_after_an_outage_ends_the_pauses() {
     let (mut a, now) = (members("a"), Instant::now());
     for name in ["m", "n"] {
         learn(&mut a, now, name, &[1]);
-        (0..9).for_each(|_| a.dial_failed(now, &name.parse().unwrap()));
+        (0..9).for_each(|_| a.dial_failed(now, &name.parse().unwrap(), Carrier::Udp));
     }
     assert!(due(&mut a, now).is_empty());
     a.linked(now, &peer("m"), None);
@@ -226,7 +226,7 @@ fn members_with_fewer_failures_come_first_and_refused_ones_never() {
         let addresses = vec![([192, 0, 2, host], 1).into()];
         a.recorded(now, &peer(name), addresses, &record(name));
     }
-    a.dial_failed(now, &"m".parse().unwrap());
+    a.dial_failed(now, &"m".parse().unwrap(), Carrier::Udp);
     let later = now + LONGEST_PAUSE;
     let refused = |peer: &Peer| peer.name.as_str() == "n";
     let due = a.due(later, &mut Dials::default(), refused);
@@ -243,7 +243,7 @@ fn a_names_next_holder_inherits_no_address_and_no_pause() {
     // It has used up what fresh addresses may cause, and does not answer.
     for port in 4..30 {
         learn(&mut a, now, "m", &[port]);
-        a.dial_failed(now, &"m".parse().unwrap());
+        a.dial_failed(now, &"m".parse().unwrap(), Carrier::Udp);
     }
     assert_eq!(due(&mut a, now), []);
     let key = crate::identity::Fingerprint::of(b"another");
@@ -289,7 +289,7 @@ proptest! {
                 3 => { a.linked(now, &peer(&text), Some(at(n + 1))); }
                 4 => a.unlinked(now, &name),
                 5 => a.path_down(now, &name),
-                6 => a.dial_failed(now, &name),
+                6 => a.dial_failed(now, &name, Carrier::Udp),
                 _ => for Dial { addresses, .. } in a.due(now, &mut dials, |_| false) {
                     prop_assert!(!addresses.is_empty());
                     dials.end(&addresses);

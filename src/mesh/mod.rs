@@ -9,10 +9,12 @@ mod attest;
 mod control;
 mod dial;
 mod dials;
+mod fallback;
 mod known;
 mod lanes;
 mod measure;
 mod members;
+mod networks;
 mod nonces;
 mod outside;
 mod ping;
@@ -47,9 +49,11 @@ pub use trust::Ended;
 use self::{
     address::{OwnKinds, check_form},
     attest::Attestations,
+    fallback::Ways,
     outside::Outside,
 };
 use crate::{
+    carrier::StreamDialler,
     events::Events,
     identity::{Credentials, MemberInfo, NodeName, Peer},
     lane::LaneHost,
@@ -63,7 +67,7 @@ use crate::{
         units::{Bitrate, LossRate},
     },
     underlay::Switch,
-    wire::link::Hello,
+    wire::{link::Hello, reach::is_stream_mark},
 };
 
 /// What the mesh needs to know about its node.
@@ -72,6 +76,12 @@ pub struct MeshConfig {
     pub credentials: Credentials,
     /// Where others can dial us, as far as it is configured; empty behind a NAT.
     pub addresses: Vec<SocketAddr>,
+    /// The TCP port at which others reach our streams, at the same IP addresses.
+    pub stream_port: Option<u16>,
+    /// Dials streams; `None`: links are over UDP only.
+    pub streams: Option<StreamDialler>,
+    /// Whether links may be over UDP.
+    pub udp: bool,
     /// The TLS configuration for dialling links.
     pub link_client: ClientConfig,
     /// The relay role.
@@ -98,6 +108,10 @@ pub struct Mesh {
     incarnation: u64,
     /// Where others can dial us, as configured.
     configured: Vec<SocketAddr>,
+    stream_port: Option<u16>,
+    streams: Option<StreamDialler>,
+    /// Where UDP was found blocked.
+    networks: Mutex<networks::Networks>,
     endpoint: Endpoint,
     link_client: ClientConfig,
     relay: relay::Relay,
@@ -156,6 +170,8 @@ pub struct LinkFacts {
     pub up: bool,
     /// The neighbour's address.
     pub address: Option<SocketAddr>,
+    /// `udp`, or `tls` for a stream (TLS on TCP); `None` without a link.
+    pub carrier: Option<String>,
     /// Smoothed round-trip time in milliseconds, by probes.
     pub rtt_ms: Option<f64>,
     /// Loss towards the neighbour in percent.
@@ -190,9 +206,14 @@ impl Mesh {
         let does = role(exit, Roles::EXIT).with(role(relaying, Roles::RELAY));
         // Advertisements of a later process must win over those of an earlier one.
         let started = credentials.now().as_secs();
-        let mut routing = Router::new(&us, does, started, config.policy, config.probe_budget);
-        routing.set_addresses(config.addresses.clone());
-        Arc::new(Self {
+        let routing = Router::new(&us, does, started, config.policy, config.probe_budget);
+        let mut members = Members::new(us.name.clone());
+        let streams = config.streams.is_some();
+        members.set_ways(Ways { udp: config.udp, streams, udp_blocked: false });
+        let mesh = Arc::new(Self {
+            stream_port: config.stream_port,
+            streams: config.streams,
+            networks: Mutex::default(),
             relay: relay::Relay::new(config.relay, us.roles.relay),
             routing: Mutex::new(routing),
             news: Notify::new(),
@@ -208,7 +229,7 @@ impl Mesh {
             switch,
             links: Links::default(),
             known: Mutex::default(),
-            members: Mutex::new(Members::new(us.name.clone())),
+            members: Mutex::new(members),
             host: OnceLock::new(),
             exit,
             events: config.events,
@@ -220,7 +241,9 @@ impl Mesh {
             nonces: nonces::Nonces::new(config.sender),
             credentials,
             us,
-        })
+        });
+        mesh.routing().set_addresses(mesh.addresses(None));
+        mesh
     }
 
     /// What this node says of itself on a new link.
@@ -268,10 +291,8 @@ impl Mesh {
                     // kinds this node has itself may not be known yet, as neighbours tell it.
                     let allowed = told.remove(&record.name);
                     addresses.retain(|address| match allowed {
-                        Some(info) => {
-                            info.addresses.contains(address) && check_form(*address).is_ok()
-                        }
-                        None => own.check(*address).is_ok(),
+                        Some(info) => info.addresses.contains(address) && is_tellable(*address),
+                        None => is_stream_mark(*address) || own.check(*address).is_ok(),
                     });
                     self.members().remember(now, &peer, addresses, &Arc::new(record.clone()));
                 }
@@ -282,7 +303,7 @@ impl Mesh {
             }
         }
         for info in told.into_values() {
-            let addresses = info.addresses.iter().filter(|address| check_form(**address).is_ok());
+            let addresses = info.addresses.iter().filter(|address| is_tellable(**address));
             let addresses = addresses.copied().collect();
             self.members().bootstrap(now, &MemberInfo { addresses, ..info.clone() });
         }
@@ -317,7 +338,7 @@ impl Mesh {
     /// What the authority tells a joiner: this node first, and the members with a certificate in force.
     #[must_use]
     pub fn members_for_joiner(&self) -> Vec<MemberInfo> {
-        let us = MemberInfo { name: self.us.name.clone(), addresses: self.configured.clone() };
+        let us = MemberInfo { name: self.us.name.clone(), addresses: self.addresses(None) };
         let known = self.known_members().into_iter().filter(|member| member.certified.is_some());
         let known =
             known.map(|member| MemberInfo { name: member.name, addresses: member.addresses });
@@ -375,7 +396,8 @@ impl Mesh {
         LinkFacts {
             state: measured.map_or_else(|| "no link".to_owned(), |m| m.state.to_string()),
             up,
-            address: link.as_ref().and_then(|link| link.neighbour().address()),
+            address: link.as_ref().and_then(|link| link.real_address()),
+            carrier: link.as_ref().map(|link| link.carrier().name().to_owned()),
             rtt_ms: measured.and_then(|m| m.rtt).map(|rtt| rtt.as_secs_f64() * 1e3),
             loss_out_percent: measured.and_then(|m| m.loss_out).map(percent),
             loss_in_percent: measured.and_then(|m| m.loss_in).map(percent),
@@ -431,6 +453,11 @@ impl Mesh {
     fn members(&self) -> MutexGuard<'_, Members> {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether an item of a list of addresses may be used: an address, or the port of streams.
+fn is_tellable(address: SocketAddr) -> bool {
+    is_stream_mark(address) || check_form(address).is_ok()
 }
 
 /// What a link costs: the mean over its life.

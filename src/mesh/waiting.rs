@@ -28,6 +28,7 @@ impl Mesh {
     /// The machine's addresses or routes changed, or it slept: all links are probed, and all members without
     /// a link are dialled. To be called at most once a second.
     pub fn network_changed(&self) {
+        self.enter_network();
         self.look_now(Router::suspect_all, Members::network_changed);
     }
 

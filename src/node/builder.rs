@@ -13,14 +13,15 @@ use super::control;
 #[cfg(not(feature = "proxy"))]
 use super::mute;
 use super::{
-    ControlSocket, Error, ListWatch, MemberKeeper, Node, Reloader, handle::InFolder, settings,
+    ControlSocket, Error, ListWatch, MemberKeeper, Node, Reloader,
+    handle::InFolder,
+    settings::{self, NoSocket, Sockets},
     steering,
 };
 use crate::{
     app,
     config::Config,
     identity::{NodeDir, NodeFile},
-    underlay::bind_udp,
 };
 
 /// A node that is to be started; see [`Node::open`].
@@ -82,10 +83,11 @@ impl Builder {
         }
         let credentials = settings::credentials(&dir)?;
         let (socket, commands) = ControlSocket::claim(&dir.socket()).await?;
-        let address = self.listen.unwrap_or(config.node.listen);
-        let bound = bind_udp(address).and_then(|udp| Ok((udp.local_addr()?, udp)));
-        let (listen, udp) = bound.map_err(|source| Error::Listen { address, source })?;
-        let (settings, exit) = settings::node(&dir, config, credentials, listen, None);
+        config.node.listen = self.listen.unwrap_or(config.node.listen);
+        let sockets = settings::open_sockets(&config.node);
+        let Sockets { udp, listen, streams } = sockets
+            .map_err(|NoSocket { address, error, .. }| Error::Listen { address, source: error })?;
+        let (settings, exit) = settings::node(&dir, config, credentials, (listen, streams), None);
         let node = Arc::new(app::Node::start(settings, udp, settings::DRAIN).await?);
         node.watch_network();
         node.view().resume(steering::load(&dir));

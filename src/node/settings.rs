@@ -1,16 +1,20 @@
 //! From the folder and its configuration to a node.
 
 use std::{
+    io,
     net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
     sync::Arc,
     time::Duration,
 };
 
+use noq::AsyncUdpSocket;
+
 use super::written::Written;
 use crate::{
     app::{ExitDoor, JoinDesk, NodeSettings},
+    carrier::{StreamSettings, bind_streams},
     chance::Chance,
-    config::Config,
+    config::{self, Config},
     exit::{Exit, SystemResolver},
     identity::{Clock, Credentials, IdentityError, NodeDir},
     lane::LaneBudget,
@@ -18,6 +22,7 @@ use crate::{
     overlay::units::Bitrate,
     quantity::span,
     signer::{AuthorityClient, Started},
+    underlay::{bind_udp, no_udp},
 };
 
 /// What the node shows others and judges them by. It renews its certificate by itself while it
@@ -46,13 +51,53 @@ pub(crate) fn credentials(dir: &NodeDir) -> Result<Credentials, IdentityError> {
     Ok(credentials)
 }
 
-/// Everything that the node is started with; `listen` is where its UDP socket really is, and `signer`
-/// the process with the authority's key, at the authority.
+/// The node's sockets towards other nodes.
+pub(crate) struct Sockets {
+    /// Of UDP.
+    pub(crate) udp: Box<dyn AsyncUdpSocket>,
+    /// Where that really is: the port may have been 0.
+    pub(crate) listen: SocketAddr,
+    /// Of streams.
+    pub(crate) streams: StreamSettings,
+}
+
+/// A socket cannot be had.
+pub(crate) struct NoSocket {
+    /// `UDP` or `TCP`.
+    pub(crate) protocol: &'static str,
+    pub(crate) address: SocketAddr,
+    pub(crate) error: io::Error,
+}
+
+/// Opens the sockets of a node.
+pub(crate) fn open_sockets(node: &config::Node) -> Result<Sockets, NoSocket> {
+    let failed = |protocol, address| move |error| NoSocket { protocol, address, error };
+    let (udp, listen) = if node.udp {
+        let udp = bind_udp(node.listen).map_err(failed("UDP", node.listen))?;
+        let listen = udp.local_addr().map_err(failed("UDP", node.listen))?;
+        (udp, listen)
+    } else {
+        (no_udp(), node.listen)
+    };
+    let bound = |address| {
+        let listener = bind_streams(address)?;
+        Ok((listener.local_addr()?, listener))
+    };
+    let listener = node.stream_listen.map(|at| bound(at).map_err(failed("TCP", at)));
+    let (at, listener) = listener.transpose()?.unzip();
+    let (port, dial) = (node.told_stream_port(at), node.stream_dial);
+    let proxy = node.stream_proxy().filter(|_| dial);
+    let streams = StreamSettings { listener, port, dial, proxy, udp: node.udp };
+    Ok(Sockets { udp, listen, streams })
+}
+
+/// Everything that the node is started with beside its sockets; `signer` is the process with the
+/// authority's key, at the authority.
 pub(crate) fn node(
     dir: &NodeDir,
     config: Config,
     credentials: Credentials,
-    listen: SocketAddr,
+    (listen, streams): (SocketAddr, StreamSettings),
     signer: Option<Started>,
 ) -> (NodeSettings, Arc<Exit>) {
     if let Some(contact) = credentials.authority() {
@@ -73,6 +118,7 @@ pub(crate) fn node(
     let settings = NodeSettings {
         exit: enabled,
         addresses: addresses(&config.node.advertise, listen),
+        streams,
         bootstrap: members.bootstrap,
         records: members.records,
         entry: config.entry.enabled.then_some(config.entry),

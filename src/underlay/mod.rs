@@ -1,4 +1,4 @@
-//! The node's one UDP socket: demultiplexing, label switching, virtual addresses.
+//! The node's one UDP socket, and its streams: demultiplexing, label switching, virtual addresses.
 //!
 //! ```text
 //!            QUIC endpoint (links and lanes)
@@ -10,7 +10,7 @@
 //!   │   [label → N, L']   → swap, straight out    │
 //!   └───────────┬─────────────────────▲───────────┘
 //!               ▼                     │
-//!            UDP socket (real, or of the emulator)
+//!            UDP socket (real, or of the emulator), and streams (TLS on TCP)
 //! ```
 //!
 //! QUIC sees one stable virtual address per lane slot. The route of a slot is a [`NextHop`] in the
@@ -21,7 +21,9 @@ mod askers;
 mod hold;
 pub mod labels;
 mod neighbour;
+mod no_udp;
 mod order;
+mod outside;
 mod pieces;
 mod receive;
 mod reorder;
@@ -30,15 +32,18 @@ mod send;
 mod sizing;
 mod slots;
 mod socket;
+mod streams;
 mod switch;
 mod up;
 
 pub use arrivals::Arrivals;
 pub use askers::NonceInbox;
 pub use neighbour::Neighbour;
+pub use no_udp::no_udp;
 pub(crate) use send::MAX_QUIC_PACKET;
 pub use sizing::{Leave, Sizing};
 pub use slots::{SlotActivity, SlotId};
 pub use socket::{LabelSocket, bind_udp};
+pub use streams::{Carrier, StreamEnd, StreamHold, StreamId, Streams};
 pub(crate) use switch::MAX_SLOTS;
 pub use switch::{DropCounts, DropReason, NextHop, Switch};

@@ -3,9 +3,10 @@
 use std::{
     fmt,
     io::{self, IoSliceMut},
+    net::SocketAddr,
     num::NonZeroUsize,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Instant,
 };
 
@@ -19,7 +20,8 @@ use super::{
     labels::LabelMeaning,
     order,
     reorder::Reorder,
-    socket::{for_family, mapped},
+    socket::mapped,
+    streams::{Inbox, StreamId},
     up::Up,
 };
 use crate::wire::{
@@ -42,6 +44,11 @@ pub(super) struct Batch {
     filled: usize,
     buffer: usize,
     offset: usize,
+    /// What comes on streams. A socket made while another one of the node lives has none.
+    streams: Option<Inbox>,
+    coalesces: bool,
+    /// Whether these came on streams, which are asked first in every other turn.
+    from_streams: bool,
 }
 
 /// Consecutive packets of one class within a coalesced buffer.
@@ -59,14 +66,18 @@ impl Run {
 }
 
 impl Batch {
-    pub(super) fn new(max_segments: NonZeroUsize) -> Self {
-        let size = if max_segments.get() > 1 { COALESCED_BUFFER } else { SINGLE_BUFFER };
+    pub(super) fn new(max_segments: NonZeroUsize, streams: Option<Inbox>) -> Self {
+        let coalesces = max_segments.get() > 1;
+        let size = if coalesces { COALESCED_BUFFER } else { SINGLE_BUFFER };
         Self {
             buffers: (0..BATCH_SIZE).map(|_| vec![0; size].into_boxed_slice()).collect(),
             meta: [RecvMeta::default(); BATCH_SIZE],
             filled: 0,
             buffer: 0,
             offset: 0,
+            streams,
+            coalesces,
+            from_streams: false,
         }
     }
 
@@ -83,9 +94,22 @@ impl Batch {
         let mut slices: [IoSliceMut<'_>; BATCH_SIZE] = std::array::from_fn(|_| {
             IoSliceMut::new(buffers.next().map_or(&mut [], |buffer| &mut buffer[..]))
         });
-        self.filled = ready!(socket.poll_recv(cx, &mut slices, &mut self.meta))?;
-        (self.buffer, self.offset) = (0, 0);
-        Poll::Ready(Ok(()))
+        let streams_first = !self.from_streams;
+        for from_streams in [streams_first, !streams_first] {
+            let received = match &mut self.streams {
+                Some(streams) if from_streams => {
+                    streams.poll_recv(cx, &mut slices, &mut self.meta, self.coalesces).map(Ok)
+                }
+                _ if from_streams => Poll::Pending,
+                _ => socket.poll_recv(cx, &mut slices, &mut self.meta),
+            };
+            if let Poll::Ready(received) = received {
+                self.filled = received?;
+                (self.buffer, self.offset, self.from_streams) = (0, 0, from_streams);
+                return Poll::Ready(Ok(()));
+            }
+        }
+        Poll::Pending
     }
 
     /// Handles runs until QUIC's buffers are full or the batch is drained.
@@ -105,8 +129,8 @@ impl Batch {
             }
             let Some(run) = self.next_run() else { break };
             let meta = self.meta[self.buffer];
-            if SlotId::from_address(meta.addr).is_some() {
-                // QUIC would treat it as a packet of that slot's lane.
+            if !self.from_streams && is_virtual(meta.addr) {
+                // QUIC would treat it as a packet of that slot's lane, or of a link on that stream.
                 switch.count_drop(DropReason::VirtualSource, run.packets());
                 self.advance(run.end);
                 continue;
@@ -166,6 +190,11 @@ impl Batch {
             self.offset = 0;
         }
     }
+}
+
+/// Whether an address stands for a lane slot or a stream.
+fn is_virtual(address: SocketAddr) -> bool {
+    SlotId::from_address(address).is_some() || StreamId::from_address(address).is_some()
 }
 
 /// Copies a run of link packets to QUIC as they came.
@@ -266,7 +295,7 @@ fn forward(
     for part in bytes.chunks(max) {
         let packets = part.len().div_ceil(run.stride);
         let transmit = Transmit {
-            destination: for_family(address, meta.addr.is_ipv4()),
+            destination: address,
             ecn: meta.ecn,
             contents: part,
             segment_size: (packets > 1).then_some(run.stride),

@@ -98,7 +98,7 @@ struct Bench {
 impl Bench {
     fn new(blocked: bool) -> Self {
         let socket = Scripted { blocked, ..Scripted::default() };
-        let batch = Batch::new(socket.max_receive_segments());
+        let batch = Batch::new(socket.max_receive_segments(), None);
         let forwarder = socket.create_sender();
         let (switch, reorder) = (Switch::default(), Reorder::default());
         Self { switch, socket, batch, forwarder, reorder, now: Instant::now() }
@@ -248,7 +248,7 @@ fn sent(leave: Leave, present: u16, packets: &[u8], size: usize) -> Vec<Vec<u8>>
     let hop = NextHop { neighbour: Arc::new(mit), label: Label(1) };
     switch.route_slot(slot, Some(hop));
     activity.sizing().set(leave, present, None);
-    let mut sender = Box::pin(LabelSender::new(Box::pin(physical.clone()), switch, true));
+    let mut sender = Box::pin(LabelSender::new(Box::pin(physical.clone()), switch));
     let transmit = Transmit {
         destination: slot.virtual_address(),
         ecn: None,

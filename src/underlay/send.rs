@@ -14,7 +14,7 @@ use noq::{
     udp::{EcnCodepoint, Transmit},
 };
 
-use super::{DropReason, Leave, SlotId, Switch, socket::for_family, switch::Sent};
+use super::{DropReason, Leave, SlotId, Switch, switch::Sent};
 use crate::wire::{
     label::{HEADER_LEN, Label, push_labelled},
     piece::{SURE_PACKET, SURE_PAYLOAD, push_pieces},
@@ -32,15 +32,14 @@ pub(crate) const MAX_QUIC_PACKET: u16 = 8941;
 pub(super) struct LabelSender {
     physical: Pin<Box<dyn UdpSender>>,
     switch: Arc<Switch>,
-    ipv4: bool,
     labelled: Vec<u8>,
     /// The size of the last packets. It decides how many fit into one system call.
     packet: usize,
 }
 
 impl LabelSender {
-    pub(super) fn new(physical: Pin<Box<dyn UdpSender>>, switch: Arc<Switch>, ipv4: bool) -> Self {
-        Self { physical, switch, ipv4, labelled: Vec::new(), packet: usize::from(MAX_QUIC_PACKET) }
+    pub(super) fn new(physical: Pin<Box<dyn UdpSender>>, switch: Arc<Switch>) -> Self {
+        Self { physical, switch, labelled: Vec::new(), packet: usize::from(MAX_QUIC_PACKET) }
     }
 
     fn poll_send_to_slot(
@@ -60,7 +59,7 @@ impl LabelSender {
             self.switch.count_drop(DropReason::NoRoute, packets);
             return Poll::Ready(Ok(()));
         };
-        let destination = for_family(address, self.ipv4);
+        let destination = address;
         let now = tokio::time::Instant::now().into_std();
         let mut state = state.sent.lock().unwrap_or_else(PoisonError::into_inner);
         let Sent { number, replay } = &mut *state;
@@ -240,11 +239,7 @@ impl UdpSender for LabelSender {
     ) -> Poll<io::Result<()>> {
         match SlotId::from_address(transmit.destination) {
             Some(slot) => self.poll_send_to_slot(slot, transmit, cx),
-            None => {
-                let destination = for_family(transmit.destination, self.ipv4);
-                let physical = Transmit { destination, ..transmit.clone() };
-                self.physical.as_mut().poll_send(&physical, cx)
-            }
+            None => self.physical.as_mut().poll_send(transmit, cx),
         }
     }
 

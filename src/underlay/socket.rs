@@ -14,7 +14,9 @@ use noq::{AsyncUdpSocket, Runtime, TokioRuntime, UdpSender, udp::RecvMeta};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::time::Sleep;
 
-use super::{Switch, receive::Batch, reorder::Reorder, send::LabelSender, up::Up};
+use super::{
+    Switch, outside::OutsideSender, receive::Batch, reorder::Reorder, send::LabelSender, up::Up,
+};
 
 /// Receive and send buffers asked of the kernel, in bytes.
 ///
@@ -51,7 +53,7 @@ pub fn bind_udp(address: SocketAddr) -> io::Result<Box<dyn AsyncUdpSocket>> {
     TokioRuntime.wrap_udp_socket(socket.into())
 }
 
-/// A UDP socket with label switching and virtual addresses.
+/// A UDP socket with label switching, virtual addresses, and the node's streams beside it.
 ///
 /// It always reports an IPv6 address, so that QUIC accepts the virtual addresses of lanes. Real
 /// IPv4 addresses appear in their IPv4-mapped form (RFC 4291, section 2.5.5.2).
@@ -72,8 +74,8 @@ impl LabelSocket {
     /// Puts label switching in front of `physical`.
     #[must_use]
     pub fn new(physical: Box<dyn AsyncUdpSocket>, switch: Arc<Switch>) -> Self {
-        let forwarder = physical.create_sender();
-        let batch = Batch::new(physical.max_receive_segments());
+        let forwarder = outside(physical.as_ref(), &switch);
+        let batch = Batch::new(physical.max_receive_segments(), switch.streams().take_inbox());
         let received = tokio::time::Instant::now().into_std();
         let reorder = Reorder::default();
         Self { physical, switch, forwarder, batch, reorder, received, timer: None }
@@ -111,11 +113,8 @@ impl LabelSocket {
 
 impl AsyncUdpSocket for LabelSocket {
     fn create_sender(&self) -> Pin<Box<dyn UdpSender>> {
-        Box::pin(LabelSender::new(
-            self.physical.create_sender(),
-            self.switch.clone(),
-            is_ipv4(self.physical.as_ref()),
-        ))
+        let outside = outside(self.physical.as_ref(), &self.switch);
+        Box::pin(LabelSender::new(outside, self.switch.clone()))
     }
 
     fn poll_recv(
@@ -153,8 +152,10 @@ impl AsyncUdpSocket for LabelSocket {
     }
 }
 
-fn is_ipv4(socket: &dyn AsyncUdpSocket) -> bool {
-    socket.local_addr().is_ok_and(|address| address.is_ipv4())
+/// What sends to real addresses and to streams.
+fn outside(physical: &dyn AsyncUdpSocket, switch: &Arc<Switch>) -> Pin<Box<dyn UdpSender>> {
+    let ipv4 = physical.local_addr().is_ok_and(|address| address.is_ipv4());
+    Box::pin(OutsideSender::new(physical.create_sender(), switch.clone(), ipv4))
 }
 
 /// The IPv4-mapped form of an IPv4 address; an IPv6 address as it is.

@@ -13,7 +13,7 @@ use std::{
 use serde::Serialize;
 
 use super::{
-    Neighbour, NonceInbox, SlotActivity, SlotId,
+    Neighbour, NonceInbox, SlotActivity, SlotId, Streams,
     askers::Askers,
     labels::{LabelMeaning, LabelTable},
     order::Order,
@@ -52,21 +52,23 @@ pub enum DropReason {
     ForwardedTwice,
     /// The neighbour that holds the label sends faster than it may.
     RateLimited,
-    /// The UDP socket has no room for a packet now. A relay does not queue.
+    /// The UDP socket, or a stream, has no room for a packet now. A relay does not queue.
     SocketFull,
     /// The packet is for a lane slot without a route, or a neighbour without an address.
     NoRoute,
-    /// Larger than QUIC's receive buffer.
+    /// Larger than QUIC's receive buffer, or than the longest packet on a stream.
     Oversized,
-    /// The source is the virtual address of a lane slot. No real packet has such a source.
+    /// The source is the virtual address of a lane slot or a stream. No real packet has such a source.
     VirtualSource,
     /// A nonce for our address that comes under no number of a link.
     StrayNonce,
+    /// TCP did not take the packet within 50 ms.
+    StreamStalled,
 }
 
 impl DropReason {
     /// Every reason, in the order of the counters.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Unclassified,
         Self::UnknownLabel,
         Self::ForwardedTwice,
@@ -76,6 +78,7 @@ impl DropReason {
         Self::Oversized,
         Self::VirtualSource,
         Self::StrayNonce,
+        Self::StreamStalled,
     ];
 
     /// The stable name, as in metrics and JSON.
@@ -91,6 +94,7 @@ impl DropReason {
             Self::Oversized => "oversized",
             Self::VirtualSource => "virtual-source",
             Self::StrayNonce => "stray-nonce",
+            Self::StreamStalled => "stream-stalled",
         }
     }
 }
@@ -104,6 +108,7 @@ pub struct Switch {
     chance: Chance,
     labels: RwLock<LabelTable>,
     slots: RwLock<Slots>,
+    streams: Streams,
     askers: Arc<Askers>,
     dropped: [AtomicU64; DropReason::ALL.len()],
     forwarded: AtomicU64,
@@ -151,6 +156,12 @@ impl Switch {
     #[must_use]
     pub fn chance(&self) -> &Chance {
         &self.chance
+    }
+
+    /// The streams to neighbours.
+    #[must_use]
+    pub fn streams(&self) -> &Streams {
+        &self.streams
     }
 
     /// Makes a lane slot without a route. `None` when the node has no slot left.
@@ -269,6 +280,11 @@ impl Switch {
 
     pub(super) fn slot(&self, id: SlotId) -> Option<Slot> {
         self.slots.read().unwrap_or_else(PoisonError::into_inner).live.get(&id).cloned()
+    }
+
+    /// Counts packets for which a stream had no room in time.
+    pub fn count_stalled(&self, packets: usize) {
+        self.count_drop(DropReason::StreamStalled, packets);
     }
 
     pub(super) fn count_drop(&self, reason: DropReason, packets: usize) {

@@ -1,22 +1,27 @@
 //! PURE: message types and codecs.
 //!
-//! Three places carry our bytes, all described in `docs/protocol.md`:
+//! Four places carry our bytes, all described in `docs/protocol.md`:
 //!
 //! - the 11-byte header in front of a labelled packet ([`label`]), and a nonce that is sent to a new
 //!   address ([`nonce`]), and the pieces of a packet that may be too long for the path ([`piece`]);
+//! - the same packets on a stream, each with its length in front ([`frame`]);
 //! - requests, replies and notices on a link ([`link`]);
 //! - the OPEN header of a flow and the notices inside a lane ([`lane`]), and the datagrams of flows
 //!   ([`datagram`]).
+//!
+//! [`reach`] tells how lists of addresses name the port of streams.
 //!
 //! Messages are [postcard](https://postcard.jamesmunns.com/wire-format) structures. What a peer
 //! sends is decoded with a cap on its size and never panics.
 
 pub mod datagram;
+pub mod frame;
 pub mod label;
 pub mod lane;
 pub mod link;
 pub mod nonce;
 pub mod piece;
+pub mod reach;
 
 use serde::{Serialize, de::DeserializeOwned};
 

@@ -12,7 +12,7 @@ use std::{
 
 use noq::{Endpoint, EndpointConfig, TokioRuntime};
 use ronproxy::internals::{
-    app,
+    app::{self, Way},
     emulator::triangle,
     identity::{Clock, Credentials, DeskRequest, JoinReply, NodeDir, NodeKey},
     lab::{Dates, LabNode},
@@ -98,7 +98,15 @@ async fn others(stage: &Stage, end: Instant) -> Waited {
             sleep(Duration::from_secs(1)).await;
             let began = Instant::now();
             let (key, clock) = (NodeKey::generate().unwrap(), stage.lab.clock());
-            app::join(&endpoint, &invitation, &key, Vec::new(), clock).await.unwrap();
+            app::join(
+                &Way { endpoint: endpoint.clone(), streams: None },
+                &invitation,
+                &key,
+                Vec::new(),
+                clock,
+            )
+            .await
+            .unwrap();
             longest = longest.max(began.elapsed());
             sleep_until(began + EVERY).await;
         }

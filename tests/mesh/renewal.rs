@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use noq::{Endpoint, EndpointConfig, TokioRuntime};
 use ronproxy::internals::{
-    app,
+    app::{self, Way},
     identity::NodeKey,
     lab::{Dates, Lab},
 };
@@ -149,12 +149,27 @@ async fn a_joiner_with_a_wrong_clock_is_told_so_and_keeps_its_invitation() {
         [(24 * 30, "30 days ahead of"), (-24 * 30, "30 days behind"), (5, "5 h ahead of")]
     {
         clock.set_wrong_by(hours * 3600);
-        let refused = app::join(&endpoint, &invitation, &key, Vec::new(), &clock).await;
+        let refused = app::join(
+            &Way { endpoint: endpoint.clone(), streams: None },
+            &invitation,
+            &key,
+            Vec::new(),
+            &clock,
+        )
+        .await;
         let refusal = refused.unwrap_err().to_string();
         assert!(refusal.contains(words) && refusal.contains("clock"), "{refusal}");
     }
     clock.set_wrong_by(0);
-    app::join(&endpoint, &invitation, &key, Vec::new(), &clock).await.unwrap();
+    app::join(
+        &Way { endpoint: endpoint.clone(), streams: None },
+        &invitation,
+        &key,
+        Vec::new(),
+        &clock,
+    )
+    .await
+    .unwrap();
     lab.stop().await;
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -41,6 +42,7 @@ pub(crate) struct Processes {
     nodes: BTreeMap<String, Running>,
     site: Site,
     topology: Topology,
+    places: Vec<Place>,
     loopback: Loopback,
 }
 
@@ -75,8 +77,8 @@ impl Processes {
         let listen = |address| format!("listen = \"{address}\"");
         configure(&dir, &listen(exit.public), &listen(exit.private));
         let loopback = Loopback::between(&places, &topology, seed);
-        let mut overlay = Self { nodes: BTreeMap::new(), site, topology, loopback };
-        for place in &places {
+        let mut overlay = Self { nodes: BTreeMap::new(), site, topology, places, loopback };
+        for place in overlay.places.clone() {
             overlay.run(&place.name).await;
         }
         overlay
@@ -94,6 +96,11 @@ impl Processes {
 
     pub(crate) fn node(&self, name: &str) -> &Running {
         &self.nodes[name]
+    }
+
+    /// Where others reach a node.
+    pub(crate) fn public(&self, name: &str) -> SocketAddr {
+        self.places.iter().find(|place| place.name == name).unwrap().public
     }
 
     /// A node's facts.

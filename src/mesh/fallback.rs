@@ -1,0 +1,285 @@
+//! When a member is dialled by a stream, and when by UDP beside one. PURE: time is an argument.
+//!
+//! UDP has a head start of a second (as the families of addresses have in RFC 8305), none in a network where
+//! it was found blocked. A lane that suspects silence on a link has a stream dialled at once: if
+//! the link answers meanwhile, that dial is given up. While a link goes over a stream, UDP is tried again from time to
+//! time, and when the stream is silent.
+
+use std::time::{Duration, Instant};
+
+use crate::underlay::Carrier;
+
+/// The head start of UDP: longer than a round trip with one lost packet on most paths, and
+/// short enough for a page.
+const HEAD_START: Duration = Duration::from_secs(1);
+
+/// First and longest pause between two dials by a stream; it doubles.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
+
+/// The pause after a dial that was given up, because the link answered: a suspicion that was wrong.
+const AFTER_SUSPICION: Duration = Duration::from_secs(5);
+
+/// First and longest pause until UDP is tried again beside a stream; it doubles with each try in vain, and
+/// with each link over UDP that did not last. A try costs up to six packets.
+const UDP_AGAIN: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(600));
+
+/// A link over UDP that stood for so long shows that UDP passes.
+const LASTED: Duration = Duration::from_secs(60);
+
+/// By what this node may dial.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ways {
+    /// UDP is allowed.
+    pub(super) udp: bool,
+    /// Streams are.
+    pub(super) streams: bool,
+    /// UDP was found blocked in the present network.
+    pub(super) udp_blocked: bool,
+}
+
+impl Default for Ways {
+    fn default() -> Self {
+        Self { udp: true, streams: false, udp_blocked: false }
+    }
+}
+
+/// The dials of one member by streams.
+#[derive(Debug, Default)]
+pub(super) struct Fallback {
+    under_way: bool,
+    failures: u32,
+    /// Not before.
+    next: Option<Instant>,
+    /// Since when UDP is dialled without an answer.
+    udp_since: Option<Instant>,
+    /// A lane has found its link silent.
+    suspected: bool,
+    /// What the present link goes over, and since when.
+    link: Option<(Carrier, Instant)>,
+    /// While it goes over a stream: when to try UDP, the pause after that, and when it was tried last.
+    udp_again: Option<Instant>,
+    udp_tried: Option<Instant>,
+    udp_pause: Option<Duration>,
+}
+
+impl Fallback {
+    /// Whether a stream is to be dialled now. `works`: a link stands, and nothing says that its path is down.
+    pub(super) fn wants_stream(&self, now: Instant, ways: Ways, works: bool) -> bool {
+        if !ways.streams || self.under_way || self.next.is_some_and(|next| now < next) {
+            return false;
+        }
+        let head_start = if ways.udp && !ways.udp_blocked { HEAD_START } else { Duration::ZERO };
+        let had_it = self.udp_since.is_some_and(|since| now >= since + head_start);
+        self.suspected || !works && (had_it || !ways.udp)
+    }
+
+    /// Whether UDP is to be tried beside the stream that the link goes over.
+    pub(super) fn wants_udp(&self, now: Instant) -> bool {
+        self.udp_again.is_some_and(|at| now >= at)
+    }
+
+    /// A dial by a stream has begun.
+    pub(super) fn dialled(&mut self, now: Instant) {
+        self.under_way = true;
+        self.next = Some(now + PAUSE.0);
+    }
+
+    /// It has ended.
+    pub(super) fn dial_ended(&mut self) {
+        self.under_way = false;
+    }
+
+    /// It has failed, or was given up.
+    pub(super) fn dial_failed(&mut self, now: Instant) {
+        if self.suspected {
+            self.suspected = false;
+            self.next = Some(now + AFTER_SUSPICION);
+            return;
+        }
+        let pause = PAUSE.0 * 2u32.saturating_pow(self.failures.min(8));
+        self.failures = self.failures.saturating_add(1);
+        self.next = Some(now + pause.min(PAUSE.1));
+    }
+
+    /// A dial by UDP has begun.
+    pub(super) fn udp_dialled(&mut self, now: Instant) {
+        self.udp_since.get_or_insert(now);
+        if self.udp_again.is_some() {
+            self.udp_tried = Some(now);
+            let pause = self.udp_pause.unwrap_or(UDP_AGAIN.0);
+            self.udp_again = Some(now + pause);
+            self.udp_pause = Some((pause * 2).min(UDP_AGAIN.1));
+        }
+    }
+
+    /// A lane has found the link silent.
+    pub(super) fn suspect(&mut self, now: Instant) {
+        if self.link.is_none() || self.suspected {
+            return;
+        }
+        self.suspected = true;
+        // Not while it is tried already, or has just been.
+        let recently = self.udp_tried.is_some_and(|tried| now < tried + AFTER_SUSPICION);
+        if let Some(again) = self.udp_again.as_mut().filter(|_| !recently) {
+            *again = now;
+        }
+    }
+
+    /// The link answers.
+    pub(super) fn answered(&mut self) {
+        self.suspected = false;
+    }
+
+    /// The path of the link is down. It may be that of a stream: UDP has its head start again.
+    pub(super) fn path_down(&mut self) {
+        self.udp_since = None;
+        self.failures = 0;
+    }
+
+    /// A link stands.
+    pub(super) fn linked(&mut self, now: Instant, carrier: Carrier) {
+        let before = self.link.replace((carrier, now));
+        self.suspected = false;
+        self.failures = 0;
+        self.udp_since = None;
+        if carrier == Carrier::Udp {
+            self.udp_again = None;
+            return;
+        }
+        // Had UDP passed for long, it is tried again soon.
+        let lasted = before.is_some_and(|(carrier, since)| {
+            carrier == Carrier::Udp && now.saturating_duration_since(since) >= LASTED
+        });
+        let pause = self.udp_pause.filter(|_| !lasted).unwrap_or(UDP_AGAIN.0);
+        self.udp_again = Some(now + pause);
+        self.udp_pause = Some((pause * 2).min(UDP_AGAIN.1));
+    }
+
+    /// The link is gone.
+    pub(super) fn unlinked(&mut self) {
+        (self.suspected, self.udp_again) = (false, None);
+        self.failures = 0;
+    }
+
+    /// The network may be another one.
+    pub(super) fn network_changed(&mut self, now: Instant) {
+        self.failures = 0;
+        self.next = None;
+        self.udp_pause = None;
+        if self.udp_again.is_some() {
+            self.udp_again = Some(now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WAYS: Ways = Ways { udp: true, streams: true, udp_blocked: false };
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn a_stream_is_dialled_a_second_after_udp_and_at_once_where_that_is_blocked() {
+        let (mut member, start) = (Fallback::default(), Instant::now());
+        assert!(!member.wants_stream(start, WAYS, false), "UDP has not been tried");
+        member.udp_dialled(start);
+        member.udp_dialled(start + ms(700));
+        assert!(!member.wants_stream(start + ms(999), WAYS, false));
+        assert!(member.wants_stream(start + ms(1000), WAYS, false));
+        assert!(!member.wants_stream(start + ms(1000), WAYS, true), "it has a link");
+        assert!(member.wants_stream(start, Ways { udp_blocked: true, ..WAYS }, false));
+        assert!(Fallback::default().wants_stream(start, Ways { udp: false, ..WAYS }, false));
+        assert!(!member.wants_stream(start + ms(2000), Ways { streams: false, ..WAYS }, false));
+    }
+
+    #[test]
+    fn one_dial_is_under_way_and_failures_double_the_pause() {
+        let (mut member, mut now) = (Fallback::default(), Instant::now());
+        member.udp_dialled(now);
+        now += HEAD_START;
+        for pause in [500, 1000, 2000, 4000, 8000, 15_000, 15_000] {
+            assert!(member.wants_stream(now, WAYS, false));
+            member.dialled(now);
+            assert!(!member.wants_stream(now + ms(60_000), WAYS, false));
+            member.dial_failed(now);
+            member.dial_ended();
+            assert!(!member.wants_stream(now + ms(pause - 1), WAYS, false));
+            now += ms(pause);
+        }
+    }
+
+    #[test]
+    fn a_silent_link_over_udp_has_a_stream_dialled_beside_it() {
+        let (mut member, now) = (Fallback::default(), Instant::now());
+        member.linked(now, Carrier::Udp);
+        member.suspect(now);
+        assert!(member.wants_stream(now, WAYS, true));
+        member.answered();
+        assert!(!member.wants_stream(now, WAYS, true));
+        member.suspect(now);
+        member.dialled(now);
+        // The link answered: not again within 5 s.
+        member.dial_failed(now);
+        member.dial_ended();
+        member.suspect(now + ms(4999));
+        assert!(!member.wants_stream(now + ms(4999), WAYS, true));
+        assert!(member.wants_stream(now + ms(5000), WAYS, true));
+    }
+
+    #[test]
+    fn a_silent_stream_has_udp_and_another_one_dialled_beside_it() {
+        let (mut member, now) = (Fallback::default(), Instant::now());
+        member.suspect(now);
+        assert!(!member.wants_stream(now, WAYS, true), "there is no link");
+        member.linked(now, Carrier::Tls);
+        assert!(!member.wants_udp(now));
+        member.suspect(now);
+        assert!(member.wants_udp(now) && member.wants_stream(now, WAYS, true));
+        member.udp_dialled(now);
+        member.answered();
+        member.suspect(now + ms(4999));
+        assert!(!member.wants_udp(now + ms(4999)), "it has just been tried");
+        member.answered();
+        member.suspect(now + ms(5000));
+        assert!(member.wants_udp(now + ms(5000)));
+    }
+
+    #[test]
+    fn udp_is_tried_again_beside_a_stream_more_and_more_rarely() {
+        let (mut member, mut now) = (Fallback::default(), Instant::now());
+        member.linked(now, Carrier::Tls);
+        for pause in [30, 60, 120, 240, 480, 600, 600] {
+            assert!(!member.wants_udp(now + Duration::from_secs(pause) - ms(1)));
+            now += Duration::from_secs(pause);
+            assert!(member.wants_udp(now));
+            member.udp_dialled(now);
+        }
+        member.network_changed(now);
+        assert!(member.wants_udp(now));
+        member.linked(now, Carrier::Udp);
+        assert!(!member.wants_udp(now + Duration::from_secs(9000)));
+    }
+
+    #[test]
+    fn udp_that_passes_for_a_moment_only_is_not_tried_more_often() {
+        let (mut member, mut now) = (Fallback::default(), Instant::now());
+        let mut tries = Vec::new();
+        for _ in 0..5 {
+            member.linked(now, Carrier::Tls);
+            let at = (0..1000).find(|s| member.wants_udp(now + Duration::from_secs(*s))).unwrap();
+            tries.push(at);
+            now += Duration::from_secs(at);
+            member.udp_dialled(now);
+            member.linked(now, Carrier::Udp);
+            now += Duration::from_secs(5);
+        }
+        assert!(tries.is_sorted() && tries[4] >= 480, "{tries:?}");
+        now += LASTED;
+        member.linked(now, Carrier::Tls);
+        assert!(member.wants_udp(now + UDP_AGAIN.0));
+    }
+}

@@ -1,0 +1,146 @@
+//! In which networks UDP was found blocked, and the dials by streams.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    sync::PoisonError,
+    time::Instant,
+};
+
+use super::{Mesh, dial::Dialled};
+use crate::{carrier::DialError, identity::NodeName, underlay::Carrier};
+
+/// Networks remembered: those of a laptop's weeks. The one not seen for longest is forgotten.
+const MAX_NETWORKS: usize = 16;
+
+/// Where UDP was found blocked. A network is known by this machine's address in it, so two may be taken for
+/// one: UDP then lacks its head start there, or has it in vain.
+#[derive(Debug, Default)]
+pub(super) struct Networks {
+    present: Option<IpAddr>,
+    blocked: BTreeMap<IpAddr, Instant>,
+}
+
+impl Networks {
+    /// This machine is at `ip` now. Returns whether UDP was found blocked there.
+    pub(super) fn enter(&mut self, ip: Option<IpAddr>) -> bool {
+        self.present = ip;
+        ip.is_some_and(|ip| self.blocked.contains_key(&ip))
+    }
+
+    /// Takes note whether UDP is blocked in the present network.
+    pub(super) fn found(&mut self, now: Instant, blocked: bool) {
+        let Some(present) = self.present else { return };
+        if !blocked {
+            self.blocked.remove(&present);
+            return;
+        }
+        self.blocked.insert(present, now);
+        if self.blocked.len() > MAX_NETWORKS {
+            let oldest = self.blocked.iter().min_by_key(|(_, seen)| **seen).map(|(ip, _)| *ip);
+            oldest.and_then(|oldest| self.blocked.remove(&oldest));
+        }
+    }
+}
+
+/// This machine's address towards the Internet. Connecting a UDP socket asks the routing table and sends
+/// nothing; the destinations are of those set aside for documentation (RFC 5737, RFC 3849).
+fn present_address() -> Option<IpAddr> {
+    let towards = |from: IpAddr, to: IpAddr| {
+        let socket = UdpSocket::bind((from, 0)).ok()?;
+        socket.connect((to, 9)).ok()?;
+        Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_unspecified())
+    };
+    let v4 = (Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::new(192, 0, 2, 1).into());
+    let v6 = (Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into());
+    towards(v4.0, v4.1).or_else(|| towards(v6.0, v6.1))
+}
+
+impl Mesh {
+    /// Looks in which network this machine is, if it matters.
+    pub(super) fn enter_network(&self) {
+        if self.streams.is_none() {
+            return;
+        }
+        let mut networks = self.networks.lock().unwrap_or_else(PoisonError::into_inner);
+        let blocked = networks.enter(present_address());
+        drop(networks);
+        self.members().set_udp_blocked(blocked);
+    }
+
+    /// A link to a member stands: does UDP pass here?
+    pub(super) fn note_carrier(&self, carrier: Carrier, we_dialled: bool) {
+        if self.streams.is_none() || carrier == Carrier::Tls && !we_dialled {
+            return;
+        }
+        let by_udp = self.links.all().iter().any(|link| link.carrier() == Carrier::Udp);
+        let blocked = carrier == Carrier::Tls && !by_udp;
+        if carrier == Carrier::Tls && by_udp {
+            return;
+        }
+        let now = tokio::time::Instant::now().into_std();
+        let mut networks = self.networks.lock().unwrap_or_else(PoisonError::into_inner);
+        networks.found(now, blocked);
+        drop(networks);
+        self.members().set_udp_blocked(blocked);
+    }
+
+    /// Dials a member by a stream, and makes the link on it.
+    pub(super) async fn dial_stream(&self, name: NodeName, address: SocketAddr) -> Option<Dialled> {
+        let began = tokio::time::Instant::now().into_std();
+        let stream = self.streams.as_ref()?.dial(address).await.inspect_err(|error| match error {
+            DialError::Confined(_) => tracing::warn!(%name, %address, %error, "no stream"),
+            _ => tracing::debug!(%name, %address, %error, "no stream"),
+        });
+        let stream = stream.ok()?;
+        if self.answers(&name, began) {
+            tracing::debug!(%name, "no stream needed: the link answers");
+            return None;
+        }
+        let mut dialled = self.dial_at(name, stream.virtual_address()).await?;
+        dialled.stream = Some(stream);
+        Some(dialled)
+    }
+
+    /// Whether the member has a link that was made, or on which something came, since `began`.
+    pub(super) fn answers(&self, name: &NodeName, began: Instant) -> bool {
+        let link = self.links.get(name);
+        let heard = self.routing().heard(name);
+        link.is_some_and(|link| {
+            link.since().into_std() >= began || heard.is_some_and(|heard| heard >= began)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn at(host: u8) -> Option<IpAddr> {
+        Some([192, 0, 2, host].into())
+    }
+
+    #[test]
+    fn a_network_where_udp_was_blocked_is_known_again() {
+        let (mut networks, now) = (Networks::default(), Instant::now());
+        assert!(!networks.enter(at(1)));
+        networks.found(now, true);
+        assert!(!networks.enter(at(2)) && !networks.enter(None));
+        assert!(networks.enter(at(1)));
+        networks.found(now, false);
+        assert!(!networks.enter(at(1)));
+    }
+
+    #[test]
+    fn sixteen_networks_are_remembered() {
+        let (mut networks, start) = (Networks::default(), Instant::now());
+        for host in 0..40 {
+            networks.enter(at(host));
+            networks.found(start + Duration::from_secs(host.into()), true);
+        }
+        assert_eq!(networks.blocked.len(), MAX_NETWORKS);
+        assert!(networks.enter(at(39)) && networks.enter(at(24)) && !networks.enter(at(23)));
+    }
+}

@@ -1,0 +1,123 @@
+//! TCP between processes: connections that are carried with a delay, at a rate, and can be stopped.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream, tcp},
+    sync::{Semaphore, mpsc},
+    task::JoinSet,
+    time::{Instant, sleep, sleep_until},
+};
+
+/// How a connection is carried.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wire {
+    pub(crate) one_way: Duration,
+    /// Bits in a second.
+    pub(crate) rate: f64,
+}
+
+/// Bytes that are carried at once: little beside a path's rate.
+const CHUNK: u32 = 4 << 10;
+
+/// The queue at the bottleneck, as time: a bit more than the round trip of the tests.
+const QUEUE: Duration = Duration::from_millis(80);
+
+/// Carries TCP connections from one address to another until it is dropped.
+pub(crate) struct Wires {
+    open: Arc<AtomicBool>,
+    accepted: Arc<AtomicUsize>,
+    _tasks: JoinSet<()>,
+}
+
+impl Wires {
+    pub(crate) async fn between(at: SocketAddr, to: SocketAddr, wire: Wire) -> Self {
+        let listener = TcpListener::bind(at).await.unwrap();
+        let open = Arc::new(AtomicBool::new(true));
+        let accepted = Arc::<AtomicUsize>::default();
+        let mut tasks = JoinSet::new();
+        let (stopped, count) = (open.clone(), accepted.clone());
+        tasks.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((near, _)) = listener.accept().await {
+                count.fetch_add(1, Ordering::Relaxed);
+                connections.spawn(carry(near, to, wire, stopped.clone()));
+            }
+        });
+        Self { open, accepted, _tasks: tasks }
+    }
+
+    /// From now on nothing arrives any more, as if the cable was cut.
+    pub(crate) fn cut(&self) {
+        self.open.store(false, Ordering::Relaxed);
+    }
+
+    /// Connections so far.
+    pub(crate) fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::Relaxed)
+    }
+}
+
+/// A TCP port that is free now.
+pub(crate) fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+async fn carry(near: TcpStream, to: SocketAddr, wire: Wire, open: Arc<AtomicBool>) {
+    // The kernel has answered at once; the first packets of TCP take a round trip.
+    sleep(wire.one_way * 2).await;
+    let Ok(far) = TcpStream::connect(to).await else { return };
+    near.set_nodelay(true).unwrap();
+    far.set_nodelay(true).unwrap();
+    let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
+    tokio::join!(
+        one_way(near_in, far_out, wire, open.clone()),
+        one_way(far_in, near_out, wire, open)
+    );
+}
+
+async fn one_way(
+    mut from: tcp::OwnedReadHalf,
+    mut to: tcp::OwnedWriteHalf,
+    wire: Wire,
+    open: Arc<AtomicBool>,
+) {
+    let chunk_takes = Duration::from_secs_f64(f64::from(CHUNK) * 8.0 / wire.rate);
+    let in_flight = (wire.one_way + QUEUE).as_nanos().div_ceil(chunk_takes.as_nanos());
+    let chunks = Arc::new(Semaphore::new(usize::try_from(in_flight).unwrap()));
+    let (send, mut recv) = mpsc::unbounded_channel::<(Instant, Vec<u8>, _)>();
+    let read = async move {
+        let mut free_at = Instant::now();
+        loop {
+            let mut bytes = vec![0; CHUNK as usize];
+            let permit = chunks.clone().acquire_owned().await.unwrap();
+            let Ok(len @ 1..) = from.read(&mut bytes).await else { return };
+            bytes.truncate(len);
+            let takes = Duration::from_secs_f64(len as f64 * 8.0 / wire.rate);
+            free_at = free_at.max(Instant::now()) + takes;
+            let _ = send.send((free_at + wire.one_way, bytes, permit));
+        }
+    };
+    let write = async move {
+        while let Some((at, bytes, permit)) = recv.recv().await {
+            sleep_until(at).await;
+            while !open.load(Ordering::Relaxed) {
+                sleep(Duration::from_millis(10)).await;
+            }
+            if to.write_all(&bytes).await.is_err() {
+                return;
+            }
+            drop(permit);
+        }
+    };
+    tokio::join!(read, write);
+}
