@@ -78,6 +78,8 @@ pub struct Choice {
 pub struct CandidateFacts {
     /// The route.
     pub route: Route,
+    /// What this node's link on it goes over: `udp`, or `tls` for a stream; `None` without a link.
+    pub carrier: Option<&'static str>,
     /// The round-trip time in milliseconds, by probes; `None` while a link is not measured.
     pub rtt_ms: Option<f64>,
     /// The loss away from this node in percent.
@@ -150,6 +152,11 @@ impl NodeView {
 
     fn choice(&self, key: &LaneKey) -> Choice {
         let mut choice = self.measured_choice(key);
+        for candidate in &mut choice.candidates {
+            let first = candidate.route.relay().unwrap_or(&key.exit);
+            let link = self.mesh.links().get(first);
+            candidate.carrier = link.map(|link| link.carrier().name());
+        }
         if let Hint::App(metric) = &key.wish.hint {
             let posted = |route: Option<&Route>| self.mesh.posted(metric, &key.exit, route);
             choice.posted = posted(None);
@@ -233,6 +240,7 @@ fn facts(explained: &Explained) -> CandidateFacts {
     let of = |figure: fn(PathMetrics) -> f64| metrics.map(figure);
     CandidateFacts {
         route: route.clone(),
+        carrier: None,
         rtt_ms: of(|m| millis(m.rtt)),
         loss_out_percent: of(|m| percent(m.loss_out)),
         loss_in_percent: of(|m| percent(m.loss_in)),

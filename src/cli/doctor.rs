@@ -1,6 +1,12 @@
 //! `ronproxy doctor`
 
-use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt as _, process::ExitCode};
+use std::{
+    fs,
+    net::{SocketAddr, TcpStream},
+    os::unix::fs::PermissionsExt as _,
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::Args;
 use serde::Serialize;
@@ -13,9 +19,12 @@ use super::{
     units,
 };
 use crate::{
+    carrier::bind_streams,
     config::Config,
-    identity::{NodeFile, NodeIdentity, UnixTime, skew_in_words},
+    identity::{MemberInfo, NodeFile, NodeIdentity, UnixTime, skew_in_words},
+    node::Written,
     underlay::bind_udp,
+    wire::reach::streams_of,
 };
 
 /// Look for what is wrong with this node, and say what to do
@@ -115,12 +124,18 @@ async fn examine(folder: &Folder) -> Vec<Finding> {
     match (folder.client().get("/status").await, &config) {
         (Ok(status), _) => {
             findings.push(Finding::good("node", format!("running, pid {}", status["pid"])));
-            findings.push(links(&folder.client().get("/links").await.unwrap_or_default()));
+            let all = folder.client().get("/links").await.unwrap_or_default();
+            findings.push(links(&all));
+            findings.extend(carriers(&all));
+            if entries(&all).iter().all(|link| !super::links::is(link, "up")) {
+                findings.extend(tcp(&Written::load(&folder.dir).bootstrap));
+            }
         }
         (Err(error), config) => {
             findings.push(Finding::bad("node", "does not answer", error.to_string()));
             if let Ok(config) = config {
-                findings.push(udp(config));
+                findings.extend(config.node.udp.then(|| udp(config)));
+                findings.extend(config.node.stream_listen.map(streams));
                 findings.extend(proxy(config));
             }
         }
@@ -208,6 +223,19 @@ fn udp(config: &Config) -> Finding {
     }
 }
 
+/// Whether streams can be accepted at `listen`.
+fn streams(listen: SocketAddr) -> Finding {
+    match bind_streams(listen) {
+        Ok(_) => Finding::good("streams", format!("TCP {listen} is free")),
+        Err(error) => Finding::bad(
+            "streams",
+            format!("TCP {listen}: {error}"),
+            "stop the program that has it, set another `stream_listen` under [node], or for a port below 1024 \
+             give the program CAP_NET_BIND_SERVICE",
+        ),
+    }
+}
+
 fn proxy(config: &Config) -> Option<Finding> {
     let listen = config.entry.enabled.then_some(config.entry.listen)?;
     Some(match std::net::TcpListener::bind(listen) {
@@ -233,7 +261,7 @@ fn links(links: &Value) -> Finding {
         (all, lost) if lost == all => Finding::bad(
             "links",
             "none is up",
-            "check that this machine's firewall lets UDP out, and that the others run",
+            "check that this machine's firewall lets UDP or TLS out, and that the others run",
         ),
         _ => Finding::bad(
             "links",
@@ -243,9 +271,66 @@ fn links(links: &Value) -> Finding {
     }
 }
 
+/// What links go over, if UDP is not all of it.
+fn carriers(links: &Value) -> Option<Finding> {
+    let up = entries(links).iter().filter(|link| super::links::is(link, "up"));
+    let (tls, udp): (Vec<_>, Vec<_>) = up.partition(|link| link["carrier"] == "tls");
+    let advice = "nothing has to be done; UDP is tried again by itself";
+    match (tls.len(), udp.len()) {
+        (0, _) => None,
+        (_, 0) => {
+            let found = "passes to no member: all links go over TLS on TCP";
+            Some(Finding::note("UDP", found, advice))
+        }
+        _ => {
+            let names: Vec<_> = tls.iter().filter_map(|link| link["peer"].as_str()).collect();
+            let found = format!("does not pass to {}: TLS on TCP is used", names.join(", "));
+            Some(Finding::note("UDP", found, advice))
+        }
+    }
+}
+
+/// Members of which the TCP port is tried.
+const TRIED: usize = 3;
+
+/// How long one may take to answer.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
+
+/// Whether TCP reaches members that accept streams; asked when no link is up.
+fn tcp(members: &[MemberInfo]) -> Option<Finding> {
+    let streams = members.iter().flat_map(|member| streams_of(&member.addresses));
+    let streams: Vec<_> = streams.take(TRIED).collect();
+    let Some(first) = streams.first() else {
+        let advice = "if this network lets no UDP out, a member has to accept streams: \
+                      `stream_listen` under [node] there";
+        return (!members.is_empty())
+            .then(|| Finding::note("TCP", "no known member accepts TLS on TCP", advice));
+    };
+    let tried = |at: &SocketAddr| TcpStream::connect_timeout(at, ANSWERS_WITHIN);
+    let failed = match streams.iter().map(tried).find_map(Result::ok) {
+        Some(reached) => {
+            let at = reached.peer_addr().unwrap_or(*first);
+            return Some(Finding::bad(
+                "TCP",
+                format!("passes to {at}, but no link stands there"),
+                "a proxy of this network may break TLS, or another server has that port; \
+                 see the log of `ronproxy -v run`",
+            ));
+        }
+        None => streams.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(", "),
+    };
+    Some(Finding::bad(
+        "TCP",
+        format!("no answer at {failed}"),
+        "this network seems to let neither UDP nor TCP out; if it has an HTTP proxy, name it: \
+         `via_proxy` under [node]",
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::reach::stream_mark;
 
     #[test]
     fn a_clock_that_is_behind_is_told_from_one_that_is_not() {
@@ -263,6 +348,35 @@ mod tests {
         assert!(granted.starts_with("ok ") && granted.contains("`enabled = true`"), "{granted}");
         let enabled = line(false, true).unwrap();
         assert!(enabled.starts_with("FAIL") && enabled.contains("not granted"), "{enabled}");
+    }
+
+    #[test]
+    fn links_over_streams_say_that_udp_does_not_pass() {
+        let carriers = |all: &[(&str, &str)]| {
+            let link = |(peer, carrier)| serde_json::json!({ "peer": peer, "up": true, "carrier": carrier });
+            carriers(&Value::Array(all.iter().copied().map(link).collect()))
+        };
+        assert_eq!(carriers(&[("a", "udp")]), None);
+        let all = carriers(&[("a", "tls"), ("b", "tls")]).unwrap();
+        assert!(all.ok && all.line().contains("to no member"), "{all:?}");
+        let some = carriers(&[("a", "tls"), ("b", "udp")]).unwrap();
+        assert!(some.ok && some.line().contains("does not pass to a:"), "{some:?}");
+    }
+
+    #[test]
+    fn members_tcp_ports_are_tried_and_what_is_blocked_is_named() {
+        let member = |addresses: &[SocketAddr]| {
+            let name = "mit".parse().unwrap();
+            [MemberInfo { name, addresses: addresses.to_vec() }]
+        };
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = listener.local_addr().unwrap();
+        assert_eq!(tcp(&[]), None);
+        assert!(tcp(&member(&[at])).unwrap().line().contains("no known member accepts"));
+        let told = member(&[at, stream_mark(at.port())]);
+        assert!(tcp(&told).unwrap().line().contains("passes to 127.0.0.1"));
+        drop(listener);
+        assert!(tcp(&told).unwrap().line().contains("no answer at 127.0.0.1"));
     }
 
     #[test]

@@ -95,7 +95,7 @@ fn choice(choice: &Value, columns: Option<usize>) -> Vec<String> {
     ]);
     for candidate in entries(&choice["candidates"]) {
         table.row([
-            format!("  {}", text(candidate, "route")),
+            format!("  {}{}", text(candidate, "route"), over(candidate)),
             units::millis_of(candidate, "rtt_ms"),
             units::percent_of(candidate, "loss_out_percent"),
             units::percent_of(candidate, "loss_in_percent"),
@@ -116,6 +116,11 @@ fn choice(choice: &Value, columns: Option<usize>) -> Vec<String> {
         }
     }
     lines
+}
+
+/// What the first link goes over, if that is not UDP.
+fn over(candidate: &Value) -> &'static str {
+    if candidate["carrier"] == "tls" { ", over TLS" } else { "" }
 }
 
 fn verdict(candidate: &Value) -> String {
@@ -146,7 +151,7 @@ mod tests {
             "exits": [{
                 "exit": "mit", "hint": "latency", "lane": 3, "route": "via utah",
                 "candidates": [
-                    { "route": "via utah", "rtt_ms": 80.0, "loss_out_percent": 0.0,
+                    { "route": "via utah", "carrier": "tls", "rtt_ms": 80.0, "loss_out_percent": 0.0,
                       "loss_in_percent": 0.0, "expected_ms": 80.0, "score": 108.2,
                       "delivered_bps": 96_000_000, "verdict": "chosen", "reason": "" },
                     { "route": "direct", "rtt_ms": null, "verdict": "excluded",
@@ -162,9 +167,9 @@ mod tests {
             "web.mit.edu:443: rule 2 of config.toml decides.\n\
              \n\
              Exit mit, hint latency: lane 3 goes via utah.\n\
-             \x20 ROUTE     RTT      LOSS OUT  LOSS IN  EXPECTED  SCORE  DELIVERED    VERDICT\n\
-             \x20 via utah  80.0 ms  0.0 %     0.0 %    80.0 ms   108/s  96.0 Mbit/s  chosen\n\
-             \x20 direct    -        -         -        -         -      -            excluded: link aros–mit is down\n\
+             \x20 ROUTE               RTT      LOSS OUT  LOSS IN  EXPECTED  SCORE  DELIVERED    VERDICT\n\
+             \x20 via utah, over TLS  80.0 ms  0.0 %     0.0 %    80.0 ms   108/s  96.0 Mbit/s  chosen\n\
+             \x20 direct              -        -         -        -         -      -            excluded: link aros–mit is down\n\
              Changes of the lane, newest first:\n\
              \x20 1m15s ago: direct → via utah: silent for 130 ms"
         );

@@ -194,3 +194,33 @@ fn a_file_is_named_in_its_errors() {
     std::fs::write(&path, "\u{feff}[lane]\npatience = '2h30m'").unwrap();
     assert!(Config::load(&path).unwrap_err().to_string().contains("from 1s to 1h"));
 }
+
+#[test]
+fn streams_are_accepted_nowhere_and_dialled_unless_told_otherwise() {
+    let node = Config::parse("").unwrap().node;
+    assert_eq!((node.udp, node.stream_listen, node.stream_dial), (true, None, true));
+    assert_eq!(node.told_stream_port(None), None);
+    let parse = |text: &str| Config::parse(&format!("[node]\n{text}"));
+    let node = parse("stream_listen = \"0.0.0.0:8443\"\nstream_port = 443").unwrap().node;
+    assert_eq!(node.told_stream_port(node.stream_listen), Some(443));
+    let node = parse("stream_listen = \"0.0.0.0:8443\"").unwrap().node;
+    assert_eq!(node.told_stream_port(node.stream_listen), Some(8443));
+    for (text, said) in [
+        ("stream_port = 443", "`stream_listen`, which is not set"),
+        ("stream_listen = \"0.0.0.0:1\"\nstream_port = 0", "from 1 to 65535"),
+        ("udp = false\nstream_dial = false", "has no link"),
+        ("via_proxy = \"socks5://p:1\"", "is no HTTP proxy"),
+    ] {
+        let error = parse(text).unwrap_err().to_string();
+        assert!(error.contains(said), "{error}");
+    }
+}
+
+#[test]
+fn a_proxy_for_streams_is_named_or_that_of_the_environment_or_none() {
+    let proxy = |text: &str| Config::parse(&format!("[node]\n{text}")).unwrap().node.via_proxy;
+    assert_eq!(proxy(""), ViaProxy::Environment);
+    assert_eq!(proxy("via_proxy = \"none\""), ViaProxy::Never);
+    let named = proxy("via_proxy = \"http://proxy.site:3128\"");
+    assert_eq!(named, ViaProxy::Http("proxy.site:3128".parse().unwrap()));
+}

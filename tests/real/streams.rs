@@ -1,9 +1,16 @@
 //! UDP is blocked, and TCP is not.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use ronproxy::internals::emulator::{Bitrate, LinkModel, Queue, Topology};
-use tokio::time::sleep;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::sleep,
+};
 
 use crate::{
     figures::asserts,
@@ -12,20 +19,26 @@ use crate::{
     scenarios::begin,
     services::Servers,
     sockets::tunnel,
-    tcp::{Wire, Wires, free_port},
+    tcp::{Bottleneck, Wire, Wires, free_port},
     trouble::Fragile as _,
-    work::{Arrivals, Work},
+    work::{self, Arrivals, Work},
 };
 
 /// The path: 60 ms and 100 Mbit/s.
 const ONE_WAY: Duration = Duration::from_millis(30);
 const MBIT: u32 = 100;
 
+const WIRE: Wire = Wire { one_way: ONE_WAY, rate: MBIT as f64 * 1e6 };
+
 /// First flow after `run`, with UDP blocked.
 const FIRST_FLOW: Duration = Duration::from_millis(2_500);
 
 /// Longest wait of a flow when UDP is blocked in the middle.
 const PAUSE: Duration = Duration::from_millis(1_500);
+
+/// What a transfer takes to find its rate, and how long that is measured.
+const SLOW_START: Duration = Duration::from_secs(3);
+const MEASURED: Duration = Duration::from_secs(4);
 
 /// `exit`, which accepts streams, and `entry`.
 struct Pair {
@@ -45,9 +58,19 @@ impl Pair {
             [("#stream_listen = \"0.0.0.0:443\"", &*listen), ("#stream_port = 443", &*port)];
         let overlay = Processes::start_with(topology, &[], seed, &settings).await;
         let at = (overlay.public("exit").ip(), outside).into();
-        let wire = Wire { one_way: ONE_WAY, rate: f64::from(MBIT) * 1e6 };
-        let wires = Wires::between(at, ([127, 0, 0, 1], inside).into(), wire).await;
+        let wires = Wires::between(at, local(inside), (WIRE, Bottleneck::default()));
         Self { overlay, wires }
+    }
+
+    /// The same, with the link over a stream, as UDP is blocked.
+    async fn over_a_stream(seed: u64) -> Self {
+        let mut pair = Self::start(seed).await;
+        pair.wait_for_carrier("udp").await;
+        pair.overlay.crash("entry").await;
+        pair.block_udp();
+        pair.overlay.restart("entry").await;
+        pair.wait_for_carrier("tls").await;
+        pair
     }
 
     fn block_udp(&self) {
@@ -123,12 +146,7 @@ async fn flows_go_on_over_a_stream_when_udp_is_blocked_under_them() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_stalls_is_left_for_udp_that_passes_again() {
     let _turn = turn(Share::All).await;
-    let mut pair = Pair::start(5).await;
-    pair.wait_for_carrier("udp").await;
-    pair.overlay.crash("entry").await;
-    pair.block_udp();
-    pair.overlay.restart("entry").await;
-    pair.wait_for_carrier("tls").await;
+    let pair = Pair::over_a_stream(5).await;
     let arrivals = Arrivals::new();
     let job = begin(&pair.overlay, "entry", Work::Stream, &arrivals).await;
     sleep(Duration::from_millis(1_500)).await;
@@ -142,4 +160,86 @@ async fn a_stream_that_stalls_is_left_for_udp_that_passes_again() {
     assert!(pause <= PAUSE || !asserts(), "paused for {pause:?}");
     job.abort();
     pair.overlay.check();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_carries_85_percent_of_what_udp_does() {
+    let _turn = turn(Share::All).await;
+    let udp = goodput(Pair::start(6).await, "udp").await;
+    let stream = goodput(Pair::over_a_stream(6).await, "tls").await;
+    println!(
+        "a download on a path of {MBIT} Mbit/s: UDP {udp:.1} Mbit/s, stream {stream:.1} Mbit/s"
+    );
+    assert!(stream >= 0.85 * udp || !asserts(), "UDP {udp}, stream {stream}");
+}
+
+/// The rate of a download in Mbit/s.
+async fn goodput(pair: Pair, carrier: &str) -> f64 {
+    pair.wait_for_carrier(carrier).await;
+    let arrivals = Arrivals::new();
+    let job = begin(&pair.overlay, "entry", Work::Download, &arrivals).await;
+    sleep(SLOW_START).await;
+    let before = arrivals.bytes();
+    sleep(MEASURED).await;
+    let mbit = (arrivals.bytes() - before) as f64 * 8e-6 / MEASURED.as_secs_f64();
+    assert_eq!((arrivals.wrong(), &*pair.carrier()), (None, carrier));
+    job.abort();
+    mbit
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_beside_a_download_over_a_stream_wait_no_longer_than_over_tcp() {
+    let _turn = turn(Share::All).await;
+    let arrivals = Arrivals::new();
+    let servers = Servers::start(&arrivals).await;
+    // Plain TCP: both connections share the path.
+    let (path, [bulk, keys]) = (Bottleneck::default(), [(); 2].map(|()| local(free_port())));
+    let _wires = [(bulk, servers.source), (keys, servers.echo)]
+        .map(|(at, to)| Wires::between(at, to, (WIRE, path.clone())));
+    let download = work::begin(Box::new(connect(bulk).await), Work::Download, &arrivals);
+    sleep(SLOW_START).await;
+    let plain = type_keys(connect(keys).await).await;
+    download.abort();
+
+    let pair = Pair::over_a_stream(7).await;
+    let proxy = pair.overlay.node("entry").proxy();
+    let flow = tunnel(proxy, servers.source).await.unwrap();
+    let download = work::begin(Box::new(flow), Work::Download, &arrivals);
+    sleep(SLOW_START).await;
+    let flow = tunnel(proxy, servers.echo).await.unwrap();
+    flow.set_nodelay(true).unwrap();
+    let stream = type_keys(flow).await;
+    download.abort();
+    let of = |times: &[Duration]| (times[times.len() / 2], times[times.len() - 1]);
+    println!(
+        "keys beside a download, median and worst: TCP {:.0?}, stream {:.0?}",
+        of(&plain),
+        of(&stream)
+    );
+    assert_eq!(pair.carrier(), "tls");
+    assert!(of(&stream).0 <= of(&plain).0 || !asserts(), "{stream:?} {plain:?}");
+}
+
+/// The times from a key to its echo, in order.
+async fn type_keys(mut stream: TcpStream) -> Vec<Duration> {
+    let mut times = Vec::new();
+    for _ in 0..30 {
+        let began = Instant::now();
+        stream.write_all(b"k").await.unwrap();
+        stream.read_exact(&mut [0]).await.unwrap();
+        times.push(began.elapsed());
+        sleep(Duration::from_millis(100)).await;
+    }
+    times.sort();
+    times
+}
+
+async fn connect(at: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(at).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream
+}
+
+fn local(port: u16) -> SocketAddr {
+    ([127, 0, 0, 1], port).into()
 }

@@ -3,7 +3,7 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -11,7 +11,7 @@ use std::{
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream, tcp},
+    net::{TcpSocket, TcpStream, tcp},
     sync::{Semaphore, mpsc},
     task::JoinSet,
     time::{Instant, sleep, sleep_until},
@@ -31,6 +31,13 @@ const CHUNK: u32 = 4 << 10;
 /// The queue at the bottleneck, as time: a bit more than the round trip of the tests.
 const QUEUE: Duration = Duration::from_millis(80);
 
+/// Received bytes that the kernel keeps for the carrier: it acknowledges them, so no sender sees them wait.
+const KERNEL: usize = 64 << 10;
+
+/// When each direction of a path is free for the next bytes: all connections over it share its rate.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Bottleneck([Arc<Mutex<Option<Instant>>>; 2]);
+
 /// Carries TCP connections from one address to another until it is dropped.
 pub(crate) struct Wires {
     open: Arc<AtomicBool>,
@@ -39,8 +46,15 @@ pub(crate) struct Wires {
 }
 
 impl Wires {
-    pub(crate) async fn between(at: SocketAddr, to: SocketAddr, wire: Wire) -> Self {
-        let listener = TcpListener::bind(at).await.unwrap();
+    pub(crate) fn between(
+        at: SocketAddr,
+        to: SocketAddr,
+        (wire, bottleneck): (Wire, Bottleneck),
+    ) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(KERNEL.try_into().unwrap()).unwrap();
+        socket.bind(at).unwrap();
+        let listener = socket.listen(64).unwrap();
         let open = Arc::new(AtomicBool::new(true));
         let accepted = Arc::<AtomicUsize>::default();
         let mut tasks = JoinSet::new();
@@ -49,7 +63,8 @@ impl Wires {
             let mut connections = JoinSet::new();
             while let Ok((near, _)) = listener.accept().await {
                 count.fetch_add(1, Ordering::Relaxed);
-                connections.spawn(carry(near, to, wire, stopped.clone()));
+                let way = (wire, bottleneck.clone());
+                connections.spawn(carry(near, to, way, stopped.clone()));
             }
         });
         Self { open, accepted, _tasks: tasks }
@@ -72,23 +87,30 @@ pub(crate) fn free_port() -> u16 {
     listener.local_addr().unwrap().port()
 }
 
-async fn carry(near: TcpStream, to: SocketAddr, wire: Wire, open: Arc<AtomicBool>) {
+async fn carry(
+    near: TcpStream,
+    to: SocketAddr,
+    (wire, Bottleneck([there, back])): (Wire, Bottleneck),
+    open: Arc<AtomicBool>,
+) {
     // The kernel has answered at once; the first packets of TCP take a round trip.
     sleep(wire.one_way * 2).await;
-    let Ok(far) = TcpStream::connect(to).await else { return };
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(KERNEL.try_into().unwrap()).unwrap();
+    let Ok(far) = socket.connect(to).await else { return };
     near.set_nodelay(true).unwrap();
     far.set_nodelay(true).unwrap();
     let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
     tokio::join!(
-        one_way(near_in, far_out, wire, open.clone()),
-        one_way(far_in, near_out, wire, open)
+        one_way(near_in, far_out, (wire, there), open.clone()),
+        one_way(far_in, near_out, (wire, back), open)
     );
 }
 
 async fn one_way(
     mut from: tcp::OwnedReadHalf,
     mut to: tcp::OwnedWriteHalf,
-    wire: Wire,
+    (wire, busy): (Wire, Arc<Mutex<Option<Instant>>>),
     open: Arc<AtomicBool>,
 ) {
     let chunk_takes = Duration::from_secs_f64(f64::from(CHUNK) * 8.0 / wire.rate);
@@ -96,14 +118,17 @@ async fn one_way(
     let chunks = Arc::new(Semaphore::new(usize::try_from(in_flight).unwrap()));
     let (send, mut recv) = mpsc::unbounded_channel::<(Instant, Vec<u8>, _)>();
     let read = async move {
-        let mut free_at = Instant::now();
         loop {
             let mut bytes = vec![0; CHUNK as usize];
             let permit = chunks.clone().acquire_owned().await.unwrap();
             let Ok(len @ 1..) = from.read(&mut bytes).await else { return };
             bytes.truncate(len);
             let takes = Duration::from_secs_f64(len as f64 * 8.0 / wire.rate);
-            free_at = free_at.max(Instant::now()) + takes;
+            let free_at = {
+                let (mut busy, now) = (busy.lock().unwrap(), Instant::now());
+                let until = busy.map_or(now, |until| until.max(now)) + takes;
+                *busy.insert(until)
+            };
             let _ = send.send((free_at + wire.one_way, bytes, permit));
         }
     };
