@@ -81,7 +81,9 @@ pub struct Link {
     peer: Arc<Peer>,
     conn: Connection,
     neighbour: Arc<Neighbour>,
-    /// The stream that it goes over; `None`: UDP.
+    /// What it goes over.
+    carrier: Carrier,
+    /// Keeps its stream open; `None`: it goes over UDP, or the stream has ended already.
     stream: Option<StreamHold>,
     conduct: Arc<Conduct>,
     hello: Hello,
@@ -161,6 +163,7 @@ impl Link {
             peer,
             conn,
             neighbour,
+            carrier: Carrier::of(address),
             stream: switch.streams().hold(address),
             conduct,
             seen: Mutex::new(hello.seen),
@@ -223,15 +226,15 @@ impl Link {
     /// What it goes over.
     #[must_use]
     pub fn carrier(&self) -> Carrier {
-        if self.stream.is_some() { Carrier::Tls } else { Carrier::Udp }
+        self.carrier
     }
 
     /// The neighbour's address on the Internet: of a stream that of its TCP peer.
     #[must_use]
     pub fn real_address(&self) -> Option<SocketAddr> {
-        match &self.stream {
-            Some(stream) => Some(stream.peer()),
-            None => self.neighbour.address(),
+        match self.carrier {
+            Carrier::Tls => self.stream.as_ref().map(StreamHold::peer),
+            Carrier::Udp => self.neighbour.address(),
         }
     }
 
@@ -387,9 +390,10 @@ impl Link {
 
     /// Waits until the TCP connection is gone, if the link is over one.
     async fn stream_ended(&self) {
-        match &self.stream {
-            Some(stream) => stream.ended().await,
-            None => std::future::pending().await,
+        match (&self.stream, self.carrier) {
+            (Some(stream), _) => stream.ended().await,
+            (None, Carrier::Tls) => {}
+            (None, Carrier::Udp) => std::future::pending().await,
         }
     }
 

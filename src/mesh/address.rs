@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::underlay::SlotId;
+use crate::underlay::{Carrier, SlotId};
 
 /// Why an address is not dialled; also the metric's label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -18,7 +18,7 @@ pub enum AddressRefusal {
     Multicast,
     /// All hosts of a network.
     Broadcast,
-    /// Stands for a lane slot inside a process.
+    /// Stands for a lane slot or a stream inside a process.
     Virtual,
     /// This machine itself, while this node has no loopback address.
     Loopback,
@@ -82,7 +82,7 @@ pub(super) fn check_form(address: SocketAddr) -> Result<(), AddressRefusal> {
     if address.port() == 0 {
         return Err(AddressRefusal::PortZero);
     }
-    if SlotId::from_address(address).is_some() {
+    if SlotId::from_address(address).is_some() || Carrier::of(address) == Carrier::Tls {
         return Err(AddressRefusal::Virtual);
     }
     match address.ip().to_canonical() {
@@ -170,6 +170,7 @@ mod tests {
             ("255.255.255.255:1", R::Broadcast),
             ("250.0.0.1:1", R::Broadcast),
             ("[fd72:6f6e::1]:1", R::Virtual),
+            ("[fd72:6f6e::1:0:7]:1", R::Virtual),
             ("127.0.0.1:1", R::Loopback),
             ("[::1]:1", R::Loopback),
             ("[::ffff:127.0.0.1]:1", R::Loopback),

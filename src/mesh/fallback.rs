@@ -16,6 +16,9 @@ const HEAD_START: Duration = Duration::from_secs(1);
 /// First and longest pause between two dials by a stream; it doubles.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
 
+/// The pause while a flow waits for a route: TCP repeats a lost first packet after a second.
+const HURRIED_PAUSE: Duration = Duration::from_secs(1);
+
 /// The pause after a dial that was given up, because the link answered: a suspicion that was wrong.
 const AFTER_SUSPICION: Duration = Duration::from_secs(5);
 
@@ -48,8 +51,9 @@ impl Default for Ways {
 pub(super) struct Fallback {
     under_way: bool,
     failures: u32,
-    /// Not before.
+    /// Not before; and when the last one began.
     next: Option<Instant>,
+    last: Option<Instant>,
     /// Since when UDP is dialled without an answer.
     udp_since: Option<Instant>,
     /// A lane has found its link silent.
@@ -63,9 +67,17 @@ pub(super) struct Fallback {
 }
 
 impl Fallback {
-    /// Whether a stream is to be dialled now. `works`: a link stands, and nothing says that its path is down.
-    pub(super) fn wants_stream(&self, now: Instant, ways: Ways, works: bool) -> bool {
-        if !ways.streams || self.under_way || self.next.is_some_and(|next| now < next) {
+    /// Whether a stream is to be dialled now. `works`: a link stands, and nothing says that its path is down;
+    /// `hurried`: a flow waits for a route.
+    pub(super) fn wants_stream(
+        &self,
+        now: Instant,
+        ways: Ways,
+        (works, hurried): (bool, bool),
+    ) -> bool {
+        let hurries = || hurried && self.last.is_none_or(|last| now >= last + HURRIED_PAUSE);
+        let paused = self.next.is_some_and(|next| now < next) && !hurries();
+        if !ways.streams || self.under_way || paused {
             return false;
         }
         let head_start = if ways.udp && !ways.udp_blocked { HEAD_START } else { Duration::ZERO };
@@ -82,6 +94,7 @@ impl Fallback {
     pub(super) fn dialled(&mut self, now: Instant) {
         self.under_way = true;
         self.next = Some(now + PAUSE.0);
+        self.last = Some(now);
     }
 
     /// It has ended.
@@ -185,15 +198,23 @@ mod tests {
     #[test]
     fn a_stream_is_dialled_a_second_after_udp_and_at_once_where_that_is_blocked() {
         let (mut member, start) = (Fallback::default(), Instant::now());
-        assert!(!member.wants_stream(start, WAYS, false), "UDP has not been tried");
+        assert!(!member.wants_stream(start, WAYS, (false, false)), "UDP has not been tried");
         member.udp_dialled(start);
         member.udp_dialled(start + ms(700));
-        assert!(!member.wants_stream(start + ms(999), WAYS, false));
-        assert!(member.wants_stream(start + ms(1000), WAYS, false));
-        assert!(!member.wants_stream(start + ms(1000), WAYS, true), "it has a link");
-        assert!(member.wants_stream(start, Ways { udp_blocked: true, ..WAYS }, false));
-        assert!(Fallback::default().wants_stream(start, Ways { udp: false, ..WAYS }, false));
-        assert!(!member.wants_stream(start + ms(2000), Ways { streams: false, ..WAYS }, false));
+        assert!(!member.wants_stream(start + ms(999), WAYS, (false, false)));
+        assert!(member.wants_stream(start + ms(1000), WAYS, (false, false)));
+        assert!(!member.wants_stream(start + ms(1000), WAYS, (true, false)), "it has a link");
+        assert!(member.wants_stream(start, Ways { udp_blocked: true, ..WAYS }, (false, false)));
+        assert!(Fallback::default().wants_stream(
+            start,
+            Ways { udp: false, ..WAYS },
+            (false, false)
+        ));
+        assert!(!member.wants_stream(
+            start + ms(2000),
+            Ways { streams: false, ..WAYS },
+            (false, false)
+        ));
     }
 
     #[test]
@@ -202,12 +223,15 @@ mod tests {
         member.udp_dialled(now);
         now += HEAD_START;
         for pause in [500, 1000, 2000, 4000, 8000, 15_000, 15_000] {
-            assert!(member.wants_stream(now, WAYS, false));
+            assert!(member.wants_stream(now, WAYS, (false, false)));
             member.dialled(now);
-            assert!(!member.wants_stream(now + ms(60_000), WAYS, false));
+            assert!(!member.wants_stream(now + ms(60_000), WAYS, (false, false)));
             member.dial_failed(now);
             member.dial_ended();
-            assert!(!member.wants_stream(now + ms(pause - 1), WAYS, false));
+            assert!(!member.wants_stream(now + ms(pause - 1), WAYS, (false, false)));
+            // A flow that waits for a route waits for a second at most.
+            assert_eq!(member.wants_stream(now + ms(999), WAYS, (false, true)), pause <= 999);
+            assert!(member.wants_stream(now + ms(1000), WAYS, (false, true)));
             now += ms(pause);
         }
     }
@@ -217,28 +241,28 @@ mod tests {
         let (mut member, now) = (Fallback::default(), Instant::now());
         member.linked(now, Carrier::Udp);
         member.suspect(now);
-        assert!(member.wants_stream(now, WAYS, true));
+        assert!(member.wants_stream(now, WAYS, (true, false)));
         member.answered();
-        assert!(!member.wants_stream(now, WAYS, true));
+        assert!(!member.wants_stream(now, WAYS, (true, false)));
         member.suspect(now);
         member.dialled(now);
         // The link answered: not again within 5 s.
         member.dial_failed(now);
         member.dial_ended();
         member.suspect(now + ms(4999));
-        assert!(!member.wants_stream(now + ms(4999), WAYS, true));
-        assert!(member.wants_stream(now + ms(5000), WAYS, true));
+        assert!(!member.wants_stream(now + ms(4999), WAYS, (true, false)));
+        assert!(member.wants_stream(now + ms(5000), WAYS, (true, false)));
     }
 
     #[test]
     fn a_silent_stream_has_udp_and_another_one_dialled_beside_it() {
         let (mut member, now) = (Fallback::default(), Instant::now());
         member.suspect(now);
-        assert!(!member.wants_stream(now, WAYS, true), "there is no link");
+        assert!(!member.wants_stream(now, WAYS, (true, false)), "there is no link");
         member.linked(now, Carrier::Tls);
         assert!(!member.wants_udp(now));
         member.suspect(now);
-        assert!(member.wants_udp(now) && member.wants_stream(now, WAYS, true));
+        assert!(member.wants_udp(now) && member.wants_stream(now, WAYS, (true, false)));
         member.udp_dialled(now);
         member.answered();
         member.suspect(now + ms(4999));

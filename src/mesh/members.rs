@@ -186,9 +186,11 @@ impl Member {
 
     fn addresses(&self) -> Vec<SocketAddr> {
         let told = self.recorded.as_ref().unwrap_or(&self.bootstrap);
+        let mark = told.iter().copied().find(|address| reach::is_stream_mark(*address));
         let mut addresses: Vec<_> = self.observed.into_iter().collect();
-        addresses.extend(told.iter().filter(|told| self.observed != Some(**told)));
-        addresses.truncate(MAX_ADDRESSES);
+        addresses.extend(reach::udp_of(told).filter(|told| self.observed != Some(*told)));
+        addresses.truncate(MAX_ADDRESSES - mark.iter().count());
+        addresses.extend(mark);
         addresses
     }
 }
@@ -452,12 +454,14 @@ impl Members {
         dials: &mut Dials,
         refused: impl Fn(&Peer) -> bool,
     ) -> Vec<Dial> {
+        let hurried = self.hurry_until.is_some_and(|until| now < until);
         let mut begun = Vec::new();
         for (name, member) in &mut self.known {
+            let works = member.linked && !member.path_down;
             if !dials.has_room() {
                 break;
             }
-            if !member.fallback.wants_stream(now, self.ways, member.linked && !member.path_down)
+            if !member.fallback.wants_stream(now, self.ways, (works, hurried))
                 || member.certified.as_ref().is_some_and(|peer| refused(peer))
             {
                 continue;

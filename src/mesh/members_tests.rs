@@ -299,3 +299,28 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_member_with_many_addresses_is_dialled_by_a_stream_at_each_ip_address_once() {
+    let (mut a, t0) = (members("a"), Instant::now());
+    a.set_ways(Ways { udp: true, streams: true, udp_blocked: false });
+    let mut addresses: Vec<_> = (1..=7).map(at).collect();
+    addresses.push(reach::stream_mark(443));
+    a.recorded(t0, &peer("m"), addresses, &record("m"));
+    a.last_seen(t0, &"m".parse().unwrap(), ([192, 0, 2, 9], 7).into());
+    let streams = |a: &mut Members, now| a.streams_due(now, &mut Dials::default(), |_| false);
+    assert!(streams(&mut a, t0).is_empty());
+    assert!(due(&mut a, t0)[0].1.iter().all(|udp| !reach::is_stream_mark(*udp)));
+    let begun = streams(&mut a, t0 + Duration::from_secs(1));
+    let addresses = [([192, 0, 2, 9], 443).into(), at(443)];
+    assert_eq!((begun.len(), &begun[0].addresses[..]), (1, &addresses[..]));
+    assert_eq!(begun[0].carrier, Carrier::Tls);
+    // With a link over it UDP is tried later, and it does not count as where UDP finds the member.
+    let virtual_address = "[fd72:6f6e::1:0:1]:1".parse().unwrap();
+    assert!(a.linked(t0, &peer("m"), Some(virtual_address)));
+    a.dial_ended(&"m".parse().unwrap(), Carrier::Udp);
+    let member = a.get(&"m".parse().unwrap()).unwrap();
+    assert!(!member.addresses.contains(&virtual_address));
+    assert!(due(&mut a, t0 + Duration::from_secs(29)).is_empty());
+    assert_eq!(due(&mut a, t0 + Duration::from_secs(30)).len(), 1);
+}

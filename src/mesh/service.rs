@@ -9,6 +9,7 @@ use super::Mesh;
 use crate::{
     flow::BoxFuture,
     link::{Link, LinkService},
+    underlay::Carrier,
     wire::{
         link::{LinkRefusal, Notice, Reply, Request},
         nonce::AddressNonce,
@@ -52,7 +53,10 @@ impl LinkService for Mesh {
 
     fn moved(&self, link: &Link, address: SocketAddr) {
         self.members().moved(&link.peer().name, address);
-        link.notify(&Notice::Seen(address));
+        // A stream's address means nothing outside this process.
+        if Carrier::of(address) == Carrier::Udp {
+            link.notify(&Notice::Seen(address));
+        }
     }
 }
 

@@ -67,8 +67,8 @@ pub enum Error {
     /// The configuration has a mistake.
     #[error("{0}")]
     Config(String),
-    /// The UDP socket cannot be had.
-    #[error("cannot listen on UDP {address}: {source}; choose another address, or port 0")]
+    /// A socket towards other nodes, of UDP or of streams, cannot be had.
+    #[error("cannot listen on {address}: {source}; choose another address, or port 0")]
     Listen {
         /// Where the node was to listen.
         address: SocketAddr,

@@ -64,6 +64,7 @@ pub(crate) struct Sockets {
 /// A socket cannot be had.
 pub(crate) struct NoSocket {
     /// `UDP` or `TCP`.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "only the command line says it"))]
     pub(crate) protocol: &'static str,
     pub(crate) address: SocketAddr,
     pub(crate) error: io::Error,

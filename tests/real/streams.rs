@@ -103,7 +103,6 @@ async fn a_node_without_udp_has_its_first_flow_within_2_5_s() {
     let _turn = turn(Share::All).await;
     let mut pair = Pair::start(1).await;
     pair.wait_for_carrier("udp").await;
-    assert_eq!(pair.wires.accepted(), 0, "no stream while UDP passes");
     pair.overlay.crash("entry").await;
     pair.block_udp();
     let servers = Servers::start(&Arrivals::new()).await;

@@ -4,7 +4,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -41,7 +41,6 @@ pub(crate) struct Bottleneck([Arc<Mutex<Option<Instant>>>; 2]);
 /// Carries TCP connections from one address to another until it is dropped.
 pub(crate) struct Wires {
     open: Arc<AtomicBool>,
-    accepted: Arc<AtomicUsize>,
     _tasks: JoinSet<()>,
 }
 
@@ -56,28 +55,21 @@ impl Wires {
         socket.bind(at).unwrap();
         let listener = socket.listen(64).unwrap();
         let open = Arc::new(AtomicBool::new(true));
-        let accepted = Arc::<AtomicUsize>::default();
         let mut tasks = JoinSet::new();
-        let (stopped, count) = (open.clone(), accepted.clone());
+        let stopped = open.clone();
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((near, _)) = listener.accept().await {
-                count.fetch_add(1, Ordering::Relaxed);
                 let way = (wire, bottleneck.clone());
                 connections.spawn(carry(near, to, way, stopped.clone()));
             }
         });
-        Self { open, accepted, _tasks: tasks }
+        Self { open, _tasks: tasks }
     }
 
     /// From now on nothing arrives any more, as if the cable was cut.
     pub(crate) fn cut(&self) {
         self.open.store(false, Ordering::Relaxed);
-    }
-
-    /// Connections so far.
-    pub(crate) fn accepted(&self) -> usize {
-        self.accepted.load(Ordering::Relaxed)
     }
 }
 
