@@ -263,6 +263,9 @@ impl Mesh {
         let (address, carrier) = (link.real_address().map(tracing::field::display), link.carrier());
         tracing::info!(neighbour = %name, address, carrier = carrier.name(), we_dialled, "link up");
         self.note_carrier(carrier, we_dialled);
+        if we_dialled && carrier == Carrier::Tls {
+            self.members().streamed(&name, link.real_address());
+        }
         self.routing().link_up(now, &name, restarted, self.switch.chance().draw());
         self.take_vote(&link);
         self.news.notify_one();

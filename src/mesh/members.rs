@@ -123,6 +123,8 @@ struct Member {
     record: Option<Arc<MemberRecord>>,
     /// Where a link of ours last saw it.
     observed: Option<SocketAddr>,
+    /// Where a stream that this node dialled led to it.
+    stream_at: Option<SocketAddr>,
     /// Its newest certificate, in force or not.
     certified: Option<Arc<Peer>>,
     /// Whether that certificate was in force at the last look.
@@ -153,6 +155,7 @@ impl Member {
             recorded: None,
             record: None,
             observed: None,
+            stream_at: None,
             certified: None,
             in_force: false,
             failures: 0,
@@ -182,6 +185,13 @@ impl Member {
         let hurries = || hurried && self.dials < HURRIED_DIALS && again();
         let needed = self.needs_dial() && (self.next_dial <= now || hurries());
         needed || self.dials == 0 && self.fallback.wants_udp(now)
+    }
+
+    /// The TCP addresses of its streams.
+    fn streams(&self) -> Vec<SocketAddr> {
+        let mut streams = reach::streams_of(&self.addresses());
+        streams.extend(self.stream_at.filter(|at| !streams.contains(at)));
+        streams
     }
 
     fn addresses(&self) -> Vec<SocketAddr> {
@@ -298,6 +308,13 @@ impl Members {
             self.dial_everyone(now);
         }
         true
+    }
+
+    /// Records where a stream led to the member: its record may name no address that may be dialled.
+    pub(super) fn streamed(&mut self, name: &NodeName, at: Option<SocketAddr>) {
+        if let Some(member) = self.known.get_mut(name) {
+            member.stream_at = at;
+        }
     }
 
     /// The network works again, so no pause is justified any more.
@@ -466,7 +483,7 @@ impl Members {
             {
                 continue;
             }
-            let addresses = dials.begin(now, &reach::streams_of(&member.addresses()));
+            let addresses = dials.begin(now, &member.streams());
             if !addresses.is_empty() {
                 member.fallback.dialled(now);
                 let carrier = Carrier::Tls;

@@ -324,3 +324,18 @@ fn a_member_with_many_addresses_is_dialled_by_a_stream_at_each_ip_address_once()
     assert!(due(&mut a, t0 + Duration::from_secs(29)).is_empty());
     assert_eq!(due(&mut a, t0 + Duration::from_secs(30)).len(), 1);
 }
+
+#[test]
+fn a_stream_is_dialled_again_where_it_led() {
+    let (mut a, t0) = (members("a"), Instant::now());
+    a.set_ways(Ways { udp: false, streams: true, udp_blocked: false });
+    let name: NodeName = "m".parse().unwrap();
+    // No address in its record may be dialled.
+    a.recorded(t0, &peer("m"), vec![reach::stream_mark(443)], &record("m"));
+    let streams = |a: &mut Members, now| a.streams_due(now, &mut Dials::default(), |_| false);
+    assert!(streams(&mut a, t0).is_empty());
+    a.linked(t0, &peer("m"), Some("[fd72:6f6e::1:0:1]:1".parse().unwrap()));
+    a.streamed(&name, Some(at(443)));
+    a.unlinked(t0, &name);
+    assert_eq!(streams(&mut a, t0)[0].addresses, [at(443)]);
+}
