@@ -20,23 +20,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use overlay::{Running, Site, configure, free_udp, json, wait_for};
+use overlay::{Running, Site, configure, free_tcp, free_udp, json, wait_for};
+use ronproxy::internals::identity::AnyServer;
 use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned,
-    client::{
-        ResolvesClientCert,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    },
-    pki_types::{CertificateDer, ServerName, UnixTime},
-    sign::CertifiedKey,
+    ClientConfig, ClientConnection, SignatureScheme, StreamOwned, client::ResolvesClientCert,
+    pki_types::ServerName, sign::CertifiedKey,
 };
 use socket2::{Domain, Socket, Type};
 
 const LISTEN: &str = "#stream_listen = \"0.0.0.0:443\"";
-
-fn free_tcp() -> SocketAddr {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
-}
 
 /// The exit `hub`, which accepts streams at the returned address; `udp`: it uses UDP, too.
 fn hub(site: &Site, udp: bool) -> (Running, SocketAddr) {
@@ -234,7 +226,7 @@ struct Tls {
     judge: Arc<Judge>,
 }
 
-/// Takes any server, and notes whether it asks for a certificate.
+/// Has no certificate, and notes whether the server asks for one.
 #[derive(Debug, Default)]
 struct Judge(AtomicBool);
 
@@ -242,11 +234,11 @@ impl Tls {
     fn connect(at: SocketAddr, alpn: &[&[u8]]) -> Self {
         let judge = Arc::<Judge>::default();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
+        let mut config = ClientConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
             .unwrap()
             .dangerous()
-            .with_custom_certificate_verifier(judge.clone())
+            .with_custom_certificate_verifier(Arc::new(AnyServer::new(provider)))
             .with_client_cert_resolver(judge.clone());
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
         let name = ServerName::IpAddress(at.ip().into());
@@ -295,41 +287,5 @@ impl ResolvesClientCert for Judge {
 
     fn has_certs(&self) -> bool {
         true
-    }
-}
-
-impl ServerCertVerifier for Judge {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        let provider = rustls::crypto::ring::default_provider();
-        provider.signature_verification_algorithms.supported_schemes()
     }
 }

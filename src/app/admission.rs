@@ -33,7 +33,7 @@ use super::{
     places::{NoPlace, Pool, UnderWay, Who},
     rate::{Bucket, Rate},
 };
-use crate::identity::NodeName;
+use crate::{identity::NodeName, underlay::prefix};
 
 /// Lane handshakes under way. 64 entries that open two lanes each at once fit.
 const MAX_LANES: usize = 128;
@@ -317,20 +317,6 @@ impl Admission {
         let mut hasher = DefaultHasher::new();
         (self.seed, key).hash(&mut hasher);
         usize::try_from(hasher.finish() % BUCKETS as u64).unwrap_or(0)
-    }
-}
-
-/// The IPv4 /24 or IPv6 /48 of an address.
-pub(super) fn prefix(ip: IpAddr) -> [u8; 7] {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => {
-            let [a, b, c, _] = ip.octets();
-            [4, a, b, c, 0, 0, 0]
-        }
-        IpAddr::V6(ip) => {
-            let [a, b, c, d, e, f, ..] = ip.octets();
-            [6, a, b, c, d, e, f]
-        }
     }
 }
 

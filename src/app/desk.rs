@@ -22,10 +22,7 @@ use noq::Connection;
 use rustls::pki_types::CertificateDer;
 use tokio::time::timeout;
 
-use super::{
-    admission::prefix,
-    recent::{Chain, Recent},
-};
+use super::recent::{Chain, Recent};
 use crate::{
     flow::BoxFuture,
     identity::{
@@ -36,6 +33,7 @@ use crate::{
     signer::AuthorityClient,
     transport::code,
     turns::{Limits, Turn, Turns},
+    underlay::prefix,
     wire::link::RenewalRefusal,
 };
 

@@ -14,6 +14,7 @@ use crate::{
         NodeIdentity, NodeKey, NodeName, Welcome, clock_crypto, join_crypto, renew_crypto,
         server_name, skew, skew_in_words,
     },
+    mesh::UDP_HEAD_START,
     text::Escaped,
     transport::{CertificateFault, code, join_client_config},
     underlay::StreamHold,
@@ -22,9 +23,6 @@ use crate::{
 
 /// How long the authority may take to answer.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The head start of UDP before streams, as for links.
-const HEAD_START: Duration = Duration::from_secs(1);
 
 /// By what the authority is asked.
 #[derive(Clone)]
@@ -235,43 +233,40 @@ impl<'a> Remote<'a> {
     async fn connect(
         &self,
         client: &ClientConfig,
-    ) -> Result<Result<(Connection, Option<StreamHold>), Tried>, JoinFailure> {
+    ) -> Result<Result<Connected, Tried>, JoinFailure> {
         let by_udp = self.connect_by_udp(client);
         let by_stream = async {
-            sleep(HEAD_START).await;
+            sleep(UDP_HEAD_START).await;
             self.connect_by_stream(client).await
         };
         tokio::pin!(by_udp, by_stream);
-        let (mut tried, connected) = tokio::select! {
-            biased;
-            by_udp = &mut by_udp => (by_udp?, None),
-            by_stream = &mut by_stream => match by_stream? {
-                Ok(connected) => return Ok(Ok(connected)),
-                Err(tried) => (by_udp.await?, Some(tried)),
-            },
-        };
-        if let Err(tried) = &mut tried {
-            let more = match connected {
-                Some(more) => Err(more),
-                None => by_stream.await?,
+        let (mut udp_failed, mut streams_failed) = (None, None);
+        loop {
+            let (attempt, failed) = tokio::select! {
+                biased;
+                attempt = &mut by_udp, if udp_failed.is_none() => (attempt?, &mut udp_failed),
+                attempt = &mut by_stream, if streams_failed.is_none() => (attempt?, &mut streams_failed),
+                else => break,
             };
-            match more {
+            match attempt {
                 Ok(connected) => return Ok(Ok(connected)),
-                Err(more) => tried.add(more),
+                Err(tried) => *failed = Some(tried),
             }
         }
-        Ok(tried.map(|conn| (conn, None)))
+        let mut tried = Tried::default();
+        udp_failed.into_iter().chain(streams_failed).for_each(|more| tried.add(more));
+        Ok(Err(tried))
     }
 
     /// Connects to each UDP address in turn.
     async fn connect_by_udp(
         &self,
         client: &ClientConfig,
-    ) -> Result<Result<Connection, Tried>, JoinFailure> {
+    ) -> Result<Result<Connected, Tried>, JoinFailure> {
         let mut tried = Tried::default();
         for address in reach::udp_of(self.addresses) {
             match self.connect_to(client, address, address).await? {
-                Ok(conn) => return Ok(Ok(conn)),
+                Ok(conn) => return Ok(Ok((conn, None))),
                 Err(more) => tried.add(more),
             }
         }
@@ -282,7 +277,7 @@ impl<'a> Remote<'a> {
     async fn connect_by_stream(
         &self,
         client: &ClientConfig,
-    ) -> Result<Result<(Connection, Option<StreamHold>), Tried>, JoinFailure> {
+    ) -> Result<Result<Connected, Tried>, JoinFailure> {
         let mut tried = Tried::default();
         let Some(streams) = &self.way.streams else { return Ok(Err(tried)) };
         for address in reach::streams_of(self.addresses) {
@@ -325,6 +320,9 @@ impl<'a> Remote<'a> {
         Ok(Err(tried))
     }
 }
+
+/// A connection, and what keeps the stream open that it may go over.
+type Connected = (Connection, Option<StreamHold>);
 
 /// What was tried in vain.
 #[derive(Debug, Default)]

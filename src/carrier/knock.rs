@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn a_knock_is_told_from_what_browsers_say_at_the_first_byte_that_differs() {
+    fn a_knock_is_told_from_other_bytes_at_the_first_that_differs() {
         let due = [7; KNOCK_LEN];
         assert_eq!(judge(&due, &[7; 40]), Judged::Knock);
         assert_eq!(judge(&due, &[7; 31]), Judged::Beginning);

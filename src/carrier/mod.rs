@@ -37,6 +37,12 @@ mod socket;
 mod strangers;
 mod tls;
 
+pub use dial::{DialError, StreamDialler};
+#[cfg(feature = "proxy")]
+pub use listen::StreamListener;
+pub use proxy::{HttpProxy, ParseProxyError};
+pub use socket::bind_streams;
+
 /// What is configured about streams.
 #[derive(Debug)]
 pub struct StreamSettings {
@@ -58,9 +64,3 @@ impl Default for StreamSettings {
         Self { listener: None, port: None, dial: false, proxy: None, udp: true }
     }
 }
-
-pub use dial::{DialError, StreamDialler};
-#[cfg(feature = "proxy")]
-pub use listen::StreamListener;
-pub use proxy::{HttpProxy, ParseProxyError};
-pub use socket::bind_streams;

@@ -7,6 +7,7 @@ use std::{
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -31,10 +32,7 @@ pub struct HttpProxy {
 
 /// Where connections go without the proxy.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-struct Direct {
-    everywhere: bool,
-    nets: Vec<ipnet::IpNet>,
-}
+struct Direct(Vec<IpNet>);
 
 /// The text is no proxy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -175,19 +173,19 @@ fn without_credentials(text: &str) -> String {
 impl Direct {
     /// Reads a list as in `NO_PROXY`. Names do not matter: members are reached by address.
     fn parse(list: &str) -> Self {
-        let items = list.split(',').map(str::trim);
-        let net = |item: &str| {
-            item.parse().ok().or_else(|| Some(ipnet::IpNet::from(item.parse::<IpAddr>().ok()?)))
+        let nets = |item: &str| match item.trim() {
+            "*" => vec![IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())],
+            item => {
+                let ip = || item.parse::<IpAddr>().map(IpNet::from);
+                item.parse().or_else(|_| ip()).into_iter().collect()
+            }
         };
-        Self {
-            everywhere: items.clone().any(|item| item == "*"),
-            nets: items.filter_map(net).collect(),
-        }
+        Self(list.split(',').flat_map(nets).collect())
     }
 
     fn contains(&self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
-        self.everywhere || self.nets.iter().any(|net| net.contains(&ip))
+        self.0.iter().any(|net| net.contains(&ip))
     }
 }
 

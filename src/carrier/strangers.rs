@@ -6,11 +6,11 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
-use crate::link::Bucket;
+use crate::{link::Bucket, underlay::prefix};
 
 /// Places of all. Each costs some 40 KiB for TLS and HTTP, so 20 MiB.
 pub(super) const MAX_PLACES: usize = 512;
@@ -30,20 +30,23 @@ const GIVES_WAY_AFTER: Duration = Duration::from_secs(1);
 /// Prefixes whose rate is known: those of the connections of the last minute.
 const MAX_PREFIXES: usize = 4096;
 
+/// A prefix, as [`prefix`] returns it.
+type Prefix = [u8; 7];
+
 /// The connections that have a place.
 #[derive(Debug)]
 pub(super) struct Strangers {
     next: u64,
     places: Vec<Place>,
     all: Bucket,
-    rates: HashMap<IpAddr, Bucket>,
+    rates: HashMap<Prefix, Bucket>,
 }
 
 #[derive(Debug)]
 struct Place {
     ticket: u64,
     began: Instant,
-    prefix: IpAddr,
+    prefix: Prefix,
 }
 
 /// A place for a new connection.
@@ -89,7 +92,7 @@ impl Strangers {
         self.places.retain(|place| place.ticket != ticket);
     }
 
-    fn in_rate(&mut self, now: Instant, prefix: IpAddr) -> bool {
+    fn in_rate(&mut self, now: Instant, prefix: Prefix) -> bool {
         if self.rates.len() >= MAX_PREFIXES && !self.rates.contains_key(&prefix) {
             let full = f64::from(PREFIX_RATE.0);
             self.rates.retain(|_, bucket| !bucket.has(now, full));
@@ -102,30 +105,23 @@ impl Strangers {
         self.rates.entry(prefix).or_insert_with(bucket).take(now, 1.0) && self.all.take(now, 1.0)
     }
 
-    fn count(&self, prefix: IpAddr) -> usize {
+    fn count(&self, prefix: Prefix) -> usize {
         self.places.iter().filter(|place| place.prefix == prefix).count()
     }
 
     /// The prefix with the most places.
-    fn busiest(&self) -> Option<IpAddr> {
+    fn busiest(&self) -> Option<Prefix> {
         let mut counts = HashMap::new();
         self.places.iter().for_each(|place| *counts.entry(place.prefix).or_insert(0) += 1);
         counts.into_iter().max_by_key(|(_, count)| *count).map(|(prefix, _)| prefix)
     }
 
     /// The oldest connection of a prefix, if it had its time.
-    fn oldest(&self, now: Instant, prefix: IpAddr) -> Option<u64> {
+    fn oldest(&self, now: Instant, prefix: Prefix) -> Option<u64> {
         let of_prefix = self.places.iter().filter(|place| place.prefix == prefix);
         let oldest = of_prefix.min_by_key(|place| place.began)?;
         let had_its_time = now.saturating_duration_since(oldest.began) >= GIVES_WAY_AFTER;
         had_its_time.then_some(oldest.ticket)
-    }
-}
-
-fn prefix(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => IpAddr::V4((ip.to_bits() & 0xffff_ff00).into()),
-        IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() >> 80 << 80)),
     }
 }
 
@@ -138,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn ten_thousand_idle_connections_of_a_prefix_have_32_places_and_others_theirs() {
+    fn idle_connections_of_a_prefix_have_32_places_and_others_theirs() {
         let (mut strangers, start) = (Strangers::default(), Instant::now());
         let admitted = (0..10_000).filter(|n| strangers.admit(start, at(1, n % 256)).is_some());
         assert_eq!(admitted.count(), MAX_PER_PREFIX);

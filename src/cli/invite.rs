@@ -14,7 +14,7 @@ use crate::{
     config::Config,
     identity::{
         Actor, Attributes, AuditLog, AuthorityError, Deed, Granted, Invitation, InvitationState,
-        Invited, NodeIdentity, NodeName, PendingInvitations, Roles, Token, UnixTime,
+        Invited, MAX_ADDRESSES, NodeIdentity, NodeName, PendingInvitations, Roles, Token, UnixTime,
     },
     wire::reach::{stream_mark, udp_of},
 };
@@ -188,8 +188,7 @@ fn reachable(config: &Config) -> Result<Vec<SocketAddr>, CliError> {
     let node = &config.node;
     let mark = node.told_stream_port(node.stream_listen).map(stream_mark);
     if !node.advertise.is_empty() {
-        // An invitation has room for eight.
-        let most = node.advertise.len().min(8 - mark.iter().count());
+        let most = node.advertise.len().min(MAX_ADDRESSES - mark.iter().count());
         return Ok(node.advertise[..most].iter().copied().chain(mark).collect());
     }
     if node.listen.ip().is_unspecified() || node.listen.port() == 0 {

@@ -103,9 +103,9 @@ impl Run {
         let listener = UnixListener::from_std(listener).map_err(CliError::Runtime)?;
         raise_file_limit();
         let credentials = settings::credentials(&folder.dir)?;
-        let config_udp = config.node.udp;
         let Sockets { udp, listen, streams } = bind(&config, folder)?;
-        let streams_at = streams.listener.as_ref().and_then(|tcp| tcp.local_addr().ok());
+        let (uses_udp, streams_at) =
+            (streams.udp, streams.listener.as_ref().and_then(|tcp| tcp.local_addr().ok()));
         let dashboard = dashboard::open(folder, &config).await;
         let (settings, exit) =
             settings::node(&folder.dir, config, credentials, (listen, streams), signer);
@@ -138,7 +138,7 @@ impl Run {
         });
         let serving = CancellationToken::new();
         tokio::spawn(admin::serve(listener, admin.clone(), serving.clone()));
-        let udp = config_udp.then_some(listen);
+        let udp = uses_udp.then_some(listen);
         self.report(&node, (udp, streams_at), dashboard.as_ref().map(Dashboard::listen))?;
         if let Some(dashboard) = dashboard {
             tokio::spawn(dashboard.serve(admin.clone(), serving.clone()));

@@ -4,10 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{NodeDir, NodeFile, NodeName, StoreError};
-
-/// Addresses kept: as many as an invitation has.
-const MAX_ADDRESSES: usize = 8;
+use super::{MAX_ADDRESSES, NodeDir, NodeFile, NodeName, StoreError};
 
 /// The authority's node: its name, from the invitation, and its addresses, from the invitation
 /// and later from the link to it.

@@ -10,7 +10,7 @@ use super::{Fingerprint, NodeName, UnixTime, digest::sha256};
 /// The text's prefix, and with it the format's version.
 const PREFIX: &str = "ron1:";
 /// Most addresses in one invitation. The authority's node has a few.
-const MAX_ADDRESSES: usize = 8;
+pub const MAX_ADDRESSES: usize = 8;
 /// The longest text read: the longest valid one is under 600 characters.
 const MAX_TEXT: usize = 2048;
 /// Bytes of the checksum. It finds copying errors; it does not stop attackers.

@@ -6,8 +6,9 @@ use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
-    Actor, Authority, AuthorityError, Deed, Fingerprint, IdentityError, Invitation, NodeIdentity,
-    NodeKey, NodeName, PendingInvitations, RedeemError, SigningRequest, Token, UnixTime,
+    Actor, Authority, AuthorityError, Deed, Fingerprint, IdentityError, Invitation, MAX_ADDRESSES,
+    NodeIdentity, NodeKey, NodeName, PendingInvitations, RedeemError, SigningRequest, Token,
+    UnixTime,
 };
 use crate::text::is_unsafe;
 
@@ -18,8 +19,6 @@ pub const MAX_JOIN_REQUEST: usize = 4 * 1024;
 pub const MAX_JOIN_REPLY: usize = 512 * 1024;
 /// Members told to a joiner; the overlay is made for a few dozen.
 pub const MAX_MEMBERS: usize = 256;
-/// Addresses per node.
-const MAX_ADDRESSES: usize = 8;
 /// Characters of a reason that the joiner shows.
 const MAX_REASON: usize = 300;
 

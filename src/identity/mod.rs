@@ -18,6 +18,7 @@
 //! A running node holds its identity as [`Credentials`], which other modules read at each use. A
 //! renewed certificate and a newer revocation list count from the next handshake.
 
+mod any_server;
 #[cfg(feature = "cli")]
 mod archive;
 mod attest;
@@ -50,6 +51,7 @@ mod handshake_tests;
 #[cfg(test)]
 pub(crate) mod test_support;
 
+pub use any_server::AnyServer;
 #[cfg(feature = "cli")]
 pub use archive::{Archive, ArchiveError, Manifest, pack, unpack};
 pub use attest::{AttestError, StatementKey};
@@ -61,7 +63,7 @@ pub use contact::AuthorityContact;
 pub use credentials::{Changes, Credentials, ListIgnored};
 pub use digest::{Fingerprint, ParseFingerprintError};
 pub use files::{sync_parent, write_new};
-pub use invitation::{Invitation, InvitationError, Token};
+pub use invitation::{Invitation, InvitationError, MAX_ADDRESSES, Token};
 pub use join::{
     DeskRequest, JoinError, JoinRefusal, JoinReply, JoinRequest, MAX_JOIN_REPLY, MAX_JOIN_REQUEST,
     MAX_MEMBERS, MemberInfo, Renewed, Welcome, redeem, renew,

@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::underlay::{Carrier, SlotId};
+use crate::underlay::is_virtual;
 
 /// Why an address is not dialled; also the metric's label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -82,7 +82,7 @@ pub(super) fn check_form(address: SocketAddr) -> Result<(), AddressRefusal> {
     if address.port() == 0 {
         return Err(AddressRefusal::PortZero);
     }
-    if SlotId::from_address(address).is_some() || Carrier::of(address) == Carrier::Tls {
+    if is_virtual(address) {
         return Err(AddressRefusal::Virtual);
     }
     match address.ip().to_canonical() {
@@ -151,6 +151,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::underlay::SlotId;
 
     fn check(own: &[&str], address: &str) -> Result<(), AddressRefusal> {
         let own = own.iter().map(|ip| ip.parse().unwrap());

@@ -39,6 +39,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 
 pub use address::AddressRefusal;
+pub(crate) use fallback::HEAD_START as UDP_HEAD_START;
 pub use members::{MAX_MEMBERS, MemberFacts, Members};
 pub use ping::PingFailure;
 pub use record::MemberRecord;

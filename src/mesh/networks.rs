@@ -70,14 +70,16 @@ impl Mesh {
 
     /// A link to a member stands: does UDP pass here?
     pub(super) fn note_carrier(&self, carrier: Carrier, we_dialled: bool) {
-        if self.streams.is_none() || carrier == Carrier::Tls && !we_dialled {
+        if self.streams.is_none() {
             return;
         }
-        let by_udp = self.links.all().iter().any(|link| link.carrier() == Carrier::Udp);
-        let blocked = carrier == Carrier::Tls && !by_udp;
-        if carrier == Carrier::Tls && by_udp {
-            return;
-        }
+        let by_udp = || self.links.all().iter().any(|link| link.carrier() == Carrier::Udp);
+        let blocked = match carrier {
+            Carrier::Udp => false,
+            Carrier::Tls if we_dialled && !by_udp() => true,
+            // Others may dial streams, and UDP may be blocked at the other end.
+            Carrier::Tls => return,
+        };
         let now = tokio::time::Instant::now().into_std();
         let mut networks = self.networks.lock().unwrap_or_else(PoisonError::into_inner);
         networks.found(now, blocked);

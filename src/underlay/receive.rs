@@ -3,7 +3,6 @@
 use std::{
     fmt,
     io::{self, IoSliceMut},
-    net::SocketAddr,
     num::NonZeroUsize,
     pin::Pin,
     task::{Context, Poll},
@@ -16,13 +15,8 @@ use noq::{
 };
 
 use super::{
-    DropReason, NextHop, SlotId, Switch,
-    labels::LabelMeaning,
-    order,
-    reorder::Reorder,
-    socket::mapped,
-    streams::{Inbox, StreamId},
-    up::Up,
+    DropReason, NextHop, SlotId, Switch, labels::LabelMeaning, order, reorder::Reorder,
+    socket::mapped, streams::Inbox, up::Up, virtual_address::is_virtual,
 };
 use crate::wire::{
     label::{Class, HEADER_LEN, classify, number, relay},
@@ -190,11 +184,6 @@ impl Batch {
             self.offset = 0;
         }
     }
-}
-
-/// Whether an address stands for a lane slot or a stream.
-fn is_virtual(address: SocketAddr) -> bool {
-    SlotId::from_address(address).is_some() || StreamId::from_address(address).is_some()
 }
 
 /// Copies a run of link packets to QUIC as they came.

@@ -1,21 +1,18 @@
 //! Lane slots, and their virtual addresses in QUIC.
 
 use std::{
-    net::{Ipv6Addr, SocketAddr, SocketAddrV6},
+    net::SocketAddr,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
 use tokio::sync::Notify;
 
-use super::{Arrivals, sizing::Sizing};
-
-/// The first 96 bits of every virtual address: a unique local prefix (RFC 4193) that spells "ron".
-/// No packet with such an address ever leaves the process.
-const PREFIX: [u16; 6] = [0xfd72, 0x6f6e, 0, 0, 0, 0];
-
-/// The port of every virtual address; any value would do, zero is refused by QUIC.
-const PORT: u16 = 1;
+use super::{
+    Arrivals,
+    sizing::Sizing,
+    virtual_address::{self, Kind},
+};
 
 /// One end of a lane in this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -25,19 +22,13 @@ impl SlotId {
     /// The address by which QUIC knows the far end of this slot's lane.
     #[must_use]
     pub fn virtual_address(self) -> SocketAddr {
-        let [a, b, c, d, e, f] = PREFIX;
-        let [h0, h1, l0, l1] = self.0.to_be_bytes();
-        let high = u16::from_be_bytes([h0, h1]);
-        let low = u16::from_be_bytes([l0, l1]);
-        SocketAddrV6::new(Ipv6Addr::new(a, b, c, d, e, f, high, low), PORT, 0, 0).into()
+        virtual_address::of(Kind::Slot, self.0)
     }
 
     /// The slot of a virtual address; `None` for a real address.
     #[must_use]
     pub fn from_address(address: SocketAddr) -> Option<Self> {
-        let SocketAddr::V6(address) = address else { return None };
-        let [prefix @ .., high, low] = address.ip().segments();
-        (prefix == PREFIX).then_some(Self(u32::from(high) << 16 | u32::from(low)))
+        virtual_address::number(Kind::Slot, address).map(Self)
     }
 }
 

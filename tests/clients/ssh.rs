@@ -6,7 +6,7 @@ use tokio::{io::AsyncWriteExt as _, process::Command, time::timeout};
 
 use crate::{
     bytes::{MIB, Stream},
-    overlay::{Site, wait_for},
+    overlay::{Site, free_tcp, wait_for},
     tools::{LIMIT, client, have, text},
 };
 
@@ -27,7 +27,7 @@ async fn ssh_runs_a_command_through_the_proxy() {
     let mut keygen = client("ssh-keygen");
     keygen.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key);
     text(keygen).await;
-    let port = free_port();
+    let port = free_tcp().port();
     let _server = start_sshd(&site, &key, port);
     wait_for("sshd", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
     let mut command = client("ssh");
@@ -71,9 +71,4 @@ async fn has_proxy_option() -> bool {
         println!("skipped: no nc that speaks SOCKS");
     }
     found
-}
-
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
 }

@@ -3,16 +3,10 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use ronproxy::internals::{
-    flow::Route,
-    wire::{
-        encode,
-        lane::{LaneNotice, Moved, RerouteReason},
-    },
-};
+use ronproxy::internals::{flow::Route, wire::lane::RerouteReason};
 use tokio::time::{Instant, sleep};
 
-use crate::{meters::Limits, peer::open_flow, stage::Stage};
+use crate::{meters::Limits, peer::open_flow, stage::Stage, words};
 
 /// How long each attack lasts.
 const LENGTH: Duration = Duration::from_secs(60);
@@ -63,11 +57,8 @@ fn moves_that_are_told_without_end_make_few_lines() {
             if notices % 2 == 0 {
                 std::mem::swap(&mut route, &mut left);
             }
-            let moved = Some(Moved { left, reason: RerouteReason::Silent { ms: 500 } });
-            let (epoch, seen) = (notices, u64::MAX);
-            let notice =
-                LaneNotice { epoch, seen, route, moved, limited: true, mine: false, ping: true };
-            lane.send_datagram(encode(&notice).into()).unwrap();
+            let reason = RerouteReason::Silent { ms: 500 };
+            lane.send_datagram(words::moved(notices, left, route, reason)).unwrap();
             sleep(Duration::from_millis(5)).await;
         }
         notices

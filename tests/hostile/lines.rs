@@ -3,13 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use ronproxy::internals::{
-    emulator::triangle,
-    flow::Route,
-    lab::LabNode,
-    wire::{
-        encode,
-        lane::{LaneNotice, Moved, RerouteReason},
-    },
+    emulator::triangle, flow::Route, lab::LabNode, wire::lane::RerouteReason,
 };
 use tokio::time::{Instant, sleep};
 
@@ -115,13 +109,10 @@ fn moves_to_relays_that_refuse_make_few_lines_and_end_no_link() {
         let mut left = Route::Direct;
         while Instant::now() < end {
             let (route, epoch) = routes.next().unwrap();
-            let moved = Some(Moved { left, reason: RerouteReason::Better });
+            let notice = words::moved(epoch, left, route.clone(), RerouteReason::Better);
             left = route.clone();
-            let (route, seen) = (route.clone(), u64::MAX);
-            let notice =
-                LaneNotice { epoch, seen, route, moved, limited: true, mine: false, ping: true };
             lanes.iter().for_each(|(lane, _)| {
-                let _ = lane.send_datagram(encode(&notice).into());
+                let _ = lane.send_datagram(notice.clone());
             });
             sleep(Duration::from_millis(5)).await;
         }

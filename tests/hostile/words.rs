@@ -15,7 +15,7 @@ use ronproxy::internals::{
         datagram::{Header, Piece, frame},
         decode, encode,
         label::{Label, push_labelled},
-        lane::{Open, OpenReply, Purpose},
+        lane::{LaneNotice, Moved, Open, OpenReply, Purpose, RerouteReason},
         link::{
             ForwardRequest, Hello, LaneAsker, LaneRequest, LinkDatagram, LinkRefusal, Notice,
             OpenLane, RenewalRefusal, Reply, Request, RequestFault, SignedLaneRequest,
@@ -32,6 +32,12 @@ pub(crate) fn hello(incarnation: u64, seen: Option<SocketAddr>, revocations: u64
 /// "Your packets come from this address now."
 pub(crate) fn seen(at: SocketAddr) -> Vec<u8> {
     encode(&Notice::Seen(at))
+}
+
+/// "I moved from `left` to `route`, and know of all your moves; answer."
+pub(crate) fn moved(epoch: u64, left: Route, route: Route, reason: RerouteReason) -> Bytes {
+    let (moved, seen) = (Some(Moved { left, reason }), u64::MAX);
+    encode(&LaneNotice { epoch, seen, route, moved, limited: true, mine: false, ping: true }).into()
 }
 
 /// Unsigned hearsay of members, as version 1 of the protocol had it: variant 0 of the notices, then

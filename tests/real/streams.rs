@@ -14,12 +14,12 @@ use tokio::{
 
 use crate::{
     figures::asserts,
-    overlay::{PATIENCE, json},
+    overlay::{PATIENCE, free_tcp, json},
     processes::{Processes, Share, turn},
     scenarios::begin,
     services::Servers,
     sockets::tunnel,
-    tcp::{Bottleneck, Wire, Wires, free_port},
+    tcp::{Bottleneck, Wire, Wires},
     trouble::Fragile as _,
     work::{self, Arrivals, Work},
 };
@@ -51,14 +51,14 @@ impl Pair {
         let path = LinkModel::new(ONE_WAY)
             .with_rate(Bitrate::mbit(MBIT), Queue::Time(Duration::from_millis(80)));
         let topology = Topology::new(["entry", "exit"]).both("entry", "exit", path);
-        let (inside, outside) = (free_port(), free_port());
-        let listen = format!("stream_listen = \"127.0.0.1:{inside}\"");
+        let (inside, outside) = (free_tcp(), free_tcp().port());
+        let listen = format!("stream_listen = \"{inside}\"");
         let port = format!("stream_port = {outside}");
         let settings =
             [("#stream_listen = \"0.0.0.0:443\"", &*listen), ("#stream_port = 443", &*port)];
         let overlay = Processes::start_with(topology, &[], seed, &settings).await;
         let at = (overlay.public("exit").ip(), outside).into();
-        let wires = Wires::between(at, local(inside), (WIRE, Bottleneck::default()));
+        let wires = Wires::between(at, inside, (WIRE, Bottleneck::default()));
         Self { overlay, wires }
     }
 
@@ -192,7 +192,7 @@ async fn keys_beside_a_download_over_a_stream_wait_no_longer_than_over_tcp() {
     let arrivals = Arrivals::new();
     let servers = Servers::start(&arrivals).await;
     // Plain TCP: both connections share the path.
-    let (path, [bulk, keys]) = (Bottleneck::default(), [(); 2].map(|()| local(free_port())));
+    let (path, [bulk, keys]) = (Bottleneck::default(), [(); 2].map(|()| free_tcp()));
     let _wires = [(bulk, servers.source), (keys, servers.echo)]
         .map(|(at, to)| Wires::between(at, to, (WIRE, path.clone())));
     let download = work::begin(Box::new(connect(bulk).await), Work::Download, &arrivals);
@@ -237,8 +237,4 @@ async fn connect(at: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(at).await.unwrap();
     stream.set_nodelay(true).unwrap();
     stream
-}
-
-fn local(port: u16) -> SocketAddr {
-    ([127, 0, 0, 1], port).into()
 }

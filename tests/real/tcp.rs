@@ -1,7 +1,7 @@
 //! TCP between processes: connections that are carried with a delay, at a rate, and can be stopped.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::SocketAddr,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -71,12 +71,6 @@ impl Wires {
     pub(crate) fn cut(&self) {
         self.open.store(false, Ordering::Relaxed);
     }
-}
-
-/// A TCP port that is free now.
-pub(crate) fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    listener.local_addr().unwrap().port()
 }
 
 async fn carry(

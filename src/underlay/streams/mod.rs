@@ -11,7 +11,7 @@ mod queue;
 use std::{
     collections::HashMap,
     fmt,
-    net::{Ipv6Addr, SocketAddr, SocketAddrV6},
+    net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicU32, Ordering},
@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(super) use self::inbox::Inbox;
 use self::queue::Queue;
+use super::virtual_address::{self, Kind};
 
 /// Most streams of a node: one to each of 256 members, as many that take over from them, and the
 /// strangers that have knocked.
@@ -36,12 +37,6 @@ const MAX_STREAMS: usize = 1024;
 /// that finds no room waits, in turn with the others, and so does TCP.
 const WAITING_RUNS: usize = 32;
 
-/// The first 96 bits of a stream's virtual address. Lane slots have zeros in their place.
-const PREFIX: [u16; 6] = [0xfd72, 0x6f6e, 0, 0, 0, 1];
-
-/// The port of every virtual address.
-const PORT: u16 = 1;
-
 /// One stream in this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct StreamId(u32);
@@ -50,18 +45,13 @@ impl StreamId {
     /// The address by which links and QUIC know the far end of this stream.
     #[must_use]
     pub fn virtual_address(self) -> SocketAddr {
-        let [a, b, c, d, e, f] = PREFIX;
-        let [h0, h1, l0, l1] = self.0.to_be_bytes();
-        let (high, low) = (u16::from_be_bytes([h0, h1]), u16::from_be_bytes([l0, l1]));
-        SocketAddrV6::new(Ipv6Addr::new(a, b, c, d, e, f, high, low), PORT, 0, 0).into()
+        virtual_address::of(Kind::Stream, self.0)
     }
 
     /// The stream of a virtual address; `None` for any other address.
     #[must_use]
     pub fn from_address(address: SocketAddr) -> Option<Self> {
-        let SocketAddr::V6(address) = address else { return None };
-        let [prefix @ .., high, low] = address.ip().segments();
-        (prefix == PREFIX).then_some(Self(u32::from(high) << 16 | u32::from(low)))
+        virtual_address::number(Kind::Stream, address).map(Self)
     }
 }
 

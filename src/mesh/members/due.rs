@@ -1,0 +1,173 @@
+//! Whom to dial, when, and where.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use super::{Member, Members};
+use crate::{
+    identity::{NodeName, Peer},
+    mesh::dials::Dials,
+    underlay::Carrier,
+    wire::reach,
+};
+
+/// First pause between two attempts to dial the same member; it doubles.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+
+/// Longest pause. A node that comes back is found within this time even if it cannot dial us.
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+
+/// Longest pause for a member that nobody told of for [`FORGET_AFTER`](super::FORGET_AFTER): it is most likely gone.
+const GONE_PAUSE: Duration = Duration::from_secs(60);
+
+/// While a flow waits for a route, each member without a link is dialled so often, whatever its pause, and
+/// by so many dials that overlap. QUIC repeats a lost first packet after a second, which is too late then.
+const HURRIED_PAUSE: Duration = Duration::from_millis(300);
+const HURRIED_DIALS: usize = 3;
+
+/// A waiting flow asks for hurry several times within this time.
+const HURRY: Duration = Duration::from_secs(1);
+
+/// A dial that is to begin.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::mesh) struct Dial {
+    /// The member.
+    pub(in crate::mesh) name: NodeName,
+    /// By what.
+    pub(in crate::mesh) carrier: Carrier,
+    /// Where.
+    pub(in crate::mesh) addresses: Vec<SocketAddr>,
+    /// Another dial of it is under way: this one ends early and makes room for the next.
+    pub(in crate::mesh) hurried: bool,
+}
+
+impl Member {
+    /// Whether it is to be dialled by UDP at `now`.
+    fn is_due(&self, now: Instant, hurried: bool) -> bool {
+        let again = || self.last_dial.is_none_or(|last| last + HURRIED_PAUSE <= now);
+        let hurries = || hurried && self.dials < HURRIED_DIALS && again();
+        let needed = self.needs_dial() && (self.next_dial <= now || hurries());
+        needed || self.dials == 0 && self.fallback.wants_udp(now)
+    }
+
+    /// The TCP addresses of its streams.
+    fn streams(&self) -> Vec<SocketAddr> {
+        let mut streams = reach::streams_of(&self.addresses());
+        streams.extend(self.stream_at.filter(|at| !streams.contains(at)));
+        streams
+    }
+
+    fn is_refused(&self, refused: impl Fn(&Peer) -> bool) -> bool {
+        self.certified.as_ref().is_some_and(|peer| refused(peer))
+    }
+}
+
+impl Members {
+    /// Dials members without a link more often for a second: a flow waits for a route.
+    pub fn hurry(&mut self, now: Instant) {
+        self.hurry_until = Some(now + HURRY);
+    }
+
+    fn is_hurried(&self, now: Instant) -> bool {
+        self.hurry_until.is_some_and(|until| now < until)
+    }
+
+    /// Records that a dial of the member has ended.
+    pub fn dial_ended(&mut self, name: &NodeName, carrier: Carrier) {
+        if let Some(member) = self.known.get_mut(name) {
+            match carrier {
+                Carrier::Udp => member.dials = member.dials.saturating_sub(1),
+                Carrier::Tls => member.fallback.dial_ended(),
+            }
+        }
+    }
+
+    /// Records that no address of the member answered.
+    pub fn dial_failed(&mut self, now: Instant, name: &NodeName, carrier: Carrier) {
+        if let Some(member) = self.known.get_mut(name) {
+            if carrier == Carrier::Tls {
+                return member.fallback.dial_failed(now);
+            }
+            let longest = if member.is_silent(now) { GONE_PAUSE } else { LONGEST_PAUSE };
+            let pause = FIRST_PAUSE * 2u32.saturating_pow(member.failures.min(8));
+            member.failures = member.failures.saturating_add(1);
+            member.next_dial = now + pause.min(longest);
+        }
+    }
+
+    /// The members to dial by streams now, with the TCP addresses to try, as far as `dials` admits them.
+    pub(in crate::mesh) fn streams_due(
+        &mut self,
+        now: Instant,
+        dials: &mut Dials,
+        refused: impl Fn(&Peer) -> bool,
+    ) -> Vec<Dial> {
+        let hurried = self.is_hurried(now);
+        let mut begun = Vec::new();
+        for (name, member) in &mut self.known {
+            if !dials.has_room() {
+                break;
+            }
+            let works = !member.needs_dial();
+            if !member.fallback.wants_stream(now, self.ways, (works, hurried))
+                || member.is_refused(&refused)
+            {
+                continue;
+            }
+            let addresses = dials.begin(now, &member.streams());
+            if !addresses.is_empty() {
+                member.fallback.dialled(now);
+                let carrier = Carrier::Tls;
+                begun.push(Dial { name: name.clone(), carrier, addresses, hurried: false });
+            }
+        }
+        begun
+    }
+
+    /// The members to dial by UDP now, with the addresses to try, as far as `dials` admits them. Those with
+    /// the fewest failures go first. `refused` says whose links are refused at present.
+    pub(in crate::mesh) fn due(
+        &mut self,
+        now: Instant,
+        dials: &mut Dials,
+        refused: impl Fn(&Peer) -> bool,
+    ) -> Vec<Dial> {
+        self.forget(now);
+        if !self.ways.udp {
+            return Vec::new();
+        }
+        let hurried = self.is_hurried(now);
+        let due = self.known.iter_mut();
+        let mut due: Vec<_> = due.filter(|(_, member)| member.is_due(now, hurried)).collect();
+        due.sort_by_key(|(_, member)| (member.dials, member.failures, member.next_dial));
+        let mut begun = Vec::new();
+        for (name, member) in due {
+            if !dials.has_room() {
+                break;
+            }
+            if member.is_refused(&refused) {
+                continue;
+            }
+            let mut wanted: Vec<_> = reach::udp_of(&member.addresses()).collect();
+            let first = member.tried.checked_rem(wanted.len()).unwrap_or(0);
+            wanted.rotate_left(first);
+            let addresses = dials.begin(now, &wanted);
+            if addresses.is_empty() {
+                continue;
+            }
+            if addresses.len() < wanted.len() {
+                member.tried = member.tried.wrapping_add(addresses.len());
+            }
+            let hurried = member.dials > 0;
+            member.fallback.udp_dialled(now);
+            member.dials += 1;
+            member.last_dial = Some(now);
+            // Not again before this attempt has ended one way or the other.
+            member.next_dial = now + LONGEST_PAUSE;
+            begun.push(Dial { name: name.clone(), carrier: Carrier::Udp, addresses, hurried });
+        }
+        begun
+    }
+}
