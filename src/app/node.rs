@@ -386,8 +386,8 @@ impl Node {
     }
 
     /// What labels and slots mean here.
-    #[cfg(test)]
-    pub(crate) fn switch(&self) -> &Arc<Switch> {
+    #[must_use]
+    pub fn switch(&self) -> &Arc<Switch> {
         &self.switch
     }
 

@@ -138,7 +138,9 @@ impl LaneHost {
     /// When a cap is reached or the route for our direction cannot be had.
     pub async fn grant(&self, request: SignedLaneRequest) -> Result<Label, LinkRefusal> {
         let (entry, open) = (request.request.entry.clone(), request.request.open.clone());
-        self.judge_room(&entry, open.wish.class.as_deref())?;
+        // Ends are dropped after the lock is given back: dropping one closes its slot.
+        drop(self.take(|lane| *lane.end.peer() == entry && lane.is_overdue()));
+        judge_room(&self.lanes(), &entry, open.wish.class.as_deref())?;
         // A relay may take its time, and whoever passed this request on has few places.
         let turn = self.turns.next(&entry).await;
         let _turn = turn.ok_or_else(|| LinkRefusal::Full("requests of one entry".into()))?;
@@ -162,9 +164,14 @@ impl LaneHost {
         self.switch
             .with_labels(|labels| labels.grant_slot(label, &entry, id))
             .map_err(|error| LinkRefusal::Full(error.to_string()))?;
-        // It counts from here on: an entry must not have more requests under way than lanes.
-        let stage = Stage::Pending(Instant::now());
-        self.lanes().insert(id, Hosted { end: end.clone(), stage });
+        {
+            // Others of this entry may have come while it waited. It counts from here on: an entry must
+            // not have more requests under way than lanes.
+            let mut lanes = self.lanes();
+            judge_room(&lanes, &entry, end.wish.class.as_deref())?;
+            let stage = Stage::Pending(Instant::now());
+            lanes.insert(id, Hosted { end: end.clone(), stage });
+        }
         let begun = timeout(GRANT_TIMEOUT, end.begin()).await;
         if let Err(refusal) =
             begun.unwrap_or_else(|_| Err(LinkRefusal::Full("the relay does not answer".into())))
@@ -173,27 +180,6 @@ impl LaneHost {
             return Err(refusal);
         }
         Ok(label)
-    }
-
-    /// Refuses a lane that would be one too many.
-    fn judge_room(&self, entry: &NodeName, class: Option<&str>) -> Result<(), LinkRefusal> {
-        let lanes = self.lanes();
-        if lanes.len() >= MAX_LANES {
-            return Err(LinkRefusal::Full(format!("{MAX_LANES} lanes")));
-        }
-        let (mut held, mut classes) = (0, BTreeSet::new());
-        for lane in lanes.values().filter(|lane| lane.end.peer() == entry && !lane.is_overdue()) {
-            held += 1;
-            classes.extend(lane.end.wish.class.as_deref());
-        }
-        if held >= MAX_LANES_PER_ENTRY {
-            return Err(LinkRefusal::Full(format!("{MAX_LANES_PER_ENTRY} lanes of one entry")));
-        }
-        classes.extend(class);
-        if classes.len() > MAX_CLASSES_PER_ENTRY {
-            return Err(LinkRefusal::Full(format!("{MAX_CLASSES_PER_ENTRY} classes of one entry")));
-        }
-        Ok(())
     }
 
     /// Forgets, until the node stops, lanes that no connection came for, and labels that expired. Logs
@@ -327,6 +313,30 @@ impl LaneHost {
     fn lanes(&self) -> MutexGuard<'_, BTreeMap<SlotId, Hosted>> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Refuses a lane that would be one too many.
+fn judge_room(
+    lanes: &BTreeMap<SlotId, Hosted>,
+    entry: &NodeName,
+    class: Option<&str>,
+) -> Result<(), LinkRefusal> {
+    if lanes.len() >= MAX_LANES {
+        return Err(LinkRefusal::Full(format!("{MAX_LANES} lanes")));
+    }
+    let (mut held, mut classes) = (0, BTreeSet::new());
+    for lane in lanes.values().filter(|lane| lane.end.peer() == entry) {
+        held += 1;
+        classes.extend(lane.end.wish.class.as_deref());
+    }
+    if held >= MAX_LANES_PER_ENTRY {
+        return Err(LinkRefusal::Full(format!("{MAX_LANES_PER_ENTRY} lanes of one entry")));
+    }
+    classes.extend(class);
+    if classes.len() > MAX_CLASSES_PER_ENTRY {
+        return Err(LinkRefusal::Full(format!("{MAX_CLASSES_PER_ENTRY} classes of one entry")));
+    }
+    Ok(())
 }
 
 impl fmt::Debug for LaneHost {

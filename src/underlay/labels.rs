@@ -73,6 +73,11 @@ impl Forwarding {
         Self { payer: holder.clone(), holder, class: None, next, lifetime, meter: None }
     }
 
+    /// Whether `node` holds it or the packets go to it.
+    fn has_end(&self, node: &NodeName) -> bool {
+        self.holder == *node || self.next.neighbour.name() == node
+    }
+
     fn accounts(&self) -> [Account; 3] {
         let destination = self.next.neighbour.name().clone();
         [
@@ -253,9 +258,7 @@ impl LabelTable {
             .iter()
             .filter(|(_, grant)| match grant {
                 Grant::Slot { .. } => false,
-                Grant::Forward { forwarding, .. } => {
-                    forwarding.holder == *holder || forwarding.next.neighbour.name() == holder
-                }
+                Grant::Forward { forwarding, .. } => forwarding.has_end(holder),
             })
             .map(|(label, _)| *label)
             .collect();
@@ -307,6 +310,19 @@ impl LabelTable {
     #[must_use]
     pub fn held_by(&self, holder: &NodeName) -> usize {
         self.count(&Account::Holder(holder.clone()))
+    }
+
+    /// How many labels of any kind `node` holds, has asked for, or gets packets by. It looks at the
+    /// whole table, so it is for tests.
+    #[must_use]
+    pub fn that_name(&self, node: &NodeName) -> usize {
+        let names = |grant: &&Grant| match grant {
+            Grant::Slot { holder, .. } => holder == node,
+            Grant::Forward { forwarding, .. } => {
+                forwarding.has_end(node) || forwarding.payer == *node
+            }
+        };
+        self.grants.values().filter(names).count()
     }
 
     /// How many labels are granted.

@@ -24,9 +24,9 @@ use crate::{
 /// Steps of one sequence.
 const STEPS: usize = 60;
 
-/// Lanes that one entry may hold at an exit, and labels that it may hold at a node.
+/// Lanes that one entry may hold at an exit, and labels towards one node that it may hold at another.
 const MOST_LANES: usize = 64;
-const MOST_LABELS: usize = 512;
+const MOST_LABELS: usize = 128;
 
 /// Forwarding labels last two minutes; sweeps come within seconds.
 const ALL_IS_SWEPT: Duration = Duration::from_secs(150);
@@ -175,34 +175,44 @@ impl Member {
     }
 }
 
+/// What a member has at a node, whether or not it has a link.
+#[derive(Debug, PartialEq, Eq)]
+struct Held {
+    /// Labels that it may use; all lead to the exit.
+    labels: usize,
+    /// Labels of any kind that it holds, has asked for, or gets packets by.
+    naming: usize,
+    lanes: usize,
+}
+
+fn held(stage: &Stage, node: &str, member: &Member) -> Held {
+    let (node, name) = (stage.node(node), member.name.parse().unwrap());
+    let (labels, naming) =
+        node.switch().with_labels(|table| (table.held_by(&name), table.that_name(&name)));
+    let lanes = node.lane_facts();
+    let lanes = lanes.iter().filter(|lane| lane.facts.peer == name).count();
+    Held { labels, naming, lanes }
+}
+
 /// What holds after each step.
 fn check_caps(stage: &Stage, members: &[Member]) {
-    for node in ["exit", "relay"] {
-        let node = stage.node(node);
-        for link in node.link_facts() {
-            assert!(link.labels <= MOST_LABELS, "{} holds {} labels", link.peer, link.labels);
-        }
-        for member in members {
-            let lanes = node.lane_facts();
-            let lanes = lanes.iter().filter(|lane| lane.facts.peer.to_string() == member.name);
-            assert!(lanes.count() <= MOST_LANES, "{} holds too many lanes", member.name);
-        }
+    for (node, member) in pairs(members) {
+        let held = held(stage, node, member);
+        let within = held.labels <= MOST_LABELS && held.lanes <= MOST_LANES;
+        assert!(within, "{} has {held:?} at {node}", member.name);
     }
 }
 
 /// What holds when the members have left and everything of theirs has expired.
 fn check_accounts(stage: &Stage, members: &[Member]) {
-    for node in ["exit", "relay"] {
-        let facts = stage.node(node);
-        for member in members {
-            let links = facts.link_facts();
-            let links = links.iter().filter(|link| link.peer.to_string() == member.name);
-            let labels: usize = links.map(|link| link.labels).sum();
-            let lanes = facts.lane_facts();
-            let lanes = lanes.iter().filter(|lane| lane.facts.peer.to_string() == member.name);
-            assert_eq!((labels, lanes.count()), (0, 0), "left of {} at {node}", member.name);
-        }
+    for (node, member) in pairs(members) {
+        let nothing = Held { labels: 0, naming: 0, lanes: 0 };
+        assert_eq!(held(stage, node, member), nothing, "left of {} at {node}", member.name);
     }
+}
+
+fn pairs(members: &[Member]) -> impl Iterator<Item = (&'static str, &Member)> {
+    ["exit", "relay"].into_iter().flat_map(|node| members.iter().map(move |member| (node, member)))
 }
 
 fn play(seed: u64, steps: &[Step]) {
@@ -213,7 +223,12 @@ fn play(seed: u64, steps: &[Step]) {
     stage.run(async {
         for (who, act) in steps {
             let anothers = members[1 - who].labels.clone();
-            members[*who].act(&stage, *act, &anothers).await;
+            let member = &mut members[*who];
+            let before = member.labels.len();
+            member.act(&stage, *act, &anothers).await;
+            // Without this the accounts could be zero because nothing is counted.
+            let (granted, held) = (member.labels.len() - before, held(&stage, "relay", member));
+            assert!(held.naming >= granted, "{granted} labels were granted just now, {held:?}");
             check_caps(&stage, &members);
         }
         let start = Instant::now();
