@@ -16,12 +16,13 @@ use crate::app::{NodeStatus, NodeView, RoutePing, Steering};
 use crate::{config::Changes, identity::NodeName};
 
 /// What can be asked for with GET.
-const LISTINGS: [&str; 12] = [
+const LISTINGS: [&str; 13] = [
     "/status",
     "/links",
     "/routes",
     "/why",
     "/ping",
+    "/netcheck",
     "/lanes",
     "/flows",
     "/events",
@@ -127,6 +128,10 @@ pub(crate) async fn answer(
         (&Method::GET, "/ping") => match ping(admin, asked).await {
             Ok(routes) => json(&routes),
             Err(error) => sentence(StatusCode::BAD_REQUEST, &error),
+        },
+        (&Method::GET, "/netcheck") => match admin.view.netcheck().await {
+            Ok(report) => json(&report),
+            Err(error) => sentence(StatusCode::BAD_REQUEST, error),
         },
         (&Method::GET, "/lanes") => json(&admin.view.lane_facts()),
         (&Method::GET, "/flows") => json(&admin.view.flow_facts()),

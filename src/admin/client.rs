@@ -12,8 +12,9 @@ use tokio::{net::UnixStream, time::timeout};
 /// The largest answer read: 10,000 flows at 400 bytes are 4 MB.
 const MAX_ANSWER: usize = 16 << 20;
 
-/// A running node answers within milliseconds; one that does not for so long is stopped or hangs.
-const TIMEOUT: Duration = Duration::from_secs(5);
+/// A running node answers within milliseconds, a check of its network within 5 s; one that does not for so
+/// long is stopped or hangs.
+const TIMEOUT: Duration = Duration::from_secs(6);
 
 /// Asks the node that runs in a folder.
 #[derive(Debug, Clone)]

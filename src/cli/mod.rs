@@ -26,6 +26,7 @@ mod log;
 mod man;
 mod members;
 mod metric;
+mod netcheck;
 mod notify;
 mod output;
 mod passphrase;
@@ -91,6 +92,7 @@ enum Command {
     Routes(routes::Routes),
     Why(why::Why),
     Ping(ping::Ping),
+    Netcheck(netcheck::Netcheck),
     Lanes(lanes::Lanes),
     Flows(flows::Flows),
     Events(events::Events),
@@ -155,6 +157,7 @@ impl Cli {
             Command::Links(command) => wait(command.run(&folder()?)),
             Command::Routes(command) => wait(command.run(&folder()?)),
             Command::Why(command) => wait(command.run(&folder()?)),
+            Command::Netcheck(command) => wait(command.run(&folder()?)),
             Command::Ping(command) => wait(command.run(&folder()?)),
             Command::Lanes(command) => wait(command.run(&folder()?)),
             Command::Flows(command) => wait(command.run(&folder()?)),

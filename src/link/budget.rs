@@ -172,6 +172,11 @@ const RENEWALS_PASSED_ON: (u32, f64) = (64, 16.0);
 /// addresses. Nobody else can ask for it, except one who saw a nonce of the same link on its way.
 const RETURNED: (u32, f64) = (16, 16.0);
 
+/// How often a neighbour is tried to be reached because it asks, at once and in a second. A person asks for
+/// it, and now and then again. One try is three packets of 17 bytes and one TCP connection, both to where its
+/// link stands.
+const REACHES: (u32, f64) = (4, 0.2);
+
 /// How long links of a neighbour are refused when it uses up its credit for the first time. The
 /// time doubles with each repetition, up to [`LONGEST_REFUSAL`].
 const FIRST_REFUSAL: Duration = Duration::from_secs(30);
@@ -192,6 +197,7 @@ pub struct PeerBudget {
     renewals: Bucket,
     renewals_passed_on: Bucket,
     returned: Bucket,
+    reaches: Bucket,
     credit: Bucket,
     refused_until: Option<Instant>,
     refusals: u32,
@@ -208,6 +214,7 @@ impl Default for PeerBudget {
             renewals: bucket(RENEWALS),
             renewals_passed_on: bucket(RENEWALS_PASSED_ON),
             returned: bucket(RETURNED),
+            reaches: bucket(REACHES),
             credit: bucket(CREDIT),
             refused_until: None,
             refusals: 0,
@@ -253,6 +260,11 @@ impl PeerBudget {
     /// Takes one nonce that is returned to the neighbour; false if it is over the budget.
     pub fn take_returned(&mut self, now: Instant) -> bool {
         self.returned.take(now, 1.0)
+    }
+
+    /// Takes one try to reach the neighbour; false if it is over the budget.
+    pub fn take_reach(&mut self, now: Instant) -> bool {
+        self.reaches.take(now, 1.0)
     }
 
     /// Takes `bytes` of the answer to a digest; false if they are over the budget.
@@ -340,6 +352,15 @@ mod tests {
         };
         let (others, own) = (taken(true), taken(false));
         assert!((1016..=1024).contains(&others) && (19..=20).contains(&own), "{others}, {own}");
+    }
+
+    #[test]
+    fn a_neighbour_is_tried_to_be_reached_at_most_so_often() {
+        let (mut budget, start) = (PeerBudget::default(), Instant::now());
+        // A hundred times a second for a minute: 4, and one in five seconds.
+        let at = |n: &u64| start + Duration::from_millis(10 * n);
+        let tried = (0..6000).filter(|n| budget.take_reach(at(n))).count();
+        assert!((15..=16).contains(&tried), "{tried}");
     }
 
     #[test]

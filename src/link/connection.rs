@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -22,6 +22,7 @@ use super::{
     CloseLink, Conduct, Kind, LinkDrop, Offence, Topic,
     address::{AddressCheck, Due},
     outbox::Outbox,
+    reach::ReachTry,
 };
 use crate::{
     chance::Chance,
@@ -103,6 +104,8 @@ pub struct Link {
     address: Mutex<AddressCheck>,
     /// Wakes the task that checks new addresses: there is one, or one has answered.
     address_news: Notify,
+    /// Nonces sent from another port, which the neighbour is to return.
+    reach: ReachTry,
     /// For the nonces that addresses must return.
     chance: Chance,
 }
@@ -177,6 +180,7 @@ impl Link {
             nonces: switch.nonces_of(theirs),
             address: Mutex::new(AddressCheck::new(address)),
             address_news: Notify::new(),
+            reach: ReachTry::default(),
             chance,
         }
     }
@@ -247,6 +251,20 @@ impl Link {
     /// Records where the neighbour says that it sees us.
     pub fn set_seen(&self, address: SocketAddr) {
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);
+    }
+
+    /// The longest QUIC packet that was seen to pass to the neighbour, in bytes.
+    #[must_use]
+    pub fn packet_bytes(&self) -> Option<u16> {
+        self.conn.path_stats(PathId::ZERO).map(|stats| stats.current_mtu)
+    }
+
+    /// Whether the neighbour returns a nonce that comes from a port of `ours` from which nothing was ever
+    /// sent to it; `None`: it could not be tried.
+    pub async fn reaches(&self, ours: IpAddr) -> Option<bool> {
+        let to = self.neighbour.address().filter(|_| self.carrier == Carrier::Udp)?;
+        let nonce = AddressNonce { asker: self.asks_as, nonce: self.chance.draw() };
+        self.reach.run(ours, to, nonce).await
     }
 
     /// When the connection was made.
@@ -506,6 +524,7 @@ impl Link {
     }
 
     fn take_answer(&self, service: &Arc<dyn LinkService>, nonce: u64) {
+        self.reach.returned(nonce);
         let answered = self.address().answered(nonce);
         if let Some(address) = answered {
             if let Some(more) = self.conduct.log(Instant::now().into_std(), "address") {

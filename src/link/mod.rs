@@ -9,6 +9,7 @@ mod budget;
 mod conduct;
 mod connection;
 mod outbox;
+mod reach;
 mod table;
 
 pub use budget::{Bucket, Kind, Offence, PeerBudget};

@@ -175,6 +175,11 @@ impl Members {
         self.ways = ways;
     }
 
+    /// Whether links may be over UDP.
+    pub(super) fn uses_udp(&self) -> bool {
+        self.ways.udp
+    }
+
     /// Whether UDP was found blocked in the present network.
     pub(super) fn set_udp_blocked(&mut self, blocked: bool) {
         self.ways.udp_blocked = blocked;

@@ -18,6 +18,7 @@ mod networks;
 mod nonces;
 mod outside;
 mod ping;
+mod reach;
 mod record;
 mod relay;
 mod renewal;
@@ -42,6 +43,7 @@ pub use address::AddressRefusal;
 pub(crate) use fallback::HEAD_START as UDP_HEAD_START;
 pub use members::{MAX_MEMBERS, MemberFacts, Members};
 pub use ping::PingFailure;
+pub use reach::ReachFacts;
 pub use record::MemberRecord;
 pub use relay::RelayConfig;
 pub use renewal::CertificateDesk;
@@ -142,6 +144,8 @@ pub struct Mesh {
     /// Held while what belongs to revoked nodes is taken away, so that a link that is taken up
     /// afterwards is not taken for theirs.
     expelling: Mutex<()>,
+    /// Held while it is tried what passes to members.
+    reaching: tokio::sync::Mutex<()>,
 }
 
 /// A link between two other nodes, as one of them advertises it.
@@ -236,6 +240,7 @@ impl Mesh {
             events: config.events,
             desk: OnceLock::new(),
             expelling: Mutex::default(),
+            reaching: tokio::sync::Mutex::default(),
             attestations: Attestations::new(&credentials),
             lane_requests: lanes::LaneRequests::default(),
             asks: Mutex::default(),

@@ -43,17 +43,28 @@ impl Networks {
     }
 }
 
-/// This machine's address towards the Internet. Connecting a UDP socket asks the routing table and sends
-/// nothing; the destinations are of those set aside for documentation (RFC 5737, RFC 3849).
+/// This machine's address towards the Internet: the destinations are of those set aside for documentation
+/// (RFC 5737, RFC 3849).
 fn present_address() -> Option<IpAddr> {
-    let towards = |from: IpAddr, to: IpAddr| {
-        let socket = UdpSocket::bind((from, 0)).ok()?;
-        socket.connect((to, 9)).ok()?;
-        Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_unspecified())
-    };
-    let v4 = (Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::new(192, 0, 2, 1).into());
-    let v6 = (Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into());
-    towards(v4.0, v4.1).or_else(|| towards(v6.0, v6.1))
+    let (v4, v6) = (Ipv4Addr::new(192, 0, 2, 1), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));
+    let towards = |to: IpAddr| address_towards(unspecified(to), to);
+    towards(v4.into()).or_else(|| towards(v6.into()))
+}
+
+/// The address of this machine from which packets of a socket at `from` leave to `to`. Connecting a UDP socket
+/// asks the routing table and sends nothing.
+pub(super) fn address_towards(from: IpAddr, to: IpAddr) -> Option<IpAddr> {
+    let socket = UdpSocket::bind((from, 0)).ok()?;
+    socket.connect((to, 9)).ok()?;
+    Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_unspecified())
+}
+
+/// All addresses of this machine of the family of `like`.
+pub(super) fn unspecified(like: IpAddr) -> IpAddr {
+    match like {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
 }
 
 impl Mesh {

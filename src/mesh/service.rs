@@ -73,6 +73,7 @@ impl Mesh {
             Request::RenewCertificate { signing_request, passed_on } => {
                 self.renew_certificate(link, signing_request, passed_on).await
             }
+            Request::Reach => self.answer_reach(link).await,
             Request::Hello(_) => Err(LinkRefusal::Unexpected),
         }
     }

@@ -46,6 +46,8 @@ pub enum Request {
         /// Whether a neighbour has passed it on already. Such a request is not passed on again.
         passed_on: bool,
     },
+    /// Try to reach me from where my machine has not heard of you. Answered by [`Reply::Reached`].
+    Reach,
 }
 
 /// What a node is at present.
@@ -182,6 +184,17 @@ pub enum Reply {
     Refused(LinkRefusal),
     /// The next certificate and the authority's, in DER.
     Certificate(Vec<Vec<u8>>),
+    /// How the asker was reached.
+    Reached(Reached),
+}
+
+/// How one node reached another one that asked for it; `None`: it could not be tried.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reached {
+    /// By UDP, from a port from which it had never sent.
+    pub udp: Option<bool>,
+    /// By a stream, at the TCP port that the asker tells.
+    pub tcp: Option<bool>,
 }
 
 /// Messages between neighbours in DATAGRAM frames (RFC 9221).
@@ -380,6 +393,14 @@ mod tests {
                 1, 4, b'b', b'u', b'l', b'k', // class
             ]
         );
+    }
+
+    #[test]
+    fn a_request_to_be_reached_and_its_answer_have_these_bytes() {
+        assert_eq!(encode(&Request::Reach), [7]);
+        let reached = Reached { udp: Some(true), tcp: Some(false) };
+        assert_eq!(encode(&Reply::Reached(reached)), [6, 1, 1, 1, 0]);
+        assert_eq!(encode(&Reply::Reached(Reached::default())), [6, 0, 0]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    overlay::{Site, json, must, must_fail, ronproxy, run, wait_for},
+    overlay::{Running, Site, configure, free_tcp, json, must, must_fail, ronproxy, run, wait_for},
     web,
 };
 
@@ -26,6 +26,31 @@ fn ping_measures_the_routes_to_a_node_and_names_unknown_ones() {
     assert!(must(&dir, &["ping", "hub", "--count", "1"]).starts_with("ROUTE"));
     assert!(must_fail(&dir, &["ping", "nosuch"]).contains("is named nosuch"));
     assert!(must_fail(&dir, &["ping", "leaf"]).contains("leaf is this node"));
+}
+
+#[test]
+fn netcheck_tells_what_passes_and_who_can_dial_this_node() {
+    let site = Site::new();
+    let hub = site.hub();
+    let streams = format!("stream_listen = \"{}\"", free_tcp());
+    configure(&hub, "#stream_listen = \"0.0.0.0:443\"", &streams);
+    assert!(must_fail(&hub, &["netcheck"]).contains("ronproxy run"));
+    let _hub = Running::start(&hub, &[]);
+    assert!(must(&hub, &["netcheck"]).contains("nobody to ask"));
+    let dir = site.join("leaf");
+    let leaf = Running::start(&dir, &[]);
+    wait_for("the link", || json(&dir, &["links"])[0]["up"] == true);
+    let report = json(&dir, &["netcheck"]);
+    assert_eq!((&report["udp"], &report["nat"]), (&true.into(), &"none".into()), "{report}");
+    assert_eq!(report["outside"][0], leaf.listen().to_string());
+    assert_eq!((&report["tcp"], &report["reachable_by_udp"]), (&true.into(), &true.into()));
+    assert_eq!(report["reachable_by_tcp"], Value::Null, "the leaf accepts no streams");
+    assert!(report["packet_bytes"].as_u64().unwrap() >= 1228, "{report}");
+    let hubs = json(&hub, &["netcheck"]);
+    assert_eq!((&hubs["reachable_by_tcp"], &hubs["tcp"]), (&true.into(), &Value::Null), "{hubs}");
+    assert!(must(&dir, &["netcheck"]).contains("1 of 1 members reach this node by UDP uncalled"));
+    // The links are those from before: a try makes none.
+    assert_eq!(json(&dir, &["links"])[0]["carrier"], "udp");
 }
 
 #[test]
@@ -57,7 +82,7 @@ fn errors_tell_refused_flows_and_lost_links_with_what_to_do() {
 fn a_watched_listing_ends_by_a_signal_and_with_its_reader() {
     let site = Site::new();
     let hub = site.hub();
-    let _hub = crate::Running::start(&hub, &[]);
+    let _hub = Running::start(&hub, &[]);
     let (mut child, mut lines) = watch(&hub);
     for _ in 0..2 {
         let mut line = String::new();

@@ -16,7 +16,7 @@ use crate::{
     figures::asserts,
     overlay::{PATIENCE, free_tcp, json},
     processes::{Processes, Share, turn},
-    scenarios::begin,
+    scenarios::{begin, triangle},
     services::Servers,
     sockets::tunnel,
     tcp::{Bottleneck, Wire, Wires},
@@ -114,6 +114,28 @@ async fn a_node_without_udp_has_its_first_flow_within_2_5_s() {
     println!("UDP blocked: ready after {ready:.2?}, first flow after {first:.2?}");
     assert_eq!(pair.carrier(), "tls");
     assert!(first <= FIRST_FLOW || !asserts(), "the first flow took {first:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn netcheck_says_that_udp_does_not_pass_and_tls_does() {
+    let _turn = turn(Share::Some).await;
+    let pair = Pair::over_a_stream(8).await;
+    let report = pair.overlay.facts("entry", "netcheck");
+    assert_eq!((&report["udp"], &report["tcp"]), (&false.into(), &true.into()), "{report}");
+    assert!(report["nat"].is_null() && report["packet_bytes"].is_null(), "{report}");
+    assert_eq!(report["members"][0]["carrier"], "tls");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn netcheck_finds_a_translation_of_addresses_and_that_strangers_are_kept_out() {
+    let _turn = turn(Share::Some).await;
+    let topology = triangle(Duration::from_millis(60));
+    let overlay = Processes::start(topology, &["relay"], 9).await;
+    overlay.routes("entry", 2, "direct").await;
+    let report = overlay.facts("entry", "netcheck");
+    assert_eq!(report["nat"], "endpoint-independent", "{report}");
+    assert_eq!(report["outside"][0], overlay.public("entry").to_string());
+    assert_eq!((&report["udp"], &report["reachable_by_udp"]), (&true.into(), &false.into()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,127 @@
+//! Whether a neighbour can be reached from a port from which nothing was ever sent to it: a firewall or a NAT
+//! lets in what comes from where its machine has sent to, and that says nothing of others.
+//!
+//! The packet is a nonce as for a new address. Only the neighbour of this link can return it, on this link.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    net::UdpSocket,
+    sync::Notify,
+    time::{Instant, sleep, timeout_at},
+};
+
+use crate::wire::nonce::AddressNonce;
+
+/// When the nonce is sent after the first time: three, because packets get lost.
+const SEND_AFTER: [Duration; 2] = [Duration::from_millis(300), Duration::from_millis(400)];
+
+/// How long the answer may take: the last nonce is sent after 0.7 s, and a round trip on the worst usable
+/// path takes half a second.
+const PATIENCE: Duration = Duration::from_millis(1500);
+
+/// The try under way.
+#[derive(Default)]
+pub(super) struct ReachTry {
+    /// Held during a try.
+    turn: tokio::sync::Mutex<()>,
+    /// The nonce that is to come back; `None`: it has, or there is no try.
+    waiting: Mutex<Option<u64>>,
+    came: Notify,
+}
+
+impl ReachTry {
+    /// The neighbour returned a nonce.
+    pub(super) fn returned(&self, nonce: u64) {
+        if self.waiting().take_if(|waiting| *waiting == nonce).is_some() {
+            self.came.notify_waiters();
+        }
+    }
+
+    /// Sends `nonce` from a new port of `ours` to `to`. Whether it was returned; `None`: it cannot be
+    /// sent from there, or another try is under way.
+    pub(super) async fn run(
+        &self,
+        ours: IpAddr,
+        to: SocketAddr,
+        nonce: AddressNonce,
+    ) -> Option<bool> {
+        let socket = UdpSocket::bind((ours, 0)).await.ok()?;
+        let _turn = self.turn.try_lock().ok()?;
+        *self.waiting() = Some(nonce.nonce);
+        let deadline = Instant::now() + PATIENCE;
+        let sending = async {
+            // What cannot be sent is not returned.
+            let _ = socket.send_to(&nonce.encode(), to).await;
+            for pause in SEND_AFTER {
+                sleep(pause).await;
+                let _ = socket.send_to(&nonce.encode(), to).await;
+            }
+            std::future::pending::<()>().await;
+        };
+        let returned = async {
+            loop {
+                let mut came = std::pin::pin!(self.came.notified());
+                came.as_mut().enable();
+                if *self.waiting() != Some(nonce.nonce) {
+                    return;
+                }
+                came.await;
+            }
+        };
+        let both = async {
+            tokio::select! { () = returned => {} () = sending => {} }
+        };
+        let came = timeout_at(deadline, both).await.is_ok();
+        *self.waiting() = None;
+        Some(came)
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Option<u64>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NONCE: AddressNonce = AddressNonce { asker: 1, nonce: 7 };
+
+    async fn neighbour() -> (UdpSocket, SocketAddr) {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let at = socket.local_addr().unwrap();
+        (socket, at)
+    }
+
+    #[tokio::test]
+    async fn a_nonce_comes_from_a_new_port_and_counts_once_it_is_returned() {
+        let ((socket, at), reach) = (neighbour().await, ReachTry::default());
+        let answer = async {
+            let mut datagram = [0; 64];
+            let (len, from) = socket.recv_from(&mut datagram).await.unwrap();
+            assert_eq!(AddressNonce::decode(&datagram[..len]), Some(NONCE));
+            reach.returned(8);
+            assert_eq!(reach.run(at.ip(), at, NONCE).await, None, "one try at a time");
+            reach.returned(7);
+            from
+        };
+        let (reached, from) = tokio::join!(reach.run(at.ip(), at, NONCE), answer);
+        assert_eq!(reached, Some(true));
+        assert_ne!(from.port(), at.port());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_neighbour_that_returns_nothing_is_not_reached() {
+        let ((_socket, at), reach) = (neighbour().await, ReachTry::default());
+        let began = Instant::now();
+        assert_eq!(reach.run(at.ip(), at, NONCE).await, Some(false));
+        assert_eq!(began.elapsed(), PATIENCE);
+        let nowhere = "192.0.2.1".parse().unwrap();
+        assert_eq!(reach.run(nowhere, at, NONCE).await, None, "not an address of this machine");
+    }
+}

@@ -1,0 +1,183 @@
+//! What passes between this node and its members, tried because a person asks.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use futures_util::future::join_all;
+use serde::Serialize;
+use tokio::time::{Instant, timeout};
+
+use super::{
+    Mesh,
+    members::MemberFacts,
+    networks::{address_towards, unspecified},
+};
+use crate::{
+    carrier::DialError,
+    identity::{NodeName, peer_of, server_name},
+    link::Link,
+    transport::code,
+    underlay::Carrier,
+    wire::{
+        link::{LinkRefusal, Reached, Reply, Request},
+        reach::{streams_of, udp_of},
+    },
+};
+
+/// Members that are tried: enough to see what a network lets pass, and few packets.
+const MOST_TRIED: usize = 16;
+
+/// UDP addresses of a member that are tried.
+const ADDRESSES: usize = 2;
+
+/// How long each try may take: a handshake with one packet lost. All are made at once, so that the answer
+/// is there within the 5 s that a command waits.
+const PATIENCE: Duration = Duration::from_millis(2500);
+
+/// What was found of a member; `None`: it could not be tried.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ReachFacts {
+    /// The member.
+    pub peer: NodeName,
+    /// What the link to it goes over: `udp` or `tls`; `None`: there is none.
+    pub carrier: Option<&'static str>,
+    /// Whether UDP passes to it and back.
+    pub udp: Option<bool>,
+    /// Whether TLS on TCP passes to it; `None` too where it accepts none.
+    pub tcp: Option<bool>,
+    /// Why TCP could not be tried, or did not pass.
+    pub tcp_problem: Option<String>,
+    /// Where it sees this node's UDP packets come from.
+    pub sees_us: Option<SocketAddr>,
+    /// Where they leave this machine.
+    pub leaves_from: Option<SocketAddr>,
+    /// Whether it reached this node by UDP from a port from which it had never sent.
+    pub reached_by_udp: Option<bool>,
+    /// Whether it reached this node by TLS on TCP.
+    pub reached_by_tcp: Option<bool>,
+    /// The longest IP packet that was seen to pass to it, in bytes.
+    pub packet_bytes: Option<u16>,
+}
+
+impl Mesh {
+    /// Tries what passes between this node and its members, at most 16, those with a link first. `None`: it
+    /// is being done already.
+    pub async fn reach_facts(&self) -> Option<Vec<ReachFacts>> {
+        let _turn = self.reaching.try_lock().ok()?;
+        let mut members = self.known_members();
+        members.sort_by_key(|member| self.links.get(&member.name).is_none());
+        let tried = members.into_iter().take(MOST_TRIED).map(|member| self.try_member(member));
+        Some(join_all(tried).await)
+    }
+
+    async fn try_member(&self, member: MemberFacts) -> ReachFacts {
+        let link = self.links.get(&member.name);
+        let by_udp = link.as_ref().filter(|link| link.carrier() == Carrier::Udp);
+        let (udp, (tcp, tcp_problem), reached) = tokio::join!(
+            self.try_udp(&member, by_udp.is_some()),
+            self.try_stream(&member.name, streams_of(&member.addresses).first().copied()),
+            async { self.ask_reach(link.as_deref()?).await },
+        );
+        let reached = reached.unwrap_or_default();
+        let far = by_udp.and_then(|link| link.real_address());
+        ReachFacts {
+            carrier: link.as_ref().map(|link| link.carrier().name()),
+            udp,
+            tcp,
+            tcp_problem,
+            sees_us: by_udp.and_then(|link| link.seen()),
+            leaves_from: far.and_then(|far| self.leaves_from(far.ip())),
+            reached_by_udp: reached.udp,
+            reached_by_tcp: reached.tcp,
+            packet_bytes: by_udp.zip(far).and_then(|(link, far)| ip_bytes(link, far.ip())),
+            peer: member.name,
+        }
+    }
+
+    /// Whether a probe of the link over UDP is answered; without one whether a handshake is.
+    async fn try_udp(&self, member: &MemberFacts, linked: bool) -> Option<bool> {
+        if linked {
+            return Some(self.ping(&member.name).await.is_ok());
+        }
+        let addresses: Vec<_> = udp_of(&member.addresses).take(ADDRESSES).collect();
+        if addresses.is_empty() || !self.members().uses_udp() {
+            return None;
+        }
+        let tries = addresses.into_iter().map(|address| self.handshake(&member.name, address));
+        Some(join_all(tries).await.contains(&true))
+    }
+
+    /// Whether a member is reached by a stream to `address`; `None`: it cannot be tried; and what is wrong.
+    async fn try_stream(
+        &self,
+        name: &NodeName,
+        address: Option<SocketAddr>,
+    ) -> (Option<bool>, Option<String>) {
+        let (Some(address), Some(streams)) = (address, &self.streams) else { return (None, None) };
+        let dialled = async {
+            let stream = streams.dial(address).await?;
+            Ok(self.handshake(name, stream.virtual_address()).await)
+        };
+        match timeout(PATIENCE, dialled).await {
+            Ok(Ok(true)) => (Some(true), None),
+            Ok(Ok(false)) => (Some(false), Some(format!("{address} answers, but is not {name}"))),
+            Ok(Err(error @ (DialError::Confined(_) | DialError::TooMany))) => {
+                (None, Some(error.to_string()))
+            }
+            Ok(Err(error)) => (Some(false), Some(error.to_string())),
+            Err(_) => (Some(false), Some(format!("no answer at {address}"))),
+        }
+    }
+
+    /// Whether `name` answers at `address`. The connection ends with the handshake and becomes no link.
+    async fn handshake(&self, name: &NodeName, address: SocketAddr) -> bool {
+        let client = self.link_client.clone();
+        let Ok(connecting) = self.endpoint.connect_with(client, address, &server_name(name)) else {
+            return false;
+        };
+        let Ok(Ok(conn)) = timeout(PATIENCE, connecting).await else { return false };
+        conn.close(code::DONE.into(), b"it was a try");
+        peer_of(&conn).is_ok_and(|peer| peer.name == *name)
+    }
+
+    /// How a neighbour reaches this node when asked to.
+    async fn ask_reach(&self, link: &Link) -> Option<Reached> {
+        match link.request(&Request::Reach).await {
+            Ok(Reply::Reached(reached)) => Some(reached),
+            _ => None,
+        }
+    }
+
+    /// Tries to reach the neighbour on `link`, which asks for it, where the link shows that it is.
+    pub(super) async fn answer_reach(&self, link: &Link) -> Result<Reply, LinkRefusal> {
+        let now = Instant::now().into_std();
+        if !link.conduct().with_budget(|budget| budget.take_reach(now)) {
+            return Err(LinkRefusal::Full("it was tried just now".to_owned()));
+        }
+        let (name, at) = (&link.peer().name, link.real_address());
+        let udp = async {
+            let ours = self.endpoint.local_addr().ok()?.ip();
+            link.reaches(if ours.is_unspecified() { unspecified(at?.ip()) } else { ours }).await
+        };
+        let told = self.members().get(name).map(|member| streams_of(&member.addresses));
+        let told = told.unwrap_or_default().into_iter();
+        let stream = told.into_iter().find(|told| at.is_some_and(|at| at.ip() == told.ip()));
+        let (udp, (tcp, _)) = tokio::join!(udp, self.try_stream(name, stream));
+        Ok(Reply::Reached(Reached { udp, tcp }))
+    }
+
+    /// From where packets to `far` leave this machine.
+    fn leaves_from(&self, far: IpAddr) -> Option<SocketAddr> {
+        let ours = self.endpoint.local_addr().ok()?;
+        let from = if ours.ip().is_unspecified() { unspecified(far) } else { ours.ip() };
+        Some(SocketAddr::new(address_towards(from, far)?, ours.port()))
+    }
+}
+
+/// The length of the IP packets of QUIC's present size: 8 bytes for UDP, and 20 (IPv4) or 40 for IP.
+fn ip_bytes(link: &Link, far: IpAddr) -> Option<u16> {
+    let header = if far.is_ipv4() { 28 } else { 48 };
+    link.packet_bytes().map(|bytes| bytes + header)
+}
