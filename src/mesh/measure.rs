@@ -142,9 +142,13 @@ impl Mesh {
             return;
         };
         let now = Instant::now().into_std();
-        let judged = self.routing().judge(&flood);
+        let judged = self.routing().judge(now, &flood);
         match judged {
             Install::Installed | Install::Own => {}
+            Install::Younger => {
+                self.install(link, flood);
+                return;
+            }
             Install::Stale if flood.advert.origin == link.peer().name => {
                 // It has to outbid what is held of it. Its handshake says who it is.
                 let last = self.routing().last_flood(now, &flood.advert.origin);
@@ -194,27 +198,34 @@ impl Mesh {
 
     fn take_advertisement(&self, link: &Link, flood: Flood, origin: &Certified) {
         let now = Instant::now().into_std();
-        let linked: Vec<NodeName> =
-            self.links.all().iter().map(|link| link.peer().name.clone()).collect();
         let addresses = self.usable(link, &flood.advert.addresses);
         let record = Arc::new(origin.record(&flood));
+        let installed = self.install(link, flood);
+        if installed == Install::Own {
+            self.news.notify_one();
+        }
+        let is_news = installed == Install::Installed;
+        if is_news && !self.members().recorded(now, origin.peer(), addresses, &record) {
+            link.conduct().dropped(now, LinkDrop::DirectoryFull);
+        }
+        self.note_authority(&origin.peer().name);
+    }
+
+    /// Keeps an advertisement that has been checked, and passes it on to those who may lack it.
+    fn install(&self, link: &Link, flood: Flood) -> Install {
+        let now = Instant::now().into_std();
+        let linked: Vec<NodeName> =
+            self.links.all().iter().map(|link| link.peer().name.clone()).collect();
         let heard = self.routing().heard_advertisement(now, &link.peer().name, flood, &linked);
         for (peer, flood) in heard.send {
             if let Some(link) = self.links.get(&peer) {
                 self.send_flood(&link, &flood);
             }
         }
-        if heard.installed == Install::Own {
-            self.news.notify_one();
-        }
-        let is_news = heard.installed == Install::Installed;
-        if is_news {
+        if matches!(heard.installed, Install::Installed | Install::Younger) {
             self.route_news.send_replace(());
         }
-        if is_news && !self.members().recorded(now, origin.peer(), addresses, &record) {
-            link.conduct().dropped(now, LinkDrop::DirectoryFull);
-        }
-        self.note_authority(&origin.peer().name);
+        heard.installed
     }
 
     /// The addresses in a record that may be dialled; the others are counted.

@@ -270,8 +270,8 @@ impl Router {
 
     /// The result that [`Self::heard_advertisement`] would have. The caller asks before it checks
     /// the signature.
-    pub fn judge(&self, flood: &Flood) -> Install {
-        self.db.judge(flood)
+    pub fn judge(&self, now: Instant, flood: &Flood) -> Install {
+        self.db.judge(now, flood)
     }
 
     /// The last advertisement of a node, also if it has expired. It is for its origin that
@@ -295,7 +295,7 @@ impl Router {
         let (origin, version) = (flood.advert.origin.clone(), flood.advert.version);
         let installed = self.db.install(now, flood);
         let to = match installed {
-            Install::Installed => self.db.forward_to(&origin, linked, now),
+            Install::Installed | Install::Younger => self.db.forward_to(&origin, linked, now),
             Install::Stale if origin == *sender => vec![origin.clone()],
             Install::Own => {
                 self.originator.outbid(version);
@@ -303,7 +303,7 @@ impl Router {
             }
             _ => Vec::new(),
         };
-        let again = |peer: &NodeName| *peer == *sender && installed == Install::Installed;
+        let again = |peer: &NodeName| *peer == *sender && installed != Install::Stale;
         let send = to
             .into_iter()
             .filter(|peer| !again(peer))

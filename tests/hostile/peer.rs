@@ -310,6 +310,12 @@ impl HostileLink {
         timeout(PATIENCE, send).await.is_ok_and(|sent| sent.is_some())
     }
 
+    /// The victim's next notice; `None` when the link has ended.
+    pub(crate) async fn heard(&self) -> Option<Vec<u8>> {
+        let mut stream = self.conn.accept_uni().await.ok()?;
+        stream.read_to_end(1 << 20).await.ok()
+    }
+
     /// Sends bytes as a probe.
     pub(crate) fn probe(&self, bytes: &[u8]) {
         let _ = self.conn.send_datagram(bytes.to_vec().into());

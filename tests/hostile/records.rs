@@ -2,7 +2,8 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use tokio::time::{Instant, sleep};
+use futures_util::future::join_all;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     meters::Limits,
@@ -219,4 +220,50 @@ fn one_neighbour_alone_cannot_tell_a_node_where_it_is() {
     println!("lies about where nodes are: {cost}");
     assert_eq!(traffic.to(is_third_party).len(), 0);
     cost.assert_within(Limits { peak: 4 << 20, log_lines: 40, ..Limits::default() });
+}
+
+/// Passes on what each node advertises to the others as nearly over, before they have it themselves.
+async fn age_everything(links: &[HostileLink]) {
+    let pass_on = links.iter().enumerate().map(async |(from, link)| {
+        while let Some(notice) = link.heard().await {
+            let Some(aged) = words::aged(&notice) else { continue };
+            let others = links.iter().enumerate().filter(|(to, _)| *to != from);
+            join_all(others.map(|(_, other)| other.notice(&aged))).await;
+        }
+    });
+    join_all(pass_on).await;
+}
+
+#[test]
+fn advertisements_passed_on_as_old_take_no_route_from_anybody() {
+    // The entry hears of the relay from the relay, or of the exit from others only.
+    for (far, other, cut) in [("relay", "exit", false), ("exit", "relay", true)] {
+        let stage = Stage::new(114);
+        let at = |name| stage.lab.topology().address(name);
+        if cut {
+            stage.lab.internet().cut(at("entry"), at("exit"));
+            stage.run(async { sleep(Duration::from_secs(60)).await });
+        }
+        let has_route = || {
+            let mut links = stage.node("entry").mesh().far_links().into_iter();
+            links.any(|link| (link.from.as_str(), link.to.as_str()) == (far, other))
+        };
+        let (without, cost) = stage.attack_beside("entry", async {
+            let links = links_to_all(&stage).await;
+            let mut without = 0;
+            let watching = async {
+                loop {
+                    sleep(Duration::from_secs(1)).await;
+                    without += u32::from(!has_route());
+                }
+            };
+            let attack = async { tokio::join!(age_everything(&links), watching) };
+            // Three times as long as two advertisements may be apart.
+            let _ = timeout(Duration::from_secs(180), attack).await;
+            without
+        });
+        println!("{far} said to be old: {without} of 180 s without its advertisement; {cost}");
+        assert_eq!(without, 0);
+        cost.assert_within(Limits::default());
+    }
 }

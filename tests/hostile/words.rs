@@ -232,6 +232,15 @@ fn signed_record(by: &Credentials, advert: Advertisement) -> Vec<u8> {
     encode(&Notice::Advertisement { flood, certificate: Some(by.certificate().to_vec()) })
 }
 
+/// An advertisement as its origin made it, said to be made nearly its lifetime ago; `None` if the notice
+/// is no advertisement.
+pub(crate) fn aged(notice: &[u8]) -> Option<Vec<u8>> {
+    let Ok(Notice::Advertisement { flood, certificate }) = decode(notice) else { return None };
+    let flood: Flood = decode(&flood).ok()?;
+    let flood = encode(&Flood { age_s: flood.advert.lifetime_s - 1, ..flood });
+    Some(encode(&Notice::Advertisement { flood, certificate }))
+}
+
 /// A digest that holds nothing: it asks for everything.
 pub(crate) fn empty_digest() -> Vec<u8> {
     let nothing: Vec<(NodeName, Version)> = Vec::new();

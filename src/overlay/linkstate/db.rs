@@ -26,6 +26,10 @@ const FORWARDERS: usize = 2;
 pub enum Install {
     /// Newer than the kept one. It is kept, and the caller forwards it.
     Installed,
+    /// What is held already, said to be so much younger that it holds at least twice as long. It does
+    /// from now on, and the caller forwards it. Its bytes are those that are held, so its signature
+    /// needs no check.
+    Younger,
     /// The same version as is held. Nothing changed.
     Duplicate,
     /// Older than the kept one. Nothing changed. If the sender is its origin, it restarted with a
@@ -87,13 +91,33 @@ pub struct LinkStateDb {
 struct Entry {
     signature: Vec<u8>,
     advert: Advertisement,
-    made: Instant,
     expires: Instant,
+    /// When it came first. It was made by then, whatever age it is said to have.
+    came: Instant,
 }
 
 impl Entry {
+    /// When `flood` expires by the age that it comes with at `now`; `None` if it is not the same as this
+    /// entry, or holds less than twice as long.
+    ///
+    /// The age is not signed. A neighbour that says too much would make others forget the origin, so the
+    /// smallest age counts that any neighbour says, but none that makes it younger than it can be. The
+    /// factor bounds how often a neighbour that tells smaller and smaller ages has it forwarded; half of
+    /// a lifetime is longer than two advertisements of an origin are apart.
+    fn prolonged(&self, now: Instant, flood: &Flood) -> Option<Instant> {
+        let same = flood.signature == self.signature && flood.advert == self.advert;
+        let expires = (now + remaining(flood)).min(self.came + lifetime(&self.advert));
+        let longer = expires > now && expires - now >= 2 * self.remaining(now);
+        (same && longer).then_some(expires)
+    }
+
+    fn remaining(&self, now: Instant) -> Duration {
+        self.expires.saturating_duration_since(now)
+    }
+
     fn flood(&self, now: Instant) -> Flood {
-        let age = now.saturating_duration_since(self.made);
+        let over = now.saturating_duration_since(self.expires);
+        let age = (lifetime(&self.advert) + over).saturating_sub(self.remaining(now));
         // Rounded up, so that an advertisement does not become younger on its way.
         let age_s = u16::try_from(age.as_millis().div_ceil(1000)).unwrap_or(u16::MAX);
         Flood { age_s, signature: self.signature.clone(), advert: self.advert.clone() }
@@ -110,7 +134,7 @@ impl LinkStateDb {
     /// The result that [`Self::install`] would have. It is cheap, so the caller asks before it
     /// checks a signature.
     #[must_use]
-    pub fn judge(&self, flood: &Flood) -> Install {
+    pub fn judge(&self, now: Instant, flood: &Flood) -> Install {
         if let Err(reason) = flood.check() {
             return Install::Refused(reason);
         }
@@ -118,36 +142,38 @@ impl LinkStateDb {
         if advert.origin == self.own {
             return Install::Own;
         }
-        match self.known_version(&advert.origin) {
-            Some(known) if known > advert.version => return Install::Stale,
-            Some(known) if known == advert.version => return Install::Duplicate,
-            _ => {}
-        }
-        if remaining(flood).is_zero() {
-            return Install::Expired;
-        }
+        let install = match self.last(&advert.origin) {
+            Some(held) if held.advert.version > advert.version => return Install::Stale,
+            Some(held) if held.advert.version == advert.version => {
+                if held.prolonged(now, flood).is_none() {
+                    return Install::Duplicate;
+                }
+                Install::Younger
+            }
+            _ if remaining(flood).is_zero() => return Install::Expired,
+            _ => Install::Installed,
+        };
         if !self.nodes.contains_key(&advert.origin) && self.nodes.len() >= MAX_NODES {
             return Install::Refused(RefuseReason::TooManyNodes);
         }
-        Install::Installed
+        install
     }
 
     /// Takes an advertisement that came at `now`.
     ///
-    /// The caller has checked the signature of its origin.
+    /// The caller has checked the signature of its origin, unless it is [`Install::Younger`].
     pub fn install(&mut self, now: Instant, flood: Flood) -> Install {
-        let judged = self.judge(&flood);
-        if judged != Install::Installed {
+        let judged = self.judge(now, &flood);
+        if !matches!(judged, Install::Installed | Install::Younger) {
             return judged;
         }
-        let left = remaining(&flood);
-        let Flood { age_s, signature, advert } = flood;
-        let age = Duration::from_secs(u64::from(age_s));
-        self.retired.remove(&advert.origin);
-        let made = now.checked_sub(age).unwrap_or(now);
-        let entry = Entry { signature, made, expires: now + left, advert };
-        self.nodes.insert(entry.advert.origin.clone(), entry);
-        Install::Installed
+        let held = self.last(&flood.advert.origin);
+        let prolonged = held.and_then(|held| Some((held.prolonged(now, &flood)?, held.came)));
+        let (expires, came) = prolonged.unwrap_or_else(|| (now + remaining(&flood), now));
+        self.retired.remove(&flood.advert.origin);
+        let Flood { signature, advert, .. } = flood;
+        self.nodes.insert(advert.origin.clone(), Entry { signature, advert, expires, came });
+        judged
     }
 
     /// Drops what has expired by `now` and names the nodes.
@@ -261,20 +287,20 @@ impl LinkStateDb {
         up.iter().filter(unreached).filter(|to| turn(to)).cloned().collect()
     }
 
-    fn known_version(&self, origin: &NodeName) -> Option<Version> {
-        self.last(origin).map(|entry| entry.advert.version)
-    }
-
-    /// The kept version of `name`, also after its expiry.
+    /// The kept advertisement of `name`, also after its expiry.
     fn last(&self, name: &NodeName) -> Option<&Entry> {
         self.nodes.get(name).or_else(|| self.retired.get(name).map(|(entry, _)| entry))
     }
 }
 
-/// How long it still holds.
+/// How long it still holds, by what its sender says.
 fn remaining(flood: &Flood) -> Duration {
-    let age = Duration::from_secs(u64::from(flood.age_s));
-    flood.advert.lifetime().min(MAX_LIFETIME).saturating_sub(age)
+    lifetime(&flood.advert).saturating_sub(Duration::from_secs(u64::from(flood.age_s)))
+}
+
+/// How long it holds after it was made.
+fn lifetime(advert: &Advertisement) -> Duration {
+    advert.lifetime().min(MAX_LIFETIME)
 }
 
 #[cfg(test)]

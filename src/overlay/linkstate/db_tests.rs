@@ -95,13 +95,60 @@ fn an_expired_node_does_not_come_back_by_a_replay() {
 }
 
 #[test]
-fn a_duplicate_does_not_prolong_a_life_and_age_shortens_it() {
+fn age_shortens_a_life_and_what_is_over_is_not_taken() {
     let (mut db, now) = db();
     db.install(now, Flood { age_s: 50, ..flood("a", 1, 1, &[]) });
-    db.install(now + Duration::from_secs(9), flood("a", 1, 1, &[]));
     assert_eq!(db.expire(now + Duration::from_secs(10)), [name("a")]);
     let old = Flood { age_s: 60, ..flood("b", 1, 1, &[]) };
     assert_eq!(db.install(now, old), Install::Expired);
+}
+
+#[test]
+fn the_smallest_age_that_a_neighbour_says_counts() {
+    let (mut db, t0) = db();
+    let seconds = Duration::from_secs;
+    let aged = |age_s| Flood { age_s, ..flood("a", 1, 1, &["b"]) };
+    assert_eq!(db.install(t0, aged(59)), Install::Installed);
+    assert_eq!(db.install(t0 + seconds(1) / 2, aged(1)), Install::Younger);
+    assert_eq!(db.flood(&name("a"), t0 + seconds(1)).unwrap().age_s, 2);
+    assert_eq!(db.install(t0 + seconds(1), aged(59)), Install::Duplicate);
+    // Also after it has expired by what the first one said.
+    let mut late = LinkStateDb::new(name("me"));
+    late.install(t0, aged(59));
+    assert_eq!(late.expire(t0 + seconds(1)), [name("a")]);
+    assert_eq!(late.install(t0 + seconds(2), aged(3)), Install::Younger);
+    assert!(late.get(&name("a"), t0 + seconds(58)).is_some());
+    assert_eq!(late.expire(t0 + seconds(59)), [name("a")]);
+}
+
+#[test]
+fn nobody_makes_an_advertisement_younger_than_its_first_copy() {
+    let (mut db, t0) = db();
+    let mut now = t0;
+    db.install(now, Flood { age_s: 30, ..flood("a", 1, 1, &[]) });
+    for _ in 0..120 {
+        now += Duration::from_secs(1);
+        db.expire(now);
+        db.install(now, flood("a", 1, 1, &[]));
+        assert_eq!(db.get(&name("a"), now).is_some(), now < t0 + Duration::from_secs(60));
+    }
+}
+
+#[test]
+fn other_bytes_of_the_same_version_change_nothing() {
+    let (mut db, now) = db();
+    db.install(now, Flood { age_s: 59, ..flood("a", 1, 1, &["b"]) });
+    assert_eq!(db.install(now, flood("a", 1, 1, &["c"])), Install::Duplicate);
+    let forged = Flood { signature: vec![1], ..flood("a", 1, 1, &["b"]) };
+    assert_eq!(db.install(now, forged), Install::Duplicate);
+}
+
+#[test]
+fn smaller_and_smaller_ages_are_forwarded_a_few_times() {
+    let (mut db, now) = db();
+    let installs = (0..60).rev().map(|age_s| Flood { age_s, ..flood("a", 1, 1, &[]) });
+    let news = installs.filter(|flood| db.install(now, flood.clone()) != Install::Duplicate);
+    assert_eq!(news.count(), 6, "1, 2, 4, ... 32 s are left");
 }
 
 #[test]
