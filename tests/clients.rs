@@ -26,6 +26,8 @@ mod web;
 
 #[path = "clients/browser.rs"]
 mod browser;
+#[path = "clients/clash.rs"]
+mod clash;
 #[path = "clients/curl.rs"]
 mod curl;
 #[path = "clients/dashboard.rs"]

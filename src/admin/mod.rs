@@ -37,7 +37,7 @@ mod server;
 mod steer;
 
 pub(crate) use api::{Admin, LinkMaker, Reload, RunFacts, Save, StatusReport};
-pub(crate) use api::{answer, response, sentence};
+pub(crate) use api::{answer, json, response, sentence};
 pub(crate) use client::{Client, ClientError};
 pub(crate) use metric::{Post, post};
 pub(crate) use query::LONGEST_WAIT;

@@ -80,6 +80,7 @@ pub(super) async fn open(folder: &Folder, config: &Config) -> Option<Dashboard> 
         open_metrics: config.dashboard.metrics == Metrics::Open,
         local_users: config.entry.local_users.clone(),
         token,
+        clash_origins: config.dashboard.clash_origins.clone(),
     };
     Dashboard::bind(settings)
         .await

@@ -261,6 +261,9 @@ pub struct Dashboard {
     pub listen: SocketAddr,
     /// Who may read `/metrics`. Default: `token`.
     pub metrics: Metrics,
+    /// The origins of web pages that may use the API of Clash, with the token, at most 8. Default: none.
+    #[serde(deserialize_with = "origins")]
+    pub clash_origins: Vec<String>,
 }
 
 /// Who may read `/metrics` on the dashboard's port.
@@ -277,7 +280,7 @@ pub enum Metrics {
 impl Default for Dashboard {
     fn default() -> Self {
         let listen = SocketAddr::from(([127, 0, 0, 1], 1090));
-        Self { enabled: None, listen, metrics: Metrics::Token }
+        Self { enabled: None, listen, metrics: Metrics::Token, clash_origins: Vec::new() }
     }
 }
 
@@ -355,6 +358,27 @@ impl Default for Probe {
 impl Default for Log {
     fn default() -> Self {
         Self { filter: "info".to_owned(), destinations: false, format: LogFormat::Text }
+    }
+}
+
+/// Origins as browsers write them: scheme, host, and a port if it is not the scheme's own.
+fn origins<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    // A person has one dashboard or two.
+    const MAX: usize = 8;
+    let origins = Vec::<String>::deserialize(deserializer)?;
+    if origins.len() > MAX {
+        return Err(D::Error::custom(format!("write at most {MAX} origins")));
+    }
+    let is_origin = |text: &str| {
+        let host = text.strip_prefix("http://").or(text.strip_prefix("https://"));
+        let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.:[]".contains(c);
+        host.is_some_and(|host| !host.is_empty() && host.chars().all(allowed))
+    };
+    match origins.iter().find(|text| !is_origin(text)) {
+        Some(text) => Err(D::Error::custom(format!(
+            "{text:?} is no origin; write it as http://127.0.0.1:8080 or https://yacd.example"
+        ))),
+        None => Ok(origins),
     }
 }
 

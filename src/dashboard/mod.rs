@@ -10,14 +10,16 @@
 //! | `request` | PURE: the Host header names this port; Origin and Sec-Fetch-Site name this page or nobody; the method is known |
 //! | `access` | PURE: the request has a session's cookie or the bearer token |
 //! | `page` | the files of the page, which are part of the program |
+//! | `clash` | the API of Clash, for programs that were made for it |
 //!
-//! What then answers is [`crate::admin`], as on the Unix socket.
+//! What then answers is `clash`, or [`crate::admin`], as on the Unix socket.
 //!
 //! A person gets a session by a link that `ronproxy open` prints. It works once, within five minutes.
 //! The cookie is HttpOnly and SameSite=Strict. Without cookie or token a request learns no name and no
 //! number; only `/healthz` and `/readyz` answer, with a word, and `/metrics` where that is configured.
 
 mod access;
+mod clash;
 mod page;
 mod request;
 mod server;

@@ -1,10 +1,10 @@
 //! Whether a request comes from this page or from a program, and not from another web page. PURE.
 
-use std::net::SocketAddr;
+use std::{borrow::Cow, net::SocketAddr};
 
 use hyper::{
     HeaderMap, Method,
-    header::{AUTHORIZATION, COOKIE, HOST, HeaderName, ORIGIN},
+    header::{AUTHORIZATION, COOKIE, HOST, HeaderName, HeaderValue, ORIGIN},
 };
 
 /// Why a request is refused.
@@ -21,7 +21,7 @@ pub(super) enum Refused {
     /// A change without an Origin, as no browser sends it.
     #[error("a change by cookie needs an Origin header; programs use the bearer token")]
     NoOrigin,
-    /// Neither GET, HEAD nor POST.
+    /// A method that the path does not have.
     #[error("use GET, or POST to change something")]
     Method,
 }
@@ -30,7 +30,7 @@ pub(super) enum Refused {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Shown<'a> {
     /// `Authorization: Bearer TOKEN`.
-    Bearer(&'a str),
+    Bearer(Cow<'a, str>),
     /// Our cookie.
     Cookie(&'a str),
     /// Nothing.
@@ -46,19 +46,45 @@ pub(super) fn cookie_name(listen: SocketAddr) -> String {
     format!("ronproxy-{}", listen.port())
 }
 
+/// The methods of all paths.
+const METHODS: [Method; 3] = [Method::GET, Method::HEAD, Method::POST];
+
+/// What a path allows beside what all do.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Allows<'a> {
+    /// Methods.
+    pub(super) methods: &'a [Method],
+    /// Origins of pages that may ask, with the token.
+    pub(super) origins: &'a [String],
+}
+
+/// The origin of the page that asks, if it is another one that is allowed.
+pub(super) fn foreign<'a>(allows: Allows<'_>, headers: &'a HeaderMap) -> Option<&'a HeaderValue> {
+    let origin = headers.get(ORIGIN)?;
+    let one = headers.get_all(ORIGIN).iter().count() == 1;
+    let allowed = |allowed: &String| allowed.as_bytes() == origin.as_bytes();
+    (one && allows.origins.iter().any(allowed)).then_some(origin)
+}
+
 /// Checks where a request comes from.
 pub(super) fn check(
     listen: SocketAddr,
     method: &Method,
     headers: &HeaderMap,
+    allows: Allows<'_>,
 ) -> Result<(), Refused> {
     let hosts = headers.get_all(HOST).iter().collect::<Vec<_>>();
     let [host] = hosts[..] else { return Err(Refused::Host) };
     if !host.to_str().is_ok_and(|host| is_ours(listen, host)) {
         return Err(Refused::Host);
     }
-    if ![Method::GET, Method::HEAD, Method::POST].contains(method) {
+    let foreign = foreign(allows, headers).is_some();
+    let asks_first = foreign && *method == Method::OPTIONS;
+    if !METHODS.contains(method) && !allows.methods.contains(method) && !asks_first {
         return Err(Refused::Method);
+    }
+    if foreign {
+        return Ok(());
     }
     for origin in headers.get_all(ORIGIN) {
         let ours = origin.to_str().ok().and_then(|origin| origin.strip_prefix("http://"));
@@ -66,8 +92,7 @@ pub(super) fn check(
             return Err(Refused::Origin);
         }
     }
-    let site =
-        |value: &hyper::header::HeaderValue| matches!(value.as_bytes(), b"same-origin" | b"none");
+    let site = |value: &HeaderValue| matches!(value.as_bytes(), b"same-origin" | b"none");
     if !headers.get_all(FETCH_SITE).iter().all(site) {
         return Err(Refused::Origin);
     }
@@ -88,9 +113,9 @@ pub(super) fn shown<'a>(listen: SocketAddr, headers: &'a HeaderMap) -> Shown<'a>
         let token = value.to_str().ok().and_then(|value| value.split_once(' '));
         return match token {
             Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => {
-                Shown::Bearer(token.trim())
+                Shown::Bearer(token.trim().into())
             }
-            _ => Shown::Bearer(""),
+            _ => Shown::Bearer("".into()),
         };
     }
     let name = cookie_name(listen);
@@ -102,9 +127,15 @@ pub(super) fn shown<'a>(listen: SocketAddr, headers: &'a HeaderMap) -> Shown<'a>
         .map_or(Shown::Nothing, Shown::Cookie)
 }
 
+/// The token in a query: a browser's WebSocket cannot have an Authorization.
+pub(super) fn token_in(query: &str) -> Shown<'_> {
+    let token = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "token");
+    token.map_or(Shown::Nothing, |(_, token)| Shown::Bearer(token))
+}
+
 /// A change by cookie must say that it comes from our page: every browser does.
 pub(super) fn check_change(method: &Method, headers: &HeaderMap) -> Result<(), Refused> {
-    let is_change = *method == Method::POST;
+    let is_change = ![Method::GET, Method::HEAD].contains(method);
     if is_change && !headers.contains_key(ORIGIN) { Err(Refused::NoOrigin) } else { Ok(()) }
 }
 
@@ -122,7 +153,7 @@ mod tests {
     }
 
     fn checked(pairs: &[(&str, &str)]) -> Result<(), Refused> {
-        check(([127, 0, 0, 1], 1090).into(), &Method::GET, &headers(pairs))
+        check(([127, 0, 0, 1], 1090).into(), &Method::GET, &headers(pairs), Allows::default())
     }
 
     #[test]
@@ -171,18 +202,43 @@ mod tests {
         let listen = ([127, 0, 0, 1], 1090).into();
         let headers = headers(&[("host", "127.0.0.1:1090")]);
         for method in [Method::PUT, Method::DELETE, Method::OPTIONS, Method::CONNECT] {
-            assert_eq!(check(listen, &method, &headers), Err(Refused::Method));
+            assert_eq!(check(listen, &method, &headers, Allows::default()), Err(Refused::Method));
         }
+        let put = Allows { methods: &[Method::PUT], origins: &[] };
+        assert_eq!(check(listen, &Method::PUT, &headers, put), Ok(()));
+        assert_eq!(check_change(&Method::PUT, &headers), Err(Refused::NoOrigin));
         assert_eq!(check_change(&Method::POST, &headers), Err(Refused::NoOrigin));
         assert_eq!(check_change(&Method::GET, &headers), Ok(()));
+    }
+
+    #[test]
+    fn a_page_of_an_allowed_origin_may_ask_where_that_is_allowed() {
+        let (listen, page) = (([127, 0, 0, 1], 1090).into(), "http://yacd.example");
+        let origins = [page.to_owned()];
+        let allows = Allows { methods: &[], origins: &origins };
+        let asked = |method: Method, host: &str, origins: &[&str]| {
+            let mut pairs = vec![("host", host), ("sec-fetch-site", "cross-site")];
+            pairs.extend(origins.iter().map(|origin| ("origin", *origin)));
+            check(listen, &method, &headers(&pairs), allows)
+        };
+        let here = "127.0.0.1:1090";
+        for method in [Method::GET, Method::OPTIONS] {
+            assert_eq!(asked(method, here, &[page]), Ok(()));
+        }
+        assert_eq!(asked(Method::PUT, here, &[page]), Err(Refused::Method));
+        assert_eq!(asked(Method::GET, "yacd.example:1090", &[page]), Err(Refused::Host));
+        for other in [&["http://evil.example"][..], &["http://yacd.example.evil"], &[page, page]] {
+            assert_eq!(asked(Method::GET, here, other), Err(Refused::Origin), "{other:?}");
+        }
+        assert_eq!(asked(Method::OPTIONS, here, &["http://evil.example"]), Err(Refused::Method));
     }
 
     #[test]
     fn a_token_or_the_cookie_of_this_port_is_found() {
         let listen = ([127, 0, 0, 1], 1090).into();
         let of = |name, value| headers(&[(name, value)]);
-        assert_eq!(shown(listen, &of("authorization", "Bearer abc")), Shown::Bearer("abc"));
-        assert_eq!(shown(listen, &of("authorization", "Basic abc")), Shown::Bearer(""));
+        assert_eq!(shown(listen, &of("authorization", "Bearer abc")), Shown::Bearer("abc".into()));
+        assert_eq!(shown(listen, &of("authorization", "Basic abc")), Shown::Bearer("".into()));
         let cookies = of("cookie", "ronproxy-1=x; ronproxy-1090=abc; other=y");
         assert_eq!(shown(listen, &cookies), Shown::Cookie("abc"));
         assert_eq!(shown(listen, &of("cookie", "ronproxy-1=x")), Shown::Nothing);

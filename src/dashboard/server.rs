@@ -14,8 +14,9 @@ use hyper::{
     HeaderMap, Method, Request, Response, StatusCode,
     body::Incoming,
     header::{
+        ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
         CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderName, HeaderValue, LOCATION, REFERRER_POLICY,
-        SET_COOKIE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+        SET_COOKIE, VARY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
     },
     server::conn::http1,
     service::service_fn,
@@ -30,8 +31,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     access::Access,
+    clash::{self, Body, Clash},
     page::{self, File},
-    request::{self, Refused, Shown},
+    request::{self, Allows, Refused, Shown},
 };
 use crate::{
     admin::{Admin, LinkMaker, answer, response, sentence},
@@ -47,7 +49,7 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection that lasts longer is closed after its answer; a page that polls opens the next.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// Bytes of a request's head: hyper's least. Bodies are never read.
+/// Bytes of a request's head: hyper's least. Of bodies only the name of an exit is read.
 const MAX_HEAD: usize = 8 * 1024;
 
 /// After a failed accept, usually for want of file descriptors, so that the loop does not spin.
@@ -71,6 +73,8 @@ pub(crate) struct Settings {
     pub local_users: LocalUsers,
     /// The bearer token.
     pub token: String,
+    /// The origins of pages that may use the API of Clash, with the token.
+    pub clash_origins: Vec<String>,
 }
 
 /// The dashboard, bound to its port.
@@ -84,6 +88,8 @@ struct Shared {
     open_metrics: bool,
     gate: LocalGate,
     access: Mutex<Access>,
+    clash: Clash,
+    clash_origins: Vec<String>,
     started: Instant,
 }
 
@@ -107,7 +113,7 @@ impl Dashboard {
     /// # Errors
     /// When the port cannot be had.
     pub(crate) async fn bind(settings: Settings) -> Result<Self, BindError> {
-        let Settings { listen, open_metrics, local_users, token } = settings;
+        let Settings { listen, open_metrics, local_users, token, clash_origins } = settings;
         let failed = |error: io::Error| match error.kind() {
             io::ErrorKind::AddrInUse => BindError::PortInUse(listen),
             _ => BindError::Io(listen, error),
@@ -120,6 +126,8 @@ impl Dashboard {
             open_metrics,
             gate,
             access: Mutex::new(Access::new(&token)),
+            clash: Clash::default(),
+            clash_origins,
             started: Instant::now(),
         };
         Ok(Self { listener, shared: Arc::new(shared) })
@@ -180,7 +188,7 @@ impl Shared {
         let served = self.gate.judge(client, local).await.is_none();
         let service = service_fn(move |request: Request<Incoming>| {
             let (shared, admin) = (self.clone(), admin.clone());
-            async move { Ok::<_, Infallible>(shared.respond(&admin, &request, served).await) }
+            async move { Ok::<_, Infallible>(shared.respond(&admin, request, served).await) }
         });
         let mut serving = std::pin::pin!(
             http1::Builder::new()
@@ -188,6 +196,7 @@ impl Shared {
                 .header_read_timeout(HEAD_TIMEOUT)
                 .max_buf_size(MAX_HEAD)
                 .serve_connection(TokioIo::new(stream), service)
+                .with_upgrades()
         );
         let served = match timeout(CONNECTION_TIMEOUT, serving.as_mut()).await {
             Ok(served) => served,
@@ -201,15 +210,25 @@ impl Shared {
         }
     }
 
-    async fn respond<B>(
+    async fn respond(
         &self,
-        admin: &Admin,
-        request: &Request<B>,
+        admin: &Arc<Admin>,
+        request: Request<Incoming>,
         served: bool,
-    ) -> Response<Full<Bytes>> {
-        let mut response = self.judge(admin, request, served).await;
-        if request.method() == Method::HEAD {
-            *response.body_mut() = Full::default();
+    ) -> Response<Body> {
+        let page = request::foreign(self.allows(request.uri().path()), request.headers()).cloned();
+        let head = request.method() == Method::HEAD;
+        let mut response = match self.judge(admin, &request, served).await {
+            Some(mut answered) => {
+                if head {
+                    *answered.body_mut() = Full::default();
+                }
+                clash::whole(answered)
+            }
+            None => self.clash.answer(admin, request).await,
+        };
+        if let Some(page) = page {
+            open_to(page, response.headers_mut());
         }
         let fixed = [
             (CONTENT_SECURITY_POLICY, POLICY),
@@ -221,59 +240,95 @@ impl Shared {
             (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
         ];
         for (name, value) in fixed {
-            response.headers_mut().insert(name, HeaderValue::from_static(value));
+            // What is opened to a page stays so.
+            response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
         }
         response
     }
 
+    /// What a path allows beside what all do.
+    fn allows(&self, path: &str) -> Allows<'_> {
+        let methods: &[Method] = if clash::serves(path) { &clash::METHODS } else { &[] };
+        let origins: &[String] =
+            if clash::is_open_to_pages(path) { &self.clash_origins } else { &[] };
+        Allows { methods, origins }
+    }
+
+    /// The answer; `None`: the request may be answered, and belongs to the API of Clash.
     async fn judge<B>(
         &self,
         admin: &Admin,
         request: &Request<B>,
         served: bool,
-    ) -> Response<Full<Bytes>> {
+    ) -> Option<Response<Full<Bytes>>> {
         let (method, path, headers) = (request.method(), request.uri().path(), request.headers());
         let asked = request.uri().query().unwrap_or_default();
-        if let Err(refused) = request::check(self.listen, method, headers) {
-            return refuse(refused);
+        let allows = self.allows(path);
+        if let Err(refused) = request::check(self.listen, method, headers, allows) {
+            return Some(refuse(refused));
         }
+        if *method == Method::OPTIONS {
+            return Some(sentence(StatusCode::OK, "ask with the token"));
+        }
+        let foreign = request::foreign(allows, headers).is_some();
+        match self.admit(admin, request, (served, foreign)).await {
+            Some(refused) => Some(refused),
+            None if clash::serves(path) => None,
+            None => Some(match page::file(path) {
+                Some(file) if method != Method::POST => of_file(StatusCode::OK, file),
+                Some(_) => sentence(StatusCode::METHOD_NOT_ALLOWED, "use GET here"),
+                None if *method == Method::HEAD => {
+                    answer(admin, &Method::GET, path, asked, "").await
+                }
+                None => answer(admin, method, path, asked, "").await,
+            }),
+        }
+    }
+
+    /// The answer to somebody who is not let in, or needs not to be; `None`: the request may be answered.
+    async fn admit<B>(
+        &self,
+        admin: &Admin,
+        request: &Request<B>,
+        (served, foreign): (bool, bool),
+    ) -> Option<Response<Full<Bytes>>> {
+        let (method, path, headers) = (request.method(), request.uri().path(), request.headers());
+        let asked = request.uri().query().unwrap_or_default();
         match path {
-            "/healthz" => return sentence(StatusCode::OK, "ok"),
-            "/readyz" => return ready(admin),
+            "/healthz" => return Some(sentence(StatusCode::OK, "ok")),
+            "/readyz" => return Some(ready(admin)),
             "/metrics" if self.open_metrics => {
-                return answer(admin, &Method::GET, path, asked, "").await;
+                return Some(answer(admin, &Method::GET, path, asked, "").await);
             }
             _ => {}
         }
         if !served {
-            return sentence(StatusCode::FORBIDDEN, "this port serves the user who runs it");
+            let text = "this port serves the user who runs it";
+            return Some(sentence(StatusCode::FORBIDDEN, text));
         }
         if path == "/open" {
-            return self.open(asked);
+            return Some(self.open(asked));
         }
-        let by_cookie = match self.let_in(headers) {
-            Some(by_cookie) => by_cookie,
-            None if path == "/" => return of_file(StatusCode::UNAUTHORIZED, page::CLOSED),
-            None => {
+        let shown = match request::shown(self.listen, headers) {
+            Shown::Nothing if clash::takes_token(path, headers) => request::token_in(asked),
+            shown => shown,
+        };
+        let by_cookie = match self.let_in(&shown) {
+            Some(by_cookie) if !(by_cookie && foreign) => by_cookie,
+            _ if path == "/" => return Some(of_file(StatusCode::UNAUTHORIZED, page::CLOSED)),
+            _ => {
                 let text = "a session or a token is needed; `ronproxy open` gives one";
-                return sentence(StatusCode::UNAUTHORIZED, text);
+                return Some(sentence(StatusCode::UNAUTHORIZED, text));
             }
         };
-        if by_cookie && let Err(refused) = request::check_change(method, headers) {
-            return refuse(refused);
-        }
-        match page::file(path) {
-            Some(file) if method != Method::POST => of_file(StatusCode::OK, file),
-            Some(_) => sentence(StatusCode::METHOD_NOT_ALLOWED, "use GET here"),
-            None if *method == Method::HEAD => answer(admin, &Method::GET, path, asked, "").await,
-            None => answer(admin, method, path, asked, "").await,
-        }
+        let changed = if by_cookie { request::check_change(method, headers) } else { Ok(()) };
+        changed.err().map(refuse)
     }
 
     /// Whether the request may be answered, and if so, whether by its cookie.
-    fn let_in(&self, headers: &HeaderMap) -> Option<bool> {
+    fn let_in(&self, shown: &Shown<'_>) -> Option<bool> {
         let now = self.started.elapsed();
-        let (right, by_cookie) = match request::shown(self.listen, headers) {
+        let (right, by_cookie) = match shown {
             Shown::Nothing => return None,
             Shown::Bearer(token) => (self.access().bearer(token), false),
             Shown::Cookie(secret) => (self.access().session(now, secret), true),
@@ -315,6 +370,21 @@ impl Shared {
     fn access(&self) -> MutexGuard<'_, Access> {
         self.access.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Lets a page of this allowed origin read the answer, and ask with the token.
+fn open_to(page: HeaderValue, headers: &mut HeaderMap) {
+    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, page);
+    headers.insert(VARY, HeaderValue::from_static("origin"));
+    let methods = HeaderValue::from_static("GET, PUT, DELETE");
+    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, methods);
+    let allowed = HeaderValue::from_static("authorization, content-type");
+    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, allowed);
+    // A browser asks for this where the page comes from the Internet.
+    let private = HeaderName::from_static("access-control-allow-private-network");
+    headers.insert(private, HeaderValue::from_static("true"));
+    let shared = HeaderName::from_static("cross-origin-resource-policy");
+    headers.insert(shared, HeaderValue::from_static("cross-origin"));
 }
 
 /// Whether the node can carry flows: it has a link, or is alone in its overlay.

@@ -33,6 +33,7 @@ impl Board {
                 open_metrics: false,
                 local_users: LocalUsers::Own,
                 token: dashboard::token(rand::random()),
+                clash_origins: Vec::new(),
             })
         };
         let dashboard = match bind(PORT).await {

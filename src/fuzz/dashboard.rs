@@ -36,7 +36,7 @@ const WORDS: &[&[u8]] = &[
 ];
 
 /// Paths that something answers.
-const PATHS: [&str; 9] = [
+const PATHS: [&str; 12] = [
     "GET /",
     "GET /healthz",
     "GET /open?link=abc",
@@ -46,6 +46,9 @@ const PATHS: [&str; 9] = [
     "GET /overview?since=1&flows=1",
     "POST /steer?exit=a&hint=loss&avoid=b",
     "POST /close?label=0000000a",
+    "GET /proxies/Exit",
+    "PUT /proxies/Exit",
+    "GET /connections",
 ];
 
 /// A node and its dashboard, until `stop`.
@@ -59,6 +62,7 @@ async fn open(bearer: &str, stop: &CancellationToken) -> (Lab, SocketAddr, Cance
         open_metrics: false,
         local_users: LocalUsers::Own,
         token: bearer.to_owned(),
+        clash_origins: Vec::new(),
     };
     let dashboard = Dashboard::bind(settings).await.unwrap();
     let (listen, stopped) = (dashboard.listen(), CancellationToken::new());
