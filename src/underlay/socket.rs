@@ -166,11 +166,12 @@ pub(super) fn mapped(address: SocketAddr) -> SocketAddr {
     }
 }
 
-/// The address in the family that a socket of ours takes.
-pub(super) fn for_family(address: SocketAddr, ipv4: bool) -> SocketAddr {
+/// The address in the family that a socket of ours takes; `None` if it takes none of that family.
+pub(super) fn for_family(address: SocketAddr, ipv4: bool) -> Option<SocketAddr> {
     if ipv4 {
-        SocketAddr::new(address.ip().to_canonical(), address.port())
+        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+        address.is_ipv4().then_some(address)
     } else {
-        mapped(address)
+        Some(mapped(address))
     }
 }

@@ -54,7 +54,8 @@ pub enum DropReason {
     RateLimited,
     /// The UDP socket, or a stream, has no room for a packet now. A relay does not queue.
     SocketFull,
-    /// The packet is for a lane slot without a route, or a neighbour without an address.
+    /// The packet is for a lane slot without a route, a neighbour without an address, or an address of a
+    /// family that the UDP socket does not take.
     NoRoute,
     /// Larger than QUIC's receive buffer, or than the longest packet on a stream.
     Oversized,
