@@ -41,6 +41,10 @@ const NOT_UNDERSTOOD: &[u8] = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\
 /// How often the listener looks for an idle client while another one waits.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// Connections that the kernel keeps until they are accepted. A page may open hundreds at once; the
+/// usual 128 would make the next client, of whatever program, wait a second for its second SYN.
+const BACKLOG: i32 = 1_024;
+
 /// The entry, bound to its port.
 ///
 /// Beyond `max_connections`, the client that has been idle for longest makes room. While all are
@@ -97,6 +101,7 @@ impl Entry {
             _ => EntryError::Bind { addr, source },
         };
         let listener = TcpListener::bind(addr).await.map_err(failed)?;
+        SockRef::from(&listener).listen(BACKLOG).map_err(failed)?;
         let local = listener.local_addr().map_err(failed)?;
         let shared = Shared {
             dialer,

@@ -182,3 +182,32 @@ async fn tunnel(proxy: &Proxy, port: u16) -> crate::support::Raw {
     client.expect(&proxy.addr.port().to_be_bytes()).await;
     client
 }
+
+#[tokio::test]
+async fn a_burst_of_clients_waits_for_the_entry_and_loses_no_packet() {
+    let entry = Entry::bind(config(), Arc::new(DirectDialer::default())).await.unwrap();
+    // Nobody accepts them yet. A SYN that the kernel drops is repeated after a second.
+    let within = Duration::from_millis(500);
+    let connect = |_| std::net::TcpStream::connect_timeout(&entry.local_addr(), within);
+    let clients: Result<Vec<_>, _> = (0..600).map(connect).collect();
+    assert!(clients.is_ok(), "{:?}", clients.err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_drips_its_request_is_closed_after_the_same_time() {
+    let long = b"a".repeat(200);
+    for head in [&b"GET http://a.test/ HTTP/1.1\r\nX: "[..], b"\x05\xff", b"\x04\x01\0P\0\0\0\x01"]
+    {
+        let proxy = Proxy::start().await;
+        let mut client = proxy.connect().await;
+        let since = Instant::now();
+        for byte in [head, &long].concat() {
+            if client.0.write_all(&[byte]).await.is_err() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        let took = since.elapsed();
+        assert!(took < HANDSHAKE_TIMEOUT + Duration::from_secs(2), "{took:?} after {head:?}");
+    }
+}
