@@ -125,15 +125,36 @@ async fn report(
 
 fn cancel(folder: &Folder, which: &str, json: bool, now: UnixTime) -> Result<(), CliError> {
     let cancelled = PendingInvitations::new(&folder.dir).cancel(which, now)?;
-    let log = AuditLog::new(&folder.dir);
-    for invited in &cancelled {
-        let (name, id) = (&invited.granted.attributes.name, invited.id.clone());
-        log.record(Deed::Cancel, name, Some(id), Actor::this_user(), now)?;
-    }
+    log_cancelled(folder, &cancelled, now)?;
     if json {
         return print_json(&cancelled.iter().map(facts).collect::<Vec<_>>());
     }
-    for invited in &cancelled {
+    print_cancelled(&cancelled)
+}
+
+/// Takes back all open invitations of `name`.
+pub(super) fn cancel_all_of(
+    folder: &Folder,
+    name: &NodeName,
+    now: UnixTime,
+) -> Result<Vec<Invited>, CliError> {
+    let cancelled = PendingInvitations::new(&folder.dir).cancel_all_of(name, now)?;
+    log_cancelled(folder, &cancelled, now)?;
+    Ok(cancelled)
+}
+
+fn log_cancelled(folder: &Folder, cancelled: &[Invited], now: UnixTime) -> Result<(), CliError> {
+    let log = AuditLog::new(&folder.dir);
+    for invited in cancelled {
+        let (name, id) = (&invited.granted.attributes.name, invited.id.clone());
+        log.record(Deed::Cancel, name, Some(id), Actor::this_user(), now)?;
+    }
+    Ok(())
+}
+
+/// Says which invitations have been taken back.
+pub(super) fn print_cancelled(cancelled: &[Invited]) -> Result<(), CliError> {
+    for invited in cancelled {
         let name = &invited.granted.attributes.name;
         print(format_args!("The invitation {} of {name} is cancelled.", invited.id))?;
     }

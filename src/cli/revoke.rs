@@ -5,11 +5,12 @@ use clap::Args;
 use super::{
     CliError, completions,
     folder::Folder,
+    invite::{cancel_all_of, print_cancelled},
     output::{note, print, print_json},
 };
 use crate::identity::{Actor, Authority, NodeName, UnixTime};
 
-/// Take a node's membership away
+/// Take a node's membership away, and the open invitations of its name
 #[derive(Debug, Args)]
 pub(super) struct Revoke {
     /// The node's name
@@ -37,6 +38,11 @@ impl Revoke {
             )));
         }
         let now = UnixTime::now();
+        // Whoever has one could join again under this name.
+        let cancelled = cancel_all_of(folder, &self.name, now)?;
+        if !self.json {
+            print_cancelled(&cancelled)?;
+        }
         let list = authority.revoke(&self.name, Actor::this_user(), now)?;
         let running = folder.is_running().await;
         if self.json {
@@ -44,6 +50,7 @@ impl Revoke {
                 "name": self.name,
                 "list": list.number(),
                 "revoked": list.len(),
+                "cancelled": cancelled.iter().map(|invited| &invited.id).collect::<Vec<_>>(),
                 "running": running,
             }));
         }

@@ -222,6 +222,20 @@ fn revoke_refuses_the_authoritys_own_node_without_the_flag() {
 }
 
 #[test]
+fn a_revoked_node_cannot_join_again_by_an_older_invitation() {
+    let site = Site::new();
+    let hub = site.hub();
+    let _hub = Running::start(&hub, &[]);
+    let (first, second, other) = (site.invite("leaf"), site.invite("leaf"), site.invite("other"));
+    site.join_by(&first, "leaf", &[]);
+    let facts = json(&hub, &["revoke", "leaf"]);
+    assert_eq!(facts["cancelled"].as_array().unwrap().len(), 1);
+    let said = must_fail(&site.dir("again"), &["join", second.trim()]);
+    assert!(said.contains("was taken back"), "{said}");
+    site.join_by(&other, "other", &[]);
+}
+
+#[test]
 fn members_shows_every_certified_name_and_what_became_of_it() {
     let site = Site::new();
     let (_hub, _leaf) = site.pair(&[]);

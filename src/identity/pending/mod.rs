@@ -12,7 +12,7 @@ mod tests;
 use std::{fs, path::PathBuf};
 
 use super::{
-    Attributes, NodeDir, NodeFile, StoreError, Token, UnixTime,
+    Attributes, NodeDir, NodeFile, NodeName, StoreError, Token, UnixTime,
     authority::turn,
     digest::hex,
     files,
@@ -134,32 +134,41 @@ impl PendingInvitations {
     /// [`PendingError::NotFound`] when there is none, or when the folder cannot be written.
     pub fn cancel(&self, which: &str, now: UnixTime) -> Result<Vec<Invited>, PendingError> {
         let _turn = turn(&self.dir)?;
-        let folder = self.dir.path(NodeFile::Invitations);
-        let mut open = Vec::new();
-        for (stem, path) in store::list(&folder, OPEN, MAX_PENDING)? {
-            let Ok(granted) = read(&path) else { continue };
-            if granted.expires > now.as_secs() {
-                let invited = Invited { id: id(&stem), state: InvitationState::Cancelled, granted };
-                open.push((stem, path, invited));
-            }
-        }
-        let named = |(_, _, invited): &(String, PathBuf, Invited)| {
-            invited.granted.attributes.name.as_str() == which
-        };
-        let by_name = open.iter().any(named);
+        let mut open = self.open(now)?;
+        let by_name = open.iter().any(|entry| entry.names(which));
         let by_id = which.len() >= MIN_ID_LEN;
-        open.retain(
-            |entry| if by_name { named(entry) } else { by_id && entry.0.starts_with(which) },
-        );
+        open.retain(|entry| {
+            if by_name { entry.names(which) } else { by_id && entry.stem.starts_with(which) }
+        });
         if open.is_empty() || (!by_name && open.len() > 1) {
             return Err(PendingError::NotFound(which.chars().take(64).collect()));
         }
-        for (_, path, _) in &open {
-            let to = path.with_extension(&CANCELLED[1..]);
-            fs::rename(path, &to).map_err(io_error("write", &to))?;
-            files::sync_parent(&to).map_err(io_error("write", &to))?;
-        }
-        Ok(open.into_iter().map(|(_, _, invited)| invited).collect())
+        Ok(take_back(open)?)
+    }
+
+    /// Takes back every open invitation of `name`, if there are any.
+    ///
+    /// # Errors
+    /// When the folder cannot be read or written.
+    pub fn cancel_all_of(
+        &self,
+        name: &NodeName,
+        now: UnixTime,
+    ) -> Result<Vec<Invited>, StoreError> {
+        let _turn = turn(&self.dir)?;
+        let mut open = self.open(now)?;
+        open.retain(|entry| entry.names(name.as_str()));
+        take_back(open)
+    }
+
+    fn open(&self, now: UnixTime) -> Result<Vec<Open>, StoreError> {
+        let files = store::list(&self.dir.path(NodeFile::Invitations), OPEN, MAX_PENDING)?;
+        let open = files.into_iter().filter_map(|(stem, path)| {
+            let granted = read(&path).ok().filter(|granted| granted.expires > now.as_secs())?;
+            let invited = Invited { id: id(&stem), state: InvitationState::Cancelled, granted };
+            Some(Open { stem, path, invited })
+        });
+        Ok(open.collect())
     }
 
     /// Every invitation on record. It also deletes invitations that ended long ago.
@@ -228,6 +237,29 @@ impl PendingInvitations {
 
 fn id(stem: &str) -> String {
     stem.chars().take(ID_LEN).collect()
+}
+
+/// An open invitation, and what it is when it has been taken back.
+struct Open {
+    stem: String,
+    path: PathBuf,
+    invited: Invited,
+}
+
+impl Open {
+    fn names(&self, name: &str) -> bool {
+        self.invited.granted.attributes.name.as_str() == name
+    }
+}
+
+fn take_back(open: Vec<Open>) -> Result<Vec<Invited>, StoreError> {
+    for Open { path, .. } in &open {
+        let to = path.with_extension(&CANCELLED[1..]);
+        fs::rename(path, &to)
+            .and_then(|()| files::sync_parent(&to))
+            .map_err(io_error("write", &to))?;
+    }
+    Ok(open.into_iter().map(|open| open.invited).collect())
 }
 
 fn read(path: &std::path::Path) -> Result<Granted, StoreError> {

@@ -53,6 +53,19 @@ fn eight_who_come_at_once_get_one_certificate() {
 }
 
 #[test]
+fn all_invitations_of_a_name_and_no_other_are_cancelled_together() {
+    let (_folder, mut pending) = pending();
+    let id = pending.add(&token(1), &granted("utah", 60), NOW).unwrap();
+    pending.add(&token(2), &granted("mit", 60), NOW).unwrap();
+    pending.add(&token(3), &granted("mit", 60), NOW).unwrap();
+    // A name may look like an identifier.
+    assert!(pending.cancel_all_of(&id.parse().unwrap(), NOW).unwrap().is_empty());
+    assert_eq!(pending.cancel_all_of(&"mit".parse().unwrap(), NOW).unwrap().len(), 2);
+    assert!(pending.redeem(&token(1), NOW).is_ok());
+    assert!(matches!(pending.redeem(&token(2), NOW), Err(RedeemError::Cancelled)));
+}
+
+#[test]
 fn no_token_is_on_disk() {
     let (folder, pending) = pending();
     pending.add(&token(1), &granted("utah", 60), NOW).unwrap();
