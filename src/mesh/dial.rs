@@ -77,8 +77,8 @@ impl Mesh {
                     let id = ended.map_or_else(|error| error.id(), |(id, ())| id);
                     if let Some((name, carrier, addresses)) = dialler.dialled.remove(&id) {
                         match carrier {
-                            Carrier::Udp => dialler.dials.end(&addresses),
-                            Carrier::Tls => dialler.streams.end(&addresses),
+                            Carrier::Udp => dialler.dials.end(&name, &addresses),
+                            Carrier::Tls => dialler.streams.end(&name, &addresses),
                         }
                         self.members().dial_ended(&name, carrier);
                     }

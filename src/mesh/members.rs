@@ -103,8 +103,8 @@ struct Member {
     /// Whether that certificate was in force at the last look.
     in_force: bool,
     failures: u32,
-    /// How many addresses were tried: the next dial begins with the one after them, as the rate to one IP
-    /// address may not allow all at once.
+    /// How many addresses were tried: the next dial begins with the one after them, as not all may be under
+    /// way at once.
     tried: usize,
     next_dial: Instant,
     /// Dials under way, and when the last one began.

@@ -181,6 +181,21 @@ fn the_first_link_after_an_outage_ends_the_pauses() {
 }
 
 #[test]
+fn every_address_has_its_turn_though_not_all_are_dialled_at_once() {
+    let (mut a, mut now) = (members("a"), Instant::now());
+    let elsewhere: SocketAddr = "198.51.100.7:1".parse().unwrap();
+    let told: Vec<_> = (1..=5).map(at).chain([elsewhere]).collect();
+    a.recorded(now, &peer("m"), told.clone(), &record("m"));
+    let mut tried = std::collections::BTreeSet::new();
+    for _ in 0..3 {
+        now += LONGEST_PAUSE;
+        tried.extend(due(&mut a, now).into_iter().flat_map(|(_, addresses)| addresses));
+        a.dial_failed(now, &"m".parse().unwrap(), Carrier::Udp);
+    }
+    assert_eq!(tried, told.into_iter().collect());
+}
+
+#[test]
 fn a_member_whose_path_is_down_is_dialled_beside_its_link() {
     let (mut a, now, name) = (members("a"), Instant::now(), "m".parse().unwrap());
     a.linked(now, &peer("m"), Some(at(7)));
@@ -293,9 +308,9 @@ proptest! {
                 4 => a.unlinked(now, &name),
                 5 => a.path_down(now, &name),
                 6 => a.dial_failed(now, &name, Carrier::Udp),
-                _ => for Dial { addresses, .. } in a.due(now, &mut dials, |_| false) {
+                _ => for Dial { name, addresses, .. } in a.due(now, &mut dials, |_| false) {
                     prop_assert!(!addresses.is_empty());
-                    dials.end(&addresses);
+                    dials.end(&name, &addresses);
                 }
             }
             prop_assert!(a.names().len() <= MAX_MEMBERS);

@@ -116,7 +116,7 @@ impl Members {
             {
                 continue;
             }
-            let addresses = dials.begin(now, &member.streams());
+            let addresses = dials.begin(now, name, &member.streams());
             if !addresses.is_empty() {
                 member.fallback.dialled(now);
                 let carrier = Carrier::Tls;
@@ -153,12 +153,12 @@ impl Members {
             let mut wanted: Vec<_> = reach::udp_of(&member.addresses()).collect();
             let first = member.tried.checked_rem(wanted.len()).unwrap_or(0);
             wanted.rotate_left(first);
-            let addresses = dials.begin(now, &wanted);
+            let addresses = dials.begin(now, name, &wanted);
             if addresses.is_empty() {
                 continue;
             }
-            if addresses.len() < wanted.len() {
-                member.tried = member.tried.wrapping_add(addresses.len());
+            if let Some(next) = wanted.iter().position(|address| !addresses.contains(address)) {
+                member.tried = member.tried.wrapping_add(next);
             }
             let hurried = member.dials > 0;
             member.fallback.udp_dialled(now);
