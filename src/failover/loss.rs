@@ -5,8 +5,8 @@
 //! trip's packets on a clean path, for two seconds. Such losses come with a full queue, which shows
 //! in the round-trip time, or end within a second. Losses of a bad path do neither. So loss is
 //! counted in windows of half a second, and only sustained loss counts: the least of the last three
-//! windows, or the mean of the last six without the worst two. A window in which the queue was
-//! seldom empty counts as one without loss there. The least loss of ten seconds counts with any
+//! windows, or the mean of the last six without the worst two. What is lost while those packets that
+//! arrive wait in a queue does not count there. The least loss of ten seconds counts with any
 //! queue, because by then the queue is not the lane's own.
 
 use std::{
@@ -40,6 +40,8 @@ pub(crate) struct Counts {
     pub sent: u64,
     /// Those of them that were lost.
     pub lost: u64,
+    /// Those of these that were lost while others waited in a queue.
+    pub lost_in_queue: u64,
     /// Packets of any kind that came in.
     pub received: u64,
     /// Bytes sent.
@@ -53,6 +55,7 @@ impl Counts {
         Self {
             sent: self.sent.saturating_sub(before.sent),
             lost: self.lost.saturating_sub(before.lost),
+            lost_in_queue: self.lost_in_queue.saturating_sub(before.lost_in_queue),
             received: self.received.saturating_sub(before.received),
             sent_bytes: self.sent_bytes.saturating_sub(before.sent_bytes),
             lost_bytes: self.lost_bytes.saturating_sub(before.lost_bytes),
@@ -61,6 +64,11 @@ impl Counts {
 
     fn loss(self) -> f64 {
         if self.sent == 0 { 0.0 } else { (self.lost as f64 / self.sent as f64).min(1.0) }
+    }
+
+    /// Without the loss that congestion probably caused.
+    fn without_congestion(self) -> Self {
+        Self { lost: self.lost.saturating_sub(self.lost_in_queue), ..self }
     }
 }
 
@@ -71,8 +79,6 @@ pub(crate) struct Trips {
     pub least: Option<Duration>,
     /// How many there were, one for each acknowledgement.
     pub all: u64,
-    /// How many of them waited in a queue: they took an eighth longer than the route's least.
-    pub queued: u64,
     /// How many of them came while the congestion window, not the application, was the limit.
     pub limited: u64,
 }
@@ -84,13 +90,7 @@ impl Trips {
             (a, b) => a.or(b),
         };
         self.all += more.all;
-        self.queued += more.queued;
         self.limited += more.limited;
-    }
-
-    /// With jitter, a few round trips look as if they had waited in a queue; with congestion, most.
-    fn mostly_queued(self) -> bool {
-        4 * self.queued > self.all
     }
 
     fn mostly_limited(self) -> bool {
@@ -119,26 +119,20 @@ pub(super) struct Loss {
     opened: Instant,
     at_opening: Counts,
     trips: Trips,
-    windows: VecDeque<Window>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Window {
-    counts: Counts,
-    queued: bool,
-}
-
-impl Window {
-    /// The estimated loss of the path.
-    fn not_by_congestion(self) -> f64 {
-        if self.queued { 0.0 } else { self.counts.loss() }
-    }
+    windows: VecDeque<Counts>,
+    quiet: bool,
 }
 
 impl Loss {
     /// Starts counting now.
     pub(super) fn new(now: Instant, counts: Counts) -> Self {
-        Self { opened: now, at_opening: counts, trips: Trips::default(), windows: VecDeque::new() }
+        let (trips, windows) = (Trips::default(), VecDeque::new());
+        Self { opened: now, at_opening: counts, trips, windows, quiet: false }
+    }
+
+    /// Whether the lane sends too little to measure the loss. It is known a few seconds after a move.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.quiet
     }
 
     /// Starts over on a new route.
@@ -165,13 +159,14 @@ impl Loss {
         let window = counts.since(self.at_opening);
         if window.sent < timing.loss_packets && window.lost < timing.loss_many {
             if over >= timing.loss_stale {
-                *self = Self::new(now, counts);
+                *self = Self { quiet: true, ..Self::new(now, counts) };
             }
             return None;
         }
+        self.quiet = false;
         let trips = std::mem::take(&mut self.trips);
         self.windows.truncate(LONG - 1);
-        self.windows.push_front(Window { counts: window, queued: trips.mostly_queued() });
+        self.windows.push_front(window);
         (self.opened, self.at_opening) = (now, counts);
         Some(Closed {
             counts: window,
@@ -187,7 +182,7 @@ impl Loss {
             return None;
         }
         let few = self.windows.iter().take(FEW);
-        let least = few.map(|w| w.not_by_congestion()).fold(1.0, f64::min);
+        let least = few.map(|window| window.without_congestion().loss()).fold(1.0, f64::min);
         let believed = [least, self.mean_without_bursts(), self.least_of_long()];
         Some(LossRate::new(believed.into_iter().fold(0.0, f64::max)))
     }
@@ -196,11 +191,12 @@ impl Loss {
         if self.windows.len() < MANY {
             return 0.0;
         }
-        let mut windows: Vec<Window> = self.windows.iter().take(MANY).copied().collect();
-        windows.sort_by(|a, b| a.not_by_congestion().total_cmp(&b.not_by_congestion()));
+        let windows = self.windows.iter().take(MANY);
+        let mut windows: Vec<_> = windows.map(|window| window.without_congestion()).collect();
+        windows.sort_by(|a, b| a.loss().total_cmp(&b.loss()));
         let kept = &windows[..MANY - SPOILT];
-        let sent: u64 = kept.iter().map(|w| w.counts.sent).sum();
-        let lost: u64 = kept.iter().filter(|w| !w.queued).map(|w| w.counts.lost).sum();
+        let sent: u64 = kept.iter().map(|window| window.sent).sum();
+        let lost: u64 = kept.iter().map(|window| window.lost).sum();
         Counts { sent, lost, ..Counts::default() }.loss()
     }
 
@@ -208,7 +204,7 @@ impl Loss {
         if self.windows.len() < LONG {
             return 0.0;
         }
-        self.windows.iter().map(|w| w.counts.loss()).fold(1.0, f64::min)
+        self.windows.iter().map(|window| window.loss()).fold(1.0, f64::min)
     }
 }
 
@@ -221,7 +217,7 @@ mod tests {
         after_queued(windows.into_iter().map(|(sent, lost)| (sent, lost, false)))
     }
 
-    /// The same of (sent, lost, queued).
+    /// The same of (sent, lost, whether in a queue).
     fn after_queued(windows: impl IntoIterator<Item = (u64, u64, bool)>) -> Option<f64> {
         let mut now = Instant::now();
         let mut counts = Counts::default();
@@ -230,8 +226,8 @@ mod tests {
         for (sent, lost, queued) in windows {
             now += Timing::default().loss_window;
             (counts.sent, counts.lost) = (counts.sent + sent, counts.lost + lost);
-            let trips = Trips { all: 10, queued: u64::from(queued) * 10, ..Trips::default() };
-            let closed = loss.look(now, &Timing::default(), counts, trips);
+            counts.lost_in_queue += if queued { lost } else { 0 };
+            let closed = loss.look(now, &Timing::default(), counts, Trips::default());
             last = closed.and_then(|closed| closed.sustained);
         }
         last.map(LossRate::fraction)

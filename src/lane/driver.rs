@@ -125,12 +125,7 @@ impl Driver {
         let view = View {
             routes: self.end.seen_routes(),
             counts: self.counts(),
-            trips: Trips {
-                least: trips.least,
-                all: trips.all,
-                queued: trips.queued,
-                limited: trips.limited,
-            },
+            trips: Trips { least: trips.least, all: trips.all, limited: trips.limited },
             resumes: self.end.mark().resumes(),
             far_process: self.end.control.incarnation(self.end.peer()),
         };
@@ -241,6 +236,7 @@ impl Driver {
             sent: stats.sent_packets - stats.sent_plpmtud_probes,
             lost: (stats.lost_packets - stats.lost_plpmtud_probes)
                 .saturating_sub(self.end.mark().too_long()),
+            lost_in_queue: self.end.mark().in_queue(),
             received: self.end.activity().packets().1,
             sent_bytes: stats.sent_bytes,
             lost_bytes: stats.lost_bytes,

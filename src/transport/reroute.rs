@@ -182,6 +182,7 @@ impl RouteAwareFactory {
             not_followed_since: None,
             first_after: None,
             newest: None,
+            queues: false,
             quic_rtt: None,
         }
     }
@@ -235,6 +236,8 @@ struct RouteAware {
     first_after: Option<u64>,
     /// When the newest packet of the acknowledgement at hand was sent, if on the route in use.
     newest: Option<Instant>,
+    /// Whether what arrives waited in a queue.
+    queues: bool,
     /// The round-trip time by which QUIC paces, and whose samples may be those of an outage.
     quic_rtt: Option<Duration>,
 }
@@ -250,6 +253,7 @@ impl RouteAware {
         self.sizes.rerouted();
         self.not_followed_since = self.rerouted_at;
         self.first_after = None;
+        self.queues = false;
         let lossy = std::mem::take(&mut self.loss).is_lossy();
         let left = std::mem::replace(&mut self.route, self.mark.route());
         let Some(at) = self.rerouted_at else { return };
@@ -409,7 +413,7 @@ impl Controller for RouteAware {
         largest_packet_num_acked: Option<u64>,
     ) {
         if let Some(sent) = self.newest.take() {
-            self.mark.sampled(now.saturating_duration_since(sent), !app_limited);
+            self.queues = self.mark.sampled(now.saturating_duration_since(sent), !app_limited);
         }
         // Packets that need no acknowledgement are not told otherwise.
         self.in_flight = in_flight;
@@ -452,6 +456,9 @@ impl Controller for RouteAware {
             return self.mark.lost_for_size();
         }
         self.loss.lost();
+        if self.queues {
+            self.mark.lost_in_queue();
+        }
         // One that was nothing but an acknowledgement has no bytes.
         if lost_bytes > 0 {
             let (bytes, _) = self.told.unwrap_or_default();
@@ -520,6 +527,7 @@ impl Controller for RouteAware {
             not_followed_since: self.not_followed_since,
             first_after: self.first_after,
             newest: self.newest,
+            queues: self.queues,
             quic_rtt: self.quic_rtt,
         })
     }

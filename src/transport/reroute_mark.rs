@@ -55,6 +55,8 @@ pub struct RerouteMark {
     acknowledged: AtomicU64,
     /// Packets that were lost because they were too long for the route.
     too_long: AtomicU64,
+    /// Packets that were lost while others waited in a queue.
+    lost_in_queue: AtomicU64,
     /// First bytes of flows so far.
     opened: AtomicU64,
     /// In microseconds; `u64::MAX` where none was measured.
@@ -81,6 +83,7 @@ impl RerouteMark {
             sent: AtomicU64::new(0),
             acknowledged: AtomicU64::new(0),
             too_long: AtomicU64::new(0),
+            lost_in_queue: AtomicU64::new(0),
             opened: AtomicU64::new(0),
             least_rtt: AtomicU64::new(u64::MAX),
             smoothed_rtt: AtomicU64::new(u64::MAX),
@@ -220,7 +223,6 @@ impl RerouteMark {
         RoundTrips {
             least: measured(self.lately.least.swap(u64::MAX, Ordering::Relaxed)),
             all: self.lately.all.swap(0, Ordering::Relaxed),
-            queued: self.lately.queued.swap(0, Ordering::Relaxed),
             limited: self.lately.limited.swap(0, Ordering::Relaxed),
         }
     }
@@ -239,6 +241,18 @@ impl RerouteMark {
     #[must_use]
     pub fn too_long(&self) -> u64 {
         self.too_long.load(Ordering::Relaxed)
+    }
+
+    /// Records that a packet was lost while those that arrived waited in a queue.
+    pub(super) fn lost_in_queue(&self) {
+        self.lost_in_queue.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many were so far. Most of them were too many for the queue, which says nothing about the loss of a
+    /// route.
+    #[must_use]
+    pub fn in_queue(&self) -> u64 {
+        self.lost_in_queue.load(Ordering::Relaxed)
     }
 
     /// Records that a packet that was sent then has been acknowledged.
@@ -265,8 +279,9 @@ impl RerouteMark {
 
     /// Records how long the newest packet of an acknowledgement took. The older ones say nothing of
     /// the path: on a lossy one, they waited for the acknowledgements before, which were lost.
-    /// `limited`: the congestion window was the limit then, not the application.
-    pub(super) fn sampled(&self, rtt: Duration, limited: bool) {
+    /// `limited`: the congestion window was the limit then, not the application. Returns whether it waited in a
+    /// queue: it took an eighth longer than the route's least.
+    pub(super) fn sampled(&self, rtt: Duration, limited: bool) -> bool {
         let sample = u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX - 1);
         let smoothed = match self.smoothed_rtt.load(Ordering::Relaxed) {
             u64::MAX => sample,
@@ -275,10 +290,9 @@ impl RerouteMark {
         };
         self.smoothed_rtt.store(smoothed, Ordering::Relaxed);
         let least = self.least_rtt.load(Ordering::Relaxed);
-        let queued = sample > least.saturating_add(least / 8);
         self.lately.all.fetch_add(1, Ordering::Relaxed);
-        self.lately.queued.fetch_add(u64::from(queued), Ordering::Relaxed);
         self.lately.limited.fetch_add(u64::from(limited), Ordering::Relaxed);
+        sample > least.saturating_add(least / 8)
     }
 
     pub(super) fn count(&self) -> u64 {
@@ -297,8 +311,6 @@ pub struct RoundTrips {
     pub least: Option<Duration>,
     /// How many there were, one for each acknowledgement.
     pub all: u64,
-    /// How many of them took an eighth longer than the route's least: they waited in a queue.
-    pub queued: u64,
     /// How many of them came while the congestion window, not the application, was the limit.
     pub limited: u64,
 }
@@ -309,18 +321,12 @@ struct Lately {
     /// In microseconds; `u64::MAX` where none was measured.
     least: AtomicU64,
     all: AtomicU64,
-    queued: AtomicU64,
     limited: AtomicU64,
 }
 
 impl Default for Lately {
     fn default() -> Self {
-        Self {
-            least: AtomicU64::new(u64::MAX),
-            all: AtomicU64::new(0),
-            queued: AtomicU64::new(0),
-            limited: AtomicU64::new(0),
-        }
+        Self { least: AtomicU64::new(u64::MAX), all: AtomicU64::new(0), limited: AtomicU64::new(0) }
     }
 }
 
@@ -380,15 +386,10 @@ mod tests {
         let (ms, rtt) = (Duration::from_millis, Duration::from_millis(60));
         // Acknowledged together, a round trip after the last of them was sent.
         (0..=40).for_each(|late| mark.answered(t0 + rtt + ms(40), t0 + ms(late)));
-        mark.sampled(rtt, false);
-        assert_eq!(
-            mark.take_round_trips(),
-            RoundTrips { least: Some(rtt), all: 1, queued: 0, limited: 0 }
-        );
+        assert!(!mark.sampled(rtt, false));
+        assert_eq!(mark.take_round_trips(), RoundTrips { least: Some(rtt), all: 1, limited: 0 });
         mark.answered(t0 + 2 * rtt, t0);
-        mark.sampled(2 * rtt, false);
-        let queued = RoundTrips { least: Some(2 * rtt), all: 1, queued: 1, limited: 0 };
-        assert_eq!(mark.take_round_trips(), queued);
+        assert!(mark.sampled(2 * rtt, false));
     }
 
     #[test]
@@ -396,10 +397,11 @@ mod tests {
         let mark = RerouteMark::new(Arc::default());
         let ms = Duration::from_millis;
         assert_eq!(mark.smoothed_rtt(), None);
-        (0..50).for_each(|_| mark.sampled(ms(60), false));
-        mark.sampled(ms(9_000), false);
+        let sample = |rtt| _ = mark.sampled(rtt, false);
+        (0..50).for_each(|_| sample(ms(60)));
+        sample(ms(9_000));
         assert!(mark.smoothed_rtt().unwrap() <= ms(80), "{mark:?}");
-        (0..50).for_each(|_| mark.sampled(ms(300), false));
+        (0..50).for_each(|_| sample(ms(300)));
         assert!(mark.smoothed_rtt().unwrap() >= ms(290), "{mark:?}");
     }
 }

@@ -266,9 +266,10 @@ impl RouteAgent {
     }
 
     /// The loss by probes of the route in use, if it is high enough to count without packets of the
-    /// lane. A lane that carries little cannot measure the loss itself.
+    /// lane. A lane that carries much measures the loss itself, at the end that sends; its own queue
+    /// loses probes, too.
     pub(super) fn lost_probes(&self) -> Option<LossRate> {
-        let loss = self.metrics(&self.route)?.worse_loss();
+        let loss = self.metrics(&self.route).filter(|_| self.loss.is_quiet())?.worse_loss();
         (loss.ppm() >= self.timing.probes_lost.ppm()).then_some(loss)
     }
 
