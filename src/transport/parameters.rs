@@ -93,12 +93,9 @@ impl Congestion {
     }
 }
 
-/// Window of one flow, in bytes: what the far end may send before this end's application reads.
-///
-/// 2 MiB fill 100 Mbit/s at 160 ms. Streams that are read in order must stay below 2,048 packets: noq-proto
-/// 1.4.0 ends the whole connection with "too many gaps" when one of them buffers more chunks than that. Flows are
-/// read out of order, so theirs could be larger.
-const FLOW_WINDOW: u32 = 2 << 20;
+/// Window of one flow, in bytes: what the far end may send before this end's application reads. 16 MiB fill
+/// 1 Gbit/s at 100 ms with a queue of a third of that. A lane gives each flow a window of its own below this one.
+const FLOW_WINDOW: u32 = 16 << 20;
 
 /// Window of a whole lane at its entry, in bytes, until its share of the entry's memory is known: what
 /// slow start sends in five round trips.

@@ -138,7 +138,8 @@ async fn long_packets_are_used_again_when_they_pass() {
         &format!("{before} {narrow} {after}"),
         "as before",
     );
-    assert!(4 * narrow > 5 * before && 4 * after < 5 * before);
+    // A piece more for each packet; some have no flow's bytes.
+    assert!(8 * narrow > 9 * before && 8 * after < 9 * before);
     job.abort();
     lab.stop().await;
     watch.check("sizes");

@@ -29,6 +29,8 @@ impl RouteAgent {
         if notice.ping {
             self.silence.answering();
             let answer = self.notice(false);
+            // The window may be full of packets that do not pass.
+            self.push(Command::Urge);
             self.push(Command::Tell(answer));
         }
         self.far_limited_until = notice.limited.then(|| now + 3 * self.timing.tell_limited);

@@ -28,8 +28,8 @@ const STANDING: u32 = 4;
 /// The same of the mean of a round, when there is a queue at all.
 const QUEUED: u32 = 16;
 
-/// A queue begins when the round trips of so many packets in a row all exceed the usual least one by so much
-/// (RFC 9406, section 4.2: an eighth, within bounds). Rounds of fewer packets say nothing of what is usual.
+/// A queue begins when the round trips of so many packets in a row, of one round, all exceed the usual least one
+/// by so much (RFC 9406, section 4.2: an eighth, within bounds). Rounds of fewer packets say nothing of what is usual.
 const BEGINS_AFTER: u32 = 8;
 const BEGINS: u32 = 8;
 const BEGINS_WITHIN: [Duration; 2] = [Duration::from_millis(4), Duration::from_millis(16)];
@@ -77,8 +77,6 @@ pub(super) struct Path {
     lump: (Instant, u64),
     /// Whether there was one in the last round.
     was_lumpy: bool,
-    /// Packets acknowledged in a row whose round trip shows a queue.
-    late_in_a_row: u32,
     smoothed_rtt: Duration,
     largest_sent: u64,
     largest_acked: u64,
@@ -101,7 +99,6 @@ impl Path {
             beside_others: false,
             lump: (now, 0),
             was_lumpy: false,
-            late_in_a_row: 0,
             smoothed_rtt: Duration::ZERO,
             largest_sent: 0,
             largest_acked: 0,
@@ -164,7 +161,7 @@ impl Path {
         let arrived = as_f64(self.round.bytes);
         // Less than half of a round trip says little.
         let long = elapsed > self.last_least.as_secs_f64() / 2.0;
-        self.late_in_a_row >= BEGINS_AFTER
+        self.round.late_in_a_row >= BEGINS_AFTER
             && long
             && !self.round.lumpy
             && !self.was_lumpy
@@ -238,7 +235,7 @@ impl Path {
             .usual_least
             .get()
             .is_some_and(|usual| rtt > usual + (usual / BEGINS).clamp(low, high) + self.jitter);
-        self.late_in_a_row = if late { self.late_in_a_row + 1 } else { 0 };
+        self.round.late_in_a_row = if late { self.round.late_in_a_row + 1 } else { 0 };
         self.note_lump(now, bytes, least);
         self.loss.acked(pn);
         self.round.bytes += bytes;

@@ -16,6 +16,9 @@ pub(super) struct Counts {
     pub(super) rtt: MeanRtt,
     pub(super) app_limited: bool,
     pub(super) lumpy: bool,
+    /// Packets acknowledged in a row whose round trip shows a queue. Those of a trickle are late because their
+    /// acknowledgements wait for more, but they are few.
+    pub(super) late_in_a_row: u32,
     /// A router on the way marked a packet (RFC 3168).
     pub(super) marked: bool,
 }
@@ -50,6 +53,7 @@ impl Counts {
             rtt: MeanRtt::default(),
             app_limited: false,
             lumpy: false,
+            late_in_a_row: 0,
             marked: false,
         }
     }
