@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "the helpers of a test may fail it too")]
 #![expect(clippy::print_stdout, reason = "the rows of figures are the product")]
 
+#[path = "mesh/clocks.rs"]
+mod clocks;
 #[path = "mesh/cost.rs"]
 mod cost;
 #[path = "mesh/forged.rs"]

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use super::{
     Mesh,
     relay::GRANT_LIFETIME,
-    requests::{Requests, number},
+    requests::{Requests, TOLERATED, number},
 };
 use crate::{
     chance::Chance,
@@ -52,12 +52,18 @@ pub(super) struct LaneRequests {
 impl LaneRequests {
     /// A number for an own request at `now`, greater than the last one. It starts at a random value
     /// within the second, because an earlier process may have started in the same second.
+    ///
+    /// If this node's clock has been set back by much, numbers begin anew: exits would refuse greater
+    /// ones until their clocks show that time. Half of what they tolerate, as their clocks differ, too.
     fn next(&self, now: u64, chance: &Chance) -> u64 {
         let first = number(now, chance.draw::<u32>() >> 13);
-        let next = |last: u64| Some((last + 1).max(if last >> 20 == now { 0 } else { first }));
-        let before = self.issued.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
-        let last = before.unwrap_or_else(|last| last);
-        next(last).unwrap_or(first)
+        let next = |last: u64| match last >> 20 {
+            at if (now..=now + TOLERATED / 2).contains(&at) => last + 1,
+            _ => first,
+        };
+        let before =
+            self.issued.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(next(last)));
+        next(before.unwrap_or_else(|last| last))
     }
 
     fn exits(&self) -> MutexGuard<'_, BTreeMap<NodeName, u64>> {
@@ -358,6 +364,16 @@ mod tests {
             assert!((next >> 20).abs_diff(now) <= 1, "{next} at {now}");
             last = next;
         }
+    }
+
+    #[test]
+    fn numbers_begin_anew_when_the_clock_is_set_back_by_much() {
+        let (requests, chance, now) = (LaneRequests::default(), Chance::default(), 1_893_456_000);
+        let ahead = requests.next(now + 24 * 3600, &chance);
+        let right = requests.next(now, &chance);
+        assert_eq!((right >> 20, right < ahead), (now, true));
+        assert!(requests.next(now, &chance) > right);
+        assert!(requests.next(now - 600, &chance) > right, "a small step needs no new beginning");
     }
 
     #[test]

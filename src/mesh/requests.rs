@@ -11,7 +11,7 @@ use crate::{identity::Fingerprint, wire::link::RequestFault};
 /// How far the entry's clock may differ from ours, in seconds. Certificates are backdated by an
 /// hour, so other nodes refuse a node with a larger difference in any case. The same holds for
 /// requests from the future: this node's clock may be the one that is behind.
-const TOLERATED: u64 = 3600;
+pub(super) const TOLERATED: u64 = 3600;
 
 /// Requests remembered of one entry: four times the lanes it may hold here.
 const MAX_REMEMBERED: usize = 256;
@@ -31,6 +31,16 @@ struct Answered {
     latest: BTreeSet<u64>,
     /// A request issued before this may have been removed.
     forgotten: Option<u64>,
+}
+
+impl Answered {
+    /// Forgets requests issued after `seconds`: this node's clock has been set back. They would shadow
+    /// those that are issued now, for as long as the clock was wrong.
+    fn forget_after(&mut self, seconds: u64) {
+        let first = number(seconds + 1, 0);
+        drop(self.latest.split_off(&first));
+        self.forgotten = self.forgotten.filter(|forgotten| *forgotten < first);
+    }
 }
 
 /// The number of a request: its time in seconds since 1970, and 20 bits that distinguish requests
@@ -64,6 +74,7 @@ impl Requests {
             }
         }
         let answered = self.answered.entry(*entry).or_default();
+        answered.forget_after(now + TOLERATED);
         if answered.forgotten.is_some_and(|forgotten| issued <= forgotten)
             || !answered.latest.insert(issued)
         {
@@ -83,6 +94,20 @@ mod tests {
     use super::*;
 
     const NOW: u64 = 1_893_456_000;
+
+    #[test]
+    fn requests_from_before_a_clock_was_set_back_shadow_no_later_ones() {
+        let (mut requests, aros) = (Requests::default(), key("aros"));
+        let ahead = NOW + 24 * 3600;
+        for low in 0..2 * u32::try_from(MAX_REMEMBERED).unwrap() {
+            assert_eq!(requests.admit(ahead, &aros, number(ahead, low)), Ok(()));
+        }
+        for low in [5, 3, 4] {
+            assert_eq!(requests.admit(NOW, &aros, number(NOW, low)), Ok(()));
+            let again = requests.admit(NOW, &aros, number(NOW, low));
+            assert_eq!(again, Err(RequestFault::Replayed));
+        }
+    }
 
     fn key(of: &str) -> Fingerprint {
         Fingerprint::of(of.as_bytes())

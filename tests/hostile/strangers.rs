@@ -287,6 +287,32 @@ fn a_packet_from_a_virtual_address_is_dropped_and_counted() {
     cost.assert_within(Limits::default());
 }
 
+/// QUIC answers a packet of a connection that it does not know by a stateless reset, if the packet's
+/// connection number could be one of its own. Strangers know none.
+#[test]
+fn packets_of_unknown_connections_are_not_answered() {
+    let stage = Stage::new(311);
+    let traffic = stage.traffic();
+    let mut rng = Pcg64Mcg::seed_from_u64(311);
+    let (sent, cost) = stage.attack(async {
+        let mut sent = 0u64;
+        repeat(Instant::now() + Duration::from_secs(10), Duration::from_millis(1), |_| {
+            let mut packet = [0; 200];
+            rng.fill(&mut packet[..]);
+            packet[0] = 0x40 | packet[0] & 0x3f;
+            let source = SocketAddr::new(third_party(9), 53);
+            stage.mallory.datagram_from(source, stage.at("exit"), &packet);
+            sent += 1;
+        })
+        .await;
+        sent
+    });
+    let (packets, _) = traffic.to_host(third_party(9));
+    println!("{sent} packets of unknown connections: {packets} answers; {cost}");
+    assert!(sent > 5_000 && packets == 0, "{sent}, {packets}");
+    cost.assert_within(Limits::default());
+}
+
 #[test]
 fn a_forged_source_gets_less_than_was_sent_in_its_name() {
     let stage = Stage::new(304);
