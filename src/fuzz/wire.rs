@@ -12,6 +12,7 @@ use crate::{
     wire::{
         datagram::{Header, Piece, frame, parse},
         decode, encode,
+        frame::{MAX_PACKET, first, push_frame, whole},
         label::{HEADER_LEN, Label, classify, number},
         lane::{
             AssociationNews, LaneNotice, Moved, Open, OpenReply, Opened, Purpose, RerouteReason,
@@ -186,6 +187,23 @@ fn mutated_datagrams_are_classified() {
         if let Some(read) = LinkDatagram::decode(&bytes.to_vec().into()) {
             assert_eq!(read.encode(), bytes);
         }
+    });
+}
+
+#[test]
+fn mutated_frames_of_streams_are_split_or_refused() {
+    let mut frames = Vec::new();
+    for length in [1, 1_200, MAX_PACKET] {
+        assert!(push_frame(&mut frames, &vec![0x40; length]));
+    }
+    Fuzz::new("stream-frame", [frames, vec![0, 2, 0x51, 0x21, 0, 1]]).run(|bytes| {
+        let Ok(whole) = whole(bytes) else { return };
+        let (mut left, mut again) = (&bytes[..whole], Vec::new());
+        while let Some((packet, rest)) = first(left).unwrap() {
+            assert!(push_frame(&mut again, packet));
+            left = rest;
+        }
+        assert_eq!((again.as_slice(), left), (&bytes[..whole], &[][..]));
     });
 }
 
