@@ -66,9 +66,10 @@ fn the_page_of_json_names_every_field_and_metric() {
     let _flow = web::tunnel(leaf.proxy(), server).unwrap();
     let dir = site.dir("leaf");
     let mut fields = BTreeSet::new();
-    for listing in
-        ["status", "links", "flows", "lanes", "routes", "events", "errors", "members", "doctor"]
-    {
+    for listing in [
+        "status", "links", "flows", "lanes", "routes", "events", "errors", "logs", "members",
+        "doctor",
+    ] {
         gather(&json(&dir, &[listing]), &mut fields);
     }
     gather(&json(&dir, &["why", &server.to_string()]), &mut fields);

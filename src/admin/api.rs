@@ -11,12 +11,12 @@ use hyper::{
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::{metric, metrics, overview, query, question, steer};
+use super::{LogLines, logs, metric, metrics, overview, query, question, steer};
 use crate::app::{NodeStatus, NodeView, RoutePing, Steering};
 use crate::{config::Changes, identity::NodeName};
 
 /// What can be asked for with GET.
-const LISTINGS: [&str; 13] = [
+const LISTINGS: [&str; 14] = [
     "/status",
     "/links",
     "/routes",
@@ -26,6 +26,7 @@ const LISTINGS: [&str; 13] = [
     "/lanes",
     "/flows",
     "/events",
+    "/logs",
     "/overview",
     "/steering",
     "/metrics",
@@ -54,6 +55,8 @@ pub(crate) struct Admin {
     pub links: Option<LinkMaker>,
     /// Reads the configuration again; `None`: it has none.
     pub reload: Option<Reload>,
+    /// The last lines of the log; `None`: nothing keeps them.
+    pub logs: Option<Arc<LogLines>>,
     /// Keeps what is steered over a restart; `None`: it has no folder.
     pub save: Option<Save>,
 }
@@ -138,6 +141,11 @@ pub(crate) async fn answer(
         (&Method::GET, "/events") => match query::read(asked) {
             Ok((query, patience)) => json(&admin.view.events().read_next(&query, patience).await),
             Err(error) => sentence(StatusCode::BAD_REQUEST, &error),
+        },
+        (&Method::GET, "/logs") => match (logs::read(asked), &admin.logs) {
+            (Ok(wanted), Some(lines)) => json(&lines.read(&wanted).await),
+            (Err(error), _) => sentence(StatusCode::BAD_REQUEST, &error),
+            (_, None) => sentence(StatusCode::NOT_FOUND, "this node keeps no lines of its log"),
         },
         (&Method::GET, "/metrics") => {
             let (status, links) = (admin.view.status(), admin.view.link_facts());

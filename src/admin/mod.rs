@@ -11,6 +11,8 @@
 //! | `GET /routes` | for each lane and exit: the route, all candidates with figures, the last changes |
 //! | `GET /why?dest=HOST[:PORT]` | why a flow there would take which exit and route; also `hint`, `exit`, `user` |
 //! | `GET /ping?node=NODE&via=RELAY` | one probe of each route to a node, or of one route |
+//! | `GET /netcheck` | what this machine's network lets pass |
+//! | `GET /logs?since=ID&limit=N&wait=SECONDS&level=LEVEL` | the last lines of the log |
 //! | `GET /lanes` | the lanes that start or end here |
 //! | `GET /flows` | the flows of this entry |
 //! | `GET /events?since=ID&limit=N&wait=SECONDS&class=CLASS` | what happened, see [`crate::events`] |
@@ -28,6 +30,7 @@
 
 mod api;
 mod client;
+mod logs;
 mod metric;
 mod metrics;
 mod overview;
@@ -39,6 +42,7 @@ mod steer;
 pub(crate) use api::{Admin, LinkMaker, Reload, RunFacts, Save, StatusReport};
 pub(crate) use api::{answer, json, response, sentence};
 pub(crate) use client::{Client, ClientError};
+pub(crate) use logs::{LEVELS, LogLine, LogLines, LogPage};
 pub(crate) use metric::{Post, post};
 pub(crate) use query::LONGEST_WAIT;
 pub(crate) use question::{ask, ask_ping};

@@ -23,6 +23,7 @@ mod join;
 mod lanes;
 mod links;
 mod log;
+mod logs;
 mod man;
 mod members;
 mod metric;
@@ -97,6 +98,7 @@ enum Command {
     Flows(flows::Flows),
     Events(events::Events),
     Errors(errors::Errors),
+    Logs(logs::Logs),
     Reload(reload::Reload),
     Use(steer::Use),
     Hint(steer::HintCommand),
@@ -162,6 +164,7 @@ impl Cli {
             Command::Lanes(command) => wait(command.run(&folder()?)),
             Command::Flows(command) => wait(command.run(&folder()?)),
             Command::Events(command) => wait(command.run(&folder()?)),
+            Command::Logs(command) => wait(command.run(&folder()?)),
             Command::Errors(command) => wait(command.run(&folder()?)),
             Command::Reload(command) => wait(command.run(&folder()?)),
             Command::Use(command) => wait(command.run(&folder()?)),

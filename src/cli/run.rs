@@ -32,7 +32,7 @@ use crate::{
     dashboard::Dashboard,
     identity::NodeFile,
     node::{
-        ControlSocket, ListWatch, MemberKeeper, Reloader,
+        ControlSocket, EventsFile, ListWatch, MemberKeeper, Reloader,
         settings::{self, NoSocket, Sockets},
         steering,
     },
@@ -107,10 +107,12 @@ impl Run {
         let (uses_udp, streams_at) =
             (streams.udp, streams.listener.as_ref().and_then(|tcp| tcp.local_addr().ok()));
         let dashboard = dashboard::open(folder, &config).await;
+        let keeps_events = config.events.on_disk;
         let (settings, exit) =
             settings::node(&folder.dir, config, credentials, (listen, streams), signer);
         let node = Node::start(settings, udp, self.drain.unwrap_or(settings::DRAIN)).await?;
         node.watch_network();
+        let log_lines = log.lines();
         let reload_log = move |next: &_| log.reload(next).map_err(|error| error.to_string());
         let reloader = Reloader::new(&folder.dir, read, node.view(), exit);
         let reloader = reloader.with_log(Box::new(reload_log));
@@ -134,8 +136,10 @@ impl Run {
             stop: CancellationToken::new(),
             links: dashboard.as_ref().map(Dashboard::links),
             reload: Some(reload.clone()),
+            logs: Some(log_lines),
             save: Some(steering::saver(&folder.dir)),
         });
+        let events = time_line(folder, keeps_events, &node);
         let serving = CancellationToken::new();
         tokio::spawn(admin::serve(listener, admin.clone(), serving.clone()));
         let udp = uses_udp.then_some(listen);
@@ -145,7 +149,7 @@ impl Run {
         }
         signals.reload = Some(reload);
         notify.ready();
-        let code = until_told(node, folder, &mut signals, &admin.stop, &notify).await;
+        let code = until_told((node, events), folder, &mut signals, &admin.stop, &notify).await;
         serving.cancel();
         drop(socket);
         Ok(code)
@@ -207,7 +211,7 @@ fn claim(folder: &Folder) -> Result<(ControlSocket, std::os::unix::net::UnixList
 
 /// Lets the node run until a signal or `stop`, and stops it in order unless there is a second one.
 async fn until_told(
-    node: Node,
+    (node, mut events): (Node, Option<EventsFile>),
     folder: &Folder,
     signals: &mut Signals,
     stop: &CancellationToken,
@@ -219,18 +223,42 @@ async fn until_told(
         () = lists.run() => {}
         () = keeper.run() => {}
         () = live(notify) => {}
+        () = keep_events(&mut events) => {}
         name = signals.next() => tracing::info!(signal = name, "stopping"),
         () = stop.cancelled() => tracing::info!("stopping, as asked"),
     }
     stop.cancel();
     notify.stopping();
     keeper.save();
-    tokio::select! {
+    let code = tokio::select! {
         () = node.stop() => ExitCode::SUCCESS,
         name = signals.next() => {
             tracing::warn!(signal = name, "ended at once by a second signal");
             ExitCode::from(INTERRUPTED)
         }
+    };
+    // The flows that ended last are in it.
+    if let Some(events) = &mut events {
+        events.save();
+    }
+    code
+}
+
+/// The time line on disk, if it is kept there.
+fn time_line(folder: &Folder, on_disk: bool, node: &Node) -> Option<EventsFile> {
+    let path = folder.dir.path(NodeFile::Events);
+    if !on_disk {
+        EventsFile::remove(&path);
+        return None;
+    }
+    Some(EventsFile::open(path, node.view().events().clone()))
+}
+
+/// Writes what happens, if that is kept on disk; never ends.
+async fn keep_events(events: &mut Option<EventsFile>) {
+    match events {
+        Some(events) => events.run().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -56,6 +56,7 @@ impl Config {
                 ("relay", self.relay != next.relay),
                 ("authority", self.authority != next.authority),
                 ("dashboard", self.dashboard != next.dashboard),
+                ("events", self.events != next.events),
                 ("log.format", self.log.format != next.log.format),
             ]),
         }

@@ -21,8 +21,8 @@ pub use patterns::{Domain, Ports};
 pub use problem::ConfigError;
 pub use rules::{Action, Choice, Rule, Rules, Wishes};
 pub use sections::{
-    Authority, Dashboard, Flow, Lane, Log, LogFormat, Metrics, Node, Probe, Relay, ViaProxy,
-    check_log_filter,
+    Authority, Dashboard, Events, Flow, Lane, Log, LogFormat, Metrics, Node, Probe, Relay,
+    ViaProxy, check_log_filter,
 };
 
 /// The largest file read: far above 1,024 long rules.
@@ -50,6 +50,8 @@ pub struct Config {
     pub authority: Authority,
     /// The dashboard and the API on a TCP port.
     pub dashboard: Dashboard,
+    /// The time line of what happened.
+    pub events: Events,
     /// The log.
     pub log: Log,
     /// The `[[rule]]` tables.

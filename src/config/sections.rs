@@ -301,6 +301,14 @@ impl Dashboard {
     }
 }
 
+/// The `[events]` section.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Events {
+    /// Whether what happened is kept on disk, too, and is there after a restart. Default: `false`.
+    pub on_disk: bool,
+}
+
 /// The `[log]` section.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -53,6 +53,7 @@ impl Board {
             stop: CancellationToken::new(),
             links: Some(links.clone()),
             reload: None,
+            logs: None,
             save: None,
         };
         tokio::spawn(dashboard.serve(Arc::new(admin), stop.clone()));

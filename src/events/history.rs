@@ -60,6 +60,7 @@ pub struct Page {
 #[derive(Debug, Default)]
 pub struct History {
     last: u64,
+    /// Of each class, oldest first, with the time when it is forgotten.
     kept: [VecDeque<(Duration, Record)>; Class::ALL.len()],
 }
 
@@ -74,8 +75,26 @@ impl History {
             ring.pop_front();
         }
         let at_ms = now.unix_ms.saturating_sub(ago_ms);
-        ring.push_back((now.since_start, Record { id: self.last, at_ms, event }));
+        ring.push_back((now.since_start + KEPT_FOR, Record { id: self.last, at_ms, event }));
         self.last
+    }
+
+    /// Puts what an earlier process kept, oldest first, before what happened in this one, which is numbered on.
+    /// What the wall clock says to be from more than a day ago is left out.
+    pub fn restore(&mut self, now: Moment, earlier: Vec<Record>) {
+        let last = earlier.iter().map(|record| record.id).max().unwrap_or(0);
+        for (_, record) in self.kept.iter_mut().flatten() {
+            record.id += last;
+        }
+        self.last += last;
+        for record in earlier.into_iter().rev() {
+            // A time to come is that of a clock that was ahead.
+            let age = Duration::from_millis(now.unix_ms.saturating_sub(record.at_ms));
+            let ring = &mut self.kept[record.event.class() as usize];
+            if age < KEPT_FOR && ring.len() < KEPT {
+                ring.push_front((now.since_start + KEPT_FOR - age, record));
+            }
+        }
     }
 
     /// The number of the last event; 0 before the first.
@@ -120,7 +139,7 @@ impl History {
 
     fn forget(&mut self, now: Duration) {
         for ring in &mut self.kept {
-            while ring.front().is_some_and(|(at, _)| now.saturating_sub(*at) > KEPT_FOR) {
+            while ring.front().is_some_and(|(until, _)| now > *until) {
                 ring.pop_front();
             }
         }
@@ -179,6 +198,32 @@ mod tests {
         assert_eq!((ids(&page), page.next), (vec![9, 10], 10));
         // A number of another process of this node.
         assert_eq!(ids(&history.read(at(10), &after(999))).len(), 10);
+    }
+
+    #[test]
+    fn what_an_earlier_process_kept_comes_first_and_ages_on() {
+        let mut earlier = History::default();
+        for n in 0..3 {
+            earlier.add(at(n), Duration::ZERO, link_up());
+        }
+        let day = 24 * 3600;
+        let kept = earlier.read(at(3), &Query::default()).events;
+        // A process that starts when the first one is older than a day.
+        let wall =
+            |seconds| Moment { since_start: Duration::from_secs(seconds), ..at(day + seconds) };
+        let mut history = History::default();
+        history.add(wall(1), Duration::ZERO, refused());
+        history.restore(wall(1), kept.clone());
+        let page = history.read(wall(1), &Query::default());
+        let ids: Vec<u64> = page.events.iter().map(|record| record.id).collect();
+        assert_eq!((ids, history.last()), (vec![2, 3, 4], 4));
+        assert_eq!(history.read(wall(2), &after(0)).events.len(), 2);
+        assert_eq!(history.add(wall(5), Duration::ZERO, link_up()), 5);
+        assert_eq!(history.read(wall(5), &after(0)).events.len(), 2);
+        // A file with more than there is room for.
+        let many = kept.iter().cycle().take(3 * KEPT).cloned().collect();
+        history.restore(wall(5), many);
+        assert!(history.read(wall(5), &Query::default()).events.len() <= 2 * KEPT);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{Event, History, Moment, Page, Query, Totals};
+use super::{Event, History, Moment, Page, Query, Record, Totals};
 
 /// The events of one node.
 pub struct Events {
@@ -46,6 +46,17 @@ impl Events {
             let mut state = self.state();
             state.totals.count(&event);
             state.history.add(now, ago, event)
+        };
+        self.last.send_replace(last);
+    }
+
+    /// Puts what an earlier process kept before what is recorded already.
+    pub(crate) fn restore(&self, earlier: Vec<Record>) {
+        let now = self.now();
+        let last = {
+            let mut state = self.state();
+            state.history.restore(now, earlier);
+            state.history.last()
         };
         self.last.send_replace(last);
     }

@@ -78,6 +78,7 @@ async fn open(bearer: &str, stop: &CancellationToken) -> (Lab, SocketAddr, Cance
         stop: stopped.clone(),
         links: Some(dashboard.links()),
         reload: None,
+        logs: None,
         save: None,
     };
     tokio::spawn(dashboard.serve(Arc::new(admin), stop.clone()));

@@ -34,6 +34,7 @@ pub(super) fn serve(
         stop: CancellationToken::new(),
         links: None,
         reload,
+        logs: None,
         save: Some(steering::saver(dir)),
     });
     let asked = admin.stop.clone();

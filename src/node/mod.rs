@@ -11,7 +11,7 @@
 //! | `metric` | metrics that a program defines |
 //! | `events` | what happens to the node, as a program reads it |
 //! | `error` | what can go wrong |
-//! | `settings`, `written`, `steering`, `keep`, `reload`, `socket` | the folder, as `ronproxy run` uses it, too |
+//! | `settings`, `written`, `steering`, `keep`, `events_file`, `reload`, `socket` | the folder, as `ronproxy run` uses it, too |
 //! | `control`, `mute` | the commands of `ronproxy` that look at a program's node, and what they are told without the feature `proxy` |
 //!
 //! Streams are opened by the node's one dialer, which the local proxy uses as well, so rules, policies, the
@@ -24,6 +24,7 @@ mod connect;
 mod control;
 mod error;
 mod events;
+mod events_file;
 mod handle;
 mod keep;
 mod listener;
@@ -65,6 +66,8 @@ pub use crate::{
     overlay::posted::{HalfLifeError, PostError},
 };
 
+#[cfg(feature = "proxy")]
+pub(crate) use events_file::EventsFile;
 pub(crate) use keep::{ListWatch, MemberKeeper};
 pub(crate) use reload::Reloader;
 pub(crate) use socket::ClaimError;

@@ -98,6 +98,65 @@ fn a_watched_listing_ends_by_a_signal_and_with_its_reader() {
 }
 
 #[test]
+fn logs_shows_the_last_lines_by_level_and_follows() {
+    let site = Site::new();
+    let hub = site.hub();
+    let node = Running::start(&hub, &[]);
+    let lines = json(&hub, &["logs"]);
+    assert!(lines[0]["text"].as_str().unwrap().contains("enforced="), "{lines}");
+    let mut follow = ronproxy(&hub);
+    let follow = follow.args(["logs", "--follow", "--last", "0", "--level", "warn"]);
+    let mut child = follow.stdout(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(child.stdout.take().unwrap());
+    let text = std::fs::read_to_string(hub.join("config.toml")).unwrap();
+    std::fs::write(hub.join("config.toml"), "nonsense = 1").unwrap();
+    // Until the reader waits, the line may be one of those that it does not want.
+    let mut line = String::new();
+    while !line.contains("WARN") {
+        node.signal("-HUP");
+        said.read_line(&mut line).unwrap();
+    }
+    assert!(line.contains("the configuration stays as it is"), "{line}");
+    let shown = must(&hub, &["logs", "--level", "warn"]);
+    assert!(shown.lines().all(|line| line.contains("WARN")), "{shown}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    std::fs::write(hub.join("config.toml"), text).unwrap();
+    assert!(must_fail(&site.dir("none"), &["logs"]).contains("ronproxy run"));
+}
+
+#[test]
+fn events_that_are_kept_on_disk_are_there_after_a_crash_and_gone_when_that_is_switched_off() {
+    let site = Site::new();
+    let hub = site.hub();
+    let file = hub.join("state/events.jsonl");
+    configure(&hub, "on_disk = false", "on_disk = true");
+    let mut node = Running::start(&hub, &[]);
+    let closed = free_tcp();
+    web::tunnel(node.proxy(), closed).unwrap_err();
+    let refused = |dir: &Path| {
+        let events = json(dir, &["events", "--class", "refusals"]);
+        events.as_array().unwrap().clone()
+    };
+    let before = refused(&hub);
+    assert_eq!((before.len(), &before[0]["reason"]), (1, &"connection-refused".into()));
+    wait_for("the file", || {
+        std::fs::read_to_string(&file).is_ok_and(|text| text.contains("flow-refused"))
+    });
+    node.crash();
+    let node = Running::start(&hub, &[]);
+    assert_eq!(refused(&hub), before);
+    assert_eq!(json(&hub, &["errors"])[0]["times"], 1);
+    web::tunnel(node.proxy(), closed).unwrap_err();
+    let after = refused(&hub);
+    assert!(after.len() == 2 && after[1]["id"].as_u64() > before[0]["id"].as_u64(), "{after:?}");
+    drop(node);
+    configure(&hub, "on_disk = true", "on_disk = false");
+    let _node = Running::start(&hub, &[]);
+    assert!(refused(&hub).is_empty() && !file.exists());
+}
+
+#[test]
 fn the_demo_plays_by_itself_and_no_connection_is_lost() {
     let site = Site::new();
     let options = ["demo", "--auto", "--plain", "--beat", "400ms", "--listen", "127.0.0.1:0"];

@@ -1,9 +1,9 @@
 //! One line of the log: as text, with the priority that journald reads, or as JSON.
 
 use std::{
-    fmt::{self, Debug, Write as _},
+    fmt::{self, Debug},
     hash::{DefaultHasher, Hash as _, Hasher as _},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
 
@@ -22,7 +22,7 @@ use tracing_subscriber::{
 };
 
 use super::{repeats::Repeats, shown_name};
-use crate::cli::output::json_escaped;
+use crate::{admin::LogLines, cli::output::json_escaped};
 
 /// How a line looks.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub(super) enum Shape {
     /// For people.
     Text(Format<Full, SystemTime>),
     /// The same for the system's journal, which notes the time itself; see sd-daemon(3).
-    Journal(Format<Full, ()>),
+    Journal,
     /// One JSON object.
     Json,
 }
@@ -40,11 +40,13 @@ pub(super) enum Shape {
 pub(super) struct Lines {
     shape: Shape,
     repeats: Mutex<Repeats>,
+    /// Keeps the last ones.
+    kept: Arc<LogLines>,
 }
 
 impl Lines {
-    pub(super) fn new(shape: Shape) -> Self {
-        Self { shape, repeats: Mutex::default() }
+    pub(super) fn new(shape: Shape, kept: Arc<LogLines>) -> Self {
+        Self { shape, repeats: Mutex::default(), kept }
     }
 
     /// Whether the event is written, and how many like it were left out before. At `debug` and
@@ -82,18 +84,25 @@ where
         event: &Event<'_>,
     ) -> fmt::Result {
         let Some(left_out) = self.admit(event) else { return Ok(()) };
-        let mut line = String::new();
+        let level = *event.metadata().level();
+        let more = match left_out {
+            0 => String::new(),
+            more => format!(" (left out {more} like it)"),
+        };
+        let mut plain = String::new();
+        let format = tracing_subscriber::fmt::format().without_time().with_ansi(false);
+        format.format_event(context, Writer::new(&mut plain), event)?;
+        let plain = format!("{}{more}", plain.trim_end());
+        self.kept.push(&level.as_str().to_ascii_lowercase(), &plain);
         match &self.shape {
-            Shape::Text(format) => format.format_event(context, Writer::new(&mut line), event)?,
-            Shape::Journal(format) => {
-                write!(line, "<{}>", priority(*event.metadata().level()))?;
+            Shape::Text(format) => {
+                let mut line = String::new();
                 format.format_event(context, Writer::new(&mut line), event)?;
+                writeln!(writer, "{}{more}", line.trim_end())
             }
-            Shape::Json => return writeln!(writer, "{}", json_line(context, event, left_out)?),
-        }
-        match left_out {
-            0 => writeln!(writer, "{}", line.trim_end()),
-            more => writeln!(writer, "{} (left out {more} like it)", line.trim_end()),
+            // The journal notes the time itself.
+            Shape::Journal => writeln!(writer, "<{}>{plain}", priority(level)),
+            Shape::Json => writeln!(writer, "{}", json_line(context, event, left_out)?),
         }
     }
 }

@@ -3,7 +3,7 @@
 mod line;
 mod repeats;
 
-use std::{fmt, fs::File, io::IsTerminal as _};
+use std::{fmt, fs::File, io::IsTerminal as _, sync::Arc};
 
 use tracing::field::Field;
 use tracing_subscriber::{
@@ -15,6 +15,7 @@ use tracing_subscriber::{
 use self::line::{Lines, Shape};
 use super::CliError;
 use crate::{
+    admin::LogLines,
     config::{self, Log, LogFormat},
     flow::DESTINATION_TARGET,
     text::write_escaped,
@@ -25,6 +26,7 @@ const VARIABLE: &str = "RON_LOG";
 
 /// Starts logging: `-v` wins over `RON_LOG`, and that over the configuration.
 pub(super) fn start(verbose: u8, configured: &Log) -> Result<Filter, CliError> {
+    let lines = Arc::<LogLines>::default();
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter(verbose, configured)?)
         // Text of peers, clients and servers reaches the log as a field.
@@ -32,36 +34,43 @@ pub(super) fn start(verbose: u8, configured: &Log) -> Result<Filter, CliError> {
         .with_ansi(false)
         // The error would go to stderr, which may be the closed terminal that failed.
         .log_internal_errors(false)
-        .event_format(Lines::new(shape(configured.format)))
+        .event_format(Lines::new(shape(configured.format), lines.clone()))
         .with_writer(std::io::stderr)
         .with_filter_reloading();
     let handle = subscriber.reload_handle();
     // It fails only where logging has been started already, as in tests.
     let _ = subscriber.try_init();
-    Ok(Filter(Box::new(move |configured: &Log| {
+    let change = move |configured: &Log| {
         let next = filter(verbose, configured)?;
         handle.reload(next).map_err(|error| CliError::say(format!("the log stays: {error}")))
-    })))
+    };
+    Ok(Filter { change: Box::new(change), lines })
 }
 
-/// Changes what is logged while the program runs.
-pub(super) struct Filter(Box<Change>);
+/// Changes what is logged while the program runs, and has its last lines.
+pub(super) struct Filter {
+    change: Box<Change>,
+    lines: Arc<LogLines>,
+}
 
 type Change = dyn Fn(&Log) -> Result<(), CliError> + Send + Sync;
 
 impl Filter {
     /// Logs what is configured from now on, as far as `-v` and `RON_LOG` leave that open.
     pub(super) fn reload(&self, configured: &Log) -> Result<(), CliError> {
-        (self.0)(configured)
+        (self.change)(configured)
+    }
+
+    /// The last lines.
+    pub(super) fn lines(&self) -> Arc<LogLines> {
+        self.lines.clone()
     }
 }
 
 fn shape(format: LogFormat) -> Shape {
     match format {
         LogFormat::Json => Shape::Json,
-        LogFormat::Text if is_journal() => {
-            Shape::Journal(tracing_subscriber::fmt::format().without_time().with_ansi(false))
-        }
+        LogFormat::Text if is_journal() => Shape::Journal,
         LogFormat::Text => {
             let colours = std::io::stderr().is_terminal();
             Shape::Text(tracing_subscriber::fmt::format().with_ansi(colours))
@@ -126,10 +135,7 @@ fn shown_name(field: &Field) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        io,
-        sync::{Arc, Mutex},
-    };
+    use std::{io, sync::Mutex};
 
     use tracing_subscriber::util::SubscriberInitExt as _;
 
@@ -150,8 +156,7 @@ mod tests {
     }
 
     fn logged(configured: &Log, work: impl FnOnce()) -> String {
-        let plain = tracing_subscriber::fmt::format().without_time().with_ansi(false);
-        logged_as(Shape::Journal(plain), configured, work)
+        logged_as(Shape::Journal, configured, work)
     }
 
     fn logged_as(shape: Shape, configured: &Log, work: impl FnOnce()) -> String {
@@ -161,7 +166,7 @@ mod tests {
             .with_env_filter(filter(0, configured).unwrap())
             .fmt_fields(debug_fn(field).delimited(" "))
             .with_ansi(false)
-            .event_format(Lines::new(shape))
+            .event_format(Lines::new(shape, Arc::default()))
             .with_writer(move || writer.clone())
             .set_default();
         work();

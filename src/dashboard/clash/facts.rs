@@ -142,7 +142,7 @@ pub(super) fn configs(view: &NodeView) -> Value {
     let proxy = view.status().proxy.map_or(0, |proxy| proxy.port());
     json!({
         "port": 0, "socks-port": 0, "redir-port": 0, "tproxy-port": 0, "mixed-port": proxy,
-        "allow-lan": false, "mode": "rule", "log-level": "info", "ipv6": true,
+        "allow-lan": false, "bind-address": "127.0.0.1", "authentication": [], "mode": "rule", "log-level": "info", "ipv6": true,
     })
 }
 

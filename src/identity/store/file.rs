@@ -2,11 +2,12 @@
 
 /// The folder into which the running node writes. A confined node may write here, and may only read
 /// its configuration and key beside it.
-pub(super) const STATE: [NodeFile; 6] = [
+pub(super) const STATE: [NodeFile; 7] = [
     NodeFile::Chain,
     NodeFile::Revoked,
     NodeFile::Members,
     NodeFile::Steering,
+    NodeFile::Events,
     NodeFile::Authority,
     NodeFile::ControlToken,
 ];
@@ -41,6 +42,8 @@ pub enum NodeFile {
     Authority,
     /// What new flows are steered to after a restart, JSON: `steering.json`.
     Steering,
+    /// What happened in the last day, if that is kept on disk, JSON lines: `events.jsonl`.
+    Events,
     /// The token of the admin API: `control.token`.
     ControlToken,
     /// One file per invitation: `authority/invitations/`.
@@ -67,6 +70,7 @@ impl NodeFile {
             Self::Members => "members.json",
             Self::Authority => "authority.json",
             Self::Steering => "steering.json",
+            Self::Events => "events.jsonl",
             Self::ControlToken => "control.token",
             Self::Invitations => "authority/invitations",
             Self::Issued => "authority/issued",

@@ -1,0 +1,71 @@
+//! `ronproxy logs`
+
+use clap::{Args, builder::PossibleValuesParser};
+use serde_json::Value;
+
+use super::{
+    CliError,
+    folder::Folder,
+    output::{json_escaped, print, print_json},
+    units,
+};
+use crate::admin::{ClientError, LEVELS, LONGEST_WAIT, LogLine, LogPage};
+
+/// Show the last lines of the running node's log, wherever it goes
+///
+/// A node remembers 2,000 lines. What is logged says `filter` under [log]; `reload` changes it at once.
+/// Times are in UTC.
+#[derive(Debug, Args)]
+pub(super) struct Logs {
+    /// Wait for what is logged next, until interrupted
+    #[arg(long, short)]
+    follow: bool,
+    /// Show the last N lines
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    last: usize,
+    /// Only lines of this level or graver: error, warn, info, debug or trace
+    #[arg(long, value_name = "LEVEL", value_parser = PossibleValuesParser::new(LEVELS))]
+    level: Option<String>,
+    /// Print facts as JSON; with --follow one object a line
+    #[arg(long)]
+    json: bool,
+}
+
+impl Logs {
+    pub(super) async fn run(self, folder: &Folder) -> Result<(), CliError> {
+        let level = self.level.as_ref().map_or_else(String::new, |level| format!("&level={level}"));
+        let client = folder.client();
+        let facts = client.get(&format!("/logs?limit={}{level}", self.last)).await?;
+        if self.json && !self.follow {
+            return print_json(facts.get("lines").unwrap_or(&Value::Null));
+        }
+        let mut page = read(facts)?;
+        loop {
+            if page.dropped > 0 && !self.json {
+                print(format_args!("({} lines are no longer kept)", page.dropped))?;
+            }
+            for line in &page.lines {
+                self.tell(line)?;
+            }
+            if !self.follow {
+                return Ok(());
+            }
+            let wait = LONGEST_WAIT.as_secs();
+            let next = format!("/logs?since={}&wait={wait}{level}", page.next);
+            page = read(client.get(&next).await?)?;
+        }
+    }
+
+    fn tell(&self, line: &LogLine) -> Result<(), CliError> {
+        if self.json {
+            let text = serde_json::to_string(line);
+            return print(json_escaped(&text.map_err(|error| CliError::Output(error.into()))?));
+        }
+        let (seconds, ms) = (line.at_ms / 1000, line.at_ms % 1000);
+        print(format_args!("{}.{ms:03}  {}", units::date(seconds), line.text))
+    }
+}
+
+fn read(facts: Value) -> Result<LogPage, CliError> {
+    serde_json::from_value(facts).map_err(|error| ClientError::Unreadable(error.to_string()).into())
+}
