@@ -75,6 +75,7 @@ fn the_page_of_json_names_every_field_and_metric() {
     gather(&json(&dir, &["why", &server.to_string()]), &mut fields);
     gather(&json(&dir, &["ping", "hub", "--count", "1"]), &mut fields);
     gather(&json(&dir, &["netcheck"]), &mut fields);
+    gather(&json(&site.dir("hub"), &["flows", "--exit"]), &mut fields);
     assert!(fields.contains("measuring") && fields.contains("candidates"), "{fields:?}");
     for field in fields {
         assert!(page.contains(&format!("`{field}`")), "docs/json-and-metrics.md lacks `{field}`");

@@ -13,10 +13,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{LogLines, logs, metric, metrics, overview, query, question, steer};
 use crate::app::{NodeStatus, NodeView, RoutePing, Steering};
-use crate::{config::Changes, identity::NodeName};
+use crate::{config::Changes, exit::ExitFlow, identity::NodeName};
 
 /// What can be asked for with GET.
-const LISTINGS: [&str; 14] = [
+const LISTINGS: [&str; 16] = [
     "/status",
     "/links",
     "/routes",
@@ -25,6 +25,8 @@ const LISTINGS: [&str; 14] = [
     "/netcheck",
     "/lanes",
     "/flows",
+    "/exit-flows",
+    "/relayed",
     "/events",
     "/logs",
     "/overview",
@@ -55,6 +57,8 @@ pub(crate) struct Admin {
     pub links: Option<LinkMaker>,
     /// Reads the configuration again; `None`: it has none.
     pub reload: Option<Reload>,
+    /// The flows that leave here; `None`: it is no exit.
+    pub exit_flows: Option<ExitFlows>,
     /// The last lines of the log; `None`: nothing keeps them.
     pub logs: Option<Arc<LogLines>>,
     /// Keeps what is steered over a restart; `None`: it has no folder.
@@ -63,6 +67,9 @@ pub(crate) struct Admin {
 
 /// Puts a configuration into force: this text, or else the node's own file.
 pub(crate) type Reload = Arc<dyn Fn(Option<&str>) -> Result<Changes, String> + Send + Sync>;
+
+/// The flows of members that leave at this node.
+pub(crate) type ExitFlows = Arc<dyn Fn() -> Vec<ExitFlow> + Send + Sync>;
 
 /// Writes down what new flows are steered to after a restart.
 pub(crate) type Save = Arc<dyn Fn(&Steering) -> Result<(), String> + Send + Sync>;
@@ -138,6 +145,10 @@ pub(crate) async fn answer(
         },
         (&Method::GET, "/lanes") => json(&admin.view.lane_facts()),
         (&Method::GET, "/flows") => json(&admin.view.flow_facts()),
+        (&Method::GET, "/exit-flows") => {
+            json(&admin.exit_flows.as_ref().map(|flows| flows()).unwrap_or_default())
+        }
+        (&Method::GET, "/relayed") => json(&admin.view.relayed()),
         (&Method::GET, "/events") => match query::read(asked) {
             Ok((query, patience)) => json(&admin.view.events().read_next(&query, patience).await),
             Err(error) => sentence(StatusCode::BAD_REQUEST, &error),

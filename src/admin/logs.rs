@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, time::timeout};
 
 use super::LONGEST_WAIT;
+use crate::text::cleaned;
 
 /// Lines kept, and bytes of their texts: an evening of a node at `info`, and 1 MB at most.
 const MAX_LINES: usize = 2000;
@@ -111,8 +112,7 @@ impl LogLines {
 impl Kept {
     fn push(&mut self, at_ms: u64, level: &str, text: &str) -> u64 {
         self.last += 1;
-        let end = text.floor_char_boundary(MAX_LINE);
-        let text = text[..end].to_owned();
+        let text = cleaned(text, MAX_LINE);
         self.bytes += text.len();
         self.lines.push_back(LogLine { id: self.last, at_ms, level: level.to_owned(), text });
         while self.lines.len() > MAX_LINES || self.bytes > MAX_BYTES {

@@ -15,6 +15,8 @@
 //! | `GET /logs?since=ID&limit=N&wait=SECONDS&level=LEVEL` | the last lines of the log |
 //! | `GET /lanes` | the lanes that start or end here |
 //! | `GET /flows` | the flows of this entry |
+//! | `GET /exit-flows` | the flows that leave here |
+//! | `GET /relayed` | what is forwarded for others |
 //! | `GET /events?since=ID&limit=N&wait=SECONDS&class=CLASS` | what happened, see [`crate::events`] |
 //! | `GET /overview?since=ID&flows=1` | what the dashboard shows, in one answer |
 //! | `GET /steering` | what new flows are steered to |
@@ -39,7 +41,7 @@ mod question;
 mod server;
 mod steer;
 
-pub(crate) use api::{Admin, LinkMaker, Reload, RunFacts, Save, StatusReport};
+pub(crate) use api::{Admin, ExitFlows, LinkMaker, Reload, RunFacts, Save, StatusReport};
 pub(crate) use api::{answer, json, response, sentence};
 pub(crate) use client::{Client, ClientError};
 pub(crate) use logs::{LEVELS, LogLine, LogLines, LogPage};

@@ -49,6 +49,7 @@ pub use serving::ServeError;
 pub(crate) use serving::{Accepted, Accepts};
 pub use status::{
     Carries, Counts, FlowFacts, LaneStatus, LiveSettings, Measuring, NodeStatus, NodeView,
+    RelayedFacts,
 };
 pub use steering::{Steer, SteerError, Steering};
 pub use why::{CandidateFacts, Change, Choice, Question, Why};

@@ -511,11 +511,12 @@ impl FlowAcceptor for ExitDoor {
     fn open<'a>(
         &'a self,
         entry: &'a Peer,
-        _label: FlowLabel,
+        label: FlowLabel,
         target: &'a Target,
     ) -> BoxFuture<'a, Result<Outward, Refusal>> {
         Box::pin(async move {
             let (stream, remote, permit) = self.0.open(&entry.name, &entry.groups, target).await?;
+            permit.set_label(label);
             Ok(Outward { stream: OutwardStream::Tcp(stream), remote, place: place(permit) })
         })
     }

@@ -171,6 +171,21 @@ pub struct FlowFacts {
     pub stands_still_seconds: Option<f64>,
 }
 
+/// What this node forwards from one node to another.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RelayedFacts {
+    /// Who sends.
+    pub from: NodeName,
+    /// Where it goes.
+    pub to: NodeName,
+    /// Labels for it that are in force: one for each end of a lane.
+    pub labels: usize,
+    /// Bytes forwarded.
+    pub bytes: u64,
+    /// Since when, in seconds.
+    pub seconds: f64,
+}
+
 /// What of a node's settings can change while it runs.
 #[derive(Debug, Clone)]
 pub struct LiveSettings {
@@ -263,6 +278,24 @@ impl NodeView {
     #[must_use]
     pub fn link_facts(&self) -> Vec<LinkFacts> {
         self.mesh.facts()
+    }
+
+    /// What this node forwards for others.
+    #[must_use]
+    pub fn relayed(&self) -> Vec<RelayedFacts> {
+        let now = Instant::now().into_std();
+        let relayed = self.switch.with_labels(|labels| {
+            labels.sweep(now);
+            labels.relayed()
+        });
+        let facts = relayed.into_iter().map(|relayed| RelayedFacts {
+            from: relayed.from,
+            to: relayed.to,
+            labels: relayed.labels,
+            bytes: relayed.bytes,
+            seconds: now.saturating_duration_since(relayed.since).as_secs_f64(),
+        });
+        facts.collect()
     }
 
     /// The links between other nodes, as they advertise them.

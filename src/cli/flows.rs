@@ -13,15 +13,24 @@ use super::{
 };
 
 /// Show the flows of this entry: every connection and association through its proxy, its route and its reroutes
+///
+/// With --exit: the flows of members that leave here, with their destinations if the operator logs these
+/// (`destinations` under [log]).
 #[derive(Debug, Args)]
 pub(super) struct Flows {
     #[command(flatten)]
     show: Show,
+    /// Show the flows of members that leave at this node instead, which is an exit
+    #[arg(long)]
+    exit: bool,
 }
 
 impl Flows {
     pub(super) async fn run(self, folder: &Folder) -> Result<(), CliError> {
         let client = folder.client();
+        if self.exit {
+            return self.show.run(async || Ok(client.get("/exit-flows").await?), exit_table).await;
+        }
         self.show.run(async || Ok(client.get("/flows").await?), table).await
     }
 }
@@ -48,6 +57,26 @@ fn table(flows: &Value, columns: Option<usize>) -> String {
     let mut lines = vec![table.within(columns)];
     lines.extend(entries(flows).iter().filter_map(datagrams));
     lines.join("\n")
+}
+
+/// The flows that leave here.
+fn exit_table(flows: &Value, columns: Option<usize>) -> String {
+    if entries(flows).is_empty() {
+        return "No flow of a member leaves here.".to_owned();
+    }
+    let mut table = Table::new(&["MEMBER", "LABEL", "TARGET", "AGE", "QUIET", "SENT", "RECEIVED"]);
+    for flow in entries(flows) {
+        table.row([
+            text(flow, "member"),
+            text(flow, "label"),
+            text(flow, "target"),
+            units::span_of(flow, "seconds"),
+            units::span_of(flow, "quiet_seconds"),
+            units::bytes_of(flow, "sent"),
+            units::bytes_of(flow, "received"),
+        ]);
+    }
+    table.within(columns)
 }
 
 /// What became of an association's datagrams.

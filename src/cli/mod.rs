@@ -32,6 +32,7 @@ mod notify;
 mod output;
 mod passphrase;
 mod ping;
+mod relayed;
 mod reload;
 mod reroutes;
 mod revoke;
@@ -96,6 +97,7 @@ enum Command {
     Netcheck(netcheck::Netcheck),
     Lanes(lanes::Lanes),
     Flows(flows::Flows),
+    Relayed(relayed::Relayed),
     Events(events::Events),
     Errors(errors::Errors),
     Logs(logs::Logs),
@@ -162,6 +164,7 @@ impl Cli {
             Command::Netcheck(command) => wait(command.run(&folder()?)),
             Command::Ping(command) => wait(command.run(&folder()?)),
             Command::Lanes(command) => wait(command.run(&folder()?)),
+            Command::Relayed(command) => wait(command.run(&folder()?)),
             Command::Flows(command) => wait(command.run(&folder()?)),
             Command::Events(command) => wait(command.run(&folder()?)),
             Command::Logs(command) => wait(command.run(&folder()?)),

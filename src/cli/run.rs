@@ -4,7 +4,10 @@ use std::{
     fs, io,
     net::SocketAddr,
     process::ExitCode,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -26,9 +29,9 @@ use super::{
     signer, units, wait,
 };
 use crate::{
-    admin::{self, Admin, Reload, RunFacts},
+    admin::{self, Admin, ExitFlows, Reload, RunFacts},
     app::Node,
-    config::Config,
+    config::{Config, Log},
     dashboard::Dashboard,
     identity::NodeFile,
     node::{
@@ -107,13 +110,20 @@ impl Run {
         let (uses_udp, streams_at) =
             (streams.udp, streams.listener.as_ref().and_then(|tcp| tcp.local_addr().ok()));
         let dashboard = dashboard::open(folder, &config).await;
-        let keeps_events = config.events.on_disk;
+        let (keeps_events, destinations) = (config.events.on_disk, config.log.destinations);
         let (settings, exit) =
             settings::node(&folder.dir, config, credentials, (listen, streams), signer);
         let node = Node::start(settings, udp, self.drain.unwrap_or(settings::DRAIN)).await?;
         node.watch_network();
         let log_lines = log.lines();
-        let reload_log = move |next: &_| log.reload(next).map_err(|error| error.to_string());
+        let (shows, shown) = (Arc::new(AtomicBool::new(destinations)), exit.clone());
+        let may_show = shows.clone();
+        let exit_flows: ExitFlows = Arc::new(move || shown.flows(may_show.load(Ordering::Relaxed)));
+        let reload_log = move |next: &Log| {
+            log.reload(next).map_err(|error| error.to_string())?;
+            shows.store(next.destinations, Ordering::Relaxed);
+            Ok(())
+        };
         let reloader = Reloader::new(&folder.dir, read, node.view(), exit);
         let reloader = reloader.with_log(Box::new(reload_log));
         let told = notify.clone();
@@ -136,6 +146,7 @@ impl Run {
             stop: CancellationToken::new(),
             links: dashboard.as_ref().map(Dashboard::links),
             reload: Some(reload.clone()),
+            exit_flows: Some(exit_flows),
             logs: Some(log_lines),
             save: Some(steering::saver(&folder.dir)),
         });

@@ -54,6 +54,7 @@ impl Board {
             links: Some(links.clone()),
             reload: None,
             logs: None,
+            exit_flows: None,
             save: None,
         };
         tokio::spawn(dashboard.serve(Arc::new(admin), stop.clone()));

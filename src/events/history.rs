@@ -91,7 +91,7 @@ impl History {
             // A time to come is that of a clock that was ahead.
             let age = Duration::from_millis(now.unix_ms.saturating_sub(record.at_ms));
             let ring = &mut self.kept[record.event.class() as usize];
-            if age < KEPT_FOR && ring.len() < KEPT {
+            if age <= KEPT_FOR && ring.len() < KEPT {
                 ring.push_front((now.since_start + KEPT_FOR - age, record));
             }
         }

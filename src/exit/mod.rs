@@ -41,7 +41,7 @@ use tokio::{
 };
 
 pub(crate) use config::Config;
-pub(crate) use permit::ExitPermit;
+pub(crate) use permit::{ExitFlow, ExitPermit};
 pub(crate) use policy::{DenialReason, Policy, PolicyDenial};
 #[cfg(test)]
 pub(crate) use resolve::StaticResolver;
@@ -165,7 +165,15 @@ impl Exit {
     ) -> Result<ExitPermit, Refusal> {
         let judged = self.policy.get().check_denied(groups, &target.host, target.port);
         judged.map_err(|denial| self.denied(denial))?;
-        self.limits.admit(peer_name)
+        let permit = self.limits.admit(peer_name)?;
+        permit.set_target(target);
+        Ok(permit)
+    }
+
+    /// The flows that leave here; with their destinations if they may be shown.
+    #[must_use]
+    pub fn flows(&self, with_targets: bool) -> Vec<ExitFlow> {
+        self.limits.flows(with_targets)
     }
 
     /// Counts for the status page.
@@ -184,6 +192,7 @@ impl Exit {
     ) -> Result<(TcpStream, SocketAddr, ExitPermit), Refusal> {
         let target = self.checked(groups, target)?;
         let permit = self.limits.admit(peer_name)?;
+        permit.set_target(&target);
         let addrs = self.addresses(deadline, peer_name, groups, &target).await?;
         let (stream, addr) = connect::first(&addrs, deadline, connect::tcp).await?;
         Ok((stream, addr, permit))

@@ -7,10 +7,11 @@ use std::{
     time::Duration,
 };
 
+use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::{
-    flow::{Carried, Refusal, RefusalKind},
+    flow::{Carried, FlowLabel, Refusal, RefusalKind, Target},
     identity::NodeName,
 };
 
@@ -42,7 +43,30 @@ struct Counts {
 #[derive(Debug)]
 struct Place {
     entry: NodeName,
+    since: Instant,
+    label: Option<FlowLabel>,
+    /// Where it goes; `None`: an association.
+    target: Option<String>,
     carried: Arc<Carried>,
+}
+
+/// A flow of a member that leaves at this exit.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ExitFlow {
+    /// The member: the flow's entry.
+    pub member: NodeName,
+    /// Its label, as at the entry; `None`: it is an association.
+    pub label: Option<FlowLabel>,
+    /// Where it goes; `None`: an association, or the operator logs no destinations.
+    pub target: Option<String>,
+    /// Its age in seconds.
+    pub seconds: f64,
+    /// Bytes from the member.
+    pub sent: u64,
+    /// Bytes to the member.
+    pub received: u64,
+    /// Seconds since a byte moved.
+    pub quiet_seconds: f64,
 }
 
 /// One flow's place at the exit; dropping it gives the place back.
@@ -59,6 +83,20 @@ impl ExitPermit {
     #[must_use]
     pub fn carried(&self) -> Arc<Carried> {
         self.carried.clone()
+    }
+
+    /// Takes note of the flow's label, for listings.
+    pub(crate) fn set_label(&self, label: FlowLabel) {
+        if let Some(place) = lock(&self.counts).flows.get_mut(&self.number) {
+            place.label = Some(label);
+        }
+    }
+
+    /// Takes note of where the flow goes, for listings.
+    pub(super) fn set_target(&self, target: &Target) {
+        if let Some(place) = lock(&self.counts).flows.get_mut(&self.number) {
+            place.target = Some(target.to_string());
+        }
     }
 }
 
@@ -83,7 +121,7 @@ impl Limits {
         }
         counts.next += 1;
         let (number, carried) = (counts.next, Arc::<Carried>::default());
-        counts.flows.insert(number, Place { entry: entry.clone(), carried: carried.clone() });
+        counts.flows.insert(number, Place::new(entry, &carried));
         *counts.by_entry.entry(entry.clone()).or_default() += 1;
         Ok(ExitPermit { number, carried, counts: self.counts.clone() })
     }
@@ -94,9 +132,37 @@ impl Limits {
         if has_few { self.total } else { self.total - self.total / KEPT }
     }
 
+    /// The flows, of each member the oldest first; with their destinations if they may be shown.
+    pub(super) fn flows(&self, with_targets: bool) -> Vec<ExitFlow> {
+        let counts = lock(&self.counts);
+        let mut flows: Vec<_> = counts.flows.iter().collect();
+        flows.sort_by_key(|(number, place)| (&place.entry, **number));
+        flows.into_iter().map(|(_, place)| place.describe(with_targets)).collect()
+    }
+
     /// How many places are taken.
     pub(super) fn taken(&self) -> usize {
         lock(&self.counts).flows.len()
+    }
+}
+
+impl Place {
+    fn new(entry: &NodeName, carried: &Arc<Carried>) -> Self {
+        let (entry, carried) = (entry.clone(), carried.clone());
+        Self { entry, since: Instant::now(), label: None, target: None, carried }
+    }
+
+    fn describe(&self, with_target: bool) -> ExitFlow {
+        let (sent, received) = self.carried.bytes();
+        ExitFlow {
+            member: self.entry.clone(),
+            label: self.label,
+            target: self.target.clone().filter(|_| with_target),
+            seconds: self.since.elapsed().as_secs_f64(),
+            sent,
+            received,
+            quiet_seconds: self.carried.activity().last().elapsed().as_secs_f64(),
+        }
     }
 }
 
@@ -173,6 +239,27 @@ mod tests {
         drop((held, other));
         assert_eq!(limits.taken(), 0);
         assert!(lock(&limits.counts).by_entry.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn flows_are_listed_by_member_and_destinations_only_if_they_may_be() {
+        let (utah, mit) = names();
+        let limits = Limits::new(8, 8);
+        let first = limits.admit(&utah).unwrap();
+        advance(Duration::from_secs(3)).await;
+        let other = limits.admit(&mit).unwrap();
+        first.set_target(&"web.test:443".parse().unwrap());
+        first.set_label("0000000a".parse().unwrap());
+        first.carried.add_sent(5);
+        let flows = limits.flows(true);
+        let members: Vec<_> = flows.iter().map(|flow| flow.member.as_str()).collect();
+        assert_eq!(members, ["mit", "utah"]);
+        assert_eq!(flows[1].target.as_deref(), Some("web.test:443"));
+        assert_eq!((flows[1].sent, flows[1].seconds, flows[1].quiet_seconds), (5, 3.0, 0.0));
+        assert!(flows[1].label.is_some() && flows[0].label.is_none());
+        assert!(limits.flows(false).iter().all(|flow| flow.target.is_none()));
+        drop((first, other));
+        assert!(limits.flows(true).is_empty());
     }
 
     #[test]

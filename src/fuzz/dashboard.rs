@@ -79,6 +79,7 @@ async fn open(bearer: &str, stop: &CancellationToken) -> (Lab, SocketAddr, Cance
         links: Some(dashboard.links()),
         reload: None,
         logs: None,
+        exit_flows: None,
         save: None,
     };
     tokio::spawn(dashboard.serve(Arc::new(admin), stop.clone()));

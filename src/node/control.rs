@@ -35,6 +35,7 @@ pub(super) fn serve(
         links: None,
         reload,
         logs: None,
+        exit_flows: None,
         save: Some(steering::saver(dir)),
     });
     let asked = admin.stop.clone();

@@ -3,7 +3,10 @@
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -97,6 +100,27 @@ enum Account {
     Holder(NodeName),
 }
 
+/// What was forwarded from one node to another.
+struct Carried {
+    since: Instant,
+    bytes: AtomicU64,
+}
+
+/// What this node forwards from one node to another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Relayed {
+    /// Who sends.
+    pub from: NodeName,
+    /// Where it goes.
+    pub to: NodeName,
+    /// Labels for it that are in force: one for each lane end.
+    pub labels: usize,
+    /// Bytes since it began: since no label for it was in force.
+    pub bytes: u64,
+    /// When it began.
+    pub since: Instant,
+}
+
 enum Grant {
     /// Until the slot closes.
     Slot {
@@ -106,6 +130,7 @@ enum Grant {
     Forward {
         forwarding: Forwarding,
         expires: Instant,
+        carried: Arc<Carried>,
     },
 }
 
@@ -116,6 +141,8 @@ pub struct LabelTable {
     grants: HashMap<Label, Grant>,
     slots: HashMap<SlotId, Label>,
     counts: HashMap<Account, usize>,
+    /// By holder and destination; as long as there is a label for the two.
+    carried: HashMap<(NodeName, NodeName), Arc<Carried>>,
     /// Each forwarding label once, at or before the time when it expires.
     expiring: BinaryHeap<Reverse<(Instant, Label)>>,
 }
@@ -169,9 +196,12 @@ impl LabelTable {
         for account in accounts {
             *self.counts.entry(account).or_default() += 1;
         }
+        let ends = (forwarding.holder.clone(), forwarding.next.neighbour.name().clone());
+        let begin = || Arc::new(Carried { since: now, bytes: AtomicU64::new(0) });
+        let carried = self.carried.entry(ends).or_insert_with(begin).clone();
         let expires = now + forwarding.lifetime;
         self.expiring.push(Reverse((expires, label)));
-        self.grants.insert(label, Grant::Forward { forwarding, expires });
+        self.grants.insert(label, Grant::Forward { forwarding, expires, carried });
         Ok(())
     }
 
@@ -185,7 +215,7 @@ impl LabelTable {
         lifetime: Duration,
     ) -> bool {
         match self.grants.get_mut(&label) {
-            Some(Grant::Forward { forwarding, expires })
+            Some(Grant::Forward { forwarding, expires, .. })
                 if forwarding.holder == *holder && *expires > now =>
             {
                 // The queue keeps the earlier time. `sweep` checks this grant at that time, and
@@ -202,7 +232,7 @@ impl LabelTable {
     #[must_use]
     pub fn forwarding(&self, now: Instant, label: Label) -> Option<&Forwarding> {
         match self.grants.get(&label)? {
-            Grant::Forward { forwarding, expires } if *expires > now => Some(forwarding),
+            Grant::Forward { forwarding, expires, .. } if *expires > now => Some(forwarding),
             _ => None,
         }
     }
@@ -219,11 +249,12 @@ impl LabelTable {
     ) -> Result<LabelMeaning, DropReason> {
         match self.grants.get(&label) {
             Some(Grant::Slot { slot, .. }) => Ok(LabelMeaning::Slot(*slot)),
-            Some(Grant::Forward { forwarding, expires }) if *expires > now => {
-                match &forwarding.meter {
-                    Some(meter) if !meter.admit(now, bytes) => Err(DropReason::RateLimited),
-                    _ => Ok(LabelMeaning::Forward(forwarding.next.clone())),
+            Some(Grant::Forward { forwarding, expires, carried }) if *expires > now => {
+                if forwarding.meter.as_ref().is_some_and(|meter| !meter.admit(now, bytes)) {
+                    return Err(DropReason::RateLimited);
                 }
+                carried.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+                Ok(LabelMeaning::Forward(forwarding.next.clone()))
             }
             _ => Err(DropReason::UnknownLabel),
         }
@@ -289,11 +320,14 @@ impl LabelTable {
     fn forget(&mut self, label: Label) {
         let Some(Grant::Forward { forwarding, .. }) = self.grants.remove(&label) else { return };
         for account in forwarding.accounts() {
-            if let Some(count) = self.counts.get_mut(&account) {
-                *count -= 1;
-                if *count == 0 {
-                    self.counts.remove(&account);
-                }
+            let Some(count) = self.counts.get_mut(&account) else { continue };
+            *count -= 1;
+            if *count > 0 {
+                continue;
+            }
+            self.counts.remove(&account);
+            if let Account::Pair(holder, destination) = account {
+                self.carried.remove(&(holder, destination));
             }
         }
     }
@@ -304,6 +338,21 @@ impl LabelTable {
 
     fn forwarding_labels(&self) -> usize {
         self.grants.len() - self.slots.len()
+    }
+
+    /// What is forwarded, by who sends and where it goes.
+    #[must_use]
+    pub fn relayed(&self) -> Vec<Relayed> {
+        let of = |((from, to), carried): (&(NodeName, NodeName), &Arc<Carried>)| Relayed {
+            labels: self.count(&Account::Pair(from.clone(), to.clone())),
+            from: from.clone(),
+            to: to.clone(),
+            bytes: carried.bytes.load(Ordering::Relaxed),
+            since: carried.since,
+        };
+        let mut relayed: Vec<_> = self.carried.iter().map(of).collect();
+        relayed.sort_by(|a, b| (&a.from, &a.to).cmp(&(&b.from, &b.to)));
+        relayed
     }
 
     /// How many forwarding labels `holder` has here.

@@ -146,6 +146,25 @@ fn a_revoked_node_loses_the_labels_it_holds_and_those_that_lead_to_it() {
 }
 
 #[test]
+fn what_is_forwarded_is_counted_by_its_two_ends_while_they_have_a_label() {
+    let (mut table, t0) = (LabelTable::default(), Instant::now());
+    for (label, holder, to) in [(1, "aros", "mit"), (2, "aros", "mit"), (3, "mit", "aros")] {
+        let forwarding = forwarding(holder, to);
+        table.grant_forward(t0, Label(label), forwarding).unwrap();
+    }
+    for (label, bytes) in [(1, 100), (2, 1000), (3, 7)] {
+        table.lookup(t0, Label(label), bytes).unwrap();
+    }
+    let told = |table: &LabelTable| {
+        let relayed = table.relayed().into_iter();
+        relayed.map(|it| (it.from.to_string(), it.labels, it.bytes)).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&table), [("aros".to_owned(), 2, 1100), ("mit".to_owned(), 1, 7)]);
+    table.withdraw_holder(&name("mit"));
+    assert!(told(&table).is_empty() && table.carried.is_empty());
+}
+
+#[test]
 fn a_meter_holds_a_holder_to_its_rate() {
     let t0 = Instant::now();
     let meter = Meter::new(1_000_000);

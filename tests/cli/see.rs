@@ -10,7 +10,10 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    overlay::{Running, Site, configure, free_tcp, json, must, must_fail, ronproxy, run, wait_for},
+    overlay::{
+        Running, Site, configure, free_tcp, free_udp, json, must, must_fail, ronproxy, run,
+        wait_for,
+    },
     web,
 };
 
@@ -98,6 +101,41 @@ fn a_watched_listing_ends_by_a_signal_and_with_its_reader() {
 }
 
 #[test]
+fn an_exit_sees_the_flows_of_members_and_a_relay_what_it_forwards() {
+    let site = Site::new();
+    let hub = site.hub();
+    let _hub = Running::start(&hub, &[]);
+    let line = must(&hub, &["invite", "--name", "mid", "--relay"]);
+    let mid = site.join_by(line.trim(), "mid", &["--listen", &free_udp().to_string()]);
+    let _mid = Running::start(&mid, &[]);
+    let dir = site.join("leaf");
+    let mut config = std::fs::read_to_string(dir.join("config.toml")).unwrap();
+    config.push_str("\n[[rule]]\nvia = \"mid\"\n");
+    std::fs::write(dir.join("config.toml"), config).unwrap();
+    let leaf = Running::start(&dir, &[]);
+    assert!(must(&hub, &["flows", "--exit"]).contains("No flow of a member"));
+    assert!(must(&mid, &["relayed"]).contains("Nothing is forwarded"));
+    let server = web::serve();
+    let _flow = web::tunnel(leaf.proxy(), server).unwrap();
+    let flow = json(&hub, &["flows", "--exit"])[0].clone();
+    let label = json(&dir, &["flows"])[0]["label"].clone();
+    assert_eq!((&flow["member"], &flow["label"]), (&"leaf".into(), &label), "{flow}");
+    assert!(flow["target"].is_null(), "the operator logs no destinations: {flow}");
+    configure(&hub, "destinations = false", "destinations = true");
+    must(&hub, &["reload"]);
+    assert!(must(&hub, &["flows", "--exit"]).contains(&server.to_string()));
+    web::fetch(leaf.proxy(), server).unwrap();
+    let relayed = json(&mid, &["relayed"]);
+    let ends: Vec<_> =
+        relayed.as_array().unwrap().iter().map(|it| (&it["from"], &it["to"])).collect();
+    let (hub, leaf) = (&"hub".into(), &"leaf".into());
+    assert_eq!(ends, [(hub, leaf), (leaf, hub)], "{relayed}");
+    assert!(relayed[0]["bytes"].as_u64().unwrap() > 1000, "{relayed}");
+    let table = must(&mid, &["relayed"]);
+    assert!(table.starts_with("FROM") && !table.contains(&server.to_string()), "{table}");
+}
+
+#[test]
 fn logs_shows_the_last_lines_by_level_and_follows() {
     let site = Site::new();
     let hub = site.hub();
@@ -105,16 +143,17 @@ fn logs_shows_the_last_lines_by_level_and_follows() {
     let lines = json(&hub, &["logs"]);
     assert!(lines[0]["text"].as_str().unwrap().contains("enforced="), "{lines}");
     let mut follow = ronproxy(&hub);
-    let follow = follow.args(["logs", "--follow", "--last", "0", "--level", "warn"]);
+    let follow = follow.args(["logs", "--follow", "--level", "warn"]);
     let mut child = follow.stdout(Stdio::piped()).spawn().unwrap();
     let mut said = BufReader::new(child.stdout.take().unwrap());
     let text = std::fs::read_to_string(hub.join("config.toml")).unwrap();
     std::fs::write(hub.join("config.toml"), "nonsense = 1").unwrap();
-    // Until the reader waits, the line may be one of those that it does not want.
+    // It is told among the last lines or among those that follow: the same line is logged once a minute.
+    node.signal("-HUP");
     let mut line = String::new();
-    while !line.contains("WARN") {
-        node.signal("-HUP");
-        said.read_line(&mut line).unwrap();
+    while !line.contains("SIGHUP") {
+        line.clear();
+        assert!(said.read_line(&mut line).unwrap() > 0, "it ended");
     }
     assert!(line.contains("the configuration stays as it is"), "{line}");
     let shown = must(&hub, &["logs", "--level", "warn"]);
