@@ -11,7 +11,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{Event, History, Moment, Page, Query, Record, Totals};
+use super::{Event, History, Moment, Page, Query, Totals};
 
 /// The events of one node.
 pub struct Events {
@@ -51,7 +51,8 @@ impl Events {
     }
 
     /// Puts what an earlier process kept before what is recorded already.
-    pub(crate) fn restore(&self, earlier: Vec<Record>) {
+    #[cfg(feature = "cli")]
+    pub(crate) fn restore(&self, earlier: Vec<super::Record>) {
         let now = self.now();
         let last = {
             let mut state = self.state();

@@ -24,6 +24,7 @@ mod connect;
 mod control;
 mod error;
 mod events;
+#[cfg(feature = "cli")]
 mod events_file;
 mod handle;
 mod keep;
@@ -66,7 +67,7 @@ pub use crate::{
     overlay::posted::{HalfLifeError, PostError},
 };
 
-#[cfg(feature = "proxy")]
+#[cfg(feature = "cli")]
 pub(crate) use events_file::EventsFile;
 pub(crate) use keep::{ListWatch, MemberKeeper};
 pub(crate) use reload::Reloader;
