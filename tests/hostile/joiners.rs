@@ -49,9 +49,30 @@ async fn bother(invitation: &Invitation) -> Vec<(Connection, SendStream)> {
             Some((conn, held))
         });
     }
-    let tried = attempts.join_all().await;
-    let open = tried.into_iter().flatten().filter(|(conn, _)| conn.close_reason().is_none());
-    open.collect()
+    let mut answered = JoinSet::new();
+    for (conn, send) in attempts.join_all().await.into_iter().flatten() {
+        answered.spawn(still_answered(conn, send));
+    }
+    answered.join_all().await.into_iter().flatten().collect()
+}
+
+/// The connection if the authority still has it. The packet that closed it may have been lost.
+async fn still_answered(
+    conn: Connection,
+    mut send: SendStream,
+) -> Option<(Connection, SendStream)> {
+    let before = conn.stats().udp_rx.datagrams;
+    send.write_all(&[7]).await.ok()?;
+    for _ in 0..20 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        if conn.close_reason().is_some() {
+            return None;
+        }
+        if conn.stats().udp_rx.datagrams > before {
+            return Some((conn, send));
+        }
+    }
+    None
 }
 
 #[test]
