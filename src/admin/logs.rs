@@ -4,13 +4,13 @@
 use std::{
     collections::VecDeque,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, time::timeout};
 
-use super::LONGEST_WAIT;
+use super::query::{self, Part};
 use crate::text::cleaned;
 
 /// Lines kept, and bytes of their texts: an evening of a node at `info`, and 1 MB at most.
@@ -50,11 +50,9 @@ pub(crate) const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"]
 /// Which lines are asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Wanted {
-    since: Option<u64>,
-    limit: usize,
+    part: Part,
     /// The least grave level, by its place in [`LEVELS`].
     level: usize,
-    wait: Duration,
 }
 
 /// The last lines of the log.
@@ -98,7 +96,7 @@ impl LogLines {
                 }
             }
         };
-        match timeout(wanted.wait, news).await {
+        match timeout(wanted.part.wait, news).await {
             Ok(page) => page,
             Err(_) => self.kept().read(wanted),
         }
@@ -124,13 +122,13 @@ impl Kept {
 
     fn read(&self, wanted: &Wanted) -> LogPage {
         // A number of an earlier process of this node.
-        let since = wanted.since.filter(|since| *since <= self.last);
+        let since = wanted.part.since.filter(|since| *since <= self.last);
         let after = since.unwrap_or(0);
         let levels = &LEVELS[..=wanted.level];
         let fits = |line: &&LogLine| line.id > after && levels.contains(&line.level.as_str());
         let mut lines: Vec<LogLine> = self.lines.iter().filter(fits).cloned().collect();
-        if since.is_none() {
-            drop(lines.drain(..lines.len().saturating_sub(wanted.limit)));
+        if let (None, Some(limit)) = (since, wanted.part.limit) {
+            drop(lines.drain(..lines.len().saturating_sub(limit)));
         }
         let first = self.lines.front().map_or(self.last + 1, |line| line.id);
         let dropped = since.map_or(0, |since| first.saturating_sub(since + 1));
@@ -143,42 +141,31 @@ impl Kept {
 /// # Errors
 /// A sentence that says what to write instead.
 pub(super) fn read(text: &str) -> Result<Wanted, String> {
-    let debug = LEVELS.len() - 1;
-    let mut wanted = Wanted { since: None, limit: usize::MAX, level: debug, wait: Duration::ZERO };
-    for (name, value) in form_urlencoded::parse(text.as_bytes()) {
-        let number = || {
-            value.parse::<u64>().map_err(|_| format!("{name}={value:?} is no number; write digits"))
-        };
-        match name.as_ref() {
-            "since" => wanted.since = Some(number()?),
-            "limit" => wanted.limit = usize::try_from(number()?).unwrap_or(usize::MAX),
-            "wait" => wanted.wait = Duration::from_secs(number()?).min(LONGEST_WAIT),
-            "level" => {
-                let found = LEVELS.iter().position(|level| *level == value);
-                wanted.level = found.ok_or_else(|| {
-                    format!("{value:?} is no level; write one of {}", LEVELS.join(", "))
-                })?;
-            }
-            other => {
-                return Err(format!(
-                    "{other:?} means nothing here; ask with since, limit, wait or level"
-                ));
-            }
+    let mut level = LEVELS.len() - 1;
+    let part = query::part(text, "level", |name, value| {
+        let is_level = name == "level";
+        if is_level {
+            let found = LEVELS.iter().position(|level| *level == value);
+            level = found.ok_or_else(|| {
+                format!("{value:?} is no level; write one of {}", LEVELS.join(", "))
+            })?;
         }
-    }
-    Ok(wanted)
+        Ok(is_level)
+    })?;
+    Ok(Wanted { part, level })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::LONGEST_WAIT;
 
     fn wanted(text: &str) -> Wanted {
         read(text).unwrap()
     }
 
     #[test]
-    fn the_last_lines_are_kept_within_bounds_and_a_reader_learns_what_it_missed() {
+    fn the_last_lines_are_kept_and_a_reader_learns_what_it_missed() {
         let mut kept = Kept::default();
         for n in 0..MAX_LINES + 7 {
             kept.push(0, if n % 2 == 0 { "info" } else { "warn" }, "x");
@@ -223,6 +210,6 @@ mod tests {
         {
             assert!(read(text).unwrap_err().contains(expected), "{text}");
         }
-        assert_eq!(wanted("wait=99").wait, LONGEST_WAIT);
+        assert_eq!(wanted("wait=99").part.wait, LONGEST_WAIT);
     }
 }

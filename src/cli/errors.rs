@@ -5,9 +5,15 @@ use std::collections::BTreeSet;
 use clap::Args;
 use serde::Serialize;
 
-use super::{CliError, events, folder::Folder, output::wrapped, show::Show, units};
+use super::{
+    CliError,
+    folder::Folder,
+    output::{page_of, wrapped},
+    show::Show,
+    units,
+};
 use crate::{
-    events::{Event, Record},
+    events::{Event, Page, Record},
     flow::RefusalKind,
     text::Escaped,
 };
@@ -47,7 +53,8 @@ impl Errors {
         let client = folder.client();
         let read = async || {
             let facts = client.get("/events?class=refusals,overlay").await?;
-            Ok(failures(&events::read(facts)?.events, self.last))
+            let page: Page = page_of(facts)?;
+            Ok(failures(&page.events, self.last))
         };
         self.show.run(read, |failures, columns| told(failures, columns)).await
     }

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::{
     CliError,
     folder::Folder,
-    output::{json_escaped, print, print_json},
+    output::{json_line, page_of, print, print_json},
     units,
 };
 use crate::{
@@ -41,7 +41,7 @@ impl Events {
         if self.json && !self.follow {
             return print_json(facts.get("events").unwrap_or(&Value::Null));
         }
-        let mut page = read(facts)?;
+        let mut page: Page = page_of(facts)?;
         if page.events.is_empty() && !self.follow {
             return print("Nothing has happened yet.");
         }
@@ -57,17 +57,15 @@ impl Events {
             }
             let wait = LONGEST_WAIT.as_secs();
             let next = format!("/events?since={}&wait={wait}{class}", page.next);
-            page = read(client.get(&next).await?)?;
+            page = page_of(client.get(&next).await?)?;
         }
     }
 
     fn tell(&self, record: &Record) -> Result<(), CliError> {
         if self.json {
-            let text = serde_json::to_string(record);
-            return print(json_escaped(&text.map_err(|error| CliError::Output(error.into()))?));
+            return print(json_line(record)?);
         }
-        let (seconds, ms) = (record.at_ms / 1000, record.at_ms % 1000);
-        print(format_args!("{}.{ms:03}  {}", units::date(seconds), record.event))
+        print(format_args!("{}  {}", units::date_ms(record.at_ms), record.event))
     }
 
     fn tell_dropped(&self, dropped: u64) -> Result<(), CliError> {
@@ -76,10 +74,4 @@ impl Events {
             false => print(format_args!("({dropped} events were dropped: they came too fast)")),
         }
     }
-}
-
-/// A page of events as a node tells it.
-pub(super) fn read(facts: Value) -> Result<Page, CliError> {
-    let page = serde_json::from_value(facts);
-    page.map_err(|error| crate::admin::ClientError::Unreadable(error.to_string()).into())
 }

@@ -27,11 +27,10 @@ pub(super) struct Flows {
 
 impl Flows {
     pub(super) async fn run(self, folder: &Folder) -> Result<(), CliError> {
-        let client = folder.client();
-        if self.exit {
-            return self.show.run(async || Ok(client.get("/exit-flows").await?), exit_table).await;
+        match self.exit {
+            true => self.show.answer(folder, "/exit-flows", exit_table).await,
+            false => self.show.answer(folder, "/flows", table).await,
         }
-        self.show.run(async || Ok(client.get("/flows").await?), table).await
     }
 }
 

@@ -21,8 +21,7 @@ pub(super) struct Lanes {
 
 impl Lanes {
     pub(super) async fn run(self, folder: &Folder) -> Result<(), CliError> {
-        let client = folder.client();
-        self.show.run(async || Ok(client.get("/lanes").await?), table).await
+        self.show.answer(folder, "/lanes", table).await
     }
 }
 

@@ -20,8 +20,7 @@ pub(super) struct Links {
 
 impl Links {
     pub(super) async fn run(self, folder: &Folder) -> Result<(), CliError> {
-        let client = folder.client();
-        self.show.run(async || Ok(client.get("/links").await?), table).await
+        self.show.answer(folder, "/links", table).await
     }
 }
 

@@ -6,10 +6,10 @@ use serde_json::Value;
 use super::{
     CliError,
     folder::Folder,
-    output::{json_escaped, print, print_json},
+    output::{json_line, page_of, print, print_json},
     units,
 };
-use crate::admin::{ClientError, LEVELS, LONGEST_WAIT, LogLine, LogPage};
+use crate::admin::{LEVELS, LONGEST_WAIT, LogLine, LogPage};
 
 /// Show the last lines of the running node's log, wherever it goes
 ///
@@ -39,7 +39,7 @@ impl Logs {
         if self.json && !self.follow {
             return print_json(facts.get("lines").unwrap_or(&Value::Null));
         }
-        let mut page = read(facts)?;
+        let mut page: LogPage = page_of(facts)?;
         loop {
             if page.dropped > 0 && !self.json {
                 print(format_args!("({} lines are no longer kept)", page.dropped))?;
@@ -52,20 +52,14 @@ impl Logs {
             }
             let wait = LONGEST_WAIT.as_secs();
             let next = format!("/logs?since={}&wait={wait}{level}", page.next);
-            page = read(client.get(&next).await?)?;
+            page = page_of(client.get(&next).await?)?;
         }
     }
 
     fn tell(&self, line: &LogLine) -> Result<(), CliError> {
         if self.json {
-            let text = serde_json::to_string(line);
-            return print(json_escaped(&text.map_err(|error| CliError::Output(error.into()))?));
+            return print(json_line(line)?);
         }
-        let (seconds, ms) = (line.at_ms / 1000, line.at_ms % 1000);
-        print(format_args!("{}.{ms:03}  {}", units::date(seconds), line.text))
+        print(format_args!("{}  {}", units::date_ms(line.at_ms), line.text))
     }
-}
-
-fn read(facts: Value) -> Result<LogPage, CliError> {
-    serde_json::from_value(facts).map_err(|error| ClientError::Unreadable(error.to_string()).into())
 }

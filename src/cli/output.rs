@@ -5,11 +5,14 @@ use std::{
     io::{self, IsTerminal as _, Write as _},
 };
 
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::CliError;
-use crate::text::{Escaped, EscapedLines, is_unsafe};
+use crate::{
+    admin::ClientError,
+    text::{Escaped, EscapedLines, is_unsafe},
+};
 
 /// Prints a line to stdout, without control characters but line ends and tabs. A reader that has gone away, as `head` does, is no error.
 pub(super) fn print(line: impl Display) -> Result<(), CliError> {
@@ -25,6 +28,17 @@ pub(super) fn print_json(facts: &impl Serialize) -> Result<(), CliError> {
     let text =
         serde_json::to_string_pretty(facts).map_err(|error| CliError::Output(error.into()))?;
     print(json_escaped(&text))
+}
+
+/// A page of a listing that grows, as a node tells it.
+pub(super) fn page_of<T: DeserializeOwned>(facts: Value) -> Result<T, CliError> {
+    serde_json::from_value(facts).map_err(|error| ClientError::Unreadable(error.to_string()).into())
+}
+
+/// Facts as one line of JSON.
+pub(super) fn json_line(facts: &impl Serialize) -> Result<String, CliError> {
+    let text = serde_json::to_string(facts).map_err(|error| CliError::Output(error.into()))?;
+    Ok(json_escaped(&text))
 }
 
 /// JSON allows DEL, C1 controls and direction marks as they are; a terminal obeys them. All of them

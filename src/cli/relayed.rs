@@ -23,8 +23,7 @@ pub(super) struct Relayed {
 
 impl Relayed {
     pub(super) async fn run(self, folder: &Folder) -> Result<(), CliError> {
-        let client = folder.client();
-        self.show.run(async || Ok(client.get("/relayed").await?), table).await
+        self.show.answer(folder, "/relayed", table).await
     }
 }
 

@@ -7,11 +7,13 @@ use std::{
 
 use clap::Args;
 use serde::Serialize;
+use serde_json::Value;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
     CliError,
-    output::{columns, json_escaped, print, print_json, rows},
+    folder::Folder,
+    output::{columns, json_line, print, print_json, rows},
 };
 use crate::text::EscapedLines;
 
@@ -33,6 +35,17 @@ impl Show {
     /// As these options say.
     pub(super) fn new(json: bool, watch: bool) -> Self {
         Self { json, watch }
+    }
+
+    /// Shows what the node in `folder` answers to this question.
+    pub(super) async fn answer(
+        &self,
+        folder: &Folder,
+        question: &str,
+        text: impl Fn(&Value, Option<usize>) -> String,
+    ) -> Result<(), CliError> {
+        let client = folder.client();
+        self.run(async || Ok(client.get(question).await?), text).await
     }
 
     /// Shows the facts that `read` gets, by `text`, which fits them into the columns of a terminal.
@@ -64,10 +77,7 @@ impl Show {
             ticks.tick().await;
             let facts = read().await?;
             let shown = match (self.json, screen) {
-                (true, _) => {
-                    let json = serde_json::to_string(&facts);
-                    json_escaped(&json.map_err(|error| CliError::Output(error.into()))?) + "\n"
-                }
+                (true, _) => json_line(&facts)? + "\n",
                 (_, true) => redrawn(&frame(&text(&facts, columns()), columns(), rows())),
                 (_, false) => format!("{}\n\n", EscapedLines(text(&facts, None))),
             };

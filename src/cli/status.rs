@@ -25,8 +25,7 @@ pub(super) struct Status {
 
 impl Status {
     pub(super) async fn run(self, folder: &Folder) -> Result<(), CliError> {
-        let client = folder.client();
-        self.show.run(async || Ok(client.get("/status").await?), table).await
+        self.show.answer(folder, "/status", table).await
     }
 }
 

@@ -11,14 +11,14 @@ use clap::Args;
 use serde_json::Value;
 
 use super::{
-    CliError, events,
+    CliError,
     folder::Folder,
     links::{self, is, roles},
-    output::{Table, entries, rows, text, wrapped},
+    output::{Table, entries, page_of, rows, text, wrapped},
     show::Show,
     units,
 };
-use crate::events::Record;
+use crate::events::{Page, Record};
 
 /// Rows of a picture that is not on a terminal.
 const ROWS: usize = 50;
@@ -83,7 +83,8 @@ impl Rates {
 }
 
 fn records(facts: &Value) -> Result<Vec<Record>, CliError> {
-    Ok(events::read(facts.get("events").cloned().unwrap_or_default())?.events)
+    let page: Page = page_of(facts.get("events").cloned().unwrap_or_default())?;
+    Ok(page.events)
 }
 
 /// Everything, in about so many rows.

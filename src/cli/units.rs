@@ -20,6 +20,11 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
+/// A moment, in milliseconds since 1970, as [`date`] and milliseconds.
+pub(super) fn date_ms(ms: u64) -> String {
+    format!("{}.{:03}", date(ms / 1000), ms % 1000)
+}
+
 /// A moment, in seconds since 1970, as date and time of day in UTC.
 pub(super) fn date(seconds: u64) -> String {
     let moment = i64::try_from(seconds)

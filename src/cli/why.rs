@@ -40,8 +40,7 @@ pub(super) struct Why {
 impl Why {
     pub(super) async fn run(self, folder: &Folder) -> Result<(), CliError> {
         let options = [("hint", self.hint), ("exit", self.exit), ("user", self.user)];
-        let (client, question) = (folder.client(), admin::ask(&self.dest, &options));
-        self.show.run(async || Ok(client.get(&question).await?), explanation).await
+        self.show.answer(folder, &admin::ask(&self.dest, &options), explanation).await
     }
 }
 

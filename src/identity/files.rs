@@ -8,7 +8,10 @@ use std::{
 
 /// Replaces `path` with `bytes`: a reader sees the old content or the new, never a part, also
 /// after a crash. The file can be read by its owner only.
-pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+///
+/// # Errors
+/// When it cannot be written.
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = temporary(path);
     // The file of a crashed process with our process number.
     let _ = fs::remove_file(&temporary);

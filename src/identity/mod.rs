@@ -62,6 +62,8 @@ pub use clock::{Clock, TOLERATED_SKEW, skew, skew_in_words};
 pub use contact::AuthorityContact;
 pub use credentials::{Changes, Credentials, ListIgnored};
 pub use digest::{Fingerprint, ParseFingerprintError};
+#[cfg(feature = "cli")]
+pub(crate) use files::write;
 pub use files::{sync_parent, write_new};
 pub use invitation::{Invitation, InvitationError, MAX_ADDRESSES, Token};
 pub use join::{

@@ -9,12 +9,14 @@
 
 use std::time::{Duration, Instant};
 
+use crate::transport::FLOW_WINDOW;
+
 /// The window of any reader that has taken as much: a queue on a path of 100 Mbit/s and 160 ms.
 const ANY: u64 = 5 << 19;
 
 /// The largest window of a fast reader. It is a quarter above QUIC's own of a stream, so that QUIC's limits it
 /// first: the far end learns of this one later and in larger steps.
-const MOST: u64 = 20 << 20;
+const MOST: u64 = FLOW_WINDOW as u64 / 4 * 5;
 
 /// A reader is fast by so many times what it takes in a round trip. In slow start the far end sends twice as
 /// much in the next one, and the one after that is under way before this end has told of more.

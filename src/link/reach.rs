@@ -11,7 +11,7 @@ use std::{
 
 use tokio::{
     net::UdpSocket,
-    sync::Notify,
+    sync::oneshot,
     time::{Instant, sleep, timeout_at},
 };
 
@@ -24,21 +24,16 @@ const SEND_AFTER: [Duration; 2] = [Duration::from_millis(300), Duration::from_mi
 /// path takes half a second.
 const PATIENCE: Duration = Duration::from_millis(1500);
 
-/// The try under way.
+/// The try under way: the nonce that is to come back, and who waits for it.
 #[derive(Default)]
-pub(super) struct ReachTry {
-    /// Held during a try.
-    turn: tokio::sync::Mutex<()>,
-    /// The nonce that is to come back; `None`: it has, or there is no try.
-    waiting: Mutex<Option<u64>>,
-    came: Notify,
-}
+pub(super) struct ReachTry(Mutex<Option<(u64, oneshot::Sender<()>)>>);
 
 impl ReachTry {
     /// The neighbour returned a nonce.
     pub(super) fn returned(&self, nonce: u64) {
-        if self.waiting().take_if(|waiting| *waiting == nonce).is_some() {
-            self.came.notify_waiters();
+        if let Some((_, came)) = self.waiting().take_if(|(waiting, _)| *waiting == nonce) {
+            // Whoever waited may have given up.
+            let _ = came.send(());
         }
     }
 
@@ -51,8 +46,7 @@ impl ReachTry {
         nonce: AddressNonce,
     ) -> Option<bool> {
         let socket = UdpSocket::bind((ours, 0)).await.ok()?;
-        let _turn = self.turn.try_lock().ok()?;
-        *self.waiting() = Some(nonce.nonce);
+        let returned = self.begin(nonce.nonce)?;
         let deadline = Instant::now() + PATIENCE;
         let sending = async {
             // What cannot be sent is not returned.
@@ -63,26 +57,24 @@ impl ReachTry {
             }
             std::future::pending::<()>().await;
         };
-        let returned = async {
-            loop {
-                let mut came = std::pin::pin!(self.came.notified());
-                came.as_mut().enable();
-                if *self.waiting() != Some(nonce.nonce) {
-                    return;
-                }
-                came.await;
-            }
-        };
         let both = async {
-            tokio::select! { () = returned => {} () = sending => {} }
+            tokio::select! { came = returned => came.is_ok(), () = sending => false }
         };
-        let came = timeout_at(deadline, both).await.is_ok();
-        *self.waiting() = None;
-        Some(came)
+        Some(timeout_at(deadline, both).await.unwrap_or(false))
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Option<u64>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn begin(&self, nonce: u64) -> Option<oneshot::Receiver<()>> {
+        let mut waiting = self.waiting();
+        if waiting.as_ref().is_some_and(|(_, came)| !came.is_closed()) {
+            return None;
+        }
+        let (came, returned) = oneshot::channel();
+        *waiting = Some((nonce, came));
+        Some(returned)
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Option<(u64, oneshot::Sender<()>)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -13,7 +13,10 @@ use std::{
 
 use tokio::time::sleep;
 
-use crate::events::{Events, Page, Query, Record};
+use crate::{
+    events::{Events, Page, Query, Record},
+    identity,
+};
 
 /// Between two writes. What happened in the last second before a crash may be missing.
 const WRITE_EVERY: Duration = Duration::from_secs(1);
@@ -88,13 +91,7 @@ impl EventsFile {
 
     fn write_anew(&self) -> io::Result<u64> {
         let page = self.events.read(&Query::default());
-        let next = self.path.with_extension("new");
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        options.open(&next)?.write_all(&lines(&page)?)?;
-        fs::rename(&next, &self.path)?;
+        identity::write(&self.path, &lines(&page)?)?;
         Ok(page.next)
     }
 }

@@ -95,7 +95,7 @@ impl Congestion {
 
 /// Window of one flow, in bytes: what the far end may send before this end's application reads. 16 MiB fill
 /// 1 Gbit/s at 100 ms with a queue of a third of that. A lane gives each flow a window of its own below this one.
-const FLOW_WINDOW: u32 = 16 << 20;
+pub(crate) const FLOW_WINDOW: u32 = 16 << 20;
 
 /// Window of a whole lane at its entry, in bytes, until its share of the entry's memory is known: what
 /// slow start sends in five round trips.

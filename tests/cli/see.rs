@@ -165,7 +165,7 @@ fn logs_shows_the_last_lines_by_level_and_follows() {
 }
 
 #[test]
-fn events_that_are_kept_on_disk_are_there_after_a_crash_and_gone_when_that_is_switched_off() {
+fn events_on_disk_outlive_a_crash_and_go_when_switched_off() {
     let site = Site::new();
     let hub = site.hub();
     let file = hub.join("state/events.jsonl");

@@ -193,7 +193,7 @@ async fn traffic_without_a_websocket_is_a_line_of_json_a_second() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_controller_tells_nothing_without_the_token_and_has_room_for_few_readers() {
+async fn a_controller_needs_the_token_and_has_room_for_few_readers() {
     let stage = Stage::new("");
     let socket = "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
                   Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";

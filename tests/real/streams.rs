@@ -127,7 +127,7 @@ async fn netcheck_says_that_udp_does_not_pass_and_tls_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn netcheck_finds_a_translation_of_addresses_and_that_strangers_are_kept_out() {
+async fn netcheck_finds_a_nat_that_keeps_strangers_out() {
     let _turn = turn(Share::Some).await;
     let topology = triangle(Duration::from_millis(60));
     let overlay = Processes::start(topology, &["relay"], 9).await;
