@@ -274,8 +274,7 @@ async fn stalled_flows_stay_within_the_budget(stalled: usize, bytes: usize, limi
     }
     // The pipes are not the exit's memory: a kernel's buffers stand there otherwise.
     let unread = taken.saturating_sub(stalled * 256 * 1024);
-    // Three quarters of an entry's 16 MiB, where an unread byte costs 4/3.
-    assert!(unread < 9 << 20, "{unread} bytes are unread");
+    assert!(unread < 6 << 20, "{unread} bytes are unread");
     let (unread, unconfirmed) = exit.status().exit_windows;
     assert!(unread + unconfirmed < 13 << 20, "{unread}, {unconfirmed}");
     let (own, other) = (upload(mit, bytes).await, upload(utah, 20 << 20).await);
@@ -339,6 +338,7 @@ async fn one_lane_after_another_gets_its_part_of_the_exits_memory() {
     }
     println!("downloads {downloads:?}, uploads {uploads:?}");
     assert!(downloads.iter().all(|time| *time < downloads[0] * 5 / 4), "{downloads:?}");
-    assert!(uploads.iter().all(|time| *time < uploads[0] * 4), "{uploads:?}");
+    // Each lane leaves a third to the others, so the last one has 9 Mbit/s.
+    assert!(uploads.iter().all(|time| *time < Duration::from_secs(20)), "{uploads:?}");
     lab.stop().await;
 }

@@ -269,16 +269,20 @@ impl LaneHost {
         let windows = self.memory.open(&entry.name, (conn.clone(), end.mark().clone()));
         tokio::spawn(windows.clone().run());
         let room = self.rooms.lane(conn.clone(), &entry.name, self.flows.flows_per_entry());
-        while let Ok((send, recv)) = conn.accept_bi().await {
+        let reason = loop {
+            let (send, recv) = match conn.accept_bi().await {
+                Ok(streams) => streams,
+                Err(reason) => break reason,
+            };
             let (port, window) = windows.open(send.id().index());
             let streams = Streams { send, recv, port };
             let of_lane = (room.clone(), datagrams.clone());
             let flow = self.flows.clone().serve(entry.clone(), streams, window, of_lane);
             tokio::spawn(flow.in_current_span());
-        }
+        };
         self.lanes().remove(&slot);
         driver.abort();
-        log_line!(told, lane = end.slot().0, peer = %end.peer(), "lane ended");
+        log_line!(told, lane = end.slot().0, peer = %end.peer(), %reason, "lane ended");
         if !told {
             let now = Instant::now().into_std();
             self.tally().end(end.peer(), Outcome::Ended, now);
