@@ -2,7 +2,7 @@
 
 use std::{
     fmt, io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
@@ -59,6 +59,9 @@ pub struct NodeSettings {
     pub credentials: Credentials,
     /// Where others can dial it; empty behind a NAT.
     pub addresses: Vec<SocketAddr>,
+    /// Where the UDP socket is bound on this machine, whose routes then say what it reaches; `None`: it is
+    /// none of this machine and reaches everything.
+    pub bound: Option<IpAddr>,
     /// TLS over TCP, beside UDP or instead of it.
     pub streams: StreamSettings,
     /// The addresses of members that may be dialled, as the last process wrote them down, or as the authority
@@ -172,6 +175,7 @@ impl Node {
             stream_port: port,
             streams: streams.clone(),
             udp,
+            bound: settings.bound,
             link_client: transport::link_client_config(credentials)?,
             relay: settings.relay,
             exit: settings.exit,

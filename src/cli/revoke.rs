@@ -8,7 +8,7 @@ use super::{
     invite::{cancel_all_of, print_cancelled},
     output::{note, print, print_json},
 };
-use crate::identity::{Actor, Authority, NodeName, UnixTime};
+use crate::identity::{Actor, Authority, AuthorityError, NodeName, UnixTime};
 
 /// Take a node's membership away, and the open invitations of its name
 #[derive(Debug, Args)]
@@ -43,17 +43,28 @@ impl Revoke {
         if !self.json {
             print_cancelled(&cancelled)?;
         }
-        let list = authority.revoke(&self.name, Actor::this_user(), now)?;
+        let revoked = match authority.revoke(&self.name, Actor::this_user(), now) {
+            Ok(list) => Some(list),
+            // Nobody joined by them: that they are taken back is all there is to do.
+            Err(AuthorityError::NoSuchNode(_)) if !cancelled.is_empty() => None,
+            Err(error) => return Err(error.into()),
+        };
         let running = folder.is_running().await;
         if self.json {
             return print_json(&serde_json::json!({
                 "name": self.name,
-                "list": list.number(),
-                "revoked": list.len(),
+                "list": revoked.as_ref().map(|list| list.number()),
+                "revoked": revoked.as_ref().map(|list| list.len()),
                 "cancelled": cancelled.iter().map(|invited| &invited.id).collect::<Vec<_>>(),
                 "running": running,
             }));
         }
+        let Some(list) = revoked else {
+            return print(format_args!(
+                "No certificate of {} is in force, so none is revoked.",
+                self.name
+            ));
+        };
         print(format_args!(
             "{} is revoked; list {} names {} certificates.",
             self.name,

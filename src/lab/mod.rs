@@ -297,6 +297,7 @@ impl Lab {
         let settings = NodeSettings {
             credentials: credentials.clone(),
             addresses: dialled_at(plan, address),
+            bound: None,
             streams: StreamSettings::default(),
             bootstrap,
             records,

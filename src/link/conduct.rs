@@ -101,11 +101,11 @@ impl LinkDrops {
 
 /// Which log lines about a neighbour are due. PURE.
 #[derive(Debug, Default)]
-pub(super) struct LogLimit(BTreeMap<&'static str, (Instant, u64)>);
+pub struct LogLimit(BTreeMap<&'static str, (Instant, u64)>);
 
 impl LogLimit {
     /// Whether a line of this kind is due: if so, how many were left out since the last.
-    pub(super) fn due(&mut self, now: Instant, kind: &'static str) -> Option<u64> {
+    pub fn due(&mut self, now: Instant, kind: &'static str) -> Option<u64> {
         match self.0.get_mut(kind) {
             Some((last, left_out)) if now.saturating_duration_since(*last) < LOG_EVERY => {
                 *left_out += 1;

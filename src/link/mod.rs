@@ -13,7 +13,7 @@ mod reach;
 mod table;
 
 pub use budget::{Bucket, Kind, Offence, PeerBudget};
-pub use conduct::{CloseLink, Conduct, LinkDrop, LinkDrops};
+pub use conduct::{CloseLink, Conduct, LinkDrop, LinkDrops, LogLimit};
 pub use connection::{Link, LinkError, LinkService};
 pub use outbox::Topic;
 pub use table::{Links, Verdict};

@@ -14,7 +14,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Mesh, address::OwnKinds, dials::Dials, members::Dial, outside::Outside};
+use super::{
+    Mesh, address::OwnKinds, dials::Dials, members::Dial, networks::reaches, outside::Outside,
+};
 use crate::{
     identity::{NodeName, Peer, certificate_of, peer_of, server_name},
     link::{Link, LinkDrop, LinkService, Verdict},
@@ -95,7 +97,8 @@ impl Mesh {
         }
         let now = Instant::now().into_std();
         let refused = |peer: &Peer| self.links.is_refused(now, peer);
-        let mut due = self.members().due(now, &mut dialler.dials, refused);
+        let reaches = |to: SocketAddr| self.bound.is_none_or(|from| reaches(from, to.ip()));
+        let mut due = self.members().due(now, &mut dialler.dials, refused, reaches);
         due.extend(self.members().streams_due(now, &mut dialler.streams, refused));
         for dial in due {
             let dialled = (dial.name.clone(), dial.carrier, dial.addresses.clone());
@@ -138,7 +141,9 @@ impl Mesh {
         let conn = match connecting {
             Ok(connecting) => connecting.await,
             Err(error) => {
-                tracing::warn!(%name, %address, %error, "cannot dial");
+                if let Some(more) = self.dial_log(began, "cannot dial") {
+                    tracing::warn!(%name, %address, %error, more, "cannot dial");
+                }
                 return None;
             }
         };
@@ -177,6 +182,12 @@ impl Mesh {
             }
         });
         Some(Dialled { conn, peer, hello: hello.ok()?, address, stream: None })
+    }
+
+    /// Whether a line of this kind about dials is due: if so, how many were left out since the last. What
+    /// members' records name decides how often dials fail.
+    pub(super) fn dial_log(&self, now: std::time::Instant, kind: &'static str) -> Option<u64> {
+        self.dial_lines.lock().unwrap_or_else(PoisonError::into_inner).due(now, kind)
     }
 
     /// Takes note of what `name`, whose certificate is verified, says about ours.
@@ -337,3 +348,7 @@ impl Mesh {
         }
     }
 }
+
+#[cfg(all(test, feature = "emulator"))]
+#[path = "dial_tests.rs"]
+mod tests;

@@ -38,7 +38,7 @@ fn learn(members: &mut Members, now: Instant, name: &str, ports: &[u16]) -> bool
 
 /// The members to dial, if nothing else is under way.
 fn due(members: &mut Members, now: Instant) -> Vec<(NodeName, Vec<SocketAddr>)> {
-    let due = members.due(now, &mut Dials::default(), |_| false).into_iter();
+    let due = members.due(now, &mut Dials::default(), |_| false, |_| true).into_iter();
     due.map(|dial| (dial.name, dial.addresses)).collect()
 }
 
@@ -108,6 +108,25 @@ fn failures_back_off_and_new_addresses_are_tried_at_once_a_few_times() {
         dials += due(&mut a, now).len();
     }
     assert!((4..=20).contains(&dials), "{dials} dials in a minute");
+}
+
+#[test]
+fn addresses_without_a_route_take_no_place() {
+    let (mut a, t0, mut dials) = (members("a"), Instant::now(), Dials::default());
+    let v6 = |member: u16, n: u16| SocketAddr::from(([0x2001, 0xdb8, member, n, 0, 0, 0, 1], 53));
+    for member in 0..20 {
+        let addresses = (0..8).map(|n| v6(member, n)).collect();
+        a.recorded(t0, &peer(&format!("b{member}")), addresses, &record(&format!("b{member}")));
+    }
+    a.recorded(t0, &peer("m"), vec![v6(99, 1), at(1)], &record("m"));
+    let mut due = |later, reaches: fn(SocketAddr) -> bool| {
+        let due = a.due(t0 + later, &mut dials, |_| false, reaches);
+        due.into_iter().map(|dial| (dial.name.to_string(), dial.addresses)).collect::<Vec<_>>()
+    };
+    assert_eq!(due(POLITENESS, |to| to.is_ipv4()), [("m".to_owned(), vec![at(1)])]);
+    // The machine gets IPv6.
+    assert_eq!(due(POLITENESS + Duration::from_millis(900), |_| true), []);
+    assert_eq!(due(POLITENESS + Duration::from_secs(1), |_| true).len(), 2, "15 addresses");
 }
 
 #[test]
@@ -247,7 +266,7 @@ fn members_with_fewer_failures_come_first_and_refused_ones_never() {
     a.dial_failed(now, &"m".parse().unwrap(), Carrier::Udp);
     let later = now + LONGEST_PAUSE;
     let refused = |peer: &Peer| peer.name.as_str() == "n";
-    let due = a.due(later, &mut Dials::default(), refused);
+    let due = a.due(later, &mut Dials::default(), refused, |_| true);
     let names: Vec<_> = due.iter().map(|dial| dial.name.to_string()).collect();
     assert_eq!(names, ["o", "m"]);
 }
@@ -308,7 +327,7 @@ proptest! {
                 4 => a.unlinked(now, &name),
                 5 => a.path_down(now, &name),
                 6 => a.dial_failed(now, &name, Carrier::Udp),
-                _ => for Dial { name, addresses, .. } in a.due(now, &mut dials, |_| false) {
+                _ => for Dial { name, addresses, .. } in a.due(now, &mut dials, |_| false, |_| true) {
                     prop_assert!(!addresses.is_empty());
                     dials.end(&name, &addresses);
                 }

@@ -30,7 +30,7 @@ mod waiting;
 use std::{
     collections::BTreeMap,
     fmt,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
@@ -60,7 +60,7 @@ use crate::{
     events::Events,
     identity::{Credentials, MemberInfo, NodeName, Peer},
     lane::LaneHost,
-    link::{Link, Links},
+    link::{Link, Links, LogLimit},
     overlay::{
         budget::Plan,
         linkstate::{Flood, ReportedState, Roles},
@@ -85,6 +85,9 @@ pub struct MeshConfig {
     pub streams: Option<StreamDialler>,
     /// Whether links may be over UDP.
     pub udp: bool,
+    /// Where the UDP socket is bound on this machine, whose routes then say what it reaches; `None`: it is
+    /// none of this machine and reaches everything.
+    pub bound: Option<IpAddr>,
     /// The TLS configuration for dialling links.
     pub link_client: ClientConfig,
     /// The relay role.
@@ -113,6 +116,7 @@ pub struct Mesh {
     configured: Vec<SocketAddr>,
     stream_port: Option<u16>,
     streams: Option<StreamDialler>,
+    bound: Option<IpAddr>,
     /// Where UDP was found blocked.
     networks: Mutex<networks::Networks>,
     endpoint: Endpoint,
@@ -136,6 +140,8 @@ pub struct Mesh {
     news: Notify,
     /// Wakes the dialling task: somebody is to be dialled now.
     dial_news: Notify,
+    /// Which lines about dials are due.
+    dial_lines: Mutex<LogLimit>,
     /// Tells flows that wait that a route may have come up.
     route_news: watch::Sender<()>,
     looked_at_network: Mutex<Option<tokio::time::Instant>>,
@@ -218,11 +224,13 @@ impl Mesh {
         let mesh = Arc::new(Self {
             stream_port: config.stream_port,
             streams: config.streams,
+            bound: config.bound,
             networks: Mutex::default(),
             relay: relay::Relay::new(config.relay, us.roles.relay),
             routing: Mutex::new(routing),
             news: Notify::new(),
             dial_news: Notify::new(),
+            dial_lines: Mutex::default(),
             route_news: watch::Sender::new(()),
             looked_at_network: Mutex::default(),
             incarnation: switch.chance().draw(),

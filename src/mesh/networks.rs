@@ -59,6 +59,15 @@ pub(super) fn address_towards(from: IpAddr, to: IpAddr) -> Option<IpAddr> {
     Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_unspecified())
 }
 
+/// Whether packets of a UDP socket at `from` can leave this machine to `to`: its family is that of the
+/// socket, and there is a route.
+pub(super) fn reaches(from: IpAddr, to: IpAddr) -> bool {
+    let (from, to) = (from.to_canonical(), to.to_canonical());
+    // A socket at the IPv6 wildcard address serves both families.
+    let from = if from == IpAddr::V6(Ipv6Addr::UNSPECIFIED) { unspecified(to) } else { from };
+    address_towards(from, to).is_some()
+}
+
 /// All addresses of this machine of the family of `like`.
 pub(super) fn unspecified(like: IpAddr) -> IpAddr {
     match like {
@@ -102,7 +111,11 @@ impl Mesh {
     pub(super) async fn dial_stream(&self, name: NodeName, address: SocketAddr) -> Option<Dialled> {
         let began = tokio::time::Instant::now().into_std();
         let stream = self.streams.as_ref()?.dial(address).await.inspect_err(|error| match error {
-            DialError::Confined(_) => tracing::warn!(%name, %address, %error, "no stream"),
+            DialError::Confined(_) => {
+                if let Some(more) = self.dial_log(began, "no stream") {
+                    tracing::warn!(%name, %address, %error, more, "no stream");
+                }
+            }
             _ => tracing::debug!(%name, %address, %error, "no stream"),
         });
         let stream = stream.ok()?;
@@ -144,6 +157,17 @@ mod tests {
         assert!(networks.enter(at(1)));
         networks.found(now, false);
         assert!(!networks.enter(at(1)));
+    }
+
+    #[test]
+    fn a_socket_reaches_addresses_of_its_family_that_have_a_route() {
+        let reaches = |from: &str, to: &str| reaches(from.parse().unwrap(), to.parse().unwrap());
+        for from in ["0.0.0.0", "::", "127.0.0.1", "::ffff:127.0.0.1"] {
+            assert!(reaches(from, "127.0.0.1") && reaches(from, "::ffff:127.0.0.1"), "{from}");
+        }
+        for (from, to) in [("0.0.0.0", "::1"), ("127.0.0.1", "2001:db8::1"), ("::1", "127.0.0.1")] {
+            assert!(!reaches(from, to), "{from} {to}");
+        }
     }
 
     #[test]

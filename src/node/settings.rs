@@ -119,6 +119,7 @@ pub(crate) fn node(
     let settings = NodeSettings {
         exit: enabled,
         addresses: addresses(&config.node.advertise, listen),
+        bound: Some(listen.ip()),
         streams,
         bootstrap: members.bootstrap,
         records: members.records,

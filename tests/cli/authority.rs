@@ -236,6 +236,27 @@ fn a_revoked_node_cannot_join_again_by_an_older_invitation() {
 }
 
 #[test]
+fn revoke_of_a_name_that_is_only_invited_says_so_and_succeeds() {
+    let site = Site::new();
+    let hub = site.hub();
+    let _hub = Running::start(&hub, &[]);
+    let (first, second, third) = (site.invite("late"), site.invite("late"), site.invite("other"));
+    let said = must(&hub, &["revoke", "late"]);
+    assert_eq!(said.matches("is cancelled").count(), 2, "{said}");
+    assert!(said.contains("No certificate of late is in force"), "{said}");
+    for line in [first, second] {
+        let said = must_fail(&site.dir("late"), &["join", line.trim()]);
+        assert!(said.contains("was taken back"), "{said}");
+    }
+    let facts = json(&hub, &["revoke", "other"]);
+    assert_eq!(facts["cancelled"].as_array().unwrap().len(), 1, "{facts}");
+    assert!(facts["list"].is_null() && facts["revoked"].is_null(), "{facts}");
+    assert!(must_fail(&site.dir("other"), &["join", third.trim()]).contains("was taken back"));
+    let said = must_fail(&hub, &["revoke", "late"]);
+    assert!(said.contains("no node is named late"), "{said}");
+}
+
+#[test]
 fn members_shows_every_certified_name_and_what_became_of_it() {
     let site = Site::new();
     let (_hub, _leaf) = site.pair(&[]);

@@ -22,6 +22,10 @@ pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 /// Longest pause for a member that nobody told of for [`FORGET_AFTER`](super::FORGET_AFTER): it is most likely gone.
 const GONE_PAUSE: Duration = Duration::from_secs(60);
 
+/// The pause of a member to which there is no route. To look costs three system calls for each of its
+/// addresses: those of a full directory, 8 each, take a hundredth of a core.
+const NO_ROUTE_PAUSE: Duration = Duration::from_secs(1);
+
 /// While a flow waits for a route, each member without a link is dialled so often, whatever its pause, and
 /// by so many dials that overlap. QUIC repeats a lost first packet after a second, which is too late then.
 const HURRIED_PAUSE: Duration = Duration::from_millis(300);
@@ -57,6 +61,14 @@ impl Member {
         let mut streams = reach::streams_of(&self.addresses());
         streams.extend(self.stream_at.filter(|at| !streams.contains(at)));
         streams
+    }
+
+    /// No packet to any of its addresses can leave this machine. That is no attempt: as soon as there is a
+    /// route, it is dialled. Its streams have waited for UDP long enough after their usual time.
+    fn no_route(&mut self, now: Instant) {
+        self.fallback.udp_dialled(now);
+        self.last_dial = Some(now);
+        self.next_dial = now + NO_ROUTE_PAUSE;
     }
 
     fn is_refused(&self, refused: impl Fn(&Peer) -> bool) -> bool {
@@ -127,12 +139,14 @@ impl Members {
     }
 
     /// The members to dial by UDP now, with the addresses to try, as far as `dials` admits them. Those with
-    /// the fewest failures go first. `refused` says whose links are refused at present.
+    /// the fewest failures go first. `refused` says whose links are refused at present, and `reaches` whether
+    /// packets to an address can leave this machine: an address where none can takes no place of others.
     pub(in crate::mesh) fn due(
         &mut self,
         now: Instant,
         dials: &mut Dials,
         refused: impl Fn(&Peer) -> bool,
+        reaches: impl Fn(SocketAddr) -> bool,
     ) -> Vec<Dial> {
         self.forget(now);
         if !self.ways.udp {
@@ -150,7 +164,12 @@ impl Members {
             if member.is_refused(&refused) {
                 continue;
             }
-            let mut wanted: Vec<_> = reach::udp_of(&member.addresses()).collect();
+            let told = member.addresses();
+            let mut wanted: Vec<_> = reach::udp_of(&told).filter(|at| reaches(*at)).collect();
+            if wanted.is_empty() && reach::udp_of(&told).next().is_some() {
+                member.no_route(now);
+                continue;
+            }
             let first = member.tried.checked_rem(wanted.len()).unwrap_or(0);
             wanted.rotate_left(first);
             let addresses = dials.begin(now, name, &wanted);
