@@ -1,4 +1,4 @@
-//! Floods of strangers against a node's front door, on the emulated Internet in virtual time.
+//! Floods of strangers that know the overlay against a node's front door, on the emulated Internet in virtual time.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test may fail it too")]
 
@@ -6,13 +6,13 @@ mod support;
 
 use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Duration};
 
-use noq::{ClientConfig, Endpoint, EndpointConfig, TokioRuntime, crypto::rustls::QuicClientConfig};
+use noq::{Endpoint, EndpointConfig, TokioRuntime};
 use ronproxy::internals::{
     emulator,
     flow::FlowRequest,
-    identity::{Clock, join_crypto},
+    identity::{Clock, Fingerprint, join_crypto},
     lab::Lab,
-    transport::Congestion,
+    transport::{self, Congestion, Knock, KnockKey},
 };
 use support::{flow_request, triangle, wait_for};
 use tokio::time::{Instant, interval, sleep};
@@ -24,10 +24,12 @@ const TICK: Duration = Duration::from_millis(10);
 /// Strangers at `count` addresses, each in a prefix of its own, that begin handshakes with `victim`
 /// until the task is aborted. If they are `deaf`, their addresses are forged: no answer arrives.
 fn flood(lab: &Lab, victim: SocketAddr, count: u8, deaf: bool) -> tokio::task::JoinHandle<()> {
-    let fingerprint = "0".repeat(64).parse().unwrap();
-    let tls =
-        QuicClientConfig::try_from(join_crypto(fingerprint, &Clock::default()).unwrap()).unwrap();
-    let client = ClientConfig::new(Arc::new(tls));
+    let authority = lab.node("exit").unwrap().credentials().identity().authority().clone();
+    let fingerprint = Fingerprint::of(&authority);
+    // Who does not know the overlay would get no answer.
+    let knock = Knock { overlay: KnockKey::of_overlay(&fingerprint), invitation: None };
+    let tls = join_crypto(fingerprint, &Clock::default()).unwrap();
+    let client = transport::join_client_config(tls, knock).unwrap();
     let strangers: Vec<_> = (0..count)
         .map(|n| {
             let address = SocketAddr::from(([198, 51, n, 1], 4000));

@@ -20,6 +20,7 @@
 //! | `revoked` | an ex-member, and lies about certificates |
 //! | `holders` | an ex-member whose name gets another holder |
 //! | `strangers`, `joiners` | senders without a certificate |
+//! | `invited` | senders of first packets while somebody joins |
 //! | `outbox` | neighbours that read nothing |
 //! | `lines`, `churn` | a member that makes a node write lines without end |
 //! | `look_ups` | a member that asks for names of a silent zone |
@@ -75,6 +76,8 @@ mod grants;
 mod holders;
 #[path = "hostile/introductions.rs"]
 mod introductions;
+#[path = "hostile/invited.rs"]
+mod invited;
 #[cfg(target_os = "linux")]
 #[path = "hostile/joiners.rs"]
 mod joiners;

@@ -22,7 +22,7 @@ use crate::{
     identity::{Accepted, Peer, accepted},
     lane::{Granted, LaneHost},
     mesh::Mesh,
-    transport::{LaneServer, code},
+    transport::{KnockKey, LaneServer, Shown, code, shown},
     underlay::{Carrier, SlotId, Switch},
     wire::reach::udp_of,
 };
@@ -40,6 +40,7 @@ pub(super) struct Door {
     host: Arc<LaneHost>,
     servers: Servers,
     desk: Option<Arc<JoinDesk>>,
+    knocks: KnockKey,
     counts: Arc<HandshakeCounts>,
     switch: Arc<Switch>,
     state: Mutex<State>,
@@ -76,7 +77,7 @@ impl Door {
         endpoint: Endpoint,
         (mesh, host): (Arc<Mesh>, Arc<LaneHost>),
         servers: Servers,
-        desk: Option<Arc<JoinDesk>>,
+        (desk, knocks): (Option<Arc<JoinDesk>>, KnockKey),
         counts: Arc<HandshakeCounts>,
         switch: Arc<Switch>,
     ) -> Self {
@@ -90,7 +91,7 @@ impl Door {
             }
         }
         let state = Mutex::new(State { admission, known, under_way: BTreeMap::new() });
-        Self { endpoint, mesh, host, servers, desk, counts, switch, state }
+        Self { endpoint, mesh, host, servers, desk, knocks, counts, switch, state }
     }
 
     /// Accepts connections until the endpoint closes.
@@ -139,6 +140,7 @@ impl Door {
         let (address, by_tcp) = self.whereabouts(incoming.remote_address());
         let ip = address.ip();
         let validated = by_tcp || incoming.remote_address_validated();
+        let shown = if lane.is_none() { self.shown(incoming) } else { Shown::Overlay };
         let mut state = self.lock();
         let State { admission, known, .. } = &mut *state;
         let (who, begun) = match lane {
@@ -146,7 +148,11 @@ impl Door {
                 (Who::Lane { entry: granted.entry.clone(), slot: slot.0 }, Outcome::Lane)
             }
             None => match admission.roomiest(now, (site(ip), known.names(now, ip)), validated) {
+                _ if shown == Shown::Nothing => return Verdict::Ignore(Outcome::Unknown),
                 Some(name) => (Who::Member { name: name.clone(), ip: site(ip) }, Outcome::Member),
+                None if shown == Shown::Invitation => {
+                    (Who::Invited(ip.to_canonical()), Outcome::Invited)
+                }
                 None => (Who::Stranger(ip.to_canonical()), Outcome::Stranger),
             },
         };
@@ -156,6 +162,12 @@ impl Door {
             self.counts.count(begun);
         }
         verdict
+    }
+
+    /// What the sender of the first packet knows.
+    fn shown(&self, incoming: &Incoming) -> Shown {
+        let open = || self.desk.as_ref().map(|desk| desk.invitation_keys()).unwrap_or_default();
+        shown(&incoming.orig_dst_cid(), &self.knocks, open)
     }
 
     /// Where a connection comes from: on a stream its TCP peer, which has answered there.

@@ -5,7 +5,8 @@
 //! |---|---|---|
 //! | lanes | a connection at the slot of a granted lane that nobody has taken up | 128, 16 per entry, 2 per slot |
 //! | members | from an address that is, or lately was, a neighbour's | 128, 16 per name and address (4 until the address proves itself), rates per name and address |
-//! | strangers | everybody else | 64, 16 per prefix (2 under pressure), rates per prefix and in all |
+//! | invited | who shows an open invitation, at the authority | 16, a rate |
+//! | strangers | everybody else who knows the overlay | 64, 16 per prefix (2 under pressure), rates per prefix and in all |
 //!
 //! A prefix is an IPv4 /24 or an IPv6 /48: the addresses that one person can easily have. A
 //! connection to the authority's desk counts as a handshake until it is answered. When a pool or a
@@ -16,8 +17,9 @@
 //! the room of all of them, and one of them can use up that of the others there, but nobody
 //! else's.
 //!
-//! Under pressure an address must first prove itself (Retry, RFC 9000, section 8.1.2), at a bounded
-//! rate. What comes from an address that has not proved itself uses up nothing of what is kept for
+//! Who does not know the overlay gets no answer at all ([`Shown`](crate::transport::Shown)). An address of strangers and of
+//! the invited must first prove itself (Retry, RFC 9000, section 8.1.2), and one of members under
+//! pressure, at a bounded rate: so no third party gets more bytes than came in its name. What comes from an address that has not proved itself uses up nothing of what is kept for
 //! those that have, neither a member's nor a prefix's, because anybody can send in another's name.
 //! A refused packet is ignored before any public-key operation, and costs its sender more than this
 //! node.
@@ -55,12 +57,14 @@ const RETRY_PER_NAME: usize = 4;
 /// address must prove itself; when it has, it may begin as many again.
 const NAME_RATE: Rate = Rate { per_second: 8.0, burst: 32.0 };
 
+/// Handshakes under way of those with an open invitation: a join takes half a second, and an authority rarely
+/// has more than a few open.
+const MAX_INVITED: usize = 16;
+/// Handshakes a second of all of them.
+const INVITED_RATE: Rate = Rate { per_second: 20.0, burst: 32.0 };
+
 /// Strangers' handshakes under way: at most 64 times 50 KiB of memory.
 const MAX_STRANGERS: usize = 64;
-/// From this number on, an address must prove itself.
-const RETRY_STRANGERS: usize = 4;
-/// Strangers a second beyond which an address must prove itself.
-const CALM: Rate = Rate { per_second: 8.0, burst: 16.0 };
 /// Of one prefix, while less than half the pool is in use.
 const MAX_PER_PREFIX: usize = 16;
 /// Of one prefix otherwise.
@@ -70,11 +74,13 @@ const PREFIX_RATE: Rate = Rate { per_second: 2.0, burst: 32.0 };
 /// Handshakes a second of all strangers: at half a millisecond each, a twentieth of a core.
 const STRANGER_RATE: Rate = Rate { per_second: 100.0, burst: 100.0 };
 
-/// Retry packets a second to one prefix, and in all. One costs 15 µs and 150 bytes, an eighth of
-/// what it answers. A forger needs 4.8 Mbit/s of first packets from a prefix to keep others there from
-/// an answer, and 19 Mbit/s to keep all strangers from it: then 3 % of a core goes into answers.
-const PREFIX_RETRIES: Rate = Rate { per_second: 500.0, burst: 500.0 };
-const ALL_RETRIES: Rate = Rate { per_second: 2000.0, burst: 2000.0 };
+/// Retry packets a second to strangers, in all and to one prefix; to those with an invitation. A packet has
+/// some 150 bytes, so a member that forges sources makes this node send 3 kB/s to third parties, and
+/// somebody who was invited as much more. The bursts are those of an overlay of 50 whose authority comes
+/// back at a new address. A first packet without an answer is sent again after one second, three, and seven.
+const STRANGER_RETRIES: Rate = Rate { per_second: 20.0, burst: 64.0 };
+const PREFIX_RETRIES: Rate = Rate { per_second: 5.0, burst: 32.0 };
+const INVITED_RETRIES: Rate = Rate { per_second: 20.0, burst: 32.0 };
 
 /// The same for members' addresses: a forger needs 19 Mbit/s of first packets in a member's name to
 /// keep this member's own from an answer, and 38 Mbit/s to keep all from it. That many Retry packets
@@ -114,13 +120,15 @@ pub(super) struct Admission {
     next: u64,
     lanes: Pool,
     members: Pool,
+    invited: Pool,
     strangers: Pool,
-    calm: Bucket,
+    all_invited: Bucket,
     all_strangers: Bucket,
-    all_retries: Bucket,
+    stranger_retries: Bucket,
+    invited_retries: Bucket,
     member_retries: Bucket,
-    /// By prefix of strangers, or name and address of members: handshakes of addresses that have proved themselves, and
-    /// of those that have not. By prefix or address: retries.
+    /// By prefix of strangers, or name and address of members: handshakes of addresses that have proved themselves. By
+    /// name and address of members: of those that have not. By prefix or address: retries.
     handshakes: Box<[Bucket]>,
     unproved: Box<[Bucket]>,
     retries: Box<[Bucket]>,
@@ -137,10 +145,12 @@ impl Admission {
             next: 0,
             lanes: Pool::default(),
             members: Pool::default(),
+            invited: Pool::default(),
             strangers: Pool::default(),
-            calm: bucket,
+            all_invited: bucket,
             all_strangers: bucket,
-            all_retries: bucket,
+            stranger_retries: bucket,
+            invited_retries: bucket,
             member_retries: bucket,
             handshakes: buckets(),
             unproved: buckets(),
@@ -153,6 +163,7 @@ impl Admission {
         let judged = match &arrival.who {
             Who::Lane { entry, slot } => self.lane(entry, *slot).map(|()| None),
             Who::Member { name, ip } => self.member(now, name, *ip, &arrival),
+            Who::Invited(_) => self.invited(now, &arrival),
             Who::Stranger(ip) => self.stranger(now, *ip, &arrival),
         };
         match judged {
@@ -163,7 +174,7 @@ impl Admission {
 
     /// A handshake has ended.
     pub(super) fn done(&mut self, ticket: u64) {
-        for pool in [&mut self.lanes, &mut self.members, &mut self.strangers] {
+        for pool in [&mut self.lanes, &mut self.members, &mut self.invited, &mut self.strangers] {
             pool.remove(ticket);
         }
     }
@@ -199,6 +210,7 @@ impl Admission {
         let pool = match who {
             Who::Lane { .. } => &mut self.lanes,
             Who::Member { .. } => &mut self.members,
+            Who::Invited(_) => &mut self.invited,
             Who::Stranger(_) => &mut self.strangers,
         };
         let room = match &who {
@@ -209,6 +221,9 @@ impl Admission {
             Who::Member { name, .. } => pool
                 .gives_way_to_member(now, MAX_MEMBERS, name)
                 .map_err(|NoPlace| Outcome::MembersFull),
+            Who::Invited(_) => {
+                pool.gives_way(now, MAX_INVITED, |_| true).map_err(|NoPlace| Outcome::InvitedFull)
+            }
             Who::Stranger(_) => pool
                 .gives_way(now, MAX_STRANGERS, |_| true)
                 .map_err(|NoPlace| Outcome::StrangersFull),
@@ -263,6 +278,17 @@ impl Admission {
         Ok(gives_way)
     }
 
+    fn invited(&mut self, now: Instant, arrival: &Arrival) -> Result<Option<u64>, Verdict> {
+        if !arrival.validated {
+            let may = arrival.may_retry && self.invited_retries.take(now, INVITED_RETRIES);
+            return Err(if may { Verdict::Retry } else { Verdict::Ignore(Outcome::RetryRate) });
+        }
+        match self.all_invited.take(now, INVITED_RATE) {
+            true => Ok(None),
+            false => Err(Verdict::Ignore(Outcome::InvitedFull)),
+        }
+    }
+
     /// May return the handshake of the same prefix that gives way.
     fn stranger(
         &mut self,
@@ -274,11 +300,7 @@ impl Admission {
         let key = prefix(ip);
         let index = self.index(key);
         if !arrival.validated {
-            let pressed = !self.calm.take(now, CALM) || under_way >= RETRY_STRANGERS;
-            return match pressed || !self.unproved[index].take(now, PREFIX_RATE) {
-                true => Err(self.retry(now, arrival, (index, PREFIX_RETRIES, ALL_RETRIES))),
-                false => Ok(None),
-            };
+            return Err(self.retry(now, arrival, (index, PREFIX_RETRIES, STRANGER_RETRIES)));
         }
         let most = match under_way < MAX_STRANGERS / 2 {
             true => MAX_PER_PREFIX,
@@ -307,7 +329,7 @@ impl Admission {
     ) -> Verdict {
         let of_all = match arrival.who {
             Who::Member { .. } => &mut self.member_retries,
-            _ => &mut self.all_retries,
+            _ => &mut self.stranger_retries,
         };
         let may = arrival.may_retry && self.retries[index].take(now, own) && of_all.take(now, all);
         if may { Verdict::Retry } else { Verdict::Ignore(Outcome::RetryRate) }

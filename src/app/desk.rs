@@ -14,7 +14,7 @@ use std::{
     fmt,
     hash::Hash,
     net::{IpAddr, Ipv4Addr},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -31,7 +31,7 @@ use crate::{
     },
     mesh::{CertificateDesk, Mesh},
     signer::AuthorityClient,
-    transport::code,
+    transport::{KnockKey, code},
     turns::{Limits, Turn, Turns},
     underlay::prefix,
     wire::link::RenewalRefusal,
@@ -52,8 +52,17 @@ pub struct JoinDesk {
     authority: AuthorityClient,
     credentials: Credentials,
     recent: Mutex<Recent>,
+    invited: Mutex<Invited>,
     neighbours: Turns<NodeName>,
     strangers: Turns<[u8; 7]>,
+}
+
+/// The open invitations.
+#[derive(Default)]
+struct Invited {
+    /// The SHA-256 of their tokens.
+    tokens: Arc<[[u8; 32]]>,
+    keys: Arc<[KnockKey]>,
 }
 
 impl JoinDesk {
@@ -64,6 +73,7 @@ impl JoinDesk {
             authority,
             credentials,
             recent: Mutex::default(),
+            invited: Mutex::default(),
             neighbours: Turns::new(OF_NEIGHBOURS),
             strangers: Turns::new(OF_STRANGERS),
         }
@@ -72,6 +82,17 @@ impl JoinDesk {
     /// Whether a stranger may join now, by what the authority said within a second.
     pub(super) async fn is_open(&self) -> bool {
         self.authority.may_join().await
+    }
+
+    /// The keys by which joiners show that they are invited. To derive them takes some microseconds each.
+    pub(super) fn invitation_keys(&self) -> Arc<[KnockKey]> {
+        let tokens = self.authority.open_tokens();
+        let mut invited = self.invited.lock().unwrap_or_else(PoisonError::into_inner);
+        if invited.tokens != tokens {
+            let keys = tokens.iter().map(KnockKey::of_invitation).collect();
+            *invited = Invited { tokens, keys };
+        }
+        invited.keys.clone()
     }
 
     /// Answers one request: of a joiner if it `joins`, else of a member.

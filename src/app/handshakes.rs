@@ -7,6 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(super) enum Outcome {
     /// The handshake of a lane began.
     Lane,
+    /// A first packet of somebody who does not know the overlay.
+    Unknown,
+    /// The handshake of somebody with an open invitation began.
+    Invited,
     /// The handshake of a known member's address began.
     Member,
     /// A stranger's handshake began.
@@ -25,6 +29,8 @@ pub(super) enum Outcome {
     MemberBusy,
     /// A member's addresses began handshakes too fast.
     MemberRate,
+    /// The pool of the invited was full, or they began handshakes too fast.
+    InvitedFull,
     /// The pool of strangers was full.
     StrangersFull,
     /// The stranger's prefix had too many handshakes under way.
@@ -46,8 +52,10 @@ pub(super) enum Outcome {
 }
 
 impl Outcome {
-    const ALL: [Self; 19] = [
+    const ALL: [Self; 22] = [
         Self::Lane,
+        Self::Unknown,
+        Self::Invited,
         Self::Member,
         Self::Stranger,
         Self::Retried,
@@ -57,6 +65,7 @@ impl Outcome {
         Self::MembersFull,
         Self::MemberBusy,
         Self::MemberRate,
+        Self::InvitedFull,
         Self::StrangersFull,
         Self::PrefixBusy,
         Self::PrefixRate,
@@ -72,6 +81,8 @@ impl Outcome {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Lane => "lane",
+            Self::Unknown => "unknown",
+            Self::Invited => "invited",
             Self::Member => "member",
             Self::Stranger => "stranger",
             Self::Retried => "retried",
@@ -81,6 +92,7 @@ impl Outcome {
             Self::MembersFull => "members-full",
             Self::MemberBusy => "member-busy",
             Self::MemberRate => "member-rate",
+            Self::InvitedFull => "invited-full",
             Self::StrangersFull => "strangers-full",
             Self::PrefixBusy => "prefix-busy",
             Self::PrefixRate => "prefix-rate",

@@ -16,7 +16,7 @@ use crate::{
     },
     mesh::UDP_HEAD_START,
     text::Escaped,
-    transport::{CertificateFault, code, join_client_config},
+    transport::{CertificateFault, Knock, KnockKey, code, join_client_config},
     underlay::StreamHold,
     wire::reach,
 };
@@ -85,6 +85,7 @@ pub async fn join(
         name: &invitation.authority,
         addresses: &invitation.addresses,
         fingerprint: invitation.fingerprint,
+        invitation: Some(KnockKey::of_invitation(&invitation.token.hash())),
         clock,
         credentials: None,
     };
@@ -161,6 +162,8 @@ struct Remote<'a> {
     name: &'a NodeName,
     addresses: &'a [SocketAddr],
     fingerprint: Fingerprint,
+    /// Shows that a joiner is invited.
+    invitation: Option<KnockKey>,
     clock: &'a Clock,
     /// Told of the authority's clock, if a member asks.
     credentials: Option<&'a Credentials>,
@@ -173,6 +176,7 @@ impl<'a> Remote<'a> {
             name: &contact.name,
             addresses: &contact.addresses,
             fingerprint: Fingerprint::of(credentials.identity().authority()),
+            invitation: None,
             clock: credentials.clock(),
             credentials: Some(credentials),
         }
@@ -221,7 +225,9 @@ impl<'a> Remote<'a> {
         tls: rustls::ClientConfig,
         request: &DeskRequest,
     ) -> Result<Result<JoinReply, Tried>, JoinFailure> {
-        let client = join_client_config(tls).map_err(|e| local(&e))?;
+        let overlay = KnockKey::of_overlay(&self.fingerprint);
+        let knock = Knock { overlay, invitation: self.invitation.clone() };
+        let client = join_client_config(tls, knock).map_err(|e| local(&e))?;
         let request = request.encode()?;
         match self.connect(&client).await? {
             Ok((conn, _stream)) => Ok(Ok(converse(&conn, &request).await?)),

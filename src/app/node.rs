@@ -46,7 +46,7 @@ use crate::{
     live::Live,
     mesh::{LinkFacts, MemberRecord, Mesh, MeshConfig, RelayConfig},
     overlay::{policy::Policy, units::Bitrate},
-    transport::{self, ConfigureError, LaneClient, LaneOptions, LaneServer},
+    transport::{self, ConfigureError, KnockKey, LaneClient, LaneOptions, LaneServer},
     underlay::{LabelSocket, MAX_QUIC_PACKET, Switch},
 };
 
@@ -275,6 +275,8 @@ impl Node {
     fn open_door(&self, desk: Option<Arc<JoinDesk>>, servers: Servers) {
         let roles = (self.mesh.clone(), self.host.clone());
         let counts = self.handshakes.clone();
+        let authority = Fingerprint::of(self.credentials.identity().authority());
+        let desk = (desk, KnockKey::of_overlay(&authority));
         let door =
             Door::new(self.endpoint.clone(), roles, servers, desk, counts, self.switch.clone());
         let (mesh, pool) = (self.mesh.clone(), self.pool.clone());

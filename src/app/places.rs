@@ -18,6 +18,8 @@ pub(super) enum Who {
     Lane { entry: NodeName, slot: u32 },
     /// A neighbour's address, and the name under which it is counted.
     Member { name: NodeName, ip: IpAddr },
+    /// Somebody with an open invitation.
+    Invited(IpAddr),
     /// Any other address.
     Stranger(IpAddr),
 }

@@ -78,7 +78,8 @@ impl Token {
     }
 
     /// The SHA-256 under which the authority remembers the token.
-    pub(super) fn hash(&self) -> [u8; 32] {
+    #[must_use]
+    pub fn hash(&self) -> [u8; 32] {
         sha256(&self.0)
     }
 }

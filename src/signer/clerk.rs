@@ -36,14 +36,13 @@ impl Clerk {
             Question::Renew(request, by) => {
                 renew(&self.authority, request, *by, now).map(Answer::Renewed)
             }
-            Question::AnyOpen => self.any_open(now),
+            Question::Open => self.open_tokens(now),
         };
         done.unwrap_or_else(Answer::Refused)
     }
 
-    fn any_open(&self, now: UnixTime) -> Result<Answer, JoinRefusal> {
-        let any = self.invitations.any_open(now).map_err(|error| internal(&error))?;
-        Ok(Answer::AnyOpen(any))
+    fn open_tokens(&self, now: UnixTime) -> Result<Answer, JoinRefusal> {
+        self.invitations.open_tokens(now).map(Answer::Open).map_err(|error| internal(&error))
     }
 }
 

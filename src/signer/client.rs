@@ -31,6 +31,8 @@ struct Inner {
     /// Questions so far.
     asked: AtomicU64,
     openness: Mutex<Openness>,
+    /// The open invitations, as last heard.
+    open: Mutex<Arc<[[u8; 32]]>>,
     /// Told when the question about invitations is over.
     heard: Notify,
 }
@@ -54,8 +56,8 @@ impl AuthorityClient {
     }
 
     fn new(way: Way) -> Self {
-        let (openness, heard) = (Mutex::default(), Notify::new());
-        Self(Arc::new(Inner { way, asked: AtomicU64::new(0), openness, heard }))
+        let (openness, open, heard) = (Mutex::default(), Mutex::default(), Notify::new());
+        Self(Arc::new(Inner { way, asked: AtomicU64::new(0), openness, open, heard }))
     }
 
     /// How many questions were put so far.
@@ -94,10 +96,7 @@ impl AuthorityClient {
     pub async fn may_join(&self) -> bool {
         let heard = self.0.heard.notified();
         let (next, ask) = self.openness().next(Instant::now());
-        if ask {
-            let this = self.clone();
-            tokio::spawn(async move { this.ask_openness().await });
-        }
+        self.ask_if(ask);
         match next {
             Next::Know(any) => any,
             Next::Wait(until) => {
@@ -108,12 +107,32 @@ impl AuthorityClient {
         }
     }
 
+    /// The SHA-256 of the token of each open invitation, as the signer said at the last question of
+    /// [`may_join`](Self::may_join), and puts that question if the answer is old.
+    #[must_use]
+    pub fn open_tokens(&self) -> Arc<[[u8; 32]]> {
+        let (_, ask) = self.openness().next(Instant::now());
+        self.ask_if(ask);
+        self.0.open.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn ask_if(&self, ask: bool) {
+        if ask {
+            let this = self.clone();
+            tokio::spawn(async move { this.ask_openness().await });
+        }
+    }
+
     async fn ask_openness(&self) {
-        let answer = match self.ask(Question::AnyOpen).await {
-            Ok(Answer::AnyOpen(any)) => Some(any),
+        let answer = match self.ask(Question::Open).await {
+            Ok(Answer::Open(tokens)) => Some(tokens),
             _ => None,
         };
-        self.openness().heard(answer, Instant::now());
+        let any = answer.as_ref().map(|tokens| !tokens.is_empty());
+        if let Some(tokens) = answer {
+            *self.0.open.lock().unwrap_or_else(PoisonError::into_inner) = tokens.into();
+        }
+        self.openness().heard(any, Instant::now());
         self.0.heard.notify_waiters();
     }
 

@@ -26,8 +26,8 @@ pub enum Question {
     Join(JoinRequest, Actor),
     /// A node wants its next certificate for the key of this signing request (PKCS#10, DER).
     Renew(Vec<u8>, Actor),
-    /// Is an invitation open?
-    AnyOpen,
+    /// Which invitations are open?
+    Open,
 }
 
 /// What the signer answers.
@@ -37,8 +37,8 @@ pub enum Answer {
     Welcome(Welcome),
     /// The node's next certificate.
     Renewed(Renewed),
-    /// Whether an invitation is open.
-    AnyOpen(bool),
+    /// The SHA-256 of the token of each open invitation.
+    Open(Vec<[u8; 32]>),
     /// No, and why.
     Refused(JoinRefusal),
 }

@@ -146,7 +146,7 @@ mod tests {
     #[tokio::test]
     async fn garbage_is_refused_like_late_questions_and_the_rest_answered() {
         let ask = |at| {
-            let asked = Asked { at, question: Question::AnyOpen };
+            let asked = Asked { at, question: Question::Open };
             frame(&asked.encode().unwrap())
         };
         let now = UnixTime::now().as_secs();
@@ -154,7 +154,7 @@ mod tests {
         let (answers, done) = converse_with(&input).await;
         let expected = [
             Answer::Refused(JoinRefusal::Internal),
-            Answer::AnyOpen(false),
+            Answer::Open(Vec::new()),
             Answer::Refused(JoinRefusal::Unavailable),
         ];
         assert_eq!((answers.as_slice(), done), (&expected[..], true));

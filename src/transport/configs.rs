@@ -8,14 +8,15 @@ use noq::{
 };
 
 use super::{
-    LaneOptions, RerouteMark, guest_parameters, hosted_lane_parameters, join_parameters,
-    lane_parameters, link_parameters,
+    Knock, KnockKey, LaneOptions, RerouteMark, guest_parameters, hosted_lane_parameters,
+    join_parameters, lane_parameters, link_parameters,
     resume::{RouteMemory, RoutesTo},
 };
 use crate::{
     flow::Hint,
     identity::{
-        ALPN_LANE, ALPN_LINK, Credentials, NodeName, TlsError, client_crypto, server_crypto,
+        ALPN_LANE, ALPN_LINK, Credentials, Fingerprint, NodeName, TlsError, client_crypto,
+        server_crypto,
     },
 };
 
@@ -101,6 +102,8 @@ impl LaneServer {
 /// When the identity is unusable.
 pub fn link_client_config(credentials: &Credentials) -> Result<ClientConfig, ConfigureError> {
     let mut config = client(client_crypto(credentials, &[ALPN_LINK])?)?;
+    let authority = Fingerprint::of(credentials.identity().authority());
+    knock_with(&mut config, Knock { overlay: KnockKey::of_overlay(&authority), invitation: None });
     config.transport_config(link_parameters());
     Ok(config)
 }
@@ -142,12 +145,16 @@ impl LaneClient {
     }
 }
 
-/// How a new node reaches the authority; `tls` pins its certificate.
+/// How a new node reaches the authority; `tls` pins its certificate, and `knock` shows that it is invited.
 ///
 /// # Errors
 /// When the TLS library lacks QUIC's cipher.
-pub fn join_client_config(tls: rustls::ClientConfig) -> Result<ClientConfig, ConfigureError> {
+pub fn join_client_config(
+    tls: rustls::ClientConfig,
+    knock: Knock,
+) -> Result<ClientConfig, ConfigureError> {
     let mut config = client(tls)?;
+    knock_with(&mut config, knock);
     config.transport_config(join_parameters());
     Ok(config)
 }
@@ -179,6 +186,10 @@ impl CertificateFault {
             _ => None,
         }
     }
+}
+
+fn knock_with(config: &mut ClientConfig, knock: Knock) {
+    config.initial_dst_cid_provider(Arc::new(move || knock.number(rand::random())));
 }
 
 fn client(tls: rustls::ClientConfig) -> Result<ClientConfig, ConfigureError> {

@@ -4,6 +4,7 @@ mod adaptive;
 mod configs;
 mod first_rtt;
 mod framing;
+mod knock;
 mod parameters;
 mod recent_loss;
 mod reroute;
@@ -16,6 +17,7 @@ pub use configs::{
     link_client_config, link_server_config,
 };
 pub use framing::{FrameError, read_frame, read_message, write_frame, write_message};
+pub use knock::{Knock, KnockKey, Shown, shown};
 pub(crate) use parameters::LANE_DATAGRAMS_UNSENT;
 pub use parameters::{
     Congestion, CongestionByHint, LANE_SEND_WINDOW, LaneOptions, OPENED_LANE_WINDOW,

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, thread, time::Duration};
 use noq::{Connection, Endpoint, EndpointConfig, SendStream, TokioRuntime};
 use ronproxy::internals::{
     identity::{Clock, Invitation, join_crypto, server_name},
-    transport,
+    transport::{self, Knock, KnockKey},
     underlay::bind_udp,
 };
 use tokio::{task::JoinSet, time::timeout};
@@ -30,7 +30,9 @@ async fn bother(invitation: &Invitation) -> Vec<(Connection, SendStream)> {
     let tokio = Arc::new(TokioRuntime);
     let endpoint = Endpoint::new_with_abstract_socket(config, None, socket, tokio).unwrap();
     let client = join_crypto(invitation.fingerprint, &Clock::system()).unwrap();
-    let client = transport::join_client_config(client).unwrap();
+    let overlay = KnockKey::of_overlay(&invitation.fingerprint);
+    let client =
+        transport::join_client_config(client, Knock { overlay, invitation: None }).unwrap();
     let name = server_name(&invitation.authority);
     let mut attempts = JoinSet::new();
     for _ in 0..ATTEMPTS {

@@ -17,7 +17,7 @@ use ronproxy::internals::{
         Credentials, DeskRequest, Fingerprint, JoinReply, NodeName, renew_crypto, server_name,
     },
     lab::{Lab, LabNode},
-    transport::{self, LaneClient, LaneOptions, RerouteMark},
+    transport::{self, Knock, KnockKey, LaneClient, LaneOptions, RerouteMark},
     underlay::{LabelSocket, Neighbour, NextHop, Switch, bind_udp},
     wire::label::Label,
 };
@@ -225,7 +225,9 @@ impl Hostile {
     ) -> Option<JoinReply> {
         let fingerprint = Fingerprint::of(self.credentials().identity().authority());
         let crypto = renew_crypto(fingerprint, self.credentials().clock()).unwrap();
-        let config = transport::join_client_config(crypto).unwrap();
+        let overlay = KnockKey::of_overlay(&fingerprint);
+        let knock = Knock { overlay, invitation: None };
+        let config = transport::join_client_config(crypto, knock).unwrap();
         let conn = self.peer.connect(&Victim::of(lab, authority), config).await?;
         let reply = HostileLink { conn }.request(&request.encode().unwrap()).await?;
         JoinReply::decode(&reply).ok()

@@ -14,7 +14,7 @@ use std::{fs, path::PathBuf};
 use super::{
     Attributes, NodeDir, NodeFile, NodeName, StoreError, Token, UnixTime,
     authority::turn,
-    digest::hex,
+    digest::{hex, unhex},
     files,
     store::{self, io_error},
 };
@@ -202,13 +202,12 @@ impl PendingInvitations {
         Ok(records)
     }
 
-    /// Whether an invitation is open.
+    /// The SHA-256 of the token of every open invitation.
     ///
     /// # Errors
     /// When the folder cannot be read.
-    pub fn any_open(&self, now: UnixTime) -> Result<bool, StoreError> {
-        let mut files = self.files(OPEN)?.into_iter();
-        Ok(files.any(|(_, path)| read(&path).is_ok_and(|granted| granted.expires > now.as_secs())))
+    pub fn open_tokens(&self, now: UnixTime) -> Result<Vec<[u8; 32]>, StoreError> {
+        Ok(self.open(now)?.iter().filter_map(|open| unhex(&open.stem)).collect())
     }
 
     /// Deletes invitations that ended before `before`; returns how many are left. It never deletes

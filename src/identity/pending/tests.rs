@@ -100,7 +100,8 @@ fn expired_invitations_are_marked_for_a_day_and_then_swept() {
     };
     assert_eq!(states(NOW), [InvitationState::Open]);
     assert_eq!(states(after(60)), [InvitationState::Expired]);
-    assert!(pending.any_open(after(59)).unwrap() && !pending.any_open(after(60)).unwrap());
+    assert_eq!(pending.open_tokens(after(59)).unwrap(), [token(1).hash()]);
+    assert!(pending.open_tokens(after(60)).unwrap().is_empty());
     assert_eq!(states(after(60 + REMEMBERED)), []);
 }
 
