@@ -221,8 +221,8 @@ impl Door {
         let remote = incoming.remote_address();
         let config = match granted {
             None => self.server().await,
-            Some(Granted { entry, mark, hint }) => {
-                Arc::new(self.servers.lane.config(&entry, &mark, &hint))
+            Some(Granted { entry, mark, hint, longest }) => {
+                Arc::new(self.servers.lane.config(&entry, &mark, &hint, longest))
             }
         };
         let conn = match incoming.accept_with(config) {

@@ -47,7 +47,7 @@ use crate::{
     mesh::{LinkFacts, MemberRecord, Mesh, MeshConfig, RelayConfig},
     overlay::{policy::Policy, units::Bitrate},
     transport::{self, ConfigureError, KnockKey, LaneClient, LaneOptions, LaneServer},
-    underlay::{LabelSocket, MAX_QUIC_PACKET, Switch},
+    underlay::{LabelSocket, MAX_QUIC_PACKET, PathMtu, Switch},
 };
 
 /// After the flows have ended, how long the last packets may take to leave.
@@ -85,6 +85,8 @@ pub struct NodeSettings {
     pub probe_budget: Bitrate,
     /// What is configured about its lanes.
     pub lane: LaneOptions,
+    /// How long packets may be on its socket.
+    pub path_mtu: PathMtu,
     /// How long its flows may rest.
     pub flow: FlowTimes,
     /// What the lanes that end here may pin.
@@ -159,7 +161,7 @@ impl Node {
         drain: Duration,
     ) -> Result<Self, StartError> {
         let credentials = &settings.credentials;
-        let switch = Arc::new(Switch::new(settings.chance));
+        let switch = Arc::new(Switch::new(settings.chance).with_path_mtu(settings.path_mtu));
         let (endpoint, sender) = open_endpoint(socket, &switch)?;
         let servers = servers(credentials, settings.lane)?;
         endpoint.set_server_config(Some((*servers.link).clone()));

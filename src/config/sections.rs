@@ -126,7 +126,7 @@ pub struct Lane {
     /// How long a flow waits for a route before it ends. Default: `10min`, from `1s` to `1h`.
     #[serde(deserialize_with = "patience")]
     pub patience: Duration,
-    /// The largest packet tried, in bytes. Default: 1441, from 1200 to 8941.
+    /// The largest packet tried, in bytes, where the first hop takes it. Default: 8941, from 1200.
     #[serde(deserialize_with = "max_packet")]
     pub max_packet: u16,
 }

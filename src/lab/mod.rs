@@ -37,6 +37,7 @@ use crate::{
     overlay::{budget::DEFAULT_BUDGET, policy::Policy},
     signer::{AuthorityClient, Clerk},
     transport::{Congestion, LaneOptions},
+    underlay::PathMtu,
 };
 
 /// The UDP port of every node of a lab, at its emulated address.
@@ -72,6 +73,8 @@ pub struct LabNode {
     pub nat: Option<IpAddr>,
     /// How long its flows may rest.
     pub flow: FlowTimes,
+    /// How long packets it takes for possible.
+    pub path_mtu: PathMtu,
     /// What the lanes that end there may pin.
     pub memory: LaneBudget,
     /// What the lanes that it opens may pin.
@@ -95,6 +98,7 @@ impl LabNode {
             forwarding_limit: None,
             nat: None,
             flow: FlowTimes::default(),
+            path_mtu: PathMtu::default(),
             memory: LaneBudget::HOSTED,
             entry_memory: LaneBudget::OPENED,
         }
@@ -309,6 +313,7 @@ impl Lab {
             policy: plan.policy.clone(),
             probe_budget: DEFAULT_BUDGET,
             lane: LaneOptions { congestion: self.congestion, ..LaneOptions::default() },
+            path_mtu: plan.path_mtu,
             flow: plan.flow,
             memory: plan.memory,
             entry_memory: plan.entry_memory,

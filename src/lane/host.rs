@@ -74,6 +74,8 @@ pub struct Granted {
     pub hint: Hint,
     /// Tells its congestion controller of reroutes.
     pub mark: Arc<RerouteMark>,
+    /// The longest packet that its route takes, as far as is known.
+    pub longest: u16,
 }
 
 /// The lanes that end here.
@@ -237,6 +239,7 @@ impl LaneHost {
             entry: lane.end.peer().clone(),
             hint: lane.end.hint().clone(),
             mark: lane.end.mark().clone(),
+            longest: self.switch.longest_packet(slot),
         })
     }
 

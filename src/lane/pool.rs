@@ -405,7 +405,13 @@ impl LanePool {
         let conn = self
             .endpoint
             .connect_with(
-                self.client.config(&key.exit, end.mark(), &key.wish.hint, key.patience),
+                self.client.config(
+                    &key.exit,
+                    end.mark(),
+                    &key.wish.hint,
+                    key.patience,
+                    self.switch.longest_packet(id),
+                ),
                 id.virtual_address(),
                 &server_name(&key.exit),
             )

@@ -22,7 +22,7 @@ use crate::{
     overlay::units::Bitrate,
     quantity::span,
     signer::{AuthorityClient, Started},
-    underlay::{bind_udp, no_udp},
+    underlay::{PathMtu, bind_udp, no_udp},
 };
 
 /// What the node shows others and judges them by. It renews its certificate by itself while it
@@ -133,6 +133,7 @@ pub(crate) fn node(
         policy: config.policy,
         probe_budget: Bitrate::from_bps(config.probe.budget.bits_per_second()),
         lane: config.lane.into(),
+        path_mtu: PathMtu::Kernel,
         flow: config.flow.into(),
         memory,
         entry_memory: LaneBudget::OPENED,

@@ -86,12 +86,24 @@ impl LaneServer {
         Ok(Self { config, options, memory: Arc::default() })
     }
 
-    /// The configuration of one lane of `entry` for flows with `hint`, whose reroutes `mark` tells.
+    /// The configuration of one lane of `entry` for flows with `hint`, whose reroutes `mark` tells; its route
+    /// takes packets of up to `longest` bytes, as far as is known.
     #[must_use]
-    pub fn config(&self, entry: &NodeName, mark: &Arc<RerouteMark>, hint: &Hint) -> ServerConfig {
+    pub fn config(
+        &self,
+        entry: &NodeName,
+        mark: &Arc<RerouteMark>,
+        hint: &Hint,
+        longest: u16,
+    ) -> ServerConfig {
         let routes = RoutesTo { memory: self.memory.clone(), peer: entry.clone() };
         let mut config = self.config.clone();
-        config.transport_config(hosted_lane_parameters(self.options, hint, mark, routes));
+        config.transport_config(hosted_lane_parameters(
+            self.options.within(longest),
+            hint,
+            mark,
+            routes,
+        ));
         config
     }
 }
@@ -126,8 +138,9 @@ impl LaneClient {
         Ok(Self { config, options, memory: Arc::default() })
     }
 
-    /// The configuration of one lane to `exit` for flows with `hint`, whose reroutes `mark` tells; without
-    /// a `patience` of its own it has that of all lanes.
+    /// The configuration of one lane to `exit` for flows with `hint`, whose reroutes `mark` tells; its route
+    /// takes packets of up to `longest` bytes, as far as is known. Without a `patience` of its own it has that of
+    /// all lanes.
     #[must_use]
     pub fn config(
         &self,
@@ -135,9 +148,10 @@ impl LaneClient {
         mark: &Arc<RerouteMark>,
         hint: &Hint,
         patience: Option<Duration>,
+        longest: u16,
     ) -> ClientConfig {
         let patience = patience.unwrap_or(self.options.patience);
-        let options = LaneOptions { patience, ..self.options };
+        let options = LaneOptions { patience, ..self.options.within(longest) };
         let mut config = self.config.clone();
         let routes = RoutesTo { memory: self.memory.clone(), peer: exit.clone() };
         config.transport_config(lane_parameters(options, hint, mark, routes));

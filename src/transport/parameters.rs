@@ -61,14 +61,16 @@ pub struct LaneOptions {
     /// How long a lane, and with it its flows, outlives complete silence: no route works. Of the two
     /// ends the less patient decides.
     pub patience: Duration,
-    /// The largest QUIC packet that path MTU discovery tries, 1,200 to 8,941 bytes.
+    /// The largest QUIC packet that path MTU discovery tries, 1,200 to 8,941 bytes, where the first hop takes
+    /// it.
     pub max_packet: u16,
 }
 
 impl LaneOptions {
-    /// The largest packet by default: with our header it fills an Ethernet frame over IPv6,
-    /// 1500 − 40 (IP) − 8 (UDP) − 11 (label). Trying larger ones costs a slow flow's pacing budget.
-    pub const ETHERNET_PACKET: u16 = 1441;
+    /// The same where the route takes packets of up to `longest` bytes, as far as is known.
+    pub(super) fn within(self, longest: u16) -> Self {
+        Self { max_packet: self.max_packet.min(longest), ..self }
+    }
 }
 
 impl Default for LaneOptions {
@@ -77,7 +79,7 @@ impl Default for LaneOptions {
             congestion: Congestion::default(),
             by_hint: CongestionByHint::default(),
             patience: Duration::from_secs(600),
-            max_packet: Self::ETHERNET_PACKET,
+            max_packet: MAX_QUIC_PACKET,
         }
     }
 }
@@ -157,10 +159,14 @@ const LANE_DATAGRAMS_UNREAD: usize = 512 << 10;
 /// lane itself lets at most a quarter of it fill, so that the smallest datagrams fit, too, and notices always.
 pub(crate) const LANE_DATAGRAMS_UNSENT: usize = 2 << 20;
 
+/// The largest packet of a link: with the header of a lane it would fill an Ethernet frame over IPv6. A link
+/// sends little, and has no use for more.
+const LINK_PACKET: u16 = 1441;
+
 fn common(max_packet: u16) -> TransportConfig {
     let mut config = TransportConfig::default();
     let mut discovery = MtuDiscoveryConfig::default();
-    discovery.upper_bound(max_packet.min(MAX_QUIC_PACKET));
+    discovery.upper_bound(max_packet);
     config
         .mtu_discovery_config(Some(discovery))
         .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER))
@@ -246,7 +252,7 @@ pub fn expect_message(conn: &Connection) {
 }
 
 fn link_config() -> TransportConfig {
-    let mut config = common(LaneOptions::ETHERNET_PACKET);
+    let mut config = common(LINK_PACKET);
     config
         .max_concurrent_bidi_streams(VarInt::from_u32(LINK_STREAMS))
         .max_concurrent_uni_streams(VarInt::from_u32(LINK_STREAMS))
@@ -281,7 +287,7 @@ pub(super) fn hosted_lane_parameters(
 
 /// The parameters of a joining node's connection: one request, and short patience.
 pub(super) fn join_parameters() -> Arc<TransportConfig> {
-    let mut config = common(LaneOptions::ETHERNET_PACKET);
+    let mut config = common(LINK_PACKET);
     config
         .max_concurrent_bidi_streams(VarInt::from_u32(1))
         .max_concurrent_uni_streams(VarInt::from_u32(0))

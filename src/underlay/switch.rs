@@ -13,7 +13,7 @@ use std::{
 use serde::Serialize;
 
 use super::{
-    Neighbour, NonceInbox, SlotActivity, SlotId, Streams,
+    Neighbour, NonceInbox, PathMtu, SlotActivity, SlotId, Streams,
     askers::Askers,
     labels::{LabelMeaning, LabelTable},
     order::Order,
@@ -107,6 +107,7 @@ pub type DropCounts = Vec<(DropReason, u64)>;
 #[derive(Default)]
 pub struct Switch {
     chance: Chance,
+    path_mtu: PathMtu,
     labels: RwLock<LabelTable>,
     slots: RwLock<Slots>,
     streams: Streams,
@@ -153,6 +154,12 @@ impl Switch {
         Self { chance, ..Self::default() }
     }
 
+    /// The same on a socket whose packets may be as long as `path_mtu` says.
+    #[must_use]
+    pub fn with_path_mtu(self, path_mtu: PathMtu) -> Self {
+        Self { path_mtu, ..self }
+    }
+
     /// The node's source of chance, from which labels are drawn.
     #[must_use]
     pub fn chance(&self) -> &Chance {
@@ -190,6 +197,13 @@ impl Switch {
         if let Some(slot) = slots.live.get_mut(&id) {
             slot.next_hop = next_hop;
         }
+    }
+
+    /// The longest QUIC packet that the first hop of a slot's route takes.
+    #[must_use]
+    pub fn longest_packet(&self, id: SlotId) -> u16 {
+        let next_hop = self.slot(id).and_then(|slot| slot.next_hop?.neighbour.address());
+        self.path_mtu.quic_packet(next_hop)
     }
 
     /// Sends the packets that the slot sent after `since` again, before its next packet, without

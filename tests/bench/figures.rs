@@ -46,9 +46,9 @@ fn main() {
     let overlay = Overlay::start("");
     memory(&overlay);
     connections(&overlay, &server);
-    let jumbo = Overlay::start("max_packet = 8941");
-    let bbr3 = Overlay::start("max_packet = 8941\ncongestion = \"bbr3\"");
-    downloads(&[&overlay, &jumbo, &bbr3], &server, mib, runs);
+    let ethernet = Overlay::start("max_packet = 1441");
+    let bbr3 = Overlay::start("congestion = \"bbr3\"");
+    downloads(&[&overlay, &ethernet, &bbr3], &server, mib, runs);
 }
 
 fn setting(name: &str, default: usize) -> usize {
@@ -141,15 +141,15 @@ impl<'a> Way<'a> {
     }
 }
 
-fn downloads([overlay, jumbo, bbr3]: &[&Overlay; 3], server: &Server, mib: usize, runs: usize) {
+fn downloads([overlay, ethernet, bbr3]: &[&Overlay; 3], server: &Server, mib: usize, runs: usize) {
     let rivals = rivals::start();
     let mut ways = vec![
         Way::new("direct, no proxy", None, &[]),
         Way::through("ronproxy, direct", overlay, "direct"),
         Way::through("ronproxy, forced relay", overlay, "relayed"),
-        Way::through("the same, jumbo packets", jumbo, "direct"),
-        Way::through("  forced relay", jumbo, "relayed"),
-        Way::through("jumbo packets and BBR3", bbr3, "direct"),
+        Way::through("packets of an Ethernet frame", ethernet, "direct"),
+        Way::through("  forced relay", ethernet, "relayed"),
+        Way::through("BBR3", bbr3, "direct"),
         Way::through("  forced relay", bbr3, "relayed"),
     ];
     ways.extend(

@@ -162,7 +162,7 @@ impl Peer {
         self.switch.route_slot(slot, Some(NextHop { neighbour, label }));
         let mark = Arc::new(RerouteMark::new(activity));
         let client = LaneClient::new(&self.credentials, LaneOptions::default()).unwrap();
-        let mut config = client.config(&victim.name, &mark, &Hint::Latency, None);
+        let mut config = client.config(&victim.name, &mark, &Hint::Latency, None, 1_441);
         config.transport_config(windows.transport());
         let name = server_name(&victim.name);
         let connecting = self.endpoint.connect_with(config, slot.virtual_address(), &name).unwrap();

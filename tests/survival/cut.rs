@@ -7,6 +7,7 @@ use ronproxy::internals::{
     flow::Route,
     lab::{Lab, LabNode},
     transport::Congestion::{self, Adaptive, Cubic},
+    underlay::PathMtu,
 };
 
 use crate::{
@@ -169,11 +170,20 @@ pub(crate) async fn triangle(
     arrivals: &Arrivals,
     congestion: Congestion,
 ) -> Lab {
-    let nodes = vec![
-        LabNode::new("entry", false, false),
-        LabNode::new("exit", false, true),
-        LabNode::new("relay", true, false),
-    ];
+    triangle_of(PathMtu::default(), topology, seed, arrivals, congestion).await
+}
+
+/// The same on machines that take IP packets of `path_mtu` for possible.
+pub(crate) async fn triangle_of(
+    path_mtu: PathMtu,
+    topology: Topology,
+    seed: u64,
+    arrivals: &Arrivals,
+    congestion: Congestion,
+) -> Lab {
+    let nodes = [("entry", false, false), ("exit", false, true), ("relay", true, false)];
+    let node = |(name, relay, exit)| LabNode { path_mtu, ..LabNode::new(name, relay, exit) };
+    let nodes = nodes.map(node).to_vec();
     let services = work::services(arrivals);
     let lab = Lab::start(topology, seed, nodes, services, congestion).await.unwrap();
     wait_for("the mesh", Duration::from_secs(10), || lab.is_meshed()).await;

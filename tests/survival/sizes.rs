@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use ronproxy::internals::{
-    emulator::{self, Topology, Triangle},
+    emulator::{self, Loss, LossRate, Topology, Triangle},
     flow::Route,
     lab::Lab,
     transport::Congestion,
+    underlay::PathMtu,
 };
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    cut::{detour_is_better, triangle},
+    cut::{detour_is_better, triangle, triangle_of},
     figures::{Stalls, asserts, moment, rng, row, seeds},
     support::{fetch, open, type_a_key},
     watch::Watch,
@@ -191,4 +192,57 @@ async fn first_key_and_5_mb(paths: &Triangle, route: &str, seed: u64) -> (Durati
     lab.stop().await;
     watch.check(&format!("{route}, seed {seed}"));
     (opened, fetched)
+}
+
+/// What an interface for jumbo frames takes.
+const JUMBO: PathMtu = PathMtu::Fixed(9_000);
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_on_jumbo_frames_goes_on_over_a_detour_on_ethernet() {
+    for (loss, least) in [(0.0, 85.0), (1.0, 30.0)] {
+        for work in [Work::Download, Work::Upload] {
+            leave_jumbo_frames(loss, work, least).await;
+        }
+    }
+}
+
+async fn leave_jumbo_frames(loss: f64, work: Work, least: f64) {
+    let (mut stalls, mut worst_rate) = (Vec::new(), f64::MAX);
+    for seed in seeds(1) {
+        let watch = Watch::begin();
+        let mut rng = rng(seed);
+        let arrivals = Arrivals::new();
+        let lab =
+            triangle_of(JUMBO, emulator::triangle(), seed, &arrivals, Congestion::default()).await;
+        Narrow::Direct.set(&lab, 8_972);
+        for (a, b) in RELAYED {
+            let at = |name| lab.topology().address(name);
+            for (from, to) in [(at(a), at(b)), (at(b), at(a))] {
+                lab.internet().update(from, to, |model| {
+                    model.loss = Loss::Bernoulli(LossRate::from_percent(loss))
+                });
+            }
+        }
+        sleep(moment(&mut rng, 3_000, 6_000)).await;
+        let job = work::start(lab.node("entry").unwrap(), work, &arrivals).await;
+        sleep(moment(&mut rng, 2_500, 3_500)).await;
+        arrivals.restart();
+        let at = |name| lab.topology().address(name);
+        lab.internet().cut(at("entry"), at("exit"));
+        sleep(Duration::from_secs(5)).await;
+        stalls.push(arrivals.longest());
+        let so_far = arrivals.bytes();
+        sleep(Duration::from_secs(5)).await;
+        let bits = 8 * u32::try_from(arrivals.bytes() - so_far).unwrap();
+        worst_rate = worst_rate.min(f64::from(bits) / 5e6);
+        assert_eq!(arrivals.wrong(), None, "seed {seed}");
+        job.abort();
+        lab.stop().await;
+        watch.check(&format!("seed {seed}"));
+    }
+    let stalls = Stalls::new(stalls);
+    let what = format!("jumbo frames, then Ethernet with {loss} % loss, {work:?}");
+    stalls.print(&what, &format!("600 ms; then {worst_rate:.1} Mbit/s"));
+    let held = stalls.worst() <= AIM && worst_rate >= least;
+    assert!(held || !asserts(), "{what}");
 }
