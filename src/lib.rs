@@ -136,6 +136,8 @@ mod demo;
 mod emulator;
 mod entry;
 mod events;
+#[cfg(all(feature = "cli", target_os = "linux"))]
+mod exec;
 mod exit;
 mod failover;
 mod flow;

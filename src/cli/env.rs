@@ -76,18 +76,12 @@ impl Env {
 
 /// Where the proxy is: the running node knows it, otherwise the configuration says it.
 async fn proxy(folder: &Folder) -> Result<SocketAddr, CliError> {
-    let none = || {
-        CliError::say(
-            "this node has no local proxy; set `enabled = true` under [entry] in config.toml",
-        )
-    };
-    if let Ok(status) = folder.client().get("/status").await {
-        let proxy = status.get("proxy").and_then(Value::as_str);
-        return proxy.and_then(|proxy| proxy.parse().ok()).ok_or_else(none);
+    if folder.is_running().await {
+        return running_proxy(folder).await;
     }
     let entry = folder.config()?.entry;
     if !entry.enabled {
-        return Err(none());
+        return Err(no_proxy());
     }
     if entry.listen.port() == 0 {
         return Err(CliError::say(
@@ -95,6 +89,17 @@ async fn proxy(folder: &Folder) -> Result<SocketAddr, CliError> {
         ));
     }
     Ok(entry.listen)
+}
+
+/// Where the running node's proxy is.
+pub(super) async fn running_proxy(folder: &Folder) -> Result<SocketAddr, CliError> {
+    let status = folder.client().get("/status").await?;
+    let proxy = status.get("proxy").and_then(Value::as_str);
+    proxy.and_then(|proxy| proxy.parse().ok()).ok_or_else(no_proxy)
+}
+
+fn no_proxy() -> CliError {
+    CliError::say("this node has no local proxy; set `enabled = true` under [entry] in config.toml")
 }
 
 /// The lines that set the variables for `proxy`, or take them away. `kept` is the user's own list of

@@ -15,6 +15,7 @@ mod env;
 mod error;
 mod errors;
 mod events;
+mod exec;
 mod flows;
 mod folder;
 mod init;
@@ -108,6 +109,8 @@ enum Command {
     Metric(metric::Metric),
     Open(dashboard::Open),
     Env(env::Env),
+    Exec(exec::Exec),
+    Shell(exec::Shell),
     Doctor(doctor::Doctor),
     Revoke(revoke::Revoke),
     Members(members::Members),
@@ -151,6 +154,8 @@ impl Cli {
         let done = match self.command {
             Command::Run(command) => return command.run(&folder()?, self.global.verbose),
             Command::Doctor(command) => return wait(command.run(&folder()?)),
+            Command::Exec(command) => return command.run(&folder()?, self.global.verbose),
+            Command::Shell(command) => return command.run(&folder()?, self.global.verbose),
             Command::Demo(command) => wait(async { Ok(demo::run(command).await?) }),
             Command::Init(command) => command.run(&folder()?),
             Command::Invite(command) => wait(command.run(&folder()?)),

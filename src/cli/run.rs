@@ -207,7 +207,9 @@ impl Run {
 }
 
 /// Does something before the confinement: threads of a runtime would not be confined.
-fn without_threads<T>(doing: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
+pub(super) fn without_threads<T>(
+    doing: impl Future<Output = Result<T, CliError>>,
+) -> Result<T, CliError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(CliError::Runtime)?.block_on(doing)
 }
