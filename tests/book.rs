@@ -166,6 +166,23 @@ fn every_document_is_a_chapter_and_every_link_leads_somewhere() {
     assert!(!leads_somewhere(&root().join("README.md"), "docs/no-such-page.md"));
 }
 
+/// The most that an animated picture may weigh: it is loaded by everybody who looks at the README.
+const PICTURE: u64 = 2 << 20;
+
+#[test]
+fn the_readme_begins_with_the_picture_of_the_demo_of_under_2_mib() {
+    let readme = read("README.md");
+    let first = readme.lines().filter(|line| !line.is_empty()).nth(1).unwrap();
+    assert!(first.starts_with("![") && first.ends_with("(docs/demo.svg)"), "{first}");
+    assert!(fs::metadata(root().join("docs/demo.svg")).unwrap().len() < PICTURE);
+    let picture = read("docs/demo.svg");
+    for part in
+        ["@keyframes", "With the overlay: ", "Without it: ", "CUT", "REROUTED", "longest pause"]
+    {
+        assert!(picture.contains(part), "docs/demo.svg lacks {part}; docs/demo-picture makes it");
+    }
+}
+
 #[test]
 fn no_link_of_the_book_leads_out_of_the_book() {
     let mut pages = 0;

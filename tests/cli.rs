@@ -18,6 +18,8 @@ mod reload;
 mod see;
 #[path = "cli/steer.rs"]
 mod steer;
+#[path = "cli/terminal.rs"]
+mod terminal;
 #[path = "cli/trust.rs"]
 mod trust;
 #[path = "cli/web.rs"]

@@ -59,6 +59,7 @@ async fn flows_use_the_relay_of_a_rule_and_it_sees_only_packets() {
     let lanes = entry.lane_facts();
     assert_eq!(lanes[0].facts.route.to_string(), "via relay");
     assert!(relay.status().forwarded > 1_500, "{:?}", relay.status());
+    assert!(relay.status().forwarded_bytes > 1_500_000, "{:?}", relay.status());
     assert_eq!((relay.status().flows, relay.status().exit_flows), (0, 0));
     lab.stop().await;
 }

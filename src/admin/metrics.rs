@@ -72,6 +72,8 @@ fn write_all(out: &mut String, status: &NodeStatus, links: &[LinkFacts]) -> fmt:
     }
     head(out, "forwarded_packets_total", "Packets forwarded for others.", "counter")?;
     writeln!(out, "ronproxy_forwarded_packets_total {}", status.forwarded)?;
+    head(out, "forwarded_bytes_total", "Bytes of these packets.", "counter")?;
+    writeln!(out, "ronproxy_forwarded_bytes_total {}", status.forwarded_bytes)?;
     head(out, "dropped_packets_total", "Packets dropped, by reason.", "counter")?;
     for (reason, count) in &status.dropped {
         writeln!(out, "ronproxy_dropped_packets_total{{reason=\"{reason}\"}} {count}")?;
@@ -202,6 +204,7 @@ mod tests {
             flows: 0,
             exit_flows: 0,
             forwarded: 7,
+            forwarded_bytes: 8_400,
             dropped: vec![("unknown_label".into(), 3)],
             reordered: vec![("held".into(), 12), ("late".into(), 1)],
             refused_clients: vec![("other-user".into(), 5)],

@@ -76,6 +76,8 @@ pub struct NodeStatus {
     pub exit_flows: usize,
     /// Packets forwarded for others.
     pub forwarded: u64,
+    /// The bytes of these packets.
+    pub forwarded_bytes: u64,
     /// Packets dropped, by reason.
     pub dropped: Counts,
     /// Packets of lanes that came out of order: `held` until the missing one came, or `late`.
@@ -237,6 +239,7 @@ impl NodeView {
             flows: self.pool.flows().len(),
             exit_flows: self.host.flow_count(),
             forwarded: self.switch.forwarded(),
+            forwarded_bytes: self.switch.forwarded_bytes(),
             dropped: counted(dropped.map(|(reason, count)| (reason.name(), count))),
             reordered: counted(self.switch.reordered()),
             refused_clients: counted(self.refused.counts()),

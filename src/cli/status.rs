@@ -44,7 +44,7 @@ fn table(status: &Value, columns: Option<usize>) -> String {
         ("lanes", pair("lanes_out", "as entry", "lanes_in", "as exit")),
         ("flows", pair("flows", "as entry", "exit_flows", "as exit")),
         ("ended", counts(status, "ended_flows")),
-        ("forwarded", format!("{} packets", text(status, "forwarded"))),
+        ("forwarded", units::bytes_of(status, "forwarded_bytes")),
         ("dropped", counts(status, "dropped")),
         ("dropped UDP", counts(status, "dropped_datagrams")),
         ("reordered", counts(status, "reordered")),

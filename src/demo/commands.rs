@@ -40,6 +40,8 @@ pub(super) enum Command {
     Status,
     /// Show what can be asked.
     Help,
+    /// Close what `?` opened, or else end the demo.
+    Leave,
     /// End the demo.
     Quit,
 }
@@ -125,6 +127,7 @@ impl Command {
             'm' => Some(Self::ToggleNode(Place::MediaOne)),
             'h' => Some(Self::HealAll),
             'd' => Some(Self::Get(BIG.to_owned())),
+            '?' => Some(Self::Help),
             'q' => Some(Self::Quit),
             _ => None,
         }

@@ -21,6 +21,46 @@ const EDGE: usize = 9;
 /// Below this rate a path carries only probes, which the map does not show.
 const QUIET: u64 = 100_000;
 
+/// The map without the borders of the relays, for a small terminal: six lines of 72 characters.
+#[must_use]
+pub(super) fn compact_map(snapshot: &Snapshot) -> Vec<Line> {
+    if snapshot.paths.len() < PathId::all().count() {
+        return Vec::new();
+    }
+    let leg = |number: usize| edge(&snapshot.paths[number - 1], LEG);
+    let relay = |place| {
+        let tone = tone_of(snapshot, place);
+        let name = if tone == Tone::Bad { "KILLED" } else { place.title() };
+        (format!("[{name:^10}]"), tone)
+    };
+    let gap = || vec![(" ".repeat(GAP), Tone::Dim)];
+    let rows: [(&str, &str, Line); 6] = [
+        ("┌─────────┐", "┌─────────┐", gap()),
+        ("entry", "exit", vec![edge(&snapshot.paths[0], GAP)]),
+        ("ArosNet", "MIT", vec![leg(2), relay(Place::Utah), leg(3)]),
+        ("", "", between_relays(&snapshot.paths[5])),
+        ("", "", vec![leg(4), relay(Place::MediaOne), leg(5)]),
+        ("└─────────┘", "└─────────┘", gap()),
+    ];
+    rows.into_iter().map(|row| between_edges(snapshot, row)).collect()
+}
+
+/// The path between the relays: its line stands under the middle of their boxes.
+fn between_relays(path: &PathView) -> Line {
+    let (label, tone) = label(path);
+    let line = if path.linked { '│' } else { '╎' };
+    let text = format!("     {line} {label}");
+    vec![(" ".repeat(LEG), Tone::Dim), (format!("{text:<width$.width$}", width = 12 + LEG), tone)]
+}
+
+/// A row of the map: what is between the entry and the exit, with their boxes.
+fn between_edges(snapshot: &Snapshot, (left, right, between): (&str, &str, Line)) -> Line {
+    let mut line = vec![edge_box(snapshot, left, Place::ArosNet)];
+    line.extend(between);
+    line.push(edge_box(snapshot, right, Place::Mit));
+    line
+}
+
 /// The map: ten lines of 72 characters.
 #[must_use]
 pub(super) fn map(snapshot: &Snapshot, proxy: SocketAddr) -> Vec<Line> {
@@ -30,21 +70,13 @@ pub(super) fn map(snapshot: &Snapshot, proxy: SocketAddr) -> Vec<Line> {
     let leg = |number: usize| edge(&snapshot.paths[number - 1], LEG);
     let space = |len: usize| (" ".repeat(len), Tone::Dim);
     let relay = |text: &str, place| relay_box(snapshot, text, place);
-    let middle = |number: usize| {
-        let path = &snapshot.paths[number - 1];
-        let (label, tone) = label(path);
-        let line = if path.linked { '│' } else { '╎' };
-        // Under the middle of the relays' boxes; what is left is space.
-        let text = format!("     {line} {label}");
-        vec![space(LEG), (format!("{text:<width$.width$}", width = 12 + LEG), tone)]
-    };
     let rows: [(&str, &str, Line); 9] = [
         ("┌─────────┐", "┌─────────┐", vec![space(GAP)]),
         ("entry", "exit", vec![edge(&snapshot.paths[0], GAP)]),
         ("ArosNet", "MIT", vec![space(LEG), relay("┌──────────┐", Place::Utah), space(LEG)]),
         ("", "", vec![leg(2), relay("│", Place::Utah), leg(3)]),
         ("", "", vec![space(LEG), relay("└────┬─────┘", Place::Utah), space(LEG)]),
-        ("", "", middle(6)),
+        ("", "", between_relays(&snapshot.paths[5])),
         ("", "", vec![space(LEG), relay("┌────┴─────┐", Place::MediaOne), space(LEG)]),
         ("", "", vec![leg(4), relay("│", Place::MediaOne), leg(5)]),
         (
@@ -58,12 +90,7 @@ pub(super) fn map(snapshot: &Snapshot, proxy: SocketAddr) -> Vec<Line> {
         (format!("{you:<44.44}"), Tone::Strong),
         (format!("{:>28}", "▾ http://campus.mit.test/"), Tone::Strong),
     ]];
-    lines.extend(rows.into_iter().map(|(left, right, between)| {
-        let mut line = vec![edge_box(snapshot, left, Place::ArosNet)];
-        line.extend(between);
-        line.push(edge_box(snapshot, right, Place::Mit));
-        line
-    }));
+    lines.extend(rows.into_iter().map(|row| between_edges(snapshot, row)));
     lines
 }
 

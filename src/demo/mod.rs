@@ -18,7 +18,8 @@
 //! | `board` | the dashboard of the entry |
 //! | `stage` | the nodes and their Internet, and what a visitor does to them |
 //! | `client`, `check` | a client of the proxy; the round that `--check` makes |
-//! | `auto` | the script of `--auto`, its downloads and its summary |
+//! | `auto` | the script of `--auto`, and its summary |
+//! | `pair` | the same download through the overlay and without it, as graphs |
 //! | `screen`, `shell`, `out` | the terminal, the loop, the voice |
 //!
 //! # Rates
@@ -35,6 +36,7 @@ mod facts;
 mod map;
 mod object;
 mod out;
+mod pair;
 mod paths;
 mod screen;
 mod shell;

@@ -16,15 +16,15 @@ use ratatui::{
     layout::{Constraint, Layout, Rect},
     style::{Color, Modifier, Style},
     text::{Line as Row, Span},
-    widgets::{Block, BorderType, Paragraph, Sparkline},
+    widgets::{Block, BorderType, Paragraph, Sparkline, Wrap},
 };
 use tokio::sync::mpsc;
 
 use super::{
-    auto::Auto,
     commands::Command,
-    map::map,
-    text::{Line, Tone},
+    map::{compact_map, map},
+    pair::Graphs,
+    text::{Line, Tone, folded},
     view,
     watch::Snapshot,
 };
@@ -39,6 +39,7 @@ const MAP_WIDTH: u16 = 76;
 pub(super) struct Screen {
     terminal: DefaultTerminal,
     stop: Arc<AtomicBool>,
+    help: bool,
 }
 
 impl Screen {
@@ -64,24 +65,26 @@ impl Screen {
                 }
             }
         });
-        Ok(Self { terminal, stop })
+        Ok(Self { terminal, stop, help: false })
     }
 
     /// Draws the snapshot.
     ///
     /// # Errors
     /// When the terminal is gone.
-    pub(super) fn draw(
-        &mut self,
-        snapshot: &Snapshot,
-        proxy: SocketAddr,
-        auto: Option<&Auto>,
-    ) -> io::Result<()> {
-        let drawn = self.terminal.draw(|frame| match auto {
-            Some(auto) => draw_auto(frame, snapshot, proxy, auto.caption(), &auto.graphs()),
-            None => draw(frame, snapshot, proxy),
-        });
-        drawn.map(drop)
+    pub(super) fn draw(&mut self, scene: Scene<'_>) -> io::Result<()> {
+        let scene = Scene { help: self.help, ..scene };
+        self.terminal.draw(|frame| draw(frame, &scene)).map(drop)
+    }
+
+    /// Opens the help, or closes it.
+    pub(super) fn toggle_help(&mut self) {
+        self.help = !self.help;
+    }
+
+    /// Closes the help; false if it was not open.
+    pub(super) fn close_help(&mut self) -> bool {
+        std::mem::take(&mut self.help)
     }
 }
 
@@ -113,56 +116,157 @@ fn command_of(key: KeyEvent) -> Option<Command> {
         _ if key.kind == KeyEventKind::Release => None,
         _ if interrupted => Some(Command::Quit),
         KeyCode::Char(letter) => Command::of_key(letter),
-        KeyCode::Esc => Some(Command::Quit),
+        KeyCode::Esc => Some(Command::Leave),
         _ => None,
     }
 }
 
-/// Below this height the map, the flows and the events fit, and the rest does not.
+/// What the screen shows.
+pub(super) struct Scene<'a> {
+    /// What the nodes do.
+    pub snapshot: &'a Snapshot,
+    /// Where the proxy listens.
+    pub proxy: SocketAddr,
+    /// What happens now, in the demo that plays by itself.
+    pub caption: Option<&'a str>,
+    /// The download through the overlay and the one without it, if there are any.
+    pub graphs: Option<Graphs>,
+    /// Whether the help is open.
+    pub help: bool,
+}
+
+/// Below this height some of what a large screen shows has no room.
 const ROOMY: u16 = 32;
 
-/// The screen of a small terminal, 80×24 for one.
-fn draw_small(frame: &mut Frame<'_>, snapshot: &Snapshot, proxy: SocketAddr) {
-    let flows = view::flows(snapshot);
-    let rows = u16::try_from(flows.len()).unwrap_or(2).min(2) + 2;
-    let [advice, keys, top, flow, log] = Layout::vertical([
-        Constraint::Length(1),
-        Constraint::Length(1),
-        Constraint::Length(12),
-        Constraint::Length(rows),
-        Constraint::Min(3),
-    ])
-    .areas(frame.area());
-    frame.render_widget(Paragraph::new(row(view::advice_in_a_line(snapshot))), advice);
-    frame.render_widget(Paragraph::new(row(view::keys_in_a_line())), keys);
-    panel(frame, top, "The overlay (bold line: the route in use)", map(snapshot, proxy));
-    panel(frame, flow, "Flows", flows);
-    draw_events(frame, log, snapshot);
-}
+/// The map's columns with borders and a margin; below, a table of the paths takes its place.
+const COMPACT_WIDTH: u16 = 76;
+
+/// The smallest screen: the paths, two lines of keys and some events.
+const LEAST: (u16, u16) = (40, 16);
 
 /// The top of the graphs: what paths to ArosNet carry, in bits per second.
 const FULL: u64 = 10_000_000;
 
-/// The screen of the demo that plays by itself.
-fn draw_auto(
-    frame: &mut Frame<'_>,
-    snapshot: &Snapshot,
-    proxy: SocketAddr,
-    caption: &str,
-    graphs: &[(String, Vec<u64>); 2],
-) {
-    let [said, top, middle, log] = Layout::vertical([
+fn draw(frame: &mut Frame<'_>, scene: &Scene<'_>) {
+    let area = frame.area();
+    match () {
+        () if area.width < LEAST.0 || area.height < LEAST.1 => too_small(frame),
+        () if scene.help => {
+            panel(frame, area, "Help", view::help(scene.snapshot, scene.proxy));
+        }
+        () if area.height < ROOMY || area.width < MAP_WIDTH + 30 => draw_small(frame, scene),
+        () => draw_large(frame, scene),
+    }
+}
+
+fn too_small(frame: &mut Frame<'_>) {
+    let (width, height) = LEAST;
+    let text = format!("Too small: enlarge to {width}x{height}, or start with --plain. q quits.");
+    frame.render_widget(Paragraph::new(text).wrap(Wrap { trim: true }), frame.area());
+}
+
+/// The screen of a small terminal, 80×24 for one.
+fn draw_small(frame: &mut Frame<'_>, scene: &Scene<'_>) {
+    let Scene { snapshot, proxy, .. } = *scene;
+    let width = frame.area().width;
+    let keys = match scene.caption {
+        Some(_) => vec![],
+        None => keys_within(usize::from(width)),
+    };
+    let flows = match (&scene.graphs, frame.area().height) {
+        // The graphs tell more, and leave no room.
+        (Some(_), _) | (None, ..20) => None,
+        (None, 20..) => Some(view::flows(snapshot)),
+    };
+    let rows = |rows: usize| u16::try_from(rows).unwrap_or(u16::MAX);
+    let graphs = if scene.graphs.is_some() { graphs_height(frame.area().height) } else { 0 };
+    let [said, pressed, top, middle, flow, log] = Layout::vertical([
         Constraint::Length(1),
-        Constraint::Length(12),
-        Constraint::Length(7),
+        Constraint::Length(rows(keys.len())),
+        Constraint::Length(8),
+        Constraint::Length(graphs),
+        Constraint::Length(flows.as_ref().map_or(0, |flows| rows(flows.len()).min(2) + 2)),
         Constraint::Min(3),
     ])
     .areas(frame.area());
-    let caption = vec![(caption.to_owned(), Tone::Strong)];
-    frame.render_widget(Paragraph::new(row(caption)), said);
-    panel(frame, top, "The overlay (bold line: the route in use)", map(snapshot, proxy));
+    let advice = scene.caption.map_or_else(
+        || view::advice_in_a_line(snapshot),
+        |caption| vec![(caption.to_owned(), Tone::Strong)],
+    );
+    frame.render_widget(Paragraph::new(row(advice)), said);
+    frame.render_widget(Paragraph::new(keys.into_iter().map(row).collect::<Vec<_>>()), pressed);
+    if width < COMPACT_WIDTH {
+        panel(frame, top, "The paths (━ in use)", view::narrow_paths(snapshot));
+    } else {
+        let title = format!("The overlay (bold: the route in use), your proxy is {proxy}");
+        panel(frame, top, &title, compact_map(snapshot));
+    }
+    draw_graphs(frame, middle, scene);
+    if let Some(flows) = flows {
+        panel(frame, flow, "Flows", flows);
+    }
+    draw_events(frame, log, snapshot);
+}
+
+/// The keys in as many lines as it takes.
+fn keys_within(width: usize) -> Vec<Line> {
+    let mut lines: Vec<Line> = vec![vec![]];
+    let wide = |line: &Line| line.iter().map(|(text, _)| text.chars().count()).sum::<usize>();
+    for key in view::keys_in_a_line().chunks(2).map(<[_]>::to_vec) {
+        let last = lines.last().map_or(0, wide);
+        if last > 0 && 1 + last + wide(&key) > width + 2 {
+            lines.push(vec![]);
+        }
+        lines.last_mut().into_iter().for_each(|line| line.extend(key.clone()));
+    }
+    lines
+}
+
+/// Rows of the graphs with borders: a quarter of a terminal of 24 rows or fewer, at most 12.
+fn graphs_height(rows: u16) -> u16 {
+    (rows / 3).clamp(4, 12)
+}
+
+/// The screen of a large terminal.
+fn draw_large(frame: &mut Frame<'_>, scene: &Scene<'_>) {
+    let Scene { snapshot, proxy, .. } = *scene;
+    let lanes = view::lanes(snapshot);
+    let flows = view::flows(snapshot);
+    let height = |rows: usize, most: u16| u16::try_from(rows).unwrap_or(most).min(most) + 2;
+    let graphs = if scene.graphs.is_some() { 9 } else { 0 };
+    let trial = if scene.graphs.is_some() { 0 } else { 5 };
+    let [title, top, middle, trial, lane, flow, log] = Layout::vertical([
+        Constraint::Length(1),
+        Constraint::Length(12),
+        Constraint::Length(graphs),
+        Constraint::Length(trial),
+        Constraint::Length(height(lanes.len(), 3)),
+        Constraint::Length(height(flows.len(), if graphs > 0 { 2 } else { 5 })),
+        Constraint::Min(3),
+    ])
+    .areas(frame.area());
+    let [left, right] =
+        Layout::horizontal([Constraint::Length(MAP_WIDTH), Constraint::Min(0)]).areas(top);
+    let text = scene.caption.unwrap_or(
+        "ronproxy demo: four nodes in this process, an emulated Internet between them, your traffic on top",
+    );
+    frame.render_widget(Paragraph::new(format!(" {text}")).style(Style::new().bold()), title);
+    panel(frame, left, "The overlay (bold line: the route in use)", map(snapshot, proxy));
+    panel(frame, right, "Keys", view::keys(snapshot));
+    draw_graphs(frame, middle, scene);
+    if trial.height > 0 {
+        panel(frame, trial, "Try it", view::try_it(proxy));
+    }
+    panel(frame, lane, "Lanes: the tunnel your flows share", lanes);
+    panel(frame, flow, "Flows: your connections, each with its label", flows);
+    draw_events(frame, log, snapshot);
+}
+
+/// Both downloads, side by side.
+fn draw_graphs(frame: &mut Frame<'_>, area: Rect, scene: &Scene<'_>) {
     let halves =
-        Layout::horizontal([Constraint::Ratio(1, 2), Constraint::Ratio(1, 2)]).areas::<2>(middle);
+        Layout::horizontal([Constraint::Ratio(1, 2), Constraint::Ratio(1, 2)]).areas::<2>(area);
+    let graphs = scene.graphs.iter().flatten();
     for ((area, (title, rates)), colour) in
         halves.into_iter().zip(graphs).zip([Color::Green, Color::Yellow])
     {
@@ -172,42 +276,17 @@ fn draw_auto(
         let graph = Sparkline::default().data(shown).max(FULL).style(Style::new().fg(colour));
         frame.render_widget(graph.block(block), area);
     }
-    draw_events(frame, log, snapshot);
 }
 
 fn draw_events(frame: &mut Frame<'_>, area: Rect, snapshot: &Snapshot) {
     let rows = usize::from(area.height.saturating_sub(2));
+    // The borders, and the space before each line.
+    let width = usize::from(area.width.saturating_sub(3));
     let skipped = snapshot.events.len().saturating_sub(rows);
-    let events = snapshot.events.iter().skip(skipped).map(view::event).collect();
-    panel(frame, area, "Events", events);
-}
-
-fn draw(frame: &mut Frame<'_>, snapshot: &Snapshot, proxy: SocketAddr) {
-    if frame.area().height < ROOMY || frame.area().width < MAP_WIDTH + 30 {
-        return draw_small(frame, snapshot, proxy);
-    }
-    let lanes = view::lanes(snapshot);
-    let flows = view::flows(snapshot);
-    let height = |rows: usize, most: u16| u16::try_from(rows).unwrap_or(most).min(most) + 2;
-    let [title, top, trial, lane, flow, log] = Layout::vertical([
-        Constraint::Length(1),
-        Constraint::Length(12),
-        Constraint::Length(5),
-        Constraint::Length(height(lanes.len(), 3)),
-        Constraint::Length(height(flows.len(), 5)),
-        Constraint::Min(3),
-    ])
-    .areas(frame.area());
-    let [left, right] =
-        Layout::horizontal([Constraint::Length(MAP_WIDTH), Constraint::Min(0)]).areas(top);
-    let text = " ronproxy demo: four nodes in this process, an emulated Internet between them, your traffic on top";
-    frame.render_widget(Paragraph::new(text).style(Style::new().bold()), title);
-    panel(frame, left, "The overlay (bold line: the route in use)", map(snapshot, proxy));
-    panel(frame, right, "Keys", view::keys(snapshot));
-    panel(frame, trial, "Try it", view::try_it(proxy));
-    panel(frame, lane, "Lanes: the tunnel your flows share", lanes);
-    panel(frame, flow, "Flows: your connections, each with its label", flows);
-    draw_events(frame, log, snapshot);
+    let events = snapshot.events.iter().skip(skipped).map(view::event);
+    let mut events: Vec<Line> = events.flat_map(|event| folded(event, width)).collect();
+    let hidden = events.len().saturating_sub(rows);
+    panel(frame, area, "Events", events.split_off(hidden));
 }
 
 fn panel(frame: &mut Frame<'_>, area: Rect, title: &str, lines: Vec<Line>) {
@@ -240,57 +319,5 @@ fn style(tone: Tone) -> Style {
 }
 
 #[cfg(test)]
-mod tests {
-    use ratatui::{Terminal, backend::TestBackend};
-
-    use super::*;
-
-    #[test]
-    fn the_screen_is_drawn_at_any_size() {
-        for (width, height) in [(110, 35), (80, 24), (20, 5), (1, 1)] {
-            let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
-            let proxy = ([127, 0, 0, 1], 1080).into();
-            terminal.draw(|frame| draw(frame, &Snapshot::default(), proxy)).unwrap();
-        }
-    }
-
-    #[test]
-    fn all_keys_the_map_and_events_are_seen_at_80_by_24() {
-        let mut terminal = Terminal::new(TestBackend::new(80, 24)).unwrap();
-        let proxy = ([127, 0, 0, 1], 1080).into();
-        let snapshot = Snapshot { running: [true; 4], ..Snapshot::default() };
-        terminal.draw(|frame| draw(frame, &snapshot, proxy)).unwrap();
-        let cells = terminal.backend().buffer().content().iter();
-        let text: String = cells.map(ratatui::buffer::Cell::symbol).collect();
-        for part in ["q quit", "b dashboard", "The overlay", "Flows", "Events", "Start with d"] {
-            assert!(text.contains(part), "{part}: {text}");
-        }
-    }
-
-    #[test]
-    fn caption_and_both_graphs_are_seen_at_80_by_24() {
-        let proxy = ([127, 0, 0, 1], 1080).into();
-        let rates = (0..90).map(|n| n * 100_000).collect::<Vec<u64>>();
-        let graphs = [("Left: 9.0 Mb/s".into(), rates), ("Right: 0.0 Mb/s".into(), vec![])];
-        for (width, height) in [(80, 24), (160, 50), (20, 5), (1, 1)] {
-            let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
-            let snapshot = Snapshot::default();
-            terminal
-                .draw(|frame| draw_auto(frame, &snapshot, proxy, "A path is cut.", &graphs))
-                .unwrap();
-            let cells = terminal.backend().buffer().content().iter();
-            let text: String = cells.map(ratatui::buffer::Cell::symbol).collect();
-            for part in ["A path is cut.", "Left: 9.0", "Right: 0.0", "█", "Events"] {
-                assert!(width < 80 || text.contains(part), "{part}: {text}");
-            }
-        }
-    }
-
-    #[test]
-    fn control_c_ends_the_demo() {
-        let key = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
-        assert_eq!(command_of(key), Some(Command::Quit));
-        let plain = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::NONE);
-        assert_eq!(command_of(plain), None);
-    }
-}
+#[path = "screen_tests.rs"]
+mod tests;

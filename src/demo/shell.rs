@@ -13,17 +13,19 @@ use tokio::{
 use super::{
     DemoError, Options,
     auto::Auto,
-    client::Client,
+    client::{Client, ClientError, Download},
     commands::{Command, HELP},
     map::map,
     out::{say, say_all},
-    screen::Screen,
+    pair::{Graphs, Pair},
+    screen::{Scene, Screen},
     site,
     stage::Stage,
     text::{Tone, bytes, flat, line},
     view,
     watch::Watch,
 };
+use crate::flow::BoxFuture;
 
 /// How often the nodes are looked at: the resolution of the stalls that are shown.
 const LOOK: Duration = Duration::from_millis(20);
@@ -56,6 +58,8 @@ struct Shell {
     stage: Stage,
     watch: Watch,
     auto: Option<Auto>,
+    /// Downloads that a visitor of the screen began, the last one last.
+    pairs: Vec<Pair>,
     reports: mpsc::Sender<String>,
 }
 
@@ -81,7 +85,7 @@ pub(super) async fn run(
     };
     let start = Instant::now();
     let auto = options.auto.map(|beat| Auto::start(Client::new(stage.proxy()), start, beat));
-    let mut shell = Shell { stage, watch: Watch::new(start), auto, reports };
+    let mut shell = Shell { stage, watch: Watch::new(start), auto, pairs: Vec::new(), reports };
     shell.note_start(options);
     let mut signals = Signals::new()?;
     let mut look = interval(LOOK);
@@ -92,14 +96,15 @@ pub(super) async fn run(
             _ = look.tick() => {
                 looks += 1;
                 shell.watch.observe(Instant::now(), shell.stage.observe());
-                shell.play(&face).await;
+                shell.play(&mut face).await;
+                shell.pairs.iter_mut().for_each(|pair| pair.look(Instant::now()));
                 let has_ended = shell.auto.as_ref().is_some_and(Auto::has_ended);
                 if !face.show(&shell, looks)? || has_ended {
                     break;
                 }
             }
             Some(command) = asked.recv() => {
-                if !shell.obey(command, &face).await {
+                if !shell.obey(command, &mut face).await {
                     break;
                 }
             }
@@ -149,7 +154,7 @@ impl Shell {
     }
 
     /// Does what the script of `--auto` says, if a step is due.
-    async fn play(&mut self, face: &Face) {
+    async fn play(&mut self, face: &mut Face) {
         let Some(auto) = &mut self.auto else { return };
         let now = Instant::now();
         auto.look(now);
@@ -161,7 +166,7 @@ impl Shell {
     }
 
     /// Does what was asked; false to end.
-    async fn obey(&mut self, command: Command, face: &Face) -> bool {
+    async fn obey(&mut self, command: Command, face: &mut Face) -> bool {
         match self.stage.perform(&command).await {
             Ok(Some(done)) => {
                 self.note(done);
@@ -174,8 +179,11 @@ impl Shell {
             }
         }
         match (command, face) {
-            (Command::Quit, _) => return false,
-            (Command::Get(path), _) => self.get(path),
+            (Command::Quit | Command::Leave, Face::Plain(_)) | (Command::Quit, _) => return false,
+            (Command::Leave, Face::Screen(screen)) => return screen.close_help(),
+            (Command::Help, Face::Screen(screen)) => screen.toggle_help(),
+            (Command::Get(path), Face::Screen(_)) => self.get_both(&path),
+            (Command::Get(path), Face::Plain(_)) => self.get(path),
             (Command::Dashboard, _) => self.note_dashboard(),
             (Command::Status, Face::Plain(_)) => status(self),
             (Command::Help, Face::Plain(_)) => {
@@ -188,10 +196,28 @@ impl Shell {
 
     /// Downloads in the background and reports the end.
     fn get(&mut self, path: String) {
-        let (client, reports) = (Client::new(self.stage.proxy()), self.reports.clone());
-        self.note(format!("download of {path} begins"));
+        let (client, report) = (Client::new(self.stage.proxy()), self.report(&path));
         tokio::spawn(async move {
-            let report = match client.download(site::HOSTS[0], &path, |_| {}).await {
+            report(client.download(site::HOSTS[0], &path, |_| {}).await).await;
+        });
+    }
+
+    /// The same, with a second download beside it that is held to the direct path.
+    fn get_both(&mut self, path: &str) {
+        let (client, report) = (Client::new(self.stage.proxy()), self.report(path));
+        self.pairs.retain(|pair| !pair.has_ended());
+        self.pairs.push(Pair::start(client, path, Instant::now(), report));
+    }
+
+    /// Notes the begin of a download, and gives what notes its end.
+    fn report(
+        &mut self,
+        path: &str,
+    ) -> impl FnOnce(Result<Download, ClientError>) -> BoxFuture<'static, ()> + Send + use<> {
+        self.note(format!("download of {path} begins"));
+        let (path, reports) = (path.to_owned(), self.reports.clone());
+        move |end| {
+            let report = match end {
                 Ok(done) => format!(
                     "download of {path} arrived: {} in {:.1} s, {:.1} Mbit/s, longest stall {} ms",
                     bytes(done.bytes),
@@ -202,8 +228,14 @@ impl Shell {
                 Err(error) => format!("download of {path} failed: {error}"),
             };
             // Nobody listens any more when the demo ends.
-            let _ = reports.send(report).await;
-        });
+            Box::pin(async move { reports.send(report).await.unwrap_or_default() })
+        }
+    }
+
+    /// What is downloaded now, as graphs.
+    fn graphs(&self) -> Option<Graphs> {
+        let pair = self.auto.as_ref().map(Auto::pair).or_else(|| self.pairs.last());
+        pair.map(Pair::graphs)
     }
 }
 
@@ -212,8 +244,13 @@ impl Face {
     fn show(&mut self, shell: &Shell, looks: u32) -> io::Result<bool> {
         match self {
             Self::Screen(screen) if looks.is_multiple_of(DRAW_EVERY) => {
-                let (snapshot, proxy) = (shell.watch.snapshot(), shell.stage.proxy());
-                screen.draw(snapshot, proxy, shell.auto.as_ref())?;
+                screen.draw(Scene {
+                    snapshot: shell.watch.snapshot(),
+                    proxy: shell.stage.proxy(),
+                    caption: shell.auto.as_ref().map(Auto::caption),
+                    graphs: shell.graphs(),
+                    help: false,
+                })?;
                 Ok(true)
             }
             Self::Screen(_) => Ok(true),
@@ -234,7 +271,7 @@ impl Plain {
             return heard;
         }
         if let Some(auto) = &shell.auto {
-            return heard & say(&format!("          {}", auto.rates()));
+            return heard & say(&format!("          {}", auto.pair().rates()));
         }
         let snapshot = shell.watch.snapshot();
         let shape = view::shape(snapshot);

@@ -135,6 +135,7 @@ impl Stage {
             | Command::Dashboard
             | Command::Status
             | Command::Help
+            | Command::Leave
             | Command::Quit => return Ok(None),
         };
         Ok(Some(done))

@@ -35,6 +35,32 @@ pub(super) fn flat(line: &Line) -> String {
     text.trim_end().to_owned()
 }
 
+/// The line in rows of at most `width` characters, its last piece broken at spaces; what does not fit
+/// stands below the beginning of that piece.
+#[must_use]
+pub(super) fn folded(mut line: Line, width: usize) -> Vec<Line> {
+    let Some((text, tone)) = line.pop() else { return vec![line] };
+    let before: usize = line.iter().map(|(text, _)| text.chars().count()).sum();
+    let mut rows = vec![String::new()];
+    for word in text.split(' ') {
+        let used = rows.last().map_or(0, |row| row.chars().count());
+        match rows.last_mut() {
+            Some(row) if used == 0 || before + used + 1 + word.chars().count() <= width => {
+                row.push_str(if used == 0 { "" } else { " " });
+                row.push_str(word);
+            }
+            _ => rows.push(word.to_owned()),
+        }
+    }
+    let mut folded: Vec<Line> =
+        rows.into_iter().map(|row| vec![(" ".repeat(before), tone), (row, tone)]).collect();
+    if let Some(first) = folded.first_mut() {
+        line.extend(first.pop());
+        *first = line;
+    }
+    folded
+}
+
 /// A round-trip time or a stall: `97 ms`.
 #[must_use]
 pub(super) fn millis(time: Duration) -> String {
@@ -64,6 +90,15 @@ pub(super) fn bytes(count: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_line_goes_on_below_its_last_piece() {
+        let long = vec![("0:01 ".to_owned(), Tone::Dim), ("lane 1 REROUTED: a".into(), Tone::Good)];
+        let rows: Vec<String> = folded(long.clone(), 16).iter().map(flat).collect();
+        assert_eq!(rows, ["0:01 lane 1", "     REROUTED: a"]);
+        assert_eq!(folded(long.clone(), 80), [long]);
+        assert_eq!(folded(line("unbreakable", Tone::Plain), 4).len(), 1);
+    }
 
     #[test]
     fn numbers_are_written_for_people() {

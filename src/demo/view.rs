@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use super::{
-    facts::{Change, FlowFact, paths_of},
+    facts::{Change, Condition, FlowFact, paths_of},
     paths::PathId,
     text::{Line, Tone, bytes, line, mbits, millis},
     watch::{Event, PathView, Snapshot},
@@ -39,10 +39,45 @@ pub(super) fn keys(snapshot: &Snapshot) -> Vec<Line> {
         key("h", "heal everything"),
         key("d", "download 20 MiB to watch"),
         key("b", "a link to the dashboard"),
-        key("q", "quit"),
+        key("? q", "help, quit"),
     ];
     lines.extend(advice(snapshot).into_iter().map(|text| line(text, Tone::Good)));
     lines
+}
+
+/// What `?` shows: the keys, and the same in words.
+#[must_use]
+pub(super) fn help(snapshot: &Snapshot, proxy: SocketAddr) -> Vec<Line> {
+    let said = [
+        "The bold line is the route in use. Download with d, then cut it with 1:",
+        "the overlay moves the download to another route within a moment.",
+        "",
+        "With a program of yours:",
+    ];
+    let mut lines = keys(snapshot);
+    lines.extend(said.map(|text| line(text, Tone::Plain)));
+    lines.extend(try_it(proxy));
+    lines.push(line("Esc or ? goes back.", Tone::Good));
+    lines
+}
+
+/// The paths in few columns, for a terminal that is too narrow for the map.
+#[must_use]
+pub(super) fn narrow_paths(snapshot: &Snapshot) -> Vec<Line> {
+    let row = snapshot.paths.iter().map(|view| {
+        let (state, tone) = match view.condition {
+            Condition::Cut => ("CUT".to_owned(), Tone::Bad),
+            _ if !view.linked => ("down".to_owned(), Tone::Bad),
+            Condition::Lossy(rate) => (format!("{rate} loss"), Tone::Warn),
+            Condition::Whole if view.in_use => (mbits(view.rate), Tone::Good),
+            Condition::Whole => (String::new(), Tone::Plain),
+        };
+        let rtt = view.rtt.map_or_else(|| "-".to_owned(), millis);
+        let used = if view.in_use { '━' } else { ' ' };
+        let text = format!("{} {used} {:<16} {rtt:>7} {state}", view.path.number(), view.path);
+        line(text, tone)
+    });
+    row.collect()
 }
 
 /// The keys in one line, for a small terminal.
@@ -55,7 +90,8 @@ pub(super) fn keys_in_a_line() -> Line {
         ("u m", "kill"),
         ("h", "heal"),
         ("d", "download"),
-        ("b", "dashboard"),
+        ("b", "page"),
+        ("?", "help"),
         ("q", "quit"),
     ];
     let of = |(key, what): (&str, &str)| {
@@ -85,7 +121,7 @@ fn advice(snapshot: &Snapshot) -> [String; 2] {
             ["Press 1: cut the path in use.".to_owned(), "The download goes on.".to_owned()]
         }
         _ if broken => ["h heals everything.".to_owned(), String::new()],
-        _ => ["Start with d, or curl (below).".to_owned(), String::new()],
+        _ => ["Start with d, or with curl:".to_owned(), "? shows how.".to_owned()],
     }
 }
 

@@ -291,7 +291,7 @@ fn forward(
             src_ip: None,
         };
         match forwarder.as_mut().poll_send(&transmit, cx) {
-            Poll::Ready(Ok(())) => switch.count_forwarded(packets),
+            Poll::Ready(Ok(())) => switch.count_forwarded(packets, part.len()),
             Poll::Ready(Err(_)) | Poll::Pending => {
                 switch.count_drop(DropReason::SocketFull, packets)
             }

@@ -114,6 +114,7 @@ pub struct Switch {
     askers: Arc<Askers>,
     dropped: [AtomicU64; DropReason::ALL.len()],
     forwarded: AtomicU64,
+    forwarded_bytes: AtomicU64,
     late: AtomicU64,
     held: AtomicU64,
 }
@@ -259,6 +260,12 @@ impl Switch {
         self.forwarded.load(Ordering::Relaxed)
     }
 
+    /// Bytes forwarded for others so far, with the labels.
+    #[must_use]
+    pub fn forwarded_bytes(&self) -> u64 {
+        self.forwarded_bytes.load(Ordering::Relaxed)
+    }
+
     /// Packets of lanes that came out of order so far. `held`: they waited for a packet that they
     /// had overtaken. `late`: a later packet had already gone to QUIC.
     #[must_use]
@@ -314,8 +321,9 @@ impl Switch {
         self.held.fetch_add(packets as u64, Ordering::Relaxed);
     }
 
-    pub(super) fn count_forwarded(&self, packets: usize) {
+    pub(super) fn count_forwarded(&self, packets: usize, bytes: usize) {
         self.forwarded.fetch_add(packets as u64, Ordering::Relaxed);
+        self.forwarded_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 }
 

@@ -72,10 +72,15 @@ fn shape(format: LogFormat) -> Shape {
         LogFormat::Json => Shape::Json,
         LogFormat::Text if is_journal() => Shape::Journal,
         LogFormat::Text => {
-            let colours = std::io::stderr().is_terminal();
+            let colours = std::io::stderr().is_terminal() && !wants_no_colour();
             Shape::Text(tracing_subscriber::fmt::format().with_ansi(colours))
         }
     }
+}
+
+/// Whether `NO_COLOR` is set and not empty: <https://no-color.org>.
+fn wants_no_colour() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
 /// Whether stderr leads to systemd's journal: `JOURNAL_STREAM` in systemd.exec(5).

@@ -1,6 +1,6 @@
 // The overlay as this node sees it: itself on the left, exits on the right, the others between.
 
-import { svg, el, put, mark, millis, percent, span } from "./format.js";
+import { svg, el, put, mark, bytes, millis, percent, span } from "./format.js";
 import { figures, speeds, ask } from "./app.js";
 
 // Above this loss a link is drawn as lossy: the paper calls a path with 30 % an outage, and 5 % hurt TCP.
@@ -19,7 +19,7 @@ export function render(state) {
     ["Sending", ...up.split(" ")],
     ["Receiving", ...down.split(" ")],
     ["Reroutes", String(state.events.filter((e) => e.kind === "rerouted").length), "today"],
-    ["Forwarded", String(status.forwarded), "packets"],
+    ["Forwarded", ...bytes(status.forwarded_bytes).split(" ")],
   ]);
   draw(state);
   steering(now);
