@@ -9,6 +9,9 @@ mod authority;
 mod backup;
 #[path = "cli/completions.rs"]
 mod completions;
+#[cfg(target_os = "linux")]
+#[path = "cli/fast_clocks.rs"]
+mod fast_clocks;
 #[path = "cli/overlay.rs"]
 #[expect(dead_code, reason = "other tests use the rest")]
 mod overlay;

@@ -13,6 +13,7 @@
 //! | `dials` | members whose own records name third parties |
 //! | `relays` | a member's requests: labels, lanes, policy |
 //! | `lanes`, `streams` | a member with lanes that it was rightly granted |
+//! | `storms`, `unanswered` | the same with frames of QUIC without end, and with flows that nobody answers |
 //! | `introductions` | a member that never ends them, and packets of other versions of QUIC |
 //! | `addresses` | a member whose packets claim another source, or that keeps others from a change of address |
 //! | `renewals` | members and others that ask for certificates without end |
@@ -113,6 +114,8 @@ mod renewals;
 mod revoked;
 #[path = "hostile/states.rs"]
 mod states;
+#[path = "hostile/storms.rs"]
+mod storms;
 #[path = "hostile/strangers.rs"]
 mod strangers;
 #[path = "hostile/streams.rs"]
@@ -120,6 +123,9 @@ mod streams;
 #[cfg(target_os = "linux")]
 #[path = "hostile/third_parties.rs"]
 mod third_parties;
+#[cfg(target_os = "linux")]
+#[path = "hostile/unanswered.rs"]
+mod unanswered;
 #[cfg(target_os = "linux")]
 #[path = "hostile/users.rs"]
 mod users;

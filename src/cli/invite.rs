@@ -86,9 +86,15 @@ impl Invite {
             serves: self.serves.clone(),
         };
         let granted = Granted { attributes, expires: invitation.expires };
-        let id = PendingInvitations::new(&folder.dir).add(&token, &granted, now)?;
+        let invitations = PendingInvitations::new(&folder.dir);
+        let id = invitations.add(&token, &granted, now)?;
         let log = AuditLog::new(&folder.dir);
-        log.record(Deed::Invite, &name, Some(id.clone()), Actor::this_user(), now)?;
+        let logged = log.record(Deed::Invite, &name, Some(id.clone()), Actor::this_user(), now);
+        if let Err(error) = logged {
+            // Nobody has its line, and nobody could see who gave it out.
+            invitations.withdraw(&token)?;
+            return Err(error.into());
+        }
         report(folder, &invitation, &id, &line, self.json).await
     }
 }

@@ -256,6 +256,62 @@ fn revoke_of_a_name_that_is_only_invited_says_so_and_succeeds() {
     assert!(said.contains("no node is named late"), "{said}");
 }
 
+/// A command of the authority that can write no byte to a file, as on a full disk.
+#[cfg(target_os = "linux")]
+fn on_a_full_disk(dir: &Path, arguments: &[&str]) -> String {
+    let mut command = Command::new("sh");
+    let script = "trap '' XFSZ; ulimit -f 0; exec \"$0\" --dir \"$@\"";
+    command.args(["-c", script, env!("CARGO_BIN_EXE_ronproxy")]).arg(dir).args(arguments);
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", stderr(&output));
+    stderr(&output)
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_full_disk_leaves_nothing_half_done() {
+    let site = Site::new();
+    let hub = site.hub();
+    let mut command = Command::new("sh");
+    // The signer may write no byte later, and is not to be killed for it.
+    let script = "trap '' XFSZ; exec \"$0\" --dir \"$@\"";
+    command.args(["-c", script, env!("CARGO_BIN_EXE_ronproxy")]).arg(&hub);
+    let node = Running::start_command(command, &hub);
+    let leaf = site.join("leaf");
+    let listed = |command: &[&str]| json(&hub, command).as_array().unwrap().clone();
+    let open = |name: &str| {
+        let all = listed(&["invite", "--list"]);
+        all.iter().filter(|i| i["name"] == name && i["state"] == "open").count()
+    };
+    let state = || {
+        let all = listed(&["members"]);
+        all.iter().find(|member| member["name"] == "leaf").unwrap()["state"].clone()
+    };
+    let list = std::fs::read(hub.join("authority/revoked.crl")).unwrap();
+    let said = on_a_full_disk(&hub, &["invite", "--name", "late"]);
+    assert!(said.contains("free space") && open("late") == 0, "{said}");
+    let said = on_a_full_disk(&hub, &["revoke", "leaf"]);
+    assert!(said.contains("free space") && state() == "valid", "{said}");
+    assert_eq!(std::fs::read(hub.join("authority/revoked.crl")).unwrap(), list);
+    // The signer's disk is full while somebody joins.
+    let line = site.invite("late");
+    let (_, worker) = signers(&node);
+    let limit = |size: &str| {
+        let arguments = ["--pid", &worker.to_string(), &format!("--fsize={size}")];
+        assert!(Command::new("prlimit").args(arguments).status().unwrap().success());
+    };
+    limit("0:unlimited");
+    let said = must_fail(&site.dir("late"), &["join", &line]);
+    assert!(said.contains("look at its log"), "{said}");
+    assert_eq!(open("late"), 1, "the invitation is open again");
+    assert!(!listed(&["members"]).iter().any(|member| member["name"] == "late"));
+    limit("unlimited:unlimited");
+    site.join_by(&line, "late", &[]);
+    must(&hub, &["revoke", "leaf"]);
+    assert_eq!(state(), "revoked");
+    assert!(leaf.exists());
+}
+
 #[test]
 fn members_shows_every_certified_name_and_what_became_of_it() {
     let site = Site::new();

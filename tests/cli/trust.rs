@@ -11,13 +11,13 @@ use super::overlay::{Running, Site, configure, is_rid_of, json, must, wait_for};
 use super::web;
 
 /// What a revocation may take to act.
-const WITHIN: Duration = Duration::from_secs(5);
+pub const WITHIN: Duration = Duration::from_secs(5);
 
 /// How often the server sends a byte.
 const PACE: Duration = Duration::from_millis(10);
 
 /// Sends a byte again and again to everyone who connects, until the test's process ends.
-fn drip() -> SocketAddr {
+pub fn drip() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {

@@ -3,6 +3,11 @@
 use std::{net::SocketAddr, time::Duration};
 
 use futures_util::future::join_all;
+use ronproxy::internals::{
+    emulator::triangle,
+    identity::Credentials,
+    lab::{Dates, LabNode},
+};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
@@ -11,6 +16,12 @@ use crate::{
     stage::{Stage, flood, is_third_party, third_party},
     support, words,
 };
+
+/// The greatest version that nodes take.
+const GREATEST: (u64, u64) = (1 << 62, 1 << 62);
+
+/// A third of seven days, where a day takes 43 s, is 101 s.
+const RENEWED_WITHIN: Duration = Duration::from_secs(150);
 
 /// The largest notice of invented members at third parties' addresses.
 fn invented() -> Vec<(String, Vec<SocketAddr>)> {
@@ -174,16 +185,26 @@ fn probes_without_end_are_answered_within_a_budget() {
     cost.assert_within(Limits { peak: 4 << 20, log_lines: 40, ..Limits::default() });
 }
 
+/// Tells these nodes a record of `whose` with the greatest version and no links.
+async fn say_greatest(stage: &Stage, to: [&str; 2], (whose, own): (&str, &Credentials)) {
+    let mut links = Vec::new();
+    for name in to {
+        let link = stage.mallory.link_to(&stage.lab, name).await;
+        link.notice(&words::record(whose, own, GREATEST, &[])).await;
+        links.push(link);
+    }
+    sleep(Duration::from_secs(2)).await;
+}
+
 #[test]
 fn the_greatest_version_of_an_ex_member_does_not_shadow_the_next_holder() {
     let mut stage = Stage::new(109);
     let old = stage.lab.credentials("relay").unwrap().clone();
     let ((), cost) = stage.attack_alone(async {
-        for name in ["entry", "exit"] {
-            let link = stage.mallory.link_to(&stage.lab, name).await;
-            link.notice(&words::record("relay", &old, (u64::MAX, u64::MAX), &[])).await;
-        }
-        sleep(Duration::from_secs(2)).await;
+        say_greatest(&stage, ["entry", "exit"], ("relay", &old)).await;
+        let links = stage.node("entry").mesh().far_links();
+        let told = links.iter().any(|link| link.from.as_str() == "relay");
+        assert!(!told, "the record without links is the newest");
     });
     println!("the greatest version: {cost}");
     cost.assert_within(Limits::default());
@@ -198,6 +219,35 @@ fn the_greatest_version_of_an_ex_member_does_not_shadow_the_next_holder() {
     });
     println!("the next holder of the name: {cost}");
     cost.assert_within(Limits::default());
+}
+
+/// A member itself says the greatest version, under its certificate of now. That day's records are lost to it.
+#[test]
+fn the_greatest_version_ends_with_the_certificate_it_was_said_under() {
+    let nodes = vec![
+        LabNode::new("entry", false, false),
+        LabNode::new("exit", false, true),
+        LabNode::new("relay", true, false),
+    ];
+    // A day of certificates passes in 43 s.
+    let dates = Dates { rate: 2_000, authority: Some("exit".to_owned()), ..Dates::default() };
+    let mallory = LabNode::new("mallory", false, false);
+    let stage = Stage::dated(dates, 113, triangle(), nodes, &mallory);
+    let own = stage.lab.credentials("entry").unwrap().clone();
+    let told = || {
+        let links = stage.node("relay").mesh().far_links();
+        links.iter().any(|link| link.from.as_str() == "entry")
+    };
+    let (took, cost) = stage.attack_alone(async {
+        assert!(told());
+        say_greatest(&stage, ["exit", "relay"], ("entry", &own)).await;
+        assert!(!told(), "the record without links is the newest");
+        let began = Instant::now();
+        support::wait_for("its records under the next certificate", RENEWED_WITHIN, told).await;
+        began.elapsed()
+    });
+    println!("it is believed again after {took:?}; {cost}");
+    cost.assert_within(Limits { log_lines: 200, ..Limits::default() });
 }
 
 #[test]

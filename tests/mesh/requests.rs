@@ -210,6 +210,34 @@ async fn a_request_counts_once_and_within_the_hour() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn requests_that_a_relay_holds_back_or_reorders_count_once() {
+    let lab = lab("").await;
+    let plain = lab.node("plain").unwrap();
+    let asked = |seconds: u64, number| {
+        let mut asked = request(plain, "plain", "exit", number);
+        asked.issued -= seconds << 20;
+        Request::PassOn(signed(plain, asked))
+    };
+    // The later one comes first; the other one is held back for nearly an hour.
+    let (late, edge, over) = (asked(0, 1), asked(3_590, 2), asked(3_610, 3));
+    for fresh in [&late, &edge] {
+        assert_eq!(refusal(plain, "nyu", fresh.clone()).await, None);
+    }
+    for again in [&edge, &late, &edge] {
+        let refused = refusal(plain, "nyu", again.clone()).await;
+        assert_eq!(refused, unproved(RequestFault::Replayed));
+    }
+    assert_eq!(refusal(plain, "nyu", over).await, unproved(RequestFault::Clock));
+    // What was fresh is no longer so, and still does not count again.
+    sleep(Duration::from_secs(20)).await;
+    let refused = refusal(plain, "nyu", edge).await;
+    let ended = [unproved(RequestFault::Replayed), unproved(RequestFault::Clock)];
+    assert!(ended.contains(&refused), "{refused:?}");
+    use_exit(plain).await;
+    lab.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_relay_cannot_bring_a_request_to_the_exits_next_run() {
     let mut lab = lab("").await;
     let plain = lab.node("plain").unwrap();

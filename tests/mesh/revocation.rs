@@ -145,6 +145,33 @@ async fn forged_and_old_lists_change_nothing_and_are_counted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn lists_count_by_their_number_while_a_clock_is_wrong() {
+    for days in [-100, 100] {
+        let lab = five(Dates::default(), 75).await;
+        let nyu = lab.node("nyu").unwrap().credentials();
+        let old = nyu.identity().revoked().der().to_vec();
+        lab.clock_of("nyu").unwrap().set_wrong_by(days * 24 * 3600);
+        lab.revoke("eve", "mit").unwrap();
+        let mit = lab.node("mit").unwrap().credentials().identity();
+        let new = mit.revoked();
+        let mut forged = new.der().to_vec();
+        *forged.last_mut().unwrap() ^= 1;
+        assert!(nyu.learn_revocations(&forged).is_err(), "{days} days");
+        // It may have come over a link that stood.
+        let _ = nyu.learn_revocations(new.der());
+        assert_eq!(nyu.identity().revoked().number(), new.number(), "{days} days");
+        for days in [days, 0, -days] {
+            lab.clock_of("nyu").unwrap().set_wrong_by(days * 24 * 3600);
+            for list in [&old, &forged] {
+                assert!(nyu.learn_revocations(list).is_err(), "{days} days");
+            }
+            assert_eq!(nyu.identity().revoked().number(), new.number(), "{days} days");
+        }
+        lab.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_next_holder_of_a_revoked_name_is_a_member_like_any_other() {
     let mut lab = five(Dates::default(), 74).await;
     lab.crash("eve");

@@ -79,6 +79,17 @@ impl PendingInvitations {
         Ok(id(&hex(&token.hash())))
     }
 
+    /// Deletes an invitation that was not given out.
+    ///
+    /// # Errors
+    /// When the folder cannot be written; it then stays open.
+    pub fn withdraw(&self, token: &Token) -> Result<(), StoreError> {
+        let open = self.path(token, OPEN);
+        fs::remove_file(&open)
+            .and_then(|()| files::sync_parent(&open))
+            .map_err(io_error("write", &open))
+    }
+
     /// What `token` grants, without using it.
     ///
     /// # Errors When it is not valid.
