@@ -11,12 +11,14 @@ use hyper::{
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::{LogLines, logs, metric, metrics, overview, query, question, steer};
+use super::{
+    LogLines, Playground, logs, metric, metrics, overview, playground, query, question, steer,
+};
 use crate::app::{NodeStatus, NodeView, RoutePing, Steering};
 use crate::{config::Changes, exit::ExitFlow, identity::NodeName};
 
 /// What can be asked for with GET.
-const LISTINGS: [&str; 16] = [
+const LISTINGS: [&str; 17] = [
     "/status",
     "/links",
     "/routes",
@@ -31,12 +33,13 @@ const LISTINGS: [&str; 16] = [
     "/logs",
     "/overview",
     "/steering",
+    "/rules",
     "/metrics",
     "/version",
 ];
 
 /// What can be done with POST.
-const DEEDS: [&str; 6] = ["/steer", "/metric", "/reload", "/open", "/close", "/stop"];
+const DEEDS: [&str; 7] = ["/steer", "/metric", "/reload", "/open", "/path", "/close", "/stop"];
 
 /// The one request with a body: a configuration.
 pub(super) const RELOAD: &str = "/reload";
@@ -63,6 +66,8 @@ pub(crate) struct Admin {
     pub logs: Option<Arc<LogLines>>,
     /// Keeps what is steered over a restart; `None`: it has no folder.
     pub save: Option<Save>,
+    /// The demo's Internet; `None`: the node has the real one.
+    pub playground: Option<Playground>,
 }
 
 /// Puts a configuration into force: this text, or else the node's own file.
@@ -135,10 +140,7 @@ pub(crate) async fn answer(
             Ok(question) => json(&admin.view.why(&question)),
             Err(error) => sentence(StatusCode::BAD_REQUEST, &error),
         },
-        (&Method::GET, "/ping") => match ping(admin, asked).await {
-            Ok(routes) => json(&routes),
-            Err(error) => sentence(StatusCode::BAD_REQUEST, &error),
-        },
+        (&Method::GET, "/ping") => told(ping(admin, asked).await),
         (&Method::GET, "/netcheck") => match admin.view.netcheck().await {
             Ok(report) => json(&report),
             Err(error) => sentence(StatusCode::BAD_REQUEST, error),
@@ -167,22 +169,18 @@ pub(crate) async fn answer(
             Ok(wanted) => json(&admin.overview(&wanted)),
             Err(error) => sentence(StatusCode::BAD_REQUEST, &error),
         },
+        (&Method::GET, "/rules") => json(&admin.view.rules()),
         (&Method::GET, "/steering") => json(&admin.view.steering()),
-        (&Method::POST, "/steer") => match steer_by(admin, asked) {
-            Ok(steering) => json(&steering),
-            Err(error) => sentence(StatusCode::BAD_REQUEST, &error),
-        },
-        (&Method::POST, "/metric") => match post_metric(admin, asked) {
-            Ok(posted) => json(&posted),
-            Err(error) => sentence(StatusCode::BAD_REQUEST, &error),
-        },
-        (&Method::POST, RELOAD) => match reload(admin, text) {
-            Ok(changes) => json(&changes),
-            Err(error) => sentence(StatusCode::BAD_REQUEST, &error),
-        },
+        (&Method::POST, "/steer") => told(steer_by(admin, asked)),
+        (&Method::POST, "/metric") => told(post_metric(admin, asked)),
+        (&Method::POST, RELOAD) => told(reload(admin, text)),
         (&Method::POST, "/open") => match &admin.links {
             Some(links) => json(&Opened { link: links() }),
             None => sentence(StatusCode::NOT_FOUND, NO_DASHBOARD),
+        },
+        (&Method::POST, "/path") => match &admin.playground {
+            None => sentence(StatusCode::NOT_FOUND, "only the demo has paths to cut"),
+            Some(playground) => told(playground::cut(playground, asked)),
         },
         (&Method::POST, "/close") => match close(admin, asked) {
             Ok(()) => json(&admin.version()),
@@ -202,6 +200,14 @@ pub(crate) async fn answer(
             StatusCode::NOT_FOUND,
             &format!("nothing is here; ask for one of {}", LISTINGS.join(", ")),
         ),
+    }
+}
+
+/// What was asked for, or what was wrong with the question.
+fn told(result: Result<impl Serialize, String>) -> Response<Full<Bytes>> {
+    match result {
+        Ok(facts) => json(&facts),
+        Err(error) => sentence(StatusCode::BAD_REQUEST, &error),
     }
 }
 

@@ -20,10 +20,12 @@
 //! | `GET /events?since=ID&limit=N&wait=SECONDS&class=CLASS` | what happened, see [`crate::events`] |
 //! | `GET /overview?since=ID&flows=1` | what the dashboard shows, in one answer |
 //! | `GET /steering` | what new flows are steered to |
-//! | `POST /steer?exit=EXIT&hint=HINT&avoid=RELAY&unavoid=RELAY` | steers new flows |
+//! | `GET /rules` | the entry's routing rules, and which are paused |
+//! | `POST /steer?exit=EXIT&hint=HINT&avoid=RELAY&unavoid=RELAY&pause=RULE&unpause=RULE` | steers new flows |
 //! | `POST /metric?name=METRIC&exit=EXIT&value=VALUE&better=more&half_life=60s` | posts a value of a metric that somebody defines |
 //! | `POST /reload` | reads the configuration again: the body, or the file without one |
 //! | `POST /open` | a link for one use that opens the dashboard |
+//! | `POST /path?from=NODE&to=NODE&cut=1` | in the demo: cuts a path, or heals it with `cut=0` |
 //! | `POST /close?label=LABEL` | closes a flow of this entry |
 //! | `GET /metrics` | counters and gauges in Prometheus' text format |
 //! | `POST /stop` | stops the node in order |
@@ -36,6 +38,7 @@ mod logs;
 mod metric;
 mod metrics;
 mod overview;
+mod playground;
 mod query;
 mod question;
 mod server;
@@ -46,6 +49,9 @@ pub(crate) use api::{answer, json, response, sentence};
 pub(crate) use client::{Client, ClientError};
 pub(crate) use logs::{LEVELS, LogLine, LogLines, LogPage};
 pub(crate) use metric::{Post, post};
+#[cfg(feature = "demo")]
+pub(crate) use playground::PlayPath;
+pub(crate) use playground::Playground;
 pub(crate) use query::LONGEST_WAIT;
 pub(crate) use question::{ask, ask_ping};
 pub(crate) use server::serve;

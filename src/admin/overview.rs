@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Admin, StatusReport, query};
+use super::{Admin, StatusReport, playground::PlayPath, query};
 use crate::{
     app::{FlowFacts, LaneStatus, Steering},
     events::{Page, Query},
@@ -24,6 +24,8 @@ pub(super) struct Overview {
     pub(super) flows: Option<Vec<FlowFacts>>,
     /// What new flows are steered to.
     pub(super) steering: Steering,
+    /// In the demo, the paths that may be cut.
+    pub(super) paths: Option<Vec<PlayPath>>,
     /// What happened.
     pub(super) events: Page,
 }
@@ -60,6 +62,7 @@ impl Admin {
             lanes: self.view.lane_facts(),
             flows: wanted.flows.then(flows),
             steering: self.view.steering(),
+            paths: self.playground.as_ref().map(|playground| (playground.paths)()),
             events: self.view.events().read(&wanted.events),
         }
     }

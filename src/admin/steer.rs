@@ -9,7 +9,7 @@ const AUTO: &str = "auto";
 /// Says that what is steered then holds after a restart, too.
 const SAVE: &str = "save";
 
-/// The path and query that change `what`: `exit`, `hint`, `avoid` or `unavoid`.
+/// The path and query that change `what`: `exit`, `hint`, `avoid`, `pause`, or the last two with `un`.
 #[must_use]
 pub(crate) fn steer(what: &str, value: &str, save: bool) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
@@ -35,9 +35,11 @@ pub(super) fn read(query: &str) -> Result<(Vec<Steer>, bool), String> {
             "hint" if auto => Ok(Steer::Hint(None)),
             "hint" => value.parse().map(|hint| Steer::Hint(Some(hint))).map_err(sentence),
             "avoid" => value.parse().map(|relay| Steer::Avoid(relay, true)).map_err(sentence),
+            "pause" => Ok(Steer::Pause(value.into_owned(), true)),
+            "unpause" => Ok(Steer::Pause(value.into_owned(), false)),
             "unavoid" => value.parse().map(|relay| Steer::Avoid(relay, false)).map_err(sentence),
             other => Err(format!(
-                "{other:?} means nothing here; write exit, hint (each also auto), avoid, unavoid or save=1"
+                "{other:?} means nothing here; write exit, hint (each also auto), avoid, unavoid, pause, unpause or save=1"
             )),
         }
     });

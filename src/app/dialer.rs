@@ -311,10 +311,11 @@ impl Dialer {
 
     /// The same, each with how closely its exit serves the destination.
     fn choices(&self, request: &FlowRequest) -> Result<Vec<(LaneKey, usize)>, Refusal> {
-        let choice =
-            self.rules.get().choose(&request.target, request.user.as_deref(), request.client.ip());
+        let steering = self.steering().clone();
+        let (user, client) = (request.user.as_deref(), request.client.ip());
+        let choice = self.rules.get().choose(&request.target, user, client, &steering.paused);
         let wishes = match choice.action {
-            Action::Overlay(wishes) => self.steering().steer(wishes),
+            Action::Overlay(wishes) => steering.steer(wishes),
             Action::Reject => {
                 let rule = choice.rule.unwrap_or_default();
                 let detail = format!("rule {rule} of this entry rejects {}", request.target);

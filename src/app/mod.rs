@@ -30,6 +30,7 @@ mod places;
 mod rate;
 mod recent;
 mod renewal;
+mod rules;
 mod serving;
 mod status;
 mod steering;
@@ -45,6 +46,7 @@ pub(crate) use outlets::{Outlets, Unsent, Wish};
 pub use ping::{PingError, RoutePing};
 pub(crate) use pipe::PipeEnd;
 pub use renewal::CertificateStatus;
+pub use rules::RuleFacts;
 pub use serving::ServeError;
 pub(crate) use serving::{Accepted, Accepts};
 pub use status::{

@@ -323,6 +323,8 @@ impl NodeView {
     /// # Errors
     /// When an exit or a relay is not known, or too many relays would be avoided.
     pub fn steer(&self, changes: Vec<Steer>) -> Result<Steering, SteerError> {
+        let changes: Vec<Steer> =
+            changes.into_iter().map(|change| self.named(change)).collect::<Result<_, _>>()?;
         let mut steering = self.dialer.steering();
         let mut next = steering.clone();
         for change in changes {
@@ -338,8 +340,8 @@ impl NodeView {
         }
         if *steering != next {
             *steering = next.clone();
-            let Steering { exit, hint, avoid } = next.clone();
-            self.events.record(Event::Steered { exit, hint, avoid });
+            let Steering { exit, hint, avoid, paused } = next.clone();
+            self.events.record(Event::Steered { exit, hint, avoid, paused });
         }
         Ok(next)
     }

@@ -20,6 +20,9 @@ pub struct Steering {
     pub hint: Option<Hint>,
     /// Relays not to use, beside those of the rules.
     pub avoid: BTreeSet<NodeName>,
+    /// The identifiers of rules that decide nothing.
+    #[serde(default)]
+    pub paused: BTreeSet<String>,
 }
 
 /// A change of it.
@@ -31,6 +34,8 @@ pub enum Steer {
     Hint(Option<Hint>),
     /// Avoid this relay, or no longer.
     Avoid(NodeName, bool),
+    /// Pause the rule with this number or identifier, or no longer.
+    Pause(String, bool),
 }
 
 /// The change is not possible.
@@ -42,6 +47,9 @@ pub enum SteerError {
     /// It opens no connections for others.
     #[error("{0} is not an exit now; `ronproxy routes` lists the exits")]
     NotAnExit(NodeName),
+    /// There is no such rule.
+    #[error("{0:?} is no rule's number or identifier; `ronproxy rules` lists them")]
+    NoRule(String),
     /// Too many relays.
     #[error(
         "{MAX_AVOIDED} relays are avoided already; take one back with `ronproxy avoid RELAY --not`"
@@ -59,6 +67,8 @@ impl Steering {
             Steer::Exit(exit) => self.exit = exit,
             Steer::Hint(hint) => self.hint = hint,
             Steer::Avoid(relay, false) => drop(self.avoid.remove(&relay)),
+            Steer::Pause(rule, false) => drop(self.paused.remove(&rule)),
+            Steer::Pause(rule, true) => drop(self.paused.insert(rule)),
             Steer::Avoid(relay, true) => {
                 if self.avoid.len() >= MAX_AVOIDED && !self.avoid.contains(&relay) {
                     return Err(SteerError::TooMany);

@@ -125,7 +125,8 @@ impl NodeView {
             ..FlowRequest::new(question.target.clone(), client, Ingress::Socks5)
         };
         let (user, client) = (request.user.as_deref(), request.client.ip());
-        let rule = self.dialer.rules.get().choose(&request.target, user, client).rule;
+        let rule = self.dialer.rules.get();
+        let rule = rule.choose(&request.target, user, client, &self.steering().paused).rule;
         let (keys, refused) = match self.dialer.keys(&request) {
             Ok(keys) if keys.is_empty() => (keys, Some("no exit is known yet".to_owned())),
             Ok(keys) => (keys, None),

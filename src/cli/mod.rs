@@ -38,6 +38,7 @@ mod reload;
 mod reroutes;
 mod revoke;
 mod routes;
+mod rules;
 mod run;
 mod service;
 mod show;
@@ -106,6 +107,8 @@ enum Command {
     Use(steer::Use),
     Hint(steer::HintCommand),
     Avoid(steer::Avoid),
+    Rules(rules::Rules),
+    Pause(steer::Pause),
     Metric(metric::Metric),
     Open(dashboard::Open),
     Env(env::Env),
@@ -178,6 +181,8 @@ impl Cli {
             Command::Use(command) => wait(command.run(&folder()?)),
             Command::Hint(command) => wait(command.run(&folder()?)),
             Command::Avoid(command) => wait(command.run(&folder()?)),
+            Command::Rules(command) => wait(command.run(&folder()?)),
+            Command::Pause(command) => wait(command.run(&folder()?)),
             Command::Metric(command) => wait(command.run(&folder()?)),
             Command::Open(command) => wait(command.run(&folder()?)),
             Command::Env(command) => wait(command.run(&folder()?)),

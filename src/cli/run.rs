@@ -149,6 +149,7 @@ impl Run {
             exit_flows: Some(exit_flows),
             logs: Some(log_lines),
             save: Some(steering::saver(&folder.dir)),
+            playground: None,
         });
         let events = time_line(folder, keeps_events, &node);
         let serving = CancellationToken::new();

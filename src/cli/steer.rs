@@ -1,4 +1,4 @@
-//! `ronproxy use`, `hint` and `avoid`: what is wanted of new flows, until further notice.
+//! `ronproxy use`, `hint`, `avoid` and `pause`: what is wanted of new flows, until further notice.
 
 use clap::Args;
 use serde_json::Value;
@@ -66,6 +66,26 @@ pub(super) struct Avoid {
     json: bool,
 }
 
+/// Let a routing rule decide nothing, until further notice
+///
+/// New flows then go by the next rule that matches. It holds until the node stops, or longer with --save, and wherever the rule stands
+/// in the file, as long as its text is the same.
+#[derive(Debug, Args)]
+pub(super) struct Pause {
+    /// The rule's number or identifier, see `ronproxy rules`
+    #[arg(value_name = "RULE")]
+    rule: String,
+    /// Take it back
+    #[arg(long)]
+    not: bool,
+    /// Keep it after a restart of the node, too, with all that is steered now
+    #[arg(long)]
+    save: bool,
+    /// Print facts as JSON
+    #[arg(long)]
+    json: bool,
+}
+
 /// A value, or `auto`.
 #[derive(Debug, Clone)]
 struct Named<T>(Option<T>);
@@ -102,6 +122,13 @@ impl Avoid {
     }
 }
 
+impl Pause {
+    pub(super) async fn run(self, folder: &Folder) -> Result<(), CliError> {
+        let how = if self.not { "unpause" } else { "pause" };
+        steer(folder, how, &self.rule, (self.save, self.json)).await
+    }
+}
+
 async fn steer(
     folder: &Folder,
     what: &str,
@@ -124,7 +151,12 @@ pub(super) fn told(steering: &Value) -> String {
         [] => String::new(),
         relays => format!(", not by {}", relays.join(", ")),
     };
-    format!("New flows: {}, {}{avoid}.", of("exit", "exit"), of("hint", "hint"))
+    let paused = match steering.get("paused").map_or(0, |paused| entries(paused).len()) {
+        0 => "",
+        1 => ", without one rule (`ronproxy rules`)",
+        _ => ", without some rules (`ronproxy rules`)",
+    };
+    format!("New flows: {}, {}{avoid}{paused}.", of("exit", "exit"), of("hint", "hint"))
 }
 
 #[cfg(test)]
@@ -142,6 +174,8 @@ mod tests {
         steering.hint = Some(Hint::Loss);
         steering.avoid.insert("utah".parse().unwrap());
         assert_eq!(sentence(&steering), "New flows: exit mit, hint loss, not by utah.");
+        steering.paused.insert("ab12cd34".into());
+        assert!(sentence(&steering).ends_with("utah, without one rule (`ronproxy rules`)."));
     }
 
     #[test]

@@ -8,6 +8,7 @@
 mod changes;
 mod patterns;
 mod problem;
+mod rule_text;
 mod rules;
 mod sections;
 

@@ -1,13 +1,13 @@
 //! The routing rules of an entry: which exit, hint and route a flow gets. Pure.
 
-use std::{net::IpAddr, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 use super::{
     patterns::{Domain, Ports, one_or_many},
-    sections,
+    rule_text, sections,
 };
 use crate::{
     flow::{Hint, Host, Route, Target, is_class},
@@ -29,6 +29,10 @@ pub struct Rules(#[serde(deserialize_with = "rules")] Vec<Rule>);
 pub struct Rule {
     matches: Matches,
     action: Action,
+    /// The rule in words.
+    told: String,
+    /// What names it although other rules come and go.
+    id: String,
 }
 
 /// What the rules say about a flow.
@@ -74,16 +78,31 @@ pub struct Wishes {
 }
 
 impl Rules {
-    /// What the rules say about a flow to `target`, of SOCKS or HTTP `user`, from `client`.
+    /// What the rules but the `paused` ones say about a flow to `target`, of SOCKS or HTTP `user`, from
+    /// `client`.
     ///
     /// Names are resolved at the exit: `cidr` matches targets given as an address only.
     #[must_use]
-    pub fn choose(&self, target: &Target, user: Option<&str>, client: IpAddr) -> Choice {
-        let found = self.0.iter().position(|rule| rule.matches.flow(target, user, client));
+    pub fn choose(
+        &self,
+        target: &Target,
+        user: Option<&str>,
+        client: IpAddr,
+        paused: &BTreeSet<String>,
+    ) -> Choice {
+        let found = self
+            .0
+            .iter()
+            .position(|rule| !paused.contains(&rule.id) && rule.matches.flow(target, user, client));
         match found {
             Some(index) => Choice { action: self.0[index].action.clone(), rule: Some(index + 1) },
             None => Choice { action: Action::Overlay(Wishes::default()), rule: None },
         }
+    }
+
+    /// The identifier and the words of each rule, in order.
+    pub fn told(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|rule| (rule.id.as_str(), rule.told.as_str()))
     }
 
     /// How many rules there are.
@@ -100,12 +119,12 @@ impl Rules {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Matches {
-    domain: Vec<Domain>,
-    cidr: Vec<IpNet>,
-    port: Vec<Ports>,
-    user: Vec<String>,
-    client: Vec<IpNet>,
+pub(super) struct Matches {
+    pub(super) domain: Vec<Domain>,
+    pub(super) cidr: Vec<IpNet>,
+    pub(super) port: Vec<Ports>,
+    pub(super) user: Vec<String>,
+    pub(super) client: Vec<IpNet>,
 }
 
 impl Matches {
@@ -214,7 +233,9 @@ impl TryFrom<RawRule> for Rule {
             true if wishes == Wishes::default() => Action::Reject,
             true => return Err("`reject` stands alone; take out the rule's other actions"),
         };
-        Ok(Self { matches, action })
+        let told = rule_text::told(&matches, &action);
+        let id = rule_text::id(&told);
+        Ok(Self { matches, action, told, id })
     }
 }
 

@@ -14,7 +14,8 @@ fn read(text: &str) -> Result<Rules, String> {
 /// Reads one rule with these match keys.
 fn matches(keys: &str, target: &str, user: Option<&str>, client: &str) -> bool {
     let rules = read(&format!("[[rule]]\n{keys}\nreject = true")).unwrap();
-    let choice = rules.choose(&target.parse().unwrap(), user, client.parse().unwrap());
+    let choice =
+        rules.choose(&target.parse().unwrap(), user, client.parse().unwrap(), &BTreeSet::new());
     choice.action == Action::Reject
 }
 
@@ -58,7 +59,9 @@ fn the_first_rule_that_matches_decides() {
          [[rule]]\nport = 25\ndirect = true",
     )
     .unwrap();
-    let choose = |target: &str| rules.choose(&target.parse().unwrap(), None, [127, 0, 0, 1].into());
+    let choose = |target: &str| {
+        rules.choose(&target.parse().unwrap(), None, [127, 0, 0, 1].into(), &BTreeSet::new())
+    };
     assert_eq!(choose("mit.edu:25"), Choice { action: Action::Reject, rule: Some(1) });
     let direct = Wishes { pin: Some(Route::Direct), ..Wishes::default() };
     let direct = Choice { action: Action::Overlay(direct), rule: Some(2) };
@@ -75,7 +78,12 @@ fn every_wish_is_read() {
          avoid = 'mediaone'
 fallback = 'nyu'",
     );
-    let choice = rules.unwrap().choose(&"a.org:1".parse().unwrap(), None, [127, 0, 0, 1].into());
+    let choice = rules.unwrap().choose(
+        &"a.org:1".parse().unwrap(),
+        None,
+        [127, 0, 0, 1].into(),
+        &BTreeSet::new(),
+    );
     let expected = Wishes {
         exits: vec!["mit".parse().unwrap(), "utah".parse().unwrap()],
         hint: Some(Hint::Loss),
@@ -119,4 +127,30 @@ fn a_rule_that_makes_no_sense_is_refused_with_the_reason() {
     }
     let many = "[[rule]]\nreject = true\n".repeat(MAX_RULES + 1);
     assert!(read(&many).unwrap_err().contains("too many"));
+}
+
+#[test]
+fn a_rule_is_told_in_words_and_a_paused_one_decides_nothing() {
+    let text = "[[rule]]\ndomain = [\"*.mit.edu\", \"a.org\"]\nport = \"80-90\"\nexit = \"mit\"\nhint = \"loss\"\n
+[[rule]]\nreject = true\n[[rule]]\nvia = \"utah\"\npatience = \"2m\"\n";
+    let rules = crate::config::Config::parse(text).unwrap().rules;
+    let told: Vec<_> = rules.told().map(|(_, told)| told).collect();
+    let expected = [
+        "domain *.mit.edu or a.org, port 80-90 → exit mit, hint loss",
+        "every flow → reject",
+        "every flow → via utah, patience 2m",
+    ];
+    assert_eq!(told, expected);
+    let ids: Vec<String> = rules.told().map(|(id, _)| id.to_owned()).collect();
+    let rule = |paused: &[&String]| {
+        let paused = paused.iter().map(|id| (*id).clone()).collect();
+        rules.choose(&"a.org:80".parse().unwrap(), None, [127, 0, 0, 1].into(), &paused).rule
+    };
+    assert_eq!(rule(&[]), Some(1));
+    assert_eq!(rule(&[&ids[0]]), Some(2));
+    assert_eq!(rule(&[&ids[0], &ids[1]]), Some(3));
+    assert_eq!(rule(&[&ids[0], &ids[1], &ids[2]]), None);
+    // An identifier goes with the rule, wherever it stands.
+    let moved = crate::config::Config::parse("[[rule]]\nreject = true\n").unwrap().rules;
+    assert_eq!(moved.told().next().unwrap().0, ids[1]);
 }

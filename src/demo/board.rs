@@ -2,14 +2,20 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
 
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::{
+    commands::Command,
+    facts::Condition,
+    paths::{PathId, Place},
+};
 use crate::{
-    admin::{Admin, LinkMaker, RunFacts},
+    admin::{Admin, LinkMaker, PlayPath, Playground, RunFacts},
     app::Node,
     dashboard::{self, BindError, Dashboard, Settings},
     entry::LocalUsers,
@@ -18,15 +24,26 @@ use crate::{
 /// Where a node's dashboard is by default; if the port is taken, a free one is used.
 const PORT: u16 = 1090;
 
+/// Clicks that wait for the demo; people click slower.
+const QUEUE: usize = 32;
+
+/// What the visitor did to each path, in the order of their numbers.
+pub(super) type Conditions = Arc<Mutex<[Condition; 6]>>;
+
 /// The dashboard of the demo's entry. Dropping it closes it.
 pub(super) struct Board {
     links: LinkMaker,
+    clicks: mpsc::Receiver<Command>,
     stop: CancellationToken,
 }
 
 impl Board {
     /// Opens the dashboard of `node`.
-    pub(super) async fn open(node: &Node, proxy: SocketAddr) -> Result<Self, BindError> {
+    pub(super) async fn open(
+        node: &Node,
+        proxy: SocketAddr,
+        conditions: Conditions,
+    ) -> Result<Self, BindError> {
         let bind = |port| {
             Dashboard::bind(Settings {
                 listen: (Ipv4Addr::LOCALHOST, port).into(),
@@ -41,6 +58,7 @@ impl Board {
             bound => bound?,
         };
         let (links, stop) = (dashboard.links(), CancellationToken::new());
+        let (clicked, clicks) = mpsc::channel(QUEUE);
         let admin = Admin {
             view: node.view(),
             run: RunFacts {
@@ -56,15 +74,42 @@ impl Board {
             logs: None,
             exit_flows: None,
             save: None,
+            playground: Some(playground(conditions, clicked)),
         };
         tokio::spawn(dashboard.serve(Arc::new(admin), stop.clone()));
-        Ok(Self { links, stop })
+        Ok(Self { links, clicks, stop })
+    }
+
+    /// What somebody clicked on the map.
+    pub(super) async fn clicked(&mut self) -> Option<Command> {
+        self.clicks.recv().await
     }
 
     /// A link that opens it once.
     pub(super) fn link(&self) -> String {
         (self.links)()
     }
+}
+
+/// The paths, as the map of the dashboard shows and cuts them.
+fn playground(conditions: Conditions, clicked: mpsc::Sender<Command>) -> Playground {
+    let paths = move || {
+        let conditions = *conditions.lock().unwrap_or_else(PoisonError::into_inner);
+        let path = |(path, condition): (PathId, Condition)| {
+            let ends = path.ends();
+            let (from, to) = (ends.0.name().to_owned(), ends.1.name().to_owned());
+            PlayPath { from, to, cut: condition == Condition::Cut }
+        };
+        PathId::all().zip(conditions).map(path).collect()
+    };
+    let cut = move |from: &str, to: &str, cut| {
+        let ends = Place::find(from).zip(Place::find(to));
+        let path = ends.and_then(|(a, b)| PathId::between(a, b));
+        let path = path.ok_or("no path is there; name two of arosnet, utah, mit, mediaone")?;
+        let command = if cut { Command::Cut(path) } else { Command::Heal(path) };
+        clicked.try_send(command).map_err(|_| "the demo is busy; try it again".to_owned())
+    };
+    Playground { paths: Arc::new(paths), cut: Arc::new(cut) }
 }
 
 impl Drop for Board {

@@ -108,6 +108,9 @@ pub(super) async fn run(
                     break;
                 }
             }
+            Some(command) = shell.stage.clicked() => {
+                shell.obey(command, &mut face).await;
+            }
             Some(report) = reported.recv() => shell.note(report),
             () = signals.recv() => break,
         }

@@ -1,11 +1,15 @@
 //! The running demo: four nodes, the Internet between them, and what a visitor does to it.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use tokio::time::{Instant, sleep};
 
 use super::{
-    board::Board,
+    board::{Board, Conditions},
     commands::Command,
     facts::{Change, Condition, FlowFact, LaneFact, Observation, PathFact, Traffic, paths_of},
     paths::{PathId, Place},
@@ -39,7 +43,7 @@ const MESHED_WITHIN: Duration = Duration::from_secs(20);
 pub(super) struct Stage {
     lab: Lab,
     topology: Topology,
-    conditions: [Condition; 6],
+    conditions: Conditions,
     proxy: SocketAddr,
     board: Option<Board>,
 }
@@ -76,11 +80,12 @@ impl Stage {
         };
         let entry = lab.node(Place::ArosNet.name());
         let proxy = entry.and_then(Node::proxy).ok_or(StageError::NoProxy)?;
+        let conditions: Conditions = Arc::new(Mutex::new([Condition::Whole; 6]));
         let board = match entry {
-            Some(entry) => Board::open(entry, proxy).await.ok(),
+            Some(entry) => Board::open(entry, proxy, conditions.clone()).await.ok(),
             None => None,
         };
-        let stage = Self { lab, topology, conditions: [Condition::Whole; 6], proxy, board };
+        let stage = Self { lab, topology, conditions, proxy, board };
         let start = Instant::now();
         while !stage.lab.is_meshed() {
             if start.elapsed() > MESHED_WITHIN {
@@ -95,6 +100,18 @@ impl Stage {
     #[must_use]
     pub(super) fn proxy(&self) -> SocketAddr {
         self.proxy
+    }
+
+    fn conditions(&self) -> MutexGuard<'_, [Condition; 6]> {
+        self.conditions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What somebody clicked on the map of the dashboard.
+    pub(super) async fn clicked(&mut self) -> Option<Command> {
+        match &mut self.board {
+            Some(board) => board.clicked().await,
+            None => None,
+        }
     }
 
     /// A link that opens the dashboard once; `None`: no port could be had.
@@ -118,11 +135,11 @@ impl Stage {
                 self.put(used, Condition::Cut)
             }
             Command::Toggle(path) => {
-                let whole = self.conditions[path.index()] == Condition::Whole;
+                let whole = self.conditions()[path.index()] == Condition::Whole;
                 self.put(path, if whole { Condition::Cut } else { Condition::Whole })
             }
             Command::ToggleLoss => {
-                let lossy = matches!(self.conditions[0], Condition::Lossy(_));
+                let lossy = matches!(self.conditions()[0], Condition::Lossy(_));
                 let next = if lossy { Condition::Whole } else { Condition::Lossy(HEAVY) };
                 self.put(PathId::DIRECT, next)
             }
@@ -170,7 +187,7 @@ impl Stage {
             }
             self.lab.internet().set(from, to, model);
         }
-        self.conditions[path.index()] = condition;
+        self.conditions()[path.index()] = condition;
         match condition {
             Condition::Whole => format!("path {} {path} healed", path.number()),
             Condition::Cut => format!("path {} {path} CUT, both ways", path.number()),
@@ -231,7 +248,7 @@ impl Stage {
         let (near, far) = (self.link(a, b), self.link(b, a));
         let rtt = near.as_ref().and_then(|link| link.rtt_ms);
         PathFact {
-            condition: self.conditions[path.index()],
+            condition: self.conditions()[path.index()],
             linked: near.is_some_and(|link| link.up) && far.is_some_and(|link| link.up),
             rtt: rtt.map(|ms| Duration::from_secs_f64(ms / 1e3)),
             traffic: self.traffic(a, b) + self.traffic(b, a),

@@ -113,6 +113,9 @@ pub enum Event {
         hint: Option<Hint>,
         /// Off these relays.
         avoid: BTreeSet<NodeName>,
+        /// Without the rules with these identifiers.
+        #[serde(default)]
+        paused: BTreeSet<String>,
     },
     /// The configuration was read again.
     Reloaded {
@@ -295,7 +298,7 @@ impl fmt::Display for Event {
             Self::FlowRefused { target, reason, why, cure, .. } => {
                 write!(f, "no flow to {target} ({}): {why}. {cure}", reason.name())
             }
-            Self::Steered { exit, hint, avoid } => {
+            Self::Steered { exit, hint, avoid, paused } => {
                 f.write_str("new flows are steered: ")?;
                 match exit {
                     Some(exit) => write!(f, "exit {exit}")?,
@@ -305,7 +308,8 @@ impl fmt::Display for Event {
                     Some(hint) => write!(f, ", hint {hint}")?,
                     None => f.write_str(", hint as the rules say")?,
                 }
-                avoid.iter().try_for_each(|relay| write!(f, ", not by {relay}"))
+                avoid.iter().try_for_each(|relay| write!(f, ", not by {relay}"))?;
+                paused.iter().try_for_each(|rule| write!(f, ", without the rule {rule}"))
             }
             Self::Reloaded { live, restart } => {
                 write!(f, "the configuration was read again; new in force: {}", listed(live))?;

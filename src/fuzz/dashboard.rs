@@ -81,6 +81,7 @@ async fn open(bearer: &str, stop: &CancellationToken) -> (Lab, SocketAddr, Cance
         logs: None,
         exit_flows: None,
         save: None,
+        playground: None,
     };
     tokio::spawn(dashboard.serve(Arc::new(admin), stop.clone()));
     (lab, listen, stopped)

@@ -37,6 +37,7 @@ pub(super) fn serve(
         logs: None,
         exit_flows: None,
         save: Some(steering::saver(dir)),
+        playground: None,
     });
     let asked = admin.stop.clone();
     tokio::spawn(admin::serve(commands, admin, end));

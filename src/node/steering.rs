@@ -43,7 +43,8 @@ mod tests {
         assert_eq!(load(&dir), Steering::default());
         let exit = Some("mit".parse().unwrap());
         let avoid = std::iter::once("utah".parse().unwrap()).collect();
-        let steering = Steering { exit, hint: Some(crate::flow::Hint::Loss), avoid };
+        let steering =
+            Steering { exit, hint: Some(crate::flow::Hint::Loss), avoid, ..Steering::default() };
         dir.write_json(NodeFile::Steering, &steering).unwrap();
         assert_eq!(load(&dir), steering);
         for damaged in ["{", "[]", "{\"exit\":\"A B\",\"hint\":null,\"avoid\":[]}"] {

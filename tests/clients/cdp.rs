@@ -92,6 +92,27 @@ impl Page {
         started.elapsed()
     }
 
+    /// Clicks with the mouse on a point of the SVG path that an expression names, a third on its way.
+    pub async fn click(&mut self, path: &str) {
+        let at = format!(
+            "(() => {{ const path = {path}; const at = path.getPointAtLength(path.getTotalLength() / 3)\
+             .matrixTransform(path.getScreenCTM()); return [at.x, at.y]; }})()"
+        );
+        let at = self.eval(&at).await;
+        for kind in ["mousePressed", "mouseReleased"] {
+            let event =
+                json!({ "type": kind, "x": at[0], "y": at[1], "button": "left", "clickCount": 1 });
+            self.call("Input.dispatchMouseEvent", event).await;
+        }
+    }
+
+    /// Presses a key and lets it go.
+    pub async fn press(&mut self, key: &str) {
+        for kind in ["keyDown", "keyUp"] {
+            self.call("Input.dispatchKeyEvent", json!({ "type": kind, "key": key })).await;
+        }
+    }
+
     /// The processor time of scripts, styles and layout so far, in seconds.
     pub async fn busy(&mut self) -> f64 {
         self.call("Performance.enable", json!({ "timeDomain": "threadTicks" })).await;

@@ -157,6 +157,42 @@ async fn each_view_renders_and_a_cut_is_seen_within_a_second() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn paths_of_the_demo_are_cut_and_healed_by_click_and_by_keyboard() {
+    if !have("chromium") {
+        return;
+    }
+    let site = Site::new();
+    let demo = Demo::start(&site.dir("demo"));
+    let mut page = Page::open(&site.dir("profile"), (1440, 900), false).await;
+    page.go(&demo.link).await;
+    page.until("document.querySelectorAll('#graph .cut').length === 6").await;
+    assert_eq!(page.eval("document.getElementById('cut-hint').hidden").await, false);
+    // The demo has one rule, which holds flows to the direct path.
+    let rule = "document.querySelector('#rules button')";
+    page.until(&format!("{rule}?.getAttribute('aria-pressed') === 'false'")).await;
+    for wanted in ["true", "false"] {
+        page.eval(&format!("{rule}.click()")).await;
+        page.until(&format!("{rule}.getAttribute('aria-pressed') === '{wanted}'")).await;
+    }
+    let path = "document.querySelector('#graph [data-cut=\"arosnet mit\"]')";
+    let down = "document.querySelector('#graph .link.down[data-peer=mit]')";
+    page.click(path).await;
+    page.until(&format!("{path}.getAttribute('aria-pressed') === 'true'")).await;
+    page.until(down).await;
+    page.picture("map-cut-by-click").await;
+    page.eval(&format!("{path}.focus()")).await;
+    page.press("Enter").await;
+    page.until(&format!("{path}.getAttribute('aria-pressed') === 'false'")).await;
+    page.until(&format!("!{down}")).await;
+    assert_eq!(page.eval(&format!("document.activeElement === {path}")).await, true);
+    // A path between two others, which this node only hears of.
+    let far = "document.querySelector('#graph [data-cut=\"utah mediaone\"]')";
+    page.eval(&format!("{far}.focus()")).await;
+    page.press("Enter").await;
+    page.until(&format!("{far}.getAttribute('aria-pressed') === 'true'")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn five_hundred_flows_are_drawn_within_three_frames() {
     if !have("chromium") {
         return;

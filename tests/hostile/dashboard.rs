@@ -106,6 +106,19 @@ fn other_hosts_origins_and_methods_are_refused_with_the_right_token() {
 }
 
 #[test]
+fn no_node_but_the_demo_has_paths_to_cut() {
+    let site = Site::new();
+    let (_node, at) = stage(&site);
+    let token = must(&site.dir("hub"), &["open", "--token"]);
+    let right = format!("Host: HOST\r\nAuthorization: Bearer {}\r\n", token.trim());
+    let post = |headers: &str| ask(at, "POST", "/api/v1/path?from=hub&to=hub&cut=1", headers);
+    assert_eq!(post(&right).status, 404);
+    assert_eq!(post("Host: HOST\r\n").status, 401);
+    let overview = ask(at, "GET", "/api/v1/overview", &right);
+    assert!(overview.text.contains("\"paths\":null"), "{}", overview.text);
+}
+
+#[test]
 fn a_link_opens_the_dashboard_once_and_other_pages_change_nothing() {
     let site = Site::new();
     let (node, at) = stage(&site);

@@ -7,6 +7,10 @@ import { figures, speeds, ask } from "./app.js";
 const LOSSY = 5;
 const W = 1000;
 const graph = document.getElementById("graph");
+// What is drawn anew, and what keeps the keyboard's focus meanwhile.
+const drawing = svg("g");
+const cuts = svg("g");
+graph.append(drawing, cuts);
 let drawn = "";
 
 export function render(state) {
@@ -23,6 +27,7 @@ export function render(state) {
   ]);
   draw(state);
   steering(now);
+  rules(now.steering.paused, now.status.version + now.status.pid + state.events.filter((e) => e.kind === "reloaded").length);
   lanes(now.lanes);
   links(now.links, now.steering.avoid);
 }
@@ -43,6 +48,27 @@ async function steer(what, value) {
     put(note, save ? "for new flows, saved" : "for new flows, until the node stops");
   } catch (error) {
     put(note, error.message || "the node does not answer");
+  }
+}
+
+// What the rules on the page were read for: the process and its reloads, and what was paused then.
+let rulesOf = "";
+
+/// Reads the rules again when they may have changed.
+async function rules(paused, node) {
+  const key = JSON.stringify([node, paused]);
+  if (key === rulesOf) return;
+  rulesOf = key;
+  try {
+    const all = await ask("/rules");
+    document.getElementById("rules-card").hidden = all.length === 0;
+    document.querySelector("#rules tbody").replaceChildren(...all.map((rule) => {
+      const press = () => steer(rule.paused ? "unpause" : "pause", rule.id);
+      const title = rule.paused ? "This rule decides nothing; press to put it into force" : "Let this rule decide nothing";
+      return el("tr", {}, el("td", { class: "num" }, String(rule.rule)), el("td", {}, rule.text), el("td", {}, el("button", { class: "avoid", type: "button", title, "data-rule": rule.id, "aria-pressed": String(rule.paused), on: { click: press } }, rule.paused ? "paused" : "pause")));
+    }));
+  } catch {
+    rulesOf = "";
   }
 }
 
@@ -117,7 +143,7 @@ function draw(state) {
   if (key !== drawn) {
     drawn = key;
     mark(graph, "viewBox", `0 0 ${W} ${height.toFixed(0)}`);
-    graph.replaceChildren(...far(far_links, at), ...links.map((link) => near(link, at, status.name, few, scale)).flat(), ...used.flatMap((route) => along(route, at)),
+    drawing.replaceChildren(...far(far_links, at), ...links.map((link) => near(link, at, status.name, few, scale)).flat(), ...used.flatMap((route) => along(route, at)),
       node(status.name, "us", at.get(status.name), scale, few, status.flows ? `${status.flows} flow${status.flows === 1 ? "" : "s"}` : "this node"),
       ...links.map((link) => node(link.peer, kind(link), at.get(link.peer), scale, few, link.exit ? "exit" : link.relay ? "relay" : "entry")));
   }
@@ -125,9 +151,12 @@ function draw(state) {
     if (event.kind !== "rerouted") continue;
     const place = at.get(event.to.startsWith("via ") ? event.to.slice(4) : event.peer);
     if (!place) continue;
-    const ring = svg("circle", { class: "ping", cx: place.x, cy: place.y, r: 16 * scale, on: { animationend: () => ring.remove() } });
-    graph.append(ring);
+    const ring = svg("circle", { class: "ping", cx: place.x, cy: place.y, r: 16 * scale });
+    // By time, as without motion no animation ends.
+    setTimeout(() => ring.remove(), 1200);
+    drawing.append(ring);
   }
+  cuttable(state.now.paths, at);
   mark(graph, "aria-label", `${links.filter((l) => l.up).length} of ${links.length} links are up. ${used.map((r) => `${r.flows} lanes to ${r.path.at(-1)} ${r.text}`).join(". ")}`);
 }
 
@@ -167,6 +196,39 @@ function near(link, at, us, few, scale) {
   const spot = within(a, b, link.exit ? 0.3 : 0.46);
   const tag = svg("text", { class: `tag ${how === "down" ? "bad" : how}`, x: spot.x.toFixed(0), y: (spot.y - 9 * scale).toFixed(0), "text-anchor": "middle", "font-size": (13 * scale).toFixed(1) }, text);
   return [path, tag];
+}
+
+/// In the demo: each path is a button that cuts and heals it.
+function cuttable(paths, at) {
+  document.getElementById("cut-hint").hidden = !paths;
+  if (!paths) return;
+  mark(graph, "role", "group");
+  while (cuts.children.length < paths.length) {
+    const toggle = (event) => cut(event.currentTarget);
+    const press = (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); toggle(event); } };
+    cuts.append(svg("path", { class: "cut", role: "button", tabindex: 0, on: { click: toggle, keydown: press } }));
+  }
+  paths.forEach(({ from, to, cut }, n) => {
+    const [a, b] = [at.get(from), at.get(to)];
+    if (!a || !b) return;
+    const path = cuts.children[n];
+    mark(path, "d", a.x <= b.x ? curve(a, b) : curve(b, a));
+    mark(path, "data-cut", `${from} ${to}`);
+    mark(path, "aria-pressed", String(cut));
+    mark(path, "aria-label", `The path between ${from} and ${to}: ${cut ? "cut, press to heal it" : "press to cut it"}`);
+  });
+}
+
+async function cut(path) {
+  const [from, to] = path.dataset.cut.split(" ");
+  const wanted = path.getAttribute("aria-pressed") !== "true";
+  const hint = document.getElementById("cut-hint");
+  try {
+    await ask(`/path?from=${from}&to=${to}&cut=${wanted ? 1 : 0}`, "POST");
+    put(hint, `The path between ${from} and ${to} is ${wanted ? "cut" : "healed"}.`);
+  } catch (error) {
+    put(hint, error.message || "the node does not answer");
+  }
 }
 
 function along({ path, still }, at) {
