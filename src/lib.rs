@@ -120,6 +120,7 @@
 
 // `docs/architecture.md` has the map of the modules, and who may use whom. All are private: the interface is what
 // stands at the root, which `docs/public-api.txt` lists.
+mod accept;
 #[cfg(feature = "proxy")]
 mod admin;
 mod app;

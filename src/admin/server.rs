@@ -8,11 +8,12 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{UnixListener, UnixStream},
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::{sleep, timeout},
+    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
 use super::api::{Admin, RELOAD, answer};
+use crate::accept;
 
 /// Connections served at once. A person has a few commands open; 32 is room for a watch loop of
 /// each kind, and bounds the memory that a runaway script can take.
@@ -30,26 +31,19 @@ const MAX_BODY: usize = 1 << 20;
 /// Bytes of a request's head, hyper's least. Only a configuration to be put into force has a body.
 const MAX_HEAD: usize = 8 * 1024;
 
-/// After a failed accept, usually for want of file descriptors, so that the loop does not spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
 /// Serves the API until `shutdown`.
 pub(crate) async fn serve(listener: UnixListener, admin: Arc<Admin>, shutdown: CancellationToken) {
-    shutdown.run_until_cancelled_owned(accept(listener, admin)).await;
+    shutdown.run_until_cancelled_owned(accept_all(listener, admin)).await;
 }
 
-async fn accept(listener: UnixListener, admin: Arc<Admin>) {
+async fn accept_all(listener: UnixListener, admin: Arc<Admin>) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         // Further clients wait, unaccepted, in the system's backlog.
         let Ok(place) = places.clone().acquire_owned().await else { return };
-        match listener.accept().await {
-            Ok((stream, _)) => drop(tokio::spawn(converse(stream, admin.clone(), place))),
-            Err(error) => {
-                tracing::warn!(%error, "the admin socket failed");
-                sleep(ACCEPT_PAUSE).await;
-            }
-        }
+        let accepted = accept::or_pause(listener.accept().await, "the admin socket").await;
+        let Some((stream, _)) = accepted else { continue };
+        tokio::spawn(converse(stream, admin.clone(), place));
     }
 }
 

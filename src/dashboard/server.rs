@@ -25,7 +25,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, sleep, timeout},
+    time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -36,6 +36,7 @@ use super::{
     request::{self, Allows, Refused, Shown},
 };
 use crate::{
+    accept,
     admin::{Admin, LinkMaker, answer, response, sentence},
     entry::{LocalGate, LocalUsers, LocalUsersError},
 };
@@ -51,9 +52,6 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Bytes of a request's head: hyper's least. Of bodies only the name of an exit is read.
 const MAX_HEAD: usize = 8 * 1024;
-
-/// After a failed accept, usually for want of file descriptors, so that the loop does not spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Wrong tokens are logged once in so many.
 const LOG_EVERY: u64 = 1000;
@@ -160,16 +158,11 @@ impl Dashboard {
         loop {
             // Further clients wait, unaccepted, in the system's backlog.
             let Ok(place) = places.clone().acquire_owned().await else { return };
-            match self.listener.accept().await {
-                Ok((stream, client)) => {
-                    let (shared, admin) = (self.shared.clone(), admin.clone());
-                    drop(tokio::spawn(shared.converse(stream, client, admin, place)));
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "the dashboard's port failed");
-                    sleep(ACCEPT_PAUSE).await;
-                }
-            }
+            let accepted = self.listener.accept().await;
+            let accepted = accept::or_pause(accepted, "the dashboard's port").await;
+            let Some((stream, client)) = accepted else { continue };
+            let (shared, admin) = (self.shared.clone(), admin.clone());
+            tokio::spawn(shared.converse(stream, client, admin, place));
         }
     }
 }

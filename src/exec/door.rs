@@ -26,7 +26,10 @@ use super::{
     sessions::{self, Ends, Sessions, Verdict},
     space::{Listening, RESOLVER, Space},
 };
-use crate::flow::{Host, Target, reset_on_close};
+use crate::{
+    accept,
+    flow::{Host, Target, reset_on_close},
+};
 
 /// The port of name servers.
 const DNS: u16 = 53;
@@ -291,7 +294,8 @@ async fn forward(listener: TcpListener, port: u16, places: Arc<Semaphore>) {
     let Ok(inside_at) = listener.local_addr() else { return };
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return };
-        let Ok((inside, _)) = listener.accept().await else { continue };
+        let accepted = accept::or_pause(listener.accept().await, "a port of localhost").await;
+        let Some((inside, _)) = accepted else { continue };
         tokio::spawn(async move {
             match TcpStream::connect((inside_at.ip(), port)).await {
                 Ok(outside) => carry(inside, outside).await,

@@ -7,8 +7,10 @@ use std::{io, time::Duration};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{UnixListener, UnixStream},
-    time::{sleep, timeout},
+    time::timeout,
 };
+
+use crate::accept;
 
 /// What each command is told.
 const ANSWER: &str = "the node runs in a program that was built without ronproxy's feature `proxy`, which \
@@ -19,9 +21,6 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The longest request, in bytes. All but a new configuration are much shorter.
 const MAX_REQUEST: usize = 8 << 10;
-
-/// After a failed accept, usually for want of file descriptors, so that the loop does not spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Says to each command, in HTTP, until `end`, that this program cannot answer it. What it returns is never
 /// cancelled: no command can ask the node to stop.
@@ -36,16 +35,12 @@ pub(super) fn serve(
 
 async fn answer_all(commands: UnixListener) {
     loop {
-        match commands.accept().await {
-            Ok((client, _)) => match timeout(HEAD_TIMEOUT, answer(client)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::debug!(%error, "a command got no answer"),
-                Err(_) => tracing::debug!("a command sent no request"),
-            },
-            Err(error) => {
-                tracing::warn!(%error, "the command socket failed");
-                sleep(ACCEPT_PAUSE).await;
-            }
+        let accepted = accept::or_pause(commands.accept().await, "the command socket").await;
+        let Some((client, _)) = accepted else { continue };
+        match timeout(HEAD_TIMEOUT, answer(client)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "a command got no answer"),
+            Err(_) => tracing::debug!("a command sent no request"),
         }
     }
 }
