@@ -22,6 +22,9 @@ mod overlay;
 #[path = "clients/sockets.rs"]
 #[expect(dead_code, reason = "other tests use the rest")]
 mod sockets;
+#[path = "exec/stage.rs"]
+#[expect(dead_code, reason = "other tests use the rest")]
+mod stage;
 #[path = "survival/storm.rs"]
 mod storm;
 #[path = "clients/tools.rs"]
@@ -44,6 +47,8 @@ mod services;
 
 #[path = "real/chaos.rs"]
 mod chaos;
+#[path = "real/exec.rs"]
+mod exec;
 #[path = "real/lossy.rs"]
 mod lossy;
 #[path = "real/scenarios.rs"]

@@ -4,7 +4,7 @@ use std::{
     fs,
     net::{SocketAddr, TcpStream},
     os::unix::fs::PermissionsExt as _,
-    process::ExitCode,
+    process::{Command, ExitCode},
     time::Duration,
 };
 
@@ -91,6 +91,7 @@ async fn examine(folder: &Folder) -> Vec<Finding> {
     // What cannot be moved is found missing below.
     let _ = folder.bring_up_to_date();
     let mut findings = vec![permissions(folder)];
+    findings.extend(programs());
     let config = folder.config();
     findings.push(match &config {
         Ok(_) => Finding::good("config", folder.dir.path(NodeFile::Config).display().to_string()),
@@ -158,6 +159,29 @@ fn permissions(folder: &Folder) -> Finding {
         }
     }
     Finding::good("folder", "keys and state are this user's alone")
+}
+
+/// Whether `ronproxy exec` can give programs a network of their own. It takes a process with one thread to find out.
+fn programs() -> Option<Finding> {
+    if !cfg!(target_os = "linux") {
+        return None;
+    }
+    let program = std::env::current_exe().ok()?;
+    let checked = Command::new(program).args(["exec", "--check"]).output().ok()?;
+    let said = String::from_utf8_lossy(&checked.stderr);
+    Some(exec_of(checked.status.success(), said.trim().trim_start_matches("ronproxy: ")))
+}
+
+/// Not to have it is no fault of the node.
+fn exec_of(works: bool, said: &str) -> Finding {
+    if works {
+        return Finding::good(
+            "exec",
+            "programs without proxy support can be run by `ronproxy exec`",
+        );
+    }
+    let (found, advice) = said.split_once("; ").unwrap_or((said, "see `ronproxy exec --check`"));
+    Finding::note("exec", format!("`ronproxy exec` is not possible: {found}"), advice)
 }
 
 /// A certificate that is not valid yet was made by a clock ahead of this one.
@@ -348,6 +372,15 @@ mod tests {
         assert!(granted.starts_with("ok ") && granted.contains("`enabled = true`"), "{granted}");
         let enabled = line(false, true).unwrap();
         assert!(enabled.starts_with("FAIL") && enabled.contains("not granted"), "{enabled}");
+    }
+
+    #[test]
+    fn programs_that_cannot_be_run_are_no_fault_and_have_a_cure() {
+        assert!(exec_of(true, "").ok);
+        let blocked = exec_of(false, "this system does not allow it: no; run this; or that");
+        assert!(blocked.ok, "{blocked:?}");
+        assert_eq!(blocked.advice.as_deref(), Some("run this; or that"));
+        assert!(blocked.line().contains("does not allow it: no"), "{blocked:?}");
     }
 
     #[test]

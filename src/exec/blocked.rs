@@ -88,8 +88,8 @@ impl Blocked {
                 "allow them with `sudo sysctl -w kernel.unprivileged_userns_clone=1`, and for good in /etc/sysctl.d".into()
             }
             _ if *apparmor == Some(1) => format!(
-                "AppArmor allows them to programs with a profile: the package has /etc/apparmor.d/ronproxy, for another place write \
-                 `profile ronproxy {} flags=(unconfined) {{ userns, }}` into that file; then \
+                "AppArmor allows them to programs with a profile: the Debian package installs /etc/apparmor.d/ronproxy, and \
+                 docs/apparmor/ronproxy is the same file; for another place write `profile ronproxy {} flags=(unconfined) {{ userns, }}` into that file; then \
                  `sudo apparmor_parser --replace /etc/apparmor.d/ronproxy`",
                 program.display()
             ),

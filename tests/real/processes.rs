@@ -3,7 +3,8 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -13,7 +14,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::{
     internet::{Loopback, Place, places},
-    overlay::{Running, Site, configure, json, must},
+    overlay::{Running, Site, configure, json, must, ronproxy},
     trouble::Fragile,
 };
 
@@ -44,6 +45,8 @@ pub(crate) struct Processes {
     topology: Topology,
     places: Vec<Place>,
     loopback: Loopback,
+    /// How the exit is started.
+    exit_by: fn(&Path) -> Command,
 }
 
 impl Processes {
@@ -52,12 +55,32 @@ impl Processes {
         Self::start_with(topology, relays, seed, &[]).await
     }
 
+    /// The same, with an exit that is started by this command.
+    pub(crate) async fn start_by(
+        topology: Topology,
+        relays: &[&str],
+        seed: u64,
+        exit_by: fn(&Path) -> Command,
+    ) -> Self {
+        Self::start_all(topology, relays, seed, &[], exit_by).await
+    }
+
     /// The same, with these lines of the authority's configuration replaced by others.
     pub(crate) async fn start_with(
         topology: Topology,
         relays: &[&str],
         seed: u64,
         settings: &[(&str, &str)],
+    ) -> Self {
+        Self::start_all(topology, relays, seed, settings, ronproxy).await
+    }
+
+    async fn start_all(
+        topology: Topology,
+        relays: &[&str],
+        seed: u64,
+        settings: &[(&str, &str)],
+        exit_by: fn(&Path) -> Command,
     ) -> Self {
         let site = Site::new();
         let places = places(&topology);
@@ -77,7 +100,8 @@ impl Processes {
         let listen = |address| format!("listen = \"{address}\"");
         configure(&dir, &listen(exit.public), &listen(exit.private));
         let loopback = Loopback::between(&places, &topology, seed);
-        let mut overlay = Self { nodes: BTreeMap::new(), site, topology, places, loopback };
+        let mut overlay =
+            Self { nodes: BTreeMap::new(), site, topology, places, loopback, exit_by };
         for place in overlay.places.clone() {
             overlay.run(&place.name).await;
         }
@@ -86,7 +110,8 @@ impl Processes {
 
     async fn run(&mut self, name: &str) {
         let dir = self.dir(name);
-        let start = tokio::task::spawn_blocking(move || Running::start(&dir, &[]));
+        let by = if name == "exit" { self.exit_by } else { ronproxy };
+        let start = tokio::task::spawn_blocking(move || Running::start_as(by(&dir), &dir, &[]));
         self.nodes.insert(name.to_owned(), start.await.unwrap());
     }
 
