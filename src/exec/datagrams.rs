@@ -48,13 +48,11 @@ pub(super) struct Datagrams {
     proxy: Arc<Proxy>,
     tun: Arc<AsyncDevice>,
     open: HashMap<Key, Open>,
-    /// Sent by programs, and dropped here.
-    pub(super) dropped: u64,
 }
 
 impl Datagrams {
     pub(super) fn new(proxy: Arc<Proxy>, tun: Arc<AsyncDevice>) -> Self {
-        Self { proxy, tun, open: HashMap::new(), dropped: 0 }
+        Self { proxy, tun, open: HashMap::new() }
     }
 
     /// Sends a datagram. It is dropped when too many wait.
@@ -68,7 +66,7 @@ impl Datagrams {
         let Some(open) = self.open.get_mut(&key) else { return };
         open.last = now;
         if open.queue.try_send(bytes).is_err() {
-            self.dropped += 1;
+            tracing::debug!(from = %key.from, "a datagram is dropped, as too many wait");
         }
     }
 

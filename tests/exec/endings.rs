@@ -7,7 +7,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use crate::{
     overlay::{Running, Site, run, stderr},
     stage::{Stage, is_allowed},
-    tools::finish,
+    tools::{finish, have},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -73,6 +73,24 @@ fn without_a_running_node_or_its_proxy_the_cure_is_said() {
     assert!(said(&["exec"]).contains("CMD"));
     let _hub = Running::start(&dir, &[]);
     assert!(said(&["exec", "--user", "eve", "true"]).contains("eve"));
+}
+
+#[test]
+fn a_system_that_forbids_user_namespaces_is_told_how_to_allow_them() {
+    if !have("unshare") || !have("setpriv") {
+        return;
+    }
+    // In a namespace where none can be made, without the privileges that would do instead.
+    let script = "echo 0 > /proc/sys/user/max_user_namespaces || exit 77
+        exec setpriv --bounding-set=-all --inh-caps=-all \"$0\" exec --check";
+    let mut forbidden = std::process::Command::new("unshare");
+    forbidden.args(["--user", "--map-root-user", "sh", "-c", script]);
+    let output = forbidden.arg(env!("CARGO_BIN_EXE_ronproxy")).output().unwrap();
+    let said = stderr(&output);
+    if output.status.code() != Some(125) {
+        return println!("skipped: no such namespace can be made here: {said}");
+    }
+    assert!(said.contains("sysctl -w user.max_user_namespaces"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

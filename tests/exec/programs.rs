@@ -151,3 +151,29 @@ async fn the_exit_that_is_asked_for_is_the_one_that_is_taken() {
     let refused = finish(by("nobody")).await;
     assert_eq!(refused.status.code(), Some(7), "{refused:?}");
 }
+
+/// Prints the error number of a connection to each address.
+const CONNECT: &str = r#"
+import socket, sys
+for host, port in zip(sys.argv[1::2], sys.argv[2::2]):
+    try:
+        socket.create_connection((host, int(port)), 20)
+    except OSError as error:
+        print(error.errno)
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_connection_fails_with_its_reason() {
+    let Some(stage) = Stage::set() else { return };
+    if !have("python3") {
+        return;
+    }
+    let closed = crate::overlay::free_tcp().port().to_string();
+    // The exit's policy forbids private addresses, and those of documents.
+    let denied = ["10.9.8.7", "80", "2001:db8::1", "80"];
+    let program = [&["python3", "-c", CONNECT, WEB, &closed][..], &denied].concat();
+    let errors = text(stage.exec(&[], &program)).await;
+    // Connection refused; no route to host; for IPv6 permission denied, or without it no address family.
+    let v6 = if Path::new("/proc/net/if_inet6").exists() { 13 } else { 97 };
+    assert_eq!(errors, format!("111\n113\n{v6}\n"));
+}
