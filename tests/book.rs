@@ -3,6 +3,8 @@
 #![cfg(unix)]
 #![expect(unreachable_pub, clippy::unwrap_used, clippy::print_stderr, reason = "test helpers")]
 
+#[path = "cli/openapi.rs"]
+mod openapi;
 #[path = "cli/overlay.rs"]
 #[expect(dead_code, reason = "other tests use the rest")]
 mod overlay;

@@ -198,7 +198,11 @@ pub(crate) async fn answer(
         }
         _ => sentence(
             StatusCode::NOT_FOUND,
-            &format!("nothing is here; ask for one of {}", LISTINGS.join(", ")),
+            &format!(
+                "nothing is here; GET one of {}, or POST one of {}",
+                LISTINGS.join(", "),
+                DEEDS.join(", ")
+            ),
         ),
     }
 }

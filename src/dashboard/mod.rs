@@ -6,7 +6,7 @@
 //!
 //! | file | step |
 //! |---|---|
-//! | `server` | at most 64 connections; the kernel tells which local user asks, as for the proxy |
+//! | `server`, `visitors` | at most 64 connections, of which the one that asked nothing for longest gives way; the kernel tells which local user asks, as for the proxy |
 //! | `request` | PURE: the Host header names this port; Origin and Sec-Fetch-Site name this page or nobody; the method is known |
 //! | `access` | PURE: the request has a session's cookie or the bearer token |
 //! | `page` | the files of the page, which are part of the program |
@@ -23,6 +23,7 @@ mod clash;
 mod page;
 mod request;
 mod server;
+mod visitors;
 
 pub(crate) use access::LINK_LASTS;
 pub(crate) use server::{BindError, Dashboard, Settings};

@@ -34,6 +34,7 @@ use super::{
     clash::{self, Body, Clash},
     page::{self, File},
     request::{self, Allows, Refused, Shown},
+    visitors::{Visitor, Visitors},
 };
 use crate::{
     accept,
@@ -52,6 +53,10 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Bytes of a request's head: hyper's least. Of bodies only the name of an exit is read.
 const MAX_HEAD: usize = 8 * 1024;
+
+/// After so long without a place another connection is asked to give way: the last one was just being
+/// answered.
+const GIVES_WAY_WITHIN: Duration = Duration::from_millis(100);
 
 /// Wrong tokens are logged once in so many.
 const LOG_EVERY: u64 = 1000;
@@ -155,14 +160,15 @@ impl Dashboard {
 
     async fn accept(self, admin: Arc<Admin>) {
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let visitors = Visitors::default();
         loop {
-            // Further clients wait, unaccepted, in the system's backlog.
-            let Ok(place) = places.clone().acquire_owned().await else { return };
             let accepted = self.listener.accept().await;
             let accepted = accept::or_pause(accepted, "the dashboard's port").await;
             let Some((stream, client)) = accepted else { continue };
+            // Further clients wait, unaccepted, in the system's backlog.
+            let held = (place(&places, &visitors).await, visitors.add());
             let (shared, admin) = (self.shared.clone(), admin.clone());
-            tokio::spawn(shared.converse(stream, client, admin, place));
+            tokio::spawn(shared.converse(stream, client, admin, held));
         }
     }
 }
@@ -173,15 +179,20 @@ impl Shared {
         stream: TcpStream,
         client: SocketAddr,
         admin: Arc<Admin>,
-        _place: OwnedSemaphorePermit,
+        (_place, visitor): (Option<OwnedSemaphorePermit>, Arc<Visitor>),
     ) {
         // It fails only on a connection that is already dead.
         let _ = stream.set_nodelay(true);
         let Ok(local) = stream.local_addr() else { return };
         let served = self.gate.judge(client, local).await.is_none();
+        let asker = visitor.clone();
         let service = service_fn(move |request: Request<Incoming>| {
-            let (shared, admin) = (self.clone(), admin.clone());
-            async move { Ok::<_, Infallible>(shared.respond(&admin, request, served).await) }
+            let (shared, admin, asking) = (self.clone(), admin.clone(), asker.asks());
+            async move {
+                let response = shared.respond(&admin, request, served).await;
+                drop(asking);
+                Ok::<_, Infallible>(response)
+            }
         });
         let mut serving = std::pin::pin!(
             http1::Builder::new()
@@ -191,7 +202,11 @@ impl Shared {
                 .serve_connection(TokioIo::new(stream), service)
                 .with_upgrades()
         );
-        let served = match timeout(CONNECTION_TIMEOUT, serving.as_mut()).await {
+        let served = tokio::select! {
+            served = timeout(CONNECTION_TIMEOUT, serving.as_mut()) => served,
+            () = visitor.evicted() => return,
+        };
+        let served = match served {
             Ok(served) => served,
             Err(_) => {
                 serving.as_mut().graceful_shutdown();
@@ -362,6 +377,22 @@ impl Shared {
 
     fn access(&self) -> MutexGuard<'_, Access> {
         self.access.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A place for another connection. Where all are taken, the connection that has asked nothing for longest
+/// ends; where all wait for answers, one of them ends soon.
+async fn place(places: &Arc<Semaphore>, visitors: &Visitors) -> Option<OwnedSemaphorePermit> {
+    if let Ok(place) = places.clone().try_acquire_owned() {
+        return Some(place);
+    }
+    loop {
+        visitors.evict();
+        match timeout(GIVES_WAY_WITHIN, places.clone().acquire_owned()).await {
+            // The semaphore is never closed.
+            Ok(place) => return place.ok(),
+            Err(_) => tracing::debug!("all connections of the dashboard wait for answers"),
+        }
     }
 }
 

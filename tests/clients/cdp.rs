@@ -113,6 +113,12 @@ impl Page {
         }
     }
 
+    /// The bytes that scripts hold when what nobody holds is gone.
+    pub async fn heap(&mut self) -> u64 {
+        self.call("HeapProfiler.collectGarbage", json!({})).await;
+        self.call("Runtime.getHeapUsage", json!({})).await["usedSize"].as_u64().unwrap()
+    }
+
     /// The processor time of scripts, styles and layout so far, in seconds.
     pub async fn busy(&mut self) -> f64 {
         self.call("Performance.enable", json!({ "timeDomain": "threadTicks" })).await;

@@ -192,6 +192,58 @@ async fn paths_of_the_demo_are_cut_and_healed_by_click_and_by_keyboard() {
     page.until(&format!("{far}.getAttribute('aria-pressed') === 'true'")).await;
 }
 
+/// Makes the page ask without a pause, and answers in the node's place: in each answer other flows, and 20
+/// events more.
+const HURRY: &str = "(async () => {
+    const ask = window.fetch, later = window.setTimeout;
+    const first = await (await ask('/api/v1/overview?flows=1&limit=1')).json();
+    let id = first.events.next;
+    window.polls = 0;
+    window.setTimeout = (run, ms) => later(run, ms === 500 ? 0 : ms / 100);
+    window.fetch = async (path, options) => {
+        if (!path.startsWith('/api/v1/overview')) return ask(path, options);
+        window.polls += 1;
+        const stamp = { at_ms: Date.now(), exit: 'mit' };
+        const flow = (n) => ({ label: (id + n).toString(16), target: `h${id + n}.test:80`, exit: 'mit', lane: 1,
+            route: 'direct', reroutes: 0, history: [], hint: 'latency', state: 'open', seconds: 1, sent: id, received: n,
+            quiet_seconds: 0, stands_still_seconds: null });
+        const flows = Array.from({ length: 20 }, (_, n) => flow(n));
+        const refused = (n) => ({ ...stamp, id: ++id, kind: 'flow-refused', target: `h${id}.test:80`,
+            reason: 'timed-out', why: 'it did not answer', cure: `wait ${n}` });
+        const events = Array.from({ length: 19 }, (_, n) => refused(n));
+        events.push({ ...stamp, id: ++id, kind: 'rerouted', lane: 1, end: 'entry', peer: 'mit', from: 'direct',
+            to: 'via utah', reason: 'silent', why: 'silent for 130 ms', stall_ms: 130 });
+        if (window.polls % 20 === 0) location.hash = ['/map', '/flows', '/timeline', '/errors'][window.polls / 20 % 4];
+        return new Response(JSON.stringify({ ...first, flows, events: { events, dropped: 0, next: id } }));
+    };
+})()";
+
+/// Elements of the page.
+const ELEMENTS: &str = "document.querySelectorAll('*').length";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_is_left_open_does_not_grow() {
+    if !have("chromium") {
+        return;
+    }
+    let site = Site::new();
+    let demo = Demo::start(&site.dir("demo"));
+    let mut page = Page::open(&site.dir("profile"), (1440, 900), false).await;
+    page.go(&demo.link).await;
+    page.until("document.querySelectorAll('#graph .node').length === 4").await;
+    page.eval(HURRY).await;
+    // The views have gone round, and events of a day are there: 4,096 of them.
+    page.until("window.polls > 220 && location.hash === '#/map'").await;
+    let (before, elements) = (page.heap().await, page.eval(ELEMENTS).await.as_u64().unwrap());
+    page.until("window.polls > 470 && location.hash === '#/map'").await;
+    let (after, more) = (page.heap().await, page.eval(ELEMENTS).await.as_u64().unwrap());
+    println!(
+        "after 4,800 and 9,600 events: {before} and {after} bytes, {elements} and {more} elements"
+    );
+    assert!(after < before + (2 << 20), "{before} and {after} bytes");
+    assert!(more < elements + 200, "{elements} and {more} elements");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn five_hundred_flows_are_drawn_within_three_frames() {
     if !have("chromium") {

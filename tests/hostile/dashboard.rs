@@ -187,6 +187,97 @@ fn thousands_of_wrong_tokens_and_idle_clients_leave_the_node_unharmed() {
     drop(idle);
 }
 
+#[test]
+fn a_hundred_thousand_wrong_tokens_leave_the_owner_its_answers() {
+    let site = Site::new();
+    let (node, at) = stage(&site);
+    let token = must(&site.dir("hub"), &["open", "--token"]);
+    let right = format!("Host: HOST\r\nAuthorization: Bearer {}\r\n", token.trim());
+    let before = memory(node.pid());
+    let guessers: Vec<_> = (0..4).map(|n| thread::spawn(move || guess(at, n, 25_000))).collect();
+    let mut slowest = Duration::ZERO;
+    while guessers.iter().any(|guesser| !guesser.is_finished()) {
+        let started = Instant::now();
+        assert_eq!(ask(at, "GET", "/api/v1/status", &right).status, 200);
+        slowest = slowest.max(started.elapsed());
+    }
+    let refused: usize = guessers.into_iter().map(|guesser| guesser.join().unwrap()).sum();
+    assert_eq!(refused, 100_000);
+    let grown = memory(node.pid()).saturating_sub(before);
+    println!(
+        "100,000 wrong tokens: the owner waited {slowest:?}, {} KiB more memory",
+        grown / 1024
+    );
+    assert!(slowest < Duration::from_secs(5), "{slowest:?}");
+    assert!(grown < 16 << 20, "{grown}");
+    let log = std::fs::read_to_string(site.dir("hub").join("log")).unwrap();
+    let told = log.lines().filter(|line| line.contains("was shown to the dashboard")).count();
+    assert!((1..=101).contains(&told), "at most one line for a thousand: {told}");
+}
+
+/// Shows so many wrong tokens, a thousand on a connection, many before the first answer is read; returns how
+/// many were refused.
+fn guess(at: SocketAddr, guesser: usize, tokens: usize) -> usize {
+    const AT_ONCE: usize = 100;
+    let connect = || {
+        let stream = TcpStream::connect(at).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    };
+    let (mut stream, mut refused, mut buffer) = (connect(), 0, vec![0; 1 << 16]);
+    for first in (0..tokens).step_by(AT_ONCE) {
+        if first % 1000 == 0 {
+            stream = connect();
+        }
+        let requests: String = (first..first + AT_ONCE)
+            .map(|n| {
+                format!(
+                    "GET /api/v1/status HTTP/1.1\r\nHost: {at}\r\nAuthorization: Bearer {guesser}-{n}\r\n\r\n"
+                )
+            })
+            .collect();
+        stream.write_all(requests.as_bytes()).unwrap();
+        let mut answers = String::new();
+        while answers.matches("`ronproxy open` gives one").count() < AT_ONCE {
+            let read = stream.read(&mut buffer).unwrap();
+            assert!(read > 0, "the node closed the connection: {answers}");
+            answers.push_str(&String::from_utf8_lossy(&buffer[..read]));
+        }
+        refused += answers.matches("HTTP/1.1 401 ").count();
+    }
+    refused
+}
+
+#[test]
+fn a_thousand_connections_leave_the_owner_its_answers() {
+    rlimit::increase_nofile_limit(4096).unwrap();
+    let site = Site::new();
+    let (node, at) = stage(&site);
+    let token = must(&site.dir("hub"), &["open", "--token"]);
+    let right = format!("Host: HOST\r\nAuthorization: Bearer {}\r\n", token.trim());
+    let before = memory(node.pid());
+    let mut tabs = Vec::new();
+    let mut slowest = Duration::ZERO;
+    for n in 0..1000 {
+        let mut tab = TcpStream::connect(at).unwrap();
+        // Some ask and read nothing, some ask half, some ask nothing.
+        let said = ["GET / HTTP/1.1\r\nHost: HOST\r\n\r\n", "GET /api", ""][n % 3];
+        // One that has given way by now is closed.
+        let _ = tab.write_all(said.replace("HOST", &at.to_string()).as_bytes());
+        tabs.push(tab);
+        if n % 100 == 99 {
+            let started = Instant::now();
+            assert_eq!(ask(at, "GET", "/api/v1/status", &right).status, 200);
+            slowest = slowest.max(started.elapsed());
+        }
+    }
+    let grown = memory(node.pid()).saturating_sub(before);
+    println!("1,000 connections: the owner waited {slowest:?}, {} KiB more memory", grown / 1024);
+    assert!(slowest < Duration::from_secs(5), "{slowest:?}");
+    assert!(grown < 16 << 20, "{grown}");
+    drop(tabs);
+}
+
 fn memory(pid: u32) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();

@@ -50,7 +50,7 @@ function tell(event) {
     case "member-left": return ["bad", "−", `${event.name} counts no more`, event.why === "forgotten" ? "it was silent for too long" : "its certificate has ended"];
     case "member-revoked": return ["bad", "✕", `${event.name} was revoked by the authority`];
     case "certificate-renewed": return ["good", "✓", "This node's certificate was renewed", `valid until ${moment(event.expires * 1000)}`];
-    case "steered": return ["", "⇄", `New flows: exit ${event.exit ?? "as the rules say"}, hint ${event.hint ?? "as the rules say"}`, event.avoid.length ? `not by ${event.avoid.join(", ")}` : ""];
+    case "steered": return ["", "⇄", `New flows: exit ${event.exit ?? "as the rules say"}, hint ${event.hint ?? "as the rules say"}`, [event.avoid.length && `not by ${event.avoid.join(", ")}`, event.paused.length && `without the rules ${event.paused.join(", ")}`].filter(Boolean).join("; ")];
     case "reloaded": return ["", "⟳", "The configuration was read again", `new in force: ${event.live.join(", ") || "nothing"}${event.restart.length ? `; a restart is needed for: ${event.restart.join(", ")}` : ""}`];
     case "flow-opened": return ["", "→", `Flow to ${event.target}`, `by exit ${event.exit}, ${event.route ?? "local"}, open after ${millis(event.opened_ms)}`];
     case "flow-closed": return ["", "·", `Flow to ${event.target} ended`, `after ${span(event.seconds)}: ${bytes(event.sent)} sent, ${bytes(event.received)} received`];
