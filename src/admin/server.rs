@@ -31,13 +31,24 @@ const MAX_BODY: usize = 1 << 20;
 /// Bytes of a request's head, hyper's least. Only a configuration to be put into force has a body.
 const MAX_HEAD: usize = 8 * 1024;
 
-/// Serves the API until `shutdown`.
+/// After the end, answers under way have so long to leave, that to `stop` among them. A command that waits for
+/// events takes all of it.
+const LAST_ANSWERS: Duration = Duration::from_millis(500);
+
+/// Serves the API until `shutdown`, and until the last answers have left.
 pub(crate) async fn serve(listener: UnixListener, admin: Arc<Admin>, shutdown: CancellationToken) {
-    shutdown.run_until_cancelled_owned(accept_all(listener, admin)).await;
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    shutdown.run_until_cancelled_owned(accept_all(listener, admin, &places)).await;
+    let last = async {
+        for _ in 0..MAX_CONNECTIONS {
+            places.acquire().await.ok()?.forget();
+        }
+        Some(())
+    };
+    let _ = timeout(LAST_ANSWERS, last).await;
 }
 
-async fn accept_all(listener: UnixListener, admin: Arc<Admin>) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+async fn accept_all(listener: UnixListener, admin: Arc<Admin>, places: &Arc<Semaphore>) {
     loop {
         // Further clients wait, unaccepted, in the system's backlog.
         let Ok(place) = places.clone().acquire_owned().await else { return };

@@ -153,7 +153,7 @@ impl Run {
         });
         let events = time_line(folder, keeps_events, &node);
         let serving = CancellationToken::new();
-        tokio::spawn(admin::serve(listener, admin.clone(), serving.clone()));
+        let commands = tokio::spawn(admin::serve(listener, admin.clone(), serving.clone()));
         let udp = uses_udp.then_some(listen);
         self.report(&node, (udp, streams_at), dashboard.as_ref().map(Dashboard::listen))?;
         if let Some(dashboard) = dashboard {
@@ -163,6 +163,7 @@ impl Run {
         notify.ready();
         let code = until_told((node, events), folder, &mut signals, &admin.stop, &notify).await;
         serving.cancel();
+        let _ = commands.await;
         drop(socket);
         Ok(code)
     }
