@@ -348,7 +348,7 @@ fn a_member_is_dialled_by_a_stream_at_each_ip_address_once() {
     let streams = |a: &mut Members, now| a.streams_due(now, &mut Dials::default(), |_| false);
     assert!(streams(&mut a, t0).is_empty());
     assert!(due(&mut a, t0)[0].1.iter().all(|udp| !reach::is_stream_mark(*udp)));
-    let begun = streams(&mut a, t0 + Duration::from_secs(1));
+    let begun = streams(&mut a, t0 + crate::mesh::UDP_HEAD_START);
     let addresses = [([192, 0, 2, 9], 443).into(), at(443)];
     assert_eq!((begun.len(), &begun[0].addresses[..]), (1, &addresses[..]));
     assert_eq!(begun[0].carrier, Carrier::Tls);
