@@ -1,6 +1,6 @@
 //! When a member is dialled by a stream, and when by UDP beside one. PURE: time is an argument.
 //!
-//! UDP has a head start of one and a half seconds (as the families of addresses have in RFC 8305), none in a network where
+//! UDP has a head start (as the families of addresses have in RFC 8305), none in a network where
 //! it was found blocked. A lane that suspects silence on a link has a stream dialled at once: if
 //! the link answers meanwhile, that dial is given up. While a link goes over a stream, UDP is tried again from time to
 //! time, and when the stream is silent.
