@@ -17,7 +17,7 @@ use crate::accept;
 
 /// Connections served at once. A person has a few commands open; 32 is room for a watch loop of
 /// each kind, and bounds the memory that a runaway script can take.
-const MAX_CONNECTIONS: usize = 32;
+const MAX_CONNECTIONS: u32 = 32;
 
 /// A client on this machine sends its head at once; two seconds cover a suspended one.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(2);
@@ -37,15 +37,9 @@ const LAST_ANSWERS: Duration = Duration::from_millis(500);
 
 /// Serves the API until `shutdown`, and until the last answers have left.
 pub(crate) async fn serve(listener: UnixListener, admin: Arc<Admin>, shutdown: CancellationToken) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS as usize));
     shutdown.run_until_cancelled_owned(accept_all(listener, admin, &places)).await;
-    let last = async {
-        for _ in 0..MAX_CONNECTIONS {
-            places.acquire().await.ok()?.forget();
-        }
-        Some(())
-    };
-    let _ = timeout(LAST_ANSWERS, last).await;
+    let _ = timeout(LAST_ANSWERS, places.acquire_many(MAX_CONNECTIONS)).await;
 }
 
 async fn accept_all(listener: UnixListener, admin: Arc<Admin>, places: &Arc<Semaphore>) {

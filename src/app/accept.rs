@@ -141,6 +141,9 @@ impl Door {
         let ip = address.ip();
         let validated = by_tcp || incoming.remote_address_validated();
         let shown = if lane.is_none() { self.shown(incoming) } else { Shown::Overlay };
+        if shown == Shown::Nothing {
+            return Verdict::Ignore(Outcome::Unknown);
+        }
         let mut state = self.lock();
         let State { admission, known, .. } = &mut *state;
         let (who, begun) = match lane {
@@ -148,7 +151,6 @@ impl Door {
                 (Who::Lane { entry: granted.entry.clone(), slot: slot.0 }, Outcome::Lane)
             }
             None => match admission.roomiest(now, (site(ip), known.names(now, ip)), validated) {
-                _ if shown == Shown::Nothing => return Verdict::Ignore(Outcome::Unknown),
                 Some(name) => (Who::Member { name: name.clone(), ip: site(ip) }, Outcome::Member),
                 None if shown == Shown::Invitation => {
                     (Who::Invited(ip.to_canonical()), Outcome::Invited)

@@ -17,10 +17,11 @@
 //! the room of all of them, and one of them can use up that of the others there, but nobody
 //! else's.
 //!
-//! Who does not know the overlay gets no answer at all ([`Shown`](crate::transport::Shown)). An address of strangers and of
-//! the invited must first prove itself (Retry, RFC 9000, section 8.1.2), and one of members under
-//! pressure, at a bounded rate: so no third party gets more bytes than came in its name. What comes from an address that has not proved itself uses up nothing of what is kept for
-//! those that have, neither a member's nor a prefix's, because anybody can send in another's name.
+//! Who does not know the overlay gets no answer at all ([`Shown`](crate::transport::Shown)). An
+//! address of strangers and of the invited must first prove itself (Retry, RFC 9000, section 8.1.2),
+//! and one of members under pressure, at a bounded rate: so no third party gets more bytes than came
+//! in its name. What comes from an address that has not proved itself uses up nothing of what is kept
+//! for those that have, neither a member's nor a prefix's, because anybody can send in another's name.
 //! A refused packet is ignored before any public-key operation, and costs its sender more than this
 //! node.
 
@@ -111,6 +112,13 @@ pub(super) enum Verdict {
     Retry,
     /// No answer is sent.
     Ignore(Outcome),
+}
+
+impl Verdict {
+    /// Asks the address to prove itself, if the rates allow it.
+    fn retry_if(may: bool) -> Self {
+        if may { Self::Retry } else { Self::Ignore(Outcome::RetryRate) }
+    }
 }
 
 /// All handshakes under way, and what they may still do.
@@ -281,7 +289,7 @@ impl Admission {
     fn invited(&mut self, now: Instant, arrival: &Arrival) -> Result<Option<u64>, Verdict> {
         if !arrival.validated {
             let may = arrival.may_retry && self.invited_retries.take(now, INVITED_RETRIES);
-            return Err(if may { Verdict::Retry } else { Verdict::Ignore(Outcome::RetryRate) });
+            return Err(Verdict::retry_if(may));
         }
         match self.all_invited.take(now, INVITED_RATE) {
             true => Ok(None),
@@ -332,7 +340,7 @@ impl Admission {
             _ => &mut self.stranger_retries,
         };
         let may = arrival.may_retry && self.retries[index].take(now, own) && of_all.take(now, all);
-        if may { Verdict::Retry } else { Verdict::Ignore(Outcome::RetryRate) }
+        Verdict::retry_if(may)
     }
 
     fn index(&self, key: impl Hash) -> usize {

@@ -22,12 +22,8 @@ pub(super) struct Use {
     /// The exit, or `auto`: as the rules say
     #[arg(value_name = "EXIT", value_parser = named::<NodeName>, add = completions::exits_or(AUTO))]
     exit: Named<NodeName>,
-    /// Keep it after a restart of the node, too, with all that is steered now
-    #[arg(long)]
-    save: bool,
-    /// Print facts as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    how: How,
 }
 
 /// Give new flows a routing hint, until further notice
@@ -39,12 +35,8 @@ pub(super) struct HintCommand {
     /// The hint: latency, loss, throughput or app:METRIC; or `auto`: as the rules say
     #[arg(value_name = "HINT", value_parser = named::<Hint>)]
     hint: Named<Hint>,
-    /// Keep it after a restart of the node, too, with all that is steered now
-    #[arg(long)]
-    save: bool,
-    /// Print facts as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    how: How,
 }
 
 /// Keep new flows off a relay, until further notice
@@ -58,12 +50,8 @@ pub(super) struct Avoid {
     /// Take it back
     #[arg(long)]
     not: bool,
-    /// Keep it after a restart of the node, too, with all that is steered now
-    #[arg(long)]
-    save: bool,
-    /// Print facts as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    how: How,
 }
 
 /// Let a routing rule decide nothing, until further notice
@@ -78,6 +66,13 @@ pub(super) struct Pause {
     /// Take it back
     #[arg(long)]
     not: bool,
+    #[command(flatten)]
+    how: How,
+}
+
+/// How long it holds, and how that is said.
+#[derive(Debug, Args)]
+struct How {
     /// Keep it after a restart of the node, too, with all that is steered now
     #[arg(long)]
     save: bool,
@@ -104,39 +99,34 @@ where
 impl Use {
     pub(super) async fn run(self, folder: &Folder) -> Result<(), CliError> {
         let exit = self.exit.0.map_or_else(|| AUTO.to_owned(), |exit| exit.to_string());
-        steer(folder, "exit", &exit, (self.save, self.json)).await
+        steer(folder, "exit", &exit, &self.how).await
     }
 }
 
 impl HintCommand {
     pub(super) async fn run(self, folder: &Folder) -> Result<(), CliError> {
         let hint = self.hint.0.map_or_else(|| AUTO.to_owned(), |hint| hint.to_string());
-        steer(folder, "hint", &hint, (self.save, self.json)).await
+        steer(folder, "hint", &hint, &self.how).await
     }
 }
 
 impl Avoid {
     pub(super) async fn run(self, folder: &Folder) -> Result<(), CliError> {
-        let how = if self.not { "unavoid" } else { "avoid" };
-        steer(folder, how, self.relay.as_str(), (self.save, self.json)).await
+        let what = if self.not { "unavoid" } else { "avoid" };
+        steer(folder, what, self.relay.as_str(), &self.how).await
     }
 }
 
 impl Pause {
     pub(super) async fn run(self, folder: &Folder) -> Result<(), CliError> {
-        let how = if self.not { "unpause" } else { "pause" };
-        steer(folder, how, &self.rule, (self.save, self.json)).await
+        let what = if self.not { "unpause" } else { "pause" };
+        steer(folder, what, &self.rule, &self.how).await
     }
 }
 
-async fn steer(
-    folder: &Folder,
-    what: &str,
-    value: &str,
-    (save, json): (bool, bool),
-) -> Result<(), CliError> {
-    let facts = folder.client().post(&admin::steer(what, value, save)).await?;
-    if json { print_json(&facts) } else { print(told(&facts)) }
+async fn steer(folder: &Folder, what: &str, value: &str, how: &How) -> Result<(), CliError> {
+    let facts = folder.client().post(&admin::steer(what, value, how.save)).await?;
+    if how.json { print_json(&facts) } else { print(told(&facts)) }
 }
 
 /// What is steered, in one sentence.

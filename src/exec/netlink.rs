@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn the_kernel_understands_a_request() {
-        // Nobody has this interface, so nothing changes, whoever runs this.
+        // The kernel has no interface of this number, so the request changes nothing.
         let error = start(u32::MAX >> 1, Some(1_500)).unwrap_err();
         assert!(matches!(error.raw_os_error(), Some(1 | 19)), "{error}");
     }

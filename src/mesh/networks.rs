@@ -2,13 +2,17 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::PoisonError,
     time::Instant,
 };
 
 use super::{Mesh, dial::Dialled};
-use crate::{carrier::DialError, identity::NodeName, underlay::Carrier};
+use crate::{
+    carrier::DialError,
+    identity::NodeName,
+    underlay::{Carrier, routed, unspecified},
+};
 
 /// Networks remembered: those of a laptop's weeks. The one not seen for longest is forgotten.
 const MAX_NETWORKS: usize = 16;
@@ -51,11 +55,9 @@ fn present_address() -> Option<IpAddr> {
     towards(v4.into()).or_else(|| towards(v6.into()))
 }
 
-/// The address of this machine from which packets of a socket at `from` leave to `to`. Connecting a UDP socket
-/// asks the routing table and sends nothing.
+/// The address of this machine from which packets of a socket at `from` leave to `to`.
 pub(super) fn address_towards(from: IpAddr, to: IpAddr) -> Option<IpAddr> {
-    let socket = UdpSocket::bind((from, 0)).ok()?;
-    socket.connect((to, 9)).ok()?;
+    let socket = routed(from, to)?;
     Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_unspecified())
 }
 
@@ -66,14 +68,6 @@ pub(super) fn reaches(from: IpAddr, to: IpAddr) -> bool {
     // A socket at the IPv6 wildcard address serves both families.
     let from = if from == IpAddr::V6(Ipv6Addr::UNSPECIFIED) { unspecified(to) } else { from };
     address_towards(from, to).is_some()
-}
-
-/// All addresses of this machine of the family of `like`.
-pub(super) fn unspecified(like: IpAddr) -> IpAddr {
-    match like {
-        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    }
 }
 
 impl Mesh {

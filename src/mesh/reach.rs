@@ -9,17 +9,13 @@ use futures_util::future::join_all;
 use serde::Serialize;
 use tokio::time::{Instant, timeout};
 
-use super::{
-    Mesh,
-    members::MemberFacts,
-    networks::{address_towards, unspecified},
-};
+use super::{Mesh, members::MemberFacts, networks::address_towards};
 use crate::{
     carrier::DialError,
     identity::{NodeName, peer_of, server_name},
     link::Link,
     transport::code,
-    underlay::Carrier,
+    underlay::{Carrier, unspecified},
     wire::{
         link::{LinkRefusal, Reached, Reply, Request},
         reach::{streams_of, udp_of},

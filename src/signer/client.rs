@@ -17,7 +17,7 @@ use super::{
     Answer, Clerk, Question,
     child::{ChildProcess, KEEPER_TIMEOUT, Started},
     message::{Asked, PATIENCE},
-    openness::{Next, Openness},
+    openness::{Next, Openness, TokenHash},
 };
 use crate::identity::{Actor, Clock, JoinRefusal, JoinRequest, Renewed, UnixTime, Welcome};
 
@@ -31,8 +31,6 @@ struct Inner {
     /// Questions so far.
     asked: AtomicU64,
     openness: Mutex<Openness>,
-    /// The open invitations, as last heard.
-    open: Mutex<Arc<[[u8; 32]]>>,
     /// Told when the question about invitations is over.
     heard: Notify,
 }
@@ -56,8 +54,8 @@ impl AuthorityClient {
     }
 
     fn new(way: Way) -> Self {
-        let (openness, open, heard) = (Mutex::default(), Mutex::default(), Notify::new());
-        Self(Arc::new(Inner { way, asked: AtomicU64::new(0), openness, open, heard }))
+        let (openness, heard) = (Mutex::default(), Notify::new());
+        Self(Arc::new(Inner { way, asked: AtomicU64::new(0), openness, heard }))
     }
 
     /// How many questions were put so far.
@@ -110,10 +108,10 @@ impl AuthorityClient {
     /// The SHA-256 of the token of each open invitation, as the signer said at the last question of
     /// [`may_join`](Self::may_join), and puts that question if the answer is old.
     #[must_use]
-    pub fn open_tokens(&self) -> Arc<[[u8; 32]]> {
+    pub fn open_tokens(&self) -> Arc<[TokenHash]> {
         let (_, ask) = self.openness().next(Instant::now());
         self.ask_if(ask);
-        self.0.open.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.openness().open()
     }
 
     fn ask_if(&self, ask: bool) {
@@ -128,11 +126,7 @@ impl AuthorityClient {
             Ok(Answer::Open(tokens)) => Some(tokens),
             _ => None,
         };
-        let any = answer.as_ref().map(|tokens| !tokens.is_empty());
-        if let Some(tokens) = answer {
-            *self.0.open.lock().unwrap_or_else(PoisonError::into_inner) = tokens.into();
-        }
-        self.openness().heard(any, Instant::now());
+        self.openness().heard(answer, Instant::now());
         self.0.heard.notify_waiters();
     }
 

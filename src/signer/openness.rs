@@ -1,6 +1,6 @@
 //! The signer's last answer about open invitations.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
@@ -12,10 +12,13 @@ const FRESH: Duration = Duration::from_secs(1);
 /// or the machine is busy. Links are set up through the same door, and wait too.
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
 
+/// The SHA-256 of an invitation's token.
+pub(super) type TokenHash = [u8; 32];
+
 /// The last answer, and the question that is under way. Pure.
 #[derive(Debug, Default)]
 pub(super) struct Openness {
-    answer: Option<(Instant, bool)>,
+    answer: Option<(Instant, Arc<[TokenHash]>)>,
     /// When the question under way was asked.
     asked: Option<Instant>,
     /// Whether the last question got no answer. Nobody waits then, until one gets an answer.
@@ -34,10 +37,10 @@ pub(super) enum Next {
 impl Openness {
     /// What to do, and whether to put a question first.
     pub(super) fn next(&mut self, now: Instant) -> (Next, bool) {
-        if let Some((at, any)) = self.answer
-            && now.saturating_duration_since(at) < FRESH
+        if let Some((at, open)) = &self.answer
+            && now.saturating_duration_since(*at) < FRESH
         {
-            return (Next::Know(any), false);
+            return (Next::Know(!open.is_empty()), false);
         }
         let ask = self.asked.is_none();
         let until = *self.asked.get_or_insert(now) + LONGEST_WAIT;
@@ -50,18 +53,25 @@ impl Openness {
     }
 
     /// The question under way has ended; `None`: without an answer.
-    pub(super) fn heard(&mut self, answer: Option<bool>, now: Instant) {
+    pub(super) fn heard(&mut self, answer: Option<Vec<TokenHash>>, now: Instant) {
         self.asked = None;
         self.silent = answer.is_none();
-        if let Some(any) = answer {
-            self.answer = Some((now, any));
+        if let Some(open) = answer {
+            self.answer = Some((now, open.into()));
         }
     }
 
     /// Whether to speak with joiners without a fresh answer. While the signer is silent it is `true`:
     /// a joiner then hears that the authority cannot issue certificates just now.
     pub(super) fn believed(&self) -> bool {
-        self.silent || self.asked.is_some() || self.answer.is_none_or(|(_, any)| any)
+        self.silent
+            || self.asked.is_some()
+            || self.answer.as_ref().is_none_or(|(_, open)| !open.is_empty())
+    }
+
+    /// The open invitations, by the last answer.
+    pub(super) fn open(&self) -> Arc<[TokenHash]> {
+        self.answer.as_ref().map(|(_, open)| open.clone()).unwrap_or_default()
     }
 }
 
@@ -77,7 +87,7 @@ mod tests {
         let until = start + LONGEST_WAIT;
         assert_eq!(open.next(start), (Next::Wait(until), true));
         assert_eq!(open.next(start + MS), (Next::Wait(until), false));
-        open.heard(Some(false), start + 2 * MS);
+        open.heard(Some(vec![]), start + 2 * MS);
         assert!(!open.believed());
         assert_eq!(open.next(start + 3 * MS), (Next::Know(false), false));
         let later = start + 2 * MS + FRESH;
@@ -87,7 +97,7 @@ mod tests {
     #[test]
     fn a_silent_signer_delays_one_handshake_by_half_a_second() {
         let (mut open, start) = (Openness::default(), Instant::now());
-        open.heard(Some(false), start);
+        open.heard(Some(vec![]), start);
         let asked = start + FRESH;
         assert_eq!(open.next(asked), (Next::Wait(asked + LONGEST_WAIT), true));
         // The question is still under way.
@@ -97,7 +107,7 @@ mod tests {
         assert_eq!(open.next(late + 2 * MS), (Next::Know(true), true));
         open.heard(None, late + 3 * MS);
         assert_eq!(open.next(late + 4 * MS), (Next::Know(true), true));
-        open.heard(Some(false), late + 5 * MS);
+        open.heard(Some(vec![]), late + 5 * MS);
         assert_eq!(open.next(late + 6 * MS), (Next::Know(false), false));
     }
 }

@@ -48,20 +48,15 @@ impl PathMtu {
     }
 }
 
-/// What the kernel knows: the MTU of a socket that is connected to `to`. Nothing is sent.
+/// What the kernel knows: the MTU of a socket that is connected to `to`.
 #[cfg(target_os = "linux")]
 fn by_kernel(to: SocketAddr) -> Option<u32> {
-    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
-
     use rustix::net::sockopt;
 
-    let to = SocketAddr::new(to.ip().to_canonical(), to.port());
-    let any = match to.ip() {
-        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-    };
-    let socket = UdpSocket::bind((any, 0)).ok()?;
-    socket.connect(to).ok()?;
+    use super::{routed, unspecified};
+
+    let to = to.ip().to_canonical();
+    let socket = routed(unspecified(to), to)?;
     if to.is_ipv4() { sockopt::ip_mtu(&socket) } else { sockopt::ipv6_mtu(&socket) }.ok()
 }
 

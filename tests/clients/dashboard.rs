@@ -99,15 +99,21 @@ const LAG: &str =
 
 const ROUTE: &str = "document.querySelector('#graph .route')?.dataset.path";
 
-#[tokio::test(flavor = "multi_thread")]
-async fn each_view_renders_and_a_cut_is_seen_within_a_second() {
+/// The running demo, and its dashboard in a browser, in the dark or not; `None`: there is no Chromium.
+async fn demo_and_page(dark: bool) -> Option<(Site, Demo, Page)> {
     if !have("chromium") {
-        return;
+        return None;
     }
     let site = Site::new();
-    let mut demo = Demo::start(&site.dir("demo"));
-    let mut page = Page::open(&site.dir("profile"), (1440, 900), false).await;
+    let demo = Demo::start(&site.dir("demo"));
+    let mut page = Page::open(&site.dir("profile"), (1440, 900), dark).await;
     page.go(&demo.link).await;
+    Some((site, demo, page))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_view_renders_and_a_cut_is_seen_within_a_second() {
+    let Some((_site, mut demo, mut page)) = demo_and_page(false).await else { return };
     page.until("document.querySelectorAll('#graph .node').length === 4").await;
     page.until("[...document.querySelectorAll('#links .pill')].length === 3").await;
     assert_eq!(page.eval("location.pathname").await, "/");
@@ -158,13 +164,7 @@ async fn each_view_renders_and_a_cut_is_seen_within_a_second() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn paths_of_the_demo_are_cut_and_healed_by_click_and_by_keyboard() {
-    if !have("chromium") {
-        return;
-    }
-    let site = Site::new();
-    let demo = Demo::start(&site.dir("demo"));
-    let mut page = Page::open(&site.dir("profile"), (1440, 900), false).await;
-    page.go(&demo.link).await;
+    let Some((_site, _demo, mut page)) = demo_and_page(false).await else { return };
     page.until("document.querySelectorAll('#graph .cut').length === 6").await;
     assert_eq!(page.eval("document.getElementById('cut-hint').hidden").await, false);
     // The demo has one rule, which holds flows to the direct path.
@@ -223,13 +223,7 @@ const ELEMENTS: &str = "document.querySelectorAll('*').length";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_that_is_left_open_does_not_grow() {
-    if !have("chromium") {
-        return;
-    }
-    let site = Site::new();
-    let demo = Demo::start(&site.dir("demo"));
-    let mut page = Page::open(&site.dir("profile"), (1440, 900), false).await;
-    page.go(&demo.link).await;
+    let Some((_site, _demo, mut page)) = demo_and_page(false).await else { return };
     page.until("document.querySelectorAll('#graph .node').length === 4").await;
     page.eval(HURRY).await;
     // The views have gone round, and events of a day are there: 4,096 of them.
@@ -246,13 +240,7 @@ async fn a_page_that_is_left_open_does_not_grow() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn five_hundred_flows_are_drawn_within_three_frames() {
-    if !have("chromium") {
-        return;
-    }
-    let site = Site::new();
-    let demo = Demo::start(&site.dir("demo"));
-    let mut page = Page::open(&site.dir("profile"), (1440, 900), true).await;
-    page.go(&demo.link).await;
+    let Some((_site, demo, mut page)) = demo_and_page(true).await else { return };
     page.until("document.querySelectorAll('#graph .node').length === 4").await;
     let proxy = demo.proxy;
     let open = move || (0..20).map(move |_| connect(proxy, "campus.mit.test:80").unwrap());

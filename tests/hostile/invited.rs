@@ -10,9 +10,7 @@ use futures_util::future::join_all;
 use noq::{Endpoint, EndpointConfig, TokioRuntime};
 use ronproxy::internals::{
     app::{self, Way},
-    emulator::triangle,
     identity::{Invitation, NodeKey},
-    lab::{Dates, LabNode},
     transport,
 };
 use tokio::time::{Instant, sleep};
@@ -30,13 +28,7 @@ const JOINER: [u8; 4] = [203, 0, 113, 200];
 
 /// An overlay whose exit has the authority.
 fn stage(seed: u64) -> Stage {
-    let nodes = vec![
-        LabNode::new("entry", false, false),
-        LabNode::new("exit", false, true),
-        LabNode::new("relay", true, false),
-    ];
-    let dates = Dates { authority: Some("exit".to_owned()), ..Dates::default() };
-    Stage::dated(dates, seed, triangle(), nodes, &LabNode::new("mallory", false, false))
+    Stage::with_authority(1, seed)
 }
 
 /// How long each of these takes to join.

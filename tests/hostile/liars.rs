@@ -3,10 +3,7 @@
 use std::{cell::Cell, net::IpAddr, time::Duration};
 
 use futures_util::future::join_all;
-use ronproxy::internals::{
-    emulator::triangle,
-    lab::{Dates, LabNode},
-};
+use ronproxy::internals::lab::LabNode;
 use tokio::time::sleep;
 
 use crate::{
@@ -85,15 +82,8 @@ async fn tell(link: &HostileLink, answer: Option<Vec<u8>>, asked: &Cell<u64>) {
 /// An entry cut off from the authority, whose neighbours are a relay and liars. Returns how many
 /// lies were told until it had its next certificate.
 fn renews_despite(lie: Lie, seed: u64) -> u64 {
-    let nodes = vec![
-        LabNode::new("entry", false, false),
-        LabNode::new("exit", false, true),
-        LabNode::new("relay", true, false),
-    ];
     // A certificate lasts five minutes.
-    let dates = Dates { rate: 2000, authority: Some("exit".to_owned()), ..Dates::default() };
-    let stage =
-        Stage::dated(dates, seed, triangle(), nodes, &LabNode::new("mallory", false, false));
+    let stage = Stage::with_authority(2_000, seed);
     let (entry, asked) = (stage.node("entry"), Cell::new(0));
     stage.lab.internet().cut(stage.at("entry").ip(), stage.at("exit").ip());
     let liar = |number| {

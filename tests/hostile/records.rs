@@ -3,11 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use futures_util::future::join_all;
-use ronproxy::internals::{
-    emulator::triangle,
-    identity::Credentials,
-    lab::{Dates, LabNode},
-};
+use ronproxy::internals::identity::Credentials;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
@@ -224,15 +220,8 @@ fn the_greatest_version_of_an_ex_member_does_not_shadow_the_next_holder() {
 /// A member itself says the greatest version, under its certificate of now. That day's records are lost to it.
 #[test]
 fn the_greatest_version_ends_with_the_certificate_it_was_said_under() {
-    let nodes = vec![
-        LabNode::new("entry", false, false),
-        LabNode::new("exit", false, true),
-        LabNode::new("relay", true, false),
-    ];
     // A day of certificates passes in 43 s.
-    let dates = Dates { rate: 2_000, authority: Some("exit".to_owned()), ..Dates::default() };
-    let mallory = LabNode::new("mallory", false, false);
-    let stage = Stage::dated(dates, 113, triangle(), nodes, &mallory);
+    let stage = Stage::with_authority(2_000, 113);
     let own = stage.lab.credentials("entry").unwrap().clone();
     let told = || {
         let links = stage.node("relay").mesh().far_links();

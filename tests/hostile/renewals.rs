@@ -13,9 +13,7 @@ use std::{
 use noq::{Endpoint, EndpointConfig, TokioRuntime};
 use ronproxy::internals::{
     app::{self, Way},
-    emulator::triangle,
     identity::{Clock, Credentials, DeskRequest, JoinReply, NodeDir, NodeKey},
-    lab::{Dates, LabNode},
     wire::link::Request,
 };
 use tokio::time::{Instant, sleep, sleep_until};
@@ -43,13 +41,7 @@ const JOINER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 9));
 
 /// The usual overlay, whose authority is at the exit.
 fn stage(seed: u64) -> Stage {
-    let nodes = vec![
-        LabNode::new("entry", false, false),
-        LabNode::new("exit", false, true),
-        LabNode::new("relay", true, false),
-    ];
-    let dates = Dates { authority: Some("exit".to_owned()), ..Dates::default() };
-    Stage::dated(dates, seed, triangle(), nodes, &LabNode::new("mallory", false, false))
+    Stage::with_authority(1, seed)
 }
 
 fn own_request(stage: &Stage, name: &str) -> Vec<u8> {

@@ -73,12 +73,21 @@ impl Stage {
     /// The usual overlay of `entry`, `exit` and `relay`, meshed and measured, and `mallory`, a
     /// member without roles.
     pub(crate) fn new(seed: u64) -> Self {
+        Self::usual(Dates::default(), seed)
+    }
+
+    /// The same with an authority that answers, at the exit, whose clock runs as fast as `rate` says.
+    pub(crate) fn with_authority(rate: u32, seed: u64) -> Self {
+        Self::usual(Dates { rate, authority: Some("exit".to_owned()), ..Dates::default() }, seed)
+    }
+
+    fn usual(dates: Dates, seed: u64) -> Self {
         let nodes = vec![
             LabNode::new("entry", false, false),
             LabNode::new("exit", false, true),
             LabNode::new("relay", true, false),
         ];
-        Self::of(seed, triangle(), nodes, &LabNode::new("mallory", false, false))
+        Self::dated(dates, seed, triangle(), nodes, &LabNode::new("mallory", false, false))
     }
 
     /// An overlay of these nodes, and an attacker with this certificate.

@@ -36,7 +36,7 @@ fn streams_that_are_reset_at_once_cost_an_exit_little() {
 }
 
 #[test]
-fn notices_that_are_reset_and_credit_without_end_cost_a_neighbour_little() {
+fn reset_notices_and_endless_credit_cost_a_neighbour_little() {
     let stage = Stage::new(942);
     let (sent, cost) = stage.attack(async {
         let link = stage.mallory.link_to(&stage.lab, "exit").await;

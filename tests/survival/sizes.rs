@@ -97,12 +97,9 @@ async fn stop_passing(narrow: Narrow, mtu: u16, work: Work, congestion: Congesti
         let before = routes(&lab);
         arrivals.restart();
         narrow.set(&lab, mtu);
-        sleep(Duration::from_secs(5)).await;
-        stalls.push(arrivals.longest());
-        let so_far = arrivals.bytes();
-        sleep(Duration::from_secs(5)).await;
-        let bits = 8 * u32::try_from(arrivals.bytes() - so_far).unwrap();
-        worst_rate = worst_rate.min(f64::from(bits) / 5e6);
+        let (stall, rate) = ten_seconds(&arrivals).await;
+        stalls.push(stall);
+        worst_rate = worst_rate.min(rate);
         assert_eq!(arrivals.wrong(), None, "seed {seed}");
         moved += usize::from(routes(&lab) != before);
         job.abort();
@@ -115,6 +112,15 @@ async fn stop_passing(narrow: Narrow, mtu: u16, work: Work, congestion: Congesti
     let least = if work == Work::Stream { 9.9 } else { 70.0 };
     let held = stalls.worst() <= AIM && moved == 0 && worst_rate >= least;
     assert!(held || !asserts(), "{what}");
+}
+
+/// The longest wait in the first five of the next ten seconds, and Mbit/s in the others.
+async fn ten_seconds(arrivals: &Arrivals) -> (Duration, f64) {
+    sleep(Duration::from_secs(5)).await;
+    let (stall, so_far) = (arrivals.longest(), arrivals.bytes());
+    sleep(Duration::from_secs(5)).await;
+    let bits = 8 * u32::try_from(arrivals.bytes() - so_far).unwrap();
+    (stall, f64::from(bits) / 5e6)
 }
 
 #[tokio::test(start_paused = true)]
@@ -229,12 +235,9 @@ async fn leave_jumbo_frames(loss: f64, work: Work, least: f64) {
         arrivals.restart();
         let at = |name| lab.topology().address(name);
         lab.internet().cut(at("entry"), at("exit"));
-        sleep(Duration::from_secs(5)).await;
-        stalls.push(arrivals.longest());
-        let so_far = arrivals.bytes();
-        sleep(Duration::from_secs(5)).await;
-        let bits = 8 * u32::try_from(arrivals.bytes() - so_far).unwrap();
-        worst_rate = worst_rate.min(f64::from(bits) / 5e6);
+        let (stall, rate) = ten_seconds(&arrivals).await;
+        stalls.push(stall);
+        worst_rate = worst_rate.min(rate);
         assert_eq!(arrivals.wrong(), None, "seed {seed}");
         job.abort();
         lab.stop().await;
