@@ -226,11 +226,16 @@ fn init_and_join_never_overwrite_a_node() {
 }
 
 #[test]
-fn a_wildcard_address_must_be_advertised_before_inviting() {
+fn a_node_that_is_nowhere_must_be_advertised_before_inviting() {
     let site = Site::new();
     let hub = site.dir("hub");
-    must(&hub, &["init", "--name", "hub", "--listen", "0.0.0.0:4600"]);
+    must(&hub, &["init", "--name", "hub", "--listen", "0.0.0.0:0"]);
     assert!(must_fail(&hub, &["invite", "--name", "leaf"]).contains("advertise"));
+    let options = ["--advertise", "hub.test:4600", "--advertise", "[2001:db8::1]:4600"];
+    let facts = json(&hub, &[&["invite", "--name", "leaf"][..], &options].concat());
+    assert_eq!(facts["addresses"][0], "[2001:db8::1]:4600");
+    assert_eq!(facts["names"][0], "hub.test:4600");
+    assert!(facts["invitation"].as_str().unwrap().starts_with("ron2:"));
     let other = site.dir("other");
     let advertise = ["--listen", "0.0.0.0:4600", "--advertise", "192.0.2.1:4600"];
     must(&other, &[&["init", "--name", "hub"][..], &advertise].concat());

@@ -2,7 +2,8 @@
 
 use std::{fmt, net::SocketAddr, time::Duration};
 
-use noq::{ClientConfig, Connection, ConnectionError, Endpoint};
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use noq::{ClientConfig, ConnectError, Connection, ConnectionError, Endpoint};
 use rustls::pki_types::CertificateDer;
 use tokio::time::{sleep, timeout};
 
@@ -14,7 +15,7 @@ use crate::{
         NodeIdentity, NodeKey, NodeName, Welcome, clock_crypto, join_crypto, renew_crypto,
         server_name, skew, skew_in_words,
     },
-    mesh::UDP_HEAD_START,
+    mesh::{FAMILY_HEAD_START, UDP_HEAD_START, families},
     text::Escaped,
     transport::{CertificateFault, Knock, KnockKey, code, join_client_config},
     underlay::StreamHold,
@@ -264,14 +265,23 @@ impl<'a> Remote<'a> {
         Ok(Err(tried))
     }
 
-    /// Connects to each UDP address in turn.
+    /// Connects to the UDP addresses: those of one family at once, and a little later the others.
     async fn connect_by_udp(
         &self,
         client: &ClientConfig,
     ) -> Result<Result<Connected, Tried>, JoinFailure> {
         let mut tried = Tried::default();
-        for address in reach::udp_of(self.addresses) {
-            match self.connect_to(client, address, address).await? {
+        let (first, later) = families(&reach::udp_of(self.addresses).collect::<Vec<_>>(), None);
+        let connect = |address: SocketAddr, after: Duration| async move {
+            sleep(after).await;
+            self.connect_to(client, address, address).await
+        };
+        let attempts = first.into_iter().map(|address| connect(address, Duration::ZERO));
+        let mut attempts: FuturesUnordered<_> = attempts
+            .chain(later.into_iter().map(|address| connect(address, FAMILY_HEAD_START)))
+            .collect();
+        while let Some(attempt) = attempts.next().await {
+            match attempt? {
                 Ok(conn) => return Ok(Ok((conn, None))),
                 Err(more) => tried.add(more),
             }
@@ -310,8 +320,16 @@ impl<'a> Remote<'a> {
     ) -> Result<Result<Connection, Tried>, JoinFailure> {
         let name = server_name(self.name);
         let connecting = self.way.endpoint.connect_with(client.clone(), at, &name);
-        let connecting = connecting.map_err(|error| local(&error))?;
         let mut tried = Tried::default();
+        let connecting = match connecting {
+            Ok(connecting) => connecting,
+            // Of an address that this machine cannot use, as of a family that it lacks. Others may do.
+            Err(ConnectError::InvalidRemoteAddress(_)) => {
+                tried.note(format!("{shown} (this machine cannot reach such addresses)"));
+                return Ok(Err(tried));
+            }
+            Err(error) => return Err(local(&error)),
+        };
         match timeout(JOIN_TIMEOUT / 2, connecting).await {
             Ok(Ok(conn)) => return Ok(Ok(conn)),
             Ok(Err(error)) if wants_no_joiners(&error) => {

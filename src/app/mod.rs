@@ -24,6 +24,7 @@ mod netcheck;
 mod network;
 mod node;
 mod outlets;
+mod own_addresses;
 mod ping;
 mod pipe;
 mod places;
@@ -43,6 +44,9 @@ pub use join::{JoinFailure, Way, join};
 pub use netcheck::{Nat, NetReport};
 pub use node::{ExitDoor, Node, NodeSettings, StartError};
 pub(crate) use outlets::{Outlets, Unsent, Wish};
+pub use own_addresses::OwnAddresses;
+#[cfg(feature = "cli")]
+pub(crate) use own_addresses::few_of;
 pub use ping::{PingError, RoutePing};
 pub(crate) use pipe::PipeEnd;
 pub use renewal::CertificateStatus;

@@ -22,6 +22,7 @@ use super::{
     join::Way,
     network,
     outlets::Outlets,
+    own_addresses::{self, OwnAddresses},
     renewal::Renewal,
     serving::{Accepts, ServeError, Serving},
     status::{FlowFacts, LaneStatus, NodeStatus, NodeView},
@@ -57,8 +58,10 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct NodeSettings {
     /// Who it is, and whom it trusts.
     pub credentials: Credentials,
-    /// Where others can dial it; empty behind a NAT.
+    /// Where others can dial it at first; empty behind a NAT.
     pub addresses: Vec<SocketAddr>,
+    /// How it learns that this has changed, and where the authority's node is found by name; `None`: never.
+    pub own: Option<OwnAddresses>,
     /// Where the UDP socket is bound on this machine, whose routes then say what it reaches; `None`: it is
     /// none of this machine and reaches everything.
     pub bound: Option<IpAddr>,
@@ -237,7 +240,7 @@ impl Node {
             node.open_entry(config, drain).await?;
         }
         listener.map_or(Ok(()), |listener| node.listen(listener, authority))?;
-        node.open_door(desk, servers);
+        node.open_door(desk, servers, settings.own);
         Ok(node)
     }
 
@@ -274,7 +277,7 @@ impl Node {
         Err(StartError::NoProxy)
     }
 
-    fn open_door(&self, desk: Option<Arc<JoinDesk>>, servers: Servers) {
+    fn open_door(&self, desk: Option<Arc<JoinDesk>>, servers: Servers, own: Option<OwnAddresses>) {
         let roles = (self.mesh.clone(), self.host.clone());
         let counts = self.handshakes.clone();
         let authority = Fingerprint::of(self.credentials.identity().authority());
@@ -289,6 +292,10 @@ impl Node {
         tokio::spawn(self.shutdown.clone().run_until_cancelled_owned(log.count()));
         let host = self.host.clone();
         tokio::spawn(self.shutdown.clone().run_until_cancelled_owned(host.sweep()));
+        if let Some(own) = own {
+            let following = own_addresses::follow(own, mesh.clone(), self.credentials.clone());
+            tokio::spawn(self.shutdown.clone().run_until_cancelled_owned(following));
+        }
         tokio::spawn(mesh.clone().measure(shutdown.clone()));
         tokio::spawn(mesh.clone().watch_members(shutdown.clone()));
         tokio::spawn(self.renewal.clone().run(shutdown.clone()));

@@ -2,7 +2,6 @@
 
 use std::{
     fs, io,
-    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
@@ -17,6 +16,7 @@ use super::{
 };
 use crate::{
     config::Config,
+    flow::Target,
     identity::{
         Actor, Archive, AuditLog, Deed, Manifest, NodeDir, Passphrase, StoreError, UnixTime, open,
         pack, seal, sync_parent, unpack, write_new,
@@ -97,6 +97,7 @@ impl Restore {
 
     fn report(&self, folder: &Folder, manifest: &Manifest, now: UnixTime) -> Result<(), CliError> {
         let addresses = folder.config().map(|config| told(&config)).unwrap_or_default();
+        let addresses: Vec<_> = addresses.iter().map(Target::to_string).collect();
         if self.json {
             let mut facts = facts(manifest, &self.file);
             facts["addresses"] = serde_json::json!(addresses);
@@ -109,12 +110,11 @@ impl Restore {
             manifest.name
         ))?;
         print(format_args!("  start it       {}", folder.command("run")))?;
-        let all: Vec<_> = addresses.iter().map(ToString::to_string).collect();
         note(format_args!(
             "Members look for it at {}. At another address, change `listen` and `advertise` under \
              [node]: it dials the members, and they tell the others. A member that nobody can dial, and that \
              has no other, needs the new address as `authority` under [node].",
-            all.join(" and ")
+            addresses.join(" and ")
         ));
         note("Nodes that were revoked or joined after that moment: revoke or invite them again.");
         note("The old machine must not run this node any more.");
@@ -175,9 +175,9 @@ fn read(file: &Path) -> Result<Vec<u8>, CliError> {
 }
 
 /// Where members dial the node.
-fn told(config: &Config) -> Vec<SocketAddr> {
+fn told(config: &Config) -> Vec<Target> {
     let node = &config.node;
-    if node.advertise.is_empty() { vec![node.listen] } else { node.advertise.clone() }
+    if node.advertise.is_empty() { vec![node.listen.into()] } else { node.advertise.clone() }
 }
 
 fn facts(manifest: &Manifest, file: &Path) -> serde_json::Value {

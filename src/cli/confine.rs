@@ -344,7 +344,8 @@ mod tests {
         let [known, other] = listeners.each_ref().map(|tcp| tcp.local_addr().unwrap());
         let confine_knowing = |folder: &Folder, config: &Config| {
             let addresses = vec!["192.0.2.1:4600".parse().unwrap(), stream_mark(known.port())];
-            let contact = AuthorityContact { name: "mit".parse().unwrap(), addresses };
+            let contact =
+                AuthorityContact { name: "mit".parse().unwrap(), addresses, names: Vec::new() };
             contact.save(&folder.dir).unwrap();
             confine(folder, config)
         };

@@ -7,13 +7,19 @@ use clap::Args;
 use super::{
     CliError,
     folder::Folder,
+    invite::reachable,
     output::{note, print, print_json},
-    template::Template,
+    template::{ProxyOptions, Template, default_listen},
 };
-use crate::identity::{
-    Actor, Attributes, Authority, Deed, NodeFile, NodeIdentity, NodeKey, NodeName, Roles, UnixTime,
+use crate::{
+    config::parse_reachable,
+    flow::Target,
+    identity::{
+        Actor, Attributes, Authority, Deed, NodeFile, NodeIdentity, NodeKey, NodeName, Roles,
+        UnixTime,
+    },
+    quantity::parse_listen,
 };
-use crate::quantity::parse_listen;
 
 /// Make a new overlay: its authority and its first node
 #[derive(Debug, Args)]
@@ -21,12 +27,14 @@ pub(super) struct Init {
     /// The first node's name: a-z, 0-9 and '-'
     #[arg(long)]
     name: NodeName,
-    /// Where its UDP socket listens
+    /// Where its UDP socket listens [default: [::]:4600, or 0.0.0.0:4600 on a system without IPv6]
     #[arg(long, value_name = "IP:PORT", value_parser = parse_listen)]
-    listen: SocketAddr,
-    /// An address at which other nodes reach it, if that is not where it listens (repeatable)
-    #[arg(long, value_name = "IP:PORT", value_parser = parse_listen)]
-    advertise: Vec<SocketAddr>,
+    listen: Option<SocketAddr>,
+    /// An address or DNS name at which other nodes reach it, if that is not where it listens (repeatable)
+    #[arg(long, value_name = "HOST:PORT", value_parser = parse_reachable)]
+    advertise: Vec<Target>,
+    #[command(flatten)]
+    proxy: ProxyOptions,
     /// Let it open connections for other nodes
     #[arg(long)]
     exit: bool,
@@ -51,31 +59,42 @@ impl Init {
         let by = (Deed::Issue, Actor::this_user());
         let chain = authority.issue(&key.signing_request()?, &attributes, by, now)?;
         let identity = NodeIdentity::new(&key, chain, authority.revocations()?.der())?;
-        let template =
-            Template { listen: Some(self.listen), advertise: &self.advertise, exit: self.exit };
+        let listen = self.listen.unwrap_or_else(default_listen);
+        let template = Template {
+            listen: Some(listen),
+            advertise: &self.advertise,
+            proxy: self.proxy,
+            exit: self.exit,
+        };
         // The identity comes last: with it the node is there.
         folder.dir.write_default_config(&template.text())?;
         identity.save(&folder.dir)?;
-        self.report(folder, &authority)
+        self.report(folder, &authority, listen)
     }
 
-    fn report(&self, folder: &Folder, authority: &Authority) -> Result<(), CliError> {
+    fn report(
+        &self,
+        folder: &Folder,
+        authority: &Authority,
+        listen: SocketAddr,
+    ) -> Result<(), CliError> {
         let config = folder.dir.path(NodeFile::Config);
         if self.json {
             return print_json(&serde_json::json!({
                 "name": self.name,
                 "config": config,
                 "authority": authority.fingerprint().to_string(),
-                "listen": self.listen,
+                "listen": listen,
             }));
         }
         print(format_args!("The overlay and its first node, {}, are made.", self.name))?;
         print(format_args!("  configuration  {}", config.display()))?;
         print(format_args!("  start it       {}", folder.command("run")))?;
         print(format_args!("  invite others  {}", folder.command("invite --name NAME")))?;
-        if self.listen.ip().is_unspecified() && self.advertise.is_empty() {
+        if self.advertise.is_empty() && reachable(listen).is_empty() {
             note(
-                "Before you invite others, set `advertise` under [node] to an address they can reach.",
+                "This machine has no public address. Before you invite others, set `advertise` under [node] to an \
+                 address or a DNS name, and a port, at which they reach it.",
             );
         }
         note(format_args!(

@@ -11,11 +11,14 @@ use super::{
     units,
 };
 use crate::{
-    config::Config,
+    config::{Config, parse_reachable},
+    flow::Target,
     identity::{
         Actor, Attributes, AuditLog, AuthorityError, Deed, Granted, Invitation, InvitationState,
         Invited, MAX_ADDRESSES, NodeIdentity, NodeName, PendingInvitations, Roles, Token, UnixTime,
     },
+    mesh::is_public,
+    underlay::own_addresses,
     wire::reach::{stream_mark, udp_of},
 };
 
@@ -37,6 +40,9 @@ pub(super) struct Invite {
     /// A domain or network that it serves as an exit (repeatable)
     #[arg(long, value_name = "DOMAIN")]
     serves: Vec<String>,
+    /// Where the new node reaches this one, instead of what the configuration says (repeatable)
+    #[arg(long, value_name = "HOST:PORT", value_parser = parse_reachable)]
+    advertise: Vec<Target>,
     /// When the invitation ends
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = units::parse_duration)]
     expires: Duration,
@@ -65,13 +71,14 @@ impl Invite {
     async fn invite(&self, folder: &Folder, name: NodeName, now: UnixTime) -> Result<(), CliError> {
         let authority = folder.authority()?;
         let inviter = NodeIdentity::load(&folder.dir)?;
-        let addresses = reachable(&folder.config()?)?;
+        let (addresses, names) = self.places(&folder.config()?)?;
         if authority.is_taken(&name, now)? {
             return Err(AuthorityError::NameTaken(name).into());
         }
         let token = Token::from_random(rand::random());
         let invitation = Invitation {
             addresses,
+            names,
             authority: inviter.name().clone(),
             fingerprint: authority.fingerprint(),
             token: token.clone(),
@@ -97,6 +104,27 @@ impl Invite {
         }
         report(folder, &invitation, &id, &line, self.json).await
     }
+
+    /// The addresses and the names at which a joiner reaches this node.
+    fn places(&self, config: &Config) -> Result<(Vec<SocketAddr>, Vec<Target>), CliError> {
+        let node = &config.node;
+        let mark = node.told_stream_port(node.stream_listen).map(stream_mark);
+        let mut all = self.advertise.clone();
+        if all.is_empty() {
+            all.clone_from(&node.advertise);
+        }
+        if all.is_empty() {
+            all = reachable(node.listen).into_iter().map(Target::from).collect();
+        }
+        if all.is_empty() {
+            return Err(nowhere(node.listen));
+        }
+        all.truncate(MAX_ADDRESSES - mark.iter().count());
+        let (addresses, names): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|place| place.address().is_some());
+        let addresses = addresses.iter().filter_map(Target::address).chain(mark);
+        Ok((addresses.collect(), names))
+    }
 }
 
 async fn report(
@@ -113,6 +141,7 @@ async fn report(
             "id": id,
             "name": invitation.name,
             "addresses": invitation.addresses,
+            "names": invitation.names.iter().map(Target::to_string).collect::<Vec<_>>(),
             "expires": invitation.expires,
             "running": running,
         }));
@@ -123,7 +152,8 @@ async fn report(
         let run = folder.command("run");
         note(format_args!("No node is running here; it has to when the line is used: {run}"));
     }
-    if udp_of(&invitation.addresses).all(|address| address.ip().is_loopback()) {
+    let mut addresses = udp_of(&invitation.addresses);
+    if invitation.names.is_empty() && addresses.all(|address| address.ip().is_loopback()) {
         note("The line leads to a loopback address, so it can be used on this machine only.");
     }
     Ok(())
@@ -210,20 +240,27 @@ fn facts(invited: &Invited) -> serde_json::Value {
     })
 }
 
-/// The addresses at which a joiner reaches this node.
-fn reachable(config: &Config) -> Result<Vec<SocketAddr>, CliError> {
-    let node = &config.node;
-    let mark = node.told_stream_port(node.stream_listen).map(stream_mark);
-    if !node.advertise.is_empty() {
-        let most = node.advertise.len().min(MAX_ADDRESSES - mark.iter().count());
-        return Ok(node.advertise[..most].iter().copied().chain(mark).collect());
+/// Where others reach a node that listens at `listen`, as far as this machine can tell: at a wildcard address, the
+/// public addresses of this machine.
+pub(super) fn reachable(listen: SocketAddr) -> Vec<SocketAddr> {
+    match (listen.port(), listen.ip()) {
+        (0, _) => Vec::new(),
+        (port, ip) if ip.is_unspecified() => {
+            let own = own_addresses(ip).into_iter().filter(|ip| is_public(*ip));
+            own.map(|ip| SocketAddr::new(ip, port)).collect()
+        }
+        _ => vec![listen],
     }
-    if node.listen.ip().is_unspecified() || node.listen.port() == 0 {
-        return Err(CliError::say(format!(
-            "the node listens on {}, which tells nobody where it is; \
-             set `advertise` under [node] in config.toml to an address and port that others can reach",
-            node.listen
-        )));
-    }
-    Ok(std::iter::once(node.listen).chain(mark).collect())
+}
+
+fn nowhere(listen: SocketAddr) -> CliError {
+    let own = own_addresses(listen.ip()).into_iter();
+    let private = own.map(|ip| SocketAddr::new(ip, listen.port())).find(|own| own.port() != 0);
+    let within = private.map_or_else(String::new, |private| {
+        format!(", or add `--advertise {private}` for a machine within this network")
+    });
+    CliError::say(format!(
+        "the node listens on {listen}, which tells nobody where it is; set `advertise` under [node] in config.toml \
+         to an address or a DNS name, and a port, that others can reach{within}"
+    ))
 }

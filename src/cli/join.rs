@@ -7,40 +7,48 @@ use std::{
 };
 
 use clap::Args;
+use futures_util::future::join_all;
 use noq::{Endpoint, EndpointConfig, TokioRuntime};
 
 use super::{
     CliError,
     folder::Folder,
     output::{note, print, print_json},
-    template::Template,
+    template::{ProxyOptions, Template, default_listen},
 };
 use crate::{
-    app::{self, Way},
+    app::{self, Way, few_of},
     carrier::{HttpProxy, StreamDialler},
+    config::parse_reachable,
+    exit::{Resolver, SystemResolver},
+    flow::{Host, Target},
     identity::{
-        AuthorityContact, Clock, Invitation, MemberInfo, NodeFile, NodeIdentity, NodeKey, Welcome,
+        AuthorityContact, Clock, Invitation, MAX_ADDRESSES, MemberInfo, NodeFile, NodeIdentity,
+        NodeKey, Welcome,
     },
     node::Written,
     quantity::parse_listen,
     underlay::{LabelSocket, Switch, bind_udp},
+    wire::reach::udp_of,
 };
 
-/// The longest standard input read: an invitation has under 600 characters.
+/// The longest standard input read: an invitation has under 3,400 characters.
 const MAX_INPUT: u64 = 16 * 1024;
 
 /// Join an overlay with the line that `ronproxy invite` printed there
 #[derive(Debug, Args)]
 pub(super) struct Join {
-    /// The invitation, `ron1:…`; `-`: a line of standard input, where other users do not see it
+    /// The invitation, `ron1:…` or `ron2:…`; `-`: a line of standard input, where other users do not see it
     #[arg(default_value = "-")]
     line: String,
-    /// Where the node's UDP socket will listen [default: 0.0.0.0:4600]
+    /// Where the node's UDP socket will listen [default: [::]:4600, or 0.0.0.0:4600 on a system without IPv6]
     #[arg(long, value_name = "IP:PORT", value_parser = parse_listen)]
     listen: Option<SocketAddr>,
-    /// An address at which other nodes reach it, if that is not where it listens (repeatable)
-    #[arg(long, value_name = "IP:PORT", value_parser = parse_listen)]
-    advertise: Vec<SocketAddr>,
+    /// An address or DNS name at which other nodes reach it, if that is not where it listens (repeatable)
+    #[arg(long, value_name = "HOST:PORT", value_parser = parse_reachable)]
+    advertise: Vec<Target>,
+    #[command(flatten)]
+    proxy: ProxyOptions,
     /// Open connections for other nodes, if the invitation grants it
     #[arg(long)]
     exit: bool,
@@ -62,21 +70,30 @@ impl Join {
         };
         // Its expiry is checked together with the clock, against the authority's clock if
         // necessary.
-        let invitation: Invitation = line.parse()?;
+        let mut invitation: Invitation = line.parse()?;
         // Before the invitation is used up, and before anybody is asked.
         folder.begin()?;
         let key = NodeKey::generate()?;
+        resolve(&mut invitation, &SystemResolver::new()).await?;
         let way = way(&invitation)?;
         let joined = app::join(&way, &invitation, &key, self.reachable(), &Clock::system()).await;
         way.endpoint.close(0u32.into(), b"");
         let (identity, welcome) = joined?;
-        let template =
-            Template { listen: self.listen, advertise: &self.advertise, exit: self.exit };
+        let template = Template {
+            listen: Some(self.listen.unwrap_or_else(default_listen)),
+            advertise: &self.advertise,
+            proxy: self.proxy,
+            exit: self.exit,
+        };
         folder.dir.write_default_config(&template.text())?;
         let members = Written { bootstrap: known(&invitation, welcome), records: Vec::new() };
         members.save(&folder.dir)?;
-        let (name, addresses) = (invitation.authority.clone(), invitation.addresses.clone());
-        AuthorityContact { name, addresses }.save(&folder.dir)?;
+        let contact = AuthorityContact {
+            name: invitation.authority.clone(),
+            addresses: invitation.addresses.clone(),
+            names: invitation.names.clone(),
+        };
+        contact.save(&folder.dir)?;
         identity.save(&folder.dir)?;
         self.report(folder, &identity, &invitation)
     }
@@ -86,7 +103,8 @@ impl Join {
         let tells = |a: &SocketAddr| !a.ip().is_unspecified() && a.port() != 0;
         match (self.advertise.as_slice(), self.listen.filter(tells)) {
             ([], Some(listen)) => vec![listen],
-            (advertise, _) => advertise.to_vec(),
+            // Its names the node resolves itself, once it runs.
+            (advertise, _) => advertise.iter().filter_map(Target::address).collect(),
         }
     }
 
@@ -124,6 +142,38 @@ impl Join {
     }
 }
 
+/// Puts the addresses of the invitation's names beside its other ones, 8 in all. A name that leads nowhere does no harm
+/// while there are others.
+async fn resolve(invitation: &mut Invitation, resolver: &dyn Resolver) -> Result<(), CliError> {
+    let look_ups = invitation.names.iter().filter_map(|place| match &place.host {
+        Host::Name(name) => Some(async { (place.port, resolver.resolve(name).await) }),
+        Host::Ip(_) => None,
+    });
+    let mut failures = Vec::new();
+    for (port, answer) in join_all(look_ups).await {
+        match answer {
+            Ok(ips) => {
+                let few = few_of(&ips).into_iter();
+                invitation.addresses.extend(few.map(|ip| SocketAddr::new(ip, port)));
+            }
+            Err(error) => failures.push(error.at_this_node()),
+        }
+    }
+    invitation.addresses.truncate(MAX_ADDRESSES);
+    if failures.is_empty() {
+        return Ok(());
+    }
+    let failures = failures.join("; ");
+    if udp_of(&invitation.addresses).next().is_none() {
+        return Err(CliError::say(format!(
+            "the invitation leads to a name only: {failures}; look at this machine's network and name servers, and \
+             join again, the invitation is still good"
+        )));
+    }
+    note(format_args!("{failures}; the other addresses of the invitation are tried."));
+    Ok(())
+}
+
 /// The members that the authority names, and the authority itself at the addresses of the
 /// invitation.
 fn known(invitation: &Invitation, welcome: Welcome) -> Vec<MemberInfo> {
@@ -142,7 +192,7 @@ fn known(invitation: &Invitation, welcome: Welcome) -> Vec<MemberInfo> {
 /// The first line that is not empty. At a terminal the end of the input never comes.
 fn read_line() -> Result<String, CliError> {
     if io::stdin().is_terminal() {
-        note("Paste the invitation (ron1:…) and press Enter:");
+        note("Paste the invitation (ron1:… or ron2:…) and press Enter:");
     }
     let input = BufReader::new(io::stdin().take(MAX_INPUT));
     let failed = |error: io::Error| {

@@ -23,7 +23,7 @@ pub use problem::ConfigError;
 pub use rules::{Action, Choice, Rule, Rules, Wishes};
 pub use sections::{
     Authority, Dashboard, Events, Flow, Lane, Log, LogFormat, Metrics, Node, Probe, Relay,
-    ViaProxy, check_log_filter,
+    ViaProxy, check_log_filter, parse_reachable,
 };
 
 /// The largest file read: far above 1,024 long rules.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 
 use crate::{
     carrier::HttpProxy,
-    flow::FlowTimes,
+    flow::{FlowTimes, Host, Target},
     identity::LIFETIME,
     quantity::{Bitrate, duration_within, listen_address},
     transport::{Congestion, CongestionByHint, LaneOptions},
@@ -19,14 +19,14 @@ pub struct Node {
     /// Where the node's one UDP socket listens. Default: `0.0.0.0:4600`.
     #[serde(deserialize_with = "listen_address")]
     pub listen: SocketAddr,
-    /// The addresses at which others reach this node, at most 8. Default: none, which means that
+    /// The addresses and names at which others reach this node, at most 8. Default: none, which means that
     /// the node tells the addresses of its interfaces, and others what they see.
     #[serde(deserialize_with = "reachable")]
-    pub advertise: Vec<SocketAddr>,
-    /// Where to look first for the node of the overlay's authority, at most 8 addresses. Default: none,
+    pub advertise: Vec<Target>,
+    /// Where to look first for the node of the overlay's authority, at most 8 addresses and names. Default: none,
     /// which means where it was last seen.
     #[serde(deserialize_with = "reachable")]
-    pub authority: Vec<SocketAddr>,
+    pub authority: Vec<Target>,
     /// Whether the running node confines itself with Landlock, as far as the kernel can. Default:
     /// `true`.
     pub confine: bool,
@@ -403,22 +403,43 @@ fn budget<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bitrate, D::Erro
     Err(D::Error::custom(format!("{rate} is out of bounds; write a rate from 1kbit to 10Mbit")))
 }
 
-fn reachable<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<SocketAddr>, D::Error> {
+fn reachable<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Target>, D::Error> {
     // As many as an invitation carries.
     const MAX: usize = 8;
-    let addresses = Vec::<SocketAddr>::deserialize(deserializer)?;
-    if addresses.len() > MAX {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    if texts.len() > MAX {
         return Err(D::Error::custom(format!(
             "{} addresses are too many; name at most {MAX}",
-            addresses.len()
+            texts.len()
         )));
     }
-    match addresses.iter().find(|a| a.ip().is_unspecified() || a.port() == 0) {
-        Some(address) => Err(D::Error::custom(format!(
-            "nobody can reach {address}; name an address and port that others see"
-        ))),
-        None => Ok(addresses),
+    texts.iter().map(|text| parse_reachable(text).map_err(D::Error::custom)).collect()
+}
+
+/// Reads where others reach a node: an address or a DNS name, and a port.
+///
+/// # Errors
+/// Shows the right form.
+pub fn parse_reachable(text: &str) -> Result<Target, String> {
+    let address =
+        text.parse::<SocketAddr>().map(|at| Target { host: Host::Ip(at.ip()), port: at.port() });
+    let target = address.or_else(|_| text.parse::<Target>()).ok().filter(is_well_formed);
+    match target {
+        Some(Target { host: Host::Ip(ip), port }) if ip.is_unspecified() || port == 0 => {
+            Err(format!("nobody can reach {text}; name an address and port that others see"))
+        }
+        Some(target) => Ok(target),
+        None => Err(format!(
+            "{text:?} is no place to reach; write an address or a DNS name, and a port, such as \
+             \"192.0.2.7:4600\", \"[2001:db8::7]:4600\" or \"mit.example.org:4600\""
+        )),
     }
+}
+
+/// A name that ends with a number is a mistyped address.
+fn is_well_formed(target: &Target) -> bool {
+    let Host::Name(name) = &target.host else { return true };
+    !name.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()))
 }
 
 fn filter<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {

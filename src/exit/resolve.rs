@@ -42,6 +42,22 @@ pub enum ResolveError {
     Exhausted(String),
 }
 
+impl ResolveError {
+    /// What to say where this node itself asked, for itself.
+    #[must_use]
+    pub(crate) fn at_this_node(&self) -> String {
+        match self {
+            Self::NotFound { name, why } => format!("cannot resolve {name}: {why}"),
+            Self::TimedOut(name) => {
+                format!("cannot resolve {name}: the name servers did not answer in time")
+            }
+            Self::Exhausted(name) => {
+                format!("cannot resolve {name}: too few file descriptors or too little memory")
+            }
+        }
+    }
+}
+
 impl From<ResolveError> for Refusal {
     fn from(error: ResolveError) -> Self {
         let kind = match error {

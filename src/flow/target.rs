@@ -83,6 +83,15 @@ impl Target {
         }
         Ok(Self { host: host.parse()?, port })
     }
+
+    /// The address; `None` of a name.
+    #[must_use]
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        match self.host {
+            Host::Ip(ip) => Some(SocketAddr::new(ip, self.port)),
+            Host::Name(_) => None,
+        }
+    }
 }
 
 impl TryFrom<&str> for Target {

@@ -17,6 +17,7 @@ fn address() -> std::net::SocketAddr {
 fn mutated_invitations_are_read_or_refused() {
     let invitation = Invitation {
         addresses: vec![address(), "192.0.2.1:4600".parse().unwrap()],
+        names: vec!["mit.example.org:4600".parse().unwrap()],
         authority: "mit".parse().unwrap(),
         fingerprint: Fingerprint::of(b"authority"),
         token: Token::from_random([7; 32]),
@@ -24,7 +25,7 @@ fn mutated_invitations_are_read_or_refused() {
         expires: NOW.as_secs() + 3_600,
     };
     let line = invitation.to_line().unwrap();
-    let words: &[&[u8]] = &[b"ron1:", b"ron2:", b"AAAA", b"=", b" ", b"\xc2\xa0"];
+    let words: &[&[u8]] = &[b"ron1:", b"ron2:", b"ron3:", b"AAAA", b"=", b" ", b"\xc2\xa0"];
     Fuzz::new("invitation", [line.clone().into_bytes()]).with_words(words).run(|bytes| {
         let text = String::from_utf8_lossy(bytes);
         if let Ok(read) = Invitation::parse(&text, NOW) {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::{MAX_ADDRESSES, NodeDir, NodeFile, NodeName, StoreError};
+use crate::flow::Target;
 
 /// The authority's node: its name, from the invitation, and its addresses, from the invitation
 /// and later from the link to it.
@@ -18,6 +19,9 @@ pub struct AuthorityContact {
     pub name: NodeName,
     /// Where it was last seen; at most 8.
     pub addresses: Vec<SocketAddr>,
+    /// Names from the invitation under which it is found; at most 8.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "texts")]
+    pub names: Vec<Target>,
 }
 
 impl AuthorityContact {
@@ -33,6 +37,7 @@ impl AuthorityContact {
         let mut contact: Self = serde_json::from_slice(&bytes)
             .map_err(|error| dir.damaged(NodeFile::Authority, error))?;
         contact.addresses.truncate(MAX_ADDRESSES);
+        contact.names.truncate(MAX_ADDRESSES);
         Ok(Some(contact))
     }
 
@@ -62,6 +67,22 @@ impl AuthorityContact {
     }
 }
 
+/// Names as people write them.
+mod texts {
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    use crate::flow::Target;
+
+    pub(super) fn serialize<S: Serializer>(names: &[Target], to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(names.iter().map(Target::to_string))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Target>, D::Error> {
+        let texts = Vec::<String>::deserialize(from)?;
+        texts.iter().map(|text| text.parse().map_err(D::Error::custom)).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,7 +93,11 @@ mod tests {
         let dir = NodeDir::at(folder.path());
         assert_eq!(AuthorityContact::load(&dir).unwrap(), None);
         let at = |port: u16| SocketAddr::from(([192, 0, 2, 1], port));
-        let mut contact = AuthorityContact { name: "mit".parse().unwrap(), addresses: vec![at(1)] };
+        let mut contact = AuthorityContact {
+            name: "mit".parse().unwrap(),
+            addresses: vec![at(1)],
+            names: vec!["mit.example.org:4600".parse().unwrap()],
+        };
         assert!(!contact.seen_at(&[at(1)]));
         for port in 2..20 {
             assert!(contact.seen_at(&[at(port)]));

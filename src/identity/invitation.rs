@@ -6,25 +6,31 @@ use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 
 use super::{Fingerprint, NodeName, UnixTime, digest::sha256};
+use crate::flow::{Host, Target};
 
 /// The text's prefix, and with it the format's version.
 const PREFIX: &str = "ron1:";
-/// Most addresses in one invitation. The authority's node has a few.
+/// The same of an invitation with names, which programs of format 1 do not understand.
+const NAMED_PREFIX: &str = "ron2:";
+/// Most addresses and names in one invitation. The authority's node has a few.
 pub const MAX_ADDRESSES: usize = 8;
-/// The longest text read: the longest valid one is under 600 characters.
-const MAX_TEXT: usize = 2048;
+/// The longest text read: the longest valid one, with 8 names of 253 bytes, is under 3,400 characters.
+const MAX_TEXT: usize = 4096;
 /// Bytes of the checksum. It finds copying errors; it does not stop attackers.
 const CHECKSUM: usize = 4;
 
 /// An invitation: where the authority is, how to recognise it, and the right to one certificate.
 ///
 /// Its text is `ron1:` and, in base64url without padding, the body's length (two bytes, big
-/// endian), the body (postcard), and the first 4 bytes of the body's SHA-256. The text is a secret
-/// until it is used or expired.
+/// endian), the body (postcard), and the first 4 bytes of the body's SHA-256. With names it is `ron2:`, and
+/// they follow in the body. The text is a secret until it is used or expired.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Invitation {
-    /// Where the authority's node listens: 1 to 8 addresses.
+    /// Where the authority's node listens: with the names 1 to 8.
     pub addresses: Vec<SocketAddr>,
+    /// The same by names, which the joiner resolves.
+    #[serde(skip)]
+    pub names: Vec<Target>,
     /// The authority's node, whose certificate it must show.
     pub authority: NodeName,
     /// The certificate of the authority.
@@ -46,12 +52,13 @@ pub struct Token([u8; 32]);
 pub enum InvitationError {
     /// Does not begin with `ron1:`.
     #[error(
-        "this is no invitation; paste the line that `ronproxy invite` printed, from `ron1:` on"
+        "this is no invitation; paste the line that `ronproxy invite` printed, from `ron1:` or `ron2:` on"
     )]
     NotAnInvitation,
     /// Made by another version of this program.
     #[error(
-        "the invitation is of format ron{0}, this program reads ron1; install the same version as the inviter"
+        "the invitation is of format ron{0}, this program reads ron1 and ron2; \
+         install the same version as the inviter"
     )]
     Version(String),
     /// Its end is missing.
@@ -65,7 +72,7 @@ pub enum InvitationError {
     /// Too late.
     #[error("the invitation expired {} ago; ask for a new one", ago(*.0))]
     Expired(u64),
-    /// Cannot be written: no address, or more than 8.
+    /// Cannot be written: no address and no name, or more than 8.
     #[error("an invitation has 1 to {MAX_ADDRESSES} addresses, not {0}; set `advertise` in [node]")]
     Addresses(usize),
 }
@@ -96,14 +103,20 @@ impl Invitation {
     /// # Errors
     /// When there is no address, or more than 8.
     pub fn to_line(&self) -> Result<String, InvitationError> {
-        if !(1..=MAX_ADDRESSES).contains(&self.addresses.len()) {
-            return Err(InvitationError::Addresses(self.addresses.len()));
+        let count = self.addresses.len() + self.names.len();
+        if !(1..=MAX_ADDRESSES).contains(&count) {
+            return Err(InvitationError::Addresses(count));
         }
-        let body = postcard::to_stdvec(self).map_err(|_| InvitationError::Altered)?;
+        let mut body = postcard::to_stdvec(self).map_err(|_| InvitationError::Altered)?;
+        let mut prefix = PREFIX;
+        if !self.names.is_empty() {
+            prefix = NAMED_PREFIX;
+            body.extend(postcard::to_stdvec(&self.names).map_err(|_| InvitationError::Altered)?);
+        }
         let length = u16::try_from(body.len()).map_err(|_| InvitationError::Altered)?;
         let checksum = &sha256(&body)[..CHECKSUM];
         let bytes = [&length.to_be_bytes()[..], &body, checksum].concat();
-        Ok(format!("{PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode(bytes)))
+        Ok(format!("{prefix}{}", BASE64_URL_SAFE_NO_PAD.encode(bytes)))
     }
 
     /// Reads a line and checks that it has not expired. White space, as mail programs insert it,
@@ -133,17 +146,26 @@ impl FromStr for Invitation {
     /// Reads a line without looking at its expiry; see [`Invitation::parse`].
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let text: String = text.chars().filter(|c| !c.is_whitespace()).take(MAX_TEXT + 1).collect();
-        let Some(encoded) = text.strip_prefix(PREFIX) else {
+        let named = text.strip_prefix(NAMED_PREFIX);
+        let Some(encoded) = text.strip_prefix(PREFIX).or(named) else {
             return Err(other_version(&text).unwrap_or(InvitationError::NotAnInvitation));
         };
         if text.len() > MAX_TEXT {
             return Err(InvitationError::Altered);
         }
         let body = unwrap_body(&decode(encoded)?)?;
-        let (invitation, rest) =
+        let (mut invitation, mut rest) =
             postcard::take_from_bytes::<Self>(&body).map_err(|_| InvitationError::Altered)?;
-        let addresses = invitation.addresses.len();
-        if !rest.is_empty() || !(1..=MAX_ADDRESSES).contains(&addresses) {
+        if named.is_some() {
+            (invitation.names, rest) =
+                postcard::take_from_bytes(rest).map_err(|_| InvitationError::Altered)?;
+        }
+        let count = invitation.addresses.len() + invitation.names.len();
+        let nameless = |name: &Target| !matches!(name.host, Host::Name(_)) || name.port == 0;
+        if !rest.is_empty()
+            || !(1..=MAX_ADDRESSES).contains(&count)
+            || invitation.names.iter().any(nameless)
+        {
             return Err(InvitationError::Altered);
         }
         Ok(invitation)
@@ -152,7 +174,8 @@ impl FromStr for Invitation {
 
 impl fmt::Debug for Invitation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Invitation({} by {} at {:?})", self.name, self.authority, self.addresses)
+        let Self { name, authority, addresses, names, .. } = self;
+        write!(f, "Invitation({name} by {authority} at {addresses:?} {names:?})")
     }
 }
 
@@ -210,6 +233,7 @@ mod tests {
                 "192.0.2.1:4600".parse().unwrap(),
                 "[2001:db8::1]:4600".parse().unwrap(),
             ],
+            names: Vec::new(),
             authority: "mit".parse().unwrap(),
             fingerprint: Fingerprint::of(b"authority"),
             token: Token::from_random([7; 32]),
@@ -224,6 +248,36 @@ mod tests {
         let (start, end) = line.split_at(70);
         for text in [line.clone(), format!(" {start}\r\n  {end}\n")] {
             assert_eq!(Invitation::parse(&text, NOW), Ok(invitation()));
+        }
+    }
+
+    fn named(names: Vec<Target>) -> Invitation {
+        Invitation { names, ..invitation() }
+    }
+
+    #[test]
+    fn names_are_told_in_a_format_of_their_own() {
+        assert!(invitation().to_line().unwrap().starts_with(PREFIX), "older programs read it");
+        let longest = format!("{}.test:65535", vec!["a".repeat(61); 4].join("."));
+        for names in
+            [vec!["mit.example.org:4600".parse().unwrap()], vec![longest.parse().unwrap(); 6]]
+        {
+            let line = named(names.clone()).to_line().unwrap();
+            assert!(line.starts_with(NAMED_PREFIX) && line.len() < MAX_TEXT, "{}", line.len());
+            assert_eq!(Invitation::parse(&line, NOW), Ok(named(names)));
+            assert!(Invitation::parse(&line.replace("ron2", "ron1"), NOW).is_err());
+        }
+        let only = Invitation { addresses: Vec::new(), ..named(vec!["a.test:1".parse().unwrap()]) };
+        assert_eq!(Invitation::parse(&only.to_line().unwrap(), NOW), Ok(only));
+    }
+
+    #[test]
+    fn an_address_in_the_place_of_a_name_is_refused() {
+        for bad in
+            ["192.0.2.1:1".parse().unwrap(), Target { port: 0, ..("a.test:1".parse().unwrap()) }]
+        {
+            let line = named(vec![bad]).to_line().unwrap();
+            assert_eq!(Invitation::parse(&line, NOW), Err(InvitationError::Altered));
         }
     }
 
@@ -263,7 +317,7 @@ mod tests {
             ("", InvitationError::NotAnInvitation),
             ("https://example.org", InvitationError::NotAnInvitation),
             ("ronx:AAAA", InvitationError::NotAnInvitation),
-            ("ron2:AAAA", InvitationError::Version("2".into())),
+            ("ron3:AAAA", InvitationError::Version("3".into())),
         ];
         for (text, error) in cases {
             assert_eq!(Invitation::parse(text, NOW), Err(error), "{text}");
@@ -285,6 +339,8 @@ mod tests {
             let bad = Invitation { addresses, ..invitation() };
             assert_eq!(bad.to_line(), Err(InvitationError::Addresses(count)));
         }
+        let most = named(vec!["a.test:1".parse().unwrap(); MAX_ADDRESSES - 1]);
+        assert_eq!(most.to_line(), Err(InvitationError::Addresses(MAX_ADDRESSES + 1)));
     }
 
     #[test]
@@ -295,9 +351,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn random_text_never_panics(text in "(ron1:)?[ -~é]{0,200}", bytes in any::<Vec<u8>>()) {
+        fn random_text_never_panics(text in "(ron[12]:)?[ -~é]{0,200}", bytes in any::<Vec<u8>>()) {
             let _ = Invitation::parse(&text, NOW);
-            let _ = Invitation::parse(&format!("{PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode(bytes)), NOW);
+            for prefix in [PREFIX, NAMED_PREFIX] {
+                let text = format!("{prefix}{}", BASE64_URL_SAFE_NO_PAD.encode(&bytes));
+                let _ = Invitation::parse(&text, NOW);
+            }
         }
     }
 }

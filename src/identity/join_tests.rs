@@ -24,6 +24,7 @@ impl Joining {
         let expires = NOW.as_secs() + 3600;
         let invitation = Invitation {
             addresses: vec!["192.0.2.1:4600".parse().unwrap()],
+            names: Vec::new(),
             authority: "mit".parse().unwrap(),
             fingerprint: overlay.authority.fingerprint(),
             token: Token::from_random([9; 32]),

@@ -301,6 +301,7 @@ impl Lab {
         let settings = NodeSettings {
             credentials: credentials.clone(),
             addresses: dialled_at(plan, address),
+            own: None,
             bound: None,
             streams: StreamSettings::default(),
             bootstrap,
@@ -335,7 +336,7 @@ impl Lab {
         let contact = contact.and_then(|authority| {
             let address = SocketAddr::new(self.topology.find(authority)?, PORT);
             let name = authority.parse().ok()?;
-            Some(AuthorityContact { name, addresses: vec![address] })
+            Some(AuthorityContact { name, addresses: vec![address], names: Vec::new() })
         });
         let Some(plan) = self.plans.get_mut(name) else { return Ok(()) };
         let identity = (*plan.credentials.identity()).clone();
@@ -383,6 +384,7 @@ impl Lab {
         let attributes = Attributes::entry(name.parse().map_err(|_| no_site())?);
         let invitation = Invitation {
             addresses: vec![address],
+            names: Vec::new(),
             authority: authority.parse().map_err(|_| no_site())?,
             fingerprint: self.authority.fingerprint(),
             token: Token::from_random(self.chance.draw()),

@@ -96,6 +96,12 @@ pub(super) fn check_form(address: SocketAddr) -> Result<(), AddressRefusal> {
     }
 }
 
+/// Whether an address is of the whole Internet.
+#[must_use]
+pub(crate) fn is_public(ip: IpAddr) -> bool {
+    kind(ip.to_canonical()) == Kind::Public
+}
+
 fn kind(ip: IpAddr) -> Kind {
     match ip {
         _ if ip.is_loopback() => Kind::Loopback,

@@ -10,20 +10,20 @@ use std::{
 use noq::{Connection, ConnectionError, VarInt};
 use tokio::{
     task::{Id, JoinSet},
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Mesh, address::OwnKinds, dials::Dials, members::Dial, networks::reaches, outside::Outside,
+    FAMILY_HEAD_START, Mesh, address::OwnKinds, dials::Dials, members::Dial, networks::reaches,
+    outside::Outside,
 };
 use crate::{
     identity::{NodeName, Peer, certificate_of, peer_of, server_name},
     link::{Link, LinkDrop, LinkService, Verdict},
-    overlay::linkstate::MAX_ADDRESSES,
     transport::{CertificateFault, code, trust_link},
     underlay::{Carrier, StreamHold},
-    wire::{link::Hello, reach::stream_mark},
+    wire::link::Hello,
 };
 
 /// How often the directory is looked through for members to dial.
@@ -108,12 +108,12 @@ impl Mesh {
     }
 
     async fn dial(self: Arc<Self>, dial: Dial) {
-        let Dial { name, carrier, addresses, hurried } = dial;
+        let Dial { name, carrier, addresses, hurried, later } = dial;
         let known = self.routing().least_rtt(&name).filter(|_| hurried);
         let patience = known.map_or(DIAL_TIMEOUT, |rtt| (rtt * 3 + SLACK).min(DIAL_TIMEOUT));
         let mut attempts = JoinSet::new();
-        for address in addresses {
-            let (mesh, name) = (self.clone(), name.clone());
+        let begin = |attempts: &mut JoinSet<_>, address: &SocketAddr| {
+            let (mesh, name, address) = (self.clone(), name.clone(), *address);
             let attempt = async move {
                 match carrier {
                     Carrier::Udp => mesh.dial_at(name, address).await,
@@ -121,14 +121,28 @@ impl Mesh {
                 }
             };
             attempts.spawn(timeout(patience, attempt));
-        }
+        };
+        let first = addresses.iter().filter(|address| !later.contains(address));
+        first.for_each(|address| begin(&mut attempts, address));
+        let mut later = Some(later).filter(|later| !later.is_empty());
+        let head_start = sleep(FAMILY_HEAD_START);
+        tokio::pin!(head_start);
         // The first address that answers wins; dropping the set ends the other attempts.
-        while let Some(attempt) = attempts.join_next().await {
-            if let Ok(Ok(Some(dialled))) = attempt {
+        loop {
+            let attempt = tokio::select! {
+                biased;
+                Some(attempt) = attempts.join_next() => Some(attempt),
+                () = &mut head_start, if later.is_some() => None,
+                else => break,
+            };
+            if let Some(Ok(Ok(Some(dialled)))) = attempt {
                 let Dialled { conn, peer, hello, address, stream } = dialled;
                 self.clone().take_up(conn, peer, hello, (true, address));
                 drop(stream);
                 return;
+            }
+            if attempt.is_none() || attempts.is_empty() {
+                later.take().iter().flatten().for_each(|address| begin(&mut attempts, address));
             }
         }
         self.members().dial_failed(Instant::now().into_std(), &name, carrier);
@@ -327,18 +341,7 @@ impl Mesh {
                 "our outside address, as neighbours see it"
             );
         }
-        self.routing().set_addresses(self.addresses(outside));
-        self.news.notify_one();
-    }
-
-    /// Where this node can be dialled: as configured, where others see it, and the port of its streams.
-    pub(super) fn addresses(&self, outside: Option<SocketAddr>) -> Vec<SocketAddr> {
-        let mut addresses = self.configured.clone();
-        let mark = self.stream_port.map(stream_mark);
-        addresses.truncate(MAX_ADDRESSES - 1 - mark.iter().count());
-        addresses.extend(outside.filter(|outside| !self.configured.contains(outside)));
-        addresses.extend(mark);
-        addresses
+        self.tell_addresses();
     }
 
     /// Tells all neighbours that we stop, so that they do not wait for us.

@@ -39,6 +39,9 @@ const POLITENESS: Duration = Duration::from_millis(300);
 /// over night is not, and a node that is cut off itself forgets nobody.
 const FORGET_AFTER: Duration = Duration::from_secs(24 * 3600);
 
+/// Addresses to which a member's names lead that are dialled: half of all, so that its record's have places, too.
+const MAX_NAMED: usize = MAX_ADDRESSES / 2;
+
 /// Bytes of records that are written down: what 50 members say four times over. The smallest go first, so
 /// a member with a needlessly large record keeps nobody else out.
 const WRITTEN_BYTES: usize = 512 << 10;
@@ -96,6 +99,8 @@ struct Member {
     record: Option<Arc<MemberRecord>>,
     /// Where a link of ours last saw it.
     observed: Option<SocketAddr>,
+    /// Where its names led at the last look-up.
+    named: Vec<SocketAddr>,
     /// Where a stream that this node dialled led to it.
     stream_at: Option<SocketAddr>,
     /// Its newest certificate, in force or not.
@@ -128,6 +133,7 @@ impl Member {
             recorded: None,
             record: None,
             observed: None,
+            named: Vec::new(),
             stream_at: None,
             certified: None,
             in_force: false,
@@ -152,11 +158,24 @@ impl Member {
         !self.linked || self.path_down
     }
 
+    /// Ends the pause of its dials if it has addresses that it had not before.
+    fn dial_fresh(&mut self, now: Instant, polite: Duration, before: &[SocketAddr]) {
+        let fresh = self.addresses().iter().any(|address| !before.contains(address));
+        if fresh && self.needs_dial() && self.fresh_dials.take(now, 1.0) {
+            self.failures = 0;
+            self.next_dial = now + polite;
+        }
+    }
+
     fn addresses(&self) -> Vec<SocketAddr> {
         let told = self.recorded.as_ref().unwrap_or(&self.bootstrap);
         let mark = told.iter().copied().find(|address| reach::is_stream_mark(*address));
         let mut addresses: Vec<_> = self.observed.into_iter().collect();
-        addresses.extend(reach::udp_of(told).filter(|told| self.observed != Some(*told)));
+        for address in self.named.iter().copied().chain(reach::udp_of(told)) {
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
         addresses.truncate(MAX_ADDRESSES - mark.iter().count());
         addresses.extend(mark);
         addresses
@@ -200,6 +219,15 @@ impl Members {
         }
     }
 
+    /// Takes where names of a member lead now, at most half of what is dialled of it. New addresses are tried at once.
+    pub(super) fn named(&mut self, now: Instant, name: &NodeName, addresses: &[SocketAddr]) {
+        let polite = politeness(&self.us, name);
+        let Some(member) = self.uncertified(now, name) else { return };
+        let before = member.addresses();
+        member.named = addresses.iter().copied().take(MAX_NAMED).collect();
+        member.dial_fresh(now, polite, &before);
+    }
+
     /// The entry of a member that is known without its certificate, made if there is room.
     fn uncertified(&mut self, now: Instant, name: &NodeName) -> Option<&mut Member> {
         if *name == self.us || (self.is_full() && !self.known.contains_key(name)) {
@@ -230,11 +258,7 @@ impl Members {
             member.record = Some(record.clone());
         }
         member.recorded = Some(addresses);
-        let fresh = member.addresses().iter().any(|address| !before.contains(address));
-        if fresh && member.needs_dial() && member.fresh_dials.take(now, 1.0) {
-            member.failures = 0;
-            member.next_dial = now + polite;
-        }
+        member.dial_fresh(now, polite, &before);
         true
     }
 

@@ -17,7 +17,9 @@ mod members;
 mod networks;
 mod nonces;
 mod outside;
+mod own;
 mod ping;
+mod race;
 mod reach;
 mod record;
 mod relay;
@@ -40,27 +42,26 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 
 pub use address::AddressRefusal;
+#[cfg(feature = "cli")]
+pub(crate) use address::is_public;
 pub(crate) use fallback::HEAD_START as UDP_HEAD_START;
 pub use members::{MAX_MEMBERS, MemberFacts, Members};
 pub use ping::PingFailure;
+pub(crate) use race::{HEAD_START as FAMILY_HEAD_START, families};
 pub use reach::ReachFacts;
 pub use record::MemberRecord;
 pub use relay::RelayConfig;
 pub use renewal::CertificateDesk;
 pub use trust::Ended;
 
-use self::{
-    address::{OwnKinds, check_form},
-    attest::Attestations,
-    fallback::Ways,
-    outside::Outside,
-};
+use self::{address::check_form, attest::Attestations, fallback::Ways, outside::Outside};
 use crate::{
     carrier::StreamDialler,
     events::Events,
     identity::{Credentials, MemberInfo, NodeName, Peer},
     lane::LaneHost,
     link::{Link, Links, LogLimit},
+    live::Live,
     overlay::{
         budget::Plan,
         linkstate::{Flood, ReportedState, Roles},
@@ -77,7 +78,7 @@ use crate::{
 pub struct MeshConfig {
     /// Who we are: our certificate, the key that signs our advertisements, and whom we trust.
     pub credentials: Credentials,
-    /// Where others can dial us, as far as it is configured; empty behind a NAT.
+    /// Where others can dial us, as far as this node knows by itself; empty behind a NAT.
     pub addresses: Vec<SocketAddr>,
     /// The TCP port at which others reach our streams, at the same IP addresses.
     pub stream_port: Option<u16>,
@@ -112,8 +113,8 @@ pub struct Mesh {
     credentials: Credentials,
     /// Drawn at random; tells this process from an earlier one.
     incarnation: u64,
-    /// Where others can dial us, as configured.
-    configured: Vec<SocketAddr>,
+    /// Where others can dial us, as this node knows by itself.
+    configured: Live<Vec<SocketAddr>>,
     stream_port: Option<u16>,
     streams: Option<StreamDialler>,
     bound: Option<IpAddr>,
@@ -140,6 +141,8 @@ pub struct Mesh {
     news: Notify,
     /// Wakes the dialling task: somebody is to be dialled now.
     dial_news: Notify,
+    /// Wakes who follows this machine's addresses: they may be others now.
+    moved: Notify,
     /// Which lines about dials are due.
     dial_lines: Mutex<LogLimit>,
     /// Tells flows that wait that a route may have come up.
@@ -230,13 +233,14 @@ impl Mesh {
             routing: Mutex::new(routing),
             news: Notify::new(),
             dial_news: Notify::new(),
+            moved: Notify::new(),
             dial_lines: Mutex::default(),
             route_news: watch::Sender::new(()),
             looked_at_network: Mutex::default(),
             incarnation: switch.chance().draw(),
             outside: Mutex::default(),
             own_record: Mutex::default(),
-            configured: config.addresses,
+            configured: Live::new(config.addresses),
             endpoint,
             link_client: config.link_client,
             switch,
@@ -370,11 +374,9 @@ impl Mesh {
         }
     }
 
-    /// The kinds of addresses that this node has itself.
-    fn own_kinds(&self) -> OwnKinds {
-        let outside = self.outside.lock().unwrap_or_else(PoisonError::into_inner).address();
-        let own = self.configured.iter().chain(&outside).map(|address| address.ip());
-        own.fold(OwnKinds::default(), OwnKinds::with)
+    /// Where neighbours see this node.
+    fn outside_address(&self) -> Option<SocketAddr> {
+        self.outside.lock().unwrap_or_else(PoisonError::into_inner).address()
     }
 
     /// What listings show: every member and the link to it, by name.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     sync::PoisonError,
     time::Instant,
 };
@@ -11,7 +11,7 @@ use super::{Mesh, dial::Dialled};
 use crate::{
     carrier::DialError,
     identity::NodeName,
-    underlay::{Carrier, routed, unspecified},
+    underlay::{Carrier, address_towards, present_address, unspecified},
 };
 
 /// Networks remembered: those of a laptop's weeks. The one not seen for longest is forgotten.
@@ -45,20 +45,6 @@ impl Networks {
             oldest.and_then(|oldest| self.blocked.remove(&oldest));
         }
     }
-}
-
-/// This machine's address towards the Internet: the destinations are of those set aside for documentation
-/// (RFC 5737, RFC 3849).
-fn present_address() -> Option<IpAddr> {
-    let (v4, v6) = (Ipv4Addr::new(192, 0, 2, 1), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));
-    let towards = |to: IpAddr| address_towards(unspecified(to), to);
-    towards(v4.into()).or_else(|| towards(v6.into()))
-}
-
-/// The address of this machine from which packets of a socket at `from` leave to `to`.
-pub(super) fn address_towards(from: IpAddr, to: IpAddr) -> Option<IpAddr> {
-    let socket = routed(from, to)?;
-    Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_unspecified())
 }
 
 /// Whether packets of a UDP socket at `from` can leave this machine to `to`: its family is that of the

@@ -9,13 +9,13 @@ use futures_util::future::join_all;
 use serde::Serialize;
 use tokio::time::{Instant, timeout};
 
-use super::{Mesh, members::MemberFacts, networks::address_towards};
+use super::{Mesh, members::MemberFacts};
 use crate::{
     carrier::DialError,
     identity::{NodeName, peer_of, server_name},
     link::Link,
     transport::code,
-    underlay::{Carrier, unspecified},
+    underlay::{Carrier, address_towards, unspecified},
     wire::{
         link::{LinkRefusal, Reached, Reply, Request},
         reach::{streams_of, udp_of},

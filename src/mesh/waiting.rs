@@ -30,6 +30,12 @@ impl Mesh {
     pub fn network_changed(&self) {
         self.enter_network();
         self.look_now(Router::suspect_all, Members::network_changed);
+        self.moved.notify_one();
+    }
+
+    /// Returns when this machine's addresses may have changed.
+    pub async fn moved(&self) {
+        self.moved.notified().await;
     }
 
     fn look_now(

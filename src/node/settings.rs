@@ -1,21 +1,17 @@
 //! From the folder and its configuration to a node.
 
-use std::{
-    io,
-    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use noq::AsyncUdpSocket;
 
 use super::written::Written;
 use crate::{
-    app::{ExitDoor, JoinDesk, NodeSettings},
+    app::{ExitDoor, JoinDesk, NodeSettings, OwnAddresses},
     carrier::{StreamSettings, bind_streams},
     chance::Chance,
     config::{self, Config},
     exit::{Exit, SystemResolver},
+    flow::Target,
     identity::{Clock, Credentials, IdentityError, NodeDir},
     lane::LaneBudget,
     mesh::RelayConfig,
@@ -102,8 +98,15 @@ pub(crate) fn node(
     signer: Option<Started>,
 ) -> (NodeSettings, Arc<Exit>) {
     if let Some(contact) = credentials.authority() {
-        credentials.seen_at(&contact.name, &config.node.authority);
+        let written: Vec<_> = config.node.authority.iter().filter_map(Target::address).collect();
+        credentials.seen_at(&contact.name, &written);
     }
+    let own = OwnAddresses {
+        listen,
+        advertise: config.node.advertise,
+        authority: config.node.authority,
+        resolver: Arc::new(SystemResolver::new()),
+    };
     let desk =
         signer.map(|signer| JoinDesk::new(AuthorityClient::process(signer), credentials.clone()));
     let mut exit = config.exit;
@@ -118,7 +121,8 @@ pub(crate) fn node(
     let exit = Arc::new(Exit::new(exit, Arc::new(SystemResolver::new())));
     let settings = NodeSettings {
         exit: enabled,
-        addresses: addresses(&config.node.advertise, listen),
+        addresses: own.at_first(),
+        own: Some(own),
         bound: Some(listen.ip()),
         streams,
         bootstrap: members.bootstrap,
@@ -144,42 +148,6 @@ pub(crate) fn node(
     (settings, exit)
 }
 
-/// The addresses that the node tells others.
-fn addresses(advertise: &[SocketAddr], listen: SocketAddr) -> Vec<SocketAddr> {
-    if !advertise.is_empty() {
-        return advertise.to_vec();
-    }
-    if !listen.ip().is_unspecified() {
-        return vec![listen];
-    }
-    outgoing_address().map(|ip| SocketAddr::new(ip, listen.port())).into_iter().collect()
-}
-
-/// The address of the interface that leads to the Internet. Connecting a UDP socket asks the
-/// routing table and sends nothing; the destination is of those set aside for documentation
-/// (RFC 5737).
-fn outgoing_address() -> Option<IpAddr> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
-    Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_unspecified() && !ip.is_loopback())
-}
-
 /// How long open flows may go on after a node was told to stop, unless `--drain` says otherwise:
 /// what a page or an API call needs, and well under systemd's 90 s.
 pub(crate) const DRAIN: Duration = Duration::from_secs(10);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_advertised_goes_before_where_the_socket_is() {
-        let listen = "127.0.0.1:9".parse().unwrap();
-        let outside = "192.0.2.1:7".parse().unwrap();
-        assert_eq!(addresses(&[outside], listen), [outside]);
-        assert_eq!(addresses(&[], listen), [listen]);
-        for told in addresses(&[], "0.0.0.0:9".parse().unwrap()) {
-            assert!(!told.ip().is_unspecified() && told.port() == 9);
-        }
-    }
-}

@@ -19,6 +19,7 @@
 mod arrivals;
 mod askers;
 mod hold;
+mod interfaces;
 pub mod labels;
 mod neighbour;
 mod no_udp;
@@ -42,6 +43,7 @@ mod virtual_address;
 
 pub use arrivals::Arrivals;
 pub use askers::NonceInbox;
+pub(crate) use interfaces::{address_towards, own_addresses, present_address};
 pub use neighbour::Neighbour;
 pub use no_udp::no_udp;
 pub use path_mtu::PathMtu;

@@ -8,7 +8,7 @@ use std::{
 use super::{Member, Members};
 use crate::{
     identity::{NodeName, Peer},
-    mesh::dials::Dials,
+    mesh::{dials::Dials, race::families},
     underlay::Carrier,
     wire::reach,
 };
@@ -45,6 +45,8 @@ pub(in crate::mesh) struct Dial {
     pub(in crate::mesh) addresses: Vec<SocketAddr>,
     /// Another dial of it is under way: this one ends early and makes room for the next.
     pub(in crate::mesh) hurried: bool,
+    /// Those that are dialled a little later, if the others do not answer.
+    pub(in crate::mesh) later: Vec<SocketAddr>,
 }
 
 impl Member {
@@ -69,6 +71,22 @@ impl Member {
         self.fallback.udp_dialled(now);
         self.last_dial = Some(now);
         self.next_dial = now + NO_ROUTE_PAUSE;
+    }
+
+    /// A dial of these addresses, of which one family begins. While a flow waits, another dial is under way or the
+    /// path in use is down, none waits for the other.
+    fn dial(
+        &self,
+        name: &NodeName,
+        carrier: Carrier,
+        addresses: Vec<SocketAddr>,
+        (again, hurried): (bool, bool),
+    ) -> Dial {
+        let later = match again || hurried || self.path_down {
+            true => Vec::new(),
+            false => families(&addresses, self.observed.or(self.stream_at)).1,
+        };
+        Dial { name: name.clone(), carrier, addresses, hurried: again, later }
     }
 
     fn is_refused(&self, refused: impl Fn(&Peer) -> bool) -> bool {
@@ -131,8 +149,7 @@ impl Members {
             let addresses = dials.begin(now, name, &member.streams());
             if !addresses.is_empty() {
                 member.fallback.dialled(now);
-                let carrier = Carrier::Tls;
-                begun.push(Dial { name: name.clone(), carrier, addresses, hurried: false });
+                begun.push(member.dial(name, Carrier::Tls, addresses, (false, hurried)));
             }
         }
         begun
@@ -179,13 +196,13 @@ impl Members {
             if let Some(next) = wanted.iter().position(|address| !addresses.contains(address)) {
                 member.tried = member.tried.wrapping_add(next);
             }
-            let hurried = member.dials > 0;
+            let again = member.dials > 0;
             member.fallback.udp_dialled(now);
             member.dials += 1;
             member.last_dial = Some(now);
             // Not again before this attempt has ended one way or the other.
             member.next_dial = now + LONGEST_PAUSE;
-            begun.push(Dial { name: name.clone(), carrier: Carrier::Udp, addresses, hurried });
+            begun.push(member.dial(name, Carrier::Udp, addresses, (again, hurried)));
         }
         begun
     }
