@@ -17,6 +17,8 @@ mod overlay;
 #[path = "addresses/networks.rs"]
 mod networks;
 
+#[path = "addresses/exec.rs"]
+mod exec;
 #[path = "addresses/families.rs"]
 mod families;
 #[path = "addresses/names.rs"]

@@ -30,5 +30,7 @@ mod bounds;
 mod closed;
 #[path = "exec/endings.rs"]
 mod endings;
+#[path = "exec/machine.rs"]
+mod machine;
 #[path = "exec/programs.rs"]
 mod programs;

@@ -72,6 +72,8 @@ pub struct NodeSettings {
     pub bootstrap: Vec<MemberInfo>,
     /// The members' records that the last process wrote down.
     pub records: Vec<MemberRecord>,
+    /// The networks in which the last process found UDP blocked, by this machine's addresses there.
+    pub blocked: Vec<IpAddr>,
     /// The local proxy; `None`: no entry.
     pub entry: Option<entry::Config>,
     /// The entry's routing rules.
@@ -190,7 +192,7 @@ impl Node {
             sender,
         };
         let mesh = Mesh::new(mesh_config, endpoint.clone(), switch.clone());
-        mesh.remember(&settings.bootstrap, &settings.records);
+        mesh.remember(&settings.bootstrap, &settings.records, &settings.blocked);
         let limits = Arc::new(FlowLimits::new(settings.flow));
         let datagram_drops = Arc::<DatagramDrops>::default();
         let acceptor = Serving::new(settings.acceptor, mesh.us().name.clone());

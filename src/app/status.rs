@@ -1,6 +1,11 @@
 //! What `status`, `flows` and the demo show: plain facts, taken at one moment.
 
-use std::{borrow::Cow, fmt, net::SocketAddr, sync::Arc};
+use std::{
+    borrow::Cow,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, time::Instant};
@@ -429,6 +434,12 @@ impl NodeView {
     pub fn written_members(&self) -> (Vec<MemberInfo>, Vec<MemberRecord>) {
         let (told, records) = self.mesh.written_members();
         (told, records.iter().map(|record| MemberRecord::clone(record)).collect())
+    }
+
+    /// The networks where UDP was found blocked, which are to be written down too.
+    #[must_use]
+    pub fn blocked_networks(&self) -> Vec<IpAddr> {
+        self.mesh.blocked_networks()
     }
 }
 

@@ -86,7 +86,7 @@ impl Join {
             exit: self.exit,
         };
         folder.dir.write_default_config(&template.text())?;
-        let members = Written { bootstrap: known(&invitation, welcome), records: Vec::new() };
+        let members = Written { bootstrap: known(&invitation, welcome), ..Written::default() };
         members.save(&folder.dir)?;
         let contact = AuthorityContact {
             name: invitation.authority.clone(),

@@ -306,6 +306,7 @@ impl Lab {
             streams: StreamSettings::default(),
             bootstrap,
             records,
+            blocked: Vec::new(),
             entry: plan.entry.clone(),
             rules: plan.rules.clone(),
             acceptor: Arc::new(self.services.clone().refusing(plan.refuses)),

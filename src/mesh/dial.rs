@@ -332,11 +332,12 @@ impl Mesh {
             if !change(&mut outside) {
                 return;
             }
-            outside.address()
+            outside.addresses()
         };
         if let Some(more) = link.conduct().log(Instant::now().into_std(), "outside address") {
             tracing::info!(
-                address = outside.map(display),
+                address = outside.first().map(display),
+                other = outside.get(1).map(display),
                 more,
                 "our outside address, as neighbours see it"
             );

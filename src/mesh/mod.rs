@@ -260,7 +260,7 @@ impl Mesh {
             credentials,
             us,
         });
-        mesh.routing().set_addresses(mesh.addresses(None));
+        mesh.routing().set_addresses(mesh.addresses(&[]));
         mesh
     }
 
@@ -295,8 +295,9 @@ impl Mesh {
 
     /// Takes what the last process wrote down: records, which are checked again, and in `told` the addresses
     /// that may be dialled, of members with a record and of those that the authority named when this node
-    /// joined.
-    pub fn remember(&self, told: &[MemberInfo], records: &[MemberRecord]) {
+    /// joined; in `blocked` the networks where UDP was found blocked.
+    pub fn remember(&self, told: &[MemberInfo], records: &[MemberRecord], blocked: &[IpAddr]) {
+        self.networks.lock().unwrap_or_else(PoisonError::into_inner).remember(blocked);
         let now = tokio::time::Instant::now().into_std();
         let told = told.iter().take(MAX_MEMBERS).map(|info| (&info.name, info));
         let mut told: BTreeMap<_, _> = told.collect();
@@ -341,6 +342,12 @@ impl Mesh {
         self.members().written()
     }
 
+    /// The networks where UDP was found blocked, by this machine's addresses in them, for the next process.
+    #[must_use]
+    pub fn blocked_networks(&self) -> Vec<IpAddr> {
+        self.networks.lock().unwrap_or_else(PoisonError::into_inner).blocked()
+    }
+
     /// All other members that this node knows.
     #[must_use]
     pub fn known_members(&self) -> Vec<MemberFacts> {
@@ -356,7 +363,7 @@ impl Mesh {
     /// What the authority tells a joiner: this node first, and the members with a certificate in force.
     #[must_use]
     pub fn members_for_joiner(&self) -> Vec<MemberInfo> {
-        let us = MemberInfo { name: self.us.name.clone(), addresses: self.addresses(None) };
+        let us = MemberInfo { name: self.us.name.clone(), addresses: self.addresses(&[]) };
         let known = self.known_members().into_iter().filter(|member| member.certified.is_some());
         let known =
             known.map(|member| MemberInfo { name: member.name, addresses: member.addresses });
@@ -375,8 +382,8 @@ impl Mesh {
     }
 
     /// Where neighbours see this node.
-    fn outside_address(&self) -> Option<SocketAddr> {
-        self.outside.lock().unwrap_or_else(PoisonError::into_inner).address()
+    fn outside_addresses(&self) -> Vec<SocketAddr> {
+        self.outside.lock().unwrap_or_else(PoisonError::into_inner).addresses()
     }
 
     /// What listings show: every member and the link to it, by name.

@@ -1,7 +1,6 @@
 //! In which networks UDP was found blocked, and the dials by streams.
 
 use std::{
-    collections::BTreeMap,
     net::{IpAddr, Ipv6Addr, SocketAddr},
     sync::PoisonError,
     time::Instant,
@@ -22,27 +21,42 @@ const MAX_NETWORKS: usize = 16;
 #[derive(Debug, Default)]
 pub(super) struct Networks {
     present: Option<IpAddr>,
-    blocked: BTreeMap<IpAddr, Instant>,
+    /// The one seen last is the last.
+    blocked: Vec<IpAddr>,
 }
 
 impl Networks {
+    /// Takes what the last process wrote down. It is no more than a hint: UDP is dialled all the same.
+    pub(super) fn remember(&mut self, blocked: &[IpAddr]) {
+        blocked.iter().for_each(|ip| self.add(*ip));
+    }
+
+    /// What is to be written down.
+    pub(super) fn blocked(&self) -> Vec<IpAddr> {
+        self.blocked.clone()
+    }
+
     /// This machine is at `ip` now. Returns whether UDP was found blocked there.
     pub(super) fn enter(&mut self, ip: Option<IpAddr>) -> bool {
         self.present = ip;
-        ip.is_some_and(|ip| self.blocked.contains_key(&ip))
+        ip.is_some_and(|ip| self.blocked.contains(&ip))
     }
 
     /// Takes note whether UDP is blocked in the present network.
-    pub(super) fn found(&mut self, now: Instant, blocked: bool) {
+    pub(super) fn found(&mut self, blocked: bool) {
         let Some(present) = self.present else { return };
-        if !blocked {
-            self.blocked.remove(&present);
-            return;
+        if blocked {
+            self.add(present);
+        } else {
+            self.blocked.retain(|ip| *ip != present);
         }
-        self.blocked.insert(present, now);
+    }
+
+    fn add(&mut self, ip: IpAddr) {
+        self.blocked.retain(|known| *known != ip);
+        self.blocked.push(ip);
         if self.blocked.len() > MAX_NETWORKS {
-            let oldest = self.blocked.iter().min_by_key(|(_, seen)| **seen).map(|(ip, _)| *ip);
-            oldest.and_then(|oldest| self.blocked.remove(&oldest));
+            self.blocked.remove(0);
         }
     }
 }
@@ -80,9 +94,8 @@ impl Mesh {
             // Others may dial streams, and UDP may be blocked at the other end.
             Carrier::Tls => return,
         };
-        let now = tokio::time::Instant::now().into_std();
         let mut networks = self.networks.lock().unwrap_or_else(PoisonError::into_inner);
-        networks.found(now, blocked);
+        networks.found(blocked);
         drop(networks);
         self.members().set_udp_blocked(blocked);
     }
@@ -120,8 +133,6 @@ impl Mesh {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn at(host: u8) -> Option<IpAddr> {
@@ -130,13 +141,16 @@ mod tests {
 
     #[test]
     fn a_network_where_udp_was_blocked_is_known_again() {
-        let (mut networks, now) = (Networks::default(), Instant::now());
+        let mut networks = Networks::default();
         assert!(!networks.enter(at(1)));
-        networks.found(now, true);
+        networks.found(true);
         assert!(!networks.enter(at(2)) && !networks.enter(None));
         assert!(networks.enter(at(1)));
-        networks.found(now, false);
-        assert!(!networks.enter(at(1)));
+        let mut next_process = Networks::default();
+        next_process.remember(&networks.blocked());
+        assert!(next_process.enter(at(1)) && !next_process.enter(at(2)));
+        networks.found(false);
+        assert!(!networks.enter(at(1)) && networks.blocked().is_empty());
     }
 
     #[test]
@@ -152,12 +166,15 @@ mod tests {
 
     #[test]
     fn sixteen_networks_are_remembered() {
-        let (mut networks, start) = (Networks::default(), Instant::now());
+        let mut networks = Networks::default();
         for host in 0..40 {
             networks.enter(at(host));
-            networks.found(start + Duration::from_secs(host.into()), true);
+            networks.found(true);
         }
-        assert_eq!(networks.blocked.len(), MAX_NETWORKS);
+        assert_eq!(networks.blocked().len(), MAX_NETWORKS);
         assert!(networks.enter(at(39)) && networks.enter(at(24)) && !networks.enter(at(23)));
+        let all: Vec<_> = (0..=255).filter_map(at).collect();
+        networks.remember(&all);
+        assert_eq!(networks.blocked(), all[240..]);
     }
 }

@@ -1,10 +1,15 @@
-//! The outside address of this node, as its neighbours see it. PURE.
+//! The outside addresses of this node, as its neighbours see it: one of each family. PURE.
 //!
 //! Each neighbour reports at which address it sees this node. One neighbour alone could name the
 //! address of a third party, and all members would dial that. So two have to agree, unless there is
-//! only one.
+//! only one of that family: neighbours over IPv6 cannot tell the IPv4 address. (A member's own record may name any
+//! address, so one that decides alone gains little.)
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Instant};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    time::Instant,
+};
 
 use crate::identity::NodeName;
 
@@ -17,14 +22,21 @@ pub(super) struct Outside {
     /// Every neighbour with a working link, and where it sees us since when. One entry per link, so it
     /// has as many as there are certified members.
     votes: BTreeMap<NodeName, Option<(SocketAddr, Instant)>>,
-    elected: Option<SocketAddr>,
+    ipv4: Elected,
+    ipv6: Elected,
+}
+
+/// The outside address of a family.
+#[derive(Debug, Default)]
+struct Elected {
+    address: Option<SocketAddr>,
     /// Whether several neighbours agreed on it.
     agreed: bool,
 }
 
 impl Outside {
     /// The link to a neighbour works; `seen` is where it sees us, if it told a usable address. True if
-    /// our outside address is another now.
+    /// an outside address is another now.
     pub(super) fn seen(&mut self, now: Instant, by: &NodeName, seen: Option<SocketAddr>) -> bool {
         let vote = self.votes.entry(by.clone()).or_default();
         if vote.map(|(address, _)| address) != seen {
@@ -34,42 +46,62 @@ impl Outside {
     }
 
     /// The link to a neighbour is gone or its path is down: it no longer says where we are. True
-    /// if our outside address is another now.
+    /// if an outside address is another now.
     pub(super) fn gone(&mut self, by: &NodeName) -> bool {
         self.votes.remove(by);
         self.elect()
     }
 
-    /// Our outside address.
+    /// Our outside addresses, at most one of each family.
     #[must_use]
-    pub(super) fn address(&self) -> Option<SocketAddr> {
-        self.elected
+    pub(super) fn addresses(&self) -> Vec<SocketAddr> {
+        [&self.ipv6, &self.ipv4].into_iter().filter_map(|family| family.address).collect()
     }
 
     fn elect(&mut self) -> bool {
-        // Without neighbours the last address stays.
+        // Without neighbours the last addresses stay.
         if self.votes.is_empty() {
             return false;
         }
+        let ipv4 = self.ipv4.elect(self.votes.values(), IpAddr::is_ipv4);
+        let ipv6 = self.ipv6.elect(self.votes.values(), IpAddr::is_ipv6);
+        ipv4 || ipv6
+    }
+}
+
+impl Elected {
+    /// Counts the votes for addresses of a family. True if the address is another now.
+    fn elect<'a>(
+        &mut self,
+        votes: impl Iterator<Item = &'a Option<(SocketAddr, Instant)>>,
+        of_family: fn(&IpAddr) -> bool,
+    ) -> bool {
         let mut count: BTreeMap<SocketAddr, (usize, Instant)> = BTreeMap::new();
-        for (address, since) in self.votes.values().flatten() {
-            let (votes, newest) = count.entry(*address).or_insert((0, *since));
-            *votes += 1;
-            *newest = (*newest).max(*since);
+        let mut voters = 0;
+        for vote in votes {
+            match vote {
+                Some((address, _)) if !of_family(&address.ip()) => continue,
+                Some((address, since)) => {
+                    let (votes, newest) = count.entry(*address).or_insert((0, *since));
+                    *votes += 1;
+                    *newest = (*newest).max(*since);
+                }
+                // It may be of any family.
+                None => {}
+            }
+            voters += 1;
         }
-        let quorum = QUORUM.min(self.votes.len());
+        let quorum = QUORUM.min(voters);
         // While neighbours notice a move one after the other, the address on which all agreed
         // stays.
-        let kept = self.elected.filter(|address| self.agreed && count.contains_key(address));
+        let kept = self.address.filter(|address| self.agreed && count.contains_key(address));
         let enough = count.into_iter().filter(|(_, (votes, _))| *votes >= quorum);
         // With equally many votes, the newest report shows the latest move.
         let elected = enough.max_by_key(|(_, (votes, newest))| (*votes, *newest));
-        let agreed = elected.map_or(kept.is_some(), |(_, (votes, _))| votes >= QUORUM);
-        let elected = elected.map(|(address, _)| address).or(kept);
-        self.agreed = agreed;
-        let changed = elected != self.elected;
-        self.elected = elected;
-        changed
+        self.agreed = elected.map_or(kept.is_some(), |(_, (votes, _))| votes >= QUORUM);
+        let before =
+            std::mem::replace(&mut self.address, elected.map(|(address, _)| address).or(kept));
+        before != self.address
     }
 }
 
@@ -93,11 +125,11 @@ mod tests {
     fn one_neighbour_decides_alone_only_where_there_is_no_other() {
         let (mut outside, now) = (Outside::default(), Instant::now());
         assert!(outside.seen(now, &name(1), Some(at(1))));
-        assert_eq!(outside.address(), Some(at(1)));
+        assert_eq!(outside.addresses(), [at(1)]);
         assert!(outside.seen(now, &name(2), Some(at(2))), "now nobody agrees");
-        assert_eq!(outside.address(), None);
+        assert_eq!(outside.addresses(), []);
         assert!(outside.seen(now, &name(3), Some(at(2))));
-        assert_eq!(outside.address(), Some(at(2)));
+        assert_eq!(outside.addresses(), [at(2)]);
         assert!(!outside.seen(now, &name(1), Some(at(7))));
     }
 
@@ -114,7 +146,7 @@ mod tests {
         });
         assert!(!outside.seen(later, &name(3), Some(at(2))));
         assert!(outside.seen(later, &name(4), Some(at(2))));
-        assert_eq!(outside.address(), Some(at(2)));
+        assert_eq!(outside.addresses(), [at(2)]);
     }
 
     #[test]
@@ -127,7 +159,22 @@ mod tests {
         (0..2).for_each(|n| {
             outside.seen(later, &name(n), Some(at(2)));
         });
-        assert_eq!(outside.address(), Some(at(2)));
+        assert_eq!(outside.addresses(), [at(2)]);
+    }
+
+    #[test]
+    fn neighbours_of_one_family_do_not_outvote_those_of_the_other() {
+        let (mut outside, now) = (Outside::default(), Instant::now());
+        let v6 = |port: u16| SocketAddr::from(([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1], port));
+        outside.seen(now, &name(1), Some(at(1)));
+        assert!(outside.seen(now, &name(2), Some(v6(2))), "one alone of its family");
+        assert_eq!(outside.addresses(), [v6(2), at(1)]);
+        outside.seen(now, &name(3), Some(v6(2)));
+        assert!(!outside.seen(now, &name(4), Some(v6(4))));
+        assert_eq!(outside.addresses(), [v6(2), at(1)]);
+        // Where it sees us is not known: it may be a second one of that family.
+        assert!(outside.seen(now, &name(5), None));
+        assert_eq!(outside.addresses(), [v6(2)]);
     }
 
     #[test]
@@ -135,7 +182,7 @@ mod tests {
         let (mut outside, now) = (Outside::default(), Instant::now());
         outside.seen(now, &name(1), Some(at(1)));
         assert!(!outside.gone(&name(1)));
-        assert_eq!(outside.address(), Some(at(1)));
+        assert_eq!(outside.addresses(), [at(1)]);
     }
 
     proptest! {
@@ -147,7 +194,7 @@ mod tests {
             (0..=honest).for_each(|n| { outside.seen(now, &name(n), Some(at(1000))); });
             for lie in lies {
                 outside.seen(now, &name(0), Some(at(lie)));
-                prop_assert!(outside.address().is_none_or(|address| address == at(1000)));
+                prop_assert!(outside.addresses().iter().all(|address| *address == at(1000)));
             }
         }
     }

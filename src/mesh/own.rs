@@ -50,24 +50,26 @@ impl Mesh {
 
     /// Advertises where this node can be dialled now.
     pub(super) fn tell_addresses(&self) {
-        let outside = self.outside_address();
-        self.routing().set_addresses(self.addresses(outside));
+        let outside = self.outside_addresses();
+        self.routing().set_addresses(self.addresses(&outside));
         self.news.notify_one();
     }
 
     /// Where this node can be dialled: as it knows by itself, where others see it, and the port of its streams.
-    pub(super) fn addresses(&self, outside: Option<SocketAddr>) -> Vec<SocketAddr> {
+    pub(super) fn addresses(&self, outside: &[SocketAddr]) -> Vec<SocketAddr> {
         let mut addresses = (*self.configured.get()).clone();
         let mark = self.stream_port.map(stream_mark);
-        addresses.truncate(MAX_ADDRESSES - 1 - mark.iter().count());
-        addresses.extend(outside.filter(|outside| !addresses.contains(outside)));
+        let news = outside.iter().filter(|outside| !addresses.contains(outside));
+        let news: Vec<_> = news.copied().collect();
+        addresses.truncate(MAX_ADDRESSES - news.len() - mark.iter().count());
+        addresses.extend(news);
         addresses.extend(mark);
         addresses
     }
 
     /// The kinds of addresses that this node has itself.
     pub(super) fn own_kinds(&self) -> OwnKinds {
-        let (configured, outside) = (self.configured.get(), self.outside_address());
+        let (configured, outside) = (self.configured.get(), self.outside_addresses());
         let own = configured.iter().chain(&outside).map(|address| address.ip());
         own.fold(OwnKinds::default(), OwnKinds::with)
     }

@@ -44,7 +44,8 @@ impl MemberKeeper {
     /// Writes the members down now, if they changed.
     pub(crate) fn save(&mut self) {
         let (bootstrap, records) = self.view.written_members();
-        let members = Written { bootstrap, records };
+        let blocked = self.view.blocked_networks();
+        let members = Written { bootstrap, records, blocked };
         if members == self.saved || members == Written::default() {
             return;
         }

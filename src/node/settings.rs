@@ -127,6 +127,7 @@ pub(crate) fn node(
         streams,
         bootstrap: members.bootstrap,
         records: members.records,
+        blocked: members.blocked,
         entry: config.entry.enabled.then_some(config.entry),
         rules: config.rules,
         acceptor: Arc::new(ExitDoor(exit.clone())),

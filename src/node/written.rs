@@ -1,5 +1,7 @@
 //! The members that a node stores in `members.json`.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -16,6 +18,9 @@ pub(crate) struct Written {
     pub(crate) bootstrap: Vec<MemberInfo>,
     /// The members' signed records, with their certificates.
     pub(crate) records: Vec<MemberRecord>,
+    /// The networks where UDP was found blocked, by this machine's addresses in them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) blocked: Vec<IpAddr>,
 }
 
 impl Written {
@@ -67,6 +72,7 @@ mod tests {
                 certificate: vec![0x30, 1, 2],
                 record: vec![0xff; 300],
             }],
+            blocked: vec![[192, 0, 2, 9].into(), [198, 51, 100, 9].into()],
         };
         members.save(&dir).unwrap();
         assert_eq!(Written::load(&dir), members);
