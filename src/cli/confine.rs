@@ -195,9 +195,9 @@ mod linux {
             .add_rules(path_beneath_rules(behind_links(), READ))?
             .add_rules(path_beneath_rules(kept, READ))?
             .add_rules(path_beneath_rules([dir.state_folder()], READ | WRITE))?;
-        let proxy = config.entry.enabled.then_some(config.entry.listen);
+        let proxy = config.entry.all().filter(|_| config.entry.enabled);
         let dashboard = config.has_dashboard().then_some(config.dashboard.listen);
-        for listen in proxy.into_iter().chain(dashboard).chain(config.node.stream_listen) {
+        for listen in proxy.chain(dashboard).chain(config.node.stream_listen) {
             ruleset = ruleset.add_rule(NetPort::new(listen.port(), AccessNet::BindTcp))?;
         }
         if tcp == Tcp::Streams {

@@ -6,6 +6,7 @@
 
 mod audit;
 mod backup;
+mod browser;
 mod completions;
 mod confine;
 mod dashboard;
@@ -112,6 +113,7 @@ enum Command {
     Metric(metric::Metric),
     Open(dashboard::Open),
     Env(env::Env),
+    Browser(browser::Browser),
     Exec(exec::Exec),
     Shell(exec::Shell),
     Doctor(doctor::Doctor),
@@ -186,6 +188,7 @@ impl Cli {
             Command::Metric(command) => wait(command.run(&folder()?)),
             Command::Open(command) => wait(command.run(&folder()?)),
             Command::Env(command) => wait(command.run(&folder()?)),
+            Command::Browser(command) => wait(command.run(&folder()?)),
             Command::Revoke(command) => wait(command.run(&folder()?)),
             Command::Members(command) => wait(command.run(&folder()?)),
             Command::Audit(command) => command.run(&folder()?),

@@ -106,7 +106,7 @@ impl Association {
 
     /// Carries datagrams until the client closes `tcp`, an exit refuses them, or the entry stops.
     pub(super) async fn serve(self, tcp: &TcpStream, session: &Session) {
-        let Options { exit, hint, user } = self.options;
+        let Options { exit, hint, user } = session.with_port(self.options);
         let dialer = session.shared.dialer.clone();
         let drops = dialer.datagram_drops();
         let client = Arc::new(Client {

@@ -4,7 +4,7 @@ use std::{fmt, net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-use crate::quantity::listen_address;
+use crate::{flow::Hint, identity::NodeName, quantity::listen_address};
 
 /// How long a client may take to say what it wants: from accept to a complete SOCKS request, or
 /// for one HTTP request head (which also bounds how long an HTTP connection may sit idle).
@@ -14,6 +14,9 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The largest list of users, so that a check stays a short loop.
 const MAX_LISTED: usize = 256;
+
+/// The most further ports: some exits with some hints. Each is a socket.
+const MAX_PORTS: usize = 16;
 
 /// Longest user name or password, in bytes: one length byte in RFC 1929.
 const MAX_CREDENTIAL: usize = 255;
@@ -28,6 +31,10 @@ pub struct Config {
     /// [`users`](Self::users). Port 0 lets the system choose.
     #[serde(deserialize_with = "listen_address")]
     pub listen: SocketAddr,
+    /// Further ports, each with an exit and a hint of its own, for programs that send no user name. At most 16.
+    /// Default: none.
+    #[serde(rename = "port")]
+    pub ports: Vec<Port>,
     /// Who may use the proxy. Empty (the default): everyone who can reach the listen address.
     pub users: Vec<User>,
     /// Which users of this machine may use the proxy over loopback. Default: the one who runs the
@@ -37,6 +44,19 @@ pub struct Config {
     /// system's backlog. Default: 4096, at least 1. Each costs one file descriptor and, idle,
     /// about 20 KiB.
     pub max_connections: usize,
+}
+
+/// A further port of the proxy.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Port {
+    /// Where it listens, as [`Config::listen`].
+    #[serde(deserialize_with = "listen_address")]
+    pub listen: SocketAddr,
+    /// The exit of its flows, unless the client names one. Default, which is `None`: what the rules say.
+    pub exit: Option<NodeName>,
+    /// The hint of its flows, unless the client names one. Default, which is `None`: what the rules say.
+    pub hint: Option<Hint>,
 }
 
 /// Which users of this machine may use the proxy over loopback.
@@ -79,6 +99,9 @@ pub enum ConfigError {
     /// Two users with one name.
     #[error("user {0:?} is listed twice; keep one of them")]
     DuplicateUser(String),
+    /// More ports than anybody has exits and hints.
+    #[error("{0} ports under [[entry.port]] are too many; keep at most {MAX_PORTS}")]
+    TooManyPorts(usize),
     /// No connection would ever be served.
     #[error("max_connections is 0; set it to at least 1, or set enabled = false")]
     NoConnections,
@@ -121,6 +144,7 @@ impl Default for Config {
         Self {
             enabled: true,
             listen: SocketAddr::from(([127, 0, 0, 1], 1080)),
+            ports: Vec::new(),
             users: Vec::new(),
             local_users: LocalUsers::Own,
             max_connections: 4096,
@@ -129,13 +153,22 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Where the proxy listens: the main address first.
+    pub fn all(&self) -> impl Iterator<Item = SocketAddr> {
+        std::iter::once(self.listen).chain(self.ports.iter().map(|port| port.listen))
+    }
+
     /// Checks what no single field can tell.
     ///
     /// # Errors
     /// When the entry would be an open proxy, a user is unusable, or nobody could connect.
     pub fn check(&self) -> Result<(), ConfigError> {
-        if self.users.is_empty() && !self.listen.ip().to_canonical().is_loopback() {
-            return Err(ConfigError::Open(self.listen));
+        if self.ports.len() > MAX_PORTS {
+            return Err(ConfigError::TooManyPorts(self.ports.len()));
+        }
+        let open = self.all().find(|listen| !listen.ip().to_canonical().is_loopback());
+        if let Some(open) = open.filter(|_| self.users.is_empty()) {
+            return Err(ConfigError::Open(open));
         }
         if self.max_connections == 0 {
             return Err(ConfigError::NoConnections);
@@ -179,6 +212,16 @@ mod tests {
             local_users: LocalUsers,
         }
         toml::from_str::<Section>(text).map(|section| section.local_users)
+    }
+
+    #[test]
+    fn at_most_sixteen_ports_are_opened_and_none_to_a_network() {
+        let port = |listen: &str| Port { listen: listen.parse().unwrap(), exit: None, hint: None };
+        let with = |ports| Config { ports, ..Config::default() }.check();
+        assert_eq!(with(vec![port("127.0.0.1:0"); MAX_PORTS]), Ok(()));
+        assert_eq!(with(vec![port("127.0.0.1:0"); 17]), Err(ConfigError::TooManyPorts(17)));
+        let open = port("0.0.0.0:1");
+        assert_eq!(with(vec![open.clone()]), Err(ConfigError::Open(open.listen)));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
+use futures_util::future::join_all;
 use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -9,15 +10,16 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{debug, info, warn};
+use tracing::{debug, field, info, warn};
 
 use super::{
     auth::Authenticator,
     backoff::{Backoff, WarnLimit},
-    config::{Config, ConfigError, User},
+    config::{Config, ConfigError, Port, User},
     detect::Protocol,
     http,
     local_users::{LocalGate, LocalUsersError},
+    options::Options,
     places::{ClientActivity, Places},
     refused::RefusedClients,
     session::{Session, Shared, close},
@@ -51,11 +53,18 @@ const BACKLOG: i32 = 1_024;
 /// active, further ones wait in the system's backlog. So a browser that opens too many connections
 /// becomes slower, and sees no error.
 pub struct Entry {
-    listener: TcpListener,
-    local: SocketAddr,
+    /// The main port first.
+    ports: Vec<OpenPort>,
     permits: Arc<Semaphore>,
     max_connections: usize,
     shared: Arc<Shared>,
+}
+
+/// A port, and what it stands for.
+struct OpenPort {
+    listener: TcpListener,
+    local: SocketAddr,
+    options: Options,
 }
 
 /// Why an entry could not be opened.
@@ -94,15 +103,10 @@ impl Entry {
     /// When the configuration is not usable or the port cannot be bound.
     pub async fn bind(config: Config, dialer: Arc<dyn FlowDialer>) -> Result<Self, EntryError> {
         config.check()?;
-        let addr = config.listen;
-        let failed = |source: io::Error| match source.kind() {
-            io::ErrorKind::AddrInUse => EntryError::PortInUse(addr),
-            io::ErrorKind::PermissionDenied => EntryError::NotPermitted(addr),
-            _ => EntryError::Bind { addr, source },
-        };
-        let listener = TcpListener::bind(addr).await.map_err(failed)?;
-        SockRef::from(&listener).listen(BACKLOG).map_err(failed)?;
-        let local = listener.local_addr().map_err(failed)?;
+        let mut ports = vec![OpenPort::bind(config.listen, Options::default()).await?];
+        for Port { listen, exit, hint } in config.ports {
+            ports.push(OpenPort::bind(listen, Options { exit, hint, user: None }).await?);
+        }
         let shared = Shared {
             dialer,
             gate: LocalGate::new(&config.local_users)?,
@@ -113,18 +117,17 @@ impl Entry {
             tasks: TaskTracker::new(),
         };
         Ok(Self {
-            listener,
-            local,
+            ports,
             permits: Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS))),
             max_connections: config.max_connections,
             shared: Arc::new(shared),
         })
     }
 
-    /// The address that is listened on, with the real port when 0 was configured.
+    /// The main address that is listened on, with the real port when 0 was configured.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
-        self.local
+        self.ports[0].local
     }
 
     /// How many clients were not served because of their user.
@@ -139,17 +142,25 @@ impl Entry {
         self.shared.auth.users()
     }
 
-    /// Serves clients until `shutdown` is cancelled. Then the port is closed at once, clients that
+    /// Serves clients until `shutdown` is cancelled. Then the ports are closed at once, clients that
     /// have no flow are dropped, and running flows may go on for `drain` at most; what is left
     /// after that is reset. Returns when every task has ended.
     pub async fn run(self, shutdown: CancellationToken, drain: Duration) {
-        info!(listen = %self.local, "entry open");
-        let Self { listener, permits, max_connections, shared, .. } = self;
+        for OpenPort { local, options, .. } in &self.ports {
+            let exit = options.exit.as_ref().map(field::display);
+            let hint = options.hint.as_ref().map(field::display);
+            info!(listen = %local, exit, hint, "entry open");
+        }
+        let Self { ports, permits, max_connections, shared } = self;
+        let places = Arc::<Places>::default();
+        let accepting = ports
+            .iter()
+            .map(|port| accept_loop(port, (&permits, max_connections), &places, &shared));
         tokio::select! {
             () = shutdown.cancelled() => {}
-            () = accept_loop(&listener, &permits, max_connections, &shared) => {}
+            _ = join_all(accepting) => {}
         }
-        drop(listener);
+        drop(ports);
         shared.stop.cancel();
         shared.tasks.close();
         if timeout(drain, shared.tasks.wait()).await.is_err() {
@@ -163,32 +174,46 @@ impl Entry {
 
 impl fmt::Debug for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Entry").field("listen", &self.local).finish_non_exhaustive()
+        f.debug_struct("Entry").field("listen", &self.local_addr()).finish_non_exhaustive()
+    }
+}
+
+impl OpenPort {
+    async fn bind(addr: SocketAddr, options: Options) -> Result<Self, EntryError> {
+        let failed = |source: io::Error| match source.kind() {
+            io::ErrorKind::AddrInUse => EntryError::PortInUse(addr),
+            io::ErrorKind::PermissionDenied => EntryError::NotPermitted(addr),
+            _ => EntryError::Bind { addr, source },
+        };
+        let listener = TcpListener::bind(addr).await.map_err(failed)?;
+        SockRef::from(&listener).listen(BACKLOG).map_err(failed)?;
+        let local = listener.local_addr().map_err(failed)?;
+        Ok(Self { listener, local, options })
     }
 }
 
 /// Never ends by itself.
 async fn accept_loop(
-    listener: &TcpListener,
-    permits: &Arc<Semaphore>,
-    max_connections: usize,
+    port: &OpenPort,
+    (permits, max_connections): (&Arc<Semaphore>, usize),
+    places: &Arc<Places>,
     shared: &Arc<Shared>,
 ) {
     let mut backoff = Backoff::default();
     let mut full = WarnLimit::default();
-    let places = Arc::<Places>::default();
     loop {
-        match listener.accept().await {
+        match port.listener.accept().await {
             Ok((tcp, client)) => {
                 backoff.succeeded();
                 let made_room = permits.available_permits() > 0 || places.evict();
                 if !made_room && full.allows(Instant::now()) {
                     warn!(max_connections, "the connection limit is reached; further clients wait");
                 }
-                let permit = permit(permits, &places).await;
+                let permit = permit(permits, places).await;
                 let place = places.take();
                 let activity = place.activity();
-                let session = serve(tcp, client, activity.clone(), Arc::clone(shared));
+                let options = port.options.clone();
+                let session = serve(tcp, (client, options), activity.clone(), Arc::clone(shared));
                 shared.spawn(async move {
                     tokio::select! {
                         () = session => {}
@@ -227,7 +252,7 @@ async fn permit(permits: &Arc<Semaphore>, places: &Places) -> Option<OwnedSemaph
 
 async fn serve(
     tcp: TcpStream,
-    client: SocketAddr,
+    (client, port): (SocketAddr, Options),
     activity: Arc<ClientActivity>,
     shared: Arc<Shared>,
 ) {
@@ -240,7 +265,7 @@ async fn serve(
     if let Some(refusal) = shared.gate.judge(client, local).await {
         return turn_away(tcp, refusal).await;
     }
-    let session = Session { client, local, activity, shared };
+    let session = Session { client, local, activity, port, shared };
     let mut first = [0];
     match session.handshake(tcp.peek(&mut first)).await {
         Ok(Ok(1..)) => {}

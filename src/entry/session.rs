@@ -58,6 +58,8 @@ pub(super) struct Session {
     pub(super) local: SocketAddr,
     /// Its activity, for the choice of a client that ends when places run out.
     pub(super) activity: Arc<ClientActivity>,
+    /// What the port stands for that the client connected to.
+    pub(super) port: Options,
     /// What all sessions of the entry share.
     pub(super) shared: Arc<Shared>,
 }
@@ -115,6 +117,16 @@ impl Session {
         }
     }
 
+    /// What a client asks for: what it says goes before what its port stands for.
+    pub(super) fn with_port(&self, said: Options) -> Options {
+        let Options { exit, hint, user } = said;
+        Options {
+            exit: exit.or_else(|| self.port.exit.clone()),
+            hint: hint.or_else(|| self.port.hint.clone()),
+            user,
+        }
+    }
+
     /// Opens a flow. Dropping the future cancels the dial.
     pub(super) async fn open(
         &self,
@@ -124,7 +136,7 @@ impl Session {
     ) -> Result<Opened, Refusal> {
         let flow_span = info_span!("flow", label = field::Empty);
         let span = with_destination(&flow_span, &target);
-        let Options { user, hint, exit } = options;
+        let Options { user, hint, exit } = self.with_port(options);
         let plain = FlowRequest::new(target, self.client, ingress);
         let request = FlowRequest { user, hint, exit, ..plain };
         let dialed = self.shared.dialer.dial(request).instrument(span.clone()).await;

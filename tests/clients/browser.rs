@@ -5,7 +5,7 @@ use tokio::process::Command;
 use crate::{
     overlay::Site,
     server::{PAGE_SAW, Server},
-    tools::{client, have, text},
+    tools::{client, finish, have, text},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -29,6 +29,37 @@ async fn chromium_loads_a_page_and_a_websocket_over_both_protocols() {
         assert!(server.requests() >= 8, "{scheme}: {} requests", server.requests());
         assert_eq!(server.strangers(), 0, "{scheme}: Chromium went around the proxy");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ronproxy_browser_starts_one_that_fails_without_the_node() {
+    if !have("chromium") {
+        return;
+    }
+    let site = Site::new();
+    let (exit, entry) = site.pair(&[]);
+    let server = Server::behind(exit.pid()).await;
+    let dir = site.dir("leaf");
+    let browser = |port: u16| {
+        let mut command = client(env!("CARGO_BIN_EXE_ronproxy"));
+        command.arg("--dir").arg(&dir).args(["browser", "--browser", "chromium"]);
+        let url = format!("http://localhost:{port}/page");
+        command.args([&url, "--", "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]);
+        command.args(["--disable-dev-shm-usage", "--proxy-bypass-list=<-loopback>"]);
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        command
+    };
+    let page = text(browser(server.address.port())).await;
+    assert!(page.contains(PAGE_SAW), "{page}");
+    assert_eq!(server.strangers(), 0, "it went around the proxy");
+    assert!(dir.join("state/browser/chromium").is_dir());
+
+    drop(entry);
+    let before = server.requests();
+    let failed = finish(browser(server.address.port())).await;
+    let said = String::from_utf8_lossy(&failed.stderr);
+    assert!(!failed.status.success() && said.contains("is not running"), "{said}");
+    assert_eq!(server.requests(), before);
 }
 
 /// Chromium without habits of its own: a new profile, and no connections but the page's.
