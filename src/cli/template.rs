@@ -60,7 +60,8 @@ impl Template<'_> {
         let mut section = "";
         let mut text = String::new();
         for line in Config::default_text().lines() {
-            if line.starts_with('[') {
+            // Those of examples too: their keys are not the section's before.
+            if line.trim_start_matches('#').starts_with('[') {
                 section = line;
             }
             text.push_str(&self.line(section, line).unwrap_or_else(|| line.to_owned()));
