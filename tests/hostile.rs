@@ -18,6 +18,7 @@
 //! | `addresses` | a member whose packets claim another source, or that keeps others from a change of address |
 //! | `renewals` | members and others that ask for certificates without end |
 //! | `liars` | neighbours that are asked for a certificate, and withhold it |
+//! | `sharers` | a node of the same site that lies about members, floods and disappears |
 //! | `revoked` | an ex-member, and lies about certificates |
 //! | `holders` | an ex-member whose name gets another holder |
 //! | `strangers`, `joiners` | senders without a certificate |
@@ -112,6 +113,8 @@ mod relays;
 mod renewals;
 #[path = "hostile/revoked.rs"]
 mod revoked;
+#[path = "hostile/sharers.rs"]
+mod sharers;
 #[path = "hostile/states.rs"]
 mod states;
 #[path = "hostile/storms.rs"]

@@ -19,4 +19,6 @@ mod renewal;
 mod requests;
 #[path = "mesh/revocation.rs"]
 mod revocation;
+#[path = "mesh/sharing.rs"]
+mod sharing;
 mod support;

@@ -26,6 +26,8 @@ mod plot;
 mod queue;
 #[path = "routing/sim.rs"]
 mod sim;
+#[path = "routing/site.rs"]
+mod site;
 #[path = "routing/watch.rs"]
 mod watch;
 

@@ -18,13 +18,14 @@ use crate::app::{NodeStatus, NodeView, RoutePing, Steering};
 use crate::{config::Changes, exit::ExitFlow, identity::NodeName};
 
 /// What can be asked for with GET.
-const LISTINGS: [&str; 17] = [
+const LISTINGS: [&str; 18] = [
     "/status",
     "/links",
     "/routes",
     "/why",
     "/ping",
     "/netcheck",
+    "/perfdb",
     "/lanes",
     "/flows",
     "/exit-flows",
@@ -145,6 +146,7 @@ pub(crate) async fn answer(
             Ok(report) => json(&report),
             Err(error) => sentence(StatusCode::BAD_REQUEST, error),
         },
+        (&Method::GET, "/perfdb") => json(&admin.view.shared_facts()),
         (&Method::GET, "/lanes") => json(&admin.view.lane_facts()),
         (&Method::GET, "/flows") => json(&admin.view.flow_facts()),
         (&Method::GET, "/exit-flows") => {

@@ -230,6 +230,8 @@ mod tests {
             loss_out_percent: Some(4.0),
             loss_in_percent: None,
             delivered_bps: None,
+            shared_by: None,
+            shared_age_seconds: None,
             since_seconds: None,
             control_bytes: (0, 0),
             control_bps: None,

@@ -13,6 +13,7 @@
 //! | `GET /ping?node=NODE&via=RELAY` | one probe of each route to a node, or of one route |
 //! | `GET /netcheck` | what this machine's network lets pass |
 //! | `GET /logs?since=ID&limit=N&wait=SECONDS&level=LEVEL` | the last lines of the log |
+//! | `GET /perfdb` | what the other nodes of this site measured |
 //! | `GET /lanes` | the lanes that start or end here |
 //! | `GET /flows` | the flows of this entry |
 //! | `GET /exit-flows` | the flows that leave here |

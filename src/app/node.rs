@@ -45,8 +45,8 @@ use crate::{
         FlowAcceptor, LaneBudget, LaneHost, LanePool, Outward, OutwardStream, Place, RouteControl,
     },
     live::Live,
-    mesh::{LinkFacts, MemberRecord, Mesh, MeshConfig, RelayConfig},
-    overlay::{policy::Policy, units::Bitrate},
+    mesh::{LinkFacts, MemberRecord, Mesh, MeshConfig, Probing, RelayConfig},
+    overlay::policy::Policy,
     transport::{self, ConfigureError, KnockKey, LaneClient, LaneOptions, LaneServer},
     underlay::{LabelSocket, MAX_QUIC_PACKET, PathMtu, Switch},
 };
@@ -86,8 +86,8 @@ pub struct NodeSettings {
     pub relay: RelayConfig,
     /// Which flows may use which links and relays.
     pub policy: Policy,
-    /// What probes and advertisements together may send.
-    pub probe_budget: Bitrate,
+    /// How it measures.
+    pub probing: Probing,
     /// What is configured about its lanes.
     pub lane: LaneOptions,
     /// How long packets may be on its socket.
@@ -187,7 +187,7 @@ impl Node {
             relay: settings.relay,
             exit: settings.exit,
             policy: settings.policy,
-            probe_budget: settings.probe_budget,
+            probing: settings.probing,
             events: events.clone(),
             sender,
         };

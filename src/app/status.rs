@@ -28,7 +28,7 @@ use crate::{
     identity::{MemberInfo, NodeName},
     lane::{LaneFacts, LaneHost, LanePool, RerouteFacts},
     live::Live,
-    mesh::{FarLink, LinkFacts, MemberFacts, MemberRecord, Mesh},
+    mesh::{FarLink, LinkFacts, MemberFacts, MemberRecord, Mesh, SharedFacts},
     overlay::{
         policy::Policy,
         posted::{Declared, PostError},
@@ -286,6 +286,12 @@ impl NodeView {
     #[must_use]
     pub fn link_facts(&self) -> Vec<LinkFacts> {
         self.mesh.facts()
+    }
+
+    /// What the other nodes of this site measured of members.
+    #[must_use]
+    pub fn shared_facts(&self) -> Vec<SharedFacts> {
+        self.mesh.shared_facts()
     }
 
     /// What this node forwards for others.

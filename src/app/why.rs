@@ -80,6 +80,8 @@ pub struct CandidateFacts {
     pub route: Route,
     /// What this node's link on it goes over: `udp`, or `tls` for a stream; `None` without a link.
     pub carrier: Option<&'static str>,
+    /// The node of this site whose measurement of that link is used; `None`: this node's own is.
+    pub shared_by: Option<NodeName>,
     /// The round-trip time in milliseconds, by probes; `None` while a link is not measured.
     pub rtt_ms: Option<f64>,
     /// The loss away from this node in percent.
@@ -157,6 +159,7 @@ impl NodeView {
             let first = candidate.route.relay().unwrap_or(&key.exit);
             let link = self.mesh.links().get(first);
             candidate.carrier = link.map(|link| link.carrier().name());
+            candidate.shared_by = self.mesh.shared_by(first).map(|(by, _)| by);
         }
         if let Hint::App(metric) = &key.wish.hint {
             let posted = |route: Option<&Route>| self.mesh.posted(metric, &key.exit, route);
@@ -242,6 +245,7 @@ fn facts(explained: &Explained) -> CandidateFacts {
     CandidateFacts {
         route: route.clone(),
         carrier: None,
+        shared_by: None,
         rtt_ms: of(|m| millis(m.rtt)),
         loss_out_percent: of(|m| percent(m.loss_out)),
         loss_in_percent: of(|m| percent(m.loss_in)),

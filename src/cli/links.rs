@@ -54,10 +54,16 @@ pub(super) fn quality(link: &Value) -> [String; 5] {
     [
         text(link, "peer"),
         text(link, "state"),
-        units::millis_of(link, "rtt_ms"),
+        rtt(link),
         units::percent_of(link, "loss_out_percent"),
         units::percent_of(link, "loss_in_percent"),
     ]
+}
+
+/// The round trip, and which other node of the site measured it.
+fn rtt(link: &Value) -> String {
+    let rtt = units::millis_of(link, "rtt_ms");
+    link["shared_by"].as_str().map_or(rtt.clone(), |by| format!("{rtt} by {by}"))
 }
 
 /// A node's roles as text.
@@ -82,7 +88,7 @@ mod tests {
     #[test]
     fn a_link_shows_what_it_delivered_what_it_costs_and_since_when_it_is_so() {
         let link = json!({
-            "peer": "utah", "state": "up", "up": true, "rtt_ms": 12.0, "loss_out_percent": 0.0,
+            "peer": "utah", "state": "up", "up": true, "rtt_ms": 12.0, "shared_by": "attic", "loss_out_percent": 0.0,
             "loss_in_percent": null, "delivered_bps": 93_400_000, "control_bps": 5_912,
             "since_seconds": 125, "carrier": "tls", "address": "192.0.2.1:4500", "relay": true, "labels": 1,
         });
@@ -92,7 +98,7 @@ mod tests {
         let expected = [
             "utah",
             "up",
-            "12.0 ms",
+            "12.0 ms by attic",
             "0.0 %",
             "-",
             "93.4 Mbit/s",

@@ -33,6 +33,7 @@ mod netcheck;
 mod notify;
 mod output;
 mod passphrase;
+mod perfdb;
 mod ping;
 mod relayed;
 mod reload;
@@ -98,6 +99,7 @@ enum Command {
     Why(why::Why),
     Ping(ping::Ping),
     Netcheck(netcheck::Netcheck),
+    Perfdb(perfdb::Perfdb),
     Lanes(lanes::Lanes),
     Flows(flows::Flows),
     Relayed(relayed::Relayed),
@@ -172,6 +174,7 @@ impl Cli {
             Command::Routes(command) => wait(command.run(&folder()?)),
             Command::Why(command) => wait(command.run(&folder()?)),
             Command::Netcheck(command) => wait(command.run(&folder()?)),
+            Command::Perfdb(command) => wait(command.run(&folder()?)),
             Command::Ping(command) => wait(command.run(&folder()?)),
             Command::Lanes(command) => wait(command.run(&folder()?)),
             Command::Relayed(command) => wait(command.run(&folder()?)),

@@ -117,9 +117,11 @@ fn choice(choice: &Value, columns: Option<usize>) -> Vec<String> {
     lines
 }
 
-/// What the first link goes over, if that is not UDP.
-fn over(candidate: &Value) -> &'static str {
-    if candidate["carrier"] == "tls" { ", over TLS" } else { "" }
+/// What the first link goes over, if that is not UDP, and which other node of the site measured it.
+fn over(candidate: &Value) -> String {
+    let over = if candidate["carrier"] == "tls" { ", over TLS" } else { "" };
+    let by = candidate["shared_by"].as_str().map(|by| format!(", measured by {by}"));
+    format!("{over}{}", by.unwrap_or_default())
 }
 
 fn verdict(candidate: &Value) -> String {

@@ -7,7 +7,8 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 use crate::{
     carrier::HttpProxy,
     flow::{FlowTimes, Host, Target},
-    identity::LIFETIME,
+    identity::{LIFETIME, NodeName},
+    overlay::sharing::MAX_SHARERS,
     quantity::{Bitrate, duration_within, listen_address},
     transport::{Congestion, CongestionByHint, LaneOptions},
 };
@@ -197,6 +198,10 @@ pub struct Probe {
     /// to `10Mbit`.
     #[serde(deserialize_with = "budget")]
     pub budget: Bitrate,
+    /// The other nodes of this site, with which this one shares what it measures of the rest, at most 64. Each
+    /// has to name this one, too. Default: none.
+    #[serde(deserialize_with = "sharers")]
+    pub share_with: Vec<NodeName>,
 }
 
 /// The `[relay]` section.
@@ -359,7 +364,7 @@ impl Default for Lane {
 
 impl Default for Probe {
     fn default() -> Self {
-        Self { budget: Bitrate::from_bits_per_second(32_000) }
+        Self { budget: Bitrate::from_bits_per_second(32_000), share_with: Vec::new() }
     }
 }
 
@@ -401,6 +406,17 @@ fn budget<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bitrate, D::Erro
         return Ok(rate);
     }
     Err(D::Error::custom(format!("{rate} is out of bounds; write a rate from 1kbit to 10Mbit")))
+}
+
+fn sharers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<NodeName>, D::Error> {
+    let names = Vec::<NodeName>::deserialize(deserializer)?;
+    if names.len() > MAX_SHARERS {
+        return Err(D::Error::custom(format!(
+            "{} nodes are too many for one site; name at most {MAX_SHARERS}",
+            names.len()
+        )));
+    }
+    Ok(names)
 }
 
 fn reachable<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Target>, D::Error> {

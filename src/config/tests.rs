@@ -144,7 +144,7 @@ fn every_setting_is_read() {
          [lane]\ncongestion = 'cubic'\npatience = '2min'\nmax_packet = 8941
          congestion_by_hint = { throughput = 'bbr3' }
          [flow]\nroute_timeout = '0s'\nhalf_closed_timeout = '5min'\nidle_timeout = '4h'
-         [probe]\nbudget = '64kbit'
+         [probe]\nbudget = '64kbit'\nshare_with = ['den', 'attic']
          [log]\nfilter = 'debug'",
     )
     .unwrap();
@@ -171,6 +171,7 @@ fn every_setting_is_read() {
     };
     assert_eq!(config.flow, flow);
     assert_eq!(config.probe.budget.bits_per_second(), 64_000);
+    assert_eq!(config.probe.share_with, ["den".parse().unwrap(), "attic".parse().unwrap()]);
     assert_eq!(config.log.filter, "debug");
 }
 

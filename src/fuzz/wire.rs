@@ -8,6 +8,7 @@ use crate::{
     overlay::{
         linkstate::{Advertisement, Flood, LinkReport, Roles, Version},
         monitor::{LinkState, LinkSummary, Probe, ProbeKind},
+        sharing::SharedLink,
     },
     wire::{
         datagram::{Header, Piece, frame, parse},
@@ -97,6 +98,7 @@ fn mutated_notices_are_read_or_refused() {
         Notice::Revocations(vec![0x30; 500]),
         Notice::Certificate(vec![0x30; 600]),
         Notice::Seen(address()),
+        Notice::Shared(encode(&shared())),
     ];
     fuzz("notice", notices);
 }
@@ -118,9 +120,15 @@ fn mutated_floods_and_digests_are_read_or_refused() {
 }
 
 #[test]
+fn mutated_shared_figures_are_read_or_refused() {
+    fuzz("shared", [Vec::new(), shared()]);
+}
+
+#[test]
 fn mutated_probes_and_lane_notices_are_read_or_refused() {
     let kinds = [ProbeKind::Request, ProbeKind::Reply { to: 300 }, ProbeKind::Finish { to: 1 }];
-    let probe = |kind| Probe { epoch: 0xbeef, seq: 300, heard_lost: 2, heard_of: 100, kind };
+    let probe =
+        |kind| Probe { epoch: 0xbeef, seq: 300, heard_lost: 2, heard_of: 100, rarely: true, kind };
     fuzz("probe", kinds.map(probe));
     let moved = Moved { left: Route::Direct, reason: RerouteReason::Silent { ms: 130 } };
     let via = Route::Via("utah".parse().unwrap());
@@ -215,6 +223,11 @@ fn hello() -> Hello {
         revocations: 3,
         time: 1_900_000_000,
     }
+}
+
+fn shared() -> Vec<SharedLink> {
+    let links = flood().advert.links.into_iter();
+    links.map(|link| SharedLink { link, age_s: 300, measured: true }).collect()
 }
 
 fn flood() -> Flood {

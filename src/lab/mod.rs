@@ -30,10 +30,10 @@ use crate::{
     identity::{
         Actor, Attributes, Authority, AuthorityContact, AuthorityError, Clock, Credentials, Deed,
         Granted, IdentityError, Invitation, LIFETIME, MemberInfo, NodeDir, NodeIdentity, NodeKey,
-        PendingError, PendingInvitations, Roles, StoreError, TlsError, Token, UnixTime,
+        NodeName, PendingError, PendingInvitations, Roles, StoreError, TlsError, Token, UnixTime,
     },
     lane::LaneBudget,
-    mesh::{MemberRecord, RelayConfig},
+    mesh::{MemberRecord, Probing, RelayConfig},
     overlay::{budget::DEFAULT_BUDGET, policy::Policy},
     signer::{AuthorityClient, Clerk},
     transport::{Congestion, LaneOptions},
@@ -67,6 +67,8 @@ pub struct LabNode {
     pub rules: Rules,
     /// Its policy on links and relays.
     pub policy: Policy,
+    /// The nodes of its site, with which it shares what it measures.
+    pub share_with: Vec<NodeName>,
     /// What it forwards for each neighbour at most, in bytes per second; `None`: no limit.
     pub forwarding_limit: Option<u64>,
     /// The outside address of the NAT it is behind; `None`: it can be dialled.
@@ -95,6 +97,7 @@ impl LabNode {
             entry: None,
             rules: Rules::default(),
             policy: Policy::default(),
+            share_with: Vec::new(),
             forwarding_limit: None,
             nat: None,
             flow: FlowTimes::default(),
@@ -313,7 +316,7 @@ impl Lab {
             exit: plan.exit_enabled,
             relay: RelayConfig { enabled: true, rate_limit: plan.forwarding_limit },
             policy: plan.policy.clone(),
-            probe_budget: DEFAULT_BUDGET,
+            probing: Probing { budget: DEFAULT_BUDGET, share_with: plan.share_with.clone() },
             lane: LaneOptions { congestion: self.congestion, ..LaneOptions::default() },
             path_mtu: plan.path_mtu,
             flow: plan.flow,

@@ -78,14 +78,16 @@ pub enum Kind {
     Advertisement,
     /// A digest of what it holds.
     Digest,
+    /// Figures for its site.
+    Shared,
     /// A probe: one datagram.
     Probe,
 }
 
 impl Kind {
     /// Every kind, in the order of the buckets.
-    pub const ALL: [Self; 5] =
-        [Self::Request, Self::Notice, Self::Advertisement, Self::Digest, Self::Probe];
+    pub const ALL: [Self; 6] =
+        [Self::Request, Self::Notice, Self::Advertisement, Self::Digest, Self::Shared, Self::Probe];
 
     /// The budget: messages at once, and messages a second.
     fn budget(self) -> (u32, f64) {
@@ -101,6 +103,8 @@ impl Kind {
             Self::Advertisement => (1024, 128.0),
             // One when the link stands, one when its path is up; each costs up to 256 advertisements.
             Self::Digest => (2, 1.0),
+            // One when the link stands, one when the first of the neighbour comes in, then at most one a second.
+            Self::Shared => (8, 1.0),
             // Probes are at least 0.5 s apart and have three messages. A lane that suspects silence
             // asks for a probe at once, at most about ten times a second.
             Self::Probe => (200, 50.0),

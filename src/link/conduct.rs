@@ -46,6 +46,8 @@ pub enum LinkDrop {
     SigningRequest,
     /// A certificate in answer to a request for one that is not the authority's for the asker's key.
     RenewedCertificate,
+    /// Figures of a node that the configuration does not name.
+    NotNamed,
     /// A member without a place in the directory, because 256 others have links.
     DirectoryFull,
     /// An advertisement or an address in it; the reason is the name of another enum.
@@ -61,6 +63,7 @@ impl LinkDrop {
             Self::OverBudget(Kind::Notice) => "notice-over-budget",
             Self::OverBudget(Kind::Advertisement) => "advertisement-over-budget",
             Self::OverBudget(Kind::Digest) => "digest-over-budget",
+            Self::OverBudget(Kind::Shared) => "shared-over-budget",
             Self::OverBudget(Kind::Probe) => "probe-over-budget",
             Self::ChecksOverBudget => "checks-over-budget",
             Self::AnswerOverBudget => "answer-over-budget",
@@ -72,6 +75,7 @@ impl LinkDrop {
             Self::RenewalOverBudget => "renewal-over-budget",
             Self::SigningRequest => "bad-signing-request",
             Self::RenewedCertificate => "bad-renewed-certificate",
+            Self::NotNamed => "shared-not-named",
             Self::DirectoryFull => "directory-full",
             Self::Advertisement(reason) => reason,
         }

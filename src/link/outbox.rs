@@ -27,6 +27,8 @@ pub enum Topic {
     Revocations,
     /// This node's certificate.
     Certificate,
+    /// What this node measures for its site.
+    Shared,
     /// Another topic: each notice is sent.
     Other,
 }
@@ -40,6 +42,7 @@ impl Topic {
             Notice::Seen(_) => Self::Seen,
             Notice::Revocations(_) => Self::Revocations,
             Notice::Certificate(_) => Self::Certificate,
+            Notice::Shared(_) => Self::Shared,
             Notice::Advertisement { .. } => Self::Other,
         }
     }

@@ -301,7 +301,10 @@ impl Mesh {
             link.serve(&service).await;
             if self.links.remove(&link) {
                 tracing::info!(neighbour = %name, reason = link.end(), "link down");
-                self.members().unlinked(Instant::now().into_std(), &name);
+                let now = Instant::now().into_std();
+                self.routing().link_down(now, &name);
+                self.news.notify_one();
+                self.members().unlinked(now, &name);
                 self.outside_changed(&link, |outside| outside.gone(&name));
             }
         });

@@ -77,6 +77,12 @@ impl Mesh {
         for origin in due.expired {
             tracing::info!(%origin, "the node's advertisement has expired");
         }
+        for (sharer, member) in due.distrusted {
+            tracing::info!(%sharer, %member, "its figures differ from own ones: not believed for 10 min");
+        }
+        if let Some(shared) = due.shared {
+            self.tell_sharers(shared);
+        }
         if let Some((advert, trigger)) = due.advert {
             tracing::debug!(?trigger, links = advert.links.len(), "advertising");
             self.advertise(advert);

@@ -26,6 +26,7 @@ mod relay;
 mod renewal;
 mod requests;
 mod service;
+mod share;
 mod trust;
 mod waiting;
 
@@ -52,6 +53,7 @@ pub use reach::ReachFacts;
 pub use record::MemberRecord;
 pub use relay::RelayConfig;
 pub use renewal::CertificateDesk;
+pub use share::SharedFacts;
 pub use trust::Ended;
 
 use self::{address::check_form, attest::Attestations, fallback::Ways, outside::Outside};
@@ -97,12 +99,21 @@ pub struct MeshConfig {
     pub exit: bool,
     /// Which flows may use which links and relays.
     pub policy: Policy,
-    /// What probes and advertisements together may send.
-    pub probe_budget: Bitrate,
+    /// How it measures.
+    pub probing: Probing,
     /// Where it records what happens.
     pub events: Arc<Events>,
     /// Sends datagrams of the node's socket past QUIC.
     pub sender: Pin<Box<dyn UdpSender>>,
+}
+
+/// How a node measures the paths to others.
+#[derive(Debug, Clone, Default)]
+pub struct Probing {
+    /// What probes and advertisements together may send.
+    pub budget: Bitrate,
+    /// The other nodes of its site, with which it shares what it measures.
+    pub share_with: Vec<NodeName>,
 }
 
 /// The mesh of one node.
@@ -194,6 +205,10 @@ pub struct LinkFacts {
     pub loss_in_percent: Option<f64>,
     /// What lanes of this node delivered to the neighbour directly, lately, in bits per second.
     pub delivered_bps: Option<u64>,
+    /// The node of this site whose measurement the figures above are; `None`: they are this node's own.
+    pub shared_by: Option<NodeName>,
+    /// Seconds since that node measured them.
+    pub shared_age_seconds: Option<u64>,
     /// Seconds in this state.
     pub since_seconds: Option<u64>,
     /// Control bytes sent and received on this link.
@@ -220,7 +235,9 @@ impl Mesh {
         let does = role(exit, Roles::EXIT).with(role(relaying, Roles::RELAY));
         // Advertisements of a later process must win over those of an earlier one.
         let started = credentials.now().as_secs();
-        let routing = Router::new(&us, does, started, config.policy, config.probe_budget);
+        let Probing { budget, share_with } = config.probing;
+        let mut routing = Router::new(&us, does, started, config.policy, budget);
+        routing.share_with(share_with);
         let mut members = Members::new(us.name.clone());
         let streams = config.streams.is_some();
         members.set_ways(Ways { udp: config.udp, streams, udp_blocked: false });
@@ -414,6 +431,7 @@ impl Mesh {
         let (exit, relay, peer) = (member.is_exit(), member.is_relay(), member.name);
         let link = self.links.get(&peer);
         let does = self.routing().roles(now, &peer);
+        let (shared_by, shared_age_seconds) = self.shared_by(&peer).unzip();
         let percent = |loss: LossRate| loss.fraction() * 100.0;
         let up = link.is_some() && measured.is_some_and(|m| m.state == LinkState::Up);
         LinkFacts {
@@ -425,6 +443,8 @@ impl Mesh {
             loss_out_percent: measured.and_then(|m| m.loss_out).map(percent),
             loss_in_percent: measured.and_then(|m| m.loss_in).map(percent),
             delivered_bps: measured.and_then(|m| m.delivered).map(Bitrate::bps),
+            shared_by,
+            shared_age_seconds,
             since_seconds: measured.map(|m| now.saturating_duration_since(m.since).as_secs()),
             control_bytes: link.as_ref().map_or((0, 0), |link| link.bytes()),
             control_bps: link.as_deref().and_then(control_rate),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use super::Mesh;
-use crate::{identity::NodeName, lane::RouteControl as _};
+use crate::{identity::NodeName, lane::RouteControl as _, overlay::monitor::Probed};
 
 /// No probe's time-out is longer than 3 s; a little more covers a late timer.
 const PATIENCE: Duration = Duration::from_millis(3200);
@@ -25,12 +25,18 @@ pub enum PingFailure {
 }
 
 impl Mesh {
+    /// What became of the probes that this node sent to a neighbour; `None`: there never was a link.
+    #[must_use]
+    pub fn probed(&self, neighbour: &NodeName) -> Option<Probed> {
+        self.routing().probed(neighbour)
+    }
+
     /// Probes the link to a neighbour now. The round-trip time is that of one small packet and its answer.
     ///
     /// # Errors
     /// When there is no link, or no answer within the link's own time-out.
     pub async fn ping(&self, neighbour: &NodeName) -> Result<Duration, PingFailure> {
-        let probed = || self.routing().probed(neighbour).ok_or(PingFailure::NoLink);
+        let probed = || self.probed(neighbour).ok_or(PingFailure::NoLink);
         let mut news = self.route_news();
         let before = probed()?;
         self.probe(neighbour);

@@ -34,6 +34,7 @@ impl LinkService for Mesh {
                 self.heard_advertisement(link, &flood, certificate);
             }
             Notice::Digest(bytes) => self.heard_digest(link, &bytes),
+            Notice::Shared(bytes) => self.heard_shared(link, &bytes),
             Notice::Revocations(der) => self.heard_revocations(link, &der),
             Notice::Certificate(der) => self.heard_certificate(link, der),
             Notice::Seen(address) => {

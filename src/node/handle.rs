@@ -18,7 +18,7 @@ use crate::{
     config::Changes,
     flow::{FlowRequest, Target},
     identity::{NodeDir, NodeName},
-    mesh::{LinkFacts, Mesh},
+    mesh::{LinkFacts, Mesh, SharedFacts},
 };
 
 /// A running node of the overlay. Clones are handles on the same node.
@@ -278,6 +278,13 @@ impl Node {
     #[must_use]
     pub fn links(&self) -> Vec<LinkFacts> {
         self.inner.view.link_facts()
+    }
+
+    /// What the other nodes of this site measured of members: the performance database (SOSP 2001, section 3.1). The
+    /// nodes of a site name each other in `[probe] share_with`. As `ronproxy perfdb --json`.
+    #[must_use]
+    pub fn performance(&self) -> Vec<SharedFacts> {
+        self.inner.view.shared_facts()
     }
 
     /// The lanes that start or end at the node.

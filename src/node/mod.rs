@@ -63,7 +63,7 @@ pub use crate::{
     },
     identity::{NodeName, ParseNameError},
     lane::{LaneFacts, RerouteFacts},
-    mesh::LinkFacts,
+    mesh::{LinkFacts, SharedFacts},
     overlay::posted::{HalfLifeError, PostError},
 };
 

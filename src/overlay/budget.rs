@@ -33,6 +33,11 @@ pub const INTERVAL_BOUNDS: (Duration, Duration) = (Duration::from_millis(500), I
 /// asks for 2 min, many keep 30 s), finds a dead link within 20 s, and costs each end 17 byte/s.
 pub const IDLE_INTERVAL: Duration = Duration::from_secs(10);
 
+/// The probe interval of a link without use whose figures another node of the site tells, or that the
+/// peer says so of: one in ten, as a check. QUIC's keep-alives, every 20 s, keep the mappings of NATs and
+/// find a dead peer within 30 s.
+pub const RARE_INTERVAL: Duration = Duration::from_secs(100);
+
 /// The bounds of the time between two regular advertisements: RON's 14 s (SOSP 2001, section 5.1),
 /// and one minute, because older figures of a relay do not help to choose.
 pub const ADVERT_BOUNDS: (Duration, Duration) = (Duration::from_secs(14), Duration::from_secs(60));

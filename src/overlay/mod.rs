@@ -13,6 +13,7 @@
 //! | [`candidates`] | the routes to an exit, their figures, or why they are none |
 //! | [`select`] | which of them a lane takes, and why |
 //! | [`history`] | the last changes of route |
+//! | [`sharing`] | the figures of remote members that the nodes of one site tell each other |
 //! | [`router`] | all of it put together, for one node |
 
 pub mod budget;
@@ -27,5 +28,6 @@ pub mod policy;
 pub mod posted;
 pub mod router;
 pub mod select;
+pub mod sharing;
 pub mod throughput;
 pub mod units;

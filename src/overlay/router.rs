@@ -2,8 +2,10 @@
 //! candidates. It joins the other modules of this folder. The mesh drives it with packets, and
 //! simulations with messages.
 
+mod site;
+
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -18,9 +20,10 @@ use crate::{
             Advertisement, Flood, Install, LinkReport, LinkStateDb, MAX_SIGNATURE, Originator,
             Roles, Trigger, Version,
         },
-        monitor::{LinkEvent, LinkSummary, Monitor, PassiveSample, Probe, Probed},
+        monitor::{LinkEvent, LinkSummary, Monitor, Need, PassiveSample, Probe, Probed},
         policy::{Policy, RuleName, Tag},
         posted::Posted,
+        sharing::{SharedLink, Sharing},
         units::Bitrate,
     },
 };
@@ -51,6 +54,9 @@ pub struct Router {
     db: LinkStateDb,
     originator: Originator,
     posted: Posted,
+    sharing: Sharing,
+    /// The members that another node of the site measures for this one.
+    spared: BTreeSet<NodeName>,
 }
 
 /// The result of a neighbour's advertisement.
@@ -73,6 +79,10 @@ pub struct Due {
     pub advert: Option<(Advertisement, Trigger)>,
     /// Nodes whose advertisement has expired.
     pub expired: Vec<NodeName>,
+    /// Figures to tell, and the sharers to tell them to.
+    pub shared: Option<(Vec<NodeName>, Vec<SharedLink>)>,
+    /// Sharers that are not believed for a while, each about a member.
+    pub distrusted: Vec<(NodeName, NodeName)>,
 }
 
 impl Router {
@@ -133,6 +143,8 @@ impl Router {
             db: LinkStateDb::new(us.clone()),
             originator: Originator::new(us.clone(), incarnation),
             posted: Posted::default(),
+            sharing: Sharing::new(us.clone()),
+            spared: BTreeSet::new(),
             us,
         }
     }
@@ -147,8 +159,16 @@ impl Router {
             monitor.shook_hands();
             monitor.probe_now(now);
         }
+        self.sharing.greet(peer);
         self.watched.insert(peer.clone(), now + WATCHED_FOR);
         self.divide_budget(now);
+    }
+
+    /// The connection to `peer` has ended. A link that is probed rarely is probed at once, so that it is soon
+    /// known to be down.
+    pub fn link_down(&mut self, now: Instant, peer: &NodeName) {
+        self.monitors.get_mut(peer).into_iter().for_each(|monitor| monitor.unlinked(now));
+        self.sharing.gone(now, peer);
     }
 
     /// Watches the links to `peers` closely for half a minute: a lane in use goes by them.
@@ -166,6 +186,8 @@ impl Router {
     /// Deletes a node whose certificate has ended or was revoked: its link and its advertisement.
     pub fn forget(&mut self, now: Instant, peer: &NodeName) {
         self.db.forget(peer);
+        self.sharing.forget(peer);
+        self.spared.remove(peer);
         self.watched.remove(peer);
         if self.monitors.remove(peer).is_some() {
             self.originator.changed();
@@ -178,7 +200,11 @@ impl Router {
     pub fn budget(&self) -> (Bitrate, Plan) {
         let neighbours = self.monitors.len();
         let advert = ADVERT_HEAD_BYTES + neighbours * REPORT_BYTES;
-        (self.budget, plan(self.budget, self.busy, neighbours - self.busy, advert))
+        let idle = neighbours - self.busy;
+        // One that another node measures has a tenth of the probes.
+        let spared = self.spared.len().min(idle);
+        let idle = idle - spared + spared.div_ceil(10);
+        (self.budget, plan(self.budget, self.busy, idle, advert))
     }
 
     /// How many links either end watches closely: each end pays half of every exchange.
@@ -194,6 +220,15 @@ impl Router {
         let (_, plan) = self.budget();
         for (peer, monitor) in &mut self.monitors {
             let watched = self.watched.contains_key(peer);
+            monitor.set_need(
+                now,
+                match (watched, self.spared.contains(peer)) {
+                    (true, _) => Need::Usual,
+                    (false, true) => Need::Few,
+                    (false, false) if self.sharing.is_on() => Need::Usual,
+                    (false, false) => Need::Any,
+                },
+            );
             let interval = if watched { plan.probe_interval } else { IDLE_INTERVAL };
             monitor.set_interval(now, interval);
         }
@@ -240,23 +275,26 @@ impl Router {
         let monitors = self.monitors.values().filter_map(Monitor::poll_timeout).min();
         let expiry = self.db.poll_timeout();
         let advert = self.originator.poll_timeout(now);
-        monitors.into_iter().chain(expiry).chain([advert]).min().unwrap_or(advert)
+        let shared = self.sharing.poll_timeout(now, &|node| self.is_up(now, node));
+        let all = monitors.into_iter().chain(expiry).chain(shared).chain([advert]);
+        all.min().unwrap_or(advert)
     }
 
     /// Advances the time; returns the messages to send. `draw` gives uniform numbers in 0..1.
     pub fn advance(&mut self, now: Instant, draw: &mut dyn FnMut() -> f64) -> Due {
         let mut due = Due { expired: self.db.expire(now), ..Due::default() };
         self.watched.retain(|_, until| now < *until);
-        if self.busy != self.count_busy(now) {
+        self.monitors.values_mut().for_each(|monitor| monitor.handle_timeout(now));
+        if self.share(now, &mut due) || self.busy != self.count_busy(now) {
             self.divide_budget(now);
         }
         for (peer, monitor) in &mut self.monitors {
-            monitor.handle_timeout(now);
             due.probes.extend(monitor.poll_transmit(now, draw()).map(|p| (peer.clone(), p)));
             due.events.extend(monitor.poll_event().map(|event| (peer.clone(), event)));
         }
         if !due.events.is_empty() {
             self.originator.changed();
+            due.events.iter().for_each(|(peer, _)| self.sharing.greet(peer));
         }
         let links: Vec<LinkReport> = self
             .monitors
@@ -359,7 +397,7 @@ impl Router {
         self.policy.admits(&tag, Some(&self.us), from, to)
     }
 
-    /// The links as they are measured now.
+    /// The links as they are measured now, with figures of other nodes where own ones are missing or old.
     pub fn links(&self, now: Instant) -> BTreeMap<NodeName, LinkSummary> {
         self.summaries(now)
     }
@@ -386,6 +424,11 @@ impl Router {
 
     fn summaries(&self, now: Instant) -> BTreeMap<NodeName, LinkSummary> {
         let monitors = self.monitors.iter();
-        monitors.map(|(peer, monitor)| (peer.clone(), monitor.summary(now))).collect()
+        let figures = monitors.map(|(peer, monitor)| {
+            let own = monitor.summary(now);
+            let shared = self.shared(now, peer);
+            (peer.clone(), shared.map_or(own, |figure| figure.over(own)))
+        });
+        figures.collect()
     }
 }

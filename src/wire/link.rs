@@ -356,6 +356,9 @@ pub enum Notice {
     Certificate(Vec<u8>),
     /// The receiver's packets come from this address now.
     Seen(SocketAddr),
+    /// The figures of members that the sender measured: a list of `overlay::sharing::SharedLink`, encoded. For the
+    /// nodes of its site.
+    Shared(Vec<u8>),
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The bytes that the hostile peer says: the only place here that knows the wire format.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use ronproxy::internals::{
@@ -8,7 +8,9 @@ use ronproxy::internals::{
     identity::{Credentials, NodeName, UnixTime},
     overlay::{
         linkstate::{Advertisement, Flood, LinkReport, Roles, Version},
-        monitor::{LinkSummary, Probe, ProbeKind},
+        monitor::{LinkState, LinkSummary, Probe, ProbeKind},
+        sharing::SharedLink,
+        units::LossRate,
     },
     underlay::{SlotId, labels::LabelTable},
     wire::{
@@ -283,7 +285,8 @@ pub(crate) fn labelled(label: Label, number: u16, packet: &[u8]) -> Vec<u8> {
 
 /// A probe that asks for an answer.
 pub(crate) fn probe(seq: u32) -> Vec<u8> {
-    let probe = Probe { epoch: 7, seq, heard_lost: 0, heard_of: 0, kind: ProbeKind::Request };
+    let kind = ProbeKind::Request;
+    let probe = Probe { epoch: 7, seq, heard_lost: 0, heard_of: 0, rarely: false, kind };
     LinkDatagram::Probe(encode(&probe).into()).encode().into()
 }
 
@@ -292,9 +295,35 @@ pub(crate) fn probe_reply(datagram: &Bytes, seq: u32) -> Option<Vec<u8>> {
     let LinkDatagram::Probe(bytes) = LinkDatagram::decode(datagram)? else { return None };
     let asked: Probe = decode(&bytes).ok()?;
     let kind = ProbeKind::Reply { to: asked.seq };
-    let reply = Probe { epoch: 7, seq, heard_lost: 0, heard_of: 50, kind };
+    let reply = Probe { epoch: 7, seq, heard_lost: 0, heard_of: 50, rarely: false, kind };
     let reply = LinkDatagram::Probe(encode(&reply).into()).encode();
     (asked.kind == ProbeKind::Request).then(|| reply.into())
+}
+
+/// "I measured these links just now": the member, the round-trip time in milliseconds, the loss in percent.
+pub(crate) fn shared(links: &[(String, u64, u32)]) -> Vec<u8> {
+    let link = |(peer, rtt_ms, percent): &(String, u64, u32)| {
+        let loss = Some(LossRate::from_percent(*percent));
+        let summary = LinkSummary {
+            state: LinkState::Up,
+            rtt: Some(Duration::from_millis(*rtt_ms)),
+            loss_out: loss,
+            loss_in: loss,
+            ..LinkSummary::unmeasured(std::time::Instant::now())
+        };
+        SharedLink {
+            link: LinkReport::new(peer.parse().unwrap(), &summary),
+            age_s: 0,
+            measured: true,
+        }
+    };
+    let links: Vec<SharedLink> = links.iter().map(link).collect();
+    encode(&Notice::Shared(encode(&links)))
+}
+
+/// The same with what nobody can read.
+pub(crate) fn unreadable_shared() -> Vec<u8> {
+    encode(&Notice::Shared(vec![0xff; 40]))
 }
 
 /// The header of a flow to a host name that no check has seen.

@@ -9,6 +9,7 @@ use ronproxy::internals::{
         budget::EXCHANGE_BYTES,
         linkstate::{Flood, Version},
         monitor::Probe,
+        sharing::SharedLink,
     },
     wire,
 };
@@ -27,6 +28,7 @@ pub(crate) enum Message {
     Probe(Probe),
     Advert(Flood),
     Digest(Vec<(NodeName, Version)>),
+    Shared(Vec<SharedLink>),
 }
 
 pub(crate) enum What {
@@ -68,6 +70,7 @@ impl Message {
             Self::Probe(_) => PROBE_BYTES,
             Self::Advert(flood) => wire::encode(flood).len() + NOTICE_OVERHEAD,
             Self::Digest(digest) => wire::encode(digest).len() + NOTICE_OVERHEAD,
+            Self::Shared(links) => wire::encode(links).len() + NOTICE_OVERHEAD,
         }
     }
 }
@@ -76,7 +79,7 @@ impl Spent {
     pub(crate) fn add(&mut self, message: &Message, bytes: usize) {
         match message {
             Message::Probe(_) => self.probes += bytes,
-            Message::Advert(_) | Message::Digest(_) => self.notices += bytes,
+            Message::Advert(_) | Message::Digest(_) | Message::Shared(_) => self.notices += bytes,
         }
     }
 }

@@ -36,6 +36,7 @@ struct Node {
     name: NodeName,
     router: Router,
     policy: Policy,
+    site: Vec<NodeName>,
     chance: Pcg64Mcg,
     /// The earliest wake-up in the queue.
     wake: Option<Instant>,
@@ -71,6 +72,7 @@ impl Sim {
             name: site.name.parse().unwrap(),
             router: router(site.name.parse().unwrap(), 1, policy(&site.name)),
             policy: policy(&site.name),
+            site: Vec::new(),
             chance: rng(seed.wrapping_mul(1_000_003) ^ (at as u64 + 1) << 32),
             wake: None,
             fresh_to: vec![false; sites.len()],
@@ -94,6 +96,15 @@ impl Sim {
     pub(crate) fn plan(&mut self, events: Vec<Event>) {
         for event in events {
             self.push(self.start + event.at, What::Change(event));
+        }
+    }
+
+    /// These nodes are one site, and share what they measure.
+    pub(crate) fn site(&mut self, members: &[usize]) {
+        let names: Vec<_> = members.iter().map(|at| self.nodes[*at].name.clone()).collect();
+        for at in members {
+            self.nodes[*at].site.clone_from(&names);
+            self.nodes[*at].router.share_with(names.clone());
         }
     }
 
@@ -158,6 +169,7 @@ impl Sim {
     pub(crate) fn restart(&mut self, at: usize, incarnation: u64) {
         let node = &mut self.nodes[at];
         node.router = router(node.name.clone(), incarnation, node.policy.clone());
+        node.router.share_with(node.site.clone());
         node.fresh_to.fill(true);
         for other in (0..self.nodes.len()).filter(|other| *other != at) {
             let pair = (at.min(other), at.max(other));
@@ -211,6 +223,11 @@ impl Sim {
             let flood = Flood::new(advert, vec![0; MAX_SIGNATURE]);
             for peer in self.linked(at) {
                 self.tell(at, &peer, Message::Advert(flood.clone()));
+            }
+        }
+        if let Some((sharers, links)) = due.shared {
+            for sharer in sharers {
+                self.tell(at, &sharer, Message::Shared(links.clone()));
             }
         }
         let next = self.nodes[at].router.next_timeout(now);
@@ -296,6 +313,10 @@ impl Sim {
                 for (peer, flood) in heard.send {
                     self.tell(to, &peer, Message::Advert(flood));
                 }
+                self.advance(to);
+            }
+            Message::Shared(links) => {
+                self.nodes[to].router.heard_shared(now, &sender, links);
                 self.advance(to);
             }
             Message::Digest(digest) => {

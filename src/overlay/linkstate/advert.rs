@@ -177,7 +177,7 @@ impl LinkReport {
     /// 2 ms of round-trip time, or by 5 points of loss. Both are beyond the hysteresis of routes, so
     /// the next regular advertisement would come late.
     #[must_use]
-    pub(super) fn moved_since(&self, old: &Self) -> bool {
+    pub(crate) fn moved_since(&self, old: &Self) -> bool {
         let rtt = self.rtt_tenths.abs_diff(old.rtt_tenths);
         let out = self.out_halves.abs_diff(old.out_halves);
         let back = self.in_halves.abs_diff(old.in_halves);

@@ -16,6 +16,9 @@
 //! follows at once. The fourth in a row means down. So an outage is found at most
 //! interval + 4 time-outs after it begins, and 4 time-outs after [`Monitor::probe_now`].
 //!
+//! A link without use whose figures another node tells ([`super::sharing`]) needs an exchange every 100 s
+//! only. Both ends have to agree: a message says whether its sender does.
+//!
 //! On first contact one complete exchange means up, so that a new node is usable at once. After an
 //! outage three in a row are needed.
 //!
@@ -36,7 +39,7 @@ pub use probe::{Probe, ProbeKind};
 pub use summary::{LinkEvent, LinkState, LinkSummary, PassiveSample, Probed};
 
 use super::{
-    budget::{IDLE_INTERVAL, INTERVAL_BOUNDS},
+    budget::{IDLE_INTERVAL, INTERVAL_BOUNDS, RARE_INTERVAL},
     latency::LatencyEstimator,
     loss::{DataLoss, LossCounts, LossWindow},
     throughput::DeliveredRate,
@@ -66,6 +69,14 @@ const LOSS_MEMORY: Duration = Duration::from_secs(60);
 /// network's return within a fifth of a second.
 const HURRIED_PAUSE: Duration = Duration::from_millis(200);
 
+/// Exchanges within [`MEASURED_WITHIN`] that make the figures of a link its own node's: they have ten
+/// messages of this end, of which the loss is computed.
+const MEASURED_BY: usize = 5;
+
+/// Five exchanges take 67 s at most at the pace of a link without use, and over eight minutes of one that is
+/// probed rarely.
+const MEASURED_WITHIN: Duration = Duration::from_secs(75);
+
 /// How much of the interval is random, either way: the paper's third (SOSP 2001, §5.1). It keeps
 /// nodes from probing in step.
 const JITTER: f64 = 1.0 / 3.0;
@@ -81,6 +92,11 @@ pub struct Monitor {
     next_seq: u32,
     peer_epoch: Option<u16>,
     interval: Duration,
+    need: Need,
+    /// The peer said in its last message that it needs few probes.
+    peer_rarely: bool,
+    /// When the last five exchanges were completed, oldest first.
+    exchanges: VecDeque<Instant>,
     /// The factor of the pause after the next probe, 2/3 to 4/3.
     jitter: f64,
     next_probe: Instant,
@@ -103,6 +119,17 @@ pub struct Monitor {
     since: Instant,
     heard: Option<Instant>,
     event: Option<LinkEvent>,
+}
+
+/// How much one end depends on exchanges of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Need {
+    /// It takes the usual pace, or the peer's if that is slower.
+    Any,
+    /// It needs the usual pace: it uses the figures, or tells them to others.
+    Usual,
+    /// An exchange every 100 s is enough: another node tells it the figures.
+    Few,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -131,6 +158,9 @@ impl Monitor {
             next_seq: 0,
             peer_epoch: None,
             interval: INTERVAL_BOUNDS.0,
+            need: Need::Any,
+            peer_rarely: false,
+            exchanges: VecDeque::with_capacity(MEASURED_BY),
             jitter: 1.0,
             next_probe: now,
             asked: None,
@@ -157,6 +187,34 @@ impl Monitor {
     pub fn set_interval(&mut self, now: Instant, interval: Duration) {
         self.interval = interval.clamp(INTERVAL_BOUNDS.0, INTERVAL_BOUNDS.1);
         self.next_probe = self.next_probe.min(now + self.pause());
+    }
+
+    /// Sets how much this end depends on own figures of the link. When one that was probed rarely has to be
+    /// probed more often, that begins at once.
+    pub fn set_need(&mut self, now: Instant, need: Need) {
+        let rare = self.is_rare();
+        self.need = need;
+        if rare && !self.is_rare() {
+            self.probe_now(now);
+        }
+    }
+
+    /// Whether one exchange in 100 s is enough for both ends.
+    fn is_rare(&self) -> bool {
+        self.need == Need::Few || self.need == Need::Any && self.peer_rarely
+    }
+
+    /// Whether the figures are of this node's own exchanges of the last 75 s, at least five.
+    #[must_use]
+    pub fn is_measured(&self, now: Instant) -> bool {
+        let recent = |first: &Instant| now.saturating_duration_since(*first) < MEASURED_WITHIN;
+        self.exchanges.len() >= MEASURED_BY && self.exchanges.front().is_some_and(recent)
+    }
+
+    /// When the last exchange was completed; `None` before the first.
+    #[must_use]
+    pub fn exchanged(&self) -> Option<Instant> {
+        self.exchanges.back().copied()
     }
 
     /// Takes a message of the peer; the answer, if any, is to be sent at once.
@@ -248,6 +306,13 @@ impl Monitor {
         }
     }
 
+    /// The connection to the peer has ended.
+    pub fn unlinked(&mut self, now: Instant) {
+        if self.is_rare() {
+            self.probe_now(now);
+        }
+    }
+
     /// Probes now instead of at the next interval, for a lane that suspects silence. Does nothing
     /// while a probe is out.
     pub fn probe_now(&mut self, now: Instant) {
@@ -335,6 +400,7 @@ impl Monitor {
             seq,
             heard_lost: u8::try_from(heard.lost()).unwrap_or(u8::MAX),
             heard_of: u8::try_from(heard.of()).unwrap_or(u8::MAX),
+            rarely: self.need == Need::Few,
             kind,
         }
     }
@@ -344,6 +410,7 @@ impl Monitor {
             self.inbound = LossWindow::default();
             self.before = None;
         }
+        self.peer_rarely = message.rarely;
         self.inbound.record(message.seq);
         self.outbound = message.heard();
     }
@@ -355,6 +422,10 @@ impl Monitor {
             self.latency = LatencyEstimator::default();
         }
         self.latency.record(now.saturating_duration_since(sent));
+        if self.exchanges.len() >= MEASURED_BY {
+            self.exchanges.pop_front();
+        }
+        self.exchanges.push_back(now);
         match self.phase {
             Phase::Unmeasured { .. } => self.enter(now, Phase::Up { lost: 0 }),
             Phase::Up { .. } => self.phase = Phase::Up { lost: 0 },
@@ -371,7 +442,7 @@ impl Monitor {
             (true, true) => now,
             (_, true) => now + self.pause(),
             // The peer begins the next exchange as well, unless it has died.
-            (_, false) => now + self.pause() + self.interval / 2 + self.latency.timeout(),
+            (_, false) => now + self.pause() + self.mean_pause() / 2 + self.latency.timeout(),
         };
     }
 
@@ -421,12 +492,16 @@ impl Monitor {
     }
 
     fn pause(&self) -> Duration {
-        let mean = match self.phase {
+        self.mean_pause().mul_f64(self.jitter)
+    }
+
+    fn mean_pause(&self) -> Duration {
+        match self.phase {
+            Phase::Up { lost: 0 } if self.is_rare() => RARE_INTERVAL,
             Phase::Unmeasured { .. } | Phase::Up { .. } => self.interval,
             Phase::Down { good: 0, pause } => pause,
             Phase::Down { .. } => RECOVERY_PAUSE,
-        };
-        mean.mul_f64(self.jitter)
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::overlay::loss::LossCounts;
 
-/// One message of the three-way probe: about 12 bytes in postcard.
+/// One message of the three-way probe: about 13 bytes in postcard.
 ///
 /// Each node numbers every probe message it sends on the link, whatever its kind, without a gap. So
 /// the receiver counts lost messages exactly, and reports the count in each of its own messages.
@@ -19,6 +19,9 @@ pub struct Probe {
     pub heard_lost: u8,
     /// Of how many: at most 100; 0 when none was ever heard.
     pub heard_of: u8,
+    /// The sender needs no exchange more often than every 100 s: another node tells it the figures of
+    /// the path.
+    pub rarely: bool,
     /// The message's place in the exchange.
     pub kind: ProbeKind,
 }
@@ -62,11 +65,18 @@ mod tests {
             (ProbeKind::Finish { to: 1 }, vec![0x02, 0x01]),
         ];
         for (kind, tail) in kinds {
-            let probe = Probe { epoch: 0xbeef, seq: 300, heard_lost: 2, heard_of: 100, kind };
+            let rarely = kind == ProbeKind::Request;
+            let probe =
+                Probe { epoch: 0xbeef, seq: 300, heard_lost: 2, heard_of: 100, rarely, kind };
             let mut bytes = vec![
-                0xef, 0xfd, 0x02, // epoch, varint
-                0xac, 0x02, // seq, varint
-                0x02, 0x64, // lost, of
+                0xef,
+                0xfd,
+                0x02, // epoch, varint
+                0xac,
+                0x02, // seq, varint
+                0x02,
+                0x64, // lost, of
+                u8::from(rarely),
             ];
             bytes.extend(tail);
             assert_eq!(postcard::to_stdvec(&probe).unwrap(), bytes);

@@ -276,14 +276,78 @@ fn delivered_data_keeps_a_congested_link_up_and_its_loss_counts() {
     assert_eq!(pair.summary(1).state, LinkState::Down, "only probes end an outage");
 }
 
+/// The exchanges within `span` with these needs of both ends, and the pace of a link without use.
+fn exchanges(needs: [Need; 2], span: Duration) -> u64 {
+    let mut pair = Pair::new(CLEAN, 3);
+    for (end, need) in pair.ends.iter_mut().zip(needs) {
+        end.set_need(pair.now, need);
+        end.set_interval(pair.now, IDLE_INTERVAL);
+    }
+    pair.run(s(60));
+    let before = pair.sent;
+    pair.run(span);
+    (pair.sent - before) / 3
+}
+
+#[test]
+fn a_link_is_probed_rarely_if_neither_end_needs_more() {
+    for (needs, expected) in [
+        ([Need::Any, Need::Any], 90..=120),
+        ([Need::Few, Need::Any], 8..=13),
+        ([Need::Any, Need::Few], 8..=13),
+        ([Need::Few, Need::Few], 8..=13),
+        ([Need::Few, Need::Usual], 85..=120),
+        ([Need::Usual, Need::Few], 85..=120),
+    ] {
+        let made = exchanges(needs, s(1000));
+        assert!(expected.contains(&made), "{needs:?}: {made}");
+    }
+}
+
+#[test]
+fn a_link_that_was_probed_rarely_is_probed_at_once_when_needed() {
+    let mut pair = Pair::new(CLEAN, 3);
+    for end in &mut pair.ends {
+        end.set_need(pair.now, Need::Few);
+        end.set_interval(pair.now, IDLE_INTERVAL);
+    }
+    pair.run(s(200));
+    assert!(!pair.ends[0].is_measured(pair.now), "its figures are old");
+    let before = pair.sent;
+    pair.ends[0].set_need(pair.now, Need::Usual);
+    pair.run(ms(100));
+    assert_eq!(pair.sent - before, 3);
+    pair.run(s(60));
+    assert!(pair.ends[0].is_measured(pair.now));
+}
+
+#[test]
+fn a_link_that_is_probed_rarely_is_down_soon_after_its_connection_ends() {
+    let mut pair = Pair::new(CLEAN, 3);
+    pair.ends[0].set_need(pair.now, Need::Few);
+    pair.ends.iter_mut().for_each(|end| end.set_interval(pair.now, IDLE_INTERVAL));
+    pair.run(s(200));
+    pair.conditions = CUT;
+    pair.ends.iter_mut().for_each(|end| end.unlinked(pair.now));
+    pair.run(s(2));
+    assert_eq!(pair.states(), [LinkState::Down; 2]);
+}
+
 fn any_probe() -> impl Strategy<Value = Probe> {
     let kind = prop_oneof![
         Just(ProbeKind::Request),
         (0u32..20).prop_map(|to| ProbeKind::Reply { to }),
         (0u32..20).prop_map(|to| ProbeKind::Finish { to }),
     ];
-    (0u16..3, any::<u32>(), any::<u8>(), any::<u8>(), kind).prop_map(
-        |(epoch, seq, heard_lost, heard_of, kind)| Probe { epoch, seq, heard_lost, heard_of, kind },
+    (0u16..3, any::<u32>(), any::<u8>(), any::<u8>(), any::<bool>(), kind).prop_map(
+        |(epoch, seq, heard_lost, heard_of, rarely, kind)| Probe {
+            epoch,
+            seq,
+            heard_lost,
+            heard_of,
+            rarely,
+            kind,
+        },
     )
 }
 

@@ -1,0 +1,70 @@
+//! `ronproxy perfdb`
+
+use clap::Args;
+use serde_json::Value;
+
+use super::{
+    CliError,
+    folder::Folder,
+    output::{Table, entries, text},
+    show::Show,
+    units,
+};
+
+/// Show what the other nodes of this site measured of members, and what became of it
+///
+/// The nodes of a site name each other with `share_with` under `[probe]`. One of them probes a member, and the rest
+/// use its figures.
+#[derive(Debug, Args)]
+pub(super) struct Perfdb {
+    #[command(flatten)]
+    show: Show,
+}
+
+impl Perfdb {
+    pub(super) async fn run(self, folder: &Folder) -> Result<(), CliError> {
+        self.show.answer(folder, "/perfdb", table).await
+    }
+}
+
+fn table(figures: &Value, columns: Option<usize>) -> String {
+    if entries(figures).is_empty() {
+        return "No other node of this site tells what it measures. Name the nodes of one site with share_with \
+                under [probe], each at all others."
+            .to_owned();
+    }
+    let heads = ["PEER", "BY", "AGE", "RTT", "LOSS OUT", "LOSS IN", "DELIVERED", "USE"];
+    let mut table = Table::new(&heads);
+    for figure in entries(figures) {
+        table.row([
+            text(figure, "peer"),
+            text(figure, "by"),
+            units::span_of(figure, "age_seconds"),
+            units::millis_of(figure, "rtt_ms"),
+            units::percent_of(figure, "loss_out_percent"),
+            units::percent_of(figure, "loss_in_percent"),
+            units::rate_of(figure, "delivered_bps"),
+            text(figure, "use"),
+        ]);
+    }
+    table.within(columns)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_figure_shows_who_measured_it_when_and_what_became_of_it() {
+        let figure = json!({
+            "peer": "utah", "by": "attic", "age_seconds": 12, "rtt_ms": 60.0, "loss_out_percent": 1.0,
+            "loss_in_percent": 0.0, "delivered_bps": null, "use": "used",
+        });
+        let table = table(&json!([figure]), None);
+        let row: Vec<&str> = table.lines().last().unwrap().split("  ").map(str::trim).collect();
+        let row: Vec<&str> = row.into_iter().filter(|cell| !cell.is_empty()).collect();
+        assert_eq!(row, ["utah", "attic", "12s", "60.0 ms", "1.0 %", "0.0 %", "-", "used"]);
+    }
+}
