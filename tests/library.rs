@@ -17,6 +17,9 @@ mod example_conference;
 #[path = "../examples/events.rs"]
 #[expect(dead_code, reason = "the test calls what `main` calls")]
 mod example_events;
+#[path = "../examples/perfdb.rs"]
+#[expect(dead_code, reason = "the test calls what `main` calls")]
+mod example_perfdb;
 #[path = "../examples/serve.rs"]
 #[expect(dead_code, reason = "the test calls what `main` calls")]
 mod example_serve;
@@ -31,6 +34,8 @@ mod conduits;
 mod events;
 #[path = "library/metrics.rs"]
 mod metrics;
+#[path = "library/performance.rs"]
+mod performance;
 #[path = "library/serving.rs"]
 mod serving;
 

@@ -57,6 +57,7 @@ const BUFFER: Duration = Duration::from_millis(50);
 pub struct Emulation {
     nodes: Vec<LabNode>,
     paths: Vec<(String, String, EmulatedPath)>,
+    sites: Vec<Vec<String>>,
     services: Services,
     seed: u64,
 }
@@ -97,7 +98,13 @@ impl Emulation {
     /// An overlay without nodes.
     #[must_use]
     pub fn new() -> Self {
-        Self { nodes: Vec::new(), paths: Vec::new(), services: Services::default(), seed: 1 }
+        Self {
+            nodes: Vec::new(),
+            paths: Vec::new(),
+            sites: Vec::new(),
+            services: Services::default(),
+            seed: 1,
+        }
     }
 
     /// The nodes `entry`, `relay` and `exit`: 60 ms direct there and back, 80 ms by the relay, 100 Mbit/s.
@@ -138,6 +145,14 @@ impl Emulation {
         self
     }
 
+    /// With these nodes as one site: they share what they measure of the others, as with `[probe] share_with` in the
+    /// configuration of each.
+    #[must_use]
+    pub fn site(mut self, names: &[&str]) -> Self {
+        self.sites.push(names.iter().map(|name| (*name).to_owned()).collect());
+        self
+    }
+
     /// With a host of this name behind all exits. On every port `serve` gets the connections to it.
     #[must_use]
     pub fn host<F>(
@@ -164,7 +179,8 @@ impl Emulation {
     /// # Errors
     /// [`EmulationError`].
     pub async fn start(self) -> Result<EmulatedOverlay, EmulationError> {
-        let Self { nodes, paths, services, seed } = self;
+        let Self { mut nodes, paths, sites, services, seed } = self;
+        sites.iter().try_for_each(|site| share(&mut nodes, site))?;
         let names = nodes.iter().map(|node| node.name.as_str());
         let mut topology = Topology::new(names);
         if topology.sites().len() < nodes.len() {
@@ -187,6 +203,19 @@ impl Emulation {
         self.nodes.push(node);
         self
     }
+}
+
+/// Makes these nodes name each other.
+fn share(nodes: &mut [LabNode], site: &[String]) -> Result<(), EmulationError> {
+    for name in site {
+        let no_node = || EmulationError::NoNode(name.clone());
+        let node = nodes.iter_mut().find(|node| node.name == *name).ok_or_else(no_node)?;
+        for other in site.iter().filter(|other| *other != name) {
+            let other = other.parse().map_err(|_| EmulationError::NoNode(other.clone()))?;
+            node.share_with.push(other);
+        }
+    }
+    Ok(())
 }
 
 impl EmulatedPath {
@@ -329,6 +358,8 @@ mod tests {
         let unknown = Emulation::triangle().path("entry", "nowhere", path());
         assert_eq!(no_node(unknown.start().await.map(drop)), "nowhere");
         assert_eq!(no_node(Emulation::new().entry("No Name").start().await.map(drop)), "No Name");
+        let unknown = Emulation::triangle().site(&["entry", "nowhere"]);
+        assert_eq!(no_node(unknown.start().await.map(drop)), "nowhere");
         let many = (0..255).fold(Emulation::new(), |plan, n| plan.entry(&format!("n{n}")));
         assert!(matches!(many.start().await, Err(EmulationError::TooMany)));
         let overlay = Emulation::triangle().start().await.unwrap();
