@@ -27,7 +27,7 @@ fn flood(lab: &Lab, victim: SocketAddr, count: u8, deaf: bool) -> tokio::task::J
     let authority = lab.node("exit").unwrap().credentials().identity().authority().clone();
     let fingerprint = Fingerprint::of(&authority);
     // Who does not know the overlay would get no answer.
-    let knock = Knock { overlay: KnockKey::of_overlay(&fingerprint), invitation: None };
+    let knock = Knock::new(KnockKey::of_overlay(&fingerprint));
     let tls = join_crypto(fingerprint, &Clock::default()).unwrap();
     let client = transport::join_client_config(tls, knock).unwrap();
     let strangers: Vec<_> = (0..count)

@@ -22,7 +22,7 @@ use crate::{
     identity::{Accepted, Peer, accepted},
     lane::{Granted, LaneHost},
     mesh::Mesh,
-    transport::{KnockKey, LaneServer, Shown, code, shown},
+    transport::{Claim, KnockKey, LaneServer, Shown, code, shown},
     underlay::{Carrier, SlotId, Switch},
     wire::reach::udp_of,
 };
@@ -140,23 +140,21 @@ impl Door {
         let (address, by_tcp) = self.whereabouts(incoming.remote_address());
         let ip = address.ip();
         let validated = by_tcp || incoming.remote_address_validated();
-        let shown = if lane.is_none() { self.shown(incoming) } else { Shown::Overlay };
-        if shown == Shown::Nothing {
-            return Verdict::Ignore(Outcome::Unknown);
-        }
+        let shown = lane.is_none().then(|| self.shown(incoming));
         let mut state = self.lock();
         let State { admission, known, .. } = &mut *state;
-        let (who, begun) = match lane {
-            Some((slot, granted)) => {
+        let (who, begun) = match (lane, shown) {
+            (Some((slot, granted)), _) => {
                 (Who::Lane { entry: granted.entry.clone(), slot: slot.0 }, Outcome::Lane)
             }
-            None => match admission.roomiest(now, (site(ip), known.names(now, ip)), validated) {
-                Some(name) => (Who::Member { name: name.clone(), ip: site(ip) }, Outcome::Member),
-                None if shown == Shown::Invitation => {
-                    (Who::Invited(ip.to_canonical()), Outcome::Invited)
-                }
-                None => (Who::Stranger(ip.to_canonical()), Outcome::Stranger),
-            },
+            (None, Some(Shown::Member(name))) => {
+                let seen = known.is_at(now, &name, ip);
+                (Who::Member { name, ip: site(ip), seen }, Outcome::Member)
+            }
+            (None, Some(Shown::Invitation)) => (Who::Invited(ip.to_canonical()), Outcome::Invited),
+            // A member that this node does not know.
+            (None, Some(Shown::Overlay)) => (Who::Stranger(ip.to_canonical()), Outcome::Stranger),
+            (None, Some(Shown::Nothing) | None) => return Verdict::Ignore(Outcome::Unknown),
         };
         let arrival = Arrival { who, validated, may_retry: incoming.may_retry() };
         let verdict = admission.judge(now, arrival);
@@ -168,8 +166,9 @@ impl Door {
 
     /// What the sender of the first packet knows.
     fn shown(&self, incoming: &Incoming) -> Shown {
+        let member = |claim: &Claim<'_>| self.mesh.claimant(claim);
         let open = || self.desk.as_ref().map(|desk| desk.invitation_keys()).unwrap_or_default();
-        shown(&incoming.orig_dst_cid(), &self.knocks, open)
+        shown(&incoming.orig_dst_cid(), &self.knocks, member, open)
     }
 
     /// Where a connection comes from: on a stream its TCP peer, which has answered there.

@@ -4,24 +4,22 @@
 //! | pool | who | bounds |
 //! |---|---|---|
 //! | lanes | a connection at the slot of a granted lane that nobody has taken up | 128, 16 per entry, 2 per slot |
-//! | members | from an address that is, or lately was, a neighbour's | 128, 16 per name and address (4 until the address proves itself), rates per name and address |
+//! | members | who shows to be a member that this node knows | 128, 16 per name and address (4 until the address proves itself), rates per name and address |
 //! | invited | who shows an open invitation, at the authority | 16, a rate |
 //! | strangers | everybody else who knows the overlay | 64, 16 per prefix (2 under pressure), rates per prefix and in all |
 //!
 //! A prefix is an IPv4 /24 or an IPv6 /48: the addresses that one person can easily have. A
 //! connection to the authority's desk counts as a handshake until it is answered. When a pool or a
 //! share of it is full, the oldest handshake that is older than a minimum gives way; in the members'
-//! pool that of the name with the most places. A member is counted at each of its addresses apart, because others may
-//! be there now: who is where it lately was uses up nothing of what it has elsewhere. Where several members share an address, a handshake is
-//! counted under the name with the most room: nobody can tell yet whose it is. Such an address has
-//! the room of all of them, and one of them can use up that of the others there, but nobody
-//! else's.
+//! pool that of the name with the most places. A member is counted at each of its addresses apart: who sends its first
+//! packets again from elsewhere uses up nothing of what it has where it is.
 //!
-//! Who does not know the overlay gets no answer at all ([`Shown`](crate::transport::Shown)). An
-//! address of strangers and of the invited must first prove itself (Retry, RFC 9000, section 8.1.2),
-//! and one of members under pressure, at a bounded rate: so no third party gets more bytes than came
-//! in its name. What comes from an address that has not proved itself uses up nothing of what is kept
-//! for those that have, neither a member's nor a prefix's, because anybody can send in another's name.
+//! Who does not know the overlay gets no answer at all, and of a member its first packet shows which one it is
+//! ([`Shown`](crate::transport::Shown)). An address of strangers and of the invited must first prove itself (Retry,
+//! RFC 9000, section 8.1.2), and one of a member if it was not seen there, or under pressure, at a bounded rate: so no
+//! third party gets more bytes than came in its name, and who forges addresses uses up what is its own. What comes
+//! from an address that has not proved itself uses up nothing of what is kept for those that have: who saw a member's
+//! first packet on its way can send it again in that member's name.
 //! A refused packet is ignored before any public-key operation, and costs its sender more than this
 //! node.
 
@@ -51,7 +49,7 @@ const MAX_MEMBERS: usize = 128;
 /// Of one name at one of its addresses: it dials by two sockets, and each dial may take 5 s.
 const MAX_PER_NAME: usize = 16;
 /// From these numbers on, in all and of one name at one address, the address must prove itself, because a
-/// stranger can forge a member's address.
+/// sender of another's packets can forge its address.
 const RETRY_MEMBERS: usize = 32;
 const RETRY_PER_NAME: usize = 4;
 /// Handshakes a second of one name at one address: it dials at most every 0.5 s, by two sockets. Beyond this, the
@@ -75,12 +73,17 @@ const PREFIX_RATE: Rate = Rate { per_second: 2.0, burst: 32.0 };
 /// Handshakes a second of all strangers: at half a millisecond each, a twentieth of a core.
 const STRANGER_RATE: Rate = Rate { per_second: 100.0, burst: 100.0 };
 
-/// Retry packets a second to strangers, in all and to one prefix; to those with an invitation. A packet has
-/// some 150 bytes, so a member that forges sources makes this node send 3 kB/s to third parties, and
-/// somebody who was invited as much more. The bursts are those of an overlay of 50 whose authority comes
-/// back at a new address. A first packet without an answer is sent again after one second, three, and seven.
-const STRANGER_RETRIES: Rate = Rate { per_second: 20.0, burst: 64.0 };
-const PREFIX_RETRIES: Rate = Rate { per_second: 5.0, burst: 32.0 };
+/// Retry packets a second to a member's addresses where it was not seen: a laptop that moves dials up to eight
+/// addresses of each member at once, and again after some seconds. A packet has some 150 bytes, so a member that forges
+/// sources makes this node send 30 byte/s to third parties, and uses up only its own.
+const MOVED_RETRIES: Rate = Rate { per_second: 0.2, burst: 16.0 };
+
+/// Retry packets a second to strangers, in all and to one prefix. These are members that this node does not know, and
+/// it soon hears of all others from the first that it lets in. Who sends in others' names makes this node send
+/// 150 byte/s to them. A first packet without an answer is sent again after one second, three, and seven.
+const STRANGER_RETRIES: Rate = Rate { per_second: 1.0, burst: 32.0 };
+const PREFIX_RETRIES: Rate = Rate { per_second: 0.25, burst: 8.0 };
+/// The same to those with an invitation: somebody who was invited may make this node send 3 kB/s.
 const INVITED_RETRIES: Rate = Rate { per_second: 20.0, burst: 32.0 };
 
 /// The same for members' addresses: a forger needs 19 Mbit/s of first packets in a member's name to
@@ -140,6 +143,8 @@ pub(super) struct Admission {
     handshakes: Box<[Bucket]>,
     unproved: Box<[Bucket]>,
     retries: Box<[Bucket]>,
+    /// By name of members: retries to addresses where they were not seen.
+    moved: Box<[Bucket]>,
 }
 
 impl Admission {
@@ -163,6 +168,7 @@ impl Admission {
             handshakes: buckets(),
             unproved: buckets(),
             retries: buckets(),
+            moved: buckets(),
         }
     }
 
@@ -170,7 +176,7 @@ impl Admission {
     pub(super) fn judge(&mut self, now: Instant, arrival: Arrival) -> Verdict {
         let judged = match &arrival.who {
             Who::Lane { entry, slot } => self.lane(entry, *slot).map(|()| None),
-            Who::Member { name, ip } => self.member(now, name, *ip, &arrival),
+            Who::Member { name, ip, seen } => self.member(now, (name, *ip, *seen), &arrival),
             Who::Invited(_) => self.invited(now, &arrival),
             Who::Stranger(ip) => self.stranger(now, *ip, &arrival),
         };
@@ -185,26 +191,6 @@ impl Admission {
         for pool in [&mut self.lanes, &mut self.members, &mut self.invited, &mut self.strangers] {
             pool.remove(ticket);
         }
-    }
-
-    /// Of the members that are at the address `ip`: the one under whose name a handshake has the most room.
-    pub(super) fn roomiest<'a>(
-        &self,
-        now: Instant,
-        (ip, names): (IpAddr, impl Iterator<Item = &'a NodeName>),
-        validated: bool,
-    ) -> Option<&'a NodeName> {
-        let (buckets, most) = match validated {
-            true => (&self.handshakes, MAX_PER_NAME),
-            false => (&self.unproved, RETRY_PER_NAME),
-        };
-        let room = |name: &'a NodeName| {
-            let full = self.members.of_member_at(name, ip, validated) >= most;
-            (full, buckets[self.index((name, ip))].spent(now, NAME_RATE), name)
-        };
-        let rooms = names.map(room);
-        let roomiest = rooms.min_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
-        roomiest.map(|(.., name)| name)
     }
 
     /// Takes a place, that of `gives_way` if it is one.
@@ -263,11 +249,15 @@ impl Admission {
     fn member(
         &mut self,
         now: Instant,
-        name: &NodeName,
-        ip: IpAddr,
+        (name, ip, seen): (&NodeName, IpAddr, bool),
         arrival: &Arrival,
     ) -> Result<Option<u64>, Verdict> {
         let index = self.index((name, ip));
+        if !arrival.validated && !seen {
+            let moved = self.index(name);
+            let may = arrival.may_retry && self.moved[moved].take(now, MOVED_RETRIES);
+            return Err(Verdict::retry_if(may));
+        }
         if !arrival.validated {
             let pressed = self.members.len() >= RETRY_MEMBERS
                 || self.members.of_member_at(name, ip, false) >= RETRY_PER_NAME;

@@ -132,6 +132,7 @@ impl JoinDesk {
     ) -> Result<JoinReply, JoinRefusal> {
         let _turn = turn(&self.strangers, &prefix(from)).await?;
         let welcome = self.authority.join(request, Actor::Address(from)).await?;
+        welcome.chain.first().into_iter().for_each(|own| mesh.joined(&own.clone().into()));
         Ok(JoinReply::Welcome(Welcome { members: mesh.members_for_joiner(), ..welcome }))
     }
 

@@ -11,7 +11,7 @@ pub(super) enum Outcome {
     Unknown,
     /// The handshake of somebody with an open invitation began.
     Invited,
-    /// The handshake of a known member's address began.
+    /// The handshake of a known member began.
     Member,
     /// A stranger's handshake began.
     Stranger,

@@ -15,7 +15,7 @@ use crate::{
         NodeIdentity, NodeKey, NodeName, Welcome, clock_crypto, join_crypto, renew_crypto,
         server_name, skew, skew_in_words,
     },
-    mesh::{FAMILY_HEAD_START, UDP_HEAD_START, families},
+    mesh::{FAMILY_HEAD_START, Mesh, UDP_HEAD_START, families},
     text::Escaped,
     transport::{CertificateFault, Knock, KnockKey, code, join_client_config},
     underlay::StreamHold,
@@ -86,7 +86,8 @@ pub async fn join(
         name: &invitation.authority,
         addresses: &invitation.addresses,
         fingerprint: invitation.fingerprint,
-        invitation: Some(KnockKey::of_invitation(&invitation.token.hash())),
+        knock: Knock::new(KnockKey::of_overlay(&invitation.fingerprint))
+            .invited(KnockKey::of_invitation(&invitation.token.hash())),
         clock,
         credentials: None,
     };
@@ -122,11 +123,11 @@ pub async fn join(
 /// When no address answers, or the authority refuses.
 pub(super) async fn renew_outside(
     way: &Way,
-    credentials: &Credentials,
+    (credentials, mesh): (&Credentials, &Mesh),
     signing_request: Vec<u8>,
 ) -> Result<Option<Vec<CertificateDer<'static>>>, JoinFailure> {
     let Some(contact) = credentials.authority() else { return Ok(None) };
-    let authority = Remote::of(way, credentials, &contact);
+    let authority = Remote::of(way, (credentials, mesh), &contact);
     match authority.ask(&DeskRequest::Renew(signing_request)).await? {
         JoinReply::Renewed(renewed) => {
             credentials.compare_clock(renewed.time);
@@ -150,10 +151,10 @@ pub(super) async fn renew_outside(
 /// When no address answers.
 pub(super) async fn ask_time(
     way: &Way,
-    credentials: &Credentials,
+    (credentials, mesh): (&Credentials, &Mesh),
 ) -> Result<Option<i64>, JoinFailure> {
     let Some(contact) = credentials.authority() else { return Ok(None) };
-    let time = Remote::of(way, credentials, &contact).time().await?;
+    let time = Remote::of(way, (credentials, mesh), &contact).time().await?;
     Ok(Some(credentials.compare_clock(time)))
 }
 
@@ -163,21 +164,25 @@ struct Remote<'a> {
     name: &'a NodeName,
     addresses: &'a [SocketAddr],
     fingerprint: Fingerprint,
-    /// Shows that a joiner is invited.
-    invitation: Option<KnockKey>,
+    /// What its first packets show.
+    knock: Knock,
     clock: &'a Clock,
     /// Told of the authority's clock, if a member asks.
     credentials: Option<&'a Credentials>,
 }
 
 impl<'a> Remote<'a> {
-    fn of(way: &'a Way, credentials: &'a Credentials, contact: &'a AuthorityContact) -> Self {
+    fn of(
+        way: &'a Way,
+        (credentials, mesh): (&'a Credentials, &Mesh),
+        contact: &'a AuthorityContact,
+    ) -> Self {
         Self {
             way,
             name: &contact.name,
             addresses: &contact.addresses,
             fingerprint: Fingerprint::of(credentials.identity().authority()),
-            invitation: None,
+            knock: mesh.knock(&contact.name),
             clock: credentials.clock(),
             credentials: Some(credentials),
         }
@@ -226,9 +231,7 @@ impl<'a> Remote<'a> {
         tls: rustls::ClientConfig,
         request: &DeskRequest,
     ) -> Result<Result<JoinReply, Tried>, JoinFailure> {
-        let overlay = KnockKey::of_overlay(&self.fingerprint);
-        let knock = Knock { overlay, invitation: self.invitation.clone() };
-        let client = join_client_config(tls, knock).map_err(|e| local(&e))?;
+        let client = join_client_config(tls, self.knock.clone()).map_err(|e| local(&e))?;
         let request = request.encode()?;
         match self.connect(&client).await? {
             Ok((conn, _stream)) => Ok(Ok(converse(&conn, &request).await?)),

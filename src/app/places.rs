@@ -16,8 +16,8 @@ const GIVES_WAY_AFTER: Duration = Duration::from_secs(1);
 pub(super) enum Who {
     /// The entry to which the lane of a slot was granted.
     Lane { entry: NodeName, slot: u32 },
-    /// A neighbour's address, and the name under which it is counted.
-    Member { name: NodeName, ip: IpAddr },
+    /// A member, which showed that it is one, and whether it is, or lately was, seen at this address.
+    Member { name: NodeName, ip: IpAddr, seen: bool },
     /// Somebody with an open invitation.
     Invited(IpAddr),
     /// Any other address.
@@ -32,7 +32,7 @@ impl Who {
 
     /// The same, from this address of it.
     pub(super) fn is_member_at(&self, of: &NodeName, at: IpAddr) -> bool {
-        matches!(self, Self::Member { name, ip } if name == of && *ip == at)
+        matches!(self, Self::Member { name, ip, .. } if name == of && *ip == at)
     }
 }
 

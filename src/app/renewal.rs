@@ -255,7 +255,7 @@ impl Renewal {
             false => None,
         };
         // Always: what links said may have come from a neighbour that lies.
-        let outside = renew_outside(&self.way, &self.credentials, request).await;
+        let outside = renew_outside(&self.way, (&self.credentials, &self.mesh), request).await;
         match (outside, over_links) {
             (Ok(Some(chain)), _) => self.take_over(chain),
             // Over links only the authority itself says more than that it has no link to it.
@@ -282,7 +282,7 @@ impl Renewal {
         if self.desk.is_some() {
             return;
         }
-        match ask_time(&self.way, &self.credentials).await {
+        match ask_time(&self.way, (&self.credentials, &self.mesh)).await {
             Ok(Some(ahead)) => match skew_in_words(ahead) {
                 Some(words) => tracing::warn!(
                     "this machine's clock is {words} the authority's; set it, best by NTP"

@@ -400,7 +400,7 @@ mod tests {
     fn members_tcp_ports_are_tried_and_what_is_blocked_is_named() {
         let member = |addresses: &[SocketAddr]| {
             let name = "mit".parse().unwrap();
-            [MemberInfo { name, addresses: addresses.to_vec() }]
+            [MemberInfo { name, addresses: addresses.to_vec(), key: None }]
         };
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let at = listener.local_addr().unwrap();

@@ -184,6 +184,7 @@ fn known(invitation: &Invitation, welcome: Welcome) -> Vec<MemberInfo> {
         None => members.push(MemberInfo {
             name: invitation.authority.clone(),
             addresses: invitation.addresses.clone(),
+            key: None,
         }),
     }
     members

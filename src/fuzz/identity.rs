@@ -52,7 +52,11 @@ fn mutated_join_messages_are_read_or_refused() {
     let welcome = JoinReply::Welcome(Welcome {
         chain: node.chain().iter().map(|certificate| certificate.to_vec()).collect(),
         revocations: node.revoked().der().to_vec(),
-        members: vec![MemberInfo { name: "mit".parse().unwrap(), addresses: vec![address()] }],
+        members: vec![MemberInfo {
+            name: "mit".parse().unwrap(),
+            addresses: vec![address()],
+            key: None,
+        }],
         time: 1_900_000_000,
     });
     let refused = JoinReply::Refused(JoinRefusal::NameTaken("taken".into()));

@@ -11,6 +11,7 @@ use rustls::{
     pki_types::{CertificateDer, SignatureVerificationAlgorithm},
     sign::{CertifiedKey, Signer},
 };
+use serde::{Deserialize, Serialize};
 use x509_parser::parse_x509_certificate;
 
 use super::{TlsError, tls::provider};
@@ -64,8 +65,8 @@ pub(super) fn signer(certified: &CertifiedKey) -> Result<Box<dyn Signer>, TlsErr
 
 /// The key of a certificate, read once. A node checks advertisements several times a second, and
 /// reading the certificate again for each would cost about as much as the check.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StatementKey(Vec<u8>);
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatementKey([u8; 32]);
 
 impl StatementKey {
     /// Reads the key of `certificate`. The caller decides whether it trusts the certificate.
@@ -75,7 +76,14 @@ impl StatementKey {
     pub fn of(certificate: &CertificateDer<'_>) -> Result<Self, AttestError> {
         let parsed = parse_x509_certificate(certificate);
         let (_, parsed) = parsed.map_err(|_| AttestError::Certificate)?;
-        Ok(Self(parsed.public_key().subject_public_key.data.to_vec()))
+        let key = parsed.public_key().subject_public_key.data.as_ref();
+        key.try_into().map(Self).map_err(|_| AttestError::Certificate)
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
     }
 
     /// Checks that this key signed `statement`.

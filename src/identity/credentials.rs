@@ -20,7 +20,7 @@ use tokio::sync::watch;
 
 use super::{
     AttestError, AuthorityContact, Clock, IdentityError, NodeDir, NodeFile, NodeIdentity, NodeName,
-    Peer, RevocationError, TlsError, UnixTime,
+    Peer, RevocationError, StatementKey, TlsError, UnixTime,
     attest::{CONTEXT, signer},
     clock::skew,
     tls::{member_as_client, member_as_server},
@@ -312,6 +312,12 @@ impl Credentials {
     /// When the operating system gives no randomness.
     pub fn sign(&self, statement: &[u8]) -> Result<Vec<u8>, TlsError> {
         Ok(self.0.signer.sign(&[CONTEXT, statement].concat())?)
+    }
+
+    /// The secret that this node shares with the member of this key alone. `None`: no such key exists.
+    #[must_use]
+    pub fn shared_with(&self, member: &StatementKey) -> Option<[u8; 32]> {
+        self.current().identity.shared_with(member)
     }
 
     /// Where the authority's node is, as far as this node knows; `None` at the authority itself.

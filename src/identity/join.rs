@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
     Actor, Authority, AuthorityError, Deed, Fingerprint, IdentityError, Invitation, MAX_ADDRESSES,
-    NodeIdentity, NodeKey, NodeName, PendingInvitations, RedeemError, SigningRequest, Token,
-    UnixTime,
+    NodeIdentity, NodeKey, NodeName, PendingInvitations, RedeemError, SigningRequest, StatementKey,
+    Token, UnixTime,
 };
 use crate::text::is_unsafe;
 
@@ -90,6 +90,9 @@ pub struct MemberInfo {
     pub name: NodeName,
     /// Where it listens, at most 8; empty if nobody can reach it.
     pub addresses: Vec<SocketAddr>,
+    /// Its public key, which tells it who dials; `None`: the one who says so does not know it.
+    #[serde(default)]
+    pub key: Option<StatementKey>,
 }
 
 /// Why a joiner is refused: a stable kind, and a sentence with the next step.

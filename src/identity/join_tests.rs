@@ -191,7 +191,8 @@ proptest! {
 }
 
 fn member(name: &str) -> MemberInfo {
-    MemberInfo { name: name.parse().unwrap(), addresses: vec!["192.0.2.1:4600".parse().unwrap()] }
+    let addresses = vec!["192.0.2.1:4600".parse().unwrap()];
+    MemberInfo { name: name.parse().unwrap(), addresses, key: None }
 }
 
 /// A valid request of a kind of key that the authority does not certify.

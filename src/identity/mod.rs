@@ -18,6 +18,7 @@
 //! A running node holds its identity as [`Credentials`], which other modules read at each use. A
 //! renewed certificate and a newer revocation list count from the next handshake.
 
+mod agreement;
 mod any_server;
 #[cfg(feature = "cli")]
 mod archive;

@@ -10,8 +10,8 @@ use rustls::{
 };
 
 use super::{
-    NodeDir, NodeFile, NodeName, Peer, PeerError, RevocationError, RevocationList, StoreError,
-    TlsError, UnixTime, tls::provider,
+    NodeDir, NodeFile, NodeName, Peer, PeerError, RevocationError, RevocationList, StatementKey,
+    StoreError, TlsError, UnixTime, agreement::shared_secret, tls::provider,
 };
 
 /// The kind of all keys of an overlay. Its signatures have one length, so packets have the same size in each
@@ -217,6 +217,11 @@ impl NodeIdentity {
         }
         self.revoked = RevocationList::parse(der, self.authority())?;
         Ok(true)
+    }
+
+    /// The secret that this node shares with the member of this key alone. `None`: no such key exists.
+    pub(super) fn shared_with(&self, member: &StatementKey) -> Option<[u8; 32]> {
+        shared_secret(&self.pkcs8, member)
     }
 
     /// The certificate chain and the key for `rustls`.

@@ -22,7 +22,7 @@ pub const ALPN_LINK: &[u8] = b"ronproxy-link/7";
 /// The protocol of lanes between an entry and an exit.
 pub const ALPN_LANE: &[u8] = b"ronproxy-lane/4";
 /// The protocol of a node that has no certificate yet and asks the authority for one.
-pub const ALPN_JOIN: &[u8] = b"ronproxy-join/2";
+pub const ALPN_JOIN: &[u8] = b"ronproxy-join/3";
 
 /// The protocol of a member that asks the authority, over a connection of its own, for its next
 /// certificate or for the time.

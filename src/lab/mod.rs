@@ -30,7 +30,8 @@ use crate::{
     identity::{
         Actor, Attributes, Authority, AuthorityContact, AuthorityError, Clock, Credentials, Deed,
         Granted, IdentityError, Invitation, LIFETIME, MemberInfo, NodeDir, NodeIdentity, NodeKey,
-        NodeName, PendingError, PendingInvitations, Roles, StoreError, TlsError, Token, UnixTime,
+        NodeName, PendingError, PendingInvitations, Roles, StatementKey, StoreError, TlsError,
+        Token, UnixTime,
     },
     lane::LaneBudget,
     mesh::{MemberRecord, Probing, RelayConfig},
@@ -464,7 +465,9 @@ impl Lab {
     fn members(&self) -> Vec<MemberInfo> {
         let told = self.plans.values().filter_map(|Plan { node, credentials }| {
             let address = SocketAddr::new(self.topology.find(&node.name)?, PORT);
-            Some(MemberInfo { name: credentials.peer().name, addresses: dialled_at(node, address) })
+            let addresses = dialled_at(node, address);
+            let key = StatementKey::of(&credentials.identity().chain()[0]).ok();
+            Some(MemberInfo { name: credentials.peer().name, addresses, key })
         });
         told.collect()
     }

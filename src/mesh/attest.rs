@@ -8,12 +8,16 @@ use std::{
 
 use rustls::pki_types::CertificateDer;
 
-use super::record::MemberRecord;
+use super::{
+    certificates::{Certificates, Certified},
+    record::MemberRecord,
+};
 use crate::{
     identity::{
         AttestError, Credentials, Fingerprint, NodeName, Peer, StatementKey, TlsError, UnixTime,
     },
-    overlay::linkstate::{Advertisement, Flood, MAX_NODES, Roles},
+    overlay::linkstate::{Advertisement, Flood},
+    transport::{Claim, Knock, KnockKey},
     wire::{self, link::Notice},
 };
 
@@ -21,22 +25,8 @@ use crate::{
 pub(super) struct Attestations {
     us: NodeName,
     credentials: Credentials,
-    known: Mutex<Known>,
-}
-
-/// The members' certificates that a link showed or an advertisement brought; at most 256.
-#[derive(Default)]
-struct Known {
-    certified: BTreeMap<NodeName, (Arc<Certified>, u64)>,
-    /// Counts the uses. The certificate that was not used for longest makes room.
-    uses: u64,
-}
-
-/// A verified certificate, with its parsed content.
-pub(super) struct Certified {
-    certificate: CertificateDer<'static>,
-    key: StatementKey,
-    peer: Arc<Peer>,
+    overlay: KnockKey,
+    known: Mutex<Certificates>,
 }
 
 /// The result of a check, and its cost.
@@ -47,65 +37,13 @@ pub(super) struct Checked {
     pub(super) of_certificate: bool,
 }
 
-impl Certified {
-    fn new(certificate: CertificateDer<'static>, peer: Arc<Peer>) -> Result<Self, AttestError> {
-        Ok(Self { key: StatementKey::of(&certificate)?, certificate, peer })
-    }
-
-    /// The holder, as the certificate describes it.
-    pub(super) fn peer(&self) -> &Arc<Peer> {
-        &self.peer
-    }
-
-    /// Checks that the holder signed the advertisement, and that its claims are certified.
-    fn signed(&self, statement: &[u8], flood: &Flood) -> Result<(), AttestError> {
-        self.key.check(statement, &flood.signature)?;
-        within_certificate(&flood.advert, &self.peer)
-    }
-
-    /// The advertisement as it is stored.
-    pub(super) fn record(&self, flood: &Flood) -> MemberRecord {
-        MemberRecord {
-            name: self.peer.name.clone(),
-            certificate: self.certificate.to_vec(),
-            record: wire::encode(flood),
-        }
-    }
-}
-
-impl Known {
-    fn get(&mut self, name: &NodeName) -> Option<Arc<Certified>> {
-        let (certified, used) = self.certified.get_mut(name)?;
-        self.uses += 1;
-        *used = self.uses;
-        Some(certified.clone())
-    }
-
-    fn insert(&mut self, us: &NodeName, certified: Arc<Certified>) {
-        let name = &certified.peer.name;
-        let held = self.certified.get(name).map(|(held, _)| held.peer.starts.as_secs());
-        // An older certificate must not displace that of the present holder of the name.
-        if held.is_some_and(|held| held > certified.peer.starts.as_secs()) {
-            return;
-        }
-        if self.certified.len() >= MAX_NODES && held.is_none() {
-            let others = self.certified.iter().filter(|(name, _)| *name != us);
-            let last = others.min_by_key(|(_, (_, used))| *used).map(|(name, _)| name.clone());
-            last.and_then(|name| self.certified.remove(&name));
-        }
-        self.uses += 1;
-        self.certified.insert(name.clone(), (certified, self.uses));
-    }
-}
-
 impl Attestations {
     pub(super) fn new(credentials: &Credentials) -> Self {
         let identity = credentials.identity();
-        let this = Self {
-            us: identity.name().clone(),
-            credentials: credentials.clone(),
-            known: Mutex::default(),
-        };
+        let us = identity.name().clone();
+        let known = Mutex::new(Certificates::of(us.clone()));
+        let overlay = KnockKey::of_overlay(&Fingerprint::of(identity.authority()));
+        let this = Self { us, credentials: credentials.clone(), overlay, known };
         this.meet(&Arc::new(identity.peer().clone()), &identity.chain()[0]);
         this
     }
@@ -114,26 +52,27 @@ impl Attestations {
     /// has been renewed since.
     pub(super) fn newest_of(&self, peer: &Peer) -> Peer {
         let known = self.known().get(&peer.name);
-        let renewed =
-            known.filter(|known| known.peer.key == peer.key && known.peer.expires > peer.expires);
-        renewed.map_or_else(|| peer.clone(), |known| (*known.peer).clone())
+        let renewed = known
+            .filter(|known| known.peer().key == peer.key && known.peer().expires > peer.expires);
+        renewed.map_or_else(|| peer.clone(), |known| (**known.peer()).clone())
     }
 
     /// The newest certificate known for the name and key of `peer`.
     pub(super) fn certificate(&self, peer: &Peer) -> Option<CertificateDer<'static>> {
         let known = self.known().get(&peer.name);
-        known.filter(|known| known.peer.key == peer.key).map(|known| known.certificate.clone())
+        known.filter(|known| known.peer().key == peer.key).map(|known| known.certificate().clone())
     }
 
     /// Deletes the certificates that the revocation list names; returns their keys and nodes.
     pub(super) fn forget_revoked(&self) -> BTreeMap<Fingerprint, NodeName> {
         let mut revoked = BTreeMap::new();
-        self.known().certified.retain(|name, (certified, _)| {
-            let keep = *name == self.us || !self.credentials.is_revoked(&certified.peer);
-            if !keep {
-                revoked.insert(certified.peer.key, name.clone());
+        self.known().forget(|certified| {
+            let peer = certified.peer();
+            let is_revoked = self.credentials.is_revoked(peer);
+            if is_revoked {
+                revoked.insert(peer.key, peer.name.clone());
             }
-            keep
+            is_revoked
         });
         revoked
     }
@@ -141,7 +80,7 @@ impl Attestations {
     /// Stores the certificate that a neighbour showed in its handshake.
     pub(super) fn meet(&self, peer: &Arc<Peer>, certificate: &CertificateDer<'static>) {
         match Certified::new(certificate.clone(), peer.clone()) {
-            Ok(certified) => self.known().insert(&self.us, Arc::new(certified)),
+            Ok(certified) => self.known().insert(Arc::new(certified)),
             // The handshake has read it, so this does not happen.
             Err(error) => {
                 tracing::warn!(neighbour = %peer.name, %error, "the neighbour's certificate was not stored")
@@ -149,10 +88,37 @@ impl Attestations {
         }
     }
 
-    /// Deletes certificates that have ended.
+    /// Deletes certificates that have ended. The keys stay: their holders may renew them.
     pub(super) fn forget_ended(&self, now: UnixTime) {
-        let in_force = |held: &Certified| held.peer.expires > now;
-        self.known().certified.retain(|name, (held, _)| *name == self.us || in_force(held));
+        self.known().forget_ended(now);
+    }
+
+    /// The public key of a member, if it is known.
+    pub(super) fn key_of(&self, name: &NodeName) -> Option<StatementKey> {
+        self.known().key_of(name)
+    }
+
+    /// Takes what the authority said of a member's key, until there is a certificate.
+    pub(super) fn told(&self, name: &NodeName, key: StatementKey) {
+        self.known().told(name, key);
+    }
+
+    /// What this node shows when it dials the member `name`.
+    pub(super) fn knock(&self, name: &NodeName) -> Knock {
+        let (own, shared) = {
+            let mut known = self.known();
+            (known.key_of(&self.us), known.shared_with(name, &self.credentials))
+        };
+        let knock = Knock::new(self.overlay.clone());
+        match own.zip(shared) {
+            Some((own, shared)) => knock.member(&own, shared),
+            None => knock,
+        }
+    }
+
+    /// Whose claim at the door this is.
+    pub(super) fn claimant(&self, claim: &Claim<'_>) -> Option<NodeName> {
+        self.known().claimant(claim, &self.credentials)
     }
 
     /// This node's advertisement, signed.
@@ -164,7 +130,7 @@ impl Attestations {
     /// The notice that carries `flood`, with its origin's certificate.
     pub(super) fn notice(&self, flood: &Flood) -> Notice {
         let certified = self.known().get(&flood.advert.origin);
-        let certificate = certified.map(|certified| certified.certificate.to_vec());
+        let certificate = certified.map(|certified| certified.certificate().to_vec());
         Notice::Advertisement { flood: wire::encode(flood), certificate }
     }
 
@@ -182,7 +148,7 @@ impl Attestations {
         now: UnixTime,
     ) -> Checked {
         let statement = wire::encode(&flood.advert);
-        let in_force = |held: &Arc<Certified>| held.peer.expires.as_secs() > now.as_secs();
+        let in_force = |held: &Arc<Certified>| held.peer().expires.as_secs() > now.as_secs();
         let at_hand = self.known().get(&flood.advert.origin).filter(in_force);
         let refused = match at_hand.as_ref().map(|by| by.signed(&statement, flood)) {
             Some(Ok(())) => {
@@ -196,7 +162,7 @@ impl Attestations {
         };
         // Unknown, or its origin has another certificate. The one that came with it decides then.
         let is_other =
-            |came: &Vec<u8>| at_hand.as_ref().is_none_or(|held| *held.certificate != **came);
+            |came: &Vec<u8>| at_hand.as_ref().is_none_or(|held| **held.certificate() != **came);
         match certificate.filter(is_other) {
             None => Checked { origin: Err(refused), of_certificate: false },
             Some(came) => {
@@ -220,7 +186,7 @@ impl Attestations {
         }
         let certified = Arc::new(Certified::new(certificate, Arc::new(peer))?);
         certified.signed(statement, flood)?;
-        self.known().insert(&self.us, certified.clone());
+        self.known().insert(certified.clone());
         Ok(certified)
     }
 
@@ -240,25 +206,12 @@ impl Attestations {
         let statement = wire::encode(&flood.advert);
         let then = UnixTime::since_unix_epoch(then);
         let certified = self.judge(certificate, &statement, &flood, then)?;
-        Ok((certified.peer.clone(), flood))
+        Ok((certified.peer().clone(), flood))
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, Certificates> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn within_certificate(advert: &Advertisement, peer: &Peer) -> Result<(), AttestError> {
-    // A signature is valid under each certificate of a key. The certificate under which it was made
-    // orders versions.
-    if advert.version.issued != peer.starts.as_secs() {
-        return Err(AttestError::Certificate);
-    }
-    let exits = !advert.roles.contains(Roles::EXIT) || peer.roles.exit;
-    let relays = !advert.roles.contains(Roles::RELAY) || peer.roles.relay;
-    // An exit that is certified without limits says so; one with limits repeats them.
-    let serves = advert.serves == peer.serves;
-    (exits && relays && serves).then_some(()).ok_or(AttestError::Overclaimed)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use noq::{Connection, ConnectionError, VarInt};
+use noq::{ClientConfig, Connection, ConnectionError, VarInt};
 use tokio::{
     task::{Id, JoinSet},
     time::{Instant, sleep, timeout},
@@ -21,7 +21,7 @@ use super::{
 use crate::{
     identity::{NodeName, Peer, certificate_of, peer_of, server_name},
     link::{Link, LinkDrop, LinkService, Verdict},
-    transport::{CertificateFault, code, trust_link},
+    transport::{CertificateFault, code, knock_with, trust_link},
     underlay::{Carrier, StreamHold},
     wire::link::Hello,
 };
@@ -148,9 +148,16 @@ impl Mesh {
         self.members().dial_failed(Instant::now().into_std(), &name, carrier);
     }
 
+    /// How a link to `name` is dialled: the first packets show who dials.
+    pub(super) fn client_for(&self, name: &NodeName) -> ClientConfig {
+        let mut client = self.link_client.clone();
+        knock_with(&mut client, self.attestations.knock(name));
+        client
+    }
+
     pub(super) async fn dial_at(&self, name: NodeName, address: SocketAddr) -> Option<Dialled> {
         let began = Instant::now().into_std();
-        let client = self.link_client.clone();
+        let client = self.client_for(&name);
         let connecting = self.endpoint.connect_with(client, address, &server_name(&name));
         let conn = match connecting {
             Ok(connecting) => connecting.await,

@@ -10,10 +10,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    Mesh,
-    attest::{Attestations, Certified},
-};
+use super::{Mesh, attest::Attestations, certificates::Certified};
 use crate::{
     events::Event,
     identity::{AttestError, NodeName},

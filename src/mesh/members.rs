@@ -498,7 +498,7 @@ impl Members {
                 None if member.bootstrap.is_empty() => return None,
                 None => &member.bootstrap,
             };
-            Some(MemberInfo { name: name.clone(), addresses: addresses.clone() })
+            Some(MemberInfo { name: name.clone(), addresses: addresses.clone(), key: None })
         });
         (told.collect(), records)
     }

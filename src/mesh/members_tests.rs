@@ -7,7 +7,7 @@ use crate::{
 };
 
 fn info(name: &str, port: u16) -> MemberInfo {
-    MemberInfo { name: name.parse().unwrap(), addresses: vec![at(port)] }
+    MemberInfo { name: name.parse().unwrap(), addresses: vec![at(port)], key: None }
 }
 
 fn at(port: u16) -> SocketAddr {

@@ -6,6 +6,7 @@
 mod address;
 mod asks;
 mod attest;
+mod certificates;
 mod control;
 mod dial;
 mod dials;
@@ -39,6 +40,7 @@ use std::{
 };
 
 use noq::{ClientConfig, Endpoint, UdpSender};
+use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 
@@ -72,6 +74,7 @@ use crate::{
         router::Router,
         units::{Bitrate, LossRate},
     },
+    transport::{Claim, Knock},
     underlay::Switch,
     wire::{link::Hello, reach::is_stream_mark},
 };
@@ -338,6 +341,9 @@ impl Mesh {
                 }
             }
         }
+        for info in told.values() {
+            info.key.inspect(|key| self.attestations.told(&info.name, *key));
+        }
         for info in told.into_values() {
             let addresses = info.addresses.iter().filter(|address| is_tellable(**address));
             let addresses = addresses.copied().collect();
@@ -356,7 +362,11 @@ impl Mesh {
     /// records.
     #[must_use]
     pub fn written_members(&self) -> (Vec<MemberInfo>, Vec<Arc<MemberRecord>>) {
-        self.members().written()
+        let (mut told, records) = self.members().written();
+        for info in &mut told {
+            info.key = self.attestations.key_of(&info.name);
+        }
+        (told, records)
     }
 
     /// The networks where UDP was found blocked, by this machine's addresses in them, for the next process.
@@ -377,14 +387,36 @@ impl Mesh {
         *name == self.us.name || self.members().get(name).is_some()
     }
 
+    /// What this node shows when it dials the member `name`: who it is, if it knows the other's key.
+    #[must_use]
+    pub fn knock(&self, name: &NodeName) -> Knock {
+        self.attestations.knock(name)
+    }
+
+    /// The member whose claim at the door this is.
+    #[must_use]
+    pub fn claimant(&self, claim: &Claim<'_>) -> Option<NodeName> {
+        self.attestations.claimant(claim)
+    }
+
+    /// Takes the certificate of a member that joined just now.
+    pub(crate) fn joined(&self, certificate: &CertificateDer<'static>) {
+        if let Ok(peer) = Peer::from_certificate(certificate) {
+            self.attestations.meet(&Arc::new(peer), certificate);
+        }
+    }
+
     /// What the authority tells a joiner: this node first, and the members with a certificate in force.
     #[must_use]
     pub fn members_for_joiner(&self) -> Vec<MemberInfo> {
-        let us = MemberInfo { name: self.us.name.clone(), addresses: self.addresses(&[]) };
+        let us = (self.us.name.clone(), self.addresses(&[]));
         let known = self.known_members().into_iter().filter(|member| member.certified.is_some());
-        let known =
-            known.map(|member| MemberInfo { name: member.name, addresses: member.addresses });
-        std::iter::once(us).chain(known).take(MAX_MEMBERS).collect()
+        let known = known.map(|member| (member.name, member.addresses));
+        let told = std::iter::once(us).chain(known).map(|(name, addresses)| {
+            let key = self.attestations.key_of(&name);
+            MemberInfo { name, addresses, key }
+        });
+        told.take(MAX_MEMBERS).collect()
     }
 
     /// Takes away roles and advertisements of members whose certificate has ended.

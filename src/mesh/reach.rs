@@ -129,7 +129,7 @@ impl Mesh {
 
     /// Whether `name` answers at `address`. The connection ends with the handshake and becomes no link.
     async fn handshake(&self, name: &NodeName, address: SocketAddr) -> bool {
-        let client = self.link_client.clone();
+        let client = self.client_for(name);
         let Ok(connecting) = self.endpoint.connect_with(client, address, &server_name(name)) else {
             return false;
         };

@@ -55,6 +55,10 @@ impl Written {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::{
+        StatementKey,
+        test_support::{NOW, Overlay},
+    };
 
     #[test]
     fn members_read_back_and_a_damaged_file_is_forgotten() {
@@ -66,6 +70,7 @@ mod tests {
             bootstrap: vec![MemberInfo {
                 name: name("utah"),
                 addresses: vec![([192, 0, 2, 1], 4600).into()],
+                key: Some(StatementKey::of(&Overlay::new().node("utah", NOW).chain()[0]).unwrap()),
             }],
             records: vec![MemberRecord {
                 name: name("mit"),

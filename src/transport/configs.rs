@@ -108,14 +108,14 @@ impl LaneServer {
     }
 }
 
-/// How links are dialled.
+/// How links are dialled. The first packets show that the node knows the overlay; [`knock_with`] tells more.
 ///
 /// # Errors
 /// When the identity is unusable.
 pub fn link_client_config(credentials: &Credentials) -> Result<ClientConfig, ConfigureError> {
     let mut config = client(client_crypto(credentials, &[ALPN_LINK])?)?;
     let authority = Fingerprint::of(credentials.identity().authority());
-    knock_with(&mut config, Knock { overlay: KnockKey::of_overlay(&authority), invitation: None });
+    knock_with(&mut config, Knock::new(KnockKey::of_overlay(&authority)));
     config.transport_config(link_parameters());
     Ok(config)
 }
@@ -202,7 +202,8 @@ impl CertificateFault {
     }
 }
 
-fn knock_with(config: &mut ClientConfig, knock: Knock) {
+/// Lets the first packets of connections show this.
+pub fn knock_with(config: &mut ClientConfig, knock: Knock) {
     config.initial_dst_cid_provider(Arc::new(move || knock.number(rand::random())));
 }
 

@@ -13,11 +13,11 @@ mod resume;
 mod sizes;
 
 pub use configs::{
-    CertificateFault, ConfigureError, LaneClient, LaneServer, join_client_config,
+    CertificateFault, ConfigureError, LaneClient, LaneServer, join_client_config, knock_with,
     link_client_config, link_server_config,
 };
 pub use framing::{FrameError, read_frame, read_message, write_frame, write_message};
-pub use knock::{Knock, KnockKey, Shown, shown};
+pub use knock::{Claim, Knock, KnockKey, Shown, sender, shown};
 pub(crate) use parameters::LANE_DATAGRAMS_UNSENT;
 pub use parameters::{
     Congestion, CongestionByHint, LANE_SEND_WINDOW, LaneOptions, OPENED_LANE_WINDOW,

@@ -28,7 +28,7 @@ pub(crate) const PACKETS: u64 = 6 + 5;
 async fn tell_records(stage: &Stage, members: u8, addresses: impl Fn(u8) -> Vec<SocketAddr>) {
     for number in 0..members {
         let plan = LabNode::new(&format!("m{number}"), false, false);
-        let host = IpAddr::from([203, 0, 113, 100 + number]);
+        let host = IpAddr::from([203, 0, 100 + number, 77]);
         let member = Hostile::with(&stage.lab, &plan, host);
         let link = member.link_to(&stage.lab, "exit").await;
         let by = member.credentials();

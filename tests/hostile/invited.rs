@@ -71,7 +71,7 @@ fn a_joiner_is_let_in_while_first_packets_come_from_all_prefixes() {
         (0..5).map(|n| stage.lab.invite(&format!("late{n}")).unwrap()).collect();
     let client = transport::link_client_config(stage.mallory.credentials()).unwrap();
     let exit = stage.at("exit");
-    let initials = Initials::new(stage.mallory.credentials(), exit, "exit", 500);
+    let initials = Initials::of_member(stage.mallory.credentials(), &stage.victim("exit"), 500);
     let traffic = stage.traffic();
     let (took, cost) = stage.attack(async {
         let end = Instant::now() + Duration::from_secs(60);

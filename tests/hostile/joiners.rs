@@ -31,8 +31,7 @@ async fn bother(invitation: &Invitation) -> Vec<(Connection, SendStream)> {
     let endpoint = Endpoint::new_with_abstract_socket(config, None, socket, tokio).unwrap();
     let client = join_crypto(invitation.fingerprint, &Clock::system()).unwrap();
     let overlay = KnockKey::of_overlay(&invitation.fingerprint);
-    let client =
-        transport::join_client_config(client, Knock { overlay, invitation: None }).unwrap();
+    let client = transport::join_client_config(client, Knock::new(overlay)).unwrap();
     let name = server_name(&invitation.authority);
     let mut attempts = JoinSet::new();
     for _ in 0..ATTEMPTS {

@@ -112,7 +112,7 @@ fn look_ups_of_a_silent_zone_leave_others_their_names() {
     wait_for("the link", || json(&dir, &["links"])[0]["up"] == true);
     let (source, proxy, before) = (serve_paced(), leaf.proxy(), usage(hub.pid()));
     open_by_name(proxy, "calm.alive.test", source.port());
-    let victim = Victim { name: "hub".parse().unwrap(), at: hub.listen() };
+    let victim = Victim::in_folder(&site.dir("hub"), hub.listen());
     let attack = thread::spawn(move || attack(mallory, victim));
     thread::sleep(Duration::from_secs(2));
     let (mut slowest, mut opened) = (Duration::ZERO, 0);

@@ -121,10 +121,10 @@ fn victim_stays_small(cost: &crate::meters::Cost) {
 /// 16 at once, for 5 s.
 const DIALLED: u64 = 3 * 16 * dials::PACKETS * 1_200 / 5;
 
-/// The most bytes to addresses in whose name somebody who knows the overlay sends packets: 64 answers at
-/// once, and 20 a second.
+/// The most bytes to addresses in whose name a member sends packets. As itself: 16 answers at once, and one in five
+/// seconds. As somebody whom the node does not know: 32 at once, and one a second.
 pub(crate) fn most_to_forged(seconds: u64) -> u64 {
-    (64 + 20 * seconds) * strangers::ANSWER
+    (16 + seconds / 5 + 32 + seconds) * strangers::ANSWER
 }
 
 #[test]
@@ -132,10 +132,13 @@ fn a_member_at_its_worst_leaves_others_their_goodput_and_flows() {
     let stage = stage(601);
     let calm = calm(&stage);
     let (traffic, exit) = (stage.traffic(), stage.at("exit"));
-    let initials = Initials::new(stage.mallory.credentials(), exit, "exit", 500);
+    let victim = stage.victim("exit");
+    let own = Initials::of_member(stage.mallory.credentials(), &victim, 500);
+    let nameless = Initials::nameless(stage.mallory.credentials(), &victim, 500);
     // Each fourth packet comes in the name of a third party, and some of these ask for a handshake.
     let send = |number: u64, packet: &[u8]| match number % 4 {
         3 if number % 8 == 3 => {
+            let initials = if number % 16 == 3 { &own } else { &nameless };
             stage.mallory.datagram_from(forged(number), exit, initials.get(number));
         }
         3 => stage.mallory.datagram_from(forged(number), exit, packet),
@@ -144,7 +147,7 @@ fn a_member_at_its_worst_leaves_others_their_goodput_and_flows() {
     let at_port = |ip| SocketAddr::new(ip, 53);
     let worst = Worst {
         peer: stage.mallory.peer(),
-        victim: stage.victim("exit"),
+        victim: victim.clone(),
         others: ["entry", "relay"],
         named: (0..200).map(|number| at_port(named(number))).collect(),
         lied: (1..=8).map(|number| at_port(third_party(number))).collect(),

@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -14,7 +15,8 @@ use ronproxy::internals::{
     emulator::Internet,
     flow::Hint,
     identity::{
-        Credentials, DeskRequest, Fingerprint, JoinReply, NodeName, renew_crypto, server_name,
+        Credentials, DeskRequest, Fingerprint, JoinReply, NodeDir, NodeIdentity, NodeName,
+        StatementKey, renew_crypto, server_name,
     },
     lab::{Lab, LabNode},
     transport::{self, Knock, KnockKey, LaneClient, LaneOptions, RerouteMark},
@@ -36,14 +38,37 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) struct Victim {
     pub(crate) name: NodeName,
     pub(crate) at: SocketAddr,
+    /// Its public key.
+    pub(crate) key: StatementKey,
 }
 
 impl Victim {
     /// The node of this name in a lab.
     pub(crate) fn of(lab: &Lab, name: &str) -> Self {
         let at = SocketAddr::new(lab.topology().address(name), PORT);
-        Self { name: name.parse().unwrap(), at }
+        let credentials = lab.credentials(name).unwrap();
+        Self { name: name.parse().unwrap(), at, key: key_of(&credentials.identity()) }
     }
+
+    /// The node of this folder, which listens there.
+    pub(crate) fn in_folder(dir: &Path, at: SocketAddr) -> Self {
+        let identity = NodeIdentity::load(&NodeDir::at(dir)).unwrap();
+        Self { name: identity.name().clone(), at, key: key_of(&identity) }
+    }
+}
+
+fn key_of(identity: &NodeIdentity) -> StatementKey {
+    StatementKey::of(&identity.chain()[0]).unwrap()
+}
+
+/// How the member `by` dials a victim: its first packets show who it is.
+pub(crate) fn members_client(by: &Credentials, victim: &Victim) -> ClientConfig {
+    let mut client = transport::link_client_config(by).unwrap();
+    let identity = by.identity();
+    let overlay = KnockKey::of_overlay(&Fingerprint::of(identity.authority()));
+    let shared = KnockKey::of_members(&by.shared_with(&victim.key).unwrap());
+    transport::knock_with(&mut client, Knock::new(overlay).member(&key_of(&identity), shared));
+    client
 }
 
 /// A peer with a certificate, over any socket.
@@ -108,7 +133,7 @@ impl Peer {
         transport: Option<TransportConfig>,
         revocations: u64,
     ) -> Option<HostileLink> {
-        let mut config = transport::link_client_config(&self.credentials).unwrap();
+        let mut config = members_client(&self.credentials, victim);
         if let Some(transport) = transport {
             config.transport_config(Arc::new(transport));
         }
@@ -124,7 +149,7 @@ impl Peer {
         victim: &Victim,
         incarnation: u64,
     ) -> Option<(HostileLink, u64)> {
-        let config = transport::link_client_config(&self.credentials).unwrap();
+        let config = members_client(&self.credentials, victim);
         let link = HostileLink { conn: self.connect(victim, config).await? };
         let reply = link.request(&words::hello(incarnation, None, 0)).await?;
         Some((link, words::heard_incarnation(&reply)?))
@@ -226,7 +251,7 @@ impl Hostile {
         let fingerprint = Fingerprint::of(self.credentials().identity().authority());
         let crypto = renew_crypto(fingerprint, self.credentials().clock()).unwrap();
         let overlay = KnockKey::of_overlay(&fingerprint);
-        let knock = Knock { overlay, invitation: None };
+        let knock = Knock::new(overlay);
         let config = transport::join_client_config(crypto, knock).unwrap();
         let conn = self.peer.connect(&Victim::of(lab, authority), config).await?;
         let reply = HostileLink { conn }.request(&request.encode().unwrap()).await?;

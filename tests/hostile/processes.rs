@@ -154,7 +154,7 @@ fn member_attacks(
         let [named, lied, forged, own] = parties;
         let peer = Peer::on_loopback(member);
         let (at, datagrams) = (victim.at, ThirdParties::at(std::iter::once([127, 0, 0, 1])));
-        let initials = Initials::new(peer.credentials(), at, "hub", 200);
+        let initials = Initials::of_member(peer.credentials(), &victim, 200);
         let worst = Worst {
             peer: &peer,
             victim,
@@ -208,7 +208,7 @@ fn attack(length: Duration, patience: Duration) {
     let (hub, leaf) = site.pair(&[]);
     let mallory = Credentials::load(&NodeDir::at(site.join("mallory")), Clock::system()).unwrap();
     let (source, proxy) = (serve_paced(), leaf.proxy());
-    let victim = Victim { name: "hub".parse().unwrap(), at: hub.listen() };
+    let victim = Victim::in_folder(&site.dir("hub"), hub.listen());
     let calm = customers(proxy, source, Duration::from_secs(3));
     let parties = Involved {
         named: ThirdParties::at((1..=64).map(|host| [127, 9, 1, host])),

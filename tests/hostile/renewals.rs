@@ -245,12 +245,11 @@ fn worker_of(dir: &Path) -> Option<u32> {
 }
 
 /// Passes new keys on over links, 16 at a time, and says how many.
-fn pass_on_without_end(victim: SocketAddr, mallory: &Credentials, end: Instant) -> u64 {
+fn pass_on_without_end(victim: &Victim, mallory: &Credentials, end: Instant) -> u64 {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let victim = Victim { name: "hub".parse().unwrap(), at: victim };
         let member = Peer::on_loopback(mallory.clone());
-        ask_without_end(&member, &victim, end, || words::renew_certificate(&new_key(), true)).await
+        ask_without_end(&member, victim, end, || words::renew_certificate(&new_key(), true)).await
     })
 }
 
@@ -272,13 +271,13 @@ fn a_flood_of_renewals_costs_a_real_signer_with_a_large_record_little() {
         worker = worker_of(&dir);
         worker.is_some()
     });
-    let (worker, victim) = (worker.unwrap(), hub.listen());
+    let (worker, victim) = (worker.unwrap(), Victim::in_folder(&dir, hub.listen()));
     // The record is read again in the first two seconds after it has changed.
     std::thread::sleep(Duration::from_secs(3));
     let before = usage(worker).cpu;
     let attack = std::thread::spawn(move || {
         let end = Instant::now() + Duration::from_secs(SECONDS);
-        pass_on_without_end(victim, &mallory, end)
+        pass_on_without_end(&victim, &mallory, end)
     });
     std::thread::sleep(Duration::from_secs(SECONDS / 2));
     let began = std::time::Instant::now();

@@ -55,7 +55,7 @@ fn flows_to_a_server_that_answers_no_syn_leave_others_theirs() {
     let site = Site::new();
     let (hub, leaf) = site.pair(&[]);
     let mallory = Credentials::load(&NodeDir::at(site.join("mallory")), Clock::system()).unwrap();
-    let victim = Victim { name: "hub".parse().unwrap(), at: hub.listen() };
+    let victim = Victim::in_folder(&site.dir("hub"), hub.listen());
     let (silent, _held) = silent_server();
     let target = silent.local_addr().unwrap().to_string();
     let (source, proxy) = (serve_paced(), leaf.proxy());
