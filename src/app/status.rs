@@ -349,6 +349,9 @@ impl NodeView {
                 _ => next.change(change)?,
             }
         }
+        // What was paused may have left the configuration.
+        let rules = self.dialer.rules.get();
+        next.paused.retain(|id| rules.told().any(|(known, _)| known == id));
         if *steering != next {
             *steering = next.clone();
             let Steering { exit, hint, avoid, paused } = next.clone();

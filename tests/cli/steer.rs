@@ -42,6 +42,11 @@ fn a_paused_rule_decides_nothing_until_it_is_taken_back() {
     must(&dir, &["pause", "2", "--not", "--save"]);
     assert_eq!(rule(), 2);
     assert!(must_fail(&dir, &["pause", "9"]).contains("`ronproxy rules` lists them"));
+    must(&dir, &["pause", "2", "--save"]);
+    std::fs::write(&config, plain).unwrap();
+    must(&dir, &["reload"]);
+    let steered = json(&dir, &["hint", "loss", "--save"]);
+    assert_eq!(steered["paused"], serde_json::json!([]), "no such rule is left: {steered}");
 }
 
 #[test]
