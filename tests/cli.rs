@@ -12,6 +12,8 @@ mod completions;
 #[cfg(target_os = "linux")]
 #[path = "cli/fast_clocks.rs"]
 mod fast_clocks;
+#[path = "cli/follow.rs"]
+mod follow;
 #[path = "cli/overlay.rs"]
 #[expect(dead_code, reason = "other tests use the rest")]
 mod overlay;

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::{
     CliError,
     folder::Folder,
-    output::{json_line, page_of, print, print_json},
+    output::{json_line, page_of, print, print_json, unread},
     units,
 };
 use crate::{
@@ -57,7 +57,10 @@ impl Events {
             }
             let wait = LONGEST_WAIT.as_secs();
             let next = format!("/events?since={}&wait={wait}{class}", page.next);
-            page = page_of(client.get(&next).await?)?;
+            page = tokio::select! {
+                facts = client.get(&next) => page_of(facts?)?,
+                () = unread() => return Ok(()),
+            };
         }
     }
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::{
     CliError,
     folder::Folder,
-    output::{json_line, page_of, print, print_json},
+    output::{json_line, page_of, print, print_json, unread},
     units,
 };
 use crate::admin::{LEVELS, LONGEST_WAIT, LogLine, LogPage};
@@ -52,7 +52,10 @@ impl Logs {
             }
             let wait = LONGEST_WAIT.as_secs();
             let next = format!("/logs?since={}&wait={wait}{level}", page.next);
-            page = page_of(client.get(&next).await?)?;
+            page = tokio::select! {
+                facts = client.get(&next) => page_of(facts?)?,
+                () = unread() => return Ok(()),
+            };
         }
     }
 

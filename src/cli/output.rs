@@ -3,10 +3,13 @@
 use std::{
     fmt::{self, Display},
     io::{self, IsTerminal as _, Write as _},
+    time::Duration,
 };
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
+use tokio::time::interval;
 
 use super::CliError;
 use crate::{
@@ -20,6 +23,24 @@ pub(super) fn print(line: impl Display) -> Result<(), CliError> {
     match writeln!(out, "{}", EscapedLines(line)).and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         done => done.map_err(CliError::Output),
+    }
+}
+
+/// How often a command that waits looks whether somebody still reads: a person notices no such delay.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// Waits until nobody reads stdout: its pipe was closed, as `head` does, or its terminal is gone.
+pub(super) async fn unread() {
+    let mut looks = interval(LOOK_EVERY);
+    loop {
+        looks.tick().await;
+        let out = io::stdout();
+        // The system tells of these two without being asked.
+        let mut asked = [PollFd::new(&out, PollFlags::empty())];
+        let told = poll(&mut asked, Some(&Timespec::default())).is_ok();
+        if told && asked[0].revents().intersects(PollFlags::ERR | PollFlags::HUP) {
+            return;
+        }
     }
 }
 

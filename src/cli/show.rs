@@ -13,7 +13,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::{
     CliError,
     folder::Folder,
-    output::{columns, json_line, print, print_json, rows},
+    output::{columns, json_line, print, print_json, rows, unread},
 };
 use crate::text::EscapedLines;
 
@@ -59,6 +59,7 @@ impl Show {
                 done = self.repeat(read, text) => done,
                 // Without the signal's handler the system ends the process.
                 Ok(()) = tokio::signal::ctrl_c() => Ok(()),
+                () = unread() => Ok(()),
             };
         }
         let facts = read().await?;
