@@ -50,10 +50,15 @@ impl Page {
         let session = page.call("Target.attachToTarget", attach).await;
         page.session = session["sessionId"].as_str().unwrap().to_owned();
         page.resize(width, height).await;
+        page.scheme(dark).await;
+        page
+    }
+
+    /// Gives the page the light or the dark setting of a system.
+    pub async fn scheme(&mut self, dark: bool) {
         let scheme = if dark { "dark" } else { "light" };
         let media = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
-        page.call("Emulation.setEmulatedMedia", media).await;
-        page
+        self.call("Emulation.setEmulatedMedia", media).await;
     }
 
     /// Gives the page another size.
@@ -108,9 +113,34 @@ impl Page {
 
     /// Presses a key and lets it go.
     pub async fn press(&mut self, key: &str) {
+        // What the browser itself does with a key depends on its code and text.
+        let (code, text) = match key {
+            "Tab" => (9, ""),
+            "Enter" => (13, "\r"),
+            " " => (32, " "),
+            _ => (0, ""),
+        };
         for kind in ["keyDown", "keyUp"] {
-            self.call("Input.dispatchKeyEvent", json!({ "type": kind, "key": key })).await;
+            let event = json!({
+                "type": kind, "key": key, "windowsVirtualKeyCode": code,
+                "text": if kind == "keyDown" { text } else { "" },
+            });
+            self.call("Input.dispatchKeyEvent", event).await;
         }
+    }
+
+    /// What assistive technology is told: role, name and whether the keyboard reaches it, of each element.
+    pub async fn tree(&mut self) -> Vec<(String, String, bool)> {
+        let tree = self.call("Accessibility.getFullAXTree", json!({})).await;
+        let told = tree["nodes"].as_array().unwrap().iter().filter(|node| node["ignored"] != true);
+        let text = |value: &Value| value["value"].as_str().unwrap_or_default().to_owned();
+        told.map(|node| {
+            let mut properties = node["properties"].as_array().into_iter().flatten();
+            let focusable =
+                properties.any(|one| one["name"] == "focusable" && one["value"]["value"] == true);
+            (text(&node["role"]), text(&node["name"]), focusable)
+        })
+        .collect()
     }
 
     /// The bytes that scripts hold when what nobody holds is gone.

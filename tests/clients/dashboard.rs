@@ -22,7 +22,7 @@ const RENDER_MS: f64 = 50.0;
 const SEEN_WITHIN: Duration = Duration::from_secs(1);
 
 /// An HTTP tunnel through `proxy` to `target`, a name and a port.
-fn connect(proxy: SocketAddr, target: &str) -> io::Result<TcpStream> {
+pub fn connect(proxy: SocketAddr, target: &str) -> io::Result<TcpStream> {
     let mut stream = TcpStream::connect(proxy)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     write!(stream, "CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n")?;
@@ -39,10 +39,10 @@ fn connect(proxy: SocketAddr, target: &str) -> io::Result<TcpStream> {
 }
 
 /// The running demo.
-struct Demo {
+pub struct Demo {
     child: Child,
     input: ChildStdin,
-    proxy: SocketAddr,
+    pub proxy: SocketAddr,
     link: String,
 }
 
@@ -68,7 +68,7 @@ impl Demo {
         Self { input: child.stdin.take().unwrap(), child, proxy, link }
     }
 
-    fn say(&mut self, line: &str) {
+    pub fn say(&mut self, line: &str) {
         writeln!(self.input, "{line}").unwrap();
     }
 }
@@ -100,7 +100,7 @@ const LAG: &str =
 const ROUTE: &str = "document.querySelector('#graph .route')?.dataset.path";
 
 /// The running demo, and its dashboard in a browser, in the dark or not; `None`: there is no Chromium.
-async fn demo_and_page(dark: bool) -> Option<(Site, Demo, Page)> {
+pub async fn demo_and_page(dark: bool) -> Option<(Site, Demo, Page)> {
     if !have("chromium") {
         return None;
     }

@@ -1,6 +1,6 @@
 // Every connection through the proxy. Rows are kept and changed in place.
 
-import { el, svg, put, mark, bytes, rate, span } from "./format.js";
+import { el, svg, put, mark, bytes, rate, span, keepFocus } from "./format.js";
 import { ask } from "./app.js";
 
 const POINTS = 30;
@@ -29,8 +29,15 @@ export function start() {
   }
   document.getElementById("filter").addEventListener("input", () => redraw());
   document.getElementById("only-still").addEventListener("change", () => redraw());
-  document.getElementById("all-flows").addEventListener("click", () => { limit = Infinity; redraw(); });
+  document.getElementById("all-flows").addEventListener("click", showAll);
   showOrder();
+}
+
+/// Shows all rows; who pressed the button, which goes, is at the first row that it added.
+function showAll() {
+  limit = Infinity;
+  redraw();
+  body.children[FIRST]?.querySelector("button").focus();
 }
 
 function sortBy(key) {
@@ -49,6 +56,10 @@ function showOrder() {
 
 export function render(state) {
   redraw = () => render({ ...state, again: true });
+  keepFocus(body, () => draw(state));
+}
+
+function draw(state) {
   const { flows, at } = state.now;
   if (!flows) return;
   for (const flow of flows) measure(flow, at, state.again);
@@ -106,7 +117,9 @@ function make(flow) {
 }
 
 async function end(flow, button) {
-  button.disabled = true;
+  // A button that is disabled would lose the focus.
+  if (button.getAttribute("aria-disabled") === "true") return;
+  mark(button, "aria-disabled", "true");
   // One that has ended meanwhile is what was wanted.
   await ask(`/close?label=${encodeURIComponent(flow.label)}`, "POST").catch((error) => { if (error.status !== 404) throw error; });
 }

@@ -52,6 +52,19 @@ export function put(element, text) {
   } else if (element.textContent !== text) element.textContent = text;
 }
 
+/// Makes a change that may replace what has the keyboard's focus in a box, and keeps the focus: on the same
+/// element, else on its successor by `data-key`, else on what is at its place then.
+export function keepFocus(box, change) {
+  const inside = () => [...box.querySelectorAll("a[href], button:not([hidden])")];
+  const had = box.contains(document.activeElement) ? document.activeElement : null;
+  const at = had ? inside().indexOf(had) : -1;
+  change();
+  if (at < 0 || document.activeElement === had) return;
+  const now = inside();
+  const next = now.includes(had) ? had : now.find((other) => had.dataset.key && other.dataset.key === had.dataset.key) ?? now[Math.min(at, now.length - 1)];
+  (next ?? document.querySelector("main")).focus({ preventScroll: true });
+}
+
 export function mark(element, name, value) {
   if (element.getAttribute(name) !== value) element.setAttribute(name, value);
 }

@@ -1,6 +1,6 @@
 // The overlay as this node sees it: itself on the left, exits on the right, the others between.
 
-import { svg, el, put, mark, bytes, millis, percent, span } from "./format.js";
+import { svg, el, put, mark, bytes, millis, percent, span, keepFocus } from "./format.js";
 import { figures, speeds, ask } from "./app.js";
 
 // Above this loss a link is drawn as lossy: the paper calls a path with 30 % an outage, and 5 % hurt TCP.
@@ -62,11 +62,12 @@ async function rules(paused, node) {
   try {
     const all = await ask("/rules");
     document.getElementById("rules-card").hidden = all.length === 0;
-    document.querySelector("#rules tbody").replaceChildren(...all.map((rule) => {
+    const body = document.querySelector("#rules tbody");
+    keepFocus(body, () => body.replaceChildren(...all.map((rule) => {
       const press = () => steer(rule.paused ? "unpause" : "pause", rule.id);
       const title = rule.paused ? "This rule decides nothing; press to put it into force" : "Let this rule decide nothing";
-      return el("tr", {}, el("td", { class: "num" }, String(rule.rule)), el("td", {}, rule.text), el("td", {}, el("button", { class: "avoid", type: "button", title, "data-rule": rule.id, "aria-pressed": String(rule.paused), on: { click: press } }, rule.paused ? "paused" : "pause")));
-    }));
+      return el("tr", {}, el("td", { class: "num" }, String(rule.rule)), el("td", {}, rule.text), el("td", {}, el("button", { class: "avoid", type: "button", title, "data-key": rule.id, "aria-label": `Pause rule ${rule.rule}`, "aria-pressed": String(rule.paused), on: { click: press } }, rule.paused ? "paused" : "pause")));
+    })));
   } catch {
     rulesOf = "";
   }
@@ -95,21 +96,24 @@ function places(us, peers, height) {
   const at = new Map([[us, { x: 95, y: height / 2 }]]);
   const exits = peers.filter((peer) => peer.exit);
   const others = peers.filter((peer) => !peer.exit);
-  column(at, exits, W - 110, height, 9, -150);
-  column(at, others, W / 2, height, 8, 170);
+  // Exits from the right edge on, the others in the middle, or as far to the right as exits leave room.
+  const [left, right] = [300, W - 110];
+  const [outer, between] = [Math.ceil(exits.length / 9), Math.ceil(others.length / 8)];
+  const step = Math.min(150, (right - left) / Math.max(1, outer + between - 1));
+  const start = Math.min(W / 2 - ((between - 1) / 2) * step, right - (outer + between - 1) * step);
+  stand(at, exits, outer, height, (c) => right - c * step);
+  stand(at, others, between, height, (c) => start + c * step);
   return at;
 }
 
-function column(at, peers, x, height, rows, step) {
-  const columns = Math.ceil(peers.length / rows);
+function stand(at, peers, columns, height, x) {
   const each = Math.ceil(peers.length / Math.max(1, columns));
   peers.forEach((peer, n) => {
     const c = Math.floor(n / each);
     const inColumn = Math.min(each, peers.length - c * each);
-    const dx = step < 0 ? c * step : (c - (columns - 1) / 2) * Math.min(step, 520 / Math.max(1, columns));
     // A single node between would lie on the direct path.
-    const only = step > 0 && peers.length === 1 ? -0.3 : 0;
-    at.set(peer.peer, { x: x + dx, y: height * (0.5 + only + ((n % each) - (inColumn - 1) / 2) / Math.max(inColumn, 1.75)) });
+    const only = !peer.exit && peers.length === 1 ? -0.3 : 0;
+    at.set(peer.peer, { x: x(c), y: height * (0.5 + only + ((n % each) - (inColumn - 1) / 2) / Math.max(inColumn, 1.75)) });
   });
 }
 
@@ -133,7 +137,8 @@ function draw(state) {
   const { status, links, far_links, lanes } = state.now;
   const box = graph.getBoundingClientRect();
   const height = Math.max(360, Math.min(1500, (W * box.height) / Math.max(1, box.width)));
-  const scale = Math.max(1, Math.min(2.2, (W / Math.max(1, box.width)) * 0.98));
+  // Letters that are large enough on a phone, and no larger than needed at 4K.
+  const scale = Math.max(Math.min(1, 2100 / box.width), Math.min(2.8, (W / Math.max(1, box.width)) * 0.98));
   const at = places(status.name, links, height);
   const few = links.length <= 14;
   const used = routes(lanes, status.name);
@@ -276,6 +281,7 @@ function links(links, avoided) {
     button.dataset.peer = link.peer;
     mark(button, "aria-pressed", String(avoid));
     mark(button, "title", avoid ? "New flows keep off this relay; press to take that back" : "Keep new flows off this relay");
+    mark(button, "aria-label", `Avoid the relay ${link.peer}`);
     put(button, avoid ? "avoided" : "avoid");
   });
 }

@@ -1,6 +1,6 @@
 // What happened, newest first; and what failed, with its cure.
 
-import { el, svg, put, time, moment, millis, span, bytes } from "./format.js";
+import { el, svg, put, time, moment, millis, span, bytes, keepFocus } from "./format.js";
 
 const SHOWN = 300;
 // Errors older than this are not counted in the badge.
@@ -81,11 +81,13 @@ export function renderErrors(state) {
   const key = list.map(({ event, count }) => `${event.id}x${count}`).join();
   if (key === drawnErrors && key) return;
   drawnErrors = key;
-  document.getElementById("error-list").replaceChildren(...(list.length ? list.map(card) : [el("div", { class: "card" }, el("p", { class: "empty" }, "No flow was refused. That is how it should be."))]));
+  const box = document.getElementById("error-list");
+  const empty = () => el("div", { class: "card" }, el("p", { class: "empty" }, "No flow was refused. That is how it should be."));
+  keepFocus(box, () => box.replaceChildren(...(list.length ? list.map(card) : [empty()])));
 }
 
 function card({ event, count }) {
   return el("article", { class: "card error" },
     el("header", {}, el("strong", {}, event.target), el("span", { class: "pill bad" }, event.reason), count > 1 ? el("span", { class: "pill" }, `${count} times`) : null, el("span", { class: "muted" }, `${time(event.at_ms)}${event.exit ? ` · exit ${event.exit}` : ""}`)),
-    el("p", {}, event.why), el("p", { class: "cure" }, event.cure), el("p", {}, el("a", { href: `#/why?dest=${encodeURIComponent(event.target)}` }, "Why this way?")));
+    el("p", {}, event.why), el("p", { class: "cure" }, event.cure), el("p", {}, el("a", { href: `#/why?dest=${encodeURIComponent(event.target)}`, "data-key": `${event.target} ${event.reason}` }, "Why this way?")));
 }
