@@ -14,6 +14,8 @@ mod completions;
 mod fast_clocks;
 #[path = "cli/follow.rs"]
 mod follow;
+#[path = "cli/invite.rs"]
+mod invite;
 #[path = "cli/overlay.rs"]
 #[expect(dead_code, reason = "other tests use the rest")]
 mod overlay;

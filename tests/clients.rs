@@ -40,6 +40,8 @@ mod git;
 mod manners;
 #[path = "clients/nonsense.rs"]
 mod nonsense;
+#[path = "clients/page.rs"]
+mod page;
 #[path = "clients/ports.rs"]
 mod ports;
 #[path = "clients/prometheus.rs"]

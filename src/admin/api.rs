@@ -12,13 +12,14 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    LogLines, Playground, logs, metric, metrics, overview, playground, query, question, steer,
+    LogLines, Membership, NotInvited, Playground, logs, members, metric, metrics, overview,
+    playground, query, question, steer,
 };
 use crate::app::{NodeStatus, NodeView, RoutePing, Steering};
 use crate::{config::Changes, exit::ExitFlow, identity::NodeName};
 
 /// What can be asked for with GET.
-const LISTINGS: [&str; 18] = [
+const LISTINGS: [&str; 19] = [
     "/status",
     "/links",
     "/routes",
@@ -35,12 +36,14 @@ const LISTINGS: [&str; 18] = [
     "/overview",
     "/steering",
     "/rules",
+    "/members",
     "/metrics",
     "/version",
 ];
 
 /// What can be done with POST.
-const DEEDS: [&str; 7] = ["/steer", "/metric", "/reload", "/open", "/path", "/close", "/stop"];
+const DEEDS: [&str; 8] =
+    ["/steer", "/invite", "/metric", "/reload", "/open", "/path", "/close", "/stop"];
 
 /// The one request with a body: a configuration.
 pub(super) const RELOAD: &str = "/reload";
@@ -67,6 +70,8 @@ pub(crate) struct Admin {
     pub logs: Option<Arc<LogLines>>,
     /// Keeps what is steered over a restart; `None`: it has no folder.
     pub save: Option<Save>,
+    /// Who the members are, and who invites another one.
+    pub membership: Membership,
     /// The demo's Internet; `None`: the node has the real one.
     pub playground: Option<Playground>,
 }
@@ -92,6 +97,8 @@ pub(crate) struct RunFacts {
     pub listen: SocketAddr,
     /// Whether the overlay authority is in this node's folder.
     pub authority: bool,
+    /// Whether it may invite by the dashboard.
+    pub invites: bool,
     /// How the process is confined, in words.
     pub confinement: String,
     /// When the node started; `status` shows its age.
@@ -171,6 +178,8 @@ pub(crate) async fn answer(
             Ok(wanted) => json(&admin.overview(&wanted)),
             Err(error) => sentence(StatusCode::BAD_REQUEST, &error),
         },
+        (&Method::GET, "/members") => told(members::members(&admin.membership, &admin.view).await),
+        (&Method::POST, "/invite") => invite(&admin.membership, asked).await,
         (&Method::GET, "/rules") => json(&admin.view.rules()),
         (&Method::GET, "/steering") => json(&admin.view.steering()),
         (&Method::POST, "/steer") => told(steer_by(admin, asked)),
@@ -206,6 +215,15 @@ pub(crate) async fn answer(
                 DEEDS.join(", ")
             ),
         ),
+    }
+}
+
+/// Invites the node that `asked` names.
+async fn invite(membership: &Membership, asked: &str) -> Response<Full<Bytes>> {
+    match members::invite(membership, asked).await {
+        Ok(shown) => json(&shown),
+        Err(NotInvited::Forbidden(why)) => sentence(StatusCode::FORBIDDEN, &why),
+        Err(NotInvited::Impossible(why)) => sentence(StatusCode::BAD_REQUEST, &why),
     }
 }
 

@@ -22,6 +22,8 @@
 //! | `GET /overview?since=ID&flows=1` | what the dashboard shows, in one answer |
 //! | `GET /steering` | what new flows are steered to |
 //! | `GET /rules` | the entry's routing rules, and which are paused |
+//! | `GET /members` | the members that are known here |
+//! | `POST /invite?name=NAME` | at the authority, where that is configured: invites an entry |
 //! | `POST /steer?exit=EXIT&hint=HINT&avoid=RELAY&unavoid=RELAY&pause=RULE&unpause=RULE` | steers new flows |
 //! | `POST /metric?name=METRIC&exit=EXIT&value=VALUE&better=more&half_life=60s` | posts a value of a metric that somebody defines |
 //! | `POST /reload` | reads the configuration again: the body, or the file without one |
@@ -36,6 +38,7 @@
 mod api;
 mod client;
 mod logs;
+mod members;
 mod metric;
 mod metrics;
 mod overview;
@@ -49,6 +52,7 @@ pub(crate) use api::{Admin, ExitFlows, LinkMaker, Reload, RunFacts, Save, Status
 pub(crate) use api::{answer, json, response, sentence};
 pub(crate) use client::{Client, ClientError};
 pub(crate) use logs::{LEVELS, LogLine, LogLines, LogPage};
+pub(crate) use members::{Invited, Member, MemberState, Membership, NotInvited};
 pub(crate) use metric::{Post, post};
 #[cfg(feature = "demo")]
 pub(crate) use playground::PlayPath;

@@ -7,7 +7,6 @@ use clap::Args;
 use super::{
     CliError,
     folder::Folder,
-    invite::reachable,
     output::{note, print, print_json},
     template::{ProxyOptions, Template, default_listen},
 };
@@ -18,6 +17,7 @@ use crate::{
         Actor, Attributes, Authority, Deed, NodeFile, NodeIdentity, NodeKey, NodeName, Roles,
         UnixTime,
     },
+    node::members::reachable,
     quantity::parse_listen,
 };
 

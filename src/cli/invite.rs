@@ -1,6 +1,6 @@
 //! `ronproxy invite`
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use clap::Args;
 
@@ -11,15 +11,14 @@ use super::{
     units,
 };
 use crate::{
-    config::{Config, parse_reachable},
+    config::parse_reachable,
     flow::Target,
     identity::{
         Actor, Attributes, AuditLog, AuthorityError, Deed, Granted, Invitation, InvitationState,
-        Invited, MAX_ADDRESSES, NodeIdentity, NodeName, PendingInvitations, Roles, Token, UnixTime,
+        Invited, NodeIdentity, NodeName, PendingInvitations, Roles, Token, UnixTime,
     },
-    mesh::is_public,
-    underlay::own_addresses,
-    wire::reach::{stream_mark, udp_of},
+    node::members::places,
+    wire::reach::udp_of,
 };
 
 /// Print one line with which another node can join, once; list invitations, or take them back
@@ -71,7 +70,8 @@ impl Invite {
     async fn invite(&self, folder: &Folder, name: NodeName, now: UnixTime) -> Result<(), CliError> {
         let authority = folder.authority()?;
         let inviter = NodeIdentity::load(&folder.dir)?;
-        let (addresses, names) = self.places(&folder.config()?)?;
+        let config = folder.config()?;
+        let (addresses, names) = places(&config.node, &self.advertise).map_err(CliError::say)?;
         if authority.is_taken(&name, now)? {
             return Err(AuthorityError::NameTaken(name).into());
         }
@@ -92,7 +92,7 @@ impl Invite {
             groups: self.groups.clone(),
             serves: self.serves.clone(),
         };
-        let granted = Granted { attributes, expires: invitation.expires };
+        let granted = Granted { attributes, expires: invitation.expires, by_dashboard: false };
         let invitations = PendingInvitations::new(&folder.dir);
         let id = invitations.add(&token, &granted, now)?;
         let log = AuditLog::new(&folder.dir);
@@ -103,27 +103,6 @@ impl Invite {
             return Err(error.into());
         }
         report(folder, &invitation, &id, &line, self.json).await
-    }
-
-    /// The addresses and the names at which a joiner reaches this node.
-    fn places(&self, config: &Config) -> Result<(Vec<SocketAddr>, Vec<Target>), CliError> {
-        let node = &config.node;
-        let mark = node.told_stream_port(node.stream_listen).map(stream_mark);
-        let mut all = self.advertise.clone();
-        if all.is_empty() {
-            all.clone_from(&node.advertise);
-        }
-        if all.is_empty() {
-            all = reachable(node.listen).into_iter().map(Target::from).collect();
-        }
-        if all.is_empty() {
-            return Err(nowhere(node.listen));
-        }
-        all.truncate(MAX_ADDRESSES - mark.iter().count());
-        let (addresses, names): (Vec<_>, Vec<_>) =
-            all.into_iter().partition(|place| place.address().is_some());
-        let addresses = addresses.iter().filter_map(Target::address).chain(mark);
-        Ok((addresses.collect(), names))
     }
 }
 
@@ -238,29 +217,4 @@ fn facts(invited: &Invited) -> serde_json::Value {
         "groups": attributes.groups,
         "serves": attributes.serves,
     })
-}
-
-/// Where others reach a node that listens at `listen`, as far as this machine can tell: at a wildcard address, the
-/// public addresses of this machine.
-pub(super) fn reachable(listen: SocketAddr) -> Vec<SocketAddr> {
-    match (listen.port(), listen.ip()) {
-        (0, _) => Vec::new(),
-        (port, ip) if ip.is_unspecified() => {
-            let own = own_addresses(ip).into_iter().filter(|ip| is_public(*ip));
-            own.map(|ip| SocketAddr::new(ip, port)).collect()
-        }
-        _ => vec![listen],
-    }
-}
-
-fn nowhere(listen: SocketAddr) -> CliError {
-    let own = own_addresses(listen.ip()).into_iter();
-    let private = own.map(|ip| SocketAddr::new(ip, listen.port())).find(|own| own.port() != 0);
-    let within = private.map_or_else(String::new, |private| {
-        format!(", or add `--advertise {private}` for a machine within this network")
-    });
-    CliError::say(format!(
-        "the node listens on {listen}, which tells nobody where it is; set `advertise` under [node] in config.toml \
-         to an address or a DNS name, and a port, that others can reach{within}"
-    ))
 }

@@ -36,11 +36,12 @@ use crate::{
     identity::NodeFile,
     node::{
         ControlSocket, EventsFile, ListWatch, MemberKeeper, Reloader,
+        members::{Here, membership, places},
         settings::{self, NoSocket, Sockets},
         steering,
     },
     quantity::parse_listen,
-    signer::Started,
+    signer::{AuthorityClient, Started},
 };
 
 /// File descriptors asked for: two per flow, for the 4,096 connections that an entry serves by
@@ -111,8 +112,13 @@ impl Run {
             (streams.udp, streams.listener.as_ref().and_then(|tcp| tcp.local_addr().ok()));
         let dashboard = dashboard::open(folder, &config).await;
         let (keeps_events, destinations) = (config.events.on_disk, config.log.destinations);
+        let invites = signer.is_some() && config.authority.invite_from_dashboard;
+        let authority = signer.map(AuthorityClient::process);
+        let here = authority
+            .clone()
+            .map(|authority| Here { authority, places: places(&config.node, &[]) });
         let (settings, exit) =
-            settings::node(&folder.dir, config, credentials, (listen, streams), signer);
+            settings::node(&folder.dir, config, credentials, (listen, streams), authority);
         let node = Node::start(settings, udp, self.drain.unwrap_or(settings::DRAIN)).await?;
         node.watch_network();
         let log_lines = log.lines();
@@ -140,6 +146,7 @@ impl Run {
                 pid: std::process::id(),
                 listen,
                 authority: folder.dir.has_authority(),
+                invites,
                 confinement: confinement.to_string(),
                 started: Instant::now(),
             },
@@ -149,6 +156,7 @@ impl Run {
             exit_flows: Some(exit_flows),
             logs: Some(log_lines),
             save: Some(steering::saver(&folder.dir)),
+            membership: membership(&node, here),
             playground: None,
         });
         let events = time_line(folder, keeps_events, &node);

@@ -30,6 +30,7 @@ impl Signer {
         }
         let lifetime = config.authority.certificate_lifetime;
         let clerk = Clerk::open(&folder.dir, lifetime).map_err(ServeError::from)?;
+        let clerk = clerk.with_invitations_from_dashboard(config.authority.invite_from_dashboard);
         // Nothing of a peer has been read, and there are no threads, of which each inherits it.
         match confine_signer(folder, &config) {
             Confinement::Failed(error) => tracing::warn!(error, "the signer is not confined"),

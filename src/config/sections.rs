@@ -239,11 +239,13 @@ pub struct Authority {
     /// `10s` to `2160h`.
     #[serde(deserialize_with = "certificate_lifetime")]
     pub certificate_lifetime: Duration,
+    /// Whether the dashboard, and the API, may invite entries. Default: `false`.
+    pub invite_from_dashboard: bool,
 }
 
 impl Default for Authority {
     fn default() -> Self {
-        Self { certificate_lifetime: LIFETIME }
+        Self { certificate_lifetime: LIFETIME, invite_from_dashboard: false }
     }
 }
 

@@ -25,6 +25,7 @@ pub(super) fn file(path: &str) -> Option<File> {
         "/map.js" => (SCRIPT, include_str!("page/map.js")),
         "/flows.js" => (SCRIPT, include_str!("page/flows.js")),
         "/timeline.js" => (SCRIPT, include_str!("page/timeline.js")),
+        "/members.js" => (SCRIPT, include_str!("page/members.js")),
         "/why.js" => (SCRIPT, include_str!("page/why.js")),
         "/icon.svg" => ("image/svg+xml", include_str!("page/icon.svg")),
         _ => return None,

@@ -19,6 +19,7 @@ use crate::{
     app::Node,
     dashboard::{self, BindError, Dashboard, Settings},
     entry::LocalUsers,
+    node::members::membership,
 };
 
 /// Where a node's dashboard is by default; if the port is taken, a free one is used.
@@ -65,6 +66,7 @@ impl Board {
                 pid: std::process::id(),
                 listen: proxy,
                 authority: false,
+                invites: false,
                 confinement: "none: a demo".to_owned(),
                 started: Instant::now(),
             },
@@ -74,6 +76,7 @@ impl Board {
             logs: None,
             exit_flows: None,
             save: None,
+            membership: membership(node, None),
             playground: Some(playground(conditions, clicked)),
         };
         tokio::spawn(dashboard.serve(Arc::new(admin), stop.clone()));

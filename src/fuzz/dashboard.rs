@@ -12,6 +12,7 @@ use crate::{
     emulator::Topology,
     entry::LocalUsers,
     lab::{Lab, LabNode, Services},
+    node::members::membership,
     transport::Congestion,
 };
 
@@ -36,7 +37,7 @@ const WORDS: &[&[u8]] = &[
 ];
 
 /// Paths that something answers.
-const PATHS: [&str; 12] = [
+const PATHS: [&str; 14] = [
     "GET /",
     "GET /healthz",
     "GET /open?link=abc",
@@ -46,6 +47,8 @@ const PATHS: [&str; 12] = [
     "GET /overview?since=1&flows=1",
     "POST /steer?exit=a&hint=loss&avoid=b",
     "POST /close?label=0000000a",
+    "GET /members",
+    "POST /invite?name=mole",
     "GET /proxies/Exit",
     "PUT /proxies/Exit",
     "GET /connections",
@@ -72,6 +75,7 @@ async fn open(bearer: &str, stop: &CancellationToken) -> (Lab, SocketAddr, Cance
             pid: 1,
             listen,
             authority: false,
+            invites: false,
             confinement: "none: a test".to_owned(),
             started: Instant::now(),
         },
@@ -81,6 +85,7 @@ async fn open(bearer: &str, stop: &CancellationToken) -> (Lab, SocketAddr, Cance
         logs: None,
         exit_flows: None,
         save: None,
+        membership: membership(lab.node(NAME).unwrap(), None),
         playground: None,
     };
     tokio::spawn(dashboard.serve(Arc::new(admin), stop.clone()));

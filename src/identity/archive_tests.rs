@@ -13,7 +13,7 @@ fn overlay() -> Overlay {
     hub.save(&overlay.dir).unwrap();
     overlay.dir.write_default_config("[node]\n").unwrap();
     let attributes = crate::identity::Attributes::entry("utah".parse().unwrap());
-    let granted = Granted { attributes, expires: NOW.as_secs() + 9 };
+    let granted = Granted { attributes, expires: NOW.as_secs() + 9, by_dashboard: false };
     let invitations = PendingInvitations::new(&overlay.dir);
     invitations.add(&Token::from_random([1; 32]), &granted, NOW).unwrap();
     overlay

@@ -52,6 +52,8 @@ pub enum Actor {
     Link,
     /// The authority's own node.
     Node,
+    /// A user of this machine, by the dashboard or the API of the authority's node.
+    Dashboard,
 }
 
 /// One line of the log.
@@ -66,7 +68,7 @@ pub struct AuditEntry {
     /// The certificate issued, the invitation's identifier, or the revocation list's number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serial: Option<String>,
-    /// Who did it: `uid 1000`, an address, or `this node`.
+    /// Who did it: `uid 1000`, an address, `this node`, or `this node's dashboard`.
     pub by: String,
 }
 
@@ -170,6 +172,7 @@ impl fmt::Display for Actor {
             Self::Address(address) => address.fmt(f),
             Self::Link => f.write_str("over a link"),
             Self::Node => f.write_str("this node"),
+            Self::Dashboard => f.write_str("this node's dashboard"),
         }
     }
 }

@@ -31,7 +31,9 @@ impl Joining {
             name: attributes.name.clone(),
             expires,
         };
-        invitations.add(&invitation.token, &Granted { attributes, expires }, NOW).unwrap();
+        invitations
+            .add(&invitation.token, &Granted { attributes, expires, by_dashboard: false }, NOW)
+            .unwrap();
         Self { overlay, invitations, invitation, key: NodeKey::generate().unwrap() }
     }
 

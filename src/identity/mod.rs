@@ -42,6 +42,7 @@ mod pending;
 mod pin;
 mod remembered;
 mod revocation;
+mod roster;
 #[cfg(feature = "cli")]
 mod seal;
 mod store;
@@ -81,6 +82,7 @@ pub use pending::{
 };
 pub use pin::{clock_crypto, join_crypto, renew_crypto};
 pub use revocation::{RevocationError, RevocationList};
+pub use roster::Certified;
 pub use rustls::pki_types::UnixTime;
 #[cfg(feature = "cli")]
 pub use seal::{MIN_PASSPHRASE, Passphrase, SealError, open, seal};

@@ -396,7 +396,7 @@ impl Lab {
             name: attributes.name.clone(),
             expires: self.clock.now().as_secs() + 3600,
         };
-        let granted = Granted { attributes, expires: invitation.expires };
+        let granted = Granted { attributes, expires: invitation.expires, by_dashboard: false };
         let invitations = PendingInvitations::new(&NodeDir::at(self.folder.path()));
         invitations.add(&invitation.token, &granted, self.clock.now())?;
         Ok(invitation)

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
-use super::{Reloader, steering};
+use super::{Reloader, members::membership, steering};
 use crate::{
     admin::{self, Admin, Reload, RunFacts},
     app,
@@ -28,6 +28,7 @@ pub(super) fn serve(
             pid: std::process::id(),
             listen,
             authority: false,
+            invites: false,
             confinement: "as its program is".to_owned(),
             started: std::time::Instant::now(),
         },
@@ -37,6 +38,7 @@ pub(super) fn serve(
         logs: None,
         exit_flows: None,
         save: Some(steering::saver(dir)),
+        membership: membership(node, None),
         playground: None,
     });
     let asked = admin.stop.clone();

@@ -29,6 +29,8 @@ mod events_file;
 mod handle;
 mod keep;
 mod listener;
+#[cfg(feature = "proxy")]
+pub(crate) mod members;
 mod metric;
 #[cfg(any(test, not(feature = "proxy")))]
 mod mute;

@@ -17,7 +17,7 @@ use crate::{
     mesh::{Probing, RelayConfig},
     overlay::units::Bitrate,
     quantity::span,
-    signer::{AuthorityClient, Started},
+    signer::AuthorityClient,
     underlay::{PathMtu, bind_udp, no_udp},
 };
 
@@ -88,14 +88,14 @@ pub(crate) fn open_sockets(node: &config::Node) -> Result<Sockets, NoSocket> {
     Ok(Sockets { udp, listen, streams })
 }
 
-/// Everything that the node is started with beside its sockets; `signer` is the process with the
-/// authority's key, at the authority.
+/// Everything that the node is started with beside its sockets; `authority` asks the process with its
+/// key, at the authority.
 pub(crate) fn node(
     dir: &NodeDir,
     config: Config,
     credentials: Credentials,
     (listen, streams): (SocketAddr, StreamSettings),
-    signer: Option<Started>,
+    authority: Option<AuthorityClient>,
 ) -> (NodeSettings, Arc<Exit>) {
     if let Some(contact) = credentials.authority() {
         let written: Vec<_> = config.node.authority.iter().filter_map(Target::address).collect();
@@ -107,8 +107,7 @@ pub(crate) fn node(
         authority: config.node.authority,
         resolver: Arc::new(SystemResolver::new()),
     };
-    let desk =
-        signer.map(|signer| JoinDesk::new(AuthorityClient::process(signer), credentials.clone()));
+    let desk = authority.map(|authority| JoinDesk::new(authority, credentials.clone()));
     let mut exit = config.exit;
     if exit.enabled && !credentials.peer().roles.exit {
         tracing::warn!("[exit] is enabled, but the certificate does not grant it; it stays off");

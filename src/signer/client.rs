@@ -14,12 +14,14 @@ use tokio::{
 };
 
 use super::{
-    Answer, Clerk, Question,
+    Answer, Clerk, InviteRefusal, NewInvitation, Question,
     child::{ChildProcess, KEEPER_TIMEOUT, Started},
     message::{Asked, PATIENCE},
     openness::{Next, Openness, TokenHash},
 };
-use crate::identity::{Actor, Clock, JoinRefusal, JoinRequest, Renewed, UnixTime, Welcome};
+use crate::identity::{
+    Actor, Certified, Clock, JoinRefusal, JoinRequest, NodeName, Renewed, Token, UnixTime, Welcome,
+};
 
 /// The authority as the node sees it: a process of its own, or, in a program that embeds a whole
 /// overlay, an object in this one.
@@ -82,6 +84,33 @@ impl AuthorityClient {
     pub async fn renew(&self, request: Vec<u8>, by: Actor) -> Result<Renewed, JoinRefusal> {
         match self.ask(Question::Renew(request, by)).await? {
             Answer::Renewed(renewed) => Ok(renewed),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Puts an invitation of the dashboard on record, by which an entry of this name joins with this token.
+    ///
+    /// # Errors
+    /// What the asker is told.
+    pub async fn invite(
+        &self,
+        token: Token,
+        name: NodeName,
+    ) -> Result<NewInvitation, InviteRefusal> {
+        match self.ask(Question::Invite(token, name)).await {
+            Ok(Answer::Invited(invitation)) => Ok(invitation),
+            Ok(Answer::NotInvited(refusal)) => Err(refusal),
+            _ => Err(InviteRefusal::Failed),
+        }
+    }
+
+    /// The members by their newest certificates on record, and how many more there are.
+    ///
+    /// # Errors
+    /// [`JoinRefusal::Unavailable`] when the signer does not answer.
+    pub async fn members(&self) -> Result<(Vec<Certified>, u32), JoinRefusal> {
+        match self.ask(Question::Members).await? {
+            Answer::Members(members, left_out) => Ok((members, left_out)),
             other => Err(unexpected(&other)),
         }
     }

@@ -5,8 +5,10 @@ use std::{io, time::Duration};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
+use super::invite::InviteRefusal;
 use crate::identity::{
-    Actor, JoinRefusal, JoinRequest, MAX_JOIN_REPLY, MAX_JOIN_REQUEST, Renewed, UnixTime, Welcome,
+    Actor, Certified, JoinRefusal, JoinRequest, MAX_JOIN_REPLY, MAX_JOIN_REQUEST, NodeName,
+    Renewed, Token, UnixTime, Welcome,
 };
 
 /// The largest question: a join request and its source address.
@@ -28,6 +30,10 @@ pub enum Question {
     Renew(Vec<u8>, Actor),
     /// Which invitations are open?
     Open,
+    /// The dashboard invites an entry of this name, with this token.
+    Invite(Token, NodeName),
+    /// Who is a member, by the record?
+    Members,
 }
 
 /// What the signer answers.
@@ -41,6 +47,21 @@ pub enum Answer {
     Open(Vec<[u8; 32]>),
     /// No, and why.
     Refused(JoinRefusal),
+    /// The invitation is on record.
+    Invited(NewInvitation),
+    /// It is not, and why.
+    NotInvited(InviteRefusal),
+    /// The members by their newest certificates, and how many more there are.
+    Members(Vec<Certified>, u32),
+}
+
+/// An invitation that the dashboard gave out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewInvitation {
+    /// Its identifier.
+    pub id: String,
+    /// When it ends, in seconds since 1970.
+    pub expires: u64,
 }
 
 /// How long an asker waits: a joiner waits for 10 s for its reply.
@@ -69,6 +90,27 @@ impl Asked {
 }
 
 impl Answer {
+    /// The members; those in excess of what an answer holds are counted, the ones whose certificates ended first
+    /// of all.
+    pub(super) fn members(mut all: Vec<Certified>) -> Self {
+        // The rest of the answer: its number, and the two counts.
+        let mut room = MAX_ANSWER - 16;
+        all.sort_by_key(|member| {
+            let gone = member.listed || member.revoked.is_some();
+            (gone, std::cmp::Reverse(member.expires))
+        });
+        let fits = all.iter().take_while(|member| {
+            let size = postcard::to_stdvec(member).map_or(usize::MAX, |bytes| bytes.len());
+            let fits = size <= room;
+            room = room.saturating_sub(size);
+            fits
+        });
+        let fits = fits.count();
+        let left_out = u32::try_from(all.len() - fits).unwrap_or(u32::MAX);
+        all.truncate(fits);
+        Self::Members(all, left_out)
+    }
+
     pub(super) fn encode(&self) -> Vec<u8> {
         let bytes = postcard::to_stdvec(self).ok().filter(|bytes| bytes.len() <= MAX_ANSWER);
         // Two bytes: the number of the answer and that of the refusal.

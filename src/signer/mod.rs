@@ -22,6 +22,7 @@
 //! |---|---|
 //! | `message` | questions, answers, frames |
 //! | `clerk` | answers a question with the authority's folder |
+//! | `invite` | which invitations the dashboard may give out |
 //! | `child` | a process that is asked, and replaced when it ends |
 //! | `spare` | hands a channel from one process to another |
 //! | `serve` | the two processes |
@@ -31,16 +32,18 @@
 mod child;
 mod clerk;
 mod client;
+mod invite;
 mod message;
 mod openness;
 mod serve;
 mod spare;
 
+pub(crate) use child::Program;
 #[cfg(feature = "cli")]
-pub(crate) use child::NoSpare;
-pub(crate) use child::{Program, Started};
+pub(crate) use child::{NoSpare, Started};
 pub(crate) use clerk::Clerk;
 pub(crate) use client::AuthorityClient;
-pub(crate) use message::{Answer, Question};
+pub(crate) use invite::InviteRefusal;
+pub(crate) use message::{Answer, NewInvitation, Question};
 #[cfg(feature = "cli")]
 pub(crate) use serve::{ServeError, hide_memory, keep, work};

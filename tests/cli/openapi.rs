@@ -10,7 +10,7 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    overlay::{Site, socket, wait_for},
+    overlay::{Running, Site, configure, socket, wait_for},
     web,
 };
 
@@ -170,6 +170,19 @@ fn every_route_is_described_and_every_answer_is_as_described() {
             }
         }
     }
+}
+
+#[test]
+fn an_invitation_by_the_api_is_as_described() {
+    let api = described();
+    let site = Site::new();
+    let hub = site.hub();
+    configure(&hub, "invite_from_dashboard = false", "invite_from_dashboard = true");
+    let _node = Running::start(&hub, &[]);
+    let (status, kind, body) = ask(&hub, "POST", "/invite?name=leaf");
+    assert_eq!((status.as_str(), kind.as_str()), ("200", "application/json"), "{body}");
+    let schema = &api["components"]["schemas"]["Invited"];
+    assert_eq!(differs(&api, schema, &serde_json::from_str(&body).unwrap(), "invited"), None);
 }
 
 #[test]

@@ -27,7 +27,7 @@ fn ask(at: SocketAddr, method: &str, path: &str, headers: &str) -> Answer {
     Answer { status: status.unwrap_or_else(|| panic!("no answer: {text:?}")), text }
 }
 
-const PATHS: [&str; 12] = [
+const PATHS: [&str; 14] = [
     "/",
     "/index.html",
     "/app.js",
@@ -36,6 +36,8 @@ const PATHS: [&str; 12] = [
     "/status",
     "/api/v1/status",
     "/api/v1/links",
+    "/api/v1/members",
+    "/api/v1/invite?name=mole",
     "/api/v1/events",
     "/api/v1/overview?flows=1",
     "/api/v1/why?dest=example.org",
@@ -276,6 +278,80 @@ fn a_thousand_connections_leave_the_owner_its_answers() {
     assert!(slowest < Duration::from_secs(5), "{slowest:?}");
     assert!(grown < 16 << 20, "{grown}");
     drop(tabs);
+}
+
+#[test]
+fn no_page_and_no_stranger_invites_and_the_owner_only_where_configured() {
+    let site = Site::new();
+    let (_node, at) = stage(&site);
+    let hub = site.dir("hub");
+    let invite = |headers: &str| ask(at, "POST", "/api/v1/invite?name=mole", headers);
+    let token = must(&hub, &["open", "--token"]);
+    let right = format!("Host: HOST\r\nAuthorization: Bearer {}\r\n", token.trim());
+    let said = invite(&right);
+    assert_eq!(said.status, 403);
+    assert!(said.text.contains("the dashboard may not invite here: set"), "{}", said.text);
+    for (headers, status) in [
+        ("Host: HOST\r\n", 401),
+        ("Host: HOST\r\nAuthorization: Bearer wrong\r\n", 401),
+        (&format!("{right}Origin: http://evil.example\r\n"), 403),
+        (&format!("{right}Sec-Fetch-Site: cross-site\r\n"), 403),
+        (&right.replace("HOST", "evil.example"), 421),
+    ] {
+        let answer = invite(headers);
+        assert_eq!(answer.status, status, "{headers}: {}", answer.text);
+        assert!(!answer.text.contains("invite"), "{headers}: {}", answer.text);
+    }
+    assert_eq!(ask(at, "GET", "/api/v1/invite?name=mole", &right).status, 405);
+    assert_eq!(ask(at, "GET", "/api/v1/members", "Host: HOST\r\n").status, 401);
+    assert_eq!(json(&hub, &["invite", "--list"]), serde_json::json!([]));
+}
+
+#[test]
+fn a_thousand_requests_for_invitations_give_eight_and_harm_nobody() {
+    let site = Site::new();
+    let hub = site.hub();
+    configure(&hub, "invite_from_dashboard = false", "invite_from_dashboard = true");
+    let node = Running::start(&hub, &[]);
+    let at = node.dashboard();
+    let token = must(&hub, &["open", "--token"]);
+    let right = format!("Host: HOST\r\nAuthorization: Bearer {}\r\n", token.trim());
+    let before = memory(node.pid());
+    let askers: Vec<_> = (0..4)
+        .map(|asker| {
+            let right = right.clone();
+            thread::spawn(move || {
+                let mut given = 0;
+                for n in 0..250 {
+                    let path = format!("/api/v1/invite?name=mole-{asker}-{n}");
+                    let answer = ask(at, "POST", &path, &right);
+                    let refused = answer.status == 400 && answer.text.contains("which is the most");
+                    assert!(refused || answer.status == 200, "{}", answer.text);
+                    given += usize::from(answer.status == 200);
+                    assert_eq!(ask(at, "GET", "/api/v1/members", &right).status, 200);
+                }
+                given
+            })
+        })
+        .collect();
+    // Meanwhile the authority works for others.
+    let started = Instant::now();
+    site.join("leaf");
+    let joined = started.elapsed();
+    let given: usize = askers.into_iter().map(|asker| asker.join().unwrap()).sum();
+    let grown = memory(node.pid()).saturating_sub(before);
+    println!(
+        "1,000 requests: {given} invitations, a join took {joined:?}, {} KiB more",
+        grown / 1024
+    );
+    assert_eq!(given, 8);
+    assert!(joined < Duration::from_secs(10), "{joined:?}");
+    assert!(grown < 16 << 20, "{grown}");
+    let audit = json(&hub, &["audit"]);
+    let lines = audit.as_array().unwrap().iter();
+    assert_eq!(lines.filter(|line| line["by"] == "this node's dashboard").count(), 8);
+    let log = std::fs::read_to_string(hub.join("log")).unwrap();
+    assert!(log.lines().count() < 60, "{log}");
 }
 
 fn memory(pid: u32) -> usize {

@@ -5,13 +5,14 @@ import * as map from "./map.js";
 import * as flows from "./flows.js";
 import * as timeline from "./timeline.js";
 import * as why from "./why.js";
+import * as members from "./members.js";
 
 // Twice a second, so that a cut is seen within one; the node answers from memory.
 const EVERY = 500;
 // What a view keeps of the past: as many events as the node keeps of all classes.
 const EVENTS_KEPT = 4096;
 
-const views = { map: map.render, flows: flows.render, timeline: timeline.render, errors: timeline.renderErrors, why: why.render };
+const views = { map: map.render, flows: flows.render, timeline: timeline.render, errors: timeline.renderErrors, why: why.render, members: members.render };
 const $ = (id) => document.getElementById(id);
 
 const state = { view: "map", now: null, before: null, events: [], dropped: 0, next: null, fresh: [] };
@@ -104,8 +105,10 @@ function open() {
   state.view = views[name] ? name : "map";
   for (const section of document.querySelectorAll("main > section")) section.hidden = section.id !== state.view;
   for (const link of document.querySelectorAll("nav a")) {
-    if (link.dataset.view === state.view) link.setAttribute("aria-current", "page");
-    else link.removeAttribute("aria-current");
+    if (link.dataset.view === state.view) {
+      link.setAttribute("aria-current", "page");
+      link.scrollIntoView({ block: "nearest", inline: "nearest" });
+    } else link.removeAttribute("aria-current");
   }
   if (state.view === "why" && rest) why.askFor(new URLSearchParams(rest).get("dest"));
   scrollTo(0, 0);
@@ -134,8 +137,11 @@ export function speeds() {
 
 addEventListener("hashchange", open);
 document.addEventListener("visibilitychange", loop);
+// The address names the view, so this is no jump to an anchor.
+document.querySelector(".skip").addEventListener("click", (event) => { event.preventDefault(); $("view").focus(); });
 map.start();
 flows.start();
 timeline.start(() => draw());
 why.start();
+members.start();
 open();

@@ -14,8 +14,8 @@ use x509_parser::parse_x509_certificate;
 use zeroize::Zeroizing;
 
 use super::{
-    Actor, Attributes, AuditLog, Deed, Fingerprint, IdentityError, NodeDir, NodeFile, NodeIdentity,
-    NodeName, Records, StoreError, UnixTime, files,
+    Actor, Attributes, AuditLog, Certified, Deed, Fingerprint, IdentityError, NodeDir, NodeFile,
+    NodeIdentity, NodeName, Records, StoreError, UnixTime, files,
     ledger::{Issued, Ledger},
     node::KEY_KIND,
     remembered::Remembered,
@@ -221,6 +221,16 @@ impl Authority {
     /// When the folder cannot be read.
     pub fn records(dir: &NodeDir) -> Result<Records, StoreError> {
         Ledger::new(dir.clone()).read()
+    }
+
+    /// The members by their newest certificates on record.
+    ///
+    /// # Errors
+    /// When the record cannot be read.
+    pub fn members(&self) -> Result<Vec<Certified>, AuthorityError> {
+        let lists = self.lists();
+        let is_listed = |serial| lists.iter().any(|list| list.lists(serial));
+        Ok(self.ledger.all()?.newest(is_listed))
     }
 
     /// Takes the certificate of the authority's own node on record with its key, by which it renews,

@@ -65,9 +65,9 @@ impl PendingInvitations {
         granted.attributes.check()?;
         self.dir.folder(NodeFile::Invitations)?;
         let _turn = turn(&self.dir)?;
-        let mut kept = self.sweep(now.as_secs().saturating_sub(REMEMBERED))?;
+        let mut kept = self.sweep(now, REMEMBERED)?;
         if kept >= MAX_PENDING {
-            kept = self.sweep(now.as_secs())?;
+            kept = self.sweep(now, 0)?;
         }
         if kept >= MAX_PENDING {
             return Err(PendingError::Full);
@@ -187,7 +187,7 @@ impl PendingInvitations {
     /// # Errors
     /// When the folder cannot be read.
     pub fn list(&self, now: UnixTime) -> Result<InvitationRecords, StoreError> {
-        self.sweep(now.as_secs().saturating_sub(REMEMBERED))?;
+        self.sweep(now, REMEMBERED)?;
         let mut records = InvitationRecords::default();
         for (suffix, state) in [
             (OPEN, InvitationState::Open),
@@ -221,13 +221,25 @@ impl PendingInvitations {
         Ok(self.open(now)?.iter().filter_map(|open| unhex(&open.stem)).collect())
     }
 
-    /// Deletes invitations that ended before `before`; returns how many are left. It never deletes
-    /// a damaged record.
-    fn sweep(&self, before: u64) -> Result<usize, StoreError> {
+    /// How many invitations of the last day the dashboard gave out, in any state.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn of_dashboard(&self, now: UnixTime) -> Result<usize, StoreError> {
+        let records = self.list(now)?;
+        Ok(records.invited.iter().filter(|invited| invited.granted.by_dashboard).count())
+    }
+
+    /// Deletes invitations that ended so many seconds ago; returns how many are left. Those of the dashboard stay
+    /// for a day in any case, as they are counted. It never deletes a damaged record.
+    fn sweep(&self, now: UnixTime, kept_for: u64) -> Result<usize, StoreError> {
         let mut kept = 0;
         for suffix in [OPEN, USED, CANCELLED] {
             for (_, path) in self.files(suffix)? {
-                let over = read(&path).is_ok_and(|granted| granted.expires <= before);
+                let over = read(&path).is_ok_and(|granted| {
+                    let kept_for = if granted.by_dashboard { REMEMBERED } else { kept_for };
+                    granted.expires.saturating_add(kept_for) <= now.as_secs()
+                });
                 if !over || fs::remove_file(&path).is_err() {
                     kept += 1;
                 }

@@ -14,6 +14,9 @@ pub struct Granted {
     pub attributes: Attributes,
     /// When the invitation ends, in seconds since 1970.
     pub expires: u64,
+    /// Whether the dashboard of the authority's node gave it out, and no command.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_dashboard: bool,
 }
 
 /// What became of an invitation.

@@ -7,6 +7,7 @@ fn granted(name: &str, seconds: u64) -> Granted {
     Granted {
         attributes: Attributes::entry(name.parse().unwrap()),
         expires: NOW.as_secs() + seconds,
+        by_dashboard: false,
     }
 }
 
