@@ -31,6 +31,8 @@ mod terminal;
 mod trust;
 #[path = "cli/web.rs"]
 mod web;
+#[path = "cli/words.rs"]
+mod words;
 
 use std::{
     io::{Read as _, Write as _},
@@ -81,7 +83,7 @@ fn listings_show_the_open_flow_as_a_table_and_as_json() {
     assert_eq!(status["measuring"]["budget_bps"], 32_000);
     let table = must(&dir, &["flows"]);
     let (head, row) = table.split_once('\n').unwrap();
-    assert_eq!(head.find("TARGET"), row.find("127.0.0.1"), "{table}");
+    assert_eq!(head.find("DESTINATION"), row.find("127.0.0.1"), "{table}");
     for command in ["status", "links", "lanes"] {
         assert!(!must(&dir, &[command]).contains('\u{1b}'));
     }

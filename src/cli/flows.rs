@@ -38,7 +38,8 @@ fn table(flows: &Value, columns: Option<usize>) -> String {
     if entries(flows).is_empty() {
         return "No flow is open.".to_owned();
     }
-    let heads = ["LABEL", "TARGET", "EXIT", "ROUTE", "HINT", "STATE", "AGE", "SENT", "RECEIVED"];
+    let heads =
+        ["LABEL", "DESTINATION", "EXIT", "ROUTE", "HINT", "STATE", "AGE", "SENT", "RECEIVED"];
     let mut table = Table::new(&heads);
     for flow in entries(flows) {
         table.row([
@@ -47,7 +48,7 @@ fn table(flows: &Value, columns: Option<usize>) -> String {
             text(flow, "exit"),
             reroutes::route(flow),
             text(flow, "hint"),
-            text(flow, "state"),
+            reroutes::state(flow),
             units::span_of(flow, "seconds"),
             units::bytes_of(flow, "sent"),
             units::bytes_of(flow, "received"),
@@ -63,7 +64,8 @@ fn exit_table(flows: &Value, columns: Option<usize>) -> String {
     if entries(flows).is_empty() {
         return "No flow of a member leaves here.".to_owned();
     }
-    let mut table = Table::new(&["MEMBER", "LABEL", "TARGET", "AGE", "QUIET", "SENT", "RECEIVED"]);
+    let mut table =
+        Table::new(&["MEMBER", "LABEL", "DESTINATION", "AGE", "QUIET", "SENT", "RECEIVED"]);
     for flow in entries(flows) {
         table.row([
             text(flow, "member"),

@@ -29,8 +29,10 @@ fn table(lanes: &Value, columns: Option<usize>) -> String {
     if entries(lanes).is_empty() {
         return "No lane is open; one opens with the first flow to an exit.".to_owned();
     }
-    let heads =
-        ["LANE", "END", "PEER", "ROUTE", "HINT", "CARRIES", "RTT", "REROUTES", "SENT", "RECEIVED"];
+    let heads = [
+        "LANE", "END", "PEER", "ROUTE", "HINT", "CARRIES", "RTT", "REROUTES", "SENT", "RECEIVED",
+        "STATE",
+    ];
     let mut table = Table::new(&heads);
     for lane in entries(lanes) {
         let bytes = |index: usize| {
@@ -48,6 +50,7 @@ fn table(lanes: &Value, columns: Option<usize>) -> String {
             text(lane, "reroutes"),
             bytes(0),
             bytes(1),
+            reroutes::still(lane),
         ]);
     }
     table.within(columns)

@@ -22,6 +22,28 @@ pub(super) fn route(facts: &Value) -> String {
     format!("{route} ({times}{last})")
 }
 
+/// Whether a flow moves bytes, and since when not. These are the dashboard's words.
+pub(super) fn state(flow: &Value) -> String {
+    let quiet = flow.get("quiet_seconds").and_then(Value::as_f64).unwrap_or(0.0);
+    match still(flow) {
+        still if still != "-" => still,
+        _ if flow["state"] == "opening" => "opening".to_owned(),
+        _ if quiet < QUIET => "active".to_owned(),
+        _ => format!("quiet for {}", units::span_of(flow, "quiet_seconds")),
+    }
+}
+
+/// A flow without a byte for less than this many seconds is active: listings are shown each second.
+const QUIET: f64 = 2.0;
+
+/// For how long a lane or flow stands still.
+pub(super) fn still(facts: &Value) -> String {
+    match units::span_of(facts, "stands_still_seconds") {
+        none if none == "-" => none,
+        span => format!("stands still for {span}"),
+    }
+}
+
 /// One reroute, without its routes.
 fn told(reroute: &Value) -> String {
     let stall = reroute.get("stall_ms").and_then(Value::as_f64);
@@ -49,6 +71,20 @@ mod tests {
         let facts = json!({ "route": "via utah", "reroutes": 2, "history": [old, last] });
         let expected = "via utah (2 reroutes, last: silent for 130 ms, 12s ago, stall 290 ms)";
         assert_eq!(route(&facts), expected);
+    }
+
+    #[test]
+    fn what_stands_still_or_is_quiet_says_so_and_since_when() {
+        let flow = |state: &str, quiet: f64, still: Option<f64>| {
+            super::state(
+                &json!({ "state": state, "quiet_seconds": quiet, "stands_still_seconds": still }),
+            )
+        };
+        assert_eq!(flow("opening", 0.0, None), "opening");
+        assert_eq!(flow("open", 1.9, None), "active");
+        assert_eq!(flow("open", 65.0, None), "quiet for 1m05s");
+        assert_eq!(flow("open", 9.0, Some(7.4)), "stands still for 7s");
+        assert_eq!(still(&json!({ "stands_still_seconds": null })), "-");
     }
 
     #[test]

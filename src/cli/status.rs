@@ -40,7 +40,7 @@ fn table(status: &Value, columns: Option<usize>) -> String {
         ("state", format!("{state} since {up}, pid {}", text(status, "pid"))),
         ("proxy", text(status, "proxy")),
         ("UDP", text(status, "listen")),
-        ("members", pair("members", "known", "links_up", "linked")),
+        ("members", pair("members", "known", "links_up", "links up")),
         ("lanes", pair("lanes_out", "as entry", "lanes_in", "as exit")),
         ("flows", pair("flows", "as entry", "exit_flows", "as exit")),
         ("ended", counts(status, "ended_flows")),

@@ -15,6 +15,7 @@ use super::{
     folder::Folder,
     links::{self, is, roles},
     output::{Table, entries, page_of, rows, text, wrapped},
+    reroutes,
     show::Show,
     units,
 };
@@ -162,14 +163,14 @@ fn lane_table(lanes: &[Value]) -> Table {
             text(lane, "route"),
             units::millis_of(lane, "rtt_ms"),
             text(lane, "reroutes"),
-            still(lane).unwrap_or_else(|| "moves or rests".to_owned()),
+            reroutes::still(lane),
         ]);
     }
     table
 }
 
 fn flow_table(flows: &[Value]) -> Table {
-    let mut table = Table::new(&["TARGET", "ROUTE", "RATE", "SENT", "RECEIVED", "STATE"]);
+    let mut table = Table::new(&["DESTINATION", "ROUTE", "RATE", "SENT", "RECEIVED", "STATE"]);
     for flow in flows {
         table.row([
             text(flow, "target"),
@@ -177,16 +178,10 @@ fn flow_table(flows: &[Value]) -> Table {
             units::rate_of(flow, "rate_bps"),
             units::bytes_of(flow, "sent"),
             units::bytes_of(flow, "received"),
-            still(flow).unwrap_or_else(|| text(flow, "state")),
+            reroutes::state(flow),
         ]);
     }
     table
-}
-
-/// That a lane or flow stands still, and since when.
-fn still(facts: &Value) -> Option<String> {
-    facts.get("stands_still_seconds").filter(|seconds| seconds.is_number())?;
-    Some(format!("stands still for {}", units::span_of(facts, "stands_still_seconds")))
 }
 
 #[cfg(test)]
@@ -200,7 +195,8 @@ mod tests {
     fn facts(received: u64) -> Value {
         let flow = |label: &str, received: u64, still: Option<f64>| {
             json!({ "label": label, "target": "web.mit.edu:443", "route": "via utah", "sent": 100,
-                    "received": received, "state": "open", "stands_still_seconds": still })
+                    "received": received, "state": "open", "quiet_seconds": 0.2,
+                    "stands_still_seconds": still })
         };
         json!({
             "status": { "name": "aros", "exit": false, "relay": false, "up_seconds": 65,
@@ -234,13 +230,13 @@ mit   up     60.0 ms  -         -        9s
 
 LANES: 1
 LANE  END    PEER  ROUTE     RTT      REROUTES  STATE
-1     entry  mit   via utah  80.0 ms  2         moves or rests
+1     entry  mit   via utah  80.0 ms  2         -
 
 FLOWS: 3
-TARGET           ROUTE     RATE        SENT   RECEIVED  STATE
+DESTINATION      ROUTE     RATE        SENT   RECEIVED  STATE
 web.mit.edu:443  via utah  0 bit/s     100 B  7 B       stands still for 3s
-web.mit.edu:443  via utah  1.0 Mbit/s  100 B  126.0 kB  open
-web.mit.edu:443  via utah  0 bit/s     100 B  5 B       open
+web.mit.edu:443  via utah  1.0 Mbit/s  100 B  126.0 kB  active
+web.mit.edu:443  via utah  0 bit/s     100 B  5 B       active
 
 EVENTS
 00:01:01  the link to utah is down";

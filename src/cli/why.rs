@@ -12,7 +12,7 @@ use super::{
 };
 use crate::admin;
 
-/// Changes of route that are printed; `--json` has up to 32.
+/// Reroutes and decisions that are printed; `--json` has up to 32.
 const CHANGES: usize = 8;
 
 /// Explain which exit and route a flow to DEST takes
@@ -106,7 +106,7 @@ fn choice(choice: &Value, columns: Option<usize>) -> Vec<String> {
     }
     lines.push(table.within(columns));
     for (title, field) in
-        [("Changes of the lane", "changes"), ("Decisions by figures", "decisions")]
+        [("Reroutes of the lane", "changes"), ("Decisions by figures", "decisions")]
     {
         let changes = entries(&choice[field]);
         if !changes.is_empty() {
@@ -171,7 +171,7 @@ mod tests {
              \x20 ROUTE               RTT      LOSS OUT  LOSS IN  EXPECTED  SCORE  DELIVERED    VERDICT\n\
              \x20 via utah, over TLS  80.0 ms  0.0 %     0.0 %    80.0 ms   108/s  96.0 Mbit/s  chosen\n\
              \x20 direct              -        -         -        -         -      -            excluded: link aros–mit is down\n\
-             Changes of the lane, newest first:\n\
+             Reroutes of the lane, newest first:\n\
              \x20 1m15s ago: direct → via utah: silent for 130 ms"
         );
     }

@@ -270,8 +270,8 @@ impl fmt::Display for Event {
             Self::Rerouted { lane, peer, from, to, why, stall_ms, .. } => {
                 write!(f, "lane {lane} to {peer} moved from {from} to {to}: {why}")?;
                 match stall_ms {
-                    Some(ms) => write!(f, "; it stood still for {ms:.0} ms"),
-                    None => f.write_str("; it ended before anything came in"),
+                    Some(ms) => write!(f, ", stall {ms:.0} ms"),
+                    None => f.write_str(", never resumed"),
                 }
             }
             Self::LinkUp { peer } => write!(f, "the link to {peer} is up"),

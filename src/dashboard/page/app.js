@@ -1,6 +1,6 @@
 // Asks the node for what it does, and shows the view that is open.
 
-import { put, span, rate, el, bytes } from "./format.js";
+import { put, span, rate, el, roles } from "./format.js";
 import * as map from "./map.js";
 import * as flows from "./flows.js";
 import * as timeline from "./timeline.js";
@@ -44,8 +44,7 @@ function take(now) {
 function header() {
   const { status } = state.now;
   put($("name"), status.name);
-  const roles = [status.proxy && "entry", status.relay && "relay", status.exit && "exit"].filter(Boolean).join(" · ");
-  put($("roles"), `${roles || "member"} · ${status.version}`);
+  put($("roles"), `${roles(status)} · ${status.version}`);
   put($("state"), status.stopping ? "stopping" : `up ${span(status.up_seconds)}`);
   $("state").parentElement.classList.remove("lost");
   badge("count-flows", status.flows);

@@ -9,14 +9,19 @@ function scaled(n, units, base) {
   return `${at === 0 ? Math.round(n) : n.toFixed(n < 10 ? 1 : 0)} ${units[at]}`;
 }
 
+/// A time span, as the commands write it.
 export function span(seconds) {
   if (seconds == null) return "–";
   const s = Math.floor(seconds);
-  if (s < 60) return `${s} s`;
-  if (s < 3600) return `${Math.floor(s / 60)} min ${s % 60} s`;
-  if (s < 86400) return `${Math.floor(s / 3600)} h ${Math.floor(s / 60) % 60} min`;
-  return `${Math.floor(s / 86400)} d ${Math.floor(s / 3600) % 24} h`;
+  const two = (n) => String(n).padStart(2, "0");
+  if (s < 60) return `${s}s`;
+  if (s < 3600) return `${Math.floor(s / 60)}m${two(s % 60)}s`;
+  if (s < 86400) return `${Math.floor(s / 3600)}h${two(Math.floor(s / 60) % 60)}m`;
+  return `${Math.floor(s / 86400)}d${two(Math.floor(s / 3600) % 24)}h`;
 }
+
+/// A node's roles, as the commands write them.
+export const roles = ({ exit, relay }) => (exit == null ? "–" : [exit && "exit", relay && "relay"].filter(Boolean).join("+") || "entry");
 
 export const millis = (ms) => (ms == null ? "–" : ms < 10 ? `${ms.toFixed(1)} ms` : ms < 9999 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`);
 export const percent = (p) => (p == null ? "–" : `${p < 10 ? p.toFixed(1) : Math.round(p)} %`);

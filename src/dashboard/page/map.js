@@ -1,6 +1,6 @@
 // The overlay as this node sees it: itself on the left, exits on the right, the others between.
 
-import { svg, el, put, mark, bytes, millis, percent, span, keepFocus } from "./format.js";
+import { svg, el, put, mark, bytes, millis, percent, span, roles, keepFocus } from "./format.js";
 import { figures, speeds, ask } from "./app.js";
 
 // Above this loss a link is drawn as lossy: the paper calls a path with 30 % an outage, and 5 % hurt TCP.
@@ -150,7 +150,7 @@ function draw(state) {
     mark(graph, "viewBox", `0 0 ${W} ${height.toFixed(0)}`);
     drawing.replaceChildren(...far(far_links, at), ...links.map((link) => near(link, at, status.name, few, scale)).flat(), ...used.flatMap((route) => along(route, at)),
       node(status.name, "us", at.get(status.name), scale, few, status.flows ? `${status.flows} flow${status.flows === 1 ? "" : "s"}` : "this node"),
-      ...links.map((link) => node(link.peer, kind(link), at.get(link.peer), scale, few, link.exit ? "exit" : link.relay ? "relay" : "entry")));
+      ...links.map((link) => node(link.peer, kind(link), at.get(link.peer), scale, few, roles(link))));
   }
   for (const event of state.fresh) {
     if (event.kind !== "rerouted") continue;
@@ -267,13 +267,14 @@ function links(links, avoided) {
   const body = document.querySelector("#links tbody");
   while (body.children.length > links.length) body.lastChild.remove();
   links.forEach((link, n) => {
-    if (!body.children[n]) body.append(el("tr", {}, el("td"), el("td", {}, el("span")), el("td", { class: "num" }), el("td", { class: "num" }), el("td", { class: "num wide" }), el("td", {}, el("button", { class: "avoid", type: "button", on: { click: (event) => steer(event.target.getAttribute("aria-pressed") === "true" ? "unavoid" : "avoid", event.target.dataset.peer) } }))));
-    const [peer, how, rtt, lost, since, act] = body.children[n].children;
+    if (!body.children[n]) body.append(el("tr", {}, el("td"), el("td", {}, el("span")), el("td", { class: "num" }), el("td", { class: "num" }), el("td", { class: "num wide" }), el("td", { class: "num wide" }), el("td", {}, el("button", { class: "avoid", type: "button", on: { click: (event) => steer(event.target.getAttribute("aria-pressed") === "true" ? "unavoid" : "avoid", event.target.dataset.peer) } }))));
+    const [peer, how, rtt, out, back, since, act] = body.children[n].children;
     put(peer, link.peer);
     put(how.firstChild, link.state);
     mark(how.firstChild, "class", `pill ${{ up: "good", lossy: "warn", down: "bad", none: "" }[look(link)]}`);
     put(rtt, millis(link.rtt_ms));
-    put(lost, percent(link.rtt_ms == null ? null : loss(link)));
+    put(out, percent(link.loss_out_percent));
+    put(back, percent(link.loss_in_percent));
     put(since, span(link.since_seconds));
     const button = act.firstChild;
     const avoid = avoided.includes(link.peer);

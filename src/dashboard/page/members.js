@@ -1,6 +1,6 @@
 // Who is a member, and inviting a node where this node may.
 
-import { el, svg, put, mark, span, keepFocus } from "./format.js";
+import { el, svg, put, mark, span, roles, keepFocus } from "./format.js";
 import { ask } from "./app.js";
 
 const EVERY = 5000;
@@ -56,10 +56,9 @@ const LOOKS = { valid: "good", expired: "warn", revoked: "bad", unknown: "" };
 const day = new Intl.DateTimeFormat(undefined, { dateStyle: "medium" });
 
 function row(member) {
-  const roles = member.exit == null ? "–" : ["entry", member.relay && "relay", member.exit && "exit"].filter(Boolean).join(", ");
   const left = member.expires == null ? null : member.expires - Date.now() / 1000;
   const state = member.state === "revoked" && member.revoked ? `revoked ${day.format(member.revoked * 1000)}` : member.state;
-  return el("tr", {}, el("th", { scope: "row" }, member.name), el("td", {}, el("span", { class: `pill ${LOOKS[member.state] ?? ""}` }, state)), el("td", {}, roles), el("td", { class: "wide" }, member.groups?.join(", ") || "–"),
+  return el("tr", {}, el("th", { scope: "row" }, member.name), el("td", {}, el("span", { class: `pill ${LOOKS[member.state] ?? ""}` }, state)), el("td", {}, roles(member)), el("td", { class: "wide" }, member.groups?.join(", ") || "–"),
     el("td", { class: "num" }, left > 0 ? `in ${span(left)}` : "–"), el("td", { class: "num" }, member.seen_seconds_ago == null ? "–" : member.seen_seconds_ago === 0 ? "now" : `${span(member.seen_seconds_ago)} ago`), el("td", { class: "wide serial" }, member.serial ?? "–"));
 }
 
