@@ -6,7 +6,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     time::{Instant, timeout},
 };
 use tokio_tungstenite::{
@@ -16,6 +16,7 @@ use tokio_tungstenite::{
 
 use crate::{
     overlay::{PATIENCE, Running, Site, configure, json, must, wait_for},
+    tools::resident,
     web,
 };
 
@@ -68,6 +69,30 @@ impl Stage {
         let stream = TcpStream::connect(self.at()).await.unwrap();
         let url = format!("ws://{}{path}{}", self.at(), self.token);
         client_async(url, stream).await.unwrap().0
+    }
+
+    /// A reader with a small window that takes no message.
+    async fn stalled(&self, path: &str) -> WebSocketStream<TcpStream> {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let stream = socket.connect(self.at()).await.unwrap();
+        let url = format!("ws://{}{path}{}", self.at(), self.token);
+        client_async(url, stream).await.unwrap().0
+    }
+
+    /// Whether a reader more is refused, and with which status; one that is not leaves again.
+    async fn refused_reader(&self) -> Option<u16> {
+        let stream = TcpStream::connect(self.at()).await.unwrap();
+        let url = format!("ws://{}/traffic?token={}", self.at(), self.token);
+        match client_async(url, stream).await {
+            Err(tungstenite::Error::Http(refused)) => Some(refused.status().as_u16()),
+            other => {
+                let mut socket = other.unwrap().0;
+                socket.close(None).await.unwrap();
+                while socket.next().await.is_some_and(|heard| heard.is_ok()) {}
+                None
+            }
+        }
     }
 }
 
@@ -267,4 +292,51 @@ async fn a_page_of_an_allowed_origin_uses_the_controller_and_nothing_else() {
     let bearer = format!("{other}Authorization: Bearer {}\r\n", stage.token);
     let (head, _) = stage.send("GET /proxies", &bearer, "").await;
     assert!(status(&head) == 403 && !head.to_lowercase().contains("access-control"), "{head}");
+}
+
+/// Flows whose listing has some 150 kB.
+const FLOWS: usize = 300;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_that_stall_are_left_and_cost_the_node_little() {
+    let stage = Stage::new("");
+    let (proxy, server) = (stage.leaf.proxy(), web::serve());
+    let open = move || (0..FLOWS).map(|_| web::tunnel(proxy, server).unwrap()).collect::<Vec<_>>();
+    let flows = tokio::task::spawn_blocking(open).await.unwrap();
+    let (_, listed) = stage.ask("GET /connections", "").await;
+    assert_eq!(listed["connections"].as_array().unwrap().len(), FLOWS);
+    let before = resident(stage.leaf.pid());
+    // One follows the log, which is told of a thousand refusals: the system keeps so few for it.
+    let mut stalled = Vec::new();
+    for path in std::iter::repeat_n("/connections?interval=500&token=", 31).chain(["/logs?token="])
+    {
+        stalled.push(stage.stalled(path).await);
+    }
+    assert_eq!(stage.refused_reader().await, Some(503), "all places are taken");
+    let refuse =
+        move || (0..1000).for_each(|_| drop(web::tunnel(proxy, ([127, 0, 0, 1], 1).into())));
+    tokio::task::spawn_blocking(refuse).await.unwrap();
+    let (began, mut readers, mut slowest) = (Instant::now(), Vec::new(), Duration::ZERO);
+    let mut grown = 0;
+    while readers.len() < 31 {
+        match stage.refused_reader().await {
+            None => readers.push(stage.socket("/traffic?token=").await),
+            Some(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+        let asked = Instant::now();
+        assert_eq!(stage.ask("GET /version", "").await.0, 200);
+        slowest = slowest.max(asked.elapsed());
+        grown = grown.max(resident(stage.leaf.pid()).saturating_sub(before));
+        assert!(began.elapsed() < 2 * PATIENCE, "{} of 31 places are free", readers.len());
+    }
+    println!(
+        "31 stalled readers are left after {:?}: {} KiB more at most, another request took {slowest:?}",
+        began.elapsed(),
+        grown / 1024
+    );
+    assert!(grown < 64 << 20, "{grown}");
+    assert!(slowest < Duration::from_secs(2), "{slowest:?}");
+    let mut log = stalled.pop().unwrap();
+    next(&mut log, |line| line["type"] == "error").await;
+    drop((stalled, flows));
 }

@@ -238,6 +238,18 @@ async fn a_page_that_is_left_open_does_not_grow() {
     assert!(more < elements + 200, "{elements} and {more} elements");
 }
 
+/// The 95th percentile of the processor time of a render, in milliseconds.
+async fn p95(page: &mut Page) -> f64 {
+    let mut took = Vec::new();
+    for _ in 0..40 {
+        let before = page.busy().await;
+        page.eval(RENDER).await;
+        took.push(page.busy().await - before);
+    }
+    took.sort_by(f64::total_cmp);
+    took[37] * 1e3
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn five_hundred_flows_are_drawn_within_three_frames() {
     let Some((_site, demo, mut page)) = demo_and_page(true).await else { return };
@@ -254,18 +266,14 @@ async fn five_hundred_flows_are_drawn_within_three_frames() {
         write!(flow, "GET /big?mb=1 HTTP/1.1\r\nHost: campus.mit.test\r\n\r\n").unwrap();
     }
     page.until("document.querySelector('#flow-table .pill.good')").await;
-    let mut took = Vec::new();
-    for _ in 0..40 {
-        let before = page.busy().await;
-        page.eval(RENDER).await;
-        took.push(page.busy().await - before);
-    }
-    took.sort_by(f64::total_cmp);
-    let p95 = took[37] * 1e3;
-    println!("a render of 500 flows took {p95:.1} ms at the 95th percentile");
-    assert!(p95 < RENDER_MS, "{p95}");
+    let first = p95(&mut page).await;
     page.eval("document.getElementById('all-flows').click()").await;
     page.until("document.querySelectorAll('#flow-table tbody tr').length === 500").await;
+    let all = p95(&mut page).await;
+    println!(
+        "a render of 500 flows took {first:.1} ms at the 95th percentile, with all rows {all:.1} ms"
+    );
+    assert!(first < RENDER_MS && all < RENDER_MS, "{first} {all}");
     page.picture("flows-dark").await;
     let label = "document.querySelector('#flow-table tbody tr .close')";
     page.eval(&format!("{label}.click()")).await;
