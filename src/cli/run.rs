@@ -97,7 +97,7 @@ impl Run {
     async fn serve(
         self,
         folder: &Folder,
-        (config, read): (Config, Config),
+        (mut config, read): (Config, Config),
         (log, notify): (log::Filter, Arc<Notify>),
         confinement: Confinement,
         (socket, listener): (ControlSocket, std::os::unix::net::UnixListener),
@@ -111,6 +111,7 @@ impl Run {
         let (uses_udp, streams_at) =
             (streams.udp, streams.listener.as_ref().and_then(|tcp| tcp.local_addr().ok()));
         let dashboard = dashboard::open(folder, &config).await;
+        config.entry.dashboard = dashboard.as_ref().map(Dashboard::listen);
         let (keeps_events, destinations) = (config.events.on_disk, config.log.destinations);
         let invites = signer.is_some() && config.authority.invite_from_dashboard;
         let authority = signer.map(AuthorityClient::process);

@@ -99,6 +99,18 @@ pub(super) fn check(
     Ok(())
 }
 
+/// Whether somebody opens a page by a link of another one. Frames and scripts of pages are told apart from that.
+pub(super) fn is_visit(method: &Method, headers: &HeaderMap) -> bool {
+    let says = |name: &'static str, value: &[u8]| {
+        let mut all = headers.get_all(HeaderName::from_static(name)).iter();
+        all.next().is_some_and(|one| one.as_bytes() == value) && all.next().is_none()
+    };
+    *method == Method::GET
+        && !headers.contains_key(ORIGIN)
+        && says("sec-fetch-mode", b"navigate")
+        && says("sec-fetch-dest", b"document")
+}
+
 /// Whether a Host header names this port by an address of loopback, or as `localhost`.
 fn is_ours(listen: SocketAddr, host: &str) -> bool {
     if let Ok(address) = host.parse::<SocketAddr>() {
@@ -195,6 +207,19 @@ mod tests {
         for site in ["cross-site", "same-site", ""] {
             assert_eq!(from("sec-fetch-site", site), Err(Refused::Origin), "{site}");
         }
+    }
+
+    #[test]
+    fn a_link_of_another_page_is_told_apart_from_frames_and_scripts() {
+        let visit = |mode: &str, dest: &str, more: &[(&str, &str)]| {
+            let pairs = [&[("sec-fetch-mode", mode), ("sec-fetch-dest", dest)][..], more].concat();
+            is_visit(&Method::GET, &headers(&pairs))
+        };
+        assert!(visit("navigate", "document", &[]));
+        assert!(!visit("navigate", "iframe", &[]) && !visit("cors", "empty", &[]));
+        assert!(!visit("navigate", "document", &[("origin", "null")]));
+        assert!(!visit("navigate", "document", &[("sec-fetch-dest", "iframe")]));
+        assert!(!is_visit(&Method::GET, &headers(&[])));
     }
 
     #[test]

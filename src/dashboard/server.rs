@@ -273,7 +273,13 @@ impl Shared {
         let asked = request.uri().query().unwrap_or_default();
         let allows = self.allows(path);
         if let Err(refused) = request::check(self.listen, method, headers, allows) {
-            return Some(refuse(refused));
+            // The proxy's pages about failures lead here. The cookie comes with a click on the page that is shown.
+            let visit =
+                refused == Refused::Origin && path == "/" && request::is_visit(method, headers);
+            return Some(match visit {
+                true => of_file(StatusCode::UNAUTHORIZED, page::CLOSED),
+                false => refuse(refused),
+            });
         }
         if *method == Method::OPTIONS {
             return Some(sentence(StatusCode::OK, "ask with the token"));

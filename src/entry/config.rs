@@ -44,6 +44,9 @@ pub struct Config {
     /// system's backlog. Default: 4096, at least 1. Each costs one file descriptor and, idle,
     /// about 20 KiB.
     pub max_connections: usize,
+    /// Where this node's dashboard is, to which pages about failures lead. The running node knows it.
+    #[serde(skip)]
+    pub dashboard: Option<SocketAddr>,
 }
 
 /// A further port of the proxy.
@@ -148,6 +151,7 @@ impl Default for Config {
             users: Vec::new(),
             local_users: LocalUsers::Own,
             max_connections: 4096,
+            dashboard: None,
         }
     }
 }

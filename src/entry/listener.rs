@@ -111,6 +111,7 @@ impl Entry {
             dialer,
             gate: LocalGate::new(&config.local_users)?,
             auth: Authenticator::new(config.users),
+            dashboard: config.dashboard,
             associations: Semaphore::new(MAX_ASSOCIATIONS),
             stop: CancellationToken::new(),
             kill: CancellationToken::new(),

@@ -69,6 +69,8 @@ pub(super) struct Shared {
     pub(super) dialer: Arc<dyn FlowDialer>,
     pub(super) gate: LocalGate,
     pub(super) auth: Authenticator,
+    /// Where the dashboard is.
+    pub(super) dashboard: Option<SocketAddr>,
     /// Places of associations.
     pub(super) associations: Semaphore,
     /// Cancelled when the entry stops: a client that has no flow yet gets none.

@@ -1,5 +1,10 @@
 //! The dashboard's page for every reader: contrast, keyboard, names, widths, fifty nodes; and its members view.
 
+use std::{
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+};
+
 use crate::{
     cdp::Page,
     dashboard::{connect, demo_and_page},
@@ -76,7 +81,7 @@ async fn view(page: &mut Page, name: &str) {
 }
 
 /// The page of a demo with flows, a refusal, a cut and an answered question, so that all kinds of text are there.
-async fn busy() -> Option<(Site, crate::dashboard::Demo, Page, Vec<std::net::TcpStream>)> {
+async fn busy() -> Option<(Site, crate::dashboard::Demo, Page, Vec<TcpStream>)> {
     let (site, mut demo, mut page) = demo_and_page(false).await?;
     page.until("document.querySelectorAll('#graph .node').length === 4").await;
     let flows = (0..6).map(|_| connect(demo.proxy, "campus.mit.test:80").unwrap()).collect();
@@ -273,6 +278,40 @@ async fn fifty_nodes_are_readable_on_the_map() {
         assert_eq!(page.eval(CROSSED).await, serde_json::json!([]), "{width}");
         assert_eq!(page.eval("document.querySelectorAll('#graph .route').length").await, 1);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_proxys_page_about_a_failure_leads_to_the_errors() {
+    if !have("chromium") {
+        return;
+    }
+    let site = Site::new();
+    let hub = site.hub();
+    let node = Running::start(&hub, &[]);
+    let mut page = of_node(&site, "hub").await;
+    // The page that a browser gets from the proxy, served again as another site's.
+    let mut proxy = TcpStream::connect(node.proxy()).unwrap();
+    let request =
+        "GET http://127.0.0.1:1/ HTTP/1.1\r\nHost: 127.0.0.1:1\r\nAccept: text/html\r\n\r\n";
+    proxy.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    proxy.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains(&format!("http://{}/#/errors", node.dashboard())), "{answer}");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let other = format!("http://localhost:{}/", listener.local_addr().unwrap().port());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    page.go(&other).await;
+    page.until("document.querySelector('a[href*=\"#/errors\"]')").await;
+    page.eval("document.querySelector('a[href*=\"#/errors\"]').click()").await;
+    page.until("document.querySelector('h1')?.textContent === 'This page is closed'").await;
+    page.eval("document.getElementById('on').click()").await;
+    page.until("document.querySelector('#error-list .cure')?.checkVisibility()").await;
 }
 
 /// The page of a running node.

@@ -108,6 +108,37 @@ fn other_hosts_origins_and_methods_are_refused_with_the_right_token() {
 }
 
 #[test]
+fn a_link_of_another_page_leads_to_the_closed_page_and_no_further() {
+    let site = Site::new();
+    let (_node, at) = stage(&site);
+    let link = json(&site.dir("hub"), &["open"])["link"].as_str().unwrap().to_owned();
+    let path = link.strip_prefix(&format!("http://{at}")).unwrap();
+    let opened = ask(at, "GET", path, "Host: HOST\r\n");
+    let cookie = opened.text.lines().find_map(|line| line.strip_prefix("set-cookie: ")).unwrap();
+    // A browser that sent the cookie along in spite of SameSite=Strict.
+    let cookie = format!("Host: HOST\r\nCookie: {}\r\n", cookie.split(';').next().unwrap());
+    let visit = "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate\r\n";
+    let document = format!("{cookie}{visit}Sec-Fetch-Dest: document\r\n");
+    let closed = ask(at, "GET", "/", &document);
+    assert_eq!(closed.status, 401, "{}", closed.text);
+    assert!(closed.text.contains("This page is closed") && !closed.text.contains("hub"));
+    for (method, path, headers) in [
+        ("GET", "/", format!("{cookie}{visit}Sec-Fetch-Dest: iframe\r\n")),
+        ("GET", "/", format!("{document}Origin: http://evil.example\r\n")),
+        ("GET", "/app.js", document.clone()),
+        ("GET", "/api/v1/status", document.clone()),
+        ("POST", "/api/v1/stop", document.clone()),
+        ("POST", "/", document.clone()),
+    ] {
+        let answer = ask(at, method, path, &headers);
+        assert_eq!(answer.status, 403, "{method} {path}: {}", answer.text);
+    }
+    // A click on the closed page is of this origin.
+    let click = format!("{cookie}Sec-Fetch-Site: same-origin\r\nSec-Fetch-Mode: navigate\r\n");
+    assert_eq!(ask(at, "GET", "/?", &click).status, 200);
+}
+
+#[test]
 fn no_node_but_the_demo_has_paths_to_cut() {
     let site = Site::new();
     let (_node, at) = stage(&site);

@@ -269,13 +269,13 @@ impl Trouble {
         }
     }
 
-    /// The response that tells it. `home` is the proxy's own page.
-    pub(super) fn answer(&self, audience: Audience, home: &str) -> Answer {
+    /// The response that tells it. `home` is the proxy's own page, `errors` the dashboard's view of failures.
+    pub(super) fn answer(&self, audience: Audience, home: &str, errors: Option<&str>) -> Answer {
         let sentence = self.sentence();
         let mut answer = match audience {
             Audience::Program => Answer::plain(self.status, &format!("{sentence} {}", self.advice)),
             Audience::Browser => {
-                Answer::document(self.status, "text/html; charset=utf-8", self.page(home))
+                Answer::document(self.status, "text/html; charset=utf-8", self.page(home, errors))
             }
         };
         let details = quoted(&sentence);
@@ -284,19 +284,22 @@ impl Trouble {
         answer
     }
 
-    fn page(&self, home: &str) -> String {
+    fn page(&self, home: &str, errors: Option<&str>) -> String {
         let detail = match self.detail.as_str() {
             "" => String::new(),
             detail => format!("<p>{}.</p>\n", escaped(detail)),
         };
         let (what, home) = (escaped(&self.what), escaped(home));
+        let errors = errors.map_or_else(String::new, |errors| {
+            format!(" · <a href=\"{}\">All errors</a>", escaped(errors))
+        });
         // The empty address is that of the page itself.
         format!(
             "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n\
              <meta name=\"viewport\" content=\"width=device-width\">\n\
              <title>{what}</title>\n<style>{STYLE}</style></head>\n\
              <body><main>\n<h1>{what}</h1>\n{detail}<p>{}</p>\n\
-             <p><a href=\"\">Try again</a> · <a href=\"{home}\">This proxy</a></p>\n\
+             <p><a href=\"\">Try again</a> · <a href=\"{home}\">This proxy</a>{errors}</p>\n\
              <footer>ronproxy, {}</footer>\n</main></body></html>\n",
             self.advice,
             self.status.as_u16(),
@@ -396,7 +399,11 @@ mod tests {
     use super::*;
 
     fn text(trouble: &Trouble, audience: Audience) -> String {
-        let answer = trouble.answer(audience, "http://127.0.0.1:1080/");
+        let answer = trouble.answer(
+            audience,
+            "http://127.0.0.1:1080/",
+            Some("http://127.0.0.1:1090/#/errors"),
+        );
         String::from_utf8(answer.bytes("GET", Kept::Closed)).unwrap()
     }
 
@@ -443,6 +450,10 @@ mod tests {
             assert!(body.contains(part), "{body}");
         }
         assert!(body.contains("<a href=\"http://127.0.0.1:1080/\">"), "{body}");
+        assert!(
+            body.contains("<a href=\"http://127.0.0.1:1090/#/errors\">All errors</a>"),
+            "{body}"
+        );
     }
 
     #[test]

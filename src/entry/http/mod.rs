@@ -235,7 +235,11 @@ impl Client {
     async fn write_trouble(&mut self, trouble: &Trouble, head: Option<&RequestHead>) -> Next {
         let audience = head.map_or(Audience::Program, |head| Audience::of(&head.fields));
         let home = format!("http://{}/", self.session.local);
-        let answer = trouble.answer(audience, &home).closing();
+        // It is on loopback, where no other client reaches it.
+        let near = self.session.client.ip().to_canonical().is_loopback();
+        let dashboard = self.session.shared.dashboard.filter(|_| near);
+        let errors = dashboard.map(|at| format!("http://{at}/#/errors"));
+        let answer = trouble.answer(audience, &home, errors.as_deref()).closing();
         let method = head.map_or("GET", |head| head.method.as_str());
         match self.write.write_all(&answer.bytes(method, Kept::Closed)).await {
             Ok(()) => Next::CloseAfterUpload,
