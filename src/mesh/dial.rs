@@ -137,6 +137,7 @@ impl Mesh {
             };
             if let Some(Ok(Ok(Some(dialled)))) = attempt {
                 let Dialled { conn, peer, hello, address, stream } = dialled;
+                self.meet(&conn, &peer);
                 self.clone().take_up(conn, peer, hello, (true, address));
                 drop(stream);
                 return;
@@ -241,6 +242,8 @@ impl Mesh {
             conn.close(code::FULL.into(), b"your links are refused for a while");
             return;
         }
+        // From now on its first packets show who it is, also if it does not end the introductions.
+        self.meet(&conn, &peer);
         // For a newer revocation list.
         conn.set_max_concurrent_uni_streams(VarInt::from_u32(1));
         let ours = self.hello();
@@ -263,6 +266,13 @@ impl Mesh {
         }
     }
 
+    /// Stores the certificate that a neighbour showed.
+    fn meet(&self, conn: &Connection, peer: &Peer) {
+        if let Some(certificate) = &certificate_of(conn) {
+            self.attestations.meet(&Arc::new(peer.clone()), certificate);
+        }
+    }
+
     fn take_up(
         self: Arc<Self>,
         conn: Connection,
@@ -272,9 +282,6 @@ impl Mesh {
     ) {
         let (peer, we_dialled) = (Arc::new(peer), how.0);
         let kept = (self.links.neighbour(&peer.name), self.links.conduct(&peer));
-        if let Some(certificate) = &certificate_of(&conn) {
-            self.attestations.meet(&peer, certificate);
-        }
         let link = Arc::new(Link::new(peer, conn, kept, hello, how, &self.switch));
         let restarted = self.links.is_new_process(&link);
         let name = link.peer().name.clone();
