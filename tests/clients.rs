@@ -19,6 +19,8 @@ mod overlay;
 mod server;
 #[path = "clients/sockets.rs"]
 mod sockets;
+#[path = "clients/sshd.rs"]
+mod sshd;
 #[path = "clients/tools.rs"]
 mod tools;
 #[path = "cli/web.rs"]

@@ -17,6 +17,8 @@ mod overlay;
 #[path = "clients/server.rs"]
 #[expect(dead_code, reason = "other tests use the rest")]
 mod server;
+#[path = "clients/sshd.rs"]
+mod sshd;
 #[path = "clients/tools.rs"]
 #[expect(dead_code, reason = "other tests use the rest")]
 mod tools;

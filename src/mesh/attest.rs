@@ -106,7 +106,7 @@ impl Attestations {
     /// What this node shows when it dials the member `name`.
     pub(super) fn knock(&self, name: &NodeName) -> Knock {
         let (own, shared) = {
-            let mut known = self.known();
+            let known = self.known();
             (known.key_of(&self.us), known.shared_with(name, &self.credentials))
         };
         let knock = Knock::new(self.overlay.clone());

@@ -125,7 +125,7 @@ impl Certificates {
 
     /// The key that this node shares with the member.
     pub(super) fn shared_with(
-        &mut self,
+        &self,
         name: &NodeName,
         credentials: &Credentials,
     ) -> Option<KnockKey> {

@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn eight_invitations_a_day_come_from_the_dashboard_whatever_becomes_of_them() {
+    fn the_dashboard_gives_eight_invitations_a_day_whatever_becomes_of_them() {
         let overlay = Overlay::new();
         let mut clerk = clerk(&overlay);
         let mut invitations = PendingInvitations::new(&overlay.dir);

@@ -1,61 +1,27 @@
 //! ssh and apt-get, which are run as on any machine.
 
-use std::{path::Path, process::Stdio};
-
-use tokio::{io::AsyncWriteExt as _, time::timeout};
+use std::path::Path;
 
 use crate::{
-    bytes::{MIB, Stream},
-    overlay::{free_tcp, wait_for},
+    bytes::MIB,
     server::Server,
+    sshd,
     stage::{Stage, WEB},
-    tools::{LIMIT, client, have, text},
+    tools::{client, have, text},
 };
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ssh_carries_four_mebibytes_through_the_exit() {
     let Some(stage) = Stage::set() else { return };
-    if !["ssh", "ssh-keygen", "sha256sum"].into_iter().all(have) {
+    if !sshd::is_here() {
         return;
     }
-    let privileged = rustix::process::getuid().is_root();
-    if !Path::new("/usr/sbin/sshd").exists() || (privileged && !Path::new("/run/sshd").exists()) {
-        println!("skipped: no sshd that could be started");
-        return;
-    }
-    let (key, config, port) =
-        (stage.site.dir("key"), stage.site.dir("sshd_config"), free_tcp().port());
-    let mut keygen = client("ssh-keygen");
-    keygen.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key);
-    text(keygen).await;
-    let shown = key.display();
-    let settings = format!(
-        "Port {port}\nListenAddress 127.0.0.1\nHostKey {shown}\nAuthorizedKeysFile {shown}.pub\n\
-         StrictModes no\nPidFile none\nPermitRootLogin prohibit-password\n"
-    );
-    std::fs::write(&config, settings).unwrap();
-    let sshd = client("/usr/sbin/sshd").args(["-D", "-e", "-f"]).arg(&config).spawn();
-    let _sshd = sshd.unwrap();
-    wait_for("sshd", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
-
-    let (port, key) = (port.to_string(), key.to_str().unwrap().to_owned());
+    let server = sshd::start(&stage.site).await;
+    let (port, key) = (server.port.to_string(), server.key.to_str().unwrap());
     let options = ["ssh", "-F", "none", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no"];
-    let quiet = ["-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "-i", &key];
+    let quiet = ["-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "-i", key];
     let program = [&options[..], &quiet, &["-p", &port, WEB, "sha256sum"]].concat();
-    let mut ssh = stage.exec(&[], &program);
-    let mut child = ssh.stdin(Stdio::piped()).spawn().unwrap();
-    let mut input = child.stdin.take().unwrap();
-    let talking = async {
-        for block in Stream::of(4 * MIB) {
-            input.write_all(&block).await.unwrap();
-        }
-        drop(input);
-        child.wait_with_output().await.unwrap()
-    };
-    let output = timeout(LIMIT, talking).await.expect("ssh hangs");
-    let said = String::from_utf8_lossy(&output.stdout);
-    let sum = Stream::of(4 * MIB).checksum();
-    assert_eq!(said.split_whitespace().next(), Some(&*sum), "{output:?}");
+    sshd::sum_four_mebibytes(stage.exec(&[], &program)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::overlay::{PATIENCE, Running, Site, configure, json, must};
+use crate::{
+    overlay::{PATIENCE, Running, Site, configure, json, must},
+    processes::usage,
+};
 
 /// The end of a node's answer to one request.
 struct Answer {
@@ -190,7 +193,7 @@ fn thousands_of_wrong_tokens_and_idle_clients_leave_the_node_unharmed() {
     let site = Site::new();
     let (node, at) = stage(&site);
     let token = must(&site.dir("hub"), &["open", "--token"]);
-    let before = memory(node.pid());
+    let before = usage(node.pid()).resident;
     // They take all places, and send nothing.
     let idle: Vec<_> = (0..100).map(|_| TcpStream::connect(at).unwrap()).collect();
     let guessers: Vec<_> = (0..4)
@@ -211,7 +214,7 @@ fn thousands_of_wrong_tokens_and_idle_clients_leave_the_node_unharmed() {
     let right = format!("Host: HOST\r\nAuthorization: Bearer {}\r\n", token.trim());
     assert_eq!(ask(at, "GET", "/api/v1/status", &right).status, 200);
     assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
-    let grown = memory(node.pid()).saturating_sub(before);
+    let grown = usage(node.pid()).resident.saturating_sub(before);
     println!("2,000 wrong tokens, 100 idle clients: {} KiB more memory", grown / 1024);
     assert!(grown < 16 << 20, "{grown}");
     let log = std::fs::read_to_string(site.dir("hub").join("log")).unwrap();
@@ -226,7 +229,7 @@ fn a_hundred_thousand_wrong_tokens_leave_the_owner_its_answers() {
     let (node, at) = stage(&site);
     let token = must(&site.dir("hub"), &["open", "--token"]);
     let right = format!("Host: HOST\r\nAuthorization: Bearer {}\r\n", token.trim());
-    let before = memory(node.pid());
+    let before = usage(node.pid()).resident;
     let guessers: Vec<_> = (0..4).map(|n| thread::spawn(move || guess(at, n, 25_000))).collect();
     let mut slowest = Duration::ZERO;
     while guessers.iter().any(|guesser| !guesser.is_finished()) {
@@ -236,7 +239,7 @@ fn a_hundred_thousand_wrong_tokens_leave_the_owner_its_answers() {
     }
     let refused: usize = guessers.into_iter().map(|guesser| guesser.join().unwrap()).sum();
     assert_eq!(refused, 100_000);
-    let grown = memory(node.pid()).saturating_sub(before);
+    let grown = usage(node.pid()).resident.saturating_sub(before);
     println!(
         "100,000 wrong tokens: the owner waited {slowest:?}, {} KiB more memory",
         grown / 1024
@@ -288,7 +291,7 @@ fn a_thousand_connections_leave_the_owner_its_answers() {
     let (node, at) = stage(&site);
     let token = must(&site.dir("hub"), &["open", "--token"]);
     let right = format!("Host: HOST\r\nAuthorization: Bearer {}\r\n", token.trim());
-    let before = memory(node.pid());
+    let before = usage(node.pid()).resident;
     let mut tabs = Vec::new();
     let mut slowest = Duration::ZERO;
     for n in 0..1000 {
@@ -304,7 +307,7 @@ fn a_thousand_connections_leave_the_owner_its_answers() {
             slowest = slowest.max(started.elapsed());
         }
     }
-    let grown = memory(node.pid()).saturating_sub(before);
+    let grown = usage(node.pid()).resident.saturating_sub(before);
     println!("1,000 connections: the owner waited {slowest:?}, {} KiB more memory", grown / 1024);
     assert!(slowest < Duration::from_secs(5), "{slowest:?}");
     assert!(grown < 16 << 20, "{grown}");
@@ -347,7 +350,7 @@ fn a_thousand_requests_for_invitations_give_eight_and_harm_nobody() {
     let at = node.dashboard();
     let token = must(&hub, &["open", "--token"]);
     let right = format!("Host: HOST\r\nAuthorization: Bearer {}\r\n", token.trim());
-    let before = memory(node.pid());
+    let before = usage(node.pid()).resident;
     let askers: Vec<_> = (0..4)
         .map(|asker| {
             let right = right.clone();
@@ -370,7 +373,7 @@ fn a_thousand_requests_for_invitations_give_eight_and_harm_nobody() {
     site.join("leaf");
     let joined = started.elapsed();
     let given: usize = askers.into_iter().map(|asker| asker.join().unwrap()).sum();
-    let grown = memory(node.pid()).saturating_sub(before);
+    let grown = usage(node.pid()).resident.saturating_sub(before);
     println!(
         "1,000 requests: {given} invitations, a join took {joined:?}, {} KiB more",
         grown / 1024
@@ -383,12 +386,6 @@ fn a_thousand_requests_for_invitations_give_eight_and_harm_nobody() {
     assert_eq!(lines.filter(|line| line["by"] == "this node's dashboard").count(), 8);
     let log = std::fs::read_to_string(hub.join("log")).unwrap();
     assert!(log.lines().count() < 60, "{log}");
-}
-
-fn memory(pid: u32) -> usize {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
 }
 
 #[test]

@@ -159,7 +159,7 @@ impl Sharing {
 
     /// The path to `node` works, perhaps again: if it is a sharer, it is told everything.
     pub fn greet(&mut self, node: &NodeName) {
-        self.teller.owe(node);
+        self.teller.tell_everything_to(node);
     }
 
     /// The connection to `node` has ended: what it told is not used any more.

@@ -55,7 +55,8 @@ impl Teller {
         Self { listeners: listeners.collect(), ..Self::default() }
     }
 
-    pub(super) fn owe(&mut self, sharer: &NodeName) {
+    /// The sharer is told everything as soon as may be.
+    pub(super) fn tell_everything_to(&mut self, sharer: &NodeName) {
         self.listeners.get_mut(sharer).into_iter().for_each(|listener| listener.owed = true);
     }
 

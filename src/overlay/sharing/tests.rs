@@ -230,7 +230,7 @@ fn a_sharer_that_does_not_answer_is_told_once() {
 }
 
 #[test]
-fn a_node_that_comes_up_is_told_what_is_known_and_spared_by_nobodys_hearsay() {
+fn who_comes_up_is_told_what_is_known_and_hearsay_spares_nobody() {
     let now = Instant::now();
     let (mut sharing, first) = shared(now);
     let known = SharedLink { measured: false, ..told(now, 60, 0).remove(0) };
