@@ -66,9 +66,7 @@ impl Stage {
     }
 
     async fn socket(&self, path: &str) -> WebSocketStream<TcpStream> {
-        let stream = TcpStream::connect(self.at()).await.unwrap();
-        let url = format!("ws://{}{path}{}", self.at(), self.token);
-        client_async(url, stream).await.unwrap().0
+        self.try_socket(path).await.unwrap()
     }
 
     /// A reader with a small window that takes no message.
@@ -80,18 +78,13 @@ impl Stage {
         client_async(url, stream).await.unwrap().0
     }
 
-    /// Whether a reader more is refused, and with which status; one that is not leaves again.
-    async fn refused_reader(&self) -> Option<u16> {
+    /// A reader more, or the status of its refusal.
+    async fn try_socket(&self, path: &str) -> Result<WebSocketStream<TcpStream>, u16> {
         let stream = TcpStream::connect(self.at()).await.unwrap();
-        let url = format!("ws://{}/traffic?token={}", self.at(), self.token);
+        let url = format!("ws://{}{path}{}", self.at(), self.token);
         match client_async(url, stream).await {
-            Err(tungstenite::Error::Http(refused)) => Some(refused.status().as_u16()),
-            other => {
-                let mut socket = other.unwrap().0;
-                socket.close(None).await.unwrap();
-                while socket.next().await.is_some_and(|heard| heard.is_ok()) {}
-                None
-            }
+            Err(tungstenite::Error::Http(refused)) => Err(refused.status().as_u16()),
+            other => Ok(other.unwrap().0),
         }
     }
 }
@@ -238,21 +231,15 @@ async fn a_controller_needs_the_token_and_has_room_for_few_readers() {
     for _ in 0..32 {
         readers.push(stage.socket("/traffic?token=").await);
     }
-    let stream = TcpStream::connect(stage.at()).await.unwrap();
-    let url = format!("ws://{}/traffic?token={}", stage.at(), stage.token);
-    let Err(tungstenite::Error::Http(refused)) = client_async(url, stream).await else {
-        panic!("a 33rd reader is served");
-    };
-    assert_eq!(refused.status(), 503);
+    let refused = stage.try_socket("/traffic?token=").await;
+    assert_eq!(refused.err(), Some(503), "a 33rd reader is served");
     drop(readers);
     // Their places are free once the node sees that they are gone.
     let began = Instant::now();
     loop {
         let (code, _) = stage.ask("GET /logs?level=loud", "").await;
         assert_eq!(code, 400, "a wrong question takes no place");
-        let stream = TcpStream::connect(stage.at()).await.unwrap();
-        let url = format!("ws://{}/traffic?token={}", stage.at(), stage.token);
-        if client_async(url, stream).await.is_ok() {
+        if stage.try_socket("/traffic?token=").await.is_ok() {
             return;
         }
         assert!(began.elapsed() < PATIENCE, "no place becomes free");
@@ -312,16 +299,17 @@ async fn readers_that_stall_are_left_and_cost_the_node_little() {
     {
         stalled.push(stage.stalled(path).await);
     }
-    assert_eq!(stage.refused_reader().await, Some(503), "all places are taken");
+    let refused = stage.try_socket("/traffic?token=").await;
+    assert_eq!(refused.err(), Some(503), "all places are taken");
     let refuse =
         move || (0..1000).for_each(|_| drop(web::tunnel(proxy, ([127, 0, 0, 1], 1).into())));
     tokio::task::spawn_blocking(refuse).await.unwrap();
     let (began, mut readers, mut slowest) = (Instant::now(), Vec::new(), Duration::ZERO);
     let mut grown = 0;
     while readers.len() < 31 {
-        match stage.refused_reader().await {
-            None => readers.push(stage.socket("/traffic?token=").await),
-            Some(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        match stage.try_socket("/traffic?token=").await {
+            Ok(reader) => readers.push(reader),
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
         }
         let asked = Instant::now();
         assert_eq!(stage.ask("GET /version", "").await.0, 200);
