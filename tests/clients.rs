@@ -42,6 +42,8 @@ mod git;
 mod manners;
 #[path = "clients/nonsense.rs"]
 mod nonsense;
+#[path = "clients/pac.rs"]
+mod pac;
 #[path = "clients/page.rs"]
 mod page;
 #[path = "clients/ports.rs"]

@@ -82,6 +82,10 @@ impl FlowDialer for Dialer {
         Associated::begin(self, request, None, client)
     }
 
+    fn served(&self, exit: Option<&NodeName>) -> Vec<String> {
+        self.mesh.served_by(exit)
+    }
+
     fn datagram_drops(&self) -> Arc<DatagramDrops> {
         self.datagram_drops.clone()
     }

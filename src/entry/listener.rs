@@ -107,10 +107,12 @@ impl Entry {
         for Port { listen, exit, hint } in config.ports {
             ports.push(OpenPort::bind(listen, Options { exit, hint, user: None }).await?);
         }
+        let of_exit = |port: &OpenPort| port.options.exit.clone().map(|exit| (exit, port.local));
         let shared = Shared {
             dialer,
             gate: LocalGate::new(&config.local_users)?,
             auth: Authenticator::new(config.users),
+            ports: ports.iter().filter_map(of_exit).collect(),
             dashboard: config.dashboard,
             associations: Semaphore::new(MAX_ASSOCIATIONS),
             stop: CancellationToken::new(),

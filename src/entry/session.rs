@@ -25,8 +25,12 @@ use super::{
     auth::Authenticator, config::HANDSHAKE_TIMEOUT, local_users::LocalGate, options::Options,
     places::ClientActivity,
 };
-use crate::flow::{
-    DESTINATION_TARGET, Flow, FlowDialer, FlowRequest, Ingress, Refusal, Target, with_destination,
+use crate::{
+    flow::{
+        DESTINATION_TARGET, Flow, FlowDialer, FlowRequest, Ingress, Refusal, Target,
+        with_destination,
+    },
+    identity::NodeName,
 };
 
 /// How long a refused client may send before the connection is closed.
@@ -69,6 +73,8 @@ pub(super) struct Shared {
     pub(super) dialer: Arc<dyn FlowDialer>,
     pub(super) gate: LocalGate,
     pub(super) auth: Authenticator,
+    /// The exits for which ports stand, and where these listen.
+    pub(super) ports: Vec<(NodeName, SocketAddr)>,
     /// Where the dashboard is.
     pub(super) dashboard: Option<SocketAddr>,
     /// Places of associations.

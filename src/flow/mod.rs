@@ -118,6 +118,10 @@ pub trait FlowDialer: Send + Sync + 'static {
         client: Arc<dyn DatagramSink>,
     ) -> Arc<dyn Association>;
 
+    /// What exits serve by their certificates: domains and networks, sorted, each once. Those of `exit` only, if it
+    /// is named. Exits that serve everything add nothing.
+    fn served(&self, exit: Option<&NodeName>) -> Vec<String>;
+
     /// Counts the datagrams that this node drops.
     fn datagram_drops(&self) -> Arc<DatagramDrops>;
 }

@@ -11,6 +11,7 @@ use crate::{
         Association, AssociationRequest, BoxFuture, DatagramDrops, DatagramSink, Flow, FlowDialer,
         FlowRequest, Refusal, RefusalKind, Target,
     },
+    identity::NodeName,
 };
 
 const WORDS: &[&[u8]] = &[
@@ -43,6 +44,10 @@ impl FlowDialer for RefusesAll {
         _: Arc<dyn DatagramSink>,
     ) -> Arc<dyn Association> {
         self
+    }
+
+    fn served(&self, _: Option<&NodeName>) -> Vec<String> {
+        vec!["a.test".to_owned(), "192.0.2.0/24".to_owned()]
     }
 
     fn datagram_drops(&self) -> Arc<DatagramDrops> {

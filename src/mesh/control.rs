@@ -1,6 +1,7 @@
 //! Which routes lanes may take, and how to get onto them.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, PoisonError},
     time::{Duration, Instant},
 };
@@ -117,6 +118,18 @@ impl Mesh {
         let certified = self.known_members().into_iter().filter_map(|member| member.certified);
         let exits = certified.filter(|peer| peer.roles.exit && self.is_exit(&peer.name));
         exits.filter_map(|exit| Some((exit.name.clone(), fit(&exit.serves, host)?))).collect()
+    }
+
+    /// What all exits serve by their certificates, or this one, whether they are up or not: domains and networks,
+    /// sorted, each once.
+    #[must_use]
+    pub fn served_by(&self, exit: Option<&NodeName>) -> Vec<String> {
+        let asked = |name: &NodeName| exit.is_none_or(|exit| exit == name);
+        let certified = self.known_members().into_iter().filter_map(|member| member.certified);
+        let exits = certified.filter(|peer| peer.roles.exit && asked(&peer.name));
+        let here = (self.exit && asked(&self.us.name)).then(|| self.us.serves.clone());
+        let all = exits.map(|peer| peer.serves.clone()).chain(here).flatten();
+        all.collect::<BTreeSet<_>>().into_iter().collect()
     }
 }
 

@@ -17,6 +17,7 @@ use ronproxy::internals::{
         Association, AssociationRequest, BoxFuture, Carried, DatagramDrops, DatagramSink, Flow,
         FlowDialer, FlowIo, FlowLabel, FlowRequest, Host, Refusal, RefusalKind, Spliced, Target,
     },
+    identity::NodeName,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
@@ -88,6 +89,10 @@ impl FlowDialer for DirectDialer {
     ) -> Arc<dyn Association> {
         self.associations.lock().unwrap().push(request);
         Arc::new(Echo { client, refused: Notify::new() })
+    }
+
+    fn served(&self, _: Option<&NodeName>) -> Vec<String> {
+        vec!["served.test".to_owned(), "192.0.2.0/24".to_owned()]
     }
 
     fn datagram_drops(&self) -> Arc<DatagramDrops> {

@@ -10,7 +10,7 @@ use super::{
     request::BadAddress,
 };
 use crate::{
-    entry::auth::AuthError,
+    entry::{auth::AuthError, pac},
     flow::{ParseTargetError, Refusal, RefusalKind, Target},
 };
 
@@ -64,6 +64,14 @@ impl Answer {
         let mut fields = Fields::default();
         fields.push("Content-Type", media_type);
         Self { status: status.as_u16(), fields, body, closes: false }
+    }
+
+    /// A PAC file. Pages of others cannot load it as a script, as it may tell what the overlay serves.
+    pub(super) fn pac(file: String) -> Self {
+        let mut answer = Self::document(StatusCode::OK, pac::CONTENT_TYPE, file);
+        answer.fields.push("X-Content-Type-Options", "nosniff");
+        answer.fields.push("Cross-Origin-Resource-Policy", "same-origin");
+        answer
     }
 
     /// A short text.

@@ -36,6 +36,7 @@ use self::{
     body::{Buffered, NoHead},
     framing::Length,
     head::RequestHead,
+    local::Around,
     origin::Origin,
     request::Asked,
 };
@@ -43,7 +44,10 @@ use super::{
     options::Options,
     session::{Session, close, close_after_upload},
 };
-use crate::flow::{DESTINATION_TARGET, Ingress, Target, reset_on_close};
+use crate::{
+    flow::{DESTINATION_TARGET, Ingress, Target, reset_on_close},
+    identity::NodeName,
+};
 
 /// Longest HTTP request head in bytes. Browsers stay below 16 KiB; big cookies reach 32 KiB.
 const MAX_HTTP_HEAD: usize = 64 * 1024;
@@ -141,7 +145,7 @@ impl Client {
         };
         let address = match request::asked(&head.target) {
             Ok(Asked::Own(path)) => {
-                let answer = local::answer(&head, &path, self.session.local);
+                let answer = self.own_page(&head, &path);
                 return self.reply(answer, &head, length).await;
             }
             Ok(Asked::Elsewhere(address)) => address,
@@ -168,6 +172,15 @@ impl Client {
             }
         }
         self.forward(head, bytes, (address, length, upgrades), options).await
+    }
+
+    /// The answer to a request for a page of the proxy itself.
+    fn own_page(&self, head: &RequestHead, path: &[u8]) -> Answer {
+        let Session { local, port, shared, .. } = &self.session;
+        let served = |exit: Option<&NodeName>| shared.dialer.served(exit);
+        let (exit, ports) = (port.exit.as_ref(), &*shared.ports);
+        let around = Around { local: *local, exit, ports, served: &served };
+        local::answer(head, path, &around)
     }
 
     /// The options of the client's user name; else the demand for another name.
