@@ -25,6 +25,7 @@
 //! | `invited` | senders of first packets while somebody joins |
 //! | `outbox` | neighbours that read nothing |
 //! | `lines`, `churn` | a member that makes a node write lines without end |
+//! | `questions` | a member that asks what the exit would carry without end, and an exit that never answers |
 //! | `look_ups` | a member that asks for names of a silent zone |
 //! | `pages`, `places`, `users` | web pages and other local users, at the proxy |
 //! | `dashboard` | other local programs and web pages, at the dashboard's port |
@@ -104,6 +105,8 @@ mod places;
 #[cfg(target_os = "linux")]
 #[path = "hostile/processes.rs"]
 mod processes;
+#[path = "hostile/questions.rs"]
+mod questions;
 #[path = "hostile/records.rs"]
 mod records;
 #[path = "hostile/relays.rs"]

@@ -10,6 +10,7 @@ use ronproxy::internals::{
     app::{Choice, Question},
     config::Config,
     emulator,
+    flow::RefusalKind,
     lab::{Lab, LabNode},
     transport::Congestion,
 };
@@ -53,6 +54,49 @@ async fn why_tells_which_link_is_down_and_when_and_why_the_lane_moved() {
     assert_eq!((last.from.as_deref(), last.to.as_deref()), (Some("direct"), Some("via relay")));
     assert!(last.seconds_ago < 60.0, "{last:?}");
     assert_eq!(entry.view().routes().len(), 1);
+    lab.stop().await;
+}
+
+/// What the exit says of a flow of the entry's: the answer, the refusal, and the reason.
+async fn said(lab: &Lab) -> (&'static str, Option<&'static str>, String) {
+    let mut why = lab.node("entry").unwrap().view().why_asking(&question()).await;
+    let policy = why.exits.remove(0).policy.unwrap();
+    (policy.answer, policy.refusal, policy.reason.unwrap_or_default())
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_exit_is_asked_on_a_lane_through_a_relay_or_on_a_link() {
+    let lab = support::triangle(emulator::triangle(), 23, Congestion::Adaptive).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let entry = lab.node("entry").unwrap();
+    assert_eq!(said(&lab).await, ("allowed", None, String::new()));
+    assert!(entry.lane_facts().is_empty(), "a question opens no lane");
+    without_direct(&lab).await;
+    let (answer, _, reason) = said(&lab).await;
+    assert_eq!((answer, &*reason), ("unknown", "it is not asked: no lane and no link to it is up"));
+    support::fetch(entry, 1000).await;
+    assert_eq!(choice(&lab).route.as_deref(), Some("via relay"));
+    assert_eq!(said(&lab).await, ("allowed", None, String::new()));
+    lab.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_gets_the_refusal_of_a_flow() {
+    let refuses = Some(RefusalKind::Policy);
+    let nodes = vec![
+        LabNode::new("entry", false, false),
+        LabNode { refuses, ..LabNode::new("exit", false, true) },
+        LabNode::new("relay", true, false),
+    ];
+    let (services, congestion) = (support::services(), Congestion::Adaptive);
+    let lab = Lab::start(emulator::triangle(), 24, nodes, services, congestion).await.unwrap();
+    wait_for("the mesh", Duration::from_secs(10), || lab.is_meshed()).await;
+    let refused = ("refused", Some("policy"), "this exit refuses everything".to_owned());
+    assert_eq!(said(&lab).await, refused, "on the link");
+    let flow = support::dial(lab.node("entry").unwrap(), "source.test:80").await.err().unwrap();
+    assert_eq!((flow.kind, &flow.detail), (RefusalKind::Policy, &refused.2));
+    assert!(choice(&lab).lane.is_some());
+    assert_eq!(said(&lab).await, refused, "on the lane");
     lab.stop().await;
 }
 

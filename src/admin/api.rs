@@ -145,7 +145,7 @@ pub(crate) async fn answer(
         (&Method::GET, "/links") => json(&admin.view.link_facts()),
         (&Method::GET, "/routes") => json(&admin.view.routes()),
         (&Method::GET, "/why") => match question::read(asked) {
-            Ok(question) => json(&admin.view.why(&question)),
+            Ok(question) => json(&admin.view.why_asking(&question).await),
             Err(error) => sentence(StatusCode::BAD_REQUEST, &error),
         },
         (&Method::GET, "/ping") => told(ping(admin, asked).await),

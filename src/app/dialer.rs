@@ -41,7 +41,7 @@ use crate::{
 
 /// Most exits that may refuse a flow before its client is told. With more, a destination that no exit
 /// carries would open a lane to every exit of the overlay.
-const MAX_REFUSALS: usize = 4;
+pub(super) const MAX_REFUSALS: usize = 4;
 
 /// How often a flow that waits asks the mesh to look for routes.
 const HURRY_EVERY: Duration = Duration::from_millis(200);
@@ -52,7 +52,7 @@ pub(super) struct Dialer {
     mesh: Arc<Mesh>,
     pool: Arc<LanePool>,
     /// Opens flows that leave at this node.
-    acceptor: Arc<Serving>,
+    pub(super) acceptor: Arc<Serving>,
     held: Mutex<Held>,
     log: Arc<FlowLog>,
     datagram_drops: Arc<DatagramDrops>,

@@ -9,6 +9,7 @@
 
 mod accept;
 mod admission;
+mod asked;
 mod association;
 mod desk;
 mod dialer;
@@ -37,6 +38,7 @@ mod status;
 mod steering;
 mod why;
 
+pub use asked::ExitPolicy;
 pub use desk::JoinDesk;
 pub use inboxes::{ConduitError, Packet};
 pub(crate) use inboxes::{Receives, TypeCounts, packet_type};

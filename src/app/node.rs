@@ -38,7 +38,7 @@ use crate::{
     exit::{Exit, ExitPermit},
     flow::{
         BoxFuture, DatagramDrops, DatagramSink, FlowDialer, FlowLabel, FlowLimits, FlowTable,
-        FlowTimes, OutwardDatagrams, Refusal, Target,
+        FlowTimes, Judgement, OutwardDatagrams, Refusal, Target,
     },
     identity::{ALPN_JOIN, ALPN_RENEW, Credentials, Fingerprint, MemberInfo, Peer},
     lane::{
@@ -536,6 +536,15 @@ impl FlowAcceptor for ExitDoor {
             permit.set_label(label);
             Ok(Outward { stream: OutwardStream::Tcp(stream), remote, place: place(permit) })
         })
+    }
+
+    fn judge<'a>(
+        &'a self,
+        entry: &'a Peer,
+        target: &'a Target,
+        served: bool,
+    ) -> BoxFuture<'a, Result<Judgement, Refusal>> {
+        Box::pin(self.0.would_carry(&entry.groups, target, served))
     }
 
     fn admit(&self, entry: &Peer, target: &Target) -> Result<Place, Refusal> {

@@ -28,8 +28,8 @@ use super::{
 };
 use crate::{
     flow::{
-        BoxFuture, DatagramDrops, DatagramSink, FlowLabel, Host, OutwardDatagrams, Refusal,
-        RefusalKind, Target,
+        BoxFuture, DatagramDrops, DatagramSink, FlowLabel, Host, Judgement, OutwardDatagrams,
+        Refusal, RefusalKind, Target,
     },
     identity::{NodeName, Peer},
     lane::{FlowAcceptor, Outward, OutwardStream, Place},
@@ -199,6 +199,15 @@ impl FlowAcceptor for Serving {
                 })
             }),
         }
+    }
+
+    fn judge<'a>(
+        &'a self,
+        entry: &'a Peer,
+        target: &'a Target,
+        served: bool,
+    ) -> BoxFuture<'a, Result<Judgement, Refusal>> {
+        self.behind.judge(entry, target, served || self.serves(target))
     }
 
     fn admit(&self, entry: &Peer, target: &Target) -> Result<Place, Refusal> {

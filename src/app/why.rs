@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::NodeView;
+use super::{ExitPolicy, NodeView};
 use crate::{
     flow::{FlowRequest, Hint, Ingress, Route, Target},
     identity::NodeName,
@@ -62,6 +62,8 @@ pub struct Choice {
     pub route: Option<String>,
     /// Seconds since the lane's route changed last; `None` when it never did.
     pub since_seconds: Option<f64>,
+    /// What the exit says of the flow by its own policy; `None`: it was not to be asked.
+    pub policy: Option<ExitPolicy>,
     /// What was posted for the exit of the metric of the hint `app:…`; `None` without a value.
     pub posted: Option<f64>,
     /// Every possible route: the usable ones, best first, then the excluded ones.
@@ -116,7 +118,7 @@ pub struct Change {
 }
 
 impl NodeView {
-    /// Explains the route that a flow would take now. It opens and changes nothing.
+    /// Explains the route that a flow would take now, by what this node knows. It opens and changes nothing.
     #[must_use]
     pub fn why(&self, question: &Question) -> Why {
         let client = ([127, 0, 0, 1], 0).into();
@@ -231,6 +233,7 @@ fn choice(
         lane: None,
         route: route.map(|route| route.to_string()),
         since_seconds: None,
+        policy: None,
         posted: None,
         candidates: decision.candidates.iter().map(facts).collect(),
         changes: Vec::new(),

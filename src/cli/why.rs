@@ -17,8 +17,9 @@ const CHANGES: usize = 8;
 
 /// Explain which exit and route a flow to DEST takes
 ///
-/// Shows which rule decides, the exits in the order in which they are tried, every candidate route
-/// with its figures and what speaks against it, and the last changes with their reasons.
+/// Shows which rule decides, the exits in the order in which they are tried, what the first four say of the
+/// flow by their own policy, every candidate route with its figures and what speaks against it, and the
+/// last changes with their reasons. Exits neither resolve nor connect for it.
 #[derive(Debug, Args)]
 pub(super) struct Why {
     /// The destination: HOST, HOST:PORT (default port 443) or a URL
@@ -73,15 +74,19 @@ fn choice(choice: &Value, columns: Option<usize>) -> Vec<String> {
         route if route == "-" => "no route".to_owned(),
         route => route,
     };
+    let policy = policy(&choice["policy"]).map(|said| format!("Its policy {said}."));
+    let policy = policy.iter().flat_map(|said| wrapped(said, columns, "  ", "    "));
     let how = match choice["lane"].as_u64() {
         None if route == "no route" => "no route leads there".to_owned(),
         Some(lane) => format!("lane {lane} goes {route}"),
         None if route == "local" => {
-            return vec![format!("Exit {exit}: flows leave at this node, without a lane.")];
+            let here = format!("Exit {exit}: flows leave at this node, without a lane.");
+            return std::iter::once(here).chain(policy).collect();
         }
         None => format!("a new lane would go {route}"),
     };
     let mut lines = wrapped(&format!("Exit {exit}, hint {hint}: {how}."), columns, "", "  ");
+    lines.extend(policy);
     let mut table = Table::new(&[
         "  ROUTE",
         "RTT",
@@ -115,6 +120,17 @@ fn choice(choice: &Value, columns: Option<usize>) -> Vec<String> {
         }
     }
     lines
+}
+
+/// What the exit says of the flow; `None`: it was not to be asked.
+fn policy(said: &Value) -> Option<String> {
+    let reason = || text(said, "reason");
+    Some(match said["answer"].as_str()? {
+        "allowed" => "allows it".to_owned(),
+        "depends-on-address" => "decides by the address that the name has there".to_owned(),
+        "refused" => format!("refuses it ({}): {}", text(said, "refusal"), reason()),
+        _ => format!("is unknown: {}", reason()),
+    })
 }
 
 /// What the first link goes over, if that is not UDP, and which other node of the site measured it.
@@ -151,6 +167,7 @@ mod tests {
             "target": "web.mit.edu:443", "rule": 2, "refused": null,
             "exits": [{
                 "exit": "mit", "hint": "latency", "lane": 3, "route": "via utah",
+                "policy": { "answer": "refused", "refusal": "policy", "reason": "rule 2 of its deny list matches" },
                 "candidates": [
                     { "route": "via utah", "carrier": "tls", "rtt_ms": 80.0, "loss_out_percent": 0.0,
                       "loss_in_percent": 0.0, "expected_ms": 80.0, "score": 108.2,
@@ -168,12 +185,26 @@ mod tests {
             "web.mit.edu:443: rule 2 of config.toml decides.\n\
              \n\
              Exit mit, hint latency: lane 3 goes via utah.\n\
+             \x20 Its policy refuses it (policy): rule 2 of its deny list matches.\n\
              \x20 ROUTE               RTT      LOSS OUT  LOSS IN  EXPECTED  SCORE  DELIVERED    VERDICT\n\
              \x20 via utah, over TLS  80.0 ms  0.0 %     0.0 %    80.0 ms   108/s  96.0 Mbit/s  chosen\n\
              \x20 direct              -        -         -        -         -      -            excluded: link aros–mit is down\n\
              Reroutes of the lane, newest first:\n\
              \x20 1m15s ago: direct → via utah: silent for 130 ms"
         );
+    }
+
+    #[test]
+    fn every_answer_of_an_exit_is_a_sentence() {
+        for (answer, said) in [
+            ("allowed", "allows it"),
+            ("depends-on-address", "decides by the address that the name has there"),
+            ("unknown", "is unknown: it is not asked"),
+        ] {
+            let facts = json!({ "answer": answer, "refusal": null, "reason": "it is not asked" });
+            assert_eq!(policy(&facts).as_deref(), Some(said));
+        }
+        assert_eq!(policy(&Value::Null), None);
     }
 
     #[test]

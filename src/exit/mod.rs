@@ -50,7 +50,7 @@ pub(crate) use rule::Rule;
 pub(crate) use system::SystemResolver;
 
 use crate::{
-    flow::{Host, Refusal, RefusalKind, Target},
+    flow::{Host, Judgement, Refusal, RefusalKind, Target},
     identity::NodeName,
     live::Live,
     turns::{Limits, Turns},
@@ -170,6 +170,37 @@ impl Exit {
         Ok(permit)
     }
 
+    /// Whether the policy allows a flow of an entry in `groups` to `target`. Resolves, connects and counts
+    /// nothing. `served`: a program on this node serves the name, as in [`Self::admit`].
+    ///
+    /// # Errors
+    /// As [`Self::open`] for the policy and the target.
+    pub async fn would_carry(
+        &self,
+        groups: &[String],
+        target: &Target,
+        served: bool,
+    ) -> Result<Judgement, Refusal> {
+        let Target { host, port } = parsed(target)?;
+        let policy = self.policy.get();
+        if served {
+            policy.check_denied(groups, &host, port)?;
+            return Ok(Judgement::Allowed);
+        }
+        policy.check_name(groups, &host, port)?;
+        match (self.pinned_addr(&host), &host) {
+            (Some(pinned), _) => policy.check_rules(groups, &host, pinned.ip(), port)?,
+            (None, Host::Name(_)) => return Ok(Judgement::DependsOnAddress),
+            (None, Host::Ip(ip)) => {
+                let judged = self.judge(groups, &host, (*ip, port).into()).await;
+                if let Some(denial) = judged.map_err(|error| Refusal::from_connect_error(&error))? {
+                    return Err(denial.into());
+                }
+            }
+        }
+        Ok(Judgement::Allowed)
+    }
+
     /// The flows that leave here; with their destinations if they may be shown.
     #[must_use]
     pub fn flows(&self, with_targets: bool) -> Vec<ExitFlow> {
@@ -199,11 +230,8 @@ impl Exit {
     }
 
     /// The target, if the policy does not deny it before its name is resolved.
-    ///
-    /// It came from a peer. It is parsed again, so that the rules see names in one spelling.
     fn checked(&self, groups: &[String], target: &Target) -> Result<Target, Refusal> {
-        let target = Target::new(&target.host.to_string(), target.port)
-            .map_err(|error| Refusal::new(RefusalKind::Protocol, error.to_string()))?;
+        let target = parsed(target)?;
         let checked = self.policy.get().check_name(groups, &target.host, target.port);
         checked.map_err(|denial| self.denied(denial))?;
         Ok(target)
@@ -316,6 +344,12 @@ impl Exit {
         let mut denials = self.denials.lock().unwrap_or_else(PoisonError::into_inner);
         *denials.entry(reason.name()).or_default() += 1;
     }
+}
+
+/// A target that came from a peer, parsed again, so that the rules see names in one spelling.
+fn parsed(target: &Target) -> Result<Target, Refusal> {
+    let parsed = Target::new(&target.host.to_string(), target.port);
+    parsed.map_err(|error| Refusal::new(RefusalKind::Protocol, error.to_string()))
 }
 
 #[cfg(test)]

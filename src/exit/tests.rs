@@ -100,6 +100,50 @@ async fn a_peer_cannot_pass_a_deny_rule_by_its_spelling() {
     }
 }
 
+/// A resolver that nobody may ask.
+#[derive(Debug)]
+struct Untouched;
+
+impl Resolver for Untouched {
+    fn resolve<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Vec<IpAddr>, ResolveError>> {
+        panic!("{name} is resolved for a question");
+    }
+}
+
+#[tokio::test]
+async fn a_question_is_answered_by_the_askers_groups_and_resolves_nothing() {
+    let table = "enabled = true
+        deny = [{ port = [25] }, { cidr = ['9.9.9.0/24'] }]
+        allow = [{ group = ['staff'] }, { domain = ['open.test'] }]";
+    let exit = Exit::new(toml::from_str(table).unwrap(), Arc::new(Untouched))
+        .with_pinned(HashMap::from([("pinned.test".to_owned(), ([127, 0, 0, 1], 1).into())]));
+    let (staff, others) = (["staff".to_owned()], []);
+    for (groups, target, expected) in [
+        (&staff[..], "a.test:80", Ok(Judgement::DependsOnAddress)),
+        (&others, "a.test:80", Err("no rule of its allow list matches")),
+        (&others, "open.test:80", Ok(Judgement::DependsOnAddress)),
+        (&staff, "a.test:25", Err("rule 1 of its deny list matches")),
+        (&staff, "8.8.8.8:53", Ok(Judgement::Allowed)),
+        (&staff, "9.9.9.9:53", Err("rule 2 of its deny list matches")),
+        (&staff, "10.0.0.1:80", Err("that is a private network")),
+        (&staff, "pinned.test:80", Ok(Judgement::Allowed)),
+        (&others, "pinned.test:80", Err("no rule of its allow list matches")),
+    ] {
+        let said = exit.would_carry(groups, &target.parse().unwrap(), false).await;
+        match (said, expected) {
+            (Ok(said), Ok(expected)) => assert_eq!(said, expected, "{target}"),
+            (Err(said), Err(expected)) => {
+                assert_eq!(said.kind, RefusalKind::Policy, "{target}");
+                assert!(said.detail.ends_with(expected), "{target}: {said}");
+            }
+            (said, _) => panic!("{groups:?} {target}: {said:?}"),
+        }
+    }
+    let served = exit.would_carry(&others, &"wiki.lab:80".parse().unwrap(), true).await;
+    assert_eq!(served, Ok(Judgement::Allowed));
+    assert!(exit.snapshot().denials.is_empty(), "no flow was denied");
+}
+
 #[tokio::test]
 async fn a_pinned_name_reaches_loopback_under_the_operators_rules() {
     let (_listener, addr) = server().await;

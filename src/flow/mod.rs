@@ -6,6 +6,7 @@
 mod activity;
 mod datagram;
 mod hint;
+mod judgement;
 mod label;
 mod limits;
 mod refusal;
@@ -37,6 +38,7 @@ pub use datagram::{
     DatagramFlow, DatagramSink, MAX_DATAGRAM, OutwardDatagrams, PACKET_FITS,
 };
 pub use hint::{AppMetric, Hint, ParseHintError, ParseMetricError};
+pub use judgement::Judgement;
 pub use label::{FlowLabel, ParseLabelError};
 pub use limits::{FlowEnd, FlowLimits, FlowTimes, HalfClosed};
 pub use refusal::{Refusal, RefusalKind, is_exhaustion};

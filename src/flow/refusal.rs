@@ -122,7 +122,7 @@ impl RefusalKind {
     pub fn cure(self) -> &'static str {
         match self {
             Self::Policy => {
-                "Choose another exit, or ask its operator. `ronproxy why` shows whether a rule of yours decides."
+                "Choose another exit, or ask its operator. `ronproxy why` shows whether a rule of yours or the exit's decides."
             }
             Self::NameNotFound => "Check the address for mistakes.",
             Self::ConnectionRefused => "Check the address, or try again later.",

@@ -18,7 +18,7 @@ use super::{
 };
 
 /// The protocol of links between neighbours.
-pub const ALPN_LINK: &[u8] = b"ronproxy-link/7";
+pub const ALPN_LINK: &[u8] = b"ronproxy-link/8";
 /// The protocol of lanes between an entry and an exit.
 pub const ALPN_LANE: &[u8] = b"ronproxy-lane/4";
 /// The protocol of a node that has no certificate yet and asks the authority for one.

@@ -5,7 +5,7 @@ use std::{collections::HashMap, fmt, net::Ipv4Addr, sync::Arc};
 use crate::{
     flow::{
         BoxFuture, Carried, DatagramDrop, DatagramDrops, DatagramSink, FlowIo, FlowLabel,
-        OutwardDatagrams, Refusal, RefusalKind, Target,
+        Judgement, OutwardDatagrams, Refusal, RefusalKind, Target,
     },
     identity::Peer,
     lane::{FlowAcceptor, Outward, OutwardStream, Place},
@@ -64,6 +64,18 @@ impl Services {
     pub(super) fn refusing(self, refuses: Option<RefusalKind>) -> Self {
         Self { refuses, ..self }
     }
+
+    /// The service to which a flow to `target` goes.
+    fn service(&self, target: &Target) -> Result<&Service, Refusal> {
+        if let Some(kind) = self.refuses {
+            return Err(Refusal::new(kind, "this exit refuses everything"));
+        }
+        let host = target.host.to_string();
+        self.hosts.get(&host).ok_or_else(|| {
+            let detail = format!("{host} does not exist in this lab");
+            Refusal::new(RefusalKind::NameNotFound, detail)
+        })
+    }
 }
 
 impl FlowAcceptor for Services {
@@ -78,14 +90,7 @@ impl FlowAcceptor for Services {
         target: &'a Target,
     ) -> BoxFuture<'a, Result<Outward, Refusal>> {
         Box::pin(async move {
-            if let Some(kind) = self.refuses {
-                return Err(Refusal::new(kind, "this exit refuses everything"));
-            }
-            let host = target.host.to_string();
-            let Some(service) = self.hosts.get(&host) else {
-                let detail = format!("{host} does not exist in this lab");
-                return Err(Refusal::new(RefusalKind::NameNotFound, detail));
-            };
+            let service = self.service(target)?;
             let (near, far) = tokio::io::duplex(self.pipe);
             service(Box::new(far));
             let remote = (Ipv4Addr::LOCALHOST, target.port).into();
@@ -95,6 +100,15 @@ impl FlowAcceptor for Services {
                 place: Place::default(),
             })
         })
+    }
+
+    fn judge<'a>(
+        &'a self,
+        _entry: &'a Peer,
+        target: &'a Target,
+        _served: bool,
+    ) -> BoxFuture<'a, Result<Judgement, Refusal>> {
+        Box::pin(async move { self.service(target).map(|_| Judgement::Allowed) })
     }
 
     fn admit(&self, _: &Peer, _: &Target) -> Result<Place, Refusal> {

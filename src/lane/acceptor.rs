@@ -6,8 +6,8 @@ use tokio::net::TcpStream;
 
 use crate::{
     flow::{
-        BoxFuture, Carried, DatagramDrops, DatagramSink, FlowIo, FlowLabel, OutwardDatagrams,
-        Refusal, RefusalKind, Target,
+        BoxFuture, Carried, DatagramDrops, DatagramSink, FlowIo, FlowLabel, Judgement,
+        OutwardDatagrams, Refusal, RefusalKind, Target,
     },
     identity::Peer,
 };
@@ -51,6 +51,18 @@ pub trait FlowAcceptor: Send + Sync + 'static {
         label: FlowLabel,
         target: &'a Target,
     ) -> BoxFuture<'a, Result<Outward, Refusal>>;
+
+    /// Whether it would carry a flow of `entry` to `target`. Resolves, connects and counts nothing. `served`:
+    /// a program in this process serves the name.
+    ///
+    /// # Errors
+    /// The refusal of such a flow.
+    fn judge<'a>(
+        &'a self,
+        entry: &'a Peer,
+        target: &'a Target,
+        served: bool,
+    ) -> BoxFuture<'a, Result<Judgement, Refusal>>;
 
     /// A place for a flow of `entry` to `target`, a name that a program in this process serves.
     ///

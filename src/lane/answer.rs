@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use noq::{SendStream, VarInt};
+use serde::Serialize;
 use tokio::time::timeout;
 
 use crate::{
@@ -21,25 +22,30 @@ pub(super) async fn accept(
     opened: Opened,
     (carried, limits): (&Carried, &FlowLimits),
 ) -> Result<(), String> {
-    let half = HalfClosed::default();
+    let (half, reply) = (HalfClosed::default(), OpenReply::Ok(opened));
     tokio::select! {
         biased;
-        told = tell(send, Ok(opened)) => told,
+        told = tell(send, &reply) => told,
         end = limits.overdue(carried.activity(), &half) => Err(end.to_string()),
     }
 }
 
 /// Tells the entry why it gets no flow, and ends the stream.
 pub(super) async fn refuse(send: &mut SendStream, refusal: Refusal) {
+    end_with(send, &OpenReply::Err(refusal.bounded())).await;
+}
+
+/// Sends an answer after which nothing follows, and ends the stream.
+pub(super) async fn end_with(send: &mut SendStream, reply: &impl Serialize) {
     // A stream that has ended needs no end.
-    let _ = match tell(send, Err(refusal.bounded())).await {
+    let _ = match tell(send, reply).await {
         Ok(()) => send.finish(),
         Err(_) => send.reset(VarInt::from_u32(code::FLOW_RESET)),
     };
 }
 
-async fn tell(send: &mut SendStream, reply: OpenReply) -> Result<(), String> {
-    match timeout(TIMEOUT, write_frame(send, &reply)).await {
+async fn tell(send: &mut SendStream, reply: &impl Serialize) -> Result<(), String> {
+    match timeout(TIMEOUT, write_frame(send, reply)).await {
         Ok(written) => written.map_err(|error| error.to_string()),
         Err(_) => Err("no window for it in 20 s".to_owned()),
     }

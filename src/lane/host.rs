@@ -24,7 +24,7 @@ use super::{
     windows::{LaneBudget, LaneMemory},
 };
 use crate::{
-    flow::{DatagramDrops, FlowLimits, Hint},
+    flow::{DatagramDrops, FlowLimits, Hint, Judgement, Refusal, Target},
     identity::{NodeName, Peer},
     overlay::select::Selector,
     transport::{RerouteMark, code},
@@ -290,6 +290,14 @@ impl LaneHost {
             let now = Instant::now().into_std();
             self.tally().end(end.peer(), Outcome::Ended, now);
         }
+    }
+
+    /// Whether a flow of `entry`, by its certificate, to `target` would be carried, at a bounded pace.
+    ///
+    /// # Errors
+    /// The refusal of such a flow; [`RefusalKind::Overloaded`](crate::flow::RefusalKind::Overloaded) to one that asks too often.
+    pub async fn judge(&self, entry: &Peer, target: &Target) -> Result<Judgement, Refusal> {
+        self.flows.judge(entry, target).await
     }
 
     /// What listings show of the lanes that end here.

@@ -16,9 +16,9 @@ use super::{
     windows::{FlowPort, Windows},
 };
 use crate::{
-    flow::{FlowLabel, Hint, Refusal},
+    flow::{FlowLabel, Hint, Refusal, Target},
     transport::{code, read_frame, write_frame},
-    wire::lane::{Open, OpenReply, Purpose},
+    wire::lane::{JudgeReply, Open, OpenReply, Purpose},
 };
 
 /// An exit from which nothing at all came for so long after an OPEN, not even its acknowledgement,
@@ -65,6 +65,15 @@ impl Lane {
             port.allow(opened.window);
             Streams { send, recv, port }
         }))
+    }
+
+    /// Asks the exit whether it would carry a flow to `target`. The outer error is the lane's.
+    pub(super) async fn ask(&self, target: &Target) -> Result<JudgeReply, String> {
+        let (mut send, mut recv) = self.conn.open_bi().await.map_err(|e| e.to_string())?;
+        let (purpose, hint) = (Purpose::Question(target.clone()), self.end.hint().clone());
+        let open = Open { label: FlowLabel(0), purpose, hint, window: 0 };
+        write_frame(&mut send, &open).await.map_err(|e| e.to_string())?;
+        read_frame(&mut recv).await.map_err(|e| e.to_string())
     }
 
     /// Returns if no packet at all comes in for a while from now on; else never.

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     flow::{
         DatagramDrops, DatagramFlow, DatagramSink, Flow, FlowEntry, FlowGuard, FlowLimits,
-        FlowRequest, FlowState, FlowTable, Ingress, Refusal, RefusalKind, Route, RouteWish,
+        FlowRequest, FlowState, FlowTable, Ingress, Refusal, RefusalKind, Route, RouteWish, Target,
     },
     identity::{NodeName, peer_of, server_name},
     overlay::{
@@ -35,7 +35,7 @@ use crate::{
     underlay::{SlotId, Switch},
     wire::{
         label::Label,
-        lane::Purpose,
+        lane::{JudgeReply, Purpose},
         link::{LaneAsker, LaneEndRole, OpenLane},
     },
 };
@@ -242,6 +242,17 @@ impl LanePool {
         };
         guard.entry().set_state(FlowState::Open);
         Ok((guard, streams, lane))
+    }
+
+    /// Asks `exit` whether it would carry a flow to `target`, on a lane that is open. `None`: none is; the outer
+    /// error is the lane's.
+    pub async fn ask(
+        &self,
+        exit: &NodeName,
+        target: &Target,
+    ) -> Option<Result<JudgeReply, String>> {
+        let (_, lane) = self.lanes().into_iter().find(|(key, _)| key.exit == *exit)?;
+        Some(lane.ask(target).await)
     }
 
     /// Opens no more flows on `lane`; those that it carries go on.

@@ -24,29 +24,51 @@ use crate::{
         OutwardDatagrams, Refusal, RefusalKind, Target, with_destination,
     },
     identity::{NodeName, Peer},
+    link::Buckets,
+    overlay::linkstate::MAX_NODES,
     transport::{code, read_frame},
-    wire::lane::{Open, Opened, Purpose},
+    wire::lane::{JudgeReply, Open, Opened, Purpose},
 };
 
 /// An OPEN header must be complete within this time of its stream's start.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Questions of one entry, at once and in a second. `why` asks each of four exits once, and with `--watch` once a
+/// second. A question costs less than the flow that would show the same.
+const QUESTIONS: (u32, f64) = (32, 4.0);
 
 /// Serves the flows of the lanes that end here.
 pub(super) struct FlowServer {
     acceptor: Arc<dyn FlowAcceptor>,
     limits: Arc<FlowLimits>,
     tally: Mutex<Tally>,
+    questions: Mutex<Buckets>,
 }
 
 impl FlowServer {
     /// Of an exit that opens connections by `acceptor`.
     pub(super) fn new(acceptor: Arc<dyn FlowAcceptor>, limits: Arc<FlowLimits>) -> Self {
-        Self { acceptor, limits, tally: Mutex::default() }
+        let questions = Mutex::new(Buckets::new(QUESTIONS, MAX_NODES));
+        Self { acceptor, limits, tally: Mutex::default(), questions }
     }
 
     /// How many flows of one entry it carries.
     pub(super) fn flows_per_entry(&self) -> usize {
         self.acceptor.flows_per_entry()
+    }
+
+    /// Whether a flow of `entry` to `target` would be carried. It may ask by a lane or by its link.
+    pub(super) async fn judge(&self, entry: &Peer, target: &Target) -> JudgeReply {
+        if !self.may_ask(&entry.name) {
+            let detail = format!("{} asks too often; ask again in some seconds", entry.name);
+            return Err(Refusal::new(RefusalKind::Overloaded, detail));
+        }
+        self.acceptor.judge(entry, target, false).await
+    }
+
+    fn may_ask(&self, entry: &NodeName) -> bool {
+        let mut questions = self.questions.lock().unwrap_or_else(PoisonError::into_inner);
+        questions.take(Instant::now().into_std(), entry)
     }
 
     /// The flows that are not logged one by one.
@@ -98,6 +120,11 @@ impl FlowServer {
             Purpose::Packets => {
                 let open = |back, drops| self.acceptor.receive(entry, open.label, back, drops);
                 self.associate(open, streams, datagrams, told).instrument(span).await
+            }
+            Purpose::Question(target) => {
+                let mut send = streams.send;
+                answer::end_with(&mut send, &self.judge(entry, &target).await).await;
+                Outcome::Ended
             }
         }
     }

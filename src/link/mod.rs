@@ -5,6 +5,7 @@
 //! name dialled stays.
 
 mod address;
+mod buckets;
 mod budget;
 mod conduct;
 mod connection;
@@ -12,6 +13,7 @@ mod outbox;
 mod reach;
 mod table;
 
+pub use buckets::Buckets;
 pub use budget::{Bucket, Kind, Offence, PeerBudget};
 pub use conduct::{CloseLink, Conduct, LinkDrop, LinkDrops, LogLimit};
 pub use connection::{Link, LinkError, LinkService};

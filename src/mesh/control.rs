@@ -28,6 +28,12 @@ use crate::{
     },
 };
 
+/// Requests for labels of lanes with one far end, at once and in a second: after an outage each of its 64 lanes
+/// asks for three routes, and labels last for two minutes. A relay answers 64 a second, and ends its link with
+/// this node if it is asked too often. A lane follows its far end to another route, and the far end may tell
+/// of moves at any pace.
+pub(super) const ASKS: (u32, f64) = (256, 16.0);
+
 impl Mesh {
     async fn ask_for_lane(&self, exit: &NodeName, open: OpenLane) -> Result<Reply, LinkError> {
         let route = open.route.clone();
@@ -51,7 +57,7 @@ impl Mesh {
         Err(LinkRefusal::Unproved(RequestFault::TooFast))
     }
 
-    fn is_path_up(&self, peer: &NodeName) -> bool {
+    pub(super) fn is_path_up(&self, peer: &NodeName) -> bool {
         let now = tokio::time::Instant::now().into_std();
         let measured = self.routing().links(now).get(peer).map(|link| link.state);
         let down = matches!(measured, Some(LinkState::Down | LinkState::Recovering { .. }));

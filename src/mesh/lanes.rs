@@ -184,7 +184,7 @@ impl Mesh {
     }
 
     /// The lanes that end here, if this node is an exit now.
-    fn hosting(&self) -> Result<&LaneHost, LinkRefusal> {
+    pub(super) fn hosting(&self) -> Result<&LaneHost, LinkRefusal> {
         let host = self.host.get().filter(|_| self.exit);
         host.map(|host| &**host).ok_or_else(|| LinkRefusal::NotMyRole("exit".into()))
     }

@@ -4,7 +4,6 @@
 //! tells lanes which route to take and how to get onto it.
 
 mod address;
-mod asks;
 mod attest;
 mod certificates;
 mod control;
@@ -20,6 +19,7 @@ mod nonces;
 mod outside;
 mod own;
 mod ping;
+mod questions;
 mod race;
 mod reach;
 mod record;
@@ -64,11 +64,11 @@ use crate::{
     events::Events,
     identity::{Credentials, MemberInfo, NodeName, Peer},
     lane::LaneHost,
-    link::{Link, Links, LogLimit},
+    link::{Buckets, Link, Links, LogLimit},
     live::Live,
     overlay::{
         budget::Plan,
-        linkstate::{Flood, ReportedState, Roles},
+        linkstate::{Flood, MAX_NODES, ReportedState, Roles},
         monitor::{LinkState, LinkSummary},
         policy::Policy,
         router::Router,
@@ -149,7 +149,8 @@ pub struct Mesh {
     /// Our last advertisement and when it was made, for neighbours to come.
     own_record: Mutex<Option<(Flood, tokio::time::Instant)>>,
     lane_requests: lanes::LaneRequests,
-    asks: Mutex<asks::Asks>,
+    /// How often relays are asked because of each far end.
+    asks: Mutex<Buckets>,
     nonces: nonces::Nonces,
     /// Wakes the measuring task: something changed that its next deadline depends on.
     news: Notify,
@@ -275,7 +276,7 @@ impl Mesh {
             reaching: tokio::sync::Mutex::default(),
             attestations: Attestations::new(&credentials),
             lane_requests: lanes::LaneRequests::default(),
-            asks: Mutex::default(),
+            asks: Mutex::new(Buckets::new(control::ASKS, MAX_NODES)),
             nonces: nonces::Nonces::new(config.sender),
             credentials,
             us,

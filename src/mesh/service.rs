@@ -75,6 +75,7 @@ impl Mesh {
                 self.renew_certificate(link, signing_request, passed_on).await
             }
             Request::Reach => self.answer_reach(link).await,
+            Request::Judge(target) => self.answer_question(link, &target).await,
             Request::Hello(_) => Err(LinkRefusal::Unexpected),
         }
     }

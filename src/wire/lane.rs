@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::flow::{FlowLabel, Hint, Host, ParseTargetError, Refusal, Route, Target};
+use crate::flow::{FlowLabel, Hint, Host, Judgement, ParseTargetError, Refusal, Route, Target};
 
 /// The OPEN header of a flow.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,7 +25,7 @@ pub struct Open {
 
 /// What a flow is for.
 ///
-/// On the wire it is a [`Target`] whose host has two more variants without a port. A node that does not
+/// On the wire it is a [`Target`] whose host has more variants: two without a port, and one with a target of its own. A node that does not
 /// know one of them refuses the flow as malformed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "WrittenPurpose", into = "WrittenPurpose")]
@@ -36,6 +36,9 @@ pub enum Purpose {
     Datagrams,
     /// Packets for programs of the exit. In their frames the peer's host is their type, and its port 0.
     Packets,
+    /// No flow, but the question whether the exit would carry one to this destination. Answered by a
+    /// [`JudgeReply`], with which the stream ends.
+    Question(Target),
 }
 
 /// A [`Purpose`] as the wire has it.
@@ -45,6 +48,7 @@ enum WrittenPurpose {
     Name(String, u16),
     Datagrams,
     Packets,
+    Question(Target),
 }
 
 impl From<Purpose> for WrittenPurpose {
@@ -54,6 +58,7 @@ impl From<Purpose> for WrittenPurpose {
             Purpose::Connect(Target { host: Host::Name(name), port }) => Self::Name(name, port),
             Purpose::Datagrams => Self::Datagrams,
             Purpose::Packets => Self::Packets,
+            Purpose::Question(target) => Self::Question(target),
         }
     }
 }
@@ -65,6 +70,7 @@ impl TryFrom<WrittenPurpose> for Purpose {
         let (host, port) = match written {
             WrittenPurpose::Datagrams => return Ok(Self::Datagrams),
             WrittenPurpose::Packets => return Ok(Self::Packets),
+            WrittenPurpose::Question(target) => return Ok(Self::Question(target)),
             WrittenPurpose::Ip(ip, port) => (Host::Ip(ip), port),
             WrittenPurpose::Name(name, port) => (Host::written(name)?, port),
         };
@@ -83,6 +89,9 @@ pub enum AssociationNews {
 
 /// The exit's answer to OPEN.
 pub type OpenReply = Result<Opened, Refusal>;
+
+/// The exit's answer to the OPEN of a question. A refusal has the bytes of one of a flow.
+pub type JudgeReply = Result<Judgement, Refusal>;
 
 /// The exit has connected.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -197,6 +206,17 @@ mod tests {
     }
 
     #[test]
+    fn the_open_header_of_a_question_has_these_bytes() {
+        let purpose = Purpose::Question("a.test:80".parse().unwrap());
+        let open = Open { label: FlowLabel(5), purpose, hint: Hint::Latency, window: 0 };
+        let bytes = encode(&open);
+        let expected = [&[5, 4, 1, 6][..], b"a.test", &[80, 7], b"latency", &[0]].concat();
+        assert_eq!(bytes, expected);
+        assert_eq!(decode::<Open>(&bytes).unwrap(), open);
+        assert_eq!(encode(&JudgeReply::Ok(Judgement::DependsOnAddress)), [0, 1]);
+    }
+
+    #[test]
     fn a_node_without_associations_finds_such_a_header_malformed() {
         #[derive(Debug, Deserialize)]
         #[expect(dead_code, reason = "only its form counts")]
@@ -251,6 +271,7 @@ mod tests {
         fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..256)) {
             let _ = decode::<Open>(&bytes);
             let _ = decode::<OpenReply>(&bytes);
+            let _ = decode::<JudgeReply>(&bytes);
             let _ = decode::<AssociationNews>(&bytes);
             let _ = decode::<LaneNotice>(&bytes);
         }

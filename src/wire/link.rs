@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{encode, label::Label};
 use crate::{
-    flow::{Route, RouteWish, bounded_class},
+    flow::{Judgement, Refusal, Route, RouteWish, Target, bounded_class},
     identity::NodeName,
     text::cleaned,
 };
@@ -48,6 +48,8 @@ pub enum Request {
     },
     /// Try to reach me from where my machine has not heard of you. Answered by [`Reply::Reached`].
     Reach,
+    /// Would you carry a flow of mine to this target? Answered by [`Reply::Judged`].
+    Judge(Target),
 }
 
 /// What a node is at present.
@@ -186,6 +188,8 @@ pub enum Reply {
     Certificate(Vec<Vec<u8>>),
     /// How the asker was reached.
     Reached(Reached),
+    /// What the policy says of the flow.
+    Judged(Result<Judgement, Refusal>),
 }
 
 /// How one node reached another one that asked for it; `None`: it could not be tried.
@@ -366,7 +370,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{flow::Hint, wire::decode};
+    use crate::{
+        flow::{Hint, RefusalKind},
+        wire::decode,
+    };
 
     fn lane_request() -> SignedLaneRequest {
         let open = OpenLane {
@@ -404,6 +411,19 @@ mod tests {
         let reached = Reached { udp: Some(true), tcp: Some(false) };
         assert_eq!(encode(&Reply::Reached(reached)), [6, 1, 1, 1, 0]);
         assert_eq!(encode(&Reply::Reached(Reached::default())), [6, 0, 0]);
+    }
+
+    #[test]
+    fn a_question_about_a_target_and_its_answers_have_these_bytes() {
+        let question = Request::Judge("a.test:80".parse().unwrap());
+        assert_eq!(encode(&question), [&[8, 1, 6][..], b"a.test", &[80]].concat());
+        for (answer, bytes) in [
+            (Ok(Judgement::Allowed), &[7, 0, 0][..]),
+            (Ok(Judgement::DependsOnAddress), &[7, 0, 1]),
+            (Err(Refusal::new(RefusalKind::Policy, "no")), &[7, 1, 0, 2, b'n', b'o']),
+        ] {
+            assert_eq!(encode(&Reply::Judged(answer)), bytes);
+        }
     }
 
     #[test]

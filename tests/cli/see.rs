@@ -57,6 +57,31 @@ fn netcheck_tells_what_passes_and_who_can_dial_this_node() {
 }
 
 #[test]
+fn why_says_what_the_exit_says_by_its_own_policy() {
+    let site = Site::new();
+    let hub = site.hub();
+    configure(&hub, "deny = []", "deny = [{ port = [25] }]");
+    let _hub = Running::start(&hub, &[]);
+    let dir = site.join("leaf");
+    let _leaf = Running::start(&dir, &[]);
+    wait_for("the link", || json(&dir, &["links"])[0]["up"] == true);
+    for (target, policy) in [
+        ("127.0.0.1:80", "allows it."),
+        (
+            "mail.test:25",
+            "refuses it (policy): the exit does not carry port 25 of mail.test: rule 1",
+        ),
+        ("web.test", "decides by the address that the name has there."),
+    ] {
+        // The hub judges for itself, too, and asks nobody.
+        for node in [&dir, &hub] {
+            let said = must(node, &["why", target]);
+            assert!(said.contains(&format!("  Its policy {policy}")), "{said}");
+        }
+    }
+}
+
+#[test]
 fn errors_tell_refused_flows_and_lost_links_with_what_to_do() {
     let site = Site::new();
     let (mut hub, leaf) = site.pair(&[]);

@@ -147,9 +147,15 @@ async fn each_view_renders_and_a_cut_is_seen_within_a_second() {
     page.until("document.querySelector('#error-list .cure')").await;
     page.picture("errors-light").await;
     page.eval("location.hash = '/why'").await;
-    let ask = "document.getElementById('dest').value = 'http://campus.mit.test/'; \
-        document.getElementById('ask').requestSubmit()";
-    page.eval(ask).await;
+    for (url, says) in [
+        ("http://nobody.mit.test/", "refuses it (name-not-found): nobody.mit.test does not exist"),
+        ("http://campus.mit.test/", "allows it"),
+    ] {
+        let ask = "document.getElementById('ask').requestSubmit()";
+        page.eval(&format!("document.getElementById('dest').value = '{url}'; {ask}")).await;
+        let policy = "document.querySelector('#answer .policy')?.textContent";
+        page.until(&format!("{policy}?.includes('{says}')")).await;
+    }
     page.until("document.querySelectorAll('#answer tbody tr').length === 3").await;
     page.picture("why-light").await;
     page.resize(390, 844).await;

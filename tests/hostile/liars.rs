@@ -50,15 +50,6 @@ impl Lie {
 
 /// Answers probes, as any neighbour does, and each request for a certificate with `answer`.
 async fn tell(link: &HostileLink, answer: Option<Vec<u8>>, asked: &Cell<u64>) {
-    let probes = async {
-        let mut seq = 0;
-        while let Ok(datagram) = link.conn.read_datagram().await {
-            if let Some(reply) = words::probe_reply(&datagram, seq) {
-                link.probe(&reply);
-                seq += 1;
-            }
-        }
-    };
     let requests = async {
         let mut unanswered = Vec::new();
         while let Ok((mut send, mut recv)) = link.conn.accept_bi().await {
@@ -76,7 +67,7 @@ async fn tell(link: &HostileLink, answer: Option<Vec<u8>>, asked: &Cell<u64>) {
             }
         }
     };
-    tokio::join!(probes, requests);
+    tokio::join!(link.answer_probes(), requests);
 }
 
 /// An entry cut off from the authority, whose neighbours are a relay and liars. Returns how many

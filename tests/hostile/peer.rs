@@ -348,6 +348,17 @@ impl HostileLink {
         let _ = self.conn.send_datagram(bytes.to_vec().into());
     }
 
+    /// Answers probes, as any neighbour does, until the link ends.
+    pub(crate) async fn answer_probes(&self) {
+        let mut seq = 0;
+        while let Ok(datagram) = self.conn.read_datagram().await {
+            if let Some(reply) = words::probe_reply(&datagram, seq) {
+                self.probe(&reply);
+                seq += 1;
+            }
+        }
+    }
+
     /// Why the connection ended, if it did.
     pub(crate) fn ended(&self) -> Option<String> {
         self.conn.close_reason().map(|reason| reason.to_string())

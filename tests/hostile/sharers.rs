@@ -31,17 +31,6 @@ fn facts(lab: &Lab, at: &str, of: &str) -> LinkFacts {
     lab.node(at).unwrap().mesh().facts_of_link(&of.parse().unwrap()).unwrap()
 }
 
-/// Answers probes, as any neighbour does.
-async fn answer_probes(link: &HostileLink) {
-    let mut seq = 0;
-    while let Ok(datagram) = link.conn.read_datagram().await {
-        if let Some(reply) = words::probe_reply(&datagram, seq) {
-            link.probe(&reply);
-            seq += 1;
-        }
-    }
-}
-
 /// Tells a node the same figures each second.
 async fn tell(link: &HostileLink, lies: &[(String, u64, u32)], seconds: u64) {
     let telling = async {
@@ -50,7 +39,7 @@ async fn tell(link: &HostileLink, lies: &[(String, u64, u32)], seconds: u64) {
             sleep(Duration::from_secs(1)).await;
         }
     };
-    tokio::select! { () = telling => {}, () = answer_probes(link) => {} }
+    tokio::select! { () = telling => {}, () = link.answer_probes() => {} }
 }
 
 fn lie(of: &str, rtt_ms: u64, percent: u32) -> (String, u64, u32) {

@@ -17,7 +17,7 @@ use ronproxy::internals::{
         datagram::{Header, Piece, frame},
         decode, encode,
         label::{Label, push_labelled},
-        lane::{LaneNotice, Moved, Open, OpenReply, Purpose, RerouteReason},
+        lane::{JudgeReply, LaneNotice, Moved, Open, OpenReply, Purpose, RerouteReason},
         link::{
             ForwardRequest, Hello, LaneAsker, LaneRequest, LinkDatagram, LinkRefusal, Notice,
             OpenLane, RenewalRefusal, Reply, Request, RequestFault, SignedLaneRequest,
@@ -195,6 +195,12 @@ pub(crate) fn record(
     signed_record(by, advertisement(origin, by, version, addresses))
 }
 
+/// A member's own record, which says that it is an exit.
+pub(crate) fn exit_record(by: &Credentials, version: (u64, u64)) -> Vec<u8> {
+    let own = advertisement(by.peer().name.as_str(), by, version, &[]);
+    signed_record(by, Advertisement { roles: Roles::EXIT, ..own })
+}
+
 /// A member's own record that ends after a second.
 pub(crate) fn short_record(by: &Credentials, version: (u64, u64)) -> Vec<u8> {
     let own = advertisement(by.peer().name.as_str(), by, version, &[]);
@@ -252,6 +258,41 @@ pub(crate) fn empty_digest() -> Vec<u8> {
 /// The header of a flow to `target`.
 pub(crate) fn open(target: &str) -> Vec<u8> {
     open_for(Purpose::Connect(target.parse().unwrap()))
+}
+
+/// The question whether the exit would carry a flow to `target`, for a link.
+pub(crate) fn judge(target: &str) -> Vec<u8> {
+    encode(&Request::Judge(target.parse().unwrap()))
+}
+
+/// The same with a host name that no check has seen.
+pub(crate) fn judge_raw(host: &str) -> Vec<u8> {
+    // Variant 8 of requests, variant 1 of a host (a name), name, port.
+    encode(&(8u32, 1u32, host, 80u16))
+}
+
+/// The same for a lane.
+pub(crate) fn question(target: &str) -> Vec<u8> {
+    open_for(Purpose::Question(target.parse().unwrap()))
+}
+
+/// The same for a lane with a host name that no check has seen.
+pub(crate) fn question_raw(host: &str) -> Vec<u8> {
+    // Label, variant 4 of a purpose, variant 1 of a host (a name), name, port, hint, window.
+    encode(&(7u64, 4u32, 1u32, host, 80u16, "latency", 0u64))
+}
+
+/// What an exit answered to a question on a link; `None`: something else.
+pub(crate) fn judged(reply: &[u8]) -> Option<JudgeReply> {
+    match decode(reply).ok()? {
+        Reply::Judged(answer) => Some(answer),
+        _ => None,
+    }
+}
+
+/// What an exit answered to a question on a lane, with its length in front.
+pub(crate) fn answered(answer: &[u8]) -> Option<JudgeReply> {
+    decode(answer.get(2..)?).ok()
 }
 
 /// The header of an association's flow.
