@@ -184,7 +184,7 @@ pub use node::{
     LaneStatus, LeftWhy, LinkFacts, Listener, Measuring, Metric, Node, NodeName, NodeStatus,
     Packet, PacketCounts, PacketSender, ParseHintError, ParseLabelError, ParseMetricError,
     ParseNameError, ParseRouteError, ParseTargetError, PostError, Refusal, RefusalKind,
-    RerouteFacts, RerouteKind, Route, ServeError, SharedFacts, Stream, Target,
+    RerouteFacts, RerouteKind, Route, ServeError, SharedFacts, Stream, Target, WaitsFor,
 };
 
 #[cfg(feature = "cli")]

@@ -52,6 +52,8 @@ mod ports;
 mod prometheus;
 #[path = "clients/ssh.rs"]
 mod ssh;
+#[path = "clients/stalled.rs"]
+mod stalled;
 #[path = "clients/trouble.rs"]
 mod trouble;
 #[path = "clients/unread.rs"]

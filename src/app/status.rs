@@ -23,10 +23,10 @@ use crate::{
     events::{Event, Events, LaneSide, Totals},
     flow::{
         AppMetric, DatagramDrops, DatagramFacts, FlowEntry, FlowLabel, FlowLimits, FlowState,
-        FlowTimes, Hint, Ingress, OnLane, Route,
+        FlowTimes, Hint, Ingress, OnLane, Route, WaitsFor,
     },
     identity::{MemberInfo, NodeName},
-    lane::{LaneFacts, LaneHost, LanePool, RerouteFacts},
+    lane::{LaneFacts, LaneHost, LanePool, RerouteFacts, STILL_AFTER},
     live::Live,
     mesh::{FarLink, LinkFacts, MemberFacts, MemberRecord, Mesh, SharedFacts},
     overlay::{
@@ -174,8 +174,10 @@ pub struct FlowFacts {
     pub datagrams: Option<DatagramFacts>,
     /// Seconds since a byte moved.
     pub quiet_seconds: f64,
-    /// For how long its lane stands still, waiting for an answer; `None`: it does not.
+    /// For how long it stands still although there are bytes to move; `None`: it does not.
     pub stands_still_seconds: Option<f64>,
+    /// What it waits for while it stands still.
+    pub waits_for: Option<WaitsFor>,
 }
 
 /// What this node forwards from one node to another.
@@ -488,7 +490,11 @@ fn describe(pool: &LanePool, flow: &FlowEntry, now: std::time::Instant) -> FlowF
     let lane = on.and_then(|on| pool.end_of(on.lane)).map(|end| end.facts());
     let (reroutes, history) =
         on.zip(lane.as_ref()).map(|(on, lane)| since(on, lane)).unwrap_or_default();
-    let still = lane.as_ref().and_then(|lane| lane.stands_still_seconds);
+    let quiet = flow.carried.activity().last().elapsed();
+    let by_lane = lane.as_ref().and_then(|lane| lane.stands_still_seconds);
+    let by_lane = by_lane.map(|seconds| (seconds, WaitsFor::Lane));
+    let held_up = flow.carried.held_up().filter(|_| quiet >= STILL_AFTER);
+    let still = by_lane.or(held_up.map(|side| (quiet.as_secs_f64(), side)));
     FlowFacts {
         label: flow.label,
         target: flow.target.to_string(),
@@ -505,8 +511,9 @@ fn describe(pool: &LanePool, flow: &FlowEntry, now: std::time::Instant) -> FlowF
         sent,
         received,
         datagrams: flow.datagrams.as_ref().map(|counts| counts.facts()),
-        quiet_seconds: flow.carried.activity().last().elapsed().as_secs_f64(),
-        stands_still_seconds: still,
+        quiet_seconds: quiet.as_secs_f64(),
+        stands_still_seconds: still.map(|(seconds, _)| seconds),
+        waits_for: still.map(|(_, what)| what),
     }
 }
 

@@ -40,7 +40,12 @@ const QUIET: f64 = 2.0;
 pub(super) fn still(facts: &Value) -> String {
     match units::span_of(facts, "stands_still_seconds") {
         none if none == "-" => none,
-        span => format!("stands still for {span}"),
+        span => match facts.get("waits_for").and_then(Value::as_str) {
+            Some(side @ ("client" | "destination")) => {
+                format!("stands still for {span}: the {side} takes no more")
+            }
+            _ => format!("stands still for {span}"),
+        },
     }
 }
 
@@ -84,6 +89,8 @@ mod tests {
         assert_eq!(flow("open", 1.9, None), "active");
         assert_eq!(flow("open", 65.0, None), "quiet for 1m05s");
         assert_eq!(flow("open", 9.0, Some(7.4)), "stands still for 7s");
+        let held = json!({ "stands_still_seconds": 7.4, "waits_for": "client" });
+        assert_eq!(still(&held), "stands still for 7s: the client takes no more");
         assert_eq!(still(&json!({ "stands_still_seconds": null })), "-");
     }
 

@@ -45,7 +45,7 @@ pub use refusal::{Refusal, RefusalKind, is_exhaustion};
 pub(crate) use route::bounded_class;
 pub use route::{ParseRouteError, Route, RouteWish, is_class};
 pub use table::{
-    Carried, FlowEntry, FlowGuard, FlowState, FlowTable, FlowWatcher, Ingress, OnLane,
+    Carried, FlowEntry, FlowGuard, FlowState, FlowTable, FlowWatcher, Ingress, OnLane, WaitsFor,
 };
 pub use target::{Host, ParseTargetError, Target};
 pub use tcp::{probe_when_silent, reset_on_close};

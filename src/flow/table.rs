@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Instant,
 };
@@ -104,12 +104,27 @@ pub struct OnLane {
     pub reroutes_before: u64,
 }
 
+/// What a flow that stands still waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+#[serde(rename_all = "kebab-case")]
+pub enum WaitsFor {
+    /// Its lane, in which nothing comes in.
+    Lane,
+    /// The application, which takes no more bytes.
+    Client,
+    /// The destination, which takes no more bytes.
+    Destination,
+}
+
 /// Bytes a flow has carried so far. Updated by the flow, read by listings.
 #[derive(Debug, Default)]
 pub struct Carried {
     sent: AtomicU64,
     received: AtomicU64,
     activity: Activity,
+    /// Whether the client, and whether the destination, takes no more of the bytes that there are for it.
+    held_up: [AtomicBool; 2],
     /// What of it was counted for metrics.
     counted: Mutex<(u64, u64)>,
 }
@@ -263,6 +278,23 @@ impl Carried {
     pub fn add_received(&self, bytes: usize) {
         self.received.fetch_add(bytes as u64, Ordering::Relaxed);
         self.activity.touch();
+    }
+
+    /// Takes note of whether the client takes no more bytes.
+    pub fn hold_client(&self, held: bool) {
+        self.held_up[0].store(held, Ordering::Relaxed);
+    }
+
+    /// Takes note of whether the destination takes no more bytes.
+    pub fn hold_destination(&self, held: bool) {
+        self.held_up[1].store(held, Ordering::Relaxed);
+    }
+
+    /// Which side takes no more bytes, if one does not.
+    #[must_use]
+    pub fn held_up(&self) -> Option<WaitsFor> {
+        let sides = self.held_up.iter().zip([WaitsFor::Client, WaitsFor::Destination]);
+        sides.into_iter().find(|(held, _)| held.load(Ordering::Relaxed)).map(|(_, side)| side)
     }
 
     /// When bytes last moved, and whether the flow is to end.

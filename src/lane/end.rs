@@ -188,7 +188,11 @@ impl LaneEnd {
             reroutes,
             last_reroute: last.last().map(|reroute| reroute.reason.to_string()),
             history: last.iter().map(|reroute| RerouteFacts::of(reroute, now())).collect(),
-            stands_still_seconds: stands_still(&traffic, last.last(), now()),
+            stands_still_seconds: stands_still(
+                (self.mark.awaits_answer(), &traffic),
+                last.last(),
+                now(),
+            ),
             packets: self.activity.packets(),
             bytes: (0, 0),
         }
@@ -270,8 +274,7 @@ impl LaneEnd {
 
     /// When the far end was last heard of, while an answer of it is waited for.
     pub(super) fn waits_since(&self) -> Option<Instant> {
-        let traffic = self.traffic();
-        traffic.arrived.filter(|_| traffic.asked > traffic.answered)
+        self.traffic().arrived.filter(|_| self.mark.awaits_answer())
     }
 
     /// Why the far end, which showed the certificate `peer`, is no member any more, if so.

@@ -72,12 +72,16 @@ pub(super) fn bytes(conn: &Connection) -> (u64, u64) {
     (stats.udp_tx.bytes, stats.udp_rx.bytes)
 }
 
-/// A lane that waits for less than this is not called still: several round trips across the Earth.
-const STILL_AFTER: Duration = Duration::from_secs(1);
+/// A lane or flow that waits for less than this is not called still: several round trips across the Earth.
+pub(crate) const STILL_AFTER: Duration = Duration::from_secs(1);
 
 /// For how long a lane stands still at `now`, if it does: see [`LaneFacts::stands_still_seconds`].
-pub(super) fn stands_still(traffic: &Traffic, last: Option<&Reroute>, now: Instant) -> Option<f64> {
-    let waits = traffic.asked > traffic.answered || last.is_some_and(|last| last.stall.is_none());
+pub(super) fn stands_still(
+    (awaits_answer, traffic): (bool, &Traffic),
+    last: Option<&Reroute>,
+    now: Instant,
+) -> Option<f64> {
+    let waits = awaits_answer || last.is_some_and(|last| last.stall.is_none());
     let silent = now.saturating_duration_since(traffic.arrived?);
     (waits && silent >= STILL_AFTER).then_some(silent.as_secs_f64())
 }

@@ -125,6 +125,7 @@ impl AsyncRead for FlowStream {
         }
         let read = backlog.read(buf);
         backlog.copy();
+        this.guard.entry().carried.hold_client(!backlog.is_empty());
         if read > 0 {
             this.guard.entry().carried.add_received(read);
             this.taken += read as u64;
@@ -152,7 +153,9 @@ impl AsyncWrite for FlowStream {
             return Poll::Ready(Ok(0));
         }
         let Streams { send, port, .. } = streams;
-        let room = match port.poll_room(cx) {
+        let room = port.poll_room(cx);
+        guard.entry().carried.hold_destination(room.is_pending());
+        let room = match room {
             Poll::Ready(room) => room.min(bytes.len()),
             Poll::Pending => {
                 // Where the exit takes no more there will be no room, and writing tells why.

@@ -45,6 +45,7 @@ mod windows;
 
 pub use acceptor::{FlowAcceptor, Outward, OutwardStream, Place};
 pub use end::{HopRequest, LaneEnd, RouteControl};
+pub(crate) use facts::STILL_AFTER;
 pub use facts::{LaneFacts, RerouteFacts, why};
 pub use host::{Granted, LaneHost};
 pub use open_lane::Lane;

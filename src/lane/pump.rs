@@ -167,7 +167,7 @@ async fn inside_to_stream(
     carried: &Carried,
 ) -> io::Result<()> {
     loop {
-        let room = room(send, port).await?;
+        let room = room(send, port, |held| carried.hold_client(held)).await?;
         let mut buffer = BytesMut::new();
         let mut limited = (&mut buffer).limit(room);
         let read = io.read_buf(&mut limited).await?;
@@ -186,8 +186,13 @@ async fn stream_to_inside(
     mut io: InsideWrite<Box<dyn FlowIo>>,
     carried: &Carried,
 ) -> io::Result<()> {
-    let count = |bytes| carried.add_sent(bytes);
-    match deliver((&mut *recv, port), &mut io, &FarEnd::new(), count).await {
+    let told = |written| {
+        carried.hold_destination(written == 0);
+        if written > 0 {
+            carried.add_sent(written);
+        }
+    };
+    match deliver((&mut *recv, port), &mut io, &FarEnd::new(), told).await {
         Delivered::All => io.shutdown().await,
         // It takes no more. Reading from it says whether its answer is complete.
         Delivered::Refused(_) => {
@@ -209,7 +214,8 @@ enum Delivered {
     Broken(io::Error),
 }
 
-/// Carries bytes from a stream to their reader until both have ended, and tells `count` of each write.
+/// Carries bytes from a stream to their reader until both have ended. Tells `told` how many bytes each write took; 0:
+/// it takes none now.
 ///
 /// The stream is read as fast as bytes arrive: those that wait for the reader are bounded by the flow's
 /// window, and hold up no other flow of the lane.
@@ -217,17 +223,23 @@ async fn deliver(
     (recv, port): (&mut Inflow, &FlowPort),
     io: &mut (impl AsyncWrite + Unpin),
     far_end: &FarEnd,
-    count: impl Fn(usize),
+    told: impl Fn(usize),
 ) -> Delivered {
     let Inflow { arriving, backlog } = recv;
     let (mut delivered, mut end) = (0, far_end.watch());
     while !(arriving.has_ended() && backlog.is_empty()) {
         tokio::select! {
             biased;
-            written = poll_fn(|cx| backlog.poll_write(cx, io)), if !backlog.is_empty() => {
+            written = poll_fn(|cx| {
+                let polled = backlog.poll_write(cx, io);
+                if polled.is_pending() {
+                    told(0);
+                }
+                polled
+            }), if !backlog.is_empty() => {
                 match written {
                     Ok(written) => {
-                        count(written);
+                        told(written);
                         delivered += written as u64;
                         port.took(written);
                     }
@@ -244,14 +256,23 @@ async fn deliver(
     Delivered::All
 }
 
-/// Waits until bytes may be sent, and says how many at most.
-async fn room(send: &SendStream, port: &FlowPort) -> Result<usize, WriteError> {
+/// Waits until bytes may be sent, and says how many at most. Tells `hold` whether the far end takes no more
+/// meanwhile.
+async fn room(
+    send: &SendStream,
+    port: &FlowPort,
+    hold: impl Fn(bool),
+) -> Result<usize, WriteError> {
     if let Some(room) = port.room() {
         return Ok(room);
     }
+    hold(true);
     tokio::select! {
         biased;
-        room = port.has_room() => Ok(room),
+        room = port.has_room() => {
+            hold(false);
+            Ok(room)
+        }
         // Otherwise the lane has ended, and there is room to learn that by writing.
         Ok(Some(code)) = send.stopped() => Err(WriteError::Stopped(code)),
     }
@@ -297,10 +318,24 @@ impl Direction<'_> {
         }
     }
 
-    fn count_to_tcp(self, bytes: usize) {
+    /// The TCP side took so many bytes; 0: it takes none now.
+    fn took(self, bytes: usize) {
         match self.tcp_is {
+            TcpIs::Client => self.carried.hold_client(bytes == 0),
+            TcpIs::Destination => self.carried.hold_destination(bytes == 0),
+        }
+        match self.tcp_is {
+            _ if bytes == 0 => {}
             TcpIs::Client => self.carried.add_received(bytes),
             TcpIs::Destination => self.carried.add_sent(bytes),
+        }
+    }
+
+    /// Whether the far end takes no more of what comes from TCP.
+    fn hold_far_end(self, held: bool) {
+        match self.tcp_is {
+            TcpIs::Client => self.carried.hold_destination(held),
+            TcpIs::Destination => self.carried.hold_client(held),
         }
     }
 }
@@ -406,7 +441,7 @@ async fn copy_to_stream(
     direction: Direction<'_>,
 ) -> Result<(), CopyError> {
     while !preread.is_empty() {
-        let room = room(send, port).await?;
+        let room = room(send, port, |held| direction.hold_far_end(held)).await?;
         let part = preread.split_to(room.min(preread.len()));
         direction.count_from_tcp(part.len());
         write(send, port, part).await?;
@@ -421,7 +456,8 @@ async fn copy_to_stream(
             Ok(Some(code)) = &mut stopped => return Err(CopyError::Stopped(code)),
         }
         // A keystroke does not wait for a turn behind bulk flows.
-        let mut size = room(send, port).await?.min(SMALL);
+        let room = room(send, port, |held| direction.hold_far_end(held)).await?;
+        let mut size = room.min(SMALL);
         let mut buffer = BytesMut::with_capacity(size);
         while size > 0 {
             let turn = if size > SMALL { port.turn().await } else { None };
@@ -462,8 +498,7 @@ async fn stream_to_tcp(
     direction: Direction<'_>,
     far_end: &FarEnd,
 ) -> Result<io::Result<()>, Broken> {
-    let count = |bytes| direction.count_to_tcp(bytes);
-    match deliver((&mut *recv, port), &mut tcp, far_end, count).await {
+    match deliver((&mut *recv, port), &mut tcp, far_end, |bytes| direction.took(bytes)).await {
         Delivered::All => Ok(tcp.shutdown().await),
         Delivered::Refused(error) => {
             match direction.tcp_is {

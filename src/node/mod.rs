@@ -61,7 +61,7 @@ pub use crate::{
     flow::{
         AppMetric, DatagramDrop, DatagramFacts, FlowLabel, FlowState, Hint, Host, Ingress,
         ParseHintError, ParseLabelError, ParseMetricError, ParseRouteError, ParseTargetError,
-        Refusal, RefusalKind, Route, Target,
+        Refusal, RefusalKind, Route, Target, WaitsFor,
     },
     identity::{NodeName, ParseNameError},
     lane::{LaneFacts, RerouteFacts},

@@ -52,6 +52,8 @@ pub struct RerouteMark {
     /// Those of them that left.
     spent: AtomicU64,
     sent: AtomicU64,
+    /// Packets that had come in when the last of these left.
+    heard_before: AtomicU64,
     acknowledged: AtomicU64,
     /// Packets that were lost because they were too long for the route.
     too_long: AtomicU64,
@@ -81,6 +83,7 @@ impl RerouteMark {
             allowed: AtomicU64::new(0),
             spent: AtomicU64::new(0),
             sent: AtomicU64::new(0),
+            heard_before: AtomicU64::new(0),
             acknowledged: AtomicU64::new(0),
             too_long: AtomicU64::new(0),
             lost_in_queue: AtomicU64::new(0),
@@ -230,6 +233,15 @@ impl RerouteMark {
     /// Records that a packet that must be acknowledged was sent.
     pub(super) fn sent(&self) {
         self.sent.fetch_add(1, Ordering::Relaxed);
+        self.heard_before.store(self.activity.packets().1, Ordering::Relaxed);
+    }
+
+    /// Whether nothing has come in since the last packet left that must be acknowledged. The counts of
+    /// [`Self::progress`] do not tell: a packet that was lost is never acknowledged.
+    #[must_use]
+    pub fn awaits_answer(&self) -> bool {
+        let heard_before = self.heard_before.load(Ordering::Relaxed);
+        self.sent.load(Ordering::Relaxed) > 0 && heard_before == self.activity.packets().1
     }
 
     /// Records that a packet was lost because it was too long for the route.
@@ -352,6 +364,20 @@ fn measured(micros: u64) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lane_awaits_an_answer_until_a_packet_comes_in_whatever_was_lost() {
+        let activity = Arc::<SlotActivity>::default();
+        let mark = RerouteMark::new(activity.clone());
+        assert!(!mark.awaits_answer(), "nothing has left");
+        // Two leave, of which one is lost: only the other one is ever acknowledged.
+        (0..2).for_each(|_| mark.sent());
+        assert!(mark.awaits_answer());
+        activity.add_received(1);
+        assert!(!mark.awaits_answer());
+        mark.sent();
+        assert!(mark.awaits_answer());
+    }
 
     #[test]
     fn a_lane_that_finds_no_route_may_always_ask_on_the_next_but_not_flood_it() {

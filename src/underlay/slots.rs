@@ -101,7 +101,7 @@ impl SlotActivity {
         }
     }
 
-    pub(super) fn add_received(&self, packets: usize) {
+    pub(crate) fn add_received(&self, packets: usize) {
         self.received.fetch_add(packets as u64, Ordering::Relaxed);
         self.arrivals.note();
     }

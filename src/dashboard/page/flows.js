@@ -136,8 +136,10 @@ function update(flow) {
   put(cells.age, span(flow.seconds));
   put(row.speed, flow.rate ? rate(flow.rate) : "");
   const still = flow.stands_still_seconds != null;
-  const [text, look] = still ? [`stands still for ${span(flow.stands_still_seconds)}`, "bad"] : flow.state === "opening" ? ["opening", "warn"] : flow.quiet_seconds < 2 ? ["active", "good"] : [`quiet for ${span(flow.quiet_seconds)}`, ""];
+  const held = flow.waits_for === "client" || flow.waits_for === "destination";
+  const [text, look] = still ? [`stands still for ${span(flow.stands_still_seconds)}`, held ? "warn" : "bad"] : flow.state === "opening" ? ["opening", "warn"] : flow.quiet_seconds < 2 ? ["active", "good"] : [`quiet for ${span(flow.quiet_seconds)}`, ""];
   put(row.pill, text);
+  mark(row.pill, "title", held ? `the ${flow.waits_for} takes no more bytes` : still ? "its lane hears nothing" : "");
   mark(row.pill, "class", `pill ${look}`);
   row.tr.classList.toggle("still", still);
   spark(row);
