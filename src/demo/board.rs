@@ -38,13 +38,12 @@ pub(super) struct Board {
     stop: CancellationToken,
 }
 
-impl Board {
-    /// Opens the dashboard of `node`.
-    pub(super) async fn open(
-        node: &Node,
-        proxy: SocketAddr,
-        conditions: Conditions,
-    ) -> Result<Self, BindError> {
+/// A dashboard whose port is taken. It answers when it is opened.
+pub(super) struct Bound(Dashboard);
+
+impl Bound {
+    /// Takes the port.
+    pub(super) async fn bind() -> Result<Self, BindError> {
         let bind = |port| {
             Dashboard::bind(Settings {
                 listen: (Ipv4Addr::LOCALHOST, port).into(),
@@ -55,9 +54,20 @@ impl Board {
             })
         };
         let dashboard = match bind(PORT).await {
-            Err(BindError::PortInUse(_)) => bind(0).await?,
-            bound => bound?,
+            Err(BindError::PortInUse(_)) => bind(0).await,
+            bound => bound,
         };
+        dashboard.map(Self)
+    }
+
+    /// Where it is.
+    pub(super) fn listen(&self) -> SocketAddr {
+        self.0.listen()
+    }
+
+    /// Opens it as the dashboard of `node`.
+    pub(super) fn open(self, node: &Node, proxy: SocketAddr, conditions: Conditions) -> Board {
+        let dashboard = self.0;
         let (links, stop) = (dashboard.links(), CancellationToken::new());
         let (clicked, clicks) = mpsc::channel(QUEUE);
         let admin = Admin {
@@ -80,9 +90,11 @@ impl Board {
             playground: Some(playground(conditions, clicked)),
         };
         tokio::spawn(dashboard.serve(Arc::new(admin), stop.clone()));
-        Ok(Self { links, clicks, stop })
+        Board { links, clicks, stop }
     }
+}
 
+impl Board {
     /// What somebody clicked on the map.
     pub(super) async fn clicked(&mut self) -> Option<Command> {
         self.clicks.recv().await

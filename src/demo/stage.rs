@@ -9,7 +9,7 @@ use std::{
 use tokio::time::{Instant, sleep};
 
 use super::{
-    board::{Board, Conditions},
+    board::{Board, Bound, Conditions},
     commands::Command,
     facts::{Change, Condition, FlowFact, LaneFact, Observation, PathFact, Traffic, paths_of},
     paths::{PathId, Place},
@@ -72,19 +72,20 @@ impl Stage {
     /// When a node does not start, or they do not find each other.
     pub(super) async fn start(listen: SocketAddr, seed: u64) -> Result<Self, StageError> {
         let topology = topology();
-        let lab = match open_lab(&topology, listen, seed).await {
+        let bound = Bound::bind().await.ok();
+        let dashboard = bound.as_ref().map(Bound::listen);
+        let lab = match open_lab(&topology, (listen, dashboard), seed).await {
             Err(error) if is_port_in_use(&error) => {
-                open_lab(&topology, SocketAddr::new(listen.ip(), 0), seed).await?
+                let free = SocketAddr::new(listen.ip(), 0);
+                open_lab(&topology, (free, dashboard), seed).await?
             }
             opened => opened?,
         };
         let entry = lab.node(Place::ArosNet.name());
         let proxy = entry.and_then(Node::proxy).ok_or(StageError::NoProxy)?;
         let conditions: Conditions = Arc::new(Mutex::new([Condition::Whole; 6]));
-        let board = match entry {
-            Some(entry) => Board::open(entry, proxy, conditions.clone()).await.ok(),
-            None => None,
-        };
+        let board = bound.zip(entry);
+        let board = board.map(|(bound, entry)| bound.open(entry, proxy, conditions.clone()));
         let stage = Self { lab, topology, conditions, proxy, board };
         let start = Instant::now();
         while !stage.lab.is_meshed() {
@@ -335,7 +336,11 @@ fn topology() -> Topology {
     topology
 }
 
-async fn open_lab(topology: &Topology, listen: SocketAddr, seed: u64) -> Result<Lab, LabError> {
+async fn open_lab(
+    topology: &Topology,
+    (listen, dashboard): (SocketAddr, Option<SocketAddr>),
+    seed: u64,
+) -> Result<Lab, LabError> {
     let mut nodes = vec![
         LabNode::new(Place::Mit.name(), true, true),
         LabNode::new(Place::Utah.name(), true, false),
@@ -345,7 +350,7 @@ async fn open_lab(topology: &Topology, listen: SocketAddr, seed: u64) -> Result<
     // A rule for the name that stands for a connection without an overlay.
     let held = format!("[[rule]]\ndomain = \"{}\"\ndirect = true\n", site::HELD);
     nodes[3].rules = Config::parse(&held).map(|config| config.rules).unwrap_or_default();
-    nodes[3].entry = Some(entry::Config { listen, ..entry::Config::default() });
+    nodes[3].entry = Some(entry::Config { listen, dashboard, ..entry::Config::default() });
     // Its rate survives the random loss of the paper's commercial paths, MediaOne's too, to which a
     // flow moves when Utah's are cut.
     Lab::start(topology.clone(), seed, nodes, site::services(), Congestion::Adaptive).await
