@@ -168,6 +168,57 @@ async fn each_view_renders_and_a_cut_is_seen_within_a_second() {
     }
 }
 
+/// Notes each pulse on the map: where it is, whether it moves, and the route that is drawn then.
+const PULSES: &str = "(() => {
+    window.pulses = [];
+    new MutationObserver((changes) => {
+        for (const ring of changes.flatMap((change) => [...change.addedNodes])) {
+            if (!ring.matches?.('.ping')) continue;
+            window.pulses.push({ x: ring.cx.baseVal.value, y: ring.cy.baseVal.value, moves: ring.getAnimations().length,
+                path: document.querySelector('#graph .route')?.dataset.path });
+        }
+    }).observe(document.getElementById('graph'), { childList: true, subtree: true });
+})()";
+
+/// The node at which the first pulse was.
+const PULSED: &str =
+    "[...document.querySelectorAll('#graph .node')].find((node) => {
+        const { cx, cy } = node.querySelector('circle');
+        return Math.hypot(cx.baseVal.value - window.pulses[0].x, cy.baseVal.value - window.pulses[0].y) < 1;
+    })?.querySelector('.title').textContent";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flow_that_moves_pulses_at_the_node_of_its_new_route() {
+    let Some((_site, mut demo, mut page)) = demo_and_page(false).await else { return };
+    page.until("document.querySelectorAll('#graph .node').length === 4").await;
+    demo.say("get /big?mb=60");
+    page.until(ROUTE).await;
+    let route = page.eval(ROUTE).await.as_str().unwrap().to_owned();
+    page.eval(PULSES).await;
+    demo.say(&format!("cut arosnet {}", route.split(' ').nth(1).unwrap()));
+    page.until("window.pulses.length > 0").await;
+    let (pulse, at) = (page.eval("window.pulses[0]").await, page.eval(PULSED).await);
+    assert_eq!(pulse["moves"], 1, "it is animated");
+    let path: Vec<_> = pulse["path"].as_str().unwrap().split(' ').collect();
+    assert_eq!(at.as_str(), Some(path[1]), "{pulse}");
+    assert_ne!(path.join(" "), route, "it is the new route");
+    page.until("!document.querySelector('#graph .ping')").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_demos_page_about_a_failure_leads_to_its_dashboard() {
+    let site = Site::new();
+    let demo = Demo::start(&site.dir("demo"));
+    let mut proxy = TcpStream::connect(demo.proxy).unwrap();
+    proxy.set_read_timeout(Some(PATIENCE)).unwrap();
+    let request = "GET http://nobody.mit.test/ HTTP/1.1\r\nHost: nobody.mit.test\r\nAccept: text/html\r\n\r\n";
+    proxy.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    proxy.read_to_string(&mut answer).unwrap();
+    let dashboard = demo.link.split('/').take(3).collect::<Vec<_>>().join("/");
+    assert!(answer.contains(&format!("{dashboard}/#/errors")), "{dashboard}: {answer}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn paths_of_the_demo_are_cut_and_healed_by_click_and_by_keyboard() {
     let Some((_site, _demo, mut page)) = demo_and_page(false).await else { return };

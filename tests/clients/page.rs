@@ -254,6 +254,10 @@ const CROWD: &str = "(async () => {
         ? new Response(JSON.stringify({ ...first, links, lanes, far_links: [], paths: null, events: { ...first.events, events: [] } })) : ask(path, options);
 })()";
 
+/// The names that are not on the map.
+const UNNAMED: &str = "[...document.querySelectorAll('#graph .node')].filter((node) => !node.querySelector('.title'))\
+     .map((node) => node.querySelector('title').textContent.split(' ')[0])";
+
 /// The names and nodes of the map that lie over one another, and those that are cut off.
 const CROSSED: &str = "(() => {
     const stage = document.getElementById('graph').getBoundingClientRect();
@@ -270,14 +274,29 @@ async fn fifty_nodes_are_readable_on_the_map() {
     let Some((_site, _demo, mut page)) = demo_and_page(false).await else { return };
     page.until("document.querySelectorAll('#graph .node').length === 4").await;
     page.eval(CROWD).await;
-    for (what, width, height) in [("laptop", 1440, 900), ("4k", 3840, 2160)] {
+    let wide = "document.documentElement.scrollWidth > document.documentElement.clientWidth";
+    let sizes =
+        [("laptop", 1440, 900), ("4k", 3840, 2160), ("phone", 390, 844), ("small-phone", 320, 568)];
+    for (what, width, height) in sizes {
         page.resize(width, height).await;
         page.until("document.querySelectorAll('#graph .node').length === 50").await;
         view(&mut page, "map").await;
         page.picture(&format!("map-50-nodes-{what}")).await;
         assert_eq!(page.eval(CROSSED).await, serde_json::json!([]), "{width}");
         assert_eq!(page.eval("document.querySelectorAll('#graph .route').length").await, 1);
+        assert_eq!(page.eval(wide).await, false, "{width}");
+        let unnamed = page.eval(UNNAMED).await;
+        println!("{what}: {} nodes have no name on the map", unnamed.as_array().unwrap().len());
+        if what != "small-phone" {
+            assert_eq!(unnamed, serde_json::json!([]), "{width}");
+        }
+        // Names that have no room are left out, but not those that matter now.
+        for name in ["arosnet", "node-11", "node-14", "node-10", "node-19", "node-28"] {
+            assert!(!unnamed.as_array().unwrap().contains(&name.into()), "{name}: {unnamed}");
+        }
     }
+    let listed = "[...document.querySelectorAll('#links tbody tr')].filter((row) => row.checkVisibility()).length";
+    assert_eq!(page.eval(listed).await, 49);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -315,7 +334,7 @@ async fn the_proxys_page_about_a_failure_leads_to_the_errors() {
 }
 
 /// The page of a running node.
-async fn of_node(site: &Site, name: &str) -> Page {
+pub async fn of_node(site: &Site, name: &str) -> Page {
     let dir = &site.dir(name);
     let link = json(dir, &["open"])["link"].as_str().unwrap().to_owned();
     let mut page = Page::open(&site.dir(&format!("profile-{name}")), (1440, 900), false).await;

@@ -92,14 +92,16 @@ function steering({ steering, links, status }) {
 }
 
 /// Where each node stands: deterministic, so that nothing jumps.
-function places(us, peers, height) {
+function places(us, peers, height, scale) {
   const at = new Map([[us, { x: 95, y: height / 2 }]]);
   const exits = peers.filter((peer) => peer.exit);
   const others = peers.filter((peer) => !peer.exit);
   // Exits from the right edge on, the others in the middle, or as far to the right as exits leave room.
   const [left, right] = [300, W - 110];
-  const [outer, between] = [Math.ceil(exits.length / 9), Math.ceil(others.length / 8)];
-  const step = Math.min(150, (right - left) / Math.max(1, outer + between - 1));
+  // A column has as many nodes as fit with their names.
+  const rows = Math.floor(height / (44 * scale));
+  const [outer, between] = [Math.ceil(exits.length / Math.max(9, rows)), Math.ceil(others.length / Math.max(8, rows))];
+  const step = Math.min(Math.max(150, 60 * scale), (right - left) / Math.max(1, outer + between - 1));
   const start = Math.min(W / 2 - ((between - 1) / 2) * step, right - (outer + between - 1) * step);
   stand(at, exits, outer, height, (c) => right - c * step);
   stand(at, others, between, height, (c) => start + c * step);
@@ -135,12 +137,14 @@ const look = (link) => (link.up ? (loss(link) >= LOSSY ? "lossy" : "up") : /down
 
 function draw(state) {
   const { status, links, far_links, lanes } = state.now;
+  const few = links.length <= 14;
+  graph.classList.toggle("crowd", !few);
   const box = graph.getBoundingClientRect();
-  const height = Math.max(360, Math.min(1500, (W * box.height) / Math.max(1, box.width)));
+  const height = Math.max(360, Math.min(2400, (W * box.height) / Math.max(1, box.width)));
   // Letters that are large enough on a phone, and no larger than needed at 4K.
   const scale = Math.max(Math.min(1, 2100 / box.width), Math.min(2.8, (W / Math.max(1, box.width)) * 0.98));
-  const at = places(status.name, links, height);
-  const few = links.length <= 14;
+  // The names of the lowest nodes stand below them.
+  const at = places(status.name, links, height - letters(few, scale), scale);
   const used = routes(lanes, status.name);
   // Drawn anew only when something on it differs.
   const key = JSON.stringify([Math.round(height), scale.toFixed(1), links.map((l) => [l.peer, look(l), millis(l.rtt_ms), Math.round(loss(l)), l.exit]), used,
@@ -148,9 +152,10 @@ function draw(state) {
   if (key !== drawn) {
     drawn = key;
     mark(graph, "viewBox", `0 0 ${W} ${height.toFixed(0)}`);
+    const named = names(links, at, used, status.name, few, scale);
     drawing.replaceChildren(...far(far_links, at), ...links.map((link) => near(link, at, status.name, few, scale)).flat(), ...used.flatMap((route) => along(route, at)),
-      node(status.name, "us", at.get(status.name), scale, few, status.flows ? `${status.flows} flow${status.flows === 1 ? "" : "s"}` : "this node"),
-      ...links.map((link) => node(link.peer, kind(link), at.get(link.peer), scale, few, roles(link))));
+      node(status.name, "us", at.get(status.name), scale, few, named, status.flows ? `${status.flows} flow${status.flows === 1 ? "" : "s"}` : "this node"),
+      ...links.map((link) => node(link.peer, kind(link), at.get(link.peer), scale, few, named, roles(link))));
   }
   for (const event of state.fresh) {
     if (event.kind !== "rerouted") continue;
@@ -243,13 +248,38 @@ function along({ path, still }, at) {
   return [svg("path", { class: `route${still ? " still" : ""}`, "data-path": path.join(" "), d }), still ? null : svg("path", { class: "stream", d })].filter(Boolean);
 }
 
-function node(name, role, { x, y }, scale, few, sub) {
-  const r = (role === "us" ? 20 : few ? 15 : 9) * scale;
-  const size = few ? 15 * scale : 11.5 * scale;
+const radius = (us, few, scale) => (us ? 20 : few ? 15 : 9) * scale;
+const letters = (few, scale) => (few ? 15 : 11.5) * scale;
+
+/// The names that are written: none lies over a node or another name. Where there is no room for all, as on a phone, this
+/// node's, those on routes in use and those of links that are down come first. The table of links has all.
+function names(links, at, used, us, few, scale) {
+  const size = letters(few, scale);
+  const nodes = [us, ...links.map((link) => link.peer)];
+  const taken = nodes.map((name) => {
+    const [{ x, y }, r] = [at.get(name), radius(name === us, few, scale)];
+    return [x - r, x + r, y - r, y + r];
+  });
+  const first = [us, ...used.flatMap((route) => route.path), ...links.filter((link) => look(link) === "down").map((link) => link.peer)];
+  const written = new Set();
+  for (const name of new Set([...first.filter((name) => at.has(name)), ...nodes])) {
+    const [{ x, y }, half] = [at.get(name), (name.length * size * 0.67) / 2];
+    const top = y + radius(name === us, few, scale);
+    const box = [x - half, x + half, top, top + size * (few ? 2.4 : 1.6)];
+    if (taken.some(([left, right, above, below]) => box[0] < right && left < box[1] && box[2] < below && above < box[3])) continue;
+    taken.push(box);
+    written.add(name);
+  }
+  return written;
+}
+
+function node(name, role, { x, y }, scale, few, named, sub) {
+  const r = radius(role === "us", few, scale);
+  const size = letters(few, scale);
   return svg("g", { class: `node ${role}` },
     svg("circle", { cx: x.toFixed(1), cy: y.toFixed(1), r: r.toFixed(1) }, svg("title", {}, `${name} (${sub})`)),
-    svg("text", { class: "title", x: x.toFixed(1), y: (y + r + size * 1.15).toFixed(1), "text-anchor": "middle", "font-size": size.toFixed(1) }, name),
-    few ? svg("text", { class: "sub", x: x.toFixed(1), y: (y + r + size * 2.2).toFixed(1), "text-anchor": "middle", "font-size": (size * 0.8).toFixed(1) }, sub) : null);
+    named.has(name) ? svg("text", { class: "title", x: x.toFixed(1), y: (y + r + size * 1.15).toFixed(1), "text-anchor": "middle", "font-size": size.toFixed(1) }, name) : null,
+    few && named.has(name) ? svg("text", { class: "sub", x: x.toFixed(1), y: (y + r + size * 2.2).toFixed(1), "text-anchor": "middle", "font-size": (size * 0.8).toFixed(1) }, sub) : null);
 }
 
 function lanes(lanes) {
