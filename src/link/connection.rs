@@ -311,6 +311,12 @@ impl Link {
         (stats.udp_tx.bytes, stats.udp_rx.bytes)
     }
 
+    /// UDP packets of this connection that were sent and received.
+    pub fn packets(&self) -> (u64, u64) {
+        let stats = self.conn.stats();
+        (stats.udp_tx.datagrams, stats.udp_rx.datagrams)
+    }
+
     /// Asks the neighbour.
     ///
     /// # Errors

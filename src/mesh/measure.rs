@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Mesh, attest::Attestations, certificates::Certified};
+use super::{Mesh, attest::Attestations, certificates::Certified, unanswered::Unanswered};
 use crate::{
     events::Event,
     identity::{AttestError, NodeName},
@@ -29,16 +29,37 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 impl Mesh {
     /// Probes and advertises until `shutdown`.
     pub async fn measure(self: Arc<Self>, shutdown: CancellationToken) {
+        let mut unanswered = Unanswered::default();
         loop {
-            let wake = self.routing().next_timeout(Instant::now().into_std());
+            let now = Instant::now().into_std();
+            let (wake, rare) = {
+                let routing = self.routing();
+                (routing.next_timeout(now), routing.probed_rarely())
+            };
+            let look = unanswered.next_look(now, &rare);
+            let wake = look.map_or(wake, |look| wake.min(look));
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep_until(wake.into()) => {}
                 () = self.news.notified() => {}
             }
+            self.look_at_silent(&mut unanswered, &rare);
             self.advance();
         }
+    }
+
+    /// Probes the links among `rare` whose packets are not answered.
+    fn look_at_silent(&self, unanswered: &mut Unanswered, rare: &[NodeName]) {
+        let now = Instant::now().into_std();
+        if !unanswered.is_due(now) {
+            return;
+        }
+        let links = rare.iter().filter_map(|peer| Some((peer, self.links.get(peer)?)));
+        let silent = links.filter(|(peer, link)| unanswered.look(peer, link.packets()));
+        let silent: Vec<&NodeName> = silent.map(|(peer, _)| peer).collect();
+        let mut routing = self.routing();
+        silent.into_iter().for_each(|peer| routing.unanswered(now, peer));
     }
 
     fn advance(&self) {

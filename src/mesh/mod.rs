@@ -29,6 +29,7 @@ mod requests;
 mod service;
 mod share;
 mod trust;
+mod unanswered;
 mod waiting;
 
 use std::{

@@ -167,8 +167,20 @@ impl Router {
     /// The connection to `peer` has ended. A link that is probed rarely is probed at once, so that it is soon
     /// known to be down.
     pub fn link_down(&mut self, now: Instant, peer: &NodeName) {
-        self.monitors.get_mut(peer).into_iter().for_each(|monitor| monitor.unlinked(now));
+        self.unanswered(now, peer);
         self.sharing.gone(now, peer);
+    }
+
+    /// The members whose links are probed once in 100 s.
+    #[must_use]
+    pub fn probed_rarely(&self) -> Vec<NodeName> {
+        let rare = self.monitors.iter().filter(|(_, monitor)| monitor.is_rare());
+        rare.map(|(peer, _)| peer.clone()).collect()
+    }
+
+    /// What goes to `peer` is not answered. A link that is probed rarely is probed at once.
+    pub fn unanswered(&mut self, now: Instant, peer: &NodeName) {
+        self.monitors.get_mut(peer).into_iter().for_each(|monitor| monitor.unanswered(now));
     }
 
     /// Watches the links to `peers` closely for half a minute: a lane in use goes by them.

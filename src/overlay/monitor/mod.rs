@@ -192,15 +192,21 @@ impl Monitor {
     /// Sets how much this end depends on own figures of the link. When one that was probed rarely has to be
     /// probed more often, that begins at once.
     pub fn set_need(&mut self, now: Instant, need: Need) {
-        let rare = self.is_rare();
+        let rare = self.needs_few();
         self.need = need;
-        if rare && !self.is_rare() {
+        if rare && !self.needs_few() {
             self.probe_now(now);
         }
     }
 
+    /// Whether the link is probed once in 100 s now.
+    #[must_use]
+    pub fn is_rare(&self) -> bool {
+        self.needs_few() && matches!(self.phase, Phase::Up { lost: 0 })
+    }
+
     /// Whether one exchange in 100 s is enough for both ends.
-    fn is_rare(&self) -> bool {
+    fn needs_few(&self) -> bool {
         self.need == Need::Few || self.need == Need::Any && self.peer_rarely
     }
 
@@ -306,8 +312,8 @@ impl Monitor {
         }
     }
 
-    /// The connection to the peer has ended.
-    pub fn unlinked(&mut self, now: Instant) {
+    /// The connection to the peer has ended, or its packets are not answered.
+    pub fn unanswered(&mut self, now: Instant) {
         if self.is_rare() {
             self.probe_now(now);
         }
@@ -497,7 +503,7 @@ impl Monitor {
 
     fn mean_pause(&self) -> Duration {
         match self.phase {
-            Phase::Up { lost: 0 } if self.is_rare() => RARE_INTERVAL,
+            Phase::Up { lost: 0 } if self.needs_few() => RARE_INTERVAL,
             Phase::Unmeasured { .. } | Phase::Up { .. } => self.interval,
             Phase::Down { good: 0, pause } => pause,
             Phase::Down { .. } => RECOVERY_PAUSE,

@@ -328,7 +328,7 @@ fn a_link_that_is_probed_rarely_is_down_soon_after_its_connection_ends() {
     pair.ends.iter_mut().for_each(|end| end.set_interval(pair.now, IDLE_INTERVAL));
     pair.run(s(200));
     pair.conditions = CUT;
-    pair.ends.iter_mut().for_each(|end| end.unlinked(pair.now));
+    pair.ends.iter_mut().for_each(|end| end.unanswered(pair.now));
     pair.run(s(2));
     assert_eq!(pair.states(), [LinkState::Down; 2]);
 }
