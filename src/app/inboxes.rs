@@ -35,13 +35,17 @@ use crate::{
 /// Packet types of one node: more than programs have kinds of media. Each may have a thread for its callback.
 pub(super) const MAX_TYPES: usize = 64;
 
-/// Packets that wait for a program: 40 ms of 200,000 packets a second, some turns of the scheduler.
-const MAX_WAITING: usize = 8_192;
+/// What waits for a program: 40 ms of 200,000 packets a second, some turns of the scheduler; the same 40 ms at
+/// 400 Mbit/s.
+const OF_TYPE: Limit = Limit { packets: 8_192, bytes: 2 << 20 };
 
-/// Their bytes: the same 40 ms at 400 Mbit/s.
-const MAX_WAITING_BYTES: usize = 2 << 20;
+/// What waits for all programs of a node: as much as four programs that do not read let wait.
+const OF_ALL: Limit = Limit { packets: 4 * OF_TYPE.packets, bytes: 4 * OF_TYPE.bytes };
 
-/// What one sender may have in a queue: half of both, so that one that floods leaves room for others.
+/// What a type may have though the others have used up [`OF_ALL`]: so programs that do not read hold up no other.
+const SURE: Limit = OF_ALL.part(MAX_TYPES);
+
+/// What one sender may have of the first two: half, so that one that floods leaves room for others.
 const SHARE: usize = 2;
 
 /// How often the sender of a flow is told of types that nobody takes.
@@ -83,7 +87,11 @@ pub enum ConduitError {
 
 /// The packet types that programs in this process receive.
 #[derive(Default)]
-pub(super) struct Inboxes(Mutex<Table>);
+pub(super) struct Inboxes {
+    table: Mutex<Table>,
+    /// What waits in all queues.
+    room: Arc<Room>,
+}
 
 #[derive(Default)]
 struct Table {
@@ -94,8 +102,7 @@ struct Table {
 struct Inbox {
     queue: mpsc::Sender<Queued>,
     counts: Arc<TypeCounts>,
-    /// What waits of each sender.
-    senders: Mutex<BTreeMap<NodeName, Arc<Waiting>>>,
+    room: Arc<Room>,
 }
 
 /// What this node counts of a packet type.
@@ -107,10 +114,23 @@ pub(crate) struct TypeCounts {
     pub(crate) received: AtomicU64,
     /// Dropped here.
     pub(crate) drops: DatagramDrops,
-    waiting: Waiting,
 }
 
-/// What waits in a queue, or of a sender.
+/// So many packets may wait, with so many bytes.
+#[derive(Debug, Clone, Copy)]
+struct Limit {
+    packets: usize,
+    bytes: usize,
+}
+
+/// What waits in a queue, or in all.
+#[derive(Default)]
+struct Room {
+    waiting: Waiting,
+    senders: Mutex<BTreeMap<NodeName, Arc<Waiting>>>,
+}
+
+/// What waits in some place, or there of one sender.
 #[derive(Debug, Default)]
 struct Waiting {
     packets: AtomicUsize,
@@ -120,12 +140,12 @@ struct Waiting {
 /// A packet in a queue.
 struct Queued {
     packet: Packet,
-    _place: Place,
+    _places: [Place; 2],
 }
 
-/// The place of a packet in a queue and among those of its sender; dropping it gives it back.
+/// The place of a packet among those that wait, and among those of its sender; dropping it gives it back.
 struct Place {
-    queue: Arc<TypeCounts>,
+    room: Arc<Room>,
     sender: Arc<Waiting>,
     len: usize,
 }
@@ -160,9 +180,9 @@ impl Inboxes {
         if table.types.len() >= MAX_TYPES {
             return Err(ConduitError::TooMany);
         }
-        let (sender, queue) = mpsc::channel(MAX_WAITING);
+        let (sender, queue) = mpsc::channel(OF_TYPE.packets);
         let counts = Arc::<TypeCounts>::default();
-        let inbox = Inbox { queue: sender, counts: counts.clone(), senders: Mutex::default() };
+        let inbox = Inbox { queue: sender, counts: counts.clone(), room: Arc::default() };
         table.types.insert(kind.clone(), Arc::new(inbox));
         Ok(Receives { inboxes: self.clone(), kind, counts, queue, next: None })
     }
@@ -220,23 +240,42 @@ impl Inboxes {
 
     fn take(&self, kind: &Target, packet: Packet) -> Result<(), DatagramDrop> {
         let inbox = self.lock().types.get(kind).cloned().ok_or(DatagramDrop::UnknownType)?;
-        inbox.take(packet).inspect_err(|reason| inbox.counts.drops.count(*reason))
+        inbox.take(packet, &self.room).inspect_err(|reason| inbox.counts.drops.count(*reason))
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Inbox {
-    fn take(&self, packet: Packet) -> Result<(), DatagramDrop> {
-        let sender = self.waiting_of(packet.peer());
-        let place = Place::new(self.counts.clone(), sender, packet.payload.len());
-        if !place.fits() || self.queue.try_send(Queued { packet, _place: place }).is_err() {
+    fn take(&self, packet: Packet, all: &Arc<Room>) -> Result<(), DatagramDrop> {
+        let enter = |room: &Arc<Room>| room.enter(packet.peer(), packet.payload.len());
+        let places = [&self.room, all].map(enter);
+        let [own, among_all] = &places;
+        let fits = own.is_within(OF_TYPE)
+            && (among_all.is_within(OF_ALL) || self.room.waiting.is_within(SURE));
+        if !fits || self.queue.try_send(Queued { packet, _places: places }).is_err() {
             return Err(DatagramDrop::InboxFull);
         }
         self.counts.received.fetch_add(1, Ordering::Relaxed);
         Ok(())
+    }
+}
+
+impl Limit {
+    const fn part(self, of: usize) -> Self {
+        Self { packets: self.packets / of, bytes: self.bytes / of }
+    }
+}
+
+impl Room {
+    /// A place for so many bytes of `sender`, whether or not there is one.
+    fn enter(self: &Arc<Self>, sender: &NodeName, len: usize) -> Place {
+        let place = Place { room: self.clone(), sender: self.waiting_of(sender), len };
+        place.room.waiting.add(len);
+        place.sender.add(len);
+        place
     }
 
     fn waiting_of(&self, sender: &NodeName) -> Arc<Waiting> {
@@ -260,29 +299,22 @@ impl Waiting {
         self.bytes.fetch_sub(len, Ordering::Relaxed);
     }
 
-    /// Whether it is at most this part of a queue.
-    fn is_within(&self, part: usize) -> bool {
-        self.packets.load(Ordering::Relaxed) <= MAX_WAITING / part
-            && self.bytes.load(Ordering::Relaxed) <= MAX_WAITING_BYTES / part
+    fn is_within(&self, limit: Limit) -> bool {
+        self.packets.load(Ordering::Relaxed) <= limit.packets
+            && self.bytes.load(Ordering::Relaxed) <= limit.bytes
     }
 }
 
 impl Place {
-    fn new(queue: Arc<TypeCounts>, sender: Arc<Waiting>, len: usize) -> Self {
-        let place = Self { queue, sender, len };
-        place.queue.waiting.add(len);
-        place.sender.add(len);
-        place
-    }
-
-    fn fits(&self) -> bool {
-        self.queue.waiting.is_within(1) && self.sender.is_within(SHARE)
+    /// Whether what waits is within `limit`, and what waits of this sender within its share.
+    fn is_within(&self, limit: Limit) -> bool {
+        self.room.waiting.is_within(limit) && self.sender.is_within(limit.part(SHARE))
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.queue.waiting.remove(self.len);
+        self.room.waiting.remove(self.len);
         self.sender.remove(self.len);
     }
 }
@@ -456,7 +488,7 @@ mod tests {
             let (from, label, payload) = (from.clone(), FlowLabel(1), vec![0; len].into());
             inboxes.take(&kind, Packet { from, label, payload })
         };
-        for (len, fits) in [(1, MAX_WAITING), (2_048, MAX_WAITING_BYTES / 2_048)] {
+        for (len, fits) in [(1, OF_TYPE.packets), (2_048, OF_TYPE.bytes / 2_048)] {
             for peer in &peers[..2] {
                 (0..fits / SHARE).for_each(|_| take(peer, len).unwrap());
                 assert_eq!(take(peer, len), Err(DatagramDrop::InboxFull));
@@ -468,10 +500,48 @@ mod tests {
             while receives.try_next().unwrap().is_some() {}
             // Senders of whom nothing waits are not kept.
             take(&peers[3], len).unwrap();
-            assert_eq!(inboxes.lock().types[&kind].senders.lock().unwrap().len(), 1);
+            assert_eq!(inboxes.lock().types[&kind].room.senders.lock().unwrap().len(), 1);
             assert!(receives.try_next().unwrap().is_some());
         }
         assert_eq!(receives.counts().drops.of(DatagramDrop::InboxFull), 6);
+    }
+
+    #[test]
+    fn packets_of_all_types_are_bounded_and_each_type_has_some_places() {
+        let inboxes = Arc::<Inboxes>::default();
+        let kinds: Vec<_> =
+            (0..MAX_TYPES).map(|n| packet_type(&format!("t{n}")).unwrap()).collect();
+        let open = |kind: &Target| inboxes.open(kind.clone()).unwrap();
+        let overlay = Overlay::new();
+        let peers = ["a", "b"].map(|name| Arc::new(overlay.node(name, NOW).peer().clone()));
+        for len in [0, 2_000] {
+            let mut held: Vec<_> = kinds.iter().map(open).collect();
+            let take = |from: &Arc<Peer>, kind: &Target| {
+                let (from, label, payload) = (from.clone(), FlowLabel(1), vec![0; len].into());
+                inboxes.take(kind, Packet { from, label, payload }).is_ok()
+            };
+            // The last program reads, and no other one.
+            let (last, others) = kinds.split_last().unwrap();
+            for kind in others {
+                for peer in &peers {
+                    while take(peer, kind) {}
+                }
+            }
+            let sure = (1..).take_while(|_| take(&peers[0], last)).count();
+            assert!(sure > 60, "{sure} packets of {len} bytes");
+            let waiting = &inboxes.room.waiting;
+            let most = |of_all: usize, sure: usize| of_all + MAX_TYPES * sure;
+            let packets = waiting.packets.load(Ordering::Relaxed);
+            let bytes = waiting.bytes.load(Ordering::Relaxed);
+            assert!(packets <= most(OF_ALL.packets, SURE.packets), "{packets}");
+            assert!(bytes <= most(OF_ALL.bytes, SURE.bytes), "{bytes}");
+            // A program that reads gets what comes.
+            while held[MAX_TYPES - 1].try_next().unwrap().is_some() {}
+            assert!(take(&peers[1], last));
+            held.clear();
+            assert_eq!(waiting.packets.load(Ordering::Relaxed), 0);
+            assert_eq!(waiting.bytes.load(Ordering::Relaxed), 0);
+        }
     }
 
     #[test]

@@ -125,6 +125,8 @@ reasons! {
     LaneFull = "lane-full",
     /// The flow or its lane has ended.
     FlowEnded = "flow-ended",
+    /// More came by the lane than this node has taken off it: 512 KiB wait.
+    Unread = "unread",
     /// It belongs to no flow of its lane.
     UnknownFlow = "unknown-flow",
     /// One of its two parts was lost.
@@ -160,7 +162,12 @@ impl std::fmt::Display for DatagramDrop {
 impl DatagramDrops {
     /// Counts one.
     pub fn count(&self, reason: DatagramDrop) {
-        self.0[reason as usize].fetch_add(1, Ordering::Relaxed);
+        self.add(reason, 1);
+    }
+
+    /// Counts so many.
+    pub fn add(&self, reason: DatagramDrop, datagrams: u64) {
+        self.0[reason as usize].fetch_add(datagrams, Ordering::Relaxed);
     }
 
     /// Those with a reason that occurred, by name.

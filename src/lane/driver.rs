@@ -13,10 +13,10 @@ use bytes::Bytes;
 use noq::{Connection, PathId, VarInt};
 use tokio::{task::JoinSet, time::sleep_until};
 
-use super::{LaneEnd, datagrams::Datagrams, end::now};
+use super::{LaneEnd, datagrams::Datagrams, end::now, unread::Unread};
 use crate::{
     failover::{Command, Counts, Fault, Input, Traffic, Trips, View},
-    flow::Route,
+    flow::{DatagramDrop, Route},
     identity::{NodeName, peer_of},
     transport::code,
     wire::{
@@ -38,6 +38,8 @@ pub(super) struct Driver {
     end: Arc<LaneEnd>,
     /// Takes the datagrams of flows, which come among the notices.
     datagrams: Arc<Datagrams>,
+    /// Counts those of them that were not taken in time.
+    unread: Unread,
     /// Requests to relays and to the far end; each ends with an input.
     asked: JoinSet<Option<Input>>,
     /// How many of the end's moves were reported, and whether there are others.
@@ -46,7 +48,8 @@ pub(super) struct Driver {
 
 impl Driver {
     pub(super) fn new(conn: Connection, end: Arc<LaneEnd>, datagrams: Arc<Datagrams>) -> Self {
-        Self { conn, end, datagrams, asked: JoinSet::new(), reported: (0, false) }
+        let unread = Unread::default();
+        Self { conn, end, datagrams, unread, asked: JoinSet::new(), reported: (0, false) }
     }
 
     /// Runs until the connection closes.
@@ -69,6 +72,8 @@ impl Driver {
                 // The last one: a far end can send as many as it likes.
                 Ok(count) = conn.read_many_datagrams(&mut frames) => {
                     frames.iter_mut().take(count).for_each(|frame| self.on_frame(std::mem::take(frame)));
+                    let dropped = self.unread.took(count, count < FRAMES);
+                    self.datagrams.drops().add(DatagramDrop::Unread, dropped);
                 }
             }
         };
@@ -121,6 +126,9 @@ impl Driver {
     }
 
     fn view(&mut self) {
+        if let Some(stats) = self.conn.path_stats(PathId::ZERO) {
+            self.unread.received(stats.frame_rx.datagram);
+        }
         let trips = self.end.mark().take_round_trips();
         let view = View {
             routes: self.end.seen_routes(),

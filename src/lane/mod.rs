@@ -40,6 +40,7 @@ mod room;
 mod serve;
 mod sparse;
 mod tally;
+mod unread;
 mod window;
 mod windows;
 

@@ -21,7 +21,8 @@ use crate::{
 /// receiving, and what its queue holds is lost.
 ///
 /// A packet arrives once or not at all, and others may overtake it. At most 8,192 packets with 2 MiB wait to
-/// be received, and half of that of one sender; what does not fit is dropped as `inbox-full`.
+/// be received, four times that of all types of the node, and half of either of one sender. A type has room for 512
+/// packets with 128 KiB whatever others let wait. What does not fit is dropped as `inbox-full`.
 #[derive(Debug)]
 pub struct Conduit {
     receives: Receives,
