@@ -12,18 +12,21 @@
 
 mod overlay;
 mod rivals;
+mod run;
 mod server;
+#[expect(dead_code, reason = "another benchmark uses the rest")]
 mod usage;
 
 use std::{
     env,
     io::{Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
+    net::TcpStream,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use overlay::Overlay;
+use run::{in_own_namespace, median, setting};
 use server::Server;
 use usage::usage;
 
@@ -37,7 +40,7 @@ fn main() {
     if !env::args().any(|argument| argument == "--bench") {
         return;
     }
-    if in_own_namespace() {
+    if in_own_namespace(&["--bench".to_owned()]) {
         return;
     }
     let mib: usize = setting("RON_BENCH_MIB", 2048);
@@ -49,36 +52,6 @@ fn main() {
     let ethernet = Overlay::start("max_packet = 1441");
     let bbr3 = Overlay::start("congestion = \"bbr3\"");
     downloads(&[&overlay, &ethernet, &bbr3], &server, mib, runs);
-}
-
-fn setting(name: &str, default: usize) -> usize {
-    env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
-}
-
-/// Runs this program again in a namespace of its own; false where that is not possible.
-fn in_own_namespace() -> bool {
-    const INSIDE: &str = "RON_BENCH_INSIDE";
-    if env::var_os(INSIDE).is_some() {
-        return false;
-    }
-    let script = "ip link set lo up
-        for to in 127.0.0.0/8 127.0.0.1; do
-            ip route replace local $to dev lo proto kernel scope host src 127.0.0.1 \\
-                table local congctl cubic || exit 9
-        done
-        exec \"$0\" --bench";
-    let inside = Command::new("unshare")
-        .args(["-n", "sh", "-c", script])
-        .arg(env::current_exe().unwrap())
-        .env(INSIDE, "1")
-        .status();
-    let done = inside.is_ok_and(|status| status.success());
-    if !done {
-        println!(
-            "no network namespace (needs root, unshare and ip): using this machine's loopback as it is"
-        );
-    }
-    done
 }
 
 /// A way to the server.
@@ -227,24 +200,4 @@ fn memory(overlay: &Overlay) {
         busy.0 - idle.0,
         busy.1 - idle.1
     );
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
-/// A free port on loopback.
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
-    listener.local_addr().unwrap().port()
-}
-
-/// Waits until something listens at `port`.
-fn wait_for_port(port: u16) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while TcpStream::connect(("127.0.0.1", port)).is_err() {
-        assert!(Instant::now() < deadline, "nothing listens at port {port}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }

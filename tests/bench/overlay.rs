@@ -1,17 +1,17 @@
 //! Three real nodes in processes of their own: entry, exit, relay.
 
 use std::{
-    fs,
+    env, fs,
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use tempfile::TempDir;
 
-use crate::{free_port, wait_for_port};
+use crate::run::{free_port, wait_for_port};
 
 /// The rules of the entry: the SOCKS user name decides whether the relay is forced.
 const RULES: &str = "
@@ -34,7 +34,7 @@ direct = true
 pub(crate) struct Overlay {
     nodes: Vec<Child>,
     port: u16,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Overlay {
@@ -42,7 +42,8 @@ impl Overlay {
     /// links are up.
     pub(crate) fn start(lane: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let dir = |name: &str| folder.path().join(name);
+        let at = folder.path().to_owned();
+        let dir = |name: &str| at.join(name);
         let (exit_port, port) = (free_port(), free_port());
         let listen = format!("127.0.0.1:{exit_port}");
         ronproxy(&dir("exit"), &["init", "--name", "exit", "--exit", "--listen", &listen]);
@@ -50,25 +51,32 @@ impl Overlay {
             let text = text.replace("allow_private = []", "allow_private = [\"127.0.0.0/8\"]");
             with_lane(&text, lane)
         });
-        let mut nodes = vec![run(&dir("exit"), "127.0.0.1:0")];
+        let first = run(&dir("exit"), "127.0.0.1:0");
+        let mut overlay = Self { nodes: vec![first], port, folder };
         for (name, role) in [("relay", Some("--relay")), ("entry", None)] {
-            let mut invite = vec!["invite", "--name", name];
-            invite.extend(role);
-            let line = ronproxy(&dir("exit"), &invite);
-            let listen = format!("127.0.0.1:{}", free_port());
-            ronproxy(&dir(name), &["join", line.trim(), "--listen", &listen]);
+            overlay.join(name, role);
         }
         edit(&dir("entry"), |text| format!("{text}{RULES}"));
         for name in ["relay", "entry"] {
             edit(&dir(name), |text| with_lane(&text, lane));
         }
-        nodes.push(run(&dir("relay"), "127.0.0.1:0"));
-        nodes.push(run(&dir("entry"), &format!("127.0.0.1:{port}")));
+        let more =
+            [run(&dir("relay"), "127.0.0.1:0"), run(&dir("entry"), &format!("127.0.0.1:{port}"))];
         wait_for_port(port);
         for name in ["exit", "relay", "entry"] {
             wait_for_links(&dir(name));
         }
-        Self { nodes, port, _folder: folder }
+        overlay.nodes.extend(more);
+        overlay
+    }
+
+    /// Another member, which is not started: its folder.
+    pub(crate) fn join(&self, name: &str, role: Option<&str>) -> PathBuf {
+        let dir = |name: &str| self.folder.path().join(name);
+        let line = ronproxy(&dir("exit"), &[&["invite", "--name", name], role.as_slice()].concat());
+        let listen = format!("127.0.0.1:{}", free_port());
+        ronproxy(&dir(name), &["join", line.trim(), "--listen", &listen]);
+        dir(name)
     }
 
     /// The proxy as curl wants it, for this user.
@@ -136,7 +144,10 @@ fn edit(dir: &Path, change: impl Fn(String) -> String) {
 }
 
 fn program(dir: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ronproxy"));
+    // Cargo names it where it was built along.
+    let built = option_env!("CARGO_BIN_EXE_ronproxy").map(Into::into);
+    let executable = built.or_else(|| env::var_os("RON_PROGRAM"));
+    let mut command = Command::new(executable.expect("RON_PROGRAM has to name the program"));
     command.arg("--dir").arg(dir);
     command
 }

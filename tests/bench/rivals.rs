@@ -8,7 +8,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::{free_port, wait_for_port};
+use crate::run::{free_port, wait_for_port};
 
 pub(crate) struct Rival {
     pub(crate) name: &'static str,

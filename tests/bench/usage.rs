@@ -38,6 +38,11 @@ pub(crate) fn usage<'a>(processes: impl IntoIterator<Item = &'a Child>) -> Vec<U
     processes.into_iter().map(with_children).collect()
 }
 
+/// Processor time of this process in seconds.
+pub(crate) fn own_cpu() -> f64 {
+    stat(std::process::id()).map_or(0.0, |stat| stat.cpu)
+}
+
 struct Stat {
     parent: u32,
     cpu: f64,

@@ -1,11 +1,6 @@
 //! Packets between programs of two nodes.
 
-use std::{
-    io::{BufRead as _, BufReader},
-    process::{Command, Stdio},
-    sync::mpsc,
-    time::Duration,
-};
+use std::{sync::mpsc, time::Duration};
 
 use ronproxy::{
     Conduit, ConduitError, DatagramDrop, Error, FlowLabel, Ingress, Node, Packet, PacketSender,
@@ -18,7 +13,7 @@ use ronproxy::{
 };
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{SOON, example_conference, overlay, services, triangle};
+use super::{SOON, example_conference, services, triangle};
 
 /// An overlay of `entry` in group `staff`, `exit` and `relay`, with the links known; its entry and its exit.
 async fn pair(seed: u64) -> (Lab, Node, Node) {
@@ -338,93 +333,4 @@ async fn a_callback_that_blocks_holds_up_its_own_packets_only() {
     timeout(SOON, exit.stop()).await.expect("stopping waits for the callback");
     drop(release);
     lab.stop().await;
-}
-
-/// What the figure's packets are: 200,000 of 200 bytes a second, for five seconds.
-const RATE: u32 = 200_000;
-const SECONDS: u32 = 5;
-
-/// The folder of the receiving process.
-const RECEIVER: &str = "RON_TEST_RECEIVER";
-
-/// Measures, and does not check: see `docs/figures.md`.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "its figures need a quiet machine"]
-async fn figures_of_packets_between_two_processes() {
-    let site = overlay::Site::new();
-    let _hub = overlay::Running::start(&site.hub(), &[]);
-    let invite = ["invite", "--name", "receiver", "--exit"];
-    let line = overlay::must(&site.dir("hub"), &invite);
-    let udp = overlay::free_udp().to_string();
-    let dir = site.join_by(line.trim(), "receiver", &["--listen", &udp]);
-    let mut receiver = Command::new(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "conduits::receives_in_a_process_of_its_own", "--nocapture"])
-        .env(RECEIVER, &dir)
-        .env("RON_TEST_UDP", &udp)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let node = Node::open(site.join("leaf")).start().await.unwrap();
-    timeout(overlay::PATIENCE, node.ready()).await.unwrap().unwrap();
-    let sender = node.conduit("media").unwrap();
-    // Until a packet finds its receiver.
-    let begun = async {
-        while node.flows().first().is_none_or(|flow| flow.route.is_none()) {
-            let _ = sender.send("receiver", b"");
-            sleep(Duration::from_millis(100)).await;
-        }
-    };
-    timeout(overlay::PATIENCE, begun).await.expect("no flow to the receiver");
-    sleep(Duration::from_secs(1)).await;
-    let (start, mut sent, payload) = (Instant::now(), 0, [7; 200]);
-    while sent < RATE * SECONDS {
-        let due = (start.elapsed().as_secs_f64() * f64::from(RATE)).min(f64::from(RATE * SECONDS));
-        while f64::from(sent) < due {
-            let _ = sender.send("receiver", &payload);
-            sent += 1;
-        }
-        sleep(Duration::from_millis(1)).await;
-    }
-    eprintln!("{sent} packets in {:?}: {:?}", start.elapsed(), sender.counts());
-    eprintln!("{:?}", node.flows()[0].datagrams);
-    sleep(Duration::from_secs(1)).await;
-    for _ in 0..100 {
-        let _ = sender.send("receiver", b"end");
-        sleep(Duration::from_millis(10)).await;
-    }
-    for line in BufReader::new(receiver.stdout.take().unwrap()).lines() {
-        eprintln!("{}", line.unwrap());
-    }
-    receiver.wait().unwrap();
-    node.stop().await;
-}
-
-/// The other process of the figure above.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a part of another test"]
-async fn receives_in_a_process_of_its_own() {
-    let (Some(dir), Ok(udp)) = (std::env::var_os(RECEIVER), std::env::var("RON_TEST_UDP")) else {
-        return;
-    };
-    let config = "[exit]\nenabled = true\nallow = []";
-    let node = Node::open(dir).config(config).listen(udp.parse().unwrap());
-    let node = node.start().await.unwrap();
-    let mut conduit = node.conduit("media").unwrap();
-    let (mut received, mut first, mut last) = (0_u32, None, None);
-    loop {
-        let packet = timeout(overlay::PATIENCE, conduit.recv()).await.unwrap().unwrap();
-        match packet.bytes() {
-            b"end" => break,
-            b"" => {}
-            _ => {
-                received += 1;
-                last = Some(Instant::now());
-                first = first.or(last);
-            }
-        }
-    }
-    let time = last.zip(first).map_or(0.0, |(last, first)| (last - first).as_secs_f64());
-    let a_second = f64::from(received) / time;
-    println!("received {received} in {time:.2} s, {a_second:.0} a second: {:?}", conduit.counts());
-    node.stop().await;
 }
