@@ -1,5 +1,7 @@
 //! `ronproxy doctor`
 
+mod names;
+
 use std::{
     fs,
     net::{SocketAddr, TcpStream},
@@ -21,7 +23,8 @@ use super::{
 use crate::{
     carrier::bind_streams,
     config::Config,
-    identity::{MemberInfo, NodeFile, NodeIdentity, UnixTime, skew_in_words},
+    exit::SystemResolver,
+    identity::{AuthorityContact, MemberInfo, NodeFile, NodeIdentity, UnixTime, skew_in_words},
     node::Written,
     underlay::bind_udp,
     wire::reach::streams_of,
@@ -121,6 +124,11 @@ async fn examine(folder: &Folder) -> Vec<Finding> {
             }
         }
         Err(error) => findings.push(Finding::bad("identity", "cannot be used", error.to_string())),
+    }
+    if let Ok(config) = &config {
+        // A file that cannot be read only costs the names in it.
+        let contact = AuthorityContact::load(&folder.dir).ok().flatten();
+        findings.extend(names::names(config, contact.as_ref(), &SystemResolver::new()).await);
     }
     match (folder.client().get("/status").await, &config) {
         (Ok(status), _) => {

@@ -55,6 +55,14 @@ fn a_name_without_an_address_is_said_and_stops_nothing() {
     wait_for("the link", || json(&laptop, &["links"])[0]["up"] == true);
     let log = || std::fs::read_to_string(networks.site.dir("hub").join("log")).unwrap();
     wait_for("a line about the name", || log().contains("cannot resolve hub.test"));
+    let doctor = |who, code| {
+        let told = networks.run(who, &["doctor"], "");
+        let said = String::from_utf8_lossy(&told.stdout).into_owned();
+        assert_eq!(told.status.code(), Some(code), "{said}");
+        said
+    };
+    assert!(doctor("hub", 1).contains("correct `advertise`"));
+    assert!(doctor("laptop", 0).contains("the invitation's name of the authority's node"));
 
     let only = ["invite", "--name", "site", "--advertise", "hub.test:4600"];
     let line = networks.must("hub", &only, "");

@@ -1,0 +1,168 @@
+//! Whether the names by which nodes are found lead where others can reach them.
+
+use std::net::IpAddr;
+
+use futures_util::future::join_all;
+
+use super::Finding;
+use crate::{
+    config::Config,
+    exit::Resolver,
+    flow::{Host, Target},
+    identity::AuthorityContact,
+    mesh::is_public,
+};
+
+/// What a name is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Use {
+    /// Others reach this node by it.
+    Own,
+    /// This node looks for the authority's node by it, as the configuration says.
+    Written,
+    /// The same, as the invitation said.
+    Invited,
+}
+
+/// A name to look at: its text with the port, the name alone, and what it is for.
+type Name<'a> = (&'a Target, &'a str, Use);
+
+/// Looks at the names in the configuration, and at those of the invitation. All at once, so that name servers that do
+/// not answer hold it up once.
+pub(super) async fn names(
+    config: &Config,
+    contact: Option<&AuthorityContact>,
+    resolver: &dyn Resolver,
+) -> Vec<Finding> {
+    let own = config.node.advertise.iter().map(|target| (target, Use::Own));
+    let written = config.node.authority.iter().map(|target| (target, Use::Written));
+    let invited = contact.into_iter().flat_map(|contact| &contact.names);
+    let all = own.chain(written).chain(invited.map(|target| (target, Use::Invited)));
+    let names = all.filter_map(|(target, of)| match &target.host {
+        Host::Name(name) => Some((target, name.as_str(), of)),
+        Host::Ip(_) => None,
+    });
+    let here = config.node.listen.ip().is_loopback();
+    let look_ups = names.map(|name| async move {
+        match resolver.resolve(name.1).await {
+            Ok(ips) => found(name, &ips, here),
+            Err(error) => lost(name, &error.at_this_node()),
+        }
+    });
+    join_all(look_ups).await
+}
+
+/// A name that leads nowhere.
+fn lost((target, _, of): Name<'_>, why: &str) -> Finding {
+    match of {
+        Use::Own => Finding::bad(
+            "name",
+            format!("{target}, at which this node tells others that it is: {why}"),
+            "set the name's address at its name server, or correct `advertise` under [node] and reload the node",
+        ),
+        Use::Written => Finding::bad(
+            "name",
+            format!("{target}, at which the authority's node is looked for: {why}"),
+            "ask who runs the authority for its name, and correct `authority` under [node]",
+        ),
+        // Nobody can take it out of the invitation.
+        Use::Invited => Finding::note(
+            "name",
+            format!("{target}, the invitation's name of the authority's node: {why}"),
+            "while there is a link to it nothing has to be done; else ask who runs it where it is, and write that under \
+             [node] as `authority`",
+        ),
+    }
+}
+
+/// A name with these addresses. `here`: this node and others are all on this machine.
+fn found((target, name, of): Name<'_>, ips: &[IpAddr], here: bool) -> Finding {
+    let ips: Vec<_> = ips.iter().map(IpAddr::to_canonical).collect();
+    let all: Vec<_> = ips.iter().map(ToString::to_string).collect();
+    let leads = format!("{target} leads to {}", all.join(", "));
+    let useless = |ip: &IpAddr| ip.is_loopback() || ip.is_unspecified();
+    if !here && ips.iter().all(useless) {
+        let found = format!("{leads}: only to this machine itself");
+        let hosts = format!(
+            "look for {name} in /etc/hosts, where a machine's own name often has such an address, and at its name server"
+        );
+        return match of {
+            Use::Own => Finding::bad("name", format!("{found}, where nobody else finds it"), hosts),
+            Use::Written | Use::Invited => Finding::note(
+                "name",
+                found,
+                format!("if the authority's node is on another machine, {hosts}"),
+            ),
+        };
+    }
+    if of == Use::Own && !here && !ips.iter().any(|ip| is_public(*ip) && !useless(ip)) {
+        return Finding::note(
+            "name",
+            format!("{leads}: only nodes of that private network reach it"),
+            "if others are to reach this node, let the name lead to a public address, and forward the UDP port of \
+             `listen` to this machine",
+        );
+    }
+    Finding::good("name", leads)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::{names as examine, *};
+    use crate::exit::StaticResolver;
+
+    async fn lines(written: &str, invited: &[&str]) -> Vec<String> {
+        let table = [
+            ("public.test", &["198.51.100.1", "10.0.0.1"][..]),
+            ("private.test", &["10.0.0.1", "fd00::1"]),
+            ("self.test", &["127.0.1.1", "::1"]),
+        ];
+        let table = table.map(|(name, ips)| {
+            (name.to_owned(), ips.iter().map(|ip| ip.parse().unwrap()).collect())
+        });
+        let resolver = StaticResolver::new(HashMap::from(table));
+        let names = invited.iter().map(|name| name.parse().unwrap()).collect();
+        let contact =
+            AuthorityContact { name: "hub".parse().unwrap(), addresses: Vec::new(), names };
+        let config = Config::parse(written).unwrap();
+        let found = examine(&config, Some(&contact), &resolver).await;
+        found.iter().map(Finding::line).collect()
+    }
+
+    #[tokio::test]
+    async fn names_that_lead_nowhere_or_nowhere_useful_are_named() {
+        let written = "[node]\nadvertise = [\"gone.test:1\", \"self.test:1\", \"private.test:1\", \
+                       \"public.test:1\", \"10.9.9.9:1\"]\nauthority = [\"gone.test:2\", \"self.test:2\", \
+                       \"private.test:2\"]\n";
+        let lines = lines(written, &["gone.test:3", "public.test:3"]).await;
+        let expected = [
+            ("FAIL", "gone.test:1, at which this node", "correct `advertise`"),
+            ("FAIL", "self.test:1 leads to 127.0.1.1, ::1: only to this machine", "/etc/hosts"),
+            ("ok  ", "private.test:1 leads to 10.0.0.1, fd00::1: only nodes", "public address"),
+            ("ok  ", "public.test:1 leads to 198.51.100.1, 10.0.0.1", ""),
+            ("FAIL", "gone.test:2, at which the authority's", "correct `authority`"),
+            (
+                "ok  ",
+                "self.test:2 leads to 127.0.1.1, ::1: only to this machine",
+                "another machine",
+            ),
+            ("ok  ", "private.test:2 leads to 10.0.0.1, fd00::1", ""),
+            ("ok  ", "gone.test:3, the invitation's name", "write that under"),
+            ("ok  ", "public.test:3 leads to 198.51.100.1", ""),
+        ];
+        assert_eq!(lines.len(), expected.len(), "{lines:#?}");
+        for (line, (mark, found, advice)) in lines.iter().zip(expected) {
+            let has = line.starts_with(mark) && line.contains(found) && line.contains(advice);
+            assert!(has && line.contains('→') != advice.is_empty(), "{line}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_overlay_on_one_machine_may_have_names_of_that_machine() {
+        let written = "[node]\nlisten = \"127.0.0.1:4600\"\nadvertise = [\"self.test:4600\"]\n";
+        let lines = lines(written, &[]).await;
+        assert!(lines[0].starts_with("ok  ") && !lines[0].contains('→'), "{lines:?}");
+    }
+}
