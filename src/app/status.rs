@@ -264,7 +264,7 @@ impl NodeView {
         let (budget, plan) = self.mesh.budget();
         Measuring {
             budget_bps: budget.bps(),
-            planned_bps: plan.probes.bps() + plan.adverts.bps(),
+            planned_bps: plan.in_all().bps(),
             probe_interval_ms: plan.probe_interval.as_secs_f64() * 1e3,
             advert_interval_seconds: plan.advert_interval.as_secs_f64(),
             over_budget: plan.over_budget,

@@ -49,6 +49,10 @@ pub const LEAST_SPACING: Duration = Duration::from_secs(1);
 /// acknowledgement.
 const ADVERT_OVERHEAD: u64 = 90;
 
+/// The time between two regular messages to a node of the site, also empty ones: they show that this node
+/// is there. Two may be missed before figures are stale.
+pub const SHARED_EVERY: Duration = Duration::from_secs(30);
+
 /// How a node spends its budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Plan {
@@ -63,19 +67,28 @@ pub struct Plan {
     pub probes: Bitrate,
     /// What this node sends as regular advertisements.
     pub adverts: Bitrate,
-    /// Whether both at their slowest still exceed the budget.
+    /// What it sends as regular messages to the nodes of its site.
+    pub shared: Bitrate,
+    /// Whether all at their slowest still exceed the budget.
     pub over_budget: bool,
 }
 
 /// Divides `budget` for a node with `watched` links that lanes in use go by and `idle` others, whose
-/// advertisement takes `advert_bytes`.
+/// advertisement takes `advert_bytes`, and which tells `sharers` nodes of its site `shared_bytes` each
+/// [`SHARED_EVERY`].
 ///
 /// At most a third goes to advertisements, because news that a link is up or down is sent at once
 /// in any case. Probes get the rest. A node without lanes in use advertises at the longest interval.
 /// All intervals are clamped to their bounds, so a very small budget is exceeded, and
 /// [`Plan::over_budget`] says so.
 #[must_use]
-pub fn plan(budget: Bitrate, watched: usize, idle: usize, advert_bytes: usize) -> Plan {
+pub fn plan(
+    budget: Bitrate,
+    watched: usize,
+    idle: usize,
+    advert_bytes: usize,
+    (sharers, shared_bytes): (usize, usize),
+) -> Plan {
     let (watched, idle) = (watched as u64, idle as u64);
     // Each round, this node sends its advertisement to every neighbour.
     let round = (watched + idle) * (advert_bytes as u64 + ADVERT_OVERHEAD);
@@ -87,15 +100,25 @@ pub fn plan(budget: Bitrate, watched: usize, idle: usize, advert_bytes: usize) -
     };
     let adverts = Bitrate::from_bytes(round, advert_interval).unwrap_or_default();
 
+    let message = shared_bytes as u64 + ADVERT_OVERHEAD;
+    let shared = Bitrate::from_bytes(sharers as u64 * message, SHARED_EVERY).unwrap_or_default();
     let slow = Bitrate::from_bytes(idle * EXCHANGE_BYTES, IDLE_INTERVAL).unwrap_or_default();
     let exchanges = watched * EXCHANGE_BYTES;
     // What advertisements of moved figures may take is not spent on probes.
-    let left = budget.minus(share.max(adverts)).minus(slow);
+    let left = budget.minus(share.max(adverts)).minus(shared).minus(slow);
     let probe_interval = time_to_send(exchanges, left).clamp(INTERVAL_BOUNDS.0, INTERVAL_BOUNDS.1);
     let close = Bitrate::from_bytes(exchanges, probe_interval).unwrap_or_default();
     let probes = Bitrate::from_bps(close.bps() + slow.bps());
-    let over_budget = probes.bps() + adverts.bps() > budget.bps();
-    Plan { probe_interval, advert_interval, advert_spacing, probes, adverts, over_budget }
+    let over_budget = probes.bps() + adverts.bps() + shared.bps() > budget.bps();
+    Plan { probe_interval, advert_interval, advert_spacing, probes, adverts, shared, over_budget }
+}
+
+impl Plan {
+    /// What this node sends in all to measure and to tell of it.
+    #[must_use]
+    pub fn in_all(&self) -> Bitrate {
+        Bitrate::from_bps(self.probes.bps() + self.adverts.bps() + self.shared.bps())
+    }
 }
 
 /// How long `bytes` take at `rate`; a day at no rate at all.
@@ -115,7 +138,7 @@ mod tests {
 
     #[test]
     fn a_small_overlay_probes_as_often_as_allowed() {
-        let plan = plan(DEFAULT_BUDGET, 3, 0, 60);
+        let plan = plan(DEFAULT_BUDGET, 3, 0, 60, (0, 0));
         assert_eq!(plan.probe_interval, INTERVAL_BOUNDS.0);
         assert_eq!(plan.advert_interval, ADVERT_BOUNDS.0);
         assert!(!plan.over_budget);
@@ -124,7 +147,7 @@ mod tests {
     #[test]
     fn fifty_nodes_cost_less_than_rons_33_kilobits_per_second() {
         // 49 links of 12 bytes each, the advertisement's head, and its signature.
-        let plan = plan(DEFAULT_BUDGET, 49, 0, 49 * 12 + 30 + 74);
+        let plan = plan(DEFAULT_BUDGET, 49, 0, 49 * 12 + 30 + 74, (0, 0));
         assert!(plan.probes.bps() + plan.adverts.bps() <= 33_000, "{plan:?}");
         assert!(plan.probe_interval < Duration::from_secs(4), "{plan:?}");
         assert!(!plan.over_budget);
@@ -134,7 +157,7 @@ mod tests {
     fn a_node_without_lanes_in_use_costs_less_than_a_third_of_rons_nodes() {
         for (nodes, ron) in [(10, 2.2), (20, 6.6), (30, 13.3), (40, 22.3), (50, 33.0)] {
             let links = nodes - 1;
-            let plan = plan(DEFAULT_BUDGET, 0, links, links * 12 + 30 + 74);
+            let plan = plan(DEFAULT_BUDGET, 0, links, links * 12 + 30 + 74, (0, 0));
             let kbps = (plan.probes.bps() + plan.adverts.bps()) as f64 / 1e3;
             println!("{nodes} nodes: {kbps:.1} kbit/s, RON {ron}");
             assert!(kbps < ron, "{nodes} nodes: {kbps:.1} kbit/s");
@@ -142,8 +165,19 @@ mod tests {
     }
 
     #[test]
+    fn what_a_node_tells_its_site_is_in_the_budget() {
+        let alone = plan(DEFAULT_BUDGET, 20, 30, 700, (0, 0));
+        let site = plan(DEFAULT_BUDGET, 20, 30, 700, (9, 360));
+        // Nine messages of 450 bytes in 30 s.
+        assert_eq!((alone.shared, site.shared), (Bitrate::default(), Bitrate::from_bps(1_080)));
+        assert!(site.probe_interval > alone.probe_interval, "{site:?}, {alone:?}");
+        assert!(!site.over_budget && site.in_all().bps() <= DEFAULT_BUDGET.bps(), "{site:?}");
+        assert_eq!(site.in_all().bps(), site.probes.bps() + site.adverts.bps() + 1_080);
+    }
+
+    #[test]
     fn no_budget_means_the_slowest_rate_and_says_so() {
-        let plan = plan(Bitrate::default(), 5, 5, 60);
+        let plan = plan(Bitrate::default(), 5, 5, 60, (0, 0));
         assert_eq!(plan.probe_interval, INTERVAL_BOUNDS.1);
         assert!(plan.over_budget);
     }
@@ -155,16 +189,17 @@ mod tests {
             links in 0usize..1000,
             idle in 0usize..1000,
             bytes in 0usize..20_000,
+            sharers in 0usize..64,
         ) {
-            let plan = plan(Bitrate::from_bps(budget), links, idle, bytes);
+            let plan = plan(Bitrate::from_bps(budget), links, idle, bytes, (sharers, bytes));
             let slowest = links == 0 || plan.probe_interval == INTERVAL_BOUNDS.1;
             prop_assert!(!plan.over_budget || slowest, "{:?}", plan);
         }
 
         #[test]
         fn more_neighbours_never_mean_more_frequent_probes(links in 0usize..500) {
-            let fewer = plan(DEFAULT_BUDGET, links, 9, 300).probe_interval;
-            prop_assert!(plan(DEFAULT_BUDGET, links + 1, 9, 300).probe_interval >= fewer);
+            let fewer = plan(DEFAULT_BUDGET, links, 9, 300, (0, 0)).probe_interval;
+            prop_assert!(plan(DEFAULT_BUDGET, links + 1, 9, 300, (0, 0)).probe_interval >= fewer);
         }
     }
 }

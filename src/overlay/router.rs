@@ -31,6 +31,8 @@ use crate::{
 /// The assumed size of an advertisement, per neighbour and in addition, to divide the budget before
 /// the first one is made.
 const REPORT_BYTES: usize = 14;
+/// What a message to the nodes of the site has beside the report of a link: its age and who measured.
+const SHARED_MORE_BYTES: usize = 3;
 const ADVERT_HEAD_BYTES: usize = 65 + MAX_SIGNATURE;
 
 /// How long a link is watched closely after a lane in use went by it, or since it stands. People who read
@@ -216,7 +218,9 @@ impl Router {
         // One that another node measures has a tenth of the probes.
         let spared = self.spared.len().min(idle);
         let idle = idle - spared + spared.div_ceil(10);
-        (self.budget, plan(self.budget, self.busy, idle, advert))
+        let (sharers, links) = self.sharing.load();
+        let shared = (sharers, links * (REPORT_BYTES + SHARED_MORE_BYTES));
+        (self.budget, plan(self.budget, self.busy, idle, advert, shared))
     }
 
     /// How many links either end watches closely: each end pays half of every exchange.

@@ -292,3 +292,18 @@ async fn a_node_that_is_named_but_does_not_name_the_other_shares_nothing() {
     assert!((1..=5).contains(&before) && dropped() == before, "{before}");
     lab.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_node_tells_its_site_counts_in_its_budget() {
+    // Three messages in 30 s, of 90 bytes and 17 for each of up to five members.
+    for (shares, bits) in [(false, 0..=0), (true, 72..=140)] {
+        let lab = overlay(4, 5, shares).await;
+        for host in (0..4).map(site) {
+            let (_, plan) = lab.node(&host).unwrap().mesh().budget();
+            assert!(bits.contains(&plan.shared.bps()), "{host}: {plan:?}");
+            let planned = lab.node(&host).unwrap().status().measuring.planned_bps;
+            assert_eq!(planned, plan.probes.bps() + plan.adverts.bps() + plan.shared.bps());
+        }
+        lab.stop().await;
+    }
+}

@@ -225,7 +225,7 @@ mod tests {
             originator.poll(Instant::now(), Roles::RELAY, &[], &serves, links.collect()).unwrap();
         let bytes = postcard::to_stdvec(&Flood::new(advert, Vec::new())).unwrap().len();
         assert!(bytes < 49 * 15 + 40, "{bytes}");
-        let plan = crate::overlay::budget::plan(DEFAULT_BUDGET, 49, 0, bytes);
+        let plan = crate::overlay::budget::plan(DEFAULT_BUDGET, 49, 0, bytes, (0, 0));
         assert!(plan.probes.bps() + plan.adverts.bps() < 33_000, "{plan:?}");
         assert!(!plan.over_budget);
     }

@@ -328,6 +328,11 @@ impl Sharing {
         self.teller.measured(now, links, known);
     }
 
+    /// How many nodes the last message to all went to, and of how many links it was.
+    pub fn load(&self) -> (usize, usize) {
+        self.teller.load()
+    }
+
     /// Whether sharers were told lately that the link to `member` is up, or that it no longer is.
     #[must_use]
     pub fn has_told(&self, now: Instant, member: &NodeName) -> bool {

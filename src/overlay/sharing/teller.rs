@@ -8,12 +8,11 @@ use std::{
 use super::{STALE, SharedLink};
 use crate::{
     identity::NodeName,
-    overlay::linkstate::{MAX_LINKS, ReportedState},
+    overlay::{
+        budget::SHARED_EVERY,
+        linkstate::{MAX_LINKS, ReportedState},
+    },
 };
-
-/// The time between two regular messages, also empty ones: they show that the node is there and names the
-/// receiver. Two may be missed before the figures are stale.
-const EVERY: Duration = Duration::from_secs(30);
 
 /// A sharer that was silent for longer is told nothing until its link stands anew: it is gone, or does not
 /// name this node.
@@ -36,6 +35,8 @@ pub(super) struct Teller {
     /// What all were told, and since when the link is in that state.
     told: BTreeMap<NodeName, (SharedLink, Instant)>,
     last: Option<Instant>,
+    /// How many were told then, and of how many links.
+    load: (usize, usize),
     /// How soon after the last message to all the next one is due; `None`: at the regular time.
     pending: Option<Duration>,
 }
@@ -87,6 +88,11 @@ impl Teller {
         self.told.retain(|_, (_, since)| now.saturating_duration_since(*since) < STALE);
     }
 
+    /// How many nodes the last message to all went to, and of how many links it was.
+    pub(super) fn load(&self) -> (usize, usize) {
+        self.load
+    }
+
     pub(super) fn has_told(&self, now: Instant, member: &NodeName) -> bool {
         self.told
             .get(member)
@@ -116,6 +122,7 @@ impl Teller {
         if all {
             self.last = Some(now);
             self.pending = None;
+            self.load = (due.len(), self.now.len());
             self.note_told(now);
         }
         let known = self.known.iter().filter(|_| newcomers);
@@ -136,7 +143,7 @@ impl Teller {
 
     /// When all are told next.
     fn next(&self, now: Instant) -> Instant {
-        self.last.map_or(now, |last| last + self.pending.unwrap_or(EVERY))
+        self.last.map_or(now, |last| last + self.pending.unwrap_or(SHARED_EVERY))
     }
 
     pub(super) fn poll_timeout(
