@@ -371,6 +371,7 @@ async fn other_rules_choose_again_for_an_open_association() {
             rules: Config::parse(rules).unwrap().rules,
             policy: Policy::default(),
             flow: FlowTimes::default(),
+            advertise: Vec::new(),
             users: Vec::new(),
         });
     };

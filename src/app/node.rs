@@ -9,7 +9,7 @@ use std::{
 };
 
 use noq::{AsyncUdpSocket, Endpoint, EndpointConfig, TokioRuntime, UdpSender};
-use tokio::{task::JoinHandle, time::timeout};
+use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -146,6 +146,7 @@ pub struct Node {
     proxy: Option<SocketAddr>,
     refused: Arc<RefusedClients>,
     users: Arc<Live<Vec<User>>>,
+    advertise: watch::Sender<Vec<Target>>,
     /// Ends the entry; its flows may go on for the drain time.
     stop_entry: CancellationToken,
     entry: Mutex<Option<JoinHandle<()>>>,
@@ -193,8 +194,7 @@ impl Node {
         };
         let mesh = Mesh::new(mesh_config, endpoint.clone(), switch.clone());
         mesh.remember(&settings.bootstrap, &settings.records, &settings.blocked);
-        let limits = Arc::new(FlowLimits::new(settings.flow));
-        let datagram_drops = Arc::<DatagramDrops>::default();
+        let (limits, datagram_drops) = (Arc::new(FlowLimits::new(settings.flow)), Arc::default());
         let acceptor = Serving::new(settings.acceptor, mesh.us().name.clone());
         let (host, pool) = lane_ends(
             (&mesh, &endpoint, &switch),
@@ -234,6 +234,7 @@ impl Node {
             proxy: None,
             refused: Arc::default(),
             users: Arc::default(),
+            advertise: own_addresses::advertised(settings.own.as_ref()),
             stop_entry: CancellationToken::new(),
             entry: Mutex::default(),
             shutdown: CancellationToken::new(),
@@ -426,6 +427,7 @@ impl Node {
             proxy: self.proxy,
             refused: self.refused.clone(),
             users: self.users.clone(),
+            advertise: self.advertise.clone(),
         }
     }
 

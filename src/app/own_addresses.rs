@@ -15,7 +15,10 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use tokio::time::{sleep, timeout};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 
 use crate::{
     exit::Resolver,
@@ -43,8 +46,8 @@ const LOOK_AT_LINK_EVERY: Duration = Duration::from_secs(1);
 pub struct OwnAddresses {
     /// Where its UDP socket is bound.
     pub listen: SocketAddr,
-    /// The addresses and names at which others reach it; empty: those of its interfaces.
-    pub advertise: Vec<Target>,
+    /// The addresses and names at which others reach it; empty: those of its interfaces. They may change.
+    pub advertise: watch::Sender<Vec<Target>>,
     /// Names of the node of the overlay's authority, besides those of the invitation.
     pub authority: Vec<Target>,
     /// Resolves the names.
@@ -55,13 +58,13 @@ impl OwnAddresses {
     /// The addresses to begin with, known without a name server.
     #[must_use]
     pub fn at_first(&self) -> Vec<SocketAddr> {
-        self.with_names(&[])
+        self.with_names(&self.advertise.borrow(), &[])
     }
 
-    /// All of them, if the names lead to `named`. Where names only are configured and lead nowhere, they are those of
+    /// All of them, if the names in `advertise` lead to `named`. Where names only are configured and lead nowhere, they are those of
     /// this machine.
-    fn with_names(&self, named: &[SocketAddr]) -> Vec<SocketAddr> {
-        let mut all: Vec<_> = self.advertise.iter().filter_map(Target::address).collect();
+    fn with_names(&self, advertise: &[Target], named: &[SocketAddr]) -> Vec<SocketAddr> {
+        let mut all: Vec<_> = advertise.iter().filter_map(Target::address).collect();
         all.extend(named);
         if all.is_empty() && !self.listen.ip().is_unspecified() {
             all.push(self.listen);
@@ -73,9 +76,15 @@ impl OwnAddresses {
     }
 }
 
+/// What changes the addresses and names that a node advertises; without `own` nobody looks at it.
+pub(super) fn advertised(own: Option<&OwnAddresses>) -> watch::Sender<Vec<Target>> {
+    own.map(|own| own.advertise.clone()).unwrap_or_default()
+}
+
 /// Follows the addresses; never ends.
 pub(super) async fn follow(own: OwnAddresses, mesh: Arc<Mesh>, credentials: Credentials) {
-    let mut follower = Follower { own, mesh, credentials, names: BTreeMap::new() };
+    let advertise = own.advertise.subscribe();
+    let mut follower = Follower { own, advertise, mesh, credentials, names: BTreeMap::new() };
     let mut pause = FIRST_PAUSE;
     loop {
         let settled = follower.look().await;
@@ -89,6 +98,8 @@ pub(super) async fn follow(own: OwnAddresses, mesh: Arc<Mesh>, credentials: Cred
 
 struct Follower {
     own: OwnAddresses,
+    /// What is advertised, and whether it has changed since the last look.
+    advertise: watch::Receiver<Vec<Target>>,
     mesh: Arc<Mesh>,
     credentials: Credentials,
     names: BTreeMap<Target, Found>,
@@ -103,8 +114,11 @@ struct Found {
 }
 
 impl Follower {
-    /// Returns when this machine's addresses may be others, or the authority's node is to be looked for again.
+    /// Returns when this machine's addresses may be others, others are advertised, or the authority's node is to be
+    /// looked for again.
     async fn news(&self, settled: bool) {
+        // What `look` has seen is no news to a copy either.
+        let mut advertise = self.advertise.clone();
         let lost = async {
             let Some((authority, _)) = self.authority().filter(|_| settled) else {
                 return pending().await;
@@ -115,6 +129,8 @@ impl Follower {
         };
         tokio::select! {
             () = self.mesh.moved() => {}
+            // The sender is in `own`, so it is never gone.
+            _ = advertise.changed() => {}
             () = lost => {}
         }
     }
@@ -123,9 +139,9 @@ impl Follower {
     async fn look(&mut self) -> bool {
         let missing = self.authority().filter(|(authority, _)| !self.mesh.reaches(authority));
         let theirs = missing.iter().flat_map(|(_, names)| names);
-        let own = self.own.advertise.clone();
+        let own = self.advertise.borrow_and_update().clone();
         let failed = self.resolve(own.iter().chain(theirs)).await;
-        let told = self.own.with_names(&self.leads_to(&own));
+        let told = self.own.with_names(&own, &self.leads_to(&own));
         if self.mesh.set_own_addresses(&told) {
             tracing::info!(addresses = %Shown(&told), "this node tells others other addresses now");
         }
@@ -136,6 +152,9 @@ impl Follower {
                 self.mesh.named(authority, &named);
             }
         }
+        // A name that is advertised no more is forgotten.
+        let theirs = self.authority().map(|(_, names)| names).unwrap_or_default();
+        self.names.retain(|name, _| own.contains(name) || theirs.contains(name));
         !failed && missing.is_none()
     }
 

@@ -35,6 +35,7 @@ impl Resolver for Names {
 struct Stage {
     lab: Lab,
     names: Arc<Names>,
+    advertise: watch::Sender<Vec<Target>>,
 }
 
 impl Stage {
@@ -50,9 +51,10 @@ impl Stage {
         assert!(lab.is_meshed());
         let names = Arc::<Names>::default();
         let places = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+        let advertise = watch::Sender::new(places(advertise));
         let own = OwnAddresses {
             listen: "192.0.2.1:4600".parse().unwrap(),
-            advertise: places(advertise),
+            advertise: advertise.clone(),
             authority: Vec::new(),
             resolver: names.clone(),
         };
@@ -65,7 +67,7 @@ impl Stage {
         let credentials = lab.credentials("entry").unwrap().clone().with_contact(contact);
         let mesh = lab.node("entry").unwrap().mesh().clone();
         tokio::spawn(follow(own, mesh, credentials));
-        Self { lab, names }
+        Self { lab, names, advertise }
     }
 
     /// Where the node `at` dials `whom`.
@@ -104,6 +106,23 @@ async fn a_name_is_followed_and_its_last_address_kept_while_it_fails() {
         stage.until_told(kept, true).await;
     }
     assert!(stage.lab.is_meshed(), "links stand whatever names say");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_advertised_anew_is_told_within_seconds() {
+    let stage = Stage::set(&["entry.test:7", "198.51.100.9:7"], &[]).await;
+    stage.names.lead("entry.test", &["198.51.100.1"]);
+    stage.names.lead("other.test", &["198.51.100.2"]);
+    stage.until_told("198.51.100.1:7", true).await;
+    sleep(Duration::from_secs(300)).await;
+    let begun = tokio::time::Instant::now();
+    stage.advertise.send_replace(vec!["other.test:8".parse().unwrap()]);
+    stage.until_told("198.51.100.2:8", true).await;
+    for gone in ["198.51.100.1:7", "198.51.100.9:7"] {
+        stage.until_told(gone, false).await;
+    }
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(stage.lab.is_meshed(), "links stand");
 }
 
 #[tokio::test(start_paused = true)]
@@ -172,7 +191,9 @@ fn what_is_advertised_goes_before_where_the_socket_is() {
     let first = |advertise: &[&str], listen: &str| {
         let own = OwnAddresses {
             listen: listen.parse().unwrap(),
-            advertise: advertise.iter().map(|text| text.parse().unwrap()).collect(),
+            advertise: watch::Sender::new(
+                advertise.iter().map(|text| text.parse().unwrap()).collect(),
+            ),
             authority: Vec::new(),
             resolver: Arc::<Names>::default(),
         };

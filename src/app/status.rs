@@ -23,7 +23,7 @@ use crate::{
     events::{Event, Events, LaneSide, Totals},
     flow::{
         AppMetric, DatagramDrops, DatagramFacts, FlowEntry, FlowLabel, FlowLimits, FlowState,
-        FlowTimes, Hint, Ingress, OnLane, Route, WaitsFor,
+        FlowTimes, Hint, Ingress, OnLane, Route, Target, WaitsFor,
     },
     identity::{MemberInfo, NodeName},
     lane::{LaneFacts, LaneHost, LanePool, RerouteFacts, STILL_AFTER},
@@ -206,6 +206,8 @@ pub struct LiveSettings {
     pub flow: FlowTimes,
     /// Who may use the proxy.
     pub users: Vec<User>,
+    /// The addresses and names at which others reach the node.
+    pub advertise: Vec<Target>,
 }
 
 /// Reads what a node is doing. It may outlive the node and then shows its end.
@@ -225,6 +227,7 @@ pub struct NodeView {
     pub(super) proxy: Option<SocketAddr>,
     pub(super) refused: Arc<RefusedClients>,
     pub(super) users: Arc<Live<Vec<User>>>,
+    pub(super) advertise: watch::Sender<Vec<Target>>,
 }
 
 impl NodeView {
@@ -379,11 +382,22 @@ impl NodeView {
 
     /// Puts what can change while the node runs into force.
     pub fn reload(&self, settings: LiveSettings) {
-        let LiveSettings { rules, policy, flow, users } = settings;
+        let LiveSettings { rules, policy, flow, users, advertise } = settings;
         self.dialer.rules.set(rules);
         self.mesh.set_policy(policy);
         self.limits.set_times(flow);
         self.users.set(users);
+        self.advertise.send_if_modified(|told| {
+            let differs = *told != advertise;
+            *told = advertise;
+            differs
+        });
+    }
+
+    /// The addresses and names at which others reach the node, as it is configured now.
+    #[must_use]
+    pub fn advertised(&self) -> Vec<Target> {
+        self.advertise.borrow().clone()
     }
 
     /// Closes a flow of this entry; false if none has this label.

@@ -12,7 +12,7 @@ use crate::{config::Config, identity::NodeFile};
 
 /// Read the configuration again, and put into force what can change while the node runs
 ///
-/// That are rules, policies, users, the exit's `allow`, `deny`, `allow_private` and
+/// That are rules, policies, users, `advertise`, the exit's `allow`, `deny`, `allow_private` and
 /// `max_associations_per_entry`, the times of flows, and what is logged. What else has changed is named: it
 /// needs a restart. A configuration with a mistake changes nothing.
 #[derive(Debug, Args)]

@@ -36,7 +36,7 @@ use crate::{
     identity::NodeFile,
     node::{
         ControlSocket, EventsFile, ListWatch, MemberKeeper, Reloader,
-        members::{Here, membership, places},
+        members::{Here, membership},
         settings::{self, NoSocket, Sockets},
         steering,
     },
@@ -115,9 +115,7 @@ impl Run {
         let (keeps_events, destinations) = (config.events.on_disk, config.log.destinations);
         let invites = signer.is_some() && config.authority.invite_from_dashboard;
         let authority = signer.map(AuthorityClient::process);
-        let here = authority
-            .clone()
-            .map(|authority| Here { authority, places: places(&config.node, &[]) });
+        let here = authority.clone().map(|authority| Here { authority, node: config.node.clone() });
         let (settings, exit) =
             settings::node(&folder.dir, config, credentials, (listen, streams), authority);
         let node = Node::start(settings, udp, self.drain.unwrap_or(settings::DRAIN)).await?;

@@ -33,6 +33,7 @@ impl Config {
         };
         Changes {
             live: differ(&[
+                ("node.advertise", self.node.advertise != next.node.advertise),
                 ("rule", self.rules != next.rules),
                 ("policy", self.policy != next.policy),
                 ("flow", self.flow != next.flow),
@@ -48,7 +49,7 @@ impl Config {
                 ("log.destinations", self.log.destinations != next.log.destinations),
             ]),
             restart: differ(&[
-                ("node", self.node != next.node),
+                ("node", self.node_apart() != next.node_apart()),
                 ("entry", self.entry_apart() != next.entry_apart()),
                 ("exit", self.exit_apart() != next.exit_apart()),
                 ("lane", self.lane != next.lane),
@@ -60,6 +61,11 @@ impl Config {
                 ("log.format", self.log.format != next.log.format),
             ]),
         }
+    }
+
+    /// The node's section without what is live.
+    fn node_apart(&self) -> super::Node {
+        super::Node { advertise: Vec::new(), ..self.node.clone() }
     }
 
     /// The entry's section without what is live.
@@ -103,6 +109,10 @@ mod tests {
         assert_eq!(fewer.live, ["rule", "entry.users", "exit.deny"]);
         let fewer = changes("", "[exit]\nmax_associations_per_entry = 5");
         assert_eq!((fewer.live, fewer.restart.len()), (vec!["exit.max_associations_per_entry"], 0));
+        let named = changes("", "[node]\nadvertise = ['a.test:1']");
+        assert_eq!((named.live, named.restart.len()), (vec!["node.advertise"], 0));
+        let named = changes("", "[node]\nadvertise = ['a.test:1']\nudp = false");
+        assert_eq!((named.live, named.restart), (vec!["node.advertise"], vec!["node"]));
         let moved = changes("", "[entry]\nlisten = '127.0.0.1:9'\n[dashboard]\nenabled = false");
         assert_eq!((moved.live.len(), moved.restart), (0, vec!["entry", "dashboard"]));
     }

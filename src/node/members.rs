@@ -27,13 +27,14 @@ const FRESH: Duration = Duration::from_secs(2);
 pub(crate) struct Here {
     /// The process with its key.
     pub(crate) authority: AuthorityClient,
-    /// Where invitations lead, or why nowhere.
-    pub(crate) places: Result<Places, String>,
+    /// What the configuration said of this node when it started; what it advertises may have changed.
+    pub(crate) node: config::Node,
 }
 
 /// The authority at work for the dashboard.
 struct Desk {
     here: Here,
+    view: NodeView,
     credentials: Credentials,
     /// The last answer. Whoever asks while a question is under way waits for its answer.
     members: Mutex<Option<(Instant, Vec<Certified>)>>,
@@ -45,8 +46,9 @@ struct Desk {
 pub(crate) fn membership(node: &Node, here: Option<Here>) -> Membership {
     let (view, credentials) = (node.view(), node.credentials().clone());
     let desk = here.map(|here| {
-        let credentials = credentials.clone();
-        Arc::new(Desk { here, credentials, members: Mutex::default(), inviting: Mutex::default() })
+        let (view, credentials) = (view.clone(), credentials.clone());
+        let (members, inviting) = Default::default();
+        Arc::new(Desk { here, view, credentials, members, inviting })
     });
     let invites = desk.clone();
     Membership {
@@ -95,7 +97,8 @@ impl Desk {
     }
 
     async fn invite(&self, name: NodeName) -> Result<Invited, NotInvited> {
-        let (addresses, names) = self.here.places.clone().map_err(NotInvited::Impossible)?;
+        let node = config::Node { advertise: self.view.advertised(), ..self.here.node.clone() };
+        let (addresses, names) = places(&node, &[]).map_err(NotInvited::Impossible)?;
         let _turn = self.inviting.lock().await;
         let token = Token::from_random(rand::random());
         let new = self.here.authority.invite(token.clone(), name.clone()).await;

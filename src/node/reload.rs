@@ -80,6 +80,7 @@ impl Reloader {
             policy: next.policy.clone(),
             flow: next.flow.into(),
             users: next.entry.users.clone(),
+            advertise: next.node.advertise.clone(),
         });
         let (live, restart) = (changes.live.join(", "), changes.restart.join(", "));
         tracing::info!(live, restart, "the configuration was read again");

@@ -3,6 +3,7 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use noq::AsyncUdpSocket;
+use tokio::sync::watch;
 
 use super::written::Written;
 use crate::{
@@ -103,7 +104,7 @@ pub(crate) fn node(
     }
     let own = OwnAddresses {
         listen,
-        advertise: config.node.advertise,
+        advertise: watch::Sender::new(config.node.advertise),
         authority: config.node.authority,
         resolver: Arc::new(SystemResolver::new()),
     };

@@ -32,8 +32,11 @@ fn a_reload_changes_rules_and_keeps_open_flows() {
     assert!(why()["rule"].is_null());
     append(&dir, REJECT);
     configure(&dir, "patience = \"10min\"", "patience = \"50s\"");
+    configure(&dir, "[node]\n", "[node]\nadvertise = [\"localhost:7\"]\n");
     let said = must(&dir, &["reload"]);
-    assert_eq!(said.trim(), "New in force: rule. A restart is needed for: lane.");
+    assert_eq!(said.trim(), "New in force: node.advertise, rule. A restart is needed for: lane.");
+    let log = || fs::read_to_string(dir.join("log")).unwrap();
+    wait_for("the new address", || log().contains("tells others other addresses now"));
     assert_eq!(why()["rule"], 1);
     // A mistake is told with its line, and changes nothing.
     append(&dir, "[[rule]]\nprot = 25\n");
