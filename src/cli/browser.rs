@@ -34,7 +34,7 @@ pub(super) struct Browser {
 }
 
 /// Browsers, by the names of their programs.
-const KNOWN: [&str; 8] = [
+const KNOWN: [&str; 9] = [
     "chromium",
     "chromium-browser",
     "google-chrome",
@@ -42,6 +42,7 @@ const KNOWN: [&str; 8] = [
     "brave-browser",
     "microsoft-edge",
     "firefox",
+    "firefox-esr",
     "librewolf",
 ];
 

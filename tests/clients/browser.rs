@@ -62,6 +62,45 @@ async fn ronproxy_browser_starts_one_that_fails_without_the_node() {
     assert_eq!(server.requests(), before);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn firefox_loads_a_page_by_the_proxy_and_fails_without_the_node() {
+    let Some(firefox) = ["firefox", "firefox-esr"].into_iter().find(|name| have(name)) else {
+        return;
+    };
+    let site = Site::new();
+    let (exit, entry) = site.pair(&[]);
+    let dir = site.dir("leaf");
+    let profile = dir.join("state/browser/firefox");
+    std::fs::create_dir_all(&profile).unwrap();
+    // It never proxies loopback addresses by itself. 127.0.0.2 is not among the exceptions of `ronproxy browser`.
+    let hijack = "user_pref(\"network.proxy.allow_hijacking_localhost\", true);\n";
+    std::fs::write(profile.join("prefs.js"), hijack).unwrap();
+    let server = Server::behind_at("127.0.0.2", exit.pid()).await;
+    let picture = site.dir("page.png");
+    let browser = || {
+        let mut command = client(env!("CARGO_BIN_EXE_ronproxy"));
+        command.arg("--dir").arg(&dir).args(["browser", "--browser", firefox]);
+        command.args([&server.url("/page"), "--", "--headless", "--screenshot"]).arg(&picture);
+        // Its cache, and what else it writes.
+        command.env("HOME", site.dir("home"));
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        command
+    };
+    std::fs::create_dir_all(site.dir("home")).unwrap();
+    let said = finish(browser()).await;
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    // The page, five images and the WebSocket at least.
+    assert!(server.requests() >= 7 && picture.is_file(), "{} requests", server.requests());
+    assert_eq!(server.strangers(), 0, "it went around the proxy");
+
+    drop(entry);
+    let before = server.requests();
+    let failed = finish(browser()).await;
+    let said = String::from_utf8_lossy(&failed.stderr);
+    assert!(!failed.status.success() && said.contains("is not running"), "{said}");
+    assert_eq!(server.requests(), before);
+}
+
 /// Chromium without habits of its own: a new profile, and no connections but the page's.
 pub fn chromium(profile: &str) -> Command {
     let mut command = client("chromium");

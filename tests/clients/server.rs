@@ -100,6 +100,12 @@ impl Server {
         Self::with(None, Some(exit), None).await
     }
 
+    /// The same at this address of loopback.
+    pub async fn behind_at(ip: &str, exit: u32) -> Self {
+        let listener = TcpListener::bind((ip, 0)).await.unwrap();
+        Self::at(listener, None, Some(exit), None)
+    }
+
     /// Speaks TLS for 127.0.0.1; also returns its certificate as PEM.
     pub async fn with_tls() -> (Self, String) {
         let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
@@ -115,7 +121,15 @@ impl Server {
     }
 
     async fn with(files: Option<PathBuf>, exit: Option<u32>, tls: Option<TlsAcceptor>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::at(TcpListener::bind("127.0.0.1:0").await.unwrap(), files, exit, tls)
+    }
+
+    fn at(
+        listener: TcpListener,
+        files: Option<PathBuf>,
+        exit: Option<u32>,
+        tls: Option<TlsAcceptor>,
+    ) -> Self {
         let address = listener.local_addr().unwrap();
         let state = Arc::new(State {
             files,
