@@ -115,7 +115,7 @@
 //! |---|---|
 //! | `cli` (default) | the command line, with everything below |
 //! | `demo` | four sites in one process, on a screen |
-//! | `proxy` | the local SOCKS5 and HTTP proxy, the control API and the dashboard |
+//! | `proxy` | the local SOCKS5 and HTTP proxy, and the control API |
 //! | `emulator` | [`Emulation`]: overlays in memory |
 
 // `docs/architecture.md` has the map of the modules, and who may use whom. All are private: the interface is what
@@ -129,7 +129,7 @@ mod chance;
 #[cfg(feature = "cli")]
 mod cli;
 mod config;
-#[cfg(feature = "proxy")]
+#[cfg(feature = "demo")]
 mod dashboard;
 #[cfg(feature = "demo")]
 mod demo;

@@ -24,6 +24,7 @@ pub(crate) struct Client {
 
 /// The node did not answer.
 #[derive(Debug, thiserror::Error)]
+#[cfg_attr(not(feature = "cli"), expect(unreachable_pub, reason = "the command line names it"))]
 pub enum ClientError {
     /// Nobody serves the socket.
     #[error("no node is running in this folder; start it with `ronproxy run`")]
@@ -66,6 +67,7 @@ impl Client {
     ///
     /// # Errors
     /// As for [`get`](Self::get).
+    #[cfg(feature = "cli")]
     pub(crate) async fn post(&self, path: &str) -> Result<Value, ClientError> {
         self.ask(Method::POST, path).await
     }
@@ -74,6 +76,7 @@ impl Client {
     ///
     /// # Errors
     /// As for [`get`](Self::get).
+    #[cfg(feature = "cli")]
     pub(crate) async fn post_text(&self, path: &str, text: String) -> Result<Value, ClientError> {
         self.ask_with(Method::POST, path, text).await
     }

@@ -1,23 +1,28 @@
 //! The last lines of the log, in memory: a node's log may go to a terminal that is closed, to the journal, or
 //! to a file that only somebody else knows.
 
+#[cfg(feature = "cli")]
+use std::time::{SystemTime, UNIX_EPOCH};
 use std::{
     collections::VecDeque,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, time::timeout};
 
 use super::query::{self, Part};
+#[cfg(feature = "cli")]
 use crate::text::cleaned;
 
 /// Lines kept, and bytes of their texts: an evening of a node at `info`, and 1 MB at most.
+#[cfg(feature = "cli")]
 const MAX_LINES: usize = 2000;
+#[cfg(feature = "cli")]
 const MAX_BYTES: usize = 512 << 10;
 
 /// Bytes kept of one line. Longer ones have text of others in them.
+#[cfg(feature = "cli")]
 const MAX_LINE: usize = 4096;
 
 /// A line of the log.
@@ -65,6 +70,7 @@ pub(crate) struct LogLines {
 #[derive(Debug, Default)]
 struct Kept {
     lines: VecDeque<LogLine>,
+    #[cfg(feature = "cli")]
     bytes: usize,
     last: u64,
 }
@@ -77,6 +83,7 @@ impl Default for LogLines {
 
 impl LogLines {
     /// Adds a line; old ones make room.
+    #[cfg(feature = "cli")]
     pub(crate) fn push(&self, level: &str, text: &str) {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let at_ms = u64::try_from(wall.as_millis()).unwrap_or(u64::MAX);
@@ -108,6 +115,7 @@ impl LogLines {
 }
 
 impl Kept {
+    #[cfg(feature = "cli")]
     fn push(&mut self, at_ms: u64, level: &str, text: &str) -> u64 {
         self.last += 1;
         let text = cleaned(text, MAX_LINE);

@@ -5,12 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 use qrcode::{Color, EcLevel, QrCode};
 use serde::Serialize;
 
-use crate::{
-    app::NodeView,
-    flow::BoxFuture,
-    identity::{NodeName, Roles},
-    mesh::LinkFacts,
-};
+use crate::{app::NodeView, flow::BoxFuture, identity::NodeName, mesh::LinkFacts};
 
 /// Who knows the members, and invites.
 #[derive(Clone)]
@@ -115,8 +110,9 @@ impl Member {
 
     /// What it may do, if that is known.
     #[cfg(feature = "cli")]
-    pub(crate) fn roles(&self) -> Option<Roles> {
-        self.exit.zip(self.relay).map(|(exit, relay)| Roles { relay, exit })
+    pub(crate) fn roles(&self) -> Option<crate::identity::Roles> {
+        let both = self.exit.zip(self.relay);
+        both.map(|(exit, relay)| crate::identity::Roles { relay, exit })
     }
 }
 

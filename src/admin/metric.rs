@@ -22,6 +22,7 @@ pub(crate) struct Post {
 }
 
 /// The path and query of `post`.
+#[cfg(feature = "cli")]
 #[must_use]
 pub(crate) fn post(post: &Post) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());

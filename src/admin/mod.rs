@@ -48,16 +48,27 @@ mod question;
 mod server;
 mod steer;
 
-pub(crate) use api::{Admin, ExitFlows, LinkMaker, Reload, RunFacts, Save, StatusReport};
-pub(crate) use api::{answer, json, response, sentence};
-pub(crate) use client::{Client, ClientError};
-pub(crate) use logs::{LEVELS, LogLine, LogLines, LogPage};
+#[cfg(feature = "cli")]
+pub(crate) use api::ExitFlows;
+pub(crate) use api::{Admin, Reload, RunFacts, Save, StatusReport};
+#[cfg(feature = "demo")]
+pub(crate) use api::{LinkMaker, answer, json, response, sentence};
+pub(crate) use client::Client;
+#[cfg(feature = "cli")]
+pub(crate) use client::ClientError;
+pub(crate) use logs::LogLines;
+#[cfg(feature = "cli")]
+pub(crate) use logs::{LEVELS, LogLine, LogPage};
 pub(crate) use members::{Invited, Member, MemberState, Membership, NotInvited};
+#[cfg(feature = "cli")]
 pub(crate) use metric::{Post, post};
 #[cfg(feature = "demo")]
 pub(crate) use playground::PlayPath;
 pub(crate) use playground::Playground;
+#[cfg(feature = "cli")]
 pub(crate) use query::LONGEST_WAIT;
+#[cfg(feature = "cli")]
 pub(crate) use question::{ask, ask_ping};
 pub(crate) use server::serve;
+#[cfg(feature = "cli")]
 pub(crate) use steer::steer;

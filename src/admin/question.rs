@@ -10,6 +10,7 @@ use crate::{
 const DEFAULT_PORT: u16 = 443;
 
 /// The path and query that ask `question`.
+#[cfg(feature = "cli")]
 #[must_use]
 pub(crate) fn ask(dest: &str, options: &[(&str, Option<String>)]) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
@@ -46,6 +47,7 @@ pub(super) fn read(query: &str) -> Result<Question, String> {
 }
 
 /// The path and query that ask for a probe of each route to `node`, or of the one via `relay`.
+#[cfg(feature = "cli")]
 #[must_use]
 pub(crate) fn ask_ping(node: &NodeName, relay: Option<&NodeName>) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());

@@ -10,6 +10,7 @@ const AUTO: &str = "auto";
 const SAVE: &str = "save";
 
 /// The path and query that change `what`: `exit`, `hint`, `avoid`, `pause`, or the last two with `un`.
+#[cfg(feature = "cli")]
 #[must_use]
 pub(crate) fn steer(what: &str, value: &str, save: bool) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());

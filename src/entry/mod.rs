@@ -55,7 +55,7 @@ mod turned_away;
 pub use config::{Config, ConfigError, HANDSHAKE_TIMEOUT, LocalUsers, User};
 #[cfg(feature = "proxy")]
 pub use listener::{Entry, EntryError};
-#[cfg(feature = "proxy")]
+#[cfg(feature = "demo")]
 pub(crate) use local_users::LocalGate;
 #[cfg(feature = "proxy")]
 pub use local_users::LocalUsersError;

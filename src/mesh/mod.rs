@@ -46,7 +46,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 
 pub use address::AddressRefusal;
-#[cfg(feature = "cli")]
+#[cfg(feature = "proxy")]
 pub(crate) use address::is_public;
 pub(crate) use fallback::HEAD_START as UDP_HEAD_START;
 pub use members::{MAX_MEMBERS, MemberFacts, Members};
