@@ -8,7 +8,7 @@
 //!            Input                                              Command
 //!  Traffic ─────────┐   silence.rs  is the route silent?    ┌──► Use     send on this route now
 //!  Tick(View) ──────┤   loss.rs     what does it lose?      ├──► Tell    a notice to the far end
-//!  Heard ───────────┤   capacity.rs what do routes carry?   ├──► Probe   a link, now
+//!  Answered ────────┤   capacity.rs what do routes carry?   ├──► Probe   a link, now
 //!  Notice ──────────┼─► agent/   ◄─ selector (overlay)      ├──► AskGrant, Renew, AskFar
 //!  Granted, Refused ┤   blame.rs    which routes failed?    ├──► Urge, Kick
 //!  Renewed, Forgot ─┘   grants.rs   which may be used?      └──► Observe, Close
@@ -18,7 +18,7 @@
 //! # Silence
 //!
 //! When the route in use is silent (`silence.rs`), the agent asks whether another route would help. A
-//! route is taken whose first link has answered since the silence was suspected. If no other link of
+//! route is taken whose first link has answered what left with the ping. If no other link of
 //! this node answers either, the trouble is near this end (access line, Wi-Fi, sleep): moving helps
 //! nobody, so the agent stays, and moves to the first link that answers, if the route in use does
 //! not come back before. The time from the first silence to the next answer is an *episode*. A move
@@ -72,8 +72,8 @@ pub(crate) struct SeenRoute {
     pub candidate: Candidate,
     /// The least round-trip time of its first link lately; `None` before the first.
     pub link_rtt: Option<Duration>,
-    /// When the first link's far end was heard last; `None` if never.
-    pub heard: Option<Instant>,
+    /// When the newest probe left that the first link's far end has answered; `None` before the first.
+    pub answered: Option<Instant>,
     /// Which process the far end of its first link is; `None` if not known.
     pub process: Option<u64>,
 }
@@ -101,8 +101,9 @@ pub(crate) enum Input {
     Traffic(Traffic),
     /// The overlay and the lane's losses. Due at [`RouteAgent::next_view`].
     View(View),
-    /// When neighbours were heard last. Due with each `Traffic` while [`RouteAgent::wants_heard`].
-    Heard(Vec<(NodeName, Instant)>),
+    /// When the newest probes left that neighbours have answered. Due with each `Traffic` while
+    /// [`RouteAgent::wants_answers`].
+    Answered(Vec<(NodeName, Instant)>),
     /// The far end's notice.
     Notice(LaneNotice),
     /// A relay, running as `process`, granted a label.

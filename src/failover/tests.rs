@@ -53,8 +53,8 @@ enum Packet {
     Data(u64),
     Acknowledgement(u64),
     Notice(u64, LaneNotice),
-    /// The answer of a link that an end probed.
-    Heard(NodeName),
+    /// The answer of a link that an end probed, and when it did.
+    Answered(NodeName, u64),
 }
 
 struct End {
@@ -65,6 +65,8 @@ struct End {
     moves: Vec<(u64, Route, Option<RerouteReason>)>,
     closed: bool,
     packets_out: usize,
+    /// When the newest probe left that a link answered.
+    answered: BTreeMap<NodeName, Instant>,
 }
 
 /// Both ends, and what is under way between them.
@@ -103,6 +105,7 @@ impl Pair {
                 moves: Vec::new(),
                 closed: false,
                 packets_out: 0,
+                answered: BTreeMap::new(),
             }
         };
         Self {
@@ -172,8 +175,10 @@ impl Pair {
 
     fn arrive(&mut self, to: usize, packet: Packet) {
         let now = self.at();
-        if let Packet::Heard(name) = packet {
-            return self.input(to, Input::Heard(vec![(name, now)]));
+        if let Packet::Answered(name, left) = packet {
+            let left = self.t0 + Duration::from_millis(left);
+            self.ends[to].answered.insert(name.clone(), left);
+            return self.input(to, Input::Answered(vec![(name, left)]));
         }
         let traffic = &mut self.ends[to].traffic;
         if let Some(last) = traffic.arrived.filter(|last| now - *last >= Duration::from_millis(10))
@@ -207,7 +212,7 @@ impl Pair {
                     }
                 }
             }
-            Packet::Heard(_) => unreachable!("handled above"),
+            Packet::Answered(..) => unreachable!("handled above"),
         }
     }
 
@@ -222,15 +227,12 @@ impl Pair {
                 delivered: None,
             };
             let excluded = down.then(|| Exclusion::LinkDown(peer.clone(), peer.clone()));
+            let route = route(way);
+            let first = route.relay().unwrap_or(&peer);
             SeenRoute {
-                candidate: Candidate {
-                    route: route(way),
-                    metrics: Some(metrics),
-                    app: None,
-                    excluded,
-                },
+                answered: self.ends[of].answered.get(first).copied(),
+                candidate: Candidate { route, metrics: Some(metrics), app: None, excluded },
                 link_rtt: Some(Duration::from_millis(Self::link_rtt(way))),
-                heard: None,
                 process: Some(1),
             }
         });
@@ -279,7 +281,7 @@ impl Pair {
                     && !self.is_paused(of, self.now)
                     && (way > 0 || !self.is_paused(1 - of, self.now));
                 if works {
-                    self.fly(self.now + rtt, of, Packet::Heard(name));
+                    self.fly(self.now + rtt, of, Packet::Answered(name, self.now));
                 }
             }
             Command::Kick => self.send_data(of),

@@ -127,8 +127,15 @@ fn mutated_shared_figures_are_read_or_refused() {
 #[test]
 fn mutated_probes_and_lane_notices_are_read_or_refused() {
     let kinds = [ProbeKind::Request, ProbeKind::Reply { to: 300 }, ProbeKind::Finish { to: 1 }];
-    let probe =
-        |kind| Probe { epoch: 0xbeef, seq: 300, heard_lost: 2, heard_of: 100, rarely: true, kind };
+    let probe = |kind| Probe {
+        epoch: 0xbeef,
+        seq: 300,
+        regular: Some(129),
+        heard_lost: 2,
+        heard_of: 100,
+        rarely: true,
+        kind,
+    };
     fuzz("probe", kinds.map(probe));
     let moved = Moved { left: Route::Direct, reason: RerouteReason::Silent { ms: 130 } };
     let via = Route::Via("utah".parse().unwrap());

@@ -96,9 +96,9 @@ impl Driver {
         if now() >= self.end.agent().next_view() {
             self.view();
         }
-        if self.end.agent().wants_heard() {
-            let heard = self.heard();
-            self.handle(Input::Heard(heard));
+        if self.end.agent().wants_answers() {
+            let answered = self.answered();
+            self.handle(Input::Answered(answered));
         }
         let quic = self.conn.rtt(PathId::ZERO);
         let smoothed_rtt = quic.map(|quic| self.end.mark().believable(quic));
@@ -151,10 +151,10 @@ impl Driver {
         }
     }
 
-    fn heard(&self) -> Vec<(NodeName, Instant)> {
+    fn answered(&self) -> Vec<(NodeName, Instant)> {
         let links = self.end.agent().asked_links();
-        let heard = |name: NodeName| self.end.control.heard(&name).map(|at| (name, at));
-        links.into_iter().filter_map(heard).collect()
+        let answered = |name: NodeName| self.end.control.answered(&name).map(|at| (name, at));
+        links.into_iter().filter_map(answered).collect()
     }
 
     /// Takes a DATAGRAM frame: a datagram of a flow, or a notice.

@@ -50,8 +50,8 @@ pub trait RouteControl: Send + Sync + 'static {
     /// The least round-trip time that probes to `neighbour` took lately.
     fn least_rtt(&self, neighbour: &NodeName) -> Option<Duration>;
 
-    /// When a probe message of `neighbour` came in last; `None` if none did.
-    fn heard(&self, neighbour: &NodeName) -> Option<Instant>;
+    /// When the newest probe message left that `neighbour` has answered; `None` before the first.
+    fn answered(&self, neighbour: &NodeName) -> Option<Instant>;
 
     /// Watches the links to `neighbours` closely for a while: a lane in use goes by them.
     fn watch(&self, neighbours: &[NodeName]);
@@ -247,7 +247,7 @@ impl LaneEnd {
                 let first = candidate.route.relay().unwrap_or(&self.peer);
                 SeenRoute {
                     link_rtt: self.control.least_rtt(first),
-                    heard: self.control.heard(first),
+                    answered: self.control.answered(first),
                     process: self.control.incarnation(first),
                     candidate,
                 }

@@ -193,8 +193,8 @@ impl RouteControl for Mesh {
         self.routing().least_rtt(neighbour)
     }
 
-    fn heard(&self, neighbour: &NodeName) -> Option<Instant> {
-        self.routing().heard(neighbour)
+    fn answered(&self, neighbour: &NodeName) -> Option<Instant> {
+        self.routing().answered(neighbour)
     }
 
     fn watch(&self, neighbours: &[NodeName]) {

@@ -24,6 +24,8 @@ pub struct LossWindow {
     span: u32,
     highest: u32,
     started: bool,
+    /// What is missing before the next message does not count.
+    skips: bool,
 }
 
 impl LossWindow {
@@ -33,7 +35,7 @@ impl LossWindow {
     /// the same.
     pub fn record(&mut self, seq: u32) {
         if !self.started {
-            *self = Self { arrived: 1, span: 1, highest: seq, started: true };
+            *self = Self { arrived: 1, span: 1, highest: seq, started: true, skips: false };
             return;
         }
         let ahead = seq.wrapping_sub(self.highest);
@@ -44,26 +46,29 @@ impl LossWindow {
         if behind < self.span {
             self.arrived |= 1 << behind;
         } else if behind > WINDOW && behind <= u32::MAX / 2 {
-            *self = Self { arrived: 1, span: 1, highest: seq, started: true };
+            *self = Self { arrived: 1, span: 1, highest: seq, started: true, skips: false };
         } else if ahead <= u32::MAX / 2 {
             let mask = (1 << WINDOW) - 1;
-            self.arrived = (self.arrived.checked_shl(ahead).unwrap_or(0) | 1) & mask;
-            self.span = self.span.saturating_add(ahead).min(WINDOW);
+            let sent = if std::mem::take(&mut self.skips) { 1 } else { ahead };
+            self.arrived = (self.arrived.checked_shl(sent).unwrap_or(0) | 1) & mask;
+            self.span = self.span.saturating_add(sent).min(WINDOW);
             self.highest = seq;
         }
     }
 
     /// Drops the losses, but keeps the numbering: missing messages from before now do not count as
-    /// lost.
+    /// lost, nor those before the next message, as they may be from before now.
     pub fn forget(&mut self) {
         self.arrived = 0;
         self.span = 0;
+        self.skips = true;
     }
 
     /// Restores the counts of `earlier`, as if no message had been sent since.
     pub fn resume(&mut self, earlier: &Self) {
         self.arrived = earlier.arrived;
         self.span = earlier.span;
+        self.skips = true;
     }
 
     /// Messages known to be lost, and messages known to be sent, among the last 100.
@@ -220,6 +225,16 @@ mod tests {
         assert_eq!((window.counts().lost(), window.counts().of()), (2, 5));
         [92, 94].into_iter().for_each(|seq| window.record(seq));
         assert_eq!((window.counts().lost(), window.counts().of()), (3, 8));
+    }
+
+    #[test]
+    fn losses_of_an_outage_that_show_after_it_do_not_count() {
+        let mut window = LossWindow::default();
+        [0, 2].into_iter().for_each(|seq| window.record(seq));
+        let earlier = window;
+        window.resume(&earlier);
+        [90, 92].into_iter().for_each(|seq| window.record(seq));
+        assert_eq!((window.counts().lost(), window.counts().of()), (2, 6));
     }
 
     #[test]

@@ -433,6 +433,11 @@ impl Router {
         self.monitors.get(neighbour)?.heard()
     }
 
+    /// When the newest probe message left that `neighbour` has answered.
+    pub fn answered(&self, neighbour: &NodeName) -> Option<Instant> {
+        self.monitors.get(neighbour)?.answered()
+    }
+
     /// What a node does for others now, by its advertisement; `None` when none is held.
     pub fn roles(&self, now: Instant, node: &NodeName) -> Option<Roles> {
         self.db.get(node, now).map(|advert| advert.roles)

@@ -327,7 +327,15 @@ pub(crate) fn labelled(label: Label, number: u16, packet: &[u8]) -> Vec<u8> {
 /// A probe that asks for an answer.
 pub(crate) fn probe(seq: u32) -> Vec<u8> {
     let kind = ProbeKind::Request;
-    let probe = Probe { epoch: 7, seq, heard_lost: 0, heard_of: 0, rarely: false, kind };
+    let probe = Probe {
+        epoch: 7,
+        seq,
+        regular: Some(seq),
+        heard_lost: 0,
+        heard_of: 0,
+        rarely: false,
+        kind,
+    };
     LinkDatagram::Probe(encode(&probe).into()).encode().into()
 }
 
@@ -336,7 +344,15 @@ pub(crate) fn probe_reply(datagram: &Bytes, seq: u32) -> Option<Vec<u8>> {
     let LinkDatagram::Probe(bytes) = LinkDatagram::decode(datagram)? else { return None };
     let asked: Probe = decode(&bytes).ok()?;
     let kind = ProbeKind::Reply { to: asked.seq };
-    let reply = Probe { epoch: 7, seq, heard_lost: 0, heard_of: 50, rarely: false, kind };
+    let reply = Probe {
+        epoch: 7,
+        seq,
+        regular: Some(seq),
+        heard_lost: 0,
+        heard_of: 50,
+        rarely: false,
+        kind,
+    };
     let reply = LinkDatagram::Probe(encode(&reply).into()).encode();
     (asked.kind == ProbeKind::Request).then(|| reply.into())
 }

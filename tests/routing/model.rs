@@ -125,7 +125,15 @@ impl Model {
             Happening::Probe { peer, epoch, seq, heard, answers } => {
                 let kind = answers.map_or(ProbeKind::Request, |to| ProbeKind::Reply { to });
                 let (heard_lost, rarely) = (heard, heard % 2 == 1);
-                let probe = Probe { epoch, seq, heard_lost, heard_of: heard, rarely, kind };
+                let probe = Probe {
+                    epoch,
+                    seq,
+                    regular: Some(seq),
+                    heard_lost,
+                    heard_of: heard,
+                    rarely,
+                    kind,
+                };
                 self.router.heard_probe(self.now, &name(peer), &probe);
             }
             Happening::Advert { sender, origin, version, age_s, links } => {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::RouteAgent;
+use super::{Asked, RouteAgent};
 use crate::{
     failover::{Command, SeenRoute},
     flow::Route,
@@ -54,13 +54,15 @@ fn standing(excluded: Option<&Exclusion>) -> Option<Standing> {
 
 /// Whether a route's first link works while another route is silent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Evidence {
-    /// It answered since, or its state cannot be known.
-    Answered,
+pub(super) enum Evidence {
+    /// It answered a probe that left then; `None` if its state cannot be known.
+    Answered(Option<Instant>),
     /// It was not asked yet.
     NotAsked,
-    /// It was asked, and its answer is not overdue.
+    /// It was asked, and its answer is under way or late.
     Pending,
+    /// It was asked, and its answer is later than it would be on a link that works.
+    Late,
     /// It was asked and did not answer in time.
     Overdue,
 }
@@ -114,44 +116,55 @@ impl RouteAgent {
     /// Asks the first link of `route` whether it works.
     pub(super) fn probe_first_link(&mut self, now: Instant, route: &Route) {
         let first = route.relay().unwrap_or(&self.peer).clone();
-        let rtt = self.seen(route).and_then(|seen| seen.link_rtt);
-        let rtt = rtt.unwrap_or(self.timing.unknown_rtt);
-        // A link that did not answer in time is overdue until it answers.
-        let overdue = now + rtt + rtt / 4 + self.timing.verdict_after;
-        self.probes.entry(first.clone()).or_insert(overdue);
+        self.probes.entry(first.clone()).or_insert(Asked { at: now, proof: None });
         self.push(Command::Probe(first));
     }
 
     /// A link that was asked when silence was suspected has not answered in time. Other routes are
     /// silent, too, so the fault is near this end.
     pub(super) fn notice_near_trouble(&mut self, now: Instant) {
-        let overdue =
-            |seen: &SeenRoute| self.evidence(now, &seen.candidate.route) == Evidence::Overdue;
-        self.near_trouble |= self.suspected_at.is_some()
-            && self.routes.iter().filter(|seen| seen.candidate.route != self.route).any(overdue);
+        self.near_trouble |= self.finds_on_others(now, |found| found == Evidence::Overdue);
+    }
+
+    /// Whether the first link of another route than that in use is found so.
+    pub(super) fn finds_on_others(&self, now: Instant, so: impl Fn(Evidence) -> bool) -> bool {
+        let others = self.routes.iter().map(|seen| &seen.candidate.route);
+        others.filter(|route| **route != self.route).any(|route| so(self.evidence(now, route)))
     }
 
     fn evidence(&self, now: Instant, route: &Route) -> Evidence {
-        let (Some(suspected), Some(seen)) = (self.suspected_at, self.seen(route)) else {
-            return Evidence::Answered;
+        let link_rtt = self.seen(route).and_then(|seen| seen.link_rtt);
+        let (Some(_), Some(rtt)) = (self.suspected_at, link_rtt) else {
+            return Evidence::Answered(None);
         };
-        if seen.link_rtt.is_none() || seen.heard.is_some_and(|heard| heard >= suspected) {
-            return Evidence::Answered;
+        let Some(asked) = self.probes.get(route.relay().unwrap_or(&self.peer)) else {
+            return Evidence::NotAsked;
+        };
+        if asked.proof.is_some() {
+            return Evidence::Answered(asked.proof);
         }
-        match self.probes.get(route.relay().unwrap_or(&self.peer)) {
-            None => Evidence::NotAsked,
-            Some(deadline) if now < *deadline => Evidence::Pending,
-            Some(_) => Evidence::Overdue,
+        match now.saturating_duration_since(asked.at) {
+            waited if waited >= self.overdue_after(rtt) => Evidence::Overdue,
+            waited if waited >= rtt + self.timing.step => Evidence::Late,
+            _ => Evidence::Pending,
         }
+    }
+
+    /// How long an answer takes at most that takes `rtt` as a rule.
+    fn overdue_after(&self, rtt: Duration) -> Duration {
+        rtt + rtt / 4 + self.timing.verdict_after
     }
 
     /// The route to take instead of the silent one in use: the best one whose first link works.
     /// `None` while none is known to work, or if it is better to stay.
+    ///
+    /// Both have to be asked at the same time. Where that link answers only what left later than the ping
+    /// on the route in use, all links were silent, and the fault may be over for all.
     pub(super) fn instead(&mut self, now: Instant) -> Option<Route> {
         let routes = self.other_routes(now);
         for route in &routes {
             match self.evidence(now, route) {
-                Evidence::Answered | Evidence::Pending => break,
+                Evidence::Answered(_) | Evidence::Pending | Evidence::Late => break,
                 Evidence::Overdue => {}
                 Evidence::NotAsked => {
                     self.probe_first_link(now, route);
@@ -159,18 +172,18 @@ impl RouteAgent {
                 }
             }
         }
-        let works = |route: &&Route| self.evidence(now, route) == Evidence::Answered;
-        let instead = routes.iter().find(works).cloned()?;
-        if !self.near_trouble {
-            return Some(instead);
-        }
-        // Other links were silent, too, and now one answers. The fault may be over for all.
-        let relieved = *self.relieved_at.get_or_insert(now);
-        if relieved == now {
+        let mut working = routes.into_iter().filter_map(|route| match self.evidence(now, &route) {
+            Evidence::Answered(left) => Some((route, left)),
+            _ => None,
+        });
+        let (instead, left) = working.next()?;
+        let together = |left| self.suspected_at.is_some_and(|at| left <= at + self.timing.step);
+        if self.compared_at.is_none() && !left.is_none_or(together) {
+            self.compared_at = Some(now);
             self.ping_now();
         }
-        let rtt = self.assumed_rtt(&self.route);
-        (now >= relieved + rtt + rtt / 4 + self.timing.verdict_after).then_some(instead)
+        let verdict = self.overdue_after(self.assumed_rtt(&self.route));
+        self.compared_at.is_none_or(|at| now >= at + verdict).then_some(instead)
     }
 
     /// The routes besides the silent one in use, in the order in which they are tried. If no other

@@ -54,10 +54,10 @@ pub(crate) struct RouteAgent {
     silence: Silence,
     /// When silence was first suspected and is not over.
     suspected_at: Option<Instant>,
-    /// The links asked since then, and when each answer is overdue.
-    probes: BTreeMap<NodeName, Instant>,
-    /// When a link answered again in an episode in which other links were silent, too.
-    relieved_at: Option<Instant>,
+    /// The links asked since then.
+    probes: BTreeMap<NodeName, Asked>,
+    /// When the far end was asked on the route in use, to compare it with the link that answers.
+    compared_at: Option<Instant>,
     episode: Option<Episode>,
     /// The route in use before the last episode.
     before_episode: Option<Route>,
@@ -95,6 +95,14 @@ pub(crate) struct RouteAgent {
     next_prepare: Instant,
     next_watch: Instant,
     commands: VecDeque<Command>,
+}
+
+/// A link that was asked whether it works.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    at: Instant,
+    /// When the first probe left since silence was suspected that was answered.
+    proof: Option<Instant>,
 }
 
 /// A move that waits for a grant. A newer one replaces it.
@@ -141,7 +149,7 @@ impl RouteAgent {
             silence: Silence::new(now),
             suspected_at: None,
             probes: BTreeMap::new(),
-            relieved_at: None,
+            compared_at: None,
             episode: None,
             before_episode: None,
             near_trouble: false,
@@ -177,7 +185,7 @@ impl RouteAgent {
         match input {
             Input::Traffic(traffic) => self.on_traffic(now, traffic),
             Input::View(view) => self.on_view(now, view),
-            Input::Heard(heard) => self.on_heard(now, &heard),
+            Input::Answered(answered) => self.on_answered(now, &answered),
             Input::Notice(notice) => self.on_notice(now, notice),
             Input::Granted { route, label, process } => {
                 self.grants.granted(now, &self.timing, &route, label, process);
@@ -212,7 +220,7 @@ impl RouteAgent {
 
     /// Whether the agent waits for links to answer.
     #[must_use]
-    pub(crate) fn wants_heard(&self) -> bool {
+    pub(crate) fn wants_answers(&self) -> bool {
         self.suspected_at.is_some()
     }
 

@@ -29,7 +29,7 @@ impl RouteAgent {
 
     pub(super) fn complete_move(&mut self, now: Instant, route: Route, cause: Cause) {
         (self.pending, self.leaving, self.owed) = (None, None, None);
-        (self.suspected_at, self.relieved_at, self.near_trouble) = (None, None, false);
+        (self.suspected_at, self.compared_at, self.near_trouble) = (None, None, false);
         self.probes.clear();
         self.selector.adopt(now, &route, change_reason(&cause));
         if route == self.route {

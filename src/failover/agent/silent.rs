@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Episode, RouteAgent};
+use super::{Episode, RouteAgent, choice::Evidence};
 use crate::{
     failover::{Command, Fault, Lost, Traffic, log::Cause, silence::Finding},
     flow::Route,
@@ -45,6 +45,10 @@ impl RouteAgent {
             }
         }
         if self.silence.suspected_since().is_none() && self.episode.is_none() {
+            let unanswered = |found| matches!(found, Evidence::Late | Evidence::Overdue);
+            if self.finds_on_others(now, unanswered) {
+                self.near_trouble_ended = Some(now);
+            }
             (self.suspected_at, self.leaving, self.near_trouble) = (None, None, false);
             self.probes.clear();
         }
@@ -54,7 +58,7 @@ impl RouteAgent {
 
     /// The silence is over.
     pub(super) fn on_answer(&mut self, now: Instant) {
-        (self.leaving, self.relieved_at) = (None, None);
+        (self.leaving, self.compared_at) = (None, None);
         let Some(episode) = self.episode.take() else { return };
         let rtt = self.silence.rtt(&self.timing, &self.traffic).smoothed;
         let verdict = rtt + rtt / 2 + self.timing.ping_after + self.timing.verdict_after;
@@ -117,11 +121,21 @@ impl RouteAgent {
         self.push(Command::Kick);
     }
 
-    pub(super) fn on_heard(&mut self, now: Instant, heard: &[(NodeName, Instant)]) {
+    pub(super) fn on_answered(&mut self, now: Instant, answered: &[(NodeName, Instant)]) {
         for seen in &mut self.routes {
             let first = seen.candidate.route.relay().unwrap_or(&self.peer);
-            let at = heard.iter().find(|(name, _)| name == first).map(|(_, at)| *at);
-            seen.heard = seen.heard.max(at);
+            let at = answered.iter().find(|(name, _)| name == first).map(|(_, at)| *at);
+            if at > seen.answered {
+                seen.answered = at;
+                if let Some(asked) = self.probes.get_mut(first) {
+                    asked.proof = asked.proof.or(at.filter(|at| Some(*at) >= self.suspected_at));
+                    // What left before does not tell whether the link works now.
+                    if asked.proof.is_none() {
+                        asked.at = now;
+                        self.commands.push_back(Command::Probe(first.clone()));
+                    }
+                }
+            }
         }
         self.try_leave(now);
     }

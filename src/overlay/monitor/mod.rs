@@ -77,6 +77,10 @@ const MEASURED_BY: usize = 5;
 /// probed rarely.
 const MEASURED_WITHIN: Duration = Duration::from_secs(75);
 
+/// Exchanges besides the regular ones that are under way at most. A lane may suspect silence again before
+/// the answer to its first question is here.
+const EXTRAS: usize = 2;
+
 /// How much of the interval is random, either way: the paper's third (SOSP 2001, §5.1). It keeps
 /// nodes from probing in step.
 const JITTER: f64 = 1.0 / 3.0;
@@ -90,6 +94,7 @@ const REMEMBERED: usize = 12;
 pub struct Monitor {
     epoch: u16,
     next_seq: u32,
+    next_regular: u32,
     peer_epoch: Option<u16>,
     interval: Duration,
     need: Need,
@@ -100,6 +105,8 @@ pub struct Monitor {
     /// The factor of the pause after the next probe, 2/3 to 4/3.
     jitter: f64,
     next_probe: Instant,
+    /// When one more exchange is due, because something was silent or lost.
+    extra: Option<Instant>,
     /// When the peer last began an exchange, and until when it is taken to watch the link closely.
     asked: Option<Instant>,
     asked_until: Option<Instant>,
@@ -118,6 +125,8 @@ pub struct Monitor {
     phase: Phase,
     since: Instant,
     heard: Option<Instant>,
+    /// When the newest of those messages left that the peer has answered.
+    answered: Option<Instant>,
     event: Option<LinkEvent>,
 }
 
@@ -135,6 +144,7 @@ pub enum Need {
 #[derive(Debug, Clone, Copy)]
 struct Sent {
     seq: u32,
+    regular: bool,
     at: Instant,
     /// When it is lost; `None` when that was counted already, or never will be.
     deadline: Option<Instant>,
@@ -156,6 +166,7 @@ impl Monitor {
         Self {
             epoch,
             next_seq: 0,
+            next_regular: 0,
             peer_epoch: None,
             interval: INTERVAL_BOUNDS.0,
             need: Need::Any,
@@ -163,6 +174,7 @@ impl Monitor {
             exchanges: VecDeque::with_capacity(MEASURED_BY),
             jitter: 1.0,
             next_probe: now,
+            extra: None,
             asked: None,
             asked_until: None,
             yields: false,
@@ -178,6 +190,7 @@ impl Monitor {
             phase: Phase::Unmeasured { lost: 0 },
             since: now,
             heard: None,
+            answered: None,
             event: None,
         }
     }
@@ -195,7 +208,7 @@ impl Monitor {
         let rare = self.needs_few();
         self.need = need;
         if rare && !self.needs_few() {
-            self.probe_now(now);
+            self.next_probe = self.next_probe.min(now);
         }
     }
 
@@ -238,8 +251,10 @@ impl Monitor {
                 // Both ends have begun: one of them leaves it to the other from now on.
                 let out = self.requests.iter().any(|request| request.deadline.is_some());
                 self.yields |= out && self.epoch < message.epoch;
-                let reply = self.message(ProbeKind::Reply { to: message.seq });
-                remember(&mut self.replies, Sent { seq: reply.seq, at: now, deadline: None });
+                let regular = message.regular.is_some();
+                let reply = self.message(ProbeKind::Reply { to: message.seq }, regular);
+                let sent = Sent { seq: reply.seq, regular, at: now, deadline: None };
+                remember(&mut self.replies, sent);
                 Some(reply)
             }
             ProbeKind::Reply { to } => {
@@ -250,12 +265,12 @@ impl Monitor {
                     self.probed.last = Some(now.saturating_duration_since(sent.at));
                 }
                 let began = !std::mem::take(&mut self.yields);
-                self.completed(now, sent.at, began);
-                Some(self.message(ProbeKind::Finish { to: message.seq }))
+                self.completed(now, sent, began);
+                Some(self.message(ProbeKind::Finish { to: message.seq }, sent.regular))
             }
             ProbeKind::Finish { to } => {
                 let sent = take(&mut self.replies, to)?;
-                self.completed(now, sent.at, false);
+                self.completed(now, sent, false);
                 None
             }
         }
@@ -278,14 +293,18 @@ impl Monitor {
 
     /// The next request, when one is due at `now`. `draw` is random, uniform in 0..1.
     pub fn poll_transmit(&mut self, now: Instant, draw: f64) -> Option<Probe> {
-        if now < self.next_probe {
+        let regular = now >= self.next_probe;
+        if !regular && self.extra.is_none_or(|at| now < at) {
             return None;
         }
-        self.jitter = 1.0 + JITTER * (2.0 * draw.clamp(0.0, 1.0) - 1.0);
-        self.next_probe = now + self.pause();
-        let request = self.message(ProbeKind::Request);
+        self.extra = None;
+        if regular {
+            self.jitter = 1.0 + JITTER * (2.0 * draw.clamp(0.0, 1.0) - 1.0);
+            self.next_probe = now + self.pause();
+        }
+        let request = self.message(ProbeKind::Request, regular);
         let deadline = Some(now + self.latency.timeout());
-        remember(&mut self.requests, Sent { seq: request.seq, at: now, deadline });
+        remember(&mut self.requests, Sent { seq: request.seq, regular, at: now, deadline });
         Some(request)
     }
 
@@ -294,7 +313,7 @@ impl Monitor {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let deadlines = self.requests.iter().filter_map(|request| request.deadline);
-        deadlines.chain([self.next_probe]).min()
+        deadlines.chain([self.next_probe]).chain(self.extra).min()
     }
 
     /// The event since the last call. A newer event replaces one that was not fetched.
@@ -319,11 +338,11 @@ impl Monitor {
         }
     }
 
-    /// Probes now instead of at the next interval, for a lane that suspects silence. Does nothing
-    /// while a probe is out.
+    /// Probes now as well as at the next interval, for a lane that suspects silence. Does nothing while
+    /// two such probes are out.
     pub fn probe_now(&mut self, now: Instant) {
-        if self.requests.iter().all(|request| request.deadline.is_none()) {
-            self.next_probe = self.next_probe.min(now);
+        if self.extras_out() < EXTRAS {
+            self.probe_at(now);
         }
     }
 
@@ -334,8 +353,17 @@ impl Monitor {
             return;
         }
         let last = self.requests.back().map(|request| request.at + HURRIED_PAUSE);
-        let due = last.map_or(now, |last| last.max(now));
-        self.next_probe = self.next_probe.min(due);
+        self.probe_at(last.map_or(now, |last| last.max(now)));
+    }
+
+    fn extras_out(&self) -> usize {
+        let out = |request: &&Sent| !request.regular && request.deadline.is_some();
+        self.requests.iter().filter(out).count()
+    }
+
+    /// One exchange more than the regular ones.
+    fn probe_at(&mut self, at: Instant) {
+        self.extra = Some(self.extra.map_or(at, |extra| extra.min(at)));
     }
 
     /// Takes the figures of a lane on this link. Ignored unless the link is up: only probes show
@@ -397,13 +425,23 @@ impl Monitor {
         self.heard
     }
 
-    fn message(&mut self, kind: ProbeKind) -> Probe {
+    /// When the newest message left that the peer has answered: the link carried it there and the answer
+    /// back. `None` before the first answer.
+    #[must_use]
+    pub fn answered(&self) -> Option<Instant> {
+        self.answered
+    }
+
+    fn message(&mut self, kind: ProbeKind, regular: bool) -> Probe {
         let seq = self.next_seq;
         self.next_seq = seq.wrapping_add(1);
+        let number = self.next_regular;
+        self.next_regular = number.wrapping_add(u32::from(regular));
         let heard = self.inbound.counts();
         Probe {
             epoch: self.epoch,
             seq,
+            regular: regular.then_some(number),
             heard_lost: u8::try_from(heard.lost()).unwrap_or(u8::MAX),
             heard_of: u8::try_from(heard.of()).unwrap_or(u8::MAX),
             rarely: self.need == Need::Few,
@@ -417,21 +455,25 @@ impl Monitor {
             self.before = None;
         }
         self.peer_rarely = message.rarely;
-        self.inbound.record(message.seq);
+        if let Some(number) = message.regular {
+            self.inbound.record(number);
+        }
         self.outbound = message.heard();
     }
 
     /// An exchange is complete; `began`: this end began it.
-    fn completed(&mut self, now: Instant, sent: Instant, began: bool) {
+    fn completed(&mut self, now: Instant, sent: Sent, began: bool) {
         if let Phase::Down { good: 0, .. } = self.phase {
             // After an outage the path may be another one.
             self.latency = LatencyEstimator::default();
         }
-        self.latency.record(now.saturating_duration_since(sent));
+        self.latency.record(now.saturating_duration_since(sent.at));
+        self.answered = self.answered.max(Some(sent.at));
         if self.exchanges.len() >= MEASURED_BY {
             self.exchanges.pop_front();
         }
         self.exchanges.push_back(now);
+        let was_up = matches!(self.phase, Phase::Up { .. });
         match self.phase {
             Phase::Unmeasured { .. } => self.enter(now, Phase::Up { lost: 0 }),
             Phase::Up { .. } => self.phase = Phase::Up { lost: 0 },
@@ -443,13 +485,18 @@ impl Monitor {
                 self.phase = Phase::Down { good: good + 1, pause: DOWN_PAUSE.0 };
             }
         }
-        self.next_probe = match (self.latency.is_unsure(), began) {
+        if began && self.latency.is_unsure() {
             // A round trip that is out of line is looked at again at once.
-            (true, true) => now,
-            (_, true) => now + self.pause(),
+            self.probe_at(now);
+        }
+        if was_up && !sent.regular {
+            return;
+        }
+        self.next_probe = now + self.pause();
+        if !began {
             // The peer begins the next exchange as well, unless it has died.
-            (_, false) => now + self.pause() + self.mean_pause() / 2 + self.latency.timeout(),
-        };
+            self.next_probe += self.mean_pause() / 2 + self.latency.timeout();
+        }
     }
 
     /// The outage is over: loss is what it was before it, or unknown.
@@ -476,9 +523,9 @@ impl Monitor {
                     self.data = DataLoss::default();
                     self.delivered = DeliveredRate::default();
                     self.enter(now, Phase::Down { good: 0, pause: DOWN_PAUSE.0 });
-                    self.next_probe = now + self.pause();
-                } else {
-                    self.next_probe = now;
+                    (self.next_probe, self.extra) = (now + self.pause(), None);
+                } else if self.extras_out() == 0 {
+                    self.probe_at(now);
                 }
             }
             Phase::Down { good, pause } => {

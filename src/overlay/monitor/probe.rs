@@ -4,17 +4,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::overlay::loss::LossCounts;
 
-/// One message of the three-way probe: about 13 bytes in postcard.
+/// One message of the three-way probe: about 15 bytes in postcard.
 ///
-/// Each node numbers every probe message it sends on the link, whatever its kind, without a gap. So
-/// the receiver counts lost messages exactly, and reports the count in each of its own messages.
-/// Both ends know the loss of both directions, and no single message is essential.
+/// Each node numbers the messages of regular exchanges that it sends on the link, whatever their kind,
+/// without a gap. So the receiver counts lost messages exactly, and reports the count in each of its own
+/// messages. Both ends know the loss of both directions, and no single message is essential.
+///
+/// The messages of other exchanges have no such number. They are sent because something was silent or
+/// lost, so they meet more loss than the link has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Probe {
     /// A random number of the sender's monitor. When it changes, the numbering has started again.
     pub epoch: u16,
     /// The number of this message among all that the sender sent on this link in this epoch.
     pub seq: u32,
+    /// Its number among those of regular exchanges; `None` in another.
+    pub regular: Option<u32>,
     /// How many of the receiver's last messages the sender knows to be lost, at most 100.
     pub heard_lost: u8,
     /// Of how many: at most 100; 0 when none was ever heard.
@@ -66,18 +71,22 @@ mod tests {
         ];
         for (kind, tail) in kinds {
             let rarely = kind == ProbeKind::Request;
-            let probe =
-                Probe { epoch: 0xbeef, seq: 300, heard_lost: 2, heard_of: 100, rarely, kind };
+            let regular = rarely.then_some(129);
+            let probe = Probe {
+                epoch: 0xbeef,
+                seq: 300,
+                regular,
+                heard_lost: 2,
+                heard_of: 100,
+                rarely,
+                kind,
+            };
             let mut bytes = vec![
-                0xef,
-                0xfd,
-                0x02, // epoch, varint
-                0xac,
-                0x02, // seq, varint
-                0x02,
-                0x64, // lost, of
-                u8::from(rarely),
+                0xef, 0xfd, 0x02, // epoch, varint
+                0xac, 0x02, // seq, varint
             ];
+            bytes.extend_from_slice(if rarely { &[0x01, 0x81, 0x01] } else { &[0x00] });
+            bytes.extend([0x02, 0x64, u8::from(rarely)]); // lost, of, rarely
             bytes.extend(tail);
             assert_eq!(postcard::to_stdvec(&probe).unwrap(), bytes);
             assert_eq!(postcard::from_bytes::<Probe>(&bytes).unwrap(), probe);

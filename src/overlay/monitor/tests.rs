@@ -339,16 +339,16 @@ fn any_probe() -> impl Strategy<Value = Probe> {
         (0u32..20).prop_map(|to| ProbeKind::Reply { to }),
         (0u32..20).prop_map(|to| ProbeKind::Finish { to }),
     ];
-    (0u16..3, any::<u32>(), any::<u8>(), any::<u8>(), any::<bool>(), kind).prop_map(
-        |(epoch, seq, heard_lost, heard_of, rarely, kind)| Probe {
+    (0u16..3, any::<u32>(), any::<Option<u32>>(), any::<u8>(), any::<u8>(), any::<bool>(), kind)
+        .prop_map(|(epoch, seq, regular, heard_lost, heard_of, rarely, kind)| Probe {
             epoch,
             seq,
+            regular,
             heard_lost,
             heard_of,
             rarely,
             kind,
-        },
-    )
+        })
 }
 
 proptest! {
