@@ -72,8 +72,6 @@ pub(crate) struct SeenRoute {
     pub candidate: Candidate,
     /// The least round-trip time of its first link lately; `None` before the first.
     pub link_rtt: Option<Duration>,
-    /// When the newest probe left that the first link's far end has answered; `None` before the first.
-    pub answered: Option<Instant>,
     /// Which process the far end of its first link is; `None` if not known.
     pub process: Option<u64>,
 }

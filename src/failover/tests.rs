@@ -65,8 +65,6 @@ struct End {
     moves: Vec<(u64, Route, Option<RerouteReason>)>,
     closed: bool,
     packets_out: usize,
-    /// When the newest probe left that a link answered.
-    answered: BTreeMap<NodeName, Instant>,
 }
 
 /// Both ends, and what is under way between them.
@@ -105,7 +103,6 @@ impl Pair {
                 moves: Vec::new(),
                 closed: false,
                 packets_out: 0,
-                answered: BTreeMap::new(),
             }
         };
         Self {
@@ -177,7 +174,6 @@ impl Pair {
         let now = self.at();
         if let Packet::Answered(name, left) = packet {
             let left = self.t0 + Duration::from_millis(left);
-            self.ends[to].answered.insert(name.clone(), left);
             return self.input(to, Input::Answered(vec![(name, left)]));
         }
         let traffic = &mut self.ends[to].traffic;
@@ -228,9 +224,7 @@ impl Pair {
             };
             let excluded = down.then(|| Exclusion::LinkDown(peer.clone(), peer.clone()));
             let route = route(way);
-            let first = route.relay().unwrap_or(&peer);
             SeenRoute {
-                answered: self.ends[of].answered.get(first).copied(),
                 candidate: Candidate { route, metrics: Some(metrics), app: None, excluded },
                 link_rtt: Some(Duration::from_millis(Self::link_rtt(way))),
                 process: Some(1),

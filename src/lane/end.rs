@@ -247,7 +247,6 @@ impl LaneEnd {
                 let first = candidate.route.relay().unwrap_or(&self.peer);
                 SeenRoute {
                     link_rtt: self.control.least_rtt(first),
-                    answered: self.control.answered(first),
                     process: self.control.incarnation(first),
                     candidate,
                 }

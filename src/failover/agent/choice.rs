@@ -116,7 +116,7 @@ impl RouteAgent {
     /// Asks the first link of `route` whether it works.
     pub(super) fn probe_first_link(&mut self, now: Instant, route: &Route) {
         let first = route.relay().unwrap_or(&self.peer).clone();
-        self.probes.entry(first.clone()).or_insert(Asked { at: now, proof: None });
+        self.probes.entry(first.clone()).or_insert(Asked { at: now, before: None, proof: None });
         self.push(Command::Probe(first));
     }
 
@@ -151,7 +151,7 @@ impl RouteAgent {
     }
 
     /// How long an answer takes at most that takes `rtt` as a rule.
-    fn overdue_after(&self, rtt: Duration) -> Duration {
+    pub(super) fn overdue_after(&self, rtt: Duration) -> Duration {
         rtt + rtt / 4 + self.timing.verdict_after
     }
 
@@ -172,11 +172,11 @@ impl RouteAgent {
                 }
             }
         }
-        let mut working = routes.into_iter().filter_map(|route| match self.evidence(now, &route) {
+        let mut routes = routes.into_iter();
+        let (instead, left) = routes.find_map(|route| match self.evidence(now, &route) {
             Evidence::Answered(left) => Some((route, left)),
             _ => None,
-        });
-        let (instead, left) = working.next()?;
+        })?;
         let together = |left| self.suspected_at.is_some_and(|at| left <= at + self.timing.step);
         if self.compared_at.is_none() && !left.is_none_or(together) {
             self.compared_at = Some(now);

@@ -64,9 +64,8 @@ impl RouteAgent {
     /// Whether the far end should have heard of our last move by now, and nothing was answered since.
     pub(super) fn is_unheard(&self, now: Instant) -> bool {
         let rtt = self.silence.rtt(&self.timing, &self.traffic).smoothed;
-        let overdue = rtt + rtt / 4 + self.timing.verdict_after;
         self.traffic.least_rtt.is_none()
-            && self.log.moved_at().is_some_and(|moved| now > moved + overdue)
+            && self.log.moved_at().is_some_and(|moved| now > moved + self.overdue_after(rtt))
     }
 
     /// The far end moved. `knows_our_route`: it had heard of our last move then.

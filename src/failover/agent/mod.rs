@@ -101,6 +101,8 @@ pub(crate) struct RouteAgent {
 #[derive(Debug, Clone, Copy)]
 struct Asked {
     at: Instant,
+    /// When the newest answered probe left that left before silence was suspected.
+    before: Option<Instant>,
     /// When the first probe left since silence was suspected that was answered.
     proof: Option<Instant>,
 }

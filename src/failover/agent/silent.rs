@@ -122,19 +122,14 @@ impl RouteAgent {
     }
 
     pub(super) fn on_answered(&mut self, now: Instant, answered: &[(NodeName, Instant)]) {
-        for seen in &mut self.routes {
-            let first = seen.candidate.route.relay().unwrap_or(&self.peer);
-            let at = answered.iter().find(|(name, _)| name == first).map(|(_, at)| *at);
-            if at > seen.answered {
-                seen.answered = at;
-                if let Some(asked) = self.probes.get_mut(first) {
-                    asked.proof = asked.proof.or(at.filter(|at| Some(*at) >= self.suspected_at));
-                    // What left before does not tell whether the link works now.
-                    if asked.proof.is_none() {
-                        asked.at = now;
-                        self.commands.push_back(Command::Probe(first.clone()));
-                    }
-                }
+        for (link, left) in answered {
+            let Some(asked) = self.probes.get_mut(link) else { continue };
+            if Some(*left) >= self.suspected_at {
+                asked.proof.get_or_insert(*left);
+            } else if asked.before.replace(*left).is_some_and(|before| before < *left) {
+                // What left before does not tell whether the link works now.
+                asked.at = now;
+                self.commands.push_back(Command::Probe(link.clone()));
             }
         }
         self.try_leave(now);
