@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_quantity_is_refused_with_an_example() {
+    fn a_text_without_a_quantity_is_refused_with_an_example() {
         for text in ["", "60", "s", "-1s", "60S", "99999999999999999999s", "18446744073709551615h"]
         {
             assert!(parse_duration(text).unwrap_err().to_string().contains("\"60s\""), "{text}");

@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_drives_a_terminal_or_forges_a_line_becomes_visible() {
+    fn characters_that_drive_a_terminal_or_forge_a_line_are_escaped() {
         let text = "a\u{1b}[2J\r\nb\u{9b}31m\u{7f}\u{202e}\t\u{2028}ü";
         let shown = r"a\u{1b}[2J\r\nb\u{9b}31m\u{7f}\u{202e}\t\u{2028}ü";
         assert_eq!(Escaped(text).to_string(), shown);

@@ -160,7 +160,7 @@ async fn a_user_who_closes_a_flow_ends_its_stream() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_asked_is_refused_before_anything_is_opened() {
+async fn an_invalid_request_is_refused_before_anything_is_opened() {
     let (lab, node) = triangle().await;
     let error = node.connect("echo.test").await.unwrap_err();
     assert!(matches!(error, Error::Target(_)) && error.to_string().contains("port"), "{error}");

@@ -112,7 +112,7 @@ fn the_logs_of_both_ends_name_destinations_only_when_asked_to() {
 const HOSTILE: &str = "\u{1b}[2J\u{9b}31m\r\n2026-01-01T00:00:00Z ERROR forged";
 
 #[test]
-fn what_a_client_wrote_stays_inside_its_line_of_the_log() {
+fn text_of_a_client_stays_inside_its_line_of_the_log() {
     let site = Site::new();
     let hub = site.hub();
     let running = Running::start(&hub, &[]);

@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_posted_is_what_is_read() {
+    fn a_posted_value_reads_back() {
         let declared = Declared { better: Better::More, half_life: Duration::from_secs(90) };
         let (metric, exit) = ("page-load".parse().unwrap(), "mit".parse().unwrap());
         let asked = Post { metric, exit, value: 0.25, declared };

@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_is_what_is_read() {
+    fn a_written_question_reads_back() {
         let hint = ("hint", Some("loss".to_owned()));
         let user = ("user", Some("a&b=c d".to_owned()));
         let question = asked("web.mit.edu:80", &[hint, ("exit", None), user]).unwrap();

@@ -264,7 +264,7 @@ fn members_that_leave_handshakes_half_done_keep_no_other_out() {
 }
 
 #[test]
-fn in_a_full_pool_the_oldest_of_the_member_with_the_most_places_gives_way() {
+fn in_a_full_pool_the_member_with_the_most_places_loses_its_oldest() {
     let start = Instant::now();
     let mut admission = Admission::new(start, 1);
     let mut begin =
@@ -286,7 +286,7 @@ fn in_a_full_pool_the_oldest_of_the_member_with_the_most_places_gives_way() {
 }
 
 #[test]
-fn who_is_where_a_member_was_takes_nothing_of_it_elsewhere() {
+fn a_stranger_where_a_member_was_takes_nothing_of_it_elsewhere() {
     let start = Instant::now();
     let mut admission = Admission::new(start, 1);
     let (mut elsewhere, mut there) = (0, 0);

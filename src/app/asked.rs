@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_exit_says_is_short_and_drives_no_terminal() {
+    fn an_exits_text_is_short_and_drives_no_terminal() {
         let detail = format!("\u{1b}[2J{}", "x".repeat(60_000));
         let refusal = Refusal { detail, ..Refusal::new(RefusalKind::Policy, "") };
         let reason = said(Err(refusal)).reason.unwrap();

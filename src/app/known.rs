@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_of_many_addresses_is_known_at_its_last_four_and_evicts_nobody() {
+    fn a_member_is_known_at_its_last_four_addresses_and_evicts_nobody() {
         let (mut known, start) = (KnownAddresses::default(), Instant::now());
         known.note(start, &name(1), ip(7));
         for n in 0..2_000_u32 {

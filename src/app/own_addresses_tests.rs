@@ -109,7 +109,7 @@ async fn a_name_is_followed_and_its_last_address_kept_while_it_fails() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_advertised_anew_is_told_within_seconds() {
+async fn a_new_advertised_address_is_told_within_seconds() {
     let stage = Stage::set(&["entry.test:7", "198.51.100.9:7"], &[]).await;
     stage.names.lead("entry.test", &["198.51.100.1"]);
     stage.names.lead("other.test", &["198.51.100.2"]);
@@ -187,7 +187,7 @@ fn both_families_of_a_name_are_used_in_turn() {
 }
 
 #[test]
-fn what_is_advertised_goes_before_where_the_socket_is() {
+fn advertised_addresses_go_before_those_of_the_socket() {
     let first = |advertise: &[&str], listen: &str| {
         let own = OwnAddresses {
             listen: listen.parse().unwrap(),

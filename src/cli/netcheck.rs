@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_blocked_or_not_known_is_said_with_what_to_do() {
+    fn blocked_and_unknown_protocols_come_with_advice() {
         let blocked = json!({ "udp": false, "carrier": "tls", "reached_by_udp": null });
         let said = words(&json!({ "members": [member(blocked)] }), None);
         assert!(said.contains("passes to no member") && said.contains("stream_listen"), "{said}");

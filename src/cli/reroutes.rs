@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_still_or_is_quiet_says_so_and_since_when() {
+    fn stalled_and_quiet_flows_show_it_with_the_time() {
         let flow = |state: &str, quiet: f64, still: Option<f64>| {
             super::state(
                 &json!({ "state": state, "quiet_seconds": quiet, "stands_still_seconds": still }),

@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn what_differs_is_named_with_what_it_needs() {
+    fn each_changed_key_is_named_with_what_it_needs() {
         assert_eq!(changes("", ""), Changes::default());
         let both = changes(
             "[[rule]]\nport = 25\nreject = true",

@@ -70,7 +70,7 @@ fn a_stream_that_ticks_once_a_second_never_stalls() {
 }
 
 #[test]
-fn what_the_nodes_did_is_told_once() {
+fn each_event_of_the_nodes_is_told_once() {
     let start = Instant::now();
     let (mut watch, mut world) = (Watch::new(start), world());
     watch.observe(start, world.clone());

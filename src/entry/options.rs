@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_option_is_refused_with_the_reason() {
+    fn an_unknown_option_is_refused_with_the_reason() {
         for (text, reason) in [
             ("mit", "KEY=VALUE"),
             (",", "KEY=VALUE"),

@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_allowed_is_refused_as_soon_as_it_is_seen() {
+    fn forbidden_input_is_refused_as_soon_as_it_is_seen() {
         let long_user = [&V4[..8], &[b'x'; 1025]].concat();
         let long_domain = [&V4A[..9], &[b'x'; 256]].concat();
         let zero_port = b"\x04\x01\x00\x00\xc0\x00\x02\x07\0";

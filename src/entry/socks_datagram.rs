@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_carried_has_its_reason() {
+    fn each_dropped_datagram_has_its_reason() {
         use DatagramDrop::{AddressType, BadDestination, Fragment, Malformed, TooLarge};
         let long = [&b"\0\0\0\x01\x09\x09\x09\x09\x00\x35"[..], &[0; MAX_DATAGRAM + 1]].concat();
         for (bytes, reason) in [
@@ -137,7 +137,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_goes_to_a_client_reads_back(ip: IpAddr, port in 1_u16.., payload in prop::collection::vec(any::<u8>(), 0..64)) {
+        fn a_datagram_to_a_client_reads_back(ip: IpAddr, port in 1_u16.., payload in prop::collection::vec(any::<u8>(), 0..64)) {
             let from = Target { host: Host::Ip(ip), port };
             let bytes = framed(&from, &payload).unwrap();
             prop_assert_eq!(parse(&bytes), Ok((from, &payload[..])));

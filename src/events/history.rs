@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_earlier_process_kept_comes_first_and_ages_on() {
+    fn events_of_an_earlier_process_come_first_and_age_on() {
         let mut earlier = History::default();
         for n in 0..3 {
             earlier.add(at(n), Duration::ZERO, link_up());

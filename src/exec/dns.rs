@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_here_is_said_so() {
+    fn a_question_that_it_cannot_answer_gets_an_error_code() {
         let mut names = Names::default();
         let not_here = nothing(ResponseCode::NotImp);
         assert_eq!(ask(&mut names, "web.test", RecordType::MX), not_here);

@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_misspelt_empty_or_out_of_bounds_is_refused() {
+    fn misspelt_empty_and_excessive_values_are_refused() {
         for text in [
             "enable = true",
             "allow = [{ domains = ['mit.edu'] }]",

@@ -282,7 +282,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_denied_before_resolution_is_denied_after_it(
+    fn a_name_denied_before_resolution_is_denied_after_it(
         bits: u128, port in 1..=u16::MAX, named: bool,
     ) {
         let policy = policy(

@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_hint_is_refused_with_the_alternatives() {
+    fn an_unknown_hint_is_refused_with_the_alternatives() {
         for text in ["", "fast", "app:", "app:With Space", &format!("app:{}", "x".repeat(33))] {
             let error = text.parse::<Hint>().unwrap_err();
             assert!(error.to_string().contains("latency, loss, throughput"), "{error}");

@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_destination_is_refused() {
+    fn a_text_without_a_destination_is_refused() {
         let long = format!("{}:80", "a".repeat(64));
         for text in [
             "",

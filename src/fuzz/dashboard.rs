@@ -102,7 +102,7 @@ fn requests(listen: SocketAddr, headers: &str) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn mutated_requests_to_the_dashboard_are_answered_and_tell_strangers_nothing() {
+fn mutated_dashboard_requests_are_answered_and_reveal_nothing() {
     let runtime: Runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (bearer, stop) = (token([7; 32]), CancellationToken::new());

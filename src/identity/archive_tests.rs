@@ -44,7 +44,7 @@ fn with(extra: &[(&str, tar::EntryType)]) -> Vec<u8> {
 }
 
 #[test]
-fn what_was_packed_is_unpacked_to_the_same_authority_and_node() {
+fn a_packed_authority_and_node_are_unpacked_unchanged() {
     let overlay = overlay();
     let (manifest, bytes) = pack(&overlay.dir, NOW).unwrap();
     let folder = tempfile::tempdir().unwrap();

@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_out_of_bounds_is_neither_written_nor_read() {
+    fn attributes_out_of_bounds_are_neither_written_nor_read() {
         let cases = [
             Attributes { groups: vec!["g".into(); MAX_GROUPS + 1], ..full() },
             Attributes { groups: vec![String::new()], ..full() },

@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_fingerprint_is_refused() {
+    fn a_text_without_a_fingerprint_is_refused() {
         for text in ["", "00", &"g".repeat(64), &"0".repeat(63), &"é".repeat(32)] {
             assert!(text.parse::<Fingerprint>().is_err(), "{text:?} was accepted");
         }

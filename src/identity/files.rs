@@ -199,7 +199,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn what_root_writes_belongs_to_the_folders_owner() {
+    fn files_that_root_writes_belong_to_the_folders_owner() {
         use std::os::unix::fs::{MetadataExt as _, chown};
         let folder = tempfile::tempdir().unwrap();
         // Nobody, by the numbers of every Linux.

@@ -91,7 +91,7 @@ fn an_invitation_is_good_once() {
 }
 
 #[test]
-fn what_cannot_be_granted_says_why_and_leaves_the_invitation_open() {
+fn a_request_that_is_refused_says_why_and_keeps_the_invitation() {
     let mut joining = Joining::new();
     let good = joining.request();
     let mut forged = good.signing_request.clone();

@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_nodes_certificate_is_foreign() {
+    fn a_certificate_of_no_node_is_foreign() {
         let overlay = Overlay::new();
         let authority = overlay.authority.certificate().clone();
         for certificate in [authority, CertificateDer::from(vec![0x30, 0x03, 1, 2, 3])] {

@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_that_the_far_end_was_told_counts_until_it_is_used_up_and_leaves_room() {
+    fn an_announced_window_counts_until_it_is_used_up() {
         let mut ledger = ledger(Of::Unread);
         ledger.open(1, &entry("utah"));
         let most = grow_fully(&mut ledger, 1);

@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_pins_nothing_of_the_batch_it_came_in() {
+    fn waiting_bytes_pin_nothing_of_the_batch_they_came_in() {
         let (mut flow, mut ready) = (Reassembly::from(0), Vec::new());
         let batch = Bytes::from(vec![7; 64 << 10]);
         for at in [100, 200, 300] {

@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_lanes_of_an_entry_have_gained_is_bounded_until_they_end() {
+    fn streams_gained_by_an_entrys_lanes_are_bounded_until_these_end() {
         let entry = EntryRoom::new(1_000);
         assert_eq!(entry.gain(3_900), 3_900);
         assert_eq!((entry.gain(3_900), entry.gain(1)), (100, 0));

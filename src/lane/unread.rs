@@ -51,7 +51,7 @@ mod tests {
     };
 
     #[test]
-    fn what_is_under_way_is_not_counted() {
+    fn datagrams_under_way_are_not_counted() {
         let mut unread = Unread::default();
         unread.received(40);
         assert_eq!(unread.took(32, false), 0, "the others wait");

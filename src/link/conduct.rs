@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_over_budget_is_counted_by_kind() {
+    fn messages_over_budget_are_counted_by_kind() {
         let drops = Arc::<LinkDrops>::default();
         let conduct = Conduct::new("a".parse().unwrap(), drops.clone());
         let now = Instant::now();

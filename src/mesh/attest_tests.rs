@@ -59,7 +59,7 @@ fn an_advertisement_is_believed_from_its_origin_whoever_brings_it() {
 }
 
 #[test]
-fn what_another_member_says_in_a_nodes_name_is_refused() {
+fn statements_in_another_nodes_name_are_refused() {
     let overlay = Overlay::new();
     let (us, utah, liar) =
         (relay(&overlay, "us"), relay(&overlay, "utah"), relay(&overlay, "liar"));

@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_node_tells_its_site_is_in_the_budget() {
+    fn figures_told_to_the_site_are_in_the_budget() {
         let alone = plan(DEFAULT_BUDGET, 20, 30, 700, (0, 0));
         let site = plan(DEFAULT_BUDGET, 20, 30, 700, (9, 360));
         // Nine messages of 450 bytes in 30 s.

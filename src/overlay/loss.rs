@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_lost_before_forgetting_is_not_counted_after_it() {
+    fn losses_from_before_a_reset_are_not_counted_after_it() {
         let mut window = LossWindow::default();
         [0, 1, 50].into_iter().for_each(|seq| window.record(seq));
         window.forget();

@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_far_end_answered_on_a_faster_route_and_a_mean_with_such_answers_are_no_measure() {
+    fn answers_from_a_faster_route_are_not_the_first_round_trip() {
         let mixed = [(70, 70, 62), (80, 70, 63), (165, 80, 72), (170, 80, 75), (180, 80, 78)];
         assert_eq!(ready(&mixed), [false, false, false, false, true]);
     }

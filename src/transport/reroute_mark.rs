@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lane_that_finds_no_route_may_always_ask_on_the_next_but_not_flood_it() {
+    fn a_lane_without_a_route_may_ask_on_the_next_but_not_flood_it() {
         let (mark, now) = (RerouteMark::new(Arc::default()), Instant::now());
         mark.spend(BURST);
         let mut left = 0;
@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn the_smoothed_round_trip_time_follows_the_path_but_not_one_late_answer() {
+    fn the_smoothed_rtt_follows_the_path_but_not_one_late_answer() {
         let mark = RerouteMark::new(Arc::default());
         let ms = Duration::from_millis;
         assert_eq!(mark.smoothed_rtt(), None);

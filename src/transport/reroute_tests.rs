@@ -39,7 +39,7 @@ fn a_ping_leaves_however_much_is_in_flight_on_a_dead_route() {
 }
 
 #[test]
-fn answers_that_came_on_a_faster_route_are_not_the_least_round_trip_of_the_present_one() {
+fn answers_from_a_faster_route_do_not_set_the_least_rtt_of_this_one() {
     let (mark, mut controller, t0) = cubic();
     let ms = |ms| t0 + Duration::from_millis(ms);
     let mut answer = |pn, sent, rtt| {
@@ -55,7 +55,7 @@ fn answers_that_came_on_a_faster_route_are_not_the_least_round_trip_of_the_prese
 }
 
 #[test]
-fn a_controller_that_believes_in_a_least_round_trip_begins_anew_on_a_longer_route() {
+fn a_controller_with_a_least_rtt_starts_again_on_a_longer_route() {
     let longer = OnReroute::RestartsIfLonger;
     for (kind, rtt, anew) in [
         (longer, 80, true),
@@ -83,7 +83,7 @@ fn a_window_that_losses_made_small_does_not_hold_back_a_ping() {
 }
 
 #[test]
-fn what_was_answered_after_an_outage_does_not_set_the_pace() {
+fn answers_after_an_outage_do_not_set_the_pace() {
     let misled = Duration::from_secs(2);
     assert_eq!(pace(60_000, misled, Some(RTT)), Some(1_250_000));
 }
@@ -95,7 +95,7 @@ fn otherwise_the_pace_is_left_to_quic() {
 }
 
 #[test]
-fn what_was_lost_before_the_reroute_is_no_congestion_after_it_be_it_sent_in_the_same_instant() {
+fn losses_from_before_a_reroute_do_not_shrink_the_window() {
     let (mark, mut controller, now) = cubic();
     (0..10).for_each(|pn| controller.on_packet_sent(now, 1_200, pn));
     mark.rerouted(now, 1, None);

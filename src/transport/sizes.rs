@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn what_left_with_pings_is_remembered_up_to_a_bound() {
+    fn packets_sent_with_pings_are_remembered_up_to_a_bound() {
         let mut bench = Bench::whole();
         bench.sizes.asked();
         bench.send(1_000, SHORT);

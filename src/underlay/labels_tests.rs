@@ -146,7 +146,7 @@ fn a_revoked_node_loses_the_labels_it_holds_and_those_that_lead_to_it() {
 }
 
 #[test]
-fn what_is_forwarded_is_counted_by_its_two_ends_while_they_have_a_label() {
+fn forwarded_bytes_are_counted_by_both_ends_while_a_label_is_held() {
     let (mut table, t0) = (LabelTable::default(), Instant::now());
     for (label, holder, to) in [(1, "aros", "mit"), (2, "aros", "mit"), (3, "mit", "aros")] {
         let forwarding = forwarding(holder, to);

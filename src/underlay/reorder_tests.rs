@@ -61,7 +61,7 @@ impl Bench {
 }
 
 #[test]
-fn what_waited_goes_up_in_order_and_packets_of_one_size_share_a_buffer() {
+fn held_packets_go_up_in_order_and_equal_sizes_share_a_buffer() {
     let mut bench = Bench::new();
     let (one, two) = (bench.lane(), bench.lane());
     assert!(!bench.come(one, 43, b"dd"));
@@ -81,7 +81,7 @@ fn what_waited_goes_up_in_order_and_packets_of_one_size_share_a_buffer() {
 }
 
 #[test]
-fn what_does_not_fit_stays_for_the_next_buffers() {
+fn packets_that_do_not_fit_stay_for_the_next_buffers() {
     let mut bench = Bench::new();
     let lane = bench.lane();
     (41..61).for_each(|number| assert!(!bench.come(lane, number, b"1234")));

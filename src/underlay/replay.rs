@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_sent_since_then_is_sent_again_in_order_and_once() {
+    fn packets_sent_since_then_are_sent_again_in_order_and_once() {
         let (t0, mut replay) = (Instant::now(), Replay::default());
         let ms = |ms| t0 + Duration::from_millis(ms);
         for i in 0..6 {
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_arrived_is_forgotten() {
+    fn packets_that_arrived_are_forgotten() {
         let (t0, mut replay) = (Instant::now(), Replay::default());
         let ms = |ms| t0 + Duration::from_millis(ms);
         for i in 0..100_u8 {
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn what_two_beginnings_share_is_sent_again_once() {
+    fn a_packet_in_two_selections_is_sent_again_once() {
         for (second, expected) in [(0, BEGINNING), (10, BEGINNING + 10)] {
             let (t0, mut replay) = (Instant::now(), Replay::default());
             let ms = |ms| t0 + Duration::from_millis(ms);

@@ -177,7 +177,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_pushed_is_classified_as_pushed(label: u64, number: u16, packet in prop::collection::vec(any::<u8>(), 1..64)) {
+        fn a_pushed_label_is_read_back(label: u64, number: u16, packet in prop::collection::vec(any::<u8>(), 1..64)) {
             let mut out = Vec::new();
             push_labelled(&mut out, Label(label), number, &packet);
             prop_assert_eq!(super::number(&out), number);

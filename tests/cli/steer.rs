@@ -50,7 +50,7 @@ fn a_paused_rule_decides_nothing_until_it_is_taken_back() {
 }
 
 #[test]
-fn what_is_saved_holds_after_a_restart_and_the_rest_does_not() {
+fn saved_steering_survives_a_restart_and_the_rest_does_not() {
     let site = Site::new();
     let dir = site.found("hub", &["--listen", "127.0.0.1:0"]);
     let start = || Running::start(&dir, &[]);

@@ -125,7 +125,7 @@ async fn an_early_answer_arrives_while_the_client_uploads() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_server_sent_before_it_broke_off_arrives_and_the_break_too() {
+async fn bytes_before_a_servers_break_arrive_and_so_does_the_break() {
     let site = Site::new();
     let (_exit, entry) = site.pair(&[]);
     let part = "HTTP/1.1 200 OK\r\nDate: x\r\nContent-Length: 100\r\n\r\n0123456789";

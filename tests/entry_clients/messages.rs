@@ -166,7 +166,7 @@ async fn an_answer_that_is_not_clear_is_refused_with_the_reason() {
 }
 
 #[tokio::test]
-async fn what_came_before_a_broken_answer_is_delivered() {
+async fn bytes_before_a_broken_answer_are_delivered() {
     let proxy = Proxy::start().await;
     for framing in ["Content-Length: 1000", "Transfer-Encoding: chunked", "X: until close"] {
         let chunked = framing.starts_with("Transfer");

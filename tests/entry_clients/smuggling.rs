@@ -76,7 +76,7 @@ async fn nothing_behind_a_wrong_chunk_of_a_request_is_read() {
 }
 
 #[tokio::test]
-async fn what_is_forgiven_in_an_answer_never_makes_a_second_one() {
+async fn a_tolerated_fault_in_an_answer_never_makes_a_second_one() {
     let evil = "HTTP/1.1 200 OK\r\nX-Evil: 1\r\nContent-Length: 4\r\n\r\nevil";
     for fields in [
         // The chunks are read, so the second answer is a part of nothing.

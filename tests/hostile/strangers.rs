@@ -361,7 +361,7 @@ fn a_forged_source_gets_less_than_was_sent_in_its_name() {
 }
 
 #[test]
-fn who_does_not_know_the_overlay_gets_no_answer() {
+fn a_stranger_to_the_overlay_gets_no_answer() {
     let stage = Stage::new(312);
     let traffic = stage.traffic();
     let (by, exit) = (stage.mallory.credentials(), stage.at("exit"));

@@ -99,7 +99,7 @@ pub(super) fn a_command_posts(node: &ronproxy::Node, dir: &std::path::Path) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_no_metric_or_value_says_why() {
+async fn a_wrong_metric_or_value_is_refused_with_a_reason() {
     let (lab, node) = triangle().await;
     assert!(matches!(node.metric("Page Load").post("exit", 1.0), Err(Error::Metric(_))));
     assert!(matches!(node.metric("load").post("No Node", 1.0), Err(Error::Name(_))));

@@ -147,7 +147,7 @@ async fn an_answer_arrives_whole_though_the_request_is_not_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_may_not_be_served_says_why() {
+async fn a_name_that_may_not_be_served_is_refused_with_a_reason() {
     let (lab, entry, wiki) = with_a_wiki().await;
     let serve = |node: &Node, name: &str| match node.serve(name) {
         Err(Error::Serve(error)) => error,

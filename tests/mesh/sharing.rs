@@ -294,7 +294,7 @@ async fn a_node_that_is_named_but_does_not_name_the_other_shares_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_node_tells_its_site_counts_in_its_budget() {
+async fn figures_for_the_site_count_in_the_budget() {
     // Three messages in 30 s, of 90 bytes and 17 for each of up to five members.
     for (shares, bits) in [(false, 0..=0), (true, 72..=140)] {
         let lab = overlay(4, 5, shares).await;

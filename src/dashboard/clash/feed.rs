@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_is_bounded_or_answered_with_what_to_write() {
+    fn a_wrong_query_is_bounded_or_answered_with_the_right_form() {
         assert_eq!(every(None), Ok(EVERY));
         assert_eq!(every(Some("1")), Ok(Duration::from_millis(500)));
         assert_eq!(every(Some("999999999")), Ok(Duration::from_secs(60)));

@@ -98,7 +98,7 @@ async fn heads_are_bounded_and_an_early_end_is_told_from_none() {
 
 proptest! {
     #[test]
-    fn what_is_written_reads_back(pieces in prop::collection::vec(
+    fn a_written_body_reads_back(pieces in prop::collection::vec(
         prop::collection::vec(any::<u8>(), 1..50), 0..6), chunked in any::<bool>()) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {

@@ -160,7 +160,7 @@ fn the_age_travels_on_and_never_shrinks() {
 }
 
 #[test]
-fn what_is_said_in_our_own_name_is_never_kept() {
+fn advertisements_in_our_own_name_are_never_kept() {
     let (mut db, now) = db();
     assert_eq!(db.install(now, flood("me", 9, 9, &["a"])), Install::Own);
     assert!(db.is_empty());
@@ -197,7 +197,7 @@ fn the_memory_of_expired_nodes_is_bounded() {
 }
 
 #[test]
-fn what_contradicts_itself_is_refused() {
+fn a_contradictory_advertisement_is_refused() {
     let (mut db, now) = db();
     let bad = Install::Refused(RefuseReason::BadLinks);
     assert_eq!(db.install(now, flood("a", 1, 1, &["b", "b"])), bad);

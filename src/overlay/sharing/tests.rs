@@ -154,7 +154,7 @@ fn nothing_is_believed_about_this_node_and_its_site() {
 }
 
 #[test]
-fn who_differs_for_half_a_minute_is_not_believed_for_ten() {
+fn a_sharer_that_differs_for_half_a_minute_is_ignored_for_ten() {
     let start = Instant::now();
     let (mut sharing, first) = shared(start);
     let far = name("far");
@@ -230,7 +230,7 @@ fn a_sharer_that_does_not_answer_is_told_once() {
 }
 
 #[test]
-fn who_comes_up_is_told_what_is_known_and_hearsay_spares_nobody() {
+fn a_node_that_comes_up_gets_the_figures_and_relies_on_no_hearsay() {
     let now = Instant::now();
     let (mut sharing, first) = shared(now);
     let known = SharedLink { measured: false, ..told(now, 60, 0).remove(0) };

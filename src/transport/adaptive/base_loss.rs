@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_lost_in_a_standing_queue_is_not_the_paths_own_loss() {
+    fn losses_in_a_standing_queue_are_not_the_paths_own() {
         let mut loss = BaseLoss::default();
         loss.hold_back(true);
         round(&mut loss, 0..200, 10, true);

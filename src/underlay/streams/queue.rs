@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_waited_for_50_ms_is_dropped_and_the_rest_is_not() {
+    fn packets_that_waited_for_50_ms_are_dropped_and_others_are_not() {
         let start = Instant::now();
         let mut queue = filled(start, 10);
         queue.push(start + Duration::from_millis(9), &[7; 500], 500);
