@@ -238,7 +238,7 @@ impl Dialer {
                 done => return done,
             };
             if !waits {
-                tracing::info!(%refusal, "waiting for a route");
+                tracing::info!(%refusal, "the flow waits for a route");
                 waits = true;
             }
             if !self.route_may_be_up(&mut news, deadline).await {

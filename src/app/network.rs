@@ -23,7 +23,7 @@ const SLEPT: Duration = Duration::from_secs(3);
 pub(super) async fn watch(mesh: Arc<Mesh>, shutdown: CancellationToken) {
     let changes = Changes::open();
     if let Err(error) = &changes {
-        tracing::info!(%error, "changes of the machine's addresses are not announced");
+        tracing::info!(%error, "this system does not report changes of its addresses");
     }
     let mut look = tokio::time::interval(LOOK_EVERY);
     let mut last = (Instant::now(), SystemTime::now());
@@ -41,7 +41,7 @@ pub(super) async fn watch(mesh: Arc<Mesh>, shutdown: CancellationToken) {
         } else {
             continue;
         };
-        tracing::info!("{why}; all links are looked at");
+        tracing::info!("{why}; all links are probed now");
         mesh.network_changed();
         tokio::time::sleep(PAUSE).await;
         last = (Instant::now(), SystemTime::now());

@@ -143,7 +143,7 @@ impl Follower {
         let failed = self.resolve(own.iter().chain(theirs)).await;
         let told = self.own.with_names(&own, &self.leads_to(&own));
         if self.mesh.set_own_addresses(&told) {
-            tracing::info!(addresses = %Shown(&told), "this node tells others other addresses now");
+            tracing::info!(addresses = %Shown(&told), "this node advertises other addresses now");
         }
         if let Some((authority, names)) = &missing {
             let named = self.leads_to(names);

@@ -289,7 +289,9 @@ impl Renewal {
                 ),
                 None => tracing::debug!("this machine's clock and the authority's agree"),
             },
-            Ok(None) => tracing::debug!("no authority is known; the clock was not compared"),
+            Ok(None) => {
+                tracing::debug!("the clock was not compared, because no authority is known")
+            }
             Err(error) => tracing::debug!(%error, "the clock could not be compared"),
         }
     }

@@ -79,7 +79,7 @@ pub(super) fn tune(tcp: &TcpStream) {
     ]);
     for (option, done) in set {
         if let Err(error) = done {
-            tracing::debug!(option, %error, "a stream's socket lacks an option");
+            tracing::debug!(option, %error, "a TCP socket option could not be set");
         }
     }
 }

@@ -73,7 +73,7 @@ pub(super) async fn open(folder: &Folder, config: &Config) -> Option<Dashboard> 
         return None;
     }
     let token = token(&folder.dir)
-        .inspect_err(|error| tracing::warn!(%error, "no dashboard: its token cannot be had"))
+        .inspect_err(|error| tracing::warn!(%error, "this node runs without a dashboard: its token cannot be read or written"))
         .ok()?;
     let settings = Settings {
         listen: config.dashboard.listen,

@@ -199,7 +199,7 @@ fn clock(starts: u64, now: u64) -> Finding {
         let found = format!("at least {late} behind the clock of the overlay's authority");
         return Finding::bad("clock", found, "set this machine's clock, best by NTP");
     }
-    Finding::good("clock", "not behind the certificate")
+    Finding::good("clock", "not before the start of the certificate")
 }
 
 /// `failed` is why the running node could not renew it the last time it tried.

@@ -87,9 +87,9 @@ fn nat(report: &Value) -> &'static str {
 fn dialled(report: &Value) -> String {
     let by = |protocol: &str, field: &str| match count(report, field) {
         (_, 0) => None,
-        (0, _) => Some(format!("nobody reaches this node by {protocol} uncalled")),
+        (0, _) => Some(format!("nobody reaches this node by unsolicited {protocol}")),
         (yes, all) => {
-            Some(format!("{yes} of {all} members reach this node by {protocol} uncalled"))
+            Some(format!("{yes} of {all} members reach this node by unsolicited {protocol}"))
         }
     };
     let found = [by("UDP", "reached_by_udp"), by("TLS on TCP", "reached_by_tcp")];
@@ -173,7 +173,7 @@ mod tests {
         for part in [
             "UDP         passes to 2 of 2 members and back",
             "NAT         one outside address for all members",
-            "dialled     nobody reaches this node by UDP uncalled",
+            "dialled     nobody reaches this node by unsolicited UDP",
             "TLS on TCP  passes to 1 of 1 members that accept it",
             "packets     of up to 1469 bytes (IP) pass",
             "\nutah    udp   yes  yes  UDP: no     192.0.2.1:4600  1469     -",

@@ -15,7 +15,7 @@ impl Notify {
         let Some(name) = env::var_os("NOTIFY_SOCKET") else { return Self(None) };
         let socket = connect(&name);
         if let Err(error) = &socket {
-            tracing::warn!(%error, ?name, "the service manager of NOTIFY_SOCKET cannot be told anything");
+            tracing::warn!(%error, name = %name.display(), "the service manager of NOTIFY_SOCKET cannot be reached");
         }
         Self(socket.ok())
     }

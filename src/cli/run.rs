@@ -305,7 +305,7 @@ fn bind(config: &Config, folder: &Folder) -> Result<Sockets, CliError> {
 /// The system's soft limit is often 1,024, for programs that use `select`.
 fn raise_file_limit() {
     match rlimit::increase_nofile_limit(FILE_LIMIT) {
-        Ok(limit) => tracing::debug!(limit, "open files"),
+        Ok(limit) => tracing::debug!(limit, "the limit of open files was set"),
         Err(error) => tracing::warn!(%error, "the limit of open files stays as it is"),
     }
 }

@@ -33,14 +33,14 @@ fn table(status: &Value, columns: Option<usize>) -> String {
     let pair = |a: &str, what_a: &str, b: &str, what_b: &str| {
         format!("{} {what_a}, {} {what_b}", text(status, a), text(status, b))
     };
-    let state = if is(status, "stopping") { "stopping" } else { "running" };
+    let state = if is(status, "stopping") { "stopping after" } else { "running for" };
     let up = units::span_of(status, "up_seconds");
     let lines = [
         ("node", format!("{} ({})", text(status, "name"), roles(status))),
-        ("state", format!("{state} since {up}, pid {}", text(status, "pid"))),
+        ("state", format!("{state} {up}, pid {}", text(status, "pid"))),
         ("proxy", text(status, "proxy")),
         ("UDP", text(status, "listen")),
-        ("members", pair("members", "known", "links_up", "links up")),
+        ("members", pair("members", "known", "links_up", "with a link that is up")),
         ("lanes", pair("lanes_out", "as entry", "lanes_in", "as exit")),
         ("flows", pair("flows", "as entry", "exit_flows", "as exit")),
         ("ended", counts(status, "ended_flows")),

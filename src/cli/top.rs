@@ -114,9 +114,9 @@ fn picture(facts: &Value, columns: Option<usize>, height: usize) -> String {
 fn head(facts: &Value, links: &[Value]) -> String {
     let status = facts.get("status").unwrap_or(&Value::Null);
     let up = links.iter().filter(|link| is(link, "up")).count();
-    let state = if is(status, "stopping") { "stopping" } else { "running" };
+    let state = if is(status, "stopping") { "stopping after" } else { "running for" };
     format!(
-        "{} ({}), {state} since {}, {up} of {} links up, proxy {}",
+        "{} ({}), {state} {}, {up} of {} links up, proxy {}",
         text(status, "name"),
         roles(status),
         units::span_of(status, "up_seconds"),
@@ -221,7 +221,7 @@ mod tests {
         let mut now = facts(126_000);
         rates.add(start + Duration::from_secs(1), &mut now);
         let expected = "\
-aros (entry), running since 1m05s, 1 of 2 links up, proxy 127.0.0.1:1080
+aros (entry), running for 1m05s, 1 of 2 links up, proxy 127.0.0.1:1080
 
 LINKS: 2
 PEER  STATE  RTT      LOSS OUT  LOSS IN  SINCE

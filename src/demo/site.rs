@@ -51,7 +51,7 @@ fn service() -> Service {
             let answer = service_fn(|request| async { Ok::<_, Infallible>(answer(request).await) });
             let served = http1::Builder::new().serve_connection(TokioIo::new(io), answer).await;
             if let Err(error) = served {
-                tracing::debug!(%error, "a campus visitor left");
+                tracing::debug!(%error, "a connection to the demo's web site broke");
             }
         });
     })

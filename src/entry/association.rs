@@ -128,7 +128,7 @@ impl Association {
                 info!(client = %session.client, reason = refusal.kind.name(), "association refused");
             }
             () = receive(&client, source, session, &*flows) => {
-                debug!(client = %session.client, "the association's socket is of no use");
+                debug!(client = %session.client, "the association's UDP socket failed");
             }
         }
     }

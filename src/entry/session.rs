@@ -157,7 +157,7 @@ impl Session {
             }
             Err(refusal) => {
                 info!(client = %self.client, %ingress, reason = refusal.kind.name(), "flow refused");
-                debug!(target: DESTINATION_TARGET, detail = refusal.detail, "the reason of the refusal");
+                debug!(target: DESTINATION_TARGET, detail = refusal.detail, "reason of the refusal");
                 Err(refusal)
             }
         })

@@ -265,7 +265,7 @@ impl Door {
 
     async fn send(&self, packet: &[u8]) {
         if let Err(error) = self.tun.send(packet).await {
-            tracing::debug!(%error, "the kernel does not take a packet");
+            tracing::debug!(%error, "the kernel refused a packet");
         }
     }
 

@@ -42,7 +42,7 @@ impl Proxy {
         match asked {
             Ok(Ok((stream, _))) => Ok(stream.get_socket()),
             Ok(Err(error)) => {
-                tracing::debug!(%error, "the proxy opens no flow");
+                tracing::debug!(%error, "the proxy opened no flow");
                 Err(refused(&error))
             }
             Err(_) => Err(Refused::Unreachable(Unreachable::Host)),

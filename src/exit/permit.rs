@@ -180,7 +180,7 @@ impl Counts {
         let longest = idle.min_by_key(|(_, place)| last(place)).map(|(number, _)| *number);
         let Some(place) = longest.and_then(|number| self.remove(number)) else { return false };
         let idle = Instant::now().duration_since(last(&place));
-        tracing::info!(entry = %place.entry, idle_seconds = idle.as_secs(), "a flow ends, as its place is needed");
+        tracing::info!(entry = %place.entry, idle_seconds = idle.as_secs(), "the longest idle flow was ended to make room");
         place.carried.activity().evict();
         true
     }

@@ -1,4 +1,4 @@
-//! What lanes need of the exit: where flows go on beyond it.
+//! The interface by which lanes ask the exit to open a flow's connection to its destination.
 
 use std::{net::SocketAddr, sync::Arc};
 

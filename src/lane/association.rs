@@ -79,7 +79,7 @@ async fn hear(recv: &mut RecvStream, port: &DatagramPort, client: &dyn DatagramS
             }
             Ok(AssociationNews::Refused(peer, refusal)) => client.refused(&peer, refusal.bounded()),
             Err(FrameError::Stream(_)) => return,
-            Err(error) => return tracing::debug!(%error, "unreadable news"),
+            Err(error) => return tracing::debug!(%error, "a message about datagrams is unreadable"),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What runs beside each lane's end until its connection closes: gives its [`RouteAgent`] inputs and
-//! carries out its commands. All decisions are the agent's.
+//! The task of each lane end, until its connection closes. It gives the [`RouteAgent`] inputs and
+//! carries out the agent's commands. The agent makes all decisions.
 //!
 //! [`RouteAgent`]: crate::failover::RouteAgent
 

@@ -1,4 +1,4 @@
-//! What listings show of a lane's end.
+//! The facts of a lane end that listings show.
 
 use std::time::{Duration, Instant};
 

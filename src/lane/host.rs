@@ -195,11 +195,11 @@ impl LaneHost {
             self.switch.with_labels(|labels| labels.sweep(now));
             let numbers = self.flows.tally().take(now);
             for (entry, flows) in numbers {
-                tracing::info!(%entry, %flows, "flows of an entry that have no lines of their own");
+                tracing::info!(%entry, %flows, "flows of an entry that were not logged one by one");
             }
             let numbers = self.tally().take(now);
             for (entry, lanes) in numbers {
-                tracing::info!(%entry, %lanes, "lanes of an entry that have no lines of their own");
+                tracing::info!(%entry, %lanes, "lanes of an entry that were not logged one by one");
             }
         }
     }

@@ -9,12 +9,12 @@
 //! | shutdown of the write half | FIN received |
 //! | RST | RESET_STREAM received, all bytes before a broken end taken, or the lane is lost |
 //!
-//! A RESET_STREAM discards what is still under way. A destination that answers and resets at once (a
-//! server that closes with unread bytes of an upload does) would lose its answer by it, so its end is
-//! told by number (see `broken`).
+//! A RESET_STREAM discards the bytes that are still under way. Some destinations answer and reset at once:
+//! a server that closes while bytes of an upload are unread does. A RESET_STREAM would lose that answer, so
+//! STOP_SENDING carries the number of bytes to wait for (see `broken`).
 //!
-//! Back-pressure is end to end: nothing is read from TCP before the far end may be sent it, and the
-//! far end may be sent a window more than TCP has taken there.
+//! Back-pressure is end to end. The pump reads from TCP only what the far end's window has room for. That
+//! window is a fixed number of bytes more than TCP has taken at the far end.
 
 use std::{
     future::{Future, poll_fn},

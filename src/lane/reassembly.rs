@@ -1,8 +1,8 @@
 //! Puts the bytes of a flow back in order. Pure.
 //!
-//! QUIC hands up what arrives as pieces of the blocks in which it keeps received packets, and a piece pins its
-//! block, with the packets of others in it. So pieces that come before their turn are copied. Each run of
-//! them has a price of its own, and few cheap ones may wait.
+//! QUIC keeps received packets in blocks, and hands on pieces of these. A piece keeps its whole block in memory,
+//! with packets of other flows in it. So this module copies pieces that arrive before their turn. Each run of
+//! them has a fixed cost beside its bytes, so the number of short runs that may wait is small.
 
 use std::collections::BTreeMap;
 

@@ -1,12 +1,12 @@
 //! How many streams an entry may have at an exit.
 //!
-//! A stream costs memory while it does not say what it is for, while the exit answers it, and until both ends
-//! have ended it. So the streams of an entry, on all its lanes, have a budget for each of these:
-//! - those without a flow that keep the exit waiting: more are reset;
-//! - the open flows: more are refused;
-//! - those that QUIC knows. A lane has room for a few at first, and for as many more as flows are open on it:
-//!   a thousand that begin together have it in four round trips. QUIC cannot take room back, so a lane keeps it
-//!   until it ends, and what all lanes of the entry keep has a bound.
+//! A stream costs memory from its first packet until both ends have ended it. So the streams of an entry, on
+//! all its lanes, have three budgets:
+//! - streams that have not yet said which flow they open: further ones are reset;
+//! - open flows: further ones are refused;
+//! - streams that QUIC lets the entry open. A lane begins with a few. Each open flow adds some: a thousand
+//!   flows that begin together have their streams after four round trips. QUIC cannot lower this number, so a
+//!   lane keeps it until it ends. The sum over all lanes of the entry has a bound.
 
 use std::{
     collections::BTreeMap,

@@ -166,11 +166,11 @@ impl FlowServer {
         drop(outward.place);
         match done.result {
             Ok(()) => {
-                log_line!(told, done.sent, done.received, "flow ended");
+                log_line!(told, sent = done.sent, received = done.received, "flow ended");
                 Outcome::Ended
             }
             Err(error) => {
-                log_line!(told, done.sent, done.received, %error, "flow reset");
+                log_line!(told, sent = done.sent, received = done.received, %error, "flow reset");
                 Outcome::Reset
             }
         }
@@ -252,7 +252,7 @@ async fn tell_open(
 
 async fn tell_refusal(send: &mut SendStream, refusal: Refusal, told: bool) -> Outcome {
     log_line!(told, reason = refusal.kind.name(), "flow refused");
-    tracing::debug!(target: DESTINATION_TARGET, detail = refusal.detail, "the reason of the refusal");
+    tracing::debug!(target: DESTINATION_TARGET, detail = refusal.detail, "reason of the refusal");
     answer::refuse(send, refusal).await;
     Outcome::Refused
 }
@@ -282,7 +282,7 @@ async fn turn_away(
 ) -> Outcome {
     let (kind, detail) = (refusal.kind, &refusal.detail);
     if told {
-        tracing::warn!(entry = %entry.name, reason = kind.name(), detail, "a stream of an entry gets no flow");
+        tracing::warn!(entry = %entry.name, reason = kind.name(), detail, "a stream of an entry was refused");
     }
     if room.wait(answer::TIMEOUT, answer::refuse(send, refusal)).await.is_none() {
         // A stream that has ended needs no end.

@@ -1,7 +1,7 @@
 //! Whether a flow sends so little that it goes before the other flows of its lane. PURE: time is an
 //! argument.
 //!
-//! A key and a short request wait for nobody then, and cost a bulk flow next to nothing. Each flow has a
+//! So keystrokes and short requests do not wait behind a bulk flow, and cost it next to nothing. Each flow has a
 //! bucket of bytes that refills with time. While the bucket covers what the flow writes, the flow is
 //! sparse.
 

@@ -1,4 +1,4 @@
-//! What happens to flows when their lane ends in a way that no path causes.
+//! Tests of flows whose lane ends for another reason than its path.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,7 +1,8 @@
 //! How many datagrams of a lane QUIC dropped because the lane's driver had not read them yet. Pure.
 //!
-//! QUIC keeps 512 KiB of unread datagrams and drops the oldest ones without a word. It counts what came in, so what
-//! it had counted before its buffer was seen empty, and was not taken, was dropped.
+//! QUIC keeps 512 KiB of unread datagrams, and drops the oldest ones without a report. It counts those that
+//! arrived. When its buffer is empty, each datagram that it had counted before, and that the driver did not
+//! get, was dropped.
 
 /// Counts the datagrams of one connection.
 #[derive(Debug, Default)]

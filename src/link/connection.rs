@@ -535,7 +535,7 @@ impl Link {
         if let Some(address) = answered {
             if let Some(more) = self.conduct.log(Instant::now().into_std(), "address") {
                 let neighbour = &self.peer.name;
-                tracing::info!(%neighbour, %address, more, "the neighbour's address");
+                tracing::info!(%neighbour, %address, more, "the neighbour has another address");
             }
             self.neighbour.set_address(Some(address));
             service.moved(self, address);

@@ -197,7 +197,7 @@ impl Mesh {
             Err(error) => Err(error),
         };
         let hello = hello.inspect_err(|error| {
-            tracing::debug!(%name, %error, "no introduction");
+            tracing::debug!(%name, %error, "the other node did not introduce itself");
             // A neighbour judges our certificate after its own part of the handshake is done.
             if let Some(error) = conn.close_reason() {
                 self.note_fault(&name, &error);
@@ -232,7 +232,9 @@ impl Mesh {
     /// `address` is where the handshake went: QUIC may have taken over another one since.
     pub async fn accept(self: Arc<Self>, conn: Connection, peer: Peer, address: SocketAddr) {
         if peer.name == self.us.name {
-            tracing::warn!("a node with our own name dialled; is our identity in use twice?");
+            tracing::warn!(
+                "a node with this node's own name dialled; two processes may use copies of one folder"
+            );
             conn.close(code::UNAUTHORISED.into(), b"this is your own name");
             return;
         }
@@ -260,7 +262,7 @@ impl Mesh {
                 self.take_up(conn, peer, hello, (false, address));
             }
             Err(error) => {
-                tracing::debug!(neighbour = %peer.name, %error, "no introduction");
+                tracing::debug!(neighbour = %peer.name, %error, "the other node did not introduce itself");
                 conn.close(code::PROTOCOL.into(), b"no introduction");
             }
         }
@@ -356,7 +358,7 @@ impl Mesh {
                 address = outside.first().map(display),
                 other = outside.get(1).map(display),
                 more,
-                "our outside address, as neighbours see it"
+                "neighbours see this node at this address"
             );
         }
         self.tell_addresses();

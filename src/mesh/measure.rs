@@ -96,7 +96,7 @@ impl Mesh {
             tracing::info!(%origin, "the node's advertisement has expired");
         }
         for (sharer, member) in due.distrusted {
-            tracing::info!(%sharer, %member, "its figures differ from own ones: not believed for 10 min");
+            tracing::info!(%sharer, %member, "a node of this site tells figures that differ from own ones; they are ignored for 10 min");
         }
         if let Some(shared) = due.shared {
             self.tell_sharers(shared);

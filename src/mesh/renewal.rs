@@ -82,9 +82,11 @@ impl Mesh {
         match self.credentials.would_renew(chain.clone()) {
             Ok(true) => return Ok(chain),
             // An honest neighbour passes on what the authority has answered.
-            Ok(false) => tracing::debug!(?link, "a certificate that ends no later"),
+            Ok(false) => {
+                tracing::debug!(?link, "a neighbour answered with a certificate that ends no later")
+            }
             Err(error) => {
-                tracing::debug!(?link, %error, "a certificate that is not this node's next");
+                tracing::debug!(?link, %error, "a neighbour answered with a certificate of another node or key");
                 link.offended(LinkDrop::RenewedCertificate, Offence::Forged);
             }
         }

@@ -165,7 +165,7 @@ impl Mesh {
         }
         match self.credentials.learn_revocations(der) {
             Ok(number) => {
-                tracing::info!(neighbour = %link.peer().name, number, "took over a newer revocation list");
+                tracing::info!(neighbour = %link.peer().name, number, "a newer revocation list is in force");
                 link.holds_revocations(number);
             }
             Err(ListIgnored::Stale) => {}
@@ -234,7 +234,7 @@ impl Mesh {
             };
             match self.credentials.learn_revocations(&der) {
                 Ok(number) => {
-                    tracing::info!(neighbour = %peer.name, number, "took over a newer revocation list");
+                    tracing::info!(neighbour = %peer.name, number, "a newer revocation list is in force");
                     // Before the link counts: it may be that of the next holder of a name.
                     self.expel_revoked();
                 }

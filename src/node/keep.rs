@@ -81,7 +81,7 @@ impl ListWatch {
             }
             seen = changed;
             match self.credentials.reload_revocations() {
-                Ok(Some(number)) => tracing::info!(number, "took over a newer revocation list"),
+                Ok(Some(number)) => tracing::info!(number, "a newer revocation list is in force"),
                 Ok(None) => {}
                 Err(error) => tracing::warn!(%error, "the revocation list was not taken over"),
             }

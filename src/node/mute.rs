@@ -39,7 +39,7 @@ async fn answer_all(commands: UnixListener) {
         let Some((client, _)) = accepted else { continue };
         match timeout(HEAD_TIMEOUT, answer(client)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(%error, "a command got no answer"),
+            Ok(Err(error)) => tracing::debug!(%error, "a command could not be answered"),
             Err(_) => tracing::debug!("a command sent no request"),
         }
     }

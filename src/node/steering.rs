@@ -17,7 +17,7 @@ pub(crate) fn load(dir: &NodeDir) -> Steering {
             Steering::default()
         }
         Err(error) => {
-            tracing::warn!(%error, "what new flows were steered to cannot be read");
+            tracing::warn!(%error, "steering.json cannot be read");
             Steering::default()
         }
     }

@@ -117,7 +117,7 @@ impl Started {
         let spare =
             timeout(KEEPER_TIMEOUT, spare_of(&mut asked)).await.map_err(io::Error::from)??;
         if spare.is_none() {
-            tracing::warn!("the signer cannot start a spare one; it will be asked again");
+            tracing::warn!("the signer cannot start a spare process; it is asked again later");
         }
         let spare = spare.map(UnixStream::into_std).transpose()?;
         Ok(Self { program, process, channel: asked.into_std()?, spare })
@@ -230,7 +230,7 @@ impl Spare {
         if let Some(channel) = &mut this.held {
             // It sends nothing without a question: this is its end, or a fault.
             let _ = channel.read_u8().await;
-            tracing::warn!("the spare signer has ended and is replaced");
+            tracing::warn!("the spare signer process ended; starting another");
             this.take();
         }
         sleep_until(this.ask_at).await;
@@ -241,7 +241,7 @@ impl Spare {
         self.asked = Instant::now();
         self.held = spare_of(process).await?;
         if self.held.is_none() {
-            tracing::warn!("the signer cannot start a spare one, and tries again");
+            tracing::warn!("the signer cannot start a spare process; it tries again");
             self.take();
         }
         Ok(())
@@ -275,7 +275,7 @@ async fn keep_running(
             Ok(running) => match serve(running, limit, spare.as_mut(), &mut questions).await {
                 End::Failed(running) => {
                     tracing::warn!(
-                        "the signer has ended and is replaced; nobody can join or renew meanwhile"
+                        "the signer process ended; starting another. Nobody can join or renew until it runs"
                     );
                     end(running, true).await;
                 }

@@ -68,6 +68,6 @@ impl Clerk {
 
 /// Logs the cause, and does not show it to the joiner.
 fn internal(error: &dyn std::error::Error) -> JoinRefusal {
-    tracing::warn!(%error, "the authority cannot do its work");
+    tracing::warn!(%error, "the authority could not answer a request");
     JoinRefusal::Internal
 }

@@ -195,6 +195,7 @@ impl fmt::Debug for AuthorityClient {
 }
 
 fn unexpected(answer: &Answer) -> JoinRefusal {
-    tracing::warn!(?answer, "the signer's answer is for another question");
+    tracing::warn!("the signer's answer is for another question");
+    tracing::debug!(?answer, "the answer");
     JoinRefusal::Unavailable
 }

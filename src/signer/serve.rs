@@ -59,7 +59,9 @@ async fn pass_on(mut node: UnixStream, worker: Program, spare: Program) -> io::R
         };
         if question == START_A_SPARE {
             let spare = spare.clone().start().map(Started::give_away);
-            let spare = spare.inspect_err(|error| tracing::warn!(%error, "no spare signer"));
+            let spare = spare.inspect_err(
+                |error| tracing::warn!(%error, "the spare signer process did not start"),
+            );
             hand_over(&node, spare.ok().as_ref()).await?;
             continue;
         }

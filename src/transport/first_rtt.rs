@@ -3,10 +3,10 @@
 //!
 //! BBR takes its first round trip from the connection's smoothed round-trip time (noq-proto 1.4.0,
 //! `Bbr3::on_ack`), which is still that of the old route. The first answers also come on the old
-//! route, until the far end follows. If the old route was faster, BBR has for ten seconds a least
-//! round trip that the new route never reaches. It lowers its rate until that little is in flight,
-//! and ends at two thirds of it. So the controller sees acknowledgements only after the far end had
-//! time to follow, and after the smoothed round-trip time has become the new route's.
+//! route, until the far end follows. If the old route was faster, BBR keeps that route's least round
+//! trip for ten seconds, and sends too little: two thirds of the rate that it had. So the controller
+//! sees acknowledgements only after the far end had time to follow, and after the smoothed round-trip
+//! time is that of the new route.
 
 use std::time::{Duration, Instant};
 

@@ -1,19 +1,19 @@
-//! The connection number with which who dials shows what it knows. PURE.
+//! The connection ID by which a dialling node shows that it knows the overlay. PURE.
 //!
-//! QUIC lets the client choose the destination connection number of its first packets, 20 bytes. Here they
-//! are no mere chance:
+//! QUIC lets the client choose the destination connection ID of its first packets. Here it has 20 bytes,
+//! and only some of them are random:
 //!
 //! | bytes | |
 //! |---|---|
-//! | 6 | chance |
-//! | 7 | of the chance, by the overlay's key: known to members and to who has an invitation |
-//! | 7 | a member: the first byte of its own public key, masked, and 6 of the chance by the key that it shares with the node that it dials |
-//! | | a joiner: 7 of the chance by the invitation's key: known to who has it, and to the authority |
-//! | | else chance |
+//! | 6 | random |
+//! | 7 | a MAC of the random bytes by the overlay's key, which members and invited persons know |
+//! | 7 | from a member: the first byte of its public key, masked, and 6 bytes of a MAC by the key that it shares with the dialled node |
+//! | | from a joiner: 7 bytes of a MAC by the invitation's key, which the authority knows too |
+//! | | otherwise random |
 //!
-//! Nobody else gets an answer, so packets in a third party's name make a node send nothing there unless
-//! a member, or who was invited, sends them; and of a member the node knows which one. It proves no more: who sees
-//! such a packet on its way can send it again.
+//! A node answers nobody else. So a stranger cannot make it send packets to a third party by forging that
+//! party's address. A member or an invited person can, and the node knows which member it is. The ID proves
+//! no more than that: whoever sees such a packet on its way can send it again.
 
 use std::sync::Arc;
 

@@ -1,21 +1,19 @@
 //! A congestion controller that knows about reroutes.
 //!
-//! QUIC does not see that the route beneath a lane changed. Two things would then go wrong. The
-//! packets lost on the dead route would be taken for congestion on the new one. And the window
-//! would still be full of them, so that nothing but a backed-off probe timeout could leave, which
-//! alone tells loss recovery that the path works again.
+//! QUIC does not see that the route beneath a lane changed. Without this module two things go wrong.
+//! QUIC takes the packets lost on the dead route for congestion on the new one. And these packets still
+//! fill the window, so QUIC sends only probes, at growing intervals, until one is acknowledged.
 //!
 //! [`RouteAware`] wraps any controller. From a reroute until the first packet sent after it is
-//! acknowledged, it lets leave what the [`RerouteMark`] allows, however much is in flight on the old
-//! route, so that new packets leave at once; and it keeps the losses of packets sent before the
-//! reroute from the wrapped controller.
+//! acknowledged, it lets QUIC send what the [`RerouteMark`] allows, however much is in flight on the old
+//! route. It hides the losses of packets sent before the reroute from the wrapped controller.
 //!
-//! On a lossy route CUBIC and BBR3 learn to crawl. Leaving one, for whatever reason, they begin anew: what
-//! they learnt from that route's loss says nothing about the next one. So does BBR3, which bounds what
-//! is in flight by the least round trip of the last seconds, on the way to a longer route. [`Adaptive`]
-//! is told of the reroute and keeps its rate.
+//! On a lossy route CUBIC and BBR3 reduce their rate to very little. When the lane leaves such a route,
+//! they start again, because that route's loss says nothing about the next one. BBR3 bounds the bytes in
+//! flight by the least round trip of the last seconds, so it also starts again on a longer route.
+//! [`Adaptive`] is told of the reroute and keeps its rate.
 //!
-//! It also sees which packets arrive, by their size ([`Sizes`]), and says how long ones leave.
+//! This module also sees which packets arrive, by their size ([`Sizes`]), and decides how long packets leave.
 
 use std::{
     any::Any,

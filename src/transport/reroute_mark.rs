@@ -1,4 +1,4 @@
-//! What a lane's congestion controller and the owner of its route tell each other.
+//! State shared by a lane's congestion controller and the owner of its route.
 
 use std::{
     sync::{

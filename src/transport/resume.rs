@@ -1,5 +1,5 @@
-//! What lanes lately carried on each route, so that the next lane need not search for it again: in the
-//! spirit of draft-ietf-tsvwg-careful-resume. PURE: time is an argument.
+//! The rate that lanes lately had on each route, with which the next lane there begins. The idea is that of
+//! draft-ietf-tsvwg-careful-resume. PURE: time is an argument.
 
 use std::{
     collections::BTreeMap,

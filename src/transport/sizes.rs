@@ -4,8 +4,8 @@
 //! on, or after a reroute. QUIC's own detection of such a black hole needs four bursts of loss
 //! (RFC 8899, section 4.3, in noq-proto's way), which takes seconds when nothing else is sent.
 //!
-//! So a few long packets leave in pieces ([`Leave`]) with each ping, and all while it is not known that
-//! they pass whole:
+//! So a few long packets leave in pieces ([`Leave`]) with each ping. While it is not known that long
+//! packets pass whole, all of them leave in pieces:
 //!
 //! ```text
 //!   ┌───────┐  three or more long ones in a row were lost, and after them   ┌─────────┐
@@ -16,8 +16,8 @@
 //!           a long packet that left whole arrived: a try after 1, 2, 4 … s, or QUIC's probe
 //! ```
 //!
-//! So the answer to a ping arrives whatever the size that passes, and the lane does not leave a route
-//! that is only narrow. A mistake costs a second packet for each long one, for a second.
+//! So the answer to a ping arrives on a route that passes small packets only, and the lane does not leave
+//! that route. A wrong "doubted" costs a second packet for each long one, for about a second.
 
 use std::{
     collections::VecDeque,

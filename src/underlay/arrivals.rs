@@ -1,4 +1,4 @@
-//! When packets came in at a lane's slot.
+//! The times at which packets arrived at a lane's slot.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering},

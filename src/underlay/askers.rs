@@ -1,7 +1,7 @@
 //! Nonces that come to this node's present address, sorted by the link whose neighbour asks.
 //!
 //! A nonce names its link by a number that only the two ends of that link know. A nonce of no link is
-//! dropped where it is received, so whoever sends such nonces takes no place and no budget of a neighbour.
+//! dropped where it is received, so it uses up no place and no budget of a neighbour.
 
 use std::{
     collections::HashMap,

@@ -1,4 +1,4 @@
-//! The addresses that one person can easily have. PURE.
+//! Address prefixes that limits count as one party, because one person can easily have all their addresses. PURE.
 
 use std::net::IpAddr;
 

@@ -1,4 +1,4 @@
-//! How the packets of a slot leave that may be too long for the route.
+//! Decides how packets of a slot leave when they may be too long for the route: whole or in pieces.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, Ordering};
 

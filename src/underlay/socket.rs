@@ -38,7 +38,7 @@ pub fn bind_udp(address: SocketAddr) -> io::Result<Box<dyn AsyncUdpSocket>> {
     if address.is_ipv6()
         && let Err(error) = socket.set_only_v6(false)
     {
-        tracing::debug!(%error, "the socket will serve IPv6 only");
+        tracing::debug!(%error, "the UDP socket receives IPv6 only");
     }
     for (set, what) in [
         (socket.set_recv_buffer_size(SOCKET_BUFFER), "receive"),

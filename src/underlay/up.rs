@@ -1,4 +1,4 @@
-//! QUIC's receive buffers while they are filled.
+//! Fills QUIC's receive buffers.
 
 use std::io::IoSliceMut;
 

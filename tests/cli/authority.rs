@@ -123,8 +123,8 @@ fn a_killed_keeper_is_replaced_by_its_spare_each_time() {
     assert_eq!(started_by(keeper).0, worker);
     // The same line is logged once a minute.
     let log = std::fs::read_to_string(hub.join("log")).unwrap();
-    assert_eq!(log.matches("the signer has ended and is replaced").count(), 1, "{log}");
-    assert_eq!(log.matches("the spare signer has ended and is replaced").count(), 1, "{log}");
+    assert_eq!(log.matches("the signer process ended; starting another").count(), 1, "{log}");
+    assert_eq!(log.matches("the spare signer process ended; starting another").count(), 1, "{log}");
     let (_, spare) = started_by(keeper);
     node.crash();
     wait_for("the end of all", || ![keeper, worker, spare].into_iter().any(is_running));

@@ -36,7 +36,7 @@ fn a_reload_changes_rules_and_keeps_open_flows() {
     let said = must(&dir, &["reload"]);
     assert_eq!(said.trim(), "New in force: node.advertise, rule. A restart is needed for: lane.");
     let log = || fs::read_to_string(dir.join("log")).unwrap();
-    wait_for("the new address", || log().contains("tells others other addresses now"));
+    wait_for("the new address", || log().contains("advertises other addresses now"));
     assert_eq!(why()["rule"], 1);
     // A mistake is told with its line, and changes nothing.
     append(&dir, "[[rule]]\nprot = 25\n");

@@ -126,7 +126,7 @@ impl Client {
                 let (reason, detail) = trouble.parts();
                 origin.span().in_scope(|| {
                     info!(reason, "HTTP request failed");
-                    debug!(target: DESTINATION_TARGET, detail, "the bytes that the server sent");
+                    debug!(target: DESTINATION_TARGET, detail, "reason of the failure");
                 });
                 self.write_trouble(&trouble, Some(original)).await
             }

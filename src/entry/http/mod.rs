@@ -241,7 +241,7 @@ impl Client {
     async fn tell(&mut self, trouble: &Trouble, head: Option<&RequestHead>) -> Next {
         let (reason, detail) = trouble.parts();
         info!(client = %self.session.client, reason, "HTTP request refused");
-        debug!(target: DESTINATION_TARGET, detail, "the faulty request");
+        debug!(target: DESTINATION_TARGET, detail, "reason of the refusal");
         self.write_trouble(trouble, head).await
     }
 

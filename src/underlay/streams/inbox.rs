@@ -1,4 +1,4 @@
-//! What came on streams, on its way into the node's receive path.
+//! Packets that arrived on streams and wait for the node's receive path.
 
 use std::{
     io::IoSliceMut,

@@ -1,9 +1,8 @@
 //! The packets that wait for a stream. PURE: time is an argument.
 //!
-//! TCP takes bytes at its own pace. A packet that waits here for long is of no use to the QUIC inside,
-//! which would take its late arrival for a longer path. So the queue is short: senders of this node wait
-//! as soon as its oldest packet has waited for [`BUSY_AFTER`], and what has waited for [`FRESH_FOR`] is
-//! dropped.
+//! TCP takes bytes at its own pace. A packet that waits long here misleads the QUIC inside, which takes its
+//! late arrival for a longer path. So the queue is short. Senders of this node wait as soon as its oldest
+//! packet has waited for [`BUSY_AFTER`]. The queue drops packets that have waited for [`FRESH_FOR`].
 
 use std::{
     collections::VecDeque,
