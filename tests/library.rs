@@ -30,6 +30,8 @@ mod example_mirror;
 
 #[path = "library/conduits.rs"]
 mod conduits;
+#[path = "library/connects.rs"]
+mod connects;
 #[path = "library/events.rs"]
 mod events;
 #[path = "library/metrics.rs"]

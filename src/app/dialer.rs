@@ -17,7 +17,7 @@ use tokio::{
 
 use super::{
     association::Associated,
-    exits::{Figures, Held, Offer, cost, order},
+    exits::{Figures, Held, Offer, connect_cost, cost, order},
     flow_log::FlowLog,
     local::LocalFlow,
     local_datagrams::LocalDatagrams,
@@ -132,7 +132,11 @@ impl Opens for Streams {
     ) -> Result<Self::Flow, Refusal> {
         let guard = dialer.pool.list_flow(request, key);
         let (us, label) = (dialer.mesh.us(), guard.entry().label);
-        let outward = dialer.acceptor.open(us, label, &request.target).await?;
+        let asked = Instant::now();
+        let outward = dialer.acceptor.open(us, label, &request.target).await;
+        let took = (asked.elapsed(), Duration::ZERO);
+        dialer.pool.observe((&request.target, &key.exit), took, outward.is_ok());
+        let outward = outward?;
         Ok(Box::new(LocalFlow::new(guard, outward, dialer.pool.limits())))
     }
 
@@ -432,9 +436,13 @@ impl Dialer {
         wish: &RouteWish,
     ) -> Vec<NodeName> {
         let figures = self.figures(&exits, &wish.hint);
+        let connect = |exit: &NodeName| match &wish.hint {
+            Hint::App(metric) if metric.is_connect() => connect_cost(self.connect_time(host, exit)),
+            _ => 0,
+        };
         let offer = |(exit, fit): (NodeName, usize)| {
             if self.is_here(&exit) {
-                let cost = figures.as_ref().map_or(0, |figures| figures.of(&exit));
+                let cost = figures.as_ref().map_or_else(|| connect(&exit), |f| f.of(&exit));
                 return Offer { exit, fit, cost: Some(cost) };
             }
             let candidates = self.mesh.candidates(&exit, LaneEndRole::Entry, wish);
@@ -445,11 +453,17 @@ impl Dialer {
                     return figures.of(&exit);
                 }
                 let taken = decision.candidates.iter().find(|c| c.candidate.route == route);
-                cost(&wish.hint, taken.and_then(|taken| taken.candidate.metrics))
+                let route = cost(&wish.hint, taken.and_then(|taken| taken.candidate.metrics));
+                route.saturating_add(connect(&exit))
             });
             Offer { exit, fit, cost }
         };
         order(exits.into_iter().map(offer).collect(), self.held().exit(host))
+    }
+
+    /// How long `exit` took lately to connect to `host`; `None`: no flow went there lately.
+    pub(super) fn connect_time(&self, host: &Host, exit: &NodeName) -> Option<Duration> {
+        self.pool.connect_time(host, exit)
     }
 
     /// What the application's metric says of the exits; `None`: it does not decide among them.

@@ -8,6 +8,7 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, HashMap},
+    time::Duration,
 };
 
 use crate::{
@@ -36,7 +37,6 @@ pub(super) struct Offer {
 
 /// What a route costs under a hint: less is better. A usable route that is not measured costs most.
 pub(super) fn cost(hint: &Hint, metrics: Option<PathMetrics>) -> u64 {
-    let micros = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
     let Some(metrics) = metrics else { return u64::MAX };
     match hint {
         Hint::Latency | Hint::App(_) => micros(metrics.expected_latency()),
@@ -49,9 +49,19 @@ pub(super) fn cost(hint: &Hint, metrics: Option<PathMetrics>) -> u64 {
         // The inverse of the score, in microseconds per packet.
         Hint::Throughput => {
             let per_packet = 1e6 / metrics.throughput().packets_per_second().max(1e-3);
-            micros(std::time::Duration::from_secs_f64(per_packet / 1e3))
+            micros(Duration::from_secs_f64(per_packet / 1e3))
         }
     }
+}
+
+/// What the exit's own part costs under the hint `app:connect`, beside its route. One that no flow asked lately counts
+/// as if it connected at once: it is tried where its route alone does not make it worse, and then it is known.
+pub(super) fn connect_cost(took: Option<Duration>) -> u64 {
+    took.map_or(0, micros)
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// What an application's metric says of exits; less is better.
@@ -113,8 +123,6 @@ impl Held {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::overlay::units::LossRate;
 

@@ -64,6 +64,10 @@ pub struct Choice {
     pub since_seconds: Option<f64>,
     /// What the exit says of the flow by its own policy; `None`: it was not to be asked.
     pub policy: Option<ExitPolicy>,
+    /// How long the exit took lately to connect to the destination in milliseconds, at most 10,000, without the
+    /// lane's round trip; a refusal counts as 10,000. The hint `app:connect` ranks by it. `None` when no flow went
+    /// there lately, and in `routes`.
+    pub connect_ms: Option<f64>,
     /// What was posted for the exit of the metric of the hint `app:…`; `None` without a value.
     pub posted: Option<f64>,
     /// Every possible route: the usable ones, best first, then the excluded ones.
@@ -136,7 +140,11 @@ impl NodeView {
             Ok(keys) => (keys, None),
             Err(refusal) => (Vec::new(), Some(refusal.to_string())),
         };
-        let exits = keys.iter().map(|key| self.choice(key)).collect();
+        let exit = |key: &LaneKey| {
+            let connect = self.dialer.connect_time(&question.target.host, &key.exit);
+            Choice { connect_ms: connect.map(millis), ..self.choice(key) }
+        };
+        let exits = keys.iter().map(exit).collect();
         Why { target: question.target.to_string(), rule, refused, exits }
     }
 
@@ -234,6 +242,7 @@ fn choice(
         route: route.map(|route| route.to_string()),
         since_seconds: None,
         policy: None,
+        connect_ms: None,
         posted: None,
         candidates: decision.candidates.iter().map(facts).collect(),
         changes: Vec::new(),

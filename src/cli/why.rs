@@ -87,6 +87,10 @@ fn choice(choice: &Value, columns: Option<usize>) -> Vec<String> {
     };
     let mut lines = wrapped(&format!("Exit {exit}, hint {hint}: {how}."), columns, "", "  ");
     lines.extend(policy);
+    if choice["connect_ms"].is_number() {
+        let took = units::millis_of(choice, "connect_ms");
+        lines.push(format!("  It took {took} lately to connect there."));
+    }
     let mut table = Table::new(&[
         "  ROUTE",
         "RTT",

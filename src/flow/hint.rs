@@ -17,7 +17,8 @@ pub enum Hint {
     Loss,
     /// The largest throughput score √1.5 / (rtt·√p) (SOSP 2001, §5.2).
     Throughput,
-    /// The best value of a metric that an application posts.
+    /// The best value of a metric that an application posts. `app:connect` is the node's own: the exit that is
+    /// expected to connect first to the destination, by the latency of its route and the time that it took lately.
     App(AppMetric),
 }
 
@@ -26,6 +27,14 @@ pub enum Hint {
 pub struct AppMetric(String);
 
 impl AppMetric {
+    /// The metric that the node measures itself: how long an exit takes to connect to the destination.
+    pub(crate) const CONNECT: &str = "connect";
+
+    /// Whether it is that one.
+    pub(crate) fn is_connect(&self) -> bool {
+        self.0 == Self::CONNECT
+    }
+
     /// The metric's name, without the `app:` prefix.
     #[must_use]
     pub fn as_str(&self) -> &str {

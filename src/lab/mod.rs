@@ -62,6 +62,8 @@ pub struct LabNode {
     pub exit_enabled: bool,
     /// Why it refuses every flow that is to leave there; `None`: it does not.
     pub refuses: Option<RefusalKind>,
+    /// How long it takes to connect to a service.
+    pub connects_in: Duration,
     /// Its local proxy, on a real port; `None`: no proxy.
     pub entry: Option<entry::Config>,
     /// Its routing rules.
@@ -95,6 +97,7 @@ impl LabNode {
             serves: Vec::new(),
             exit_enabled: true,
             refuses: None,
+            connects_in: Duration::ZERO,
             entry: None,
             rules: Rules::default(),
             policy: Policy::default(),
@@ -313,7 +316,7 @@ impl Lab {
             blocked: Vec::new(),
             entry: plan.entry.clone(),
             rules: plan.rules.clone(),
-            acceptor: Arc::new(self.services.clone().refusing(plan.refuses)),
+            acceptor: Arc::new(self.services.clone().behind(plan)),
             exit: plan.exit_enabled,
             relay: RelayConfig { enabled: true, rate_limit: plan.forwarding_limit },
             policy: plan.policy.clone(),

@@ -1,7 +1,8 @@
 //! Services that live behind a lab's exits, inside the process.
 
-use std::{collections::HashMap, fmt, net::Ipv4Addr, sync::Arc};
+use std::{collections::HashMap, fmt, net::Ipv4Addr, sync::Arc, time::Duration};
 
+use super::LabNode;
 use crate::{
     flow::{
         BoxFuture, Carried, DatagramDrop, DatagramDrops, DatagramSink, FlowIo, FlowLabel,
@@ -29,12 +30,19 @@ pub struct Services {
     hosts: HashMap<String, Service>,
     datagrams: HashMap<String, DatagramService>,
     refuses: Option<RefusalKind>,
+    connects_in: Duration,
     pipe: usize,
 }
 
 impl Default for Services {
     fn default() -> Self {
-        Self { hosts: HashMap::new(), datagrams: HashMap::new(), refuses: None, pipe: PIPE }
+        Self {
+            hosts: HashMap::new(),
+            datagrams: HashMap::new(),
+            refuses: None,
+            connects_in: Duration::ZERO,
+            pipe: PIPE,
+        }
     }
 }
 
@@ -59,10 +67,10 @@ impl Services {
         Self { pipe: bytes, ..self }
     }
 
-    /// The same behind an exit that refuses every flow for this reason, if there is one.
+    /// The same behind this exit.
     #[must_use]
-    pub(super) fn refusing(self, refuses: Option<RefusalKind>) -> Self {
-        Self { refuses, ..self }
+    pub(super) fn behind(self, exit: &LabNode) -> Self {
+        Self { refuses: exit.refuses, connects_in: exit.connects_in, ..self }
     }
 
     /// The service to which a flow to `target` goes.
@@ -91,6 +99,9 @@ impl FlowAcceptor for Services {
     ) -> BoxFuture<'a, Result<Outward, Refusal>> {
         Box::pin(async move {
             let service = self.service(target)?;
+            if !self.connects_in.is_zero() {
+                tokio::time::sleep(self.connects_in).await;
+            }
             let (near, far) = tokio::io::duplex(self.pipe);
             service(Box::new(far));
             let remote = (Ipv4Addr::LOCALHOST, target.port).into();

@@ -24,11 +24,13 @@ use super::{
 use crate::{
     flow::{
         DatagramDrops, DatagramFlow, DatagramSink, Flow, FlowEntry, FlowGuard, FlowLimits,
-        FlowRequest, FlowState, FlowTable, Ingress, Refusal, RefusalKind, Route, RouteWish, Target,
+        FlowRequest, FlowState, FlowTable, Host, Ingress, Refusal, RefusalKind, Route, RouteWish,
+        Target,
     },
     identity::{NodeName, peer_of, server_name},
     overlay::{
         candidates::{Candidate, Exclusion},
+        connects::Connects,
         select::{ChangeReason, Selector},
     },
     transport::{LaneClient, code},
@@ -100,6 +102,7 @@ pub struct LanePool {
     limits: Arc<FlowLimits>,
     drops: Arc<DatagramDrops>,
     memory: Arc<LaneMemory>,
+    connects: Mutex<Connects>,
     cells: Mutex<BTreeMap<LaneKey, Arc<Cell>>>,
     /// All lanes with flows, also those that take no new ones.
     ends: Mutex<BTreeMap<u32, Weak<LaneEnd>>>,
@@ -143,6 +146,7 @@ impl LanePool {
             limits,
             drops,
             memory: Arc::new(LaneMemory::of_entry(budget)),
+            connects: Mutex::default(),
             cells: Mutex::default(),
             ends: Mutex::default(),
         }
@@ -215,6 +219,7 @@ impl LanePool {
             let lane = timeout(patience, self.lane(key)).await.map_err(|_| silent(key))??;
             guard.entry().set_lane(lane.end.carries());
             let heard = lane.end.activity().packets().1;
+            let asked = Instant::now();
             let opened = tokio::select! {
                 biased;
                 opened = timeout(OPEN_TIMEOUT, lane.open(open)) => opened,
@@ -224,7 +229,13 @@ impl LanePool {
                 }
             };
             match opened {
-                Ok(Ok(reply)) => break (reply?, lane),
+                Ok(Ok(reply)) => {
+                    if matches!(purpose, Purpose::Connect(_)) {
+                        let took = (asked.elapsed(), lane.rtt().unwrap_or_default());
+                        self.observe((&request.target, &key.exit), took, reply.is_ok());
+                    }
+                    break (reply?, lane);
+                }
                 Ok(Err(error)) if !retried => {
                     tracing::info!(%error, "the lane failed under the flow; trying a new one");
                     retried = true;
@@ -242,6 +253,29 @@ impl LanePool {
         };
         guard.entry().set_state(FlowState::Open);
         Ok((guard, streams, lane))
+    }
+
+    /// Takes note of an exit's answer: how long after the OPEN it came, and the round trip of that.
+    pub fn observe(
+        &self,
+        (target, exit): (&Target, &NodeName),
+        (answered, rtt): (Duration, Duration),
+        connected: bool,
+    ) {
+        let (now, place) = (Instant::now().into_std(), (&target.host, exit));
+        let mut connects = self.connects.lock().unwrap_or_else(PoisonError::into_inner);
+        match connected {
+            true => connects.connected(now, place, answered, rtt),
+            false => connects.refused(now, place),
+        }
+    }
+
+    /// How long `exit` took lately to connect to `host`, at most 10 s, without the round trip of the lane; a
+    /// refusal counts as 10 s. `None`: no flow went there lately.
+    #[must_use]
+    pub fn connect_time(&self, host: &Host, exit: &NodeName) -> Option<Duration> {
+        let connects = self.connects.lock().unwrap_or_else(PoisonError::into_inner);
+        connects.time(Instant::now().into_std(), (host, exit))
     }
 
     /// Asks `exit` whether it would carry a flow to `target`, on a lane that is open. `None`: none is; the outer

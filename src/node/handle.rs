@@ -237,7 +237,8 @@ impl Node {
     ///
     /// The hint `app:NAME` ranks exits and routes by what was posted, with the margins and hold-downs of the
     /// built-in hints. An exit or route without a value comes after those with one, so the program has to try
-    /// it itself, by [`Connect::exit`]; where none has a value, latency decides.
+    /// it itself, by [`Connect::exit`]; where none has a value, latency decides. The metric `connect` is the node's
+    /// own: how long exits take to connect to the destination of the flow.
     ///
     /// ```no_run
     /// # async fn load(node: &ronproxy::Node) -> Result<(), Box<dyn std::error::Error>> {

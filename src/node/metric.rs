@@ -44,7 +44,8 @@ impl<'a> Metric<'a> {
     /// Posts a value for an exit, by whatever route.
     ///
     /// # Errors
-    /// [`Error::Post`] for a value that is no finite number of at least 0, or a metric too many;
+    /// [`Error::Post`] for a value that is no finite number of at least 0, a metric too many, or `connect`, which
+    /// the node measures itself;
     /// [`Error::Metric`], [`Error::HalfLife`] or [`Error::Name`] for what is not valid;
     /// [`Error::Stopped`].
     pub fn post<T>(self, exit: T, value: f64) -> Result<(), Error>

@@ -9,6 +9,7 @@
 //! | [`linkstate`] | what nodes advertise, when, and what is kept of it |
 //! | [`metrics`] | the figures of a path, and how links compose |
 //! | [`policy`] | which flows may use which links and relays |
+//! | [`connects`] | how long exits take to connect to destinations |
 //! | [`posted`] | values of metrics that applications post |
 //! | [`candidates`] | the routes to an exit, their figures, or why they are none |
 //! | [`select`] | which of them a lane takes, and why |
@@ -18,10 +19,12 @@
 
 pub mod budget;
 pub mod candidates;
+pub mod connects;
 pub mod history;
 pub mod latency;
 pub mod linkstate;
 pub mod loss;
+mod means;
 pub mod metrics;
 pub mod monitor;
 pub mod policy;

@@ -10,7 +10,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::candidates::AppValue;
+use super::{
+    candidates::AppValue,
+    means::{DEFAULT_HALF_LIFE, Means},
+};
 use crate::{
     flow::{AppMetric, Route},
     identity::NodeName,
@@ -18,15 +21,6 @@ use crate::{
 
 /// Metrics of one node. A program has a handful, and whoever may post is its user.
 pub const MAX_METRICS: usize = 64;
-
-/// Values of one metric: four for each node of an overlay of 256. The one without a post for longest goes.
-pub const MAX_VALUES: usize = 1024;
-
-/// The half-life of a metric that declares none: a page that a person loads now and then keeps its value.
-pub const DEFAULT_HALF_LIFE: Duration = Duration::from_secs(600);
-
-/// Half-lives after which a value is gone: what is left of its last post is 1/256.
-const FORGOTTEN_AFTER: u32 = 8;
 
 /// The bounds of a half-life: probes change within seconds, and a day is as long as events are kept.
 const HALF_LIFE: std::ops::RangeInclusive<Duration> =
@@ -83,6 +77,9 @@ pub enum PostError {
     /// Not a number, infinite or negative.
     #[error("{0} is no value of a metric; post a finite number that is at least 0")]
     Value(f64),
+    /// The node measures this metric itself.
+    #[error("this node measures the metric {0:?} itself; post under another name")]
+    BuiltIn(&'static str),
     /// There are too many metrics.
     #[error("this node has {MAX_METRICS} metrics; a value is forgotten after eight half-lives")]
     TooMany,
@@ -99,16 +96,8 @@ type Place = (NodeName, Option<Route>);
 
 #[derive(Debug, Default)]
 struct Metric {
-    declared: Declared,
-    values: BTreeMap<Place, Mean>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Mean {
-    /// Of the posts, each by its age. Kept instead of a sum, which large values would make infinite.
-    value: f64,
-    weight: f64,
-    at: Instant,
+    better: Better,
+    values: Means<Place>,
 }
 
 impl Posted {
@@ -116,7 +105,7 @@ impl Posted {
     /// holds; with the other direction, older values mean nothing and are gone.
     ///
     /// # Errors
-    /// When it is no value, or there is no room for another metric.
+    /// When it is no value, the node measures the metric itself, or there is no room for another metric.
     pub fn post(
         &mut self,
         now: Instant,
@@ -128,20 +117,23 @@ impl Posted {
         if !value.is_finite() || value < 0.0 {
             return Err(PostError::Value(value));
         }
+        if name.is_connect() {
+            return Err(PostError::BuiltIn(AppMetric::CONNECT));
+        }
         if !self.metrics.contains_key(name) && self.metrics.len() >= MAX_METRICS {
-            self.metrics.retain(|_, metric| metric.is_alive(now));
+            self.metrics.retain(|_, metric| metric.values.is_alive(now));
             if self.metrics.len() >= MAX_METRICS {
                 return Err(PostError::TooMany);
             }
         }
         let metric = self.metrics.entry(name.clone()).or_default();
-        if metric.declared.better != declared.better {
+        if metric.better != declared.better {
             metric.values.clear();
         }
-        metric.declared = declared;
-        metric.add(now, (exit.clone(), None), value);
+        (metric.better, metric.values.half_life) = (declared.better, declared.half_life);
+        metric.values.add(now, (exit.clone(), None), value);
         if let Some(route) = route {
-            metric.add(now, (exit.clone(), Some(route.clone())), value);
+            metric.values.add(now, (exit.clone(), Some(route.clone())), value);
         }
         Ok(())
     }
@@ -155,7 +147,7 @@ impl Posted {
         exit: &NodeName,
         route: Option<&Route>,
     ) -> Option<f64> {
-        self.metrics.get(name)?.mean(now, &(exit.clone(), route.cloned()))
+        self.metrics.get(name)?.values.mean(now, &(exit.clone(), route.cloned()))
     }
 
     /// The same as a figure of which less is better.
@@ -168,44 +160,16 @@ impl Posted {
         route: Option<&Route>,
     ) -> Option<AppValue> {
         let mean = self.mean(now, name, exit, route)?;
-        match self.metrics.get(name)?.declared.better {
+        match self.metrics.get(name)?.better {
             Better::Less => AppValue::new(mean),
             Better::More => AppValue::inverse(mean),
         }
     }
 }
 
-impl Metric {
-    fn add(&mut self, now: Instant, place: Place, value: f64) {
-        if self.values.len() >= MAX_VALUES && !self.values.contains_key(&place) {
-            let oldest = self.values.iter().min_by_key(|(_, mean)| mean.at);
-            let oldest = oldest.map(|(place, _)| place.clone());
-            oldest.and_then(|place| self.values.remove(&place));
-        }
-        let half_life = self.declared.half_life.as_secs_f64();
-        let mean = self.values.entry(place).or_insert(Mean { value, weight: 0.0, at: now });
-        let age = now.saturating_duration_since(mean.at).as_secs_f64();
-        let kept = (-age / half_life).exp2();
-        let weight = mean.weight * kept + 1.0;
-        *mean = Mean { value: mean.value + (value - mean.value) / weight, weight, at: now };
-    }
-
-    fn mean(&self, now: Instant, place: &Place) -> Option<f64> {
-        self.values.get(place).filter(|mean| self.holds(now, mean)).map(|mean| mean.value)
-    }
-
-    fn holds(&self, now: Instant, mean: &Mean) -> bool {
-        now.saturating_duration_since(mean.at) < self.declared.half_life * FORGOTTEN_AFTER
-    }
-
-    fn is_alive(&self, now: Instant) -> bool {
-        self.values.values().any(|mean| self.holds(now, mean))
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::means::MAX_VALUES, *};
 
     fn name(text: &str) -> AppMetric {
         text.parse().unwrap()
@@ -257,6 +221,9 @@ mod tests {
             let to = (&exit, None);
             assert!(posted.post(now, &name("a"), Declared::default(), to, value).is_err());
         }
+        let to = (&exit, None);
+        let own = posted.post(now, &name("connect"), Declared::default(), to, 1.0);
+        assert_eq!(own, Err(PostError::BuiltIn("connect")));
         for better in [Better::Less, Better::More] {
             for value in [0.0, f64::MIN_POSITIVE, f64::MAX, f64::MAX] {
                 let to = (&exit, None);

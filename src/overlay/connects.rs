@@ -1,0 +1,109 @@
+//! How long exits take to connect to destinations, as the flows of this entry see it (HotOS 2001, section 3.1:
+//! passive observation). Pure.
+//!
+//! The connect time of a flow is the time from its OPEN to the exit's answer, less the lane's round trip: the
+//! exit's look-up of the name and its TCP handshake with the destination. The means forget like those that
+//! applications post ([`posted`](super::posted)). An exit that lies or a client that opens many
+//! destinations can only make the hint `app:connect` rank worse.
+
+use std::time::{Duration, Instant};
+
+use super::means::Means;
+use crate::{flow::Host, identity::NodeName};
+
+/// A refusal counts as long as an exit tries to connect. So an exit that refuses at once never looks near, and
+/// one that refuses a destination comes after one that connects.
+const REFUSED: Duration = Duration::from_secs(10);
+
+/// The connect times that an entry has seen, of each destination by each exit.
+#[derive(Debug, Default)]
+pub struct Connects(Means<(Host, NodeName)>);
+
+impl Connects {
+    /// The exit answered that it is connected, `answered` after it was asked over a lane with the round-trip
+    /// time `rtt`.
+    pub fn connected(
+        &mut self,
+        now: Instant,
+        (host, exit): (&Host, &NodeName),
+        answered: Duration,
+        rtt: Duration,
+    ) {
+        let took = answered.saturating_sub(rtt).min(REFUSED);
+        self.0.add(now, (host.clone(), exit.clone()), took.as_secs_f64());
+    }
+
+    /// The exit answered that it does not connect.
+    pub fn refused(&mut self, now: Instant, (host, exit): (&Host, &NodeName)) {
+        self.0.add(now, (host.clone(), exit.clone()), REFUSED.as_secs_f64());
+    }
+
+    /// How long the exit takes to connect there, at most 10 s; `None`: it has not been asked lately.
+    #[must_use]
+    pub fn time(&self, now: Instant, (host, exit): (&Host, &NodeName)) -> Option<Duration> {
+        self.0.mean(now, &(host.clone(), exit.clone())).map(Duration::from_secs_f64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::means::MAX_VALUES, *};
+
+    const RTT: Duration = Duration::from_millis(60);
+
+    fn host(text: &str) -> Host {
+        text.parse().unwrap()
+    }
+
+    fn exit(text: &str) -> NodeName {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn the_connect_time_leaves_the_round_trip_of_the_lane_out() {
+        let (mut connects, now) = (Connects::default(), Instant::now());
+        let (site, mit) = (host("a.test"), exit("mit"));
+        assert_eq!(connects.time(now, (&site, &mit)), None);
+        connects.connected(now, (&site, &mit), Duration::from_millis(85), RTT);
+        assert_eq!(connects.time(now, (&site, &mit)), Some(Duration::from_millis(25)));
+        assert_eq!(connects.time(now, (&site, &exit("utah"))), None);
+        assert_eq!(connects.time(now, (&host("b.test"), &mit)), None);
+        // An estimate of the round trip that is too large, as after a reroute, is no negative time.
+        let fast = host("fast.test");
+        connects.connected(now, (&fast, &mit), RTT / 2, RTT);
+        assert_eq!(connects.time(now, (&fast, &mit)), Some(Duration::ZERO));
+        let later = now + Duration::from_secs(8 * 600);
+        assert_eq!(connects.time(later, (&site, &mit)), None, "it is soft state");
+    }
+
+    #[test]
+    fn a_refusal_is_never_a_fast_connect() {
+        let (mut connects, now) = (Connects::default(), Instant::now());
+        let (site, refuses, slow) = (host("a.test"), exit("refuses"), exit("slow"));
+        connects.refused(now, (&site, &refuses));
+        connects.connected(now, (&site, &slow), Duration::from_secs(3), RTT);
+        let time = |connects: &Connects, exit| connects.time(now, (&site, exit)).unwrap();
+        assert!(time(&connects, &slow) < time(&connects, &refuses));
+        // No time is longer than a refusal counts, be the exit's answer as late as it may.
+        connects.connected(now, (&host("b.test"), &slow), Duration::MAX, Duration::ZERO);
+        assert_eq!(connects.time(now, (&host("b.test"), &slow)), Some(REFUSED));
+        // What works again soon counts less than what always worked, and more than what never does.
+        connects.connected(now, (&site, &refuses), RTT, RTT);
+        assert_eq!(time(&connects, &refuses), REFUSED / 2);
+    }
+
+    #[test]
+    fn destinations_by_the_million_fill_no_more_than_the_cap() {
+        let (mut connects, start) = (Connects::default(), Instant::now());
+        let (own, mit) = (host("own.test"), exit("mit"));
+        for n in 0..4 * MAX_VALUES {
+            let now = start + Duration::from_millis(n as u64);
+            connects.connected(now, (&host(&format!("h{n}.test")), &mit), RTT * 2, RTT);
+            connects.connected(now, (&own, &mit), RTT * 2, RTT);
+        }
+        assert_eq!(connects.0.len(), MAX_VALUES);
+        let now = start + Duration::from_secs(5);
+        assert_eq!(connects.time(now, (&own, &mit)), Some(RTT), "what is in use stays");
+        assert_eq!(connects.time(now, (&host("h0.test"), &mit)), None);
+    }
+}
