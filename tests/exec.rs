@@ -23,6 +23,9 @@ mod sshd;
 #[expect(dead_code, reason = "other tests use the rest")]
 mod tools;
 
+#[path = "addresses/networks.rs"]
+#[expect(dead_code, reason = "other tests use the rest")]
+mod networks;
 #[path = "exec/stage.rs"]
 mod stage;
 
@@ -32,6 +35,8 @@ mod bounds;
 mod closed;
 #[path = "exec/endings.rs"]
 mod endings;
+#[path = "exec/leaks.rs"]
+mod leaks;
 #[path = "exec/machine.rs"]
 mod machine;
 #[path = "exec/programs.rs"]
