@@ -1,13 +1,17 @@
-//! UDP ASSOCIATE through real processes: a DNS question, a QUIC connection, and its figures.
+//! UDP ASSOCIATE through real processes: a DNS question, QUIC and HTTP/3, iperf3, and its figures.
 
 #![cfg(unix)]
-#![expect(unreachable_pub, clippy::unwrap_used, clippy::print_stderr, reason = "test helpers")]
+#![expect(unreachable_pub, clippy::unwrap_used, reason = "test helpers")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a skipped test says so")]
 
 #[path = "cli/datagrams.rs"]
 mod datagrams;
 #[path = "cli/overlay.rs"]
 #[expect(dead_code, reason = "other tests use the rest")]
 mod overlay;
+
+#[path = "udp/programs.rs"]
+mod programs;
 
 use std::{
     io::{Read as _, Write as _},
