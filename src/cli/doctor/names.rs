@@ -1,4 +1,4 @@
-//! Whether the names by which nodes are found lead where others can reach them.
+//! Whether the names by which nodes are found lead where others can reach them, and whether the proxy has an address.
 
 use std::net::IpAddr;
 
@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 
 use super::Finding;
 use crate::{
-    config::Config,
+    config::{Config, ViaProxy},
     exit::Resolver,
     flow::{Host, Target},
     identity::AuthorityContact,
@@ -22,6 +22,8 @@ enum Use {
     Written,
     /// The same, as the invitation said.
     Invited,
+    /// Streams are dialled through it, as the configuration says.
+    Proxy,
 }
 
 /// A name to look at: its text with the port, the name alone, and what it is for.
@@ -37,7 +39,12 @@ pub(super) async fn names(
     let own = config.node.advertise.iter().map(|target| (target, Use::Own));
     let written = config.node.authority.iter().map(|target| (target, Use::Written));
     let invited = contact.into_iter().flat_map(|contact| &contact.names);
-    let all = own.chain(written).chain(invited.map(|target| (target, Use::Invited)));
+    let proxy = match &config.node.via_proxy {
+        ViaProxy::Http(proxy) => proxy.to_string().parse::<Target>().ok(),
+        ViaProxy::Environment | ViaProxy::Never => None,
+    };
+    let proxy = proxy.iter().map(|target| (target, Use::Proxy));
+    let all = own.chain(written).chain(invited.map(|target| (target, Use::Invited))).chain(proxy);
     let names = all.filter_map(|(target, of)| match &target.host {
         Host::Name(name) => Some((target, name.as_str(), of)),
         Host::Ip(_) => None,
@@ -72,6 +79,11 @@ fn lost((target, _, of): Name<'_>, why: &str) -> Finding {
             "while there is a link to it nothing has to be done; else ask who runs it where it is, and write that under \
              [node] as `authority`",
         ),
+        Use::Proxy => Finding::bad(
+            "name",
+            format!("{target}, the proxy for links over TCP: {why}"),
+            "ask who runs this network for its HTTP proxy, and correct `via_proxy` under [node]",
+        ),
     }
 }
 
@@ -81,14 +93,15 @@ fn found((target, name, of): Name<'_>, ips: &[IpAddr], here: bool) -> Finding {
     let all: Vec<_> = ips.iter().map(ToString::to_string).collect();
     let leads = format!("{target} leads to {}", all.join(", "));
     let useless = |ip: &IpAddr| ip.is_loopback() || ip.is_unspecified();
-    if !here && ips.iter().all(useless) {
+    // A proxy may well be on this machine.
+    if !here && of != Use::Proxy && ips.iter().all(useless) {
         let found = format!("{leads}: only to this machine itself");
         let hosts = format!(
             "look for {name} in /etc/hosts, where a machine's own name often has such an address, and at its name server"
         );
         return match of {
             Use::Own => Finding::bad("name", format!("{found}, where nobody else finds it"), hosts),
-            Use::Written | Use::Invited => Finding::note(
+            Use::Written | Use::Invited | Use::Proxy => Finding::note(
                 "name",
                 found,
                 format!("if the authority's node is on another machine, {hosts}"),
@@ -157,6 +170,20 @@ mod tests {
             let has = line.starts_with(mark) && line.contains(found) && line.contains(advice);
             assert!(has && line.contains('→') != advice.is_empty(), "{line}");
         }
+    }
+
+    #[tokio::test]
+    async fn the_proxy_for_streams_is_looked_up_and_may_be_on_this_machine() {
+        let at = |proxy: &str| format!("[node]\nvia_proxy = \"http://user:secret@{proxy}\"\n");
+        let gone = lines(&at("gone.test:3128"), &[]).await.remove(0);
+        assert!(gone.starts_with("FAIL") && gone.contains("gone.test:3128, the proxy"), "{gone}");
+        assert!(gone.contains("correct `via_proxy`") && !gone.contains("secret"), "{gone}");
+        for (proxy, found) in [("self.test:3128", "127.0.1.1"), ("private.test:3128", "10.0.0.1")] {
+            let line = lines(&at(proxy), &[]).await.remove(0);
+            assert!(line.starts_with("ok  ") && line.contains(found), "{line}");
+            assert!(!line.contains('→'), "{line}");
+        }
+        assert_eq!(lines(&at("192.0.2.1:3128"), &[]).await, [""; 0]);
     }
 
     #[tokio::test]
