@@ -41,3 +41,5 @@ mod leaks;
 mod machine;
 #[path = "exec/programs.rs"]
 mod programs;
+#[path = "exec/throughput.rs"]
+mod throughput;
