@@ -1,0 +1,33 @@
+//! What a link over TLS on TCP carries, beside one over UDP and beside TCP without ronproxy, on a cable with delay, a
+//! rate, a queue and loss.
+//!
+//! `cargo bench --bench streams` prints: downloads on a clean path and with loss; keys beside a download; the first flow
+//! of a node whose UDP is blocked; the pause of a download when UDP is blocked in the middle. All packets are those of the
+//! kernel, between two network namespaces. They cross the emulator in user space, as not every kernel has netem.
+//!
+//! `RON_BENCH_RUNS` (3) sets the rounds, of which the median is printed with the least and the most.
+//! `RON_BENCH_CONGESTION` (cubic) is the kernel's congestion control. Linux only; needs user namespaces, `unshare`, `ip`
+//! and `/dev/net/tun`.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark stops at any surprise")]
+
+#[cfg(target_os = "linux")]
+#[path = "streams/cable.rs"]
+mod cable;
+#[cfg(target_os = "linux")]
+#[path = "streams/measure.rs"]
+mod measure;
+#[cfg(target_os = "linux")]
+#[path = "streams/nodes.rs"]
+mod nodes;
+#[cfg(target_os = "linux")]
+#[expect(dead_code, reason = "other benchmarks use the rest")]
+mod run;
+
+fn main() {
+    // `cargo test --benches` and listings run every bench with other arguments: nothing to do then.
+    #[cfg(target_os = "linux")]
+    if std::env::args().any(|argument| argument == "--bench") {
+        measure::all();
+    }
+}
