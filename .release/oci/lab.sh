@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # One node of the lab in compose.yaml: sh lab.sh NAME IP:PORT
 # The exit makes the overlay and invites the others, which wait for their invitation.
 set -eu
