@@ -13,7 +13,7 @@ use crate::admin::{LEVELS, LONGEST_WAIT, LogLine, LogPage};
 
 /// Show the last lines of the running node's log, wherever it goes
 ///
-/// A node remembers 2,000 lines. What is logged says `filter` under [log]; `reload` changes it at once.
+/// A node remembers 2,000 lines. The key `filter` under [log] says which lines are logged; `reload` changes it at once.
 /// Times are in UTC.
 #[derive(Debug, Args)]
 pub(super) struct Logs {

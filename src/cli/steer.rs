@@ -15,8 +15,8 @@ const AUTO: &str = "auto";
 
 /// Send new flows through an exit, until further notice
 ///
-/// It goes before the rules of the configuration, and holds until the node stops, or longer with --save. What a program asks for
-/// by its user name goes before it. Flows that are open stay where they are.
+/// It takes precedence over the rules of the configuration, and holds until the node stops, or longer with --save. The options in a
+/// program's user name take precedence over it. Open flows keep their exit.
 #[derive(Debug, Args)]
 pub(super) struct Use {
     /// The exit, or `auto`: as the rules say
@@ -28,8 +28,8 @@ pub(super) struct Use {
 
 /// Give new flows a routing hint, until further notice
 ///
-/// It goes before the rules of the configuration, and holds until the node stops, or longer with --save. What a program asks for
-/// by its user name goes before it.
+/// It takes precedence over the rules of the configuration, and holds until the node stops, or longer with --save. The options in a
+/// program's user name take precedence over it.
 #[derive(Debug, Args)]
 pub(super) struct HintCommand {
     /// The hint: latency, loss, throughput or app:METRIC; or `auto`: as the rules say
