@@ -8,14 +8,11 @@
 
 use std::{collections::BTreeMap, time::Instant};
 
-use super::Timing;
+use super::{MAX_ROUTES, Timing};
 use crate::{
     flow::Route,
     overlay::candidates::{Candidate, Exclusion},
 };
-
-/// Most routes remembered: direct, and every relay of a large overlay.
-const MAX_BLAMED: usize = 64;
 
 /// The fault of a route. Of two blamed routes the one with the lesser fault is tried first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,9 +44,9 @@ impl Blame {
     /// Excludes `route`. An excluded route is used only when no other works, so its failure then is
     /// not counted again.
     pub(super) fn add(&mut self, now: Instant, timing: &Timing, route: &Route, fault: Fault) {
-        self.records.retain(|_, record| now < record.until + timing.forgiven_after);
+        self.records.retain(|_, record| now < record.until + timing.memory);
         let before = self.records.get(route).copied();
-        if before.is_none() && self.records.len() >= MAX_BLAMED {
+        if before.is_none() && self.records.len() >= MAX_ROUTES {
             return;
         }
         let times = match before {
@@ -58,7 +55,7 @@ impl Blame {
             Some(record) => record.times + 1,
         };
         let doubled = timing.first_hold * 2u32.saturating_pow((times - 1).min(8));
-        let until = now + doubled.min(timing.longest_hold);
+        let until = now + doubled.min(timing.memory);
         let provisional =
             fault == Fault::Silent && before.is_none_or(|b| b.provisional || now >= b.until);
         self.records.insert(route.clone(), Record { at: now, until, times, fault, provisional });
@@ -163,9 +160,9 @@ mod tests {
     #[test]
     fn routes_without_end_fill_no_more_than_the_cap() {
         let (mut blame, timing, t0) = (Blame::default(), Timing::default(), Instant::now());
-        for n in 0..2 * MAX_BLAMED {
+        for n in 0..2 * MAX_ROUTES {
             blame.add(t0, &timing, &via(&format!("n{n}")), Fault::Silent);
         }
-        assert_eq!(blame.records.len(), MAX_BLAMED);
+        assert_eq!(blame.records.len(), MAX_ROUTES);
     }
 }

@@ -12,11 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::Timing;
+use super::{MAX_ROUTES, Timing};
 use crate::{flow::Route, overlay::units::Bitrate};
-
-/// Most routes remembered: direct, and every relay of a large overlay.
-const MAX_ROUTES: usize = 64;
 
 /// Windows in which the route must have been the limit before its rate counts: two seconds, because
 /// slow start takes about one.
@@ -140,7 +137,7 @@ impl Capacity {
     /// The recent rate of `route`.
     pub(super) fn carried(&self, now: Instant, timing: &Timing, route: &Route) -> Option<Bitrate> {
         let (rate, at) = self.carried.get(route)?;
-        (now < *at + timing.capacity_memory).then_some(*rate)
+        (now < *at + timing.memory).then_some(*rate)
     }
 
     /// Whether `route` carried less than the lane delivers now.
@@ -195,7 +192,7 @@ mod tests {
         capacity.rerouted();
         fill(&mut capacity, t0, &Route::Direct, 80);
         assert!(capacity.is_less(t0, &timing, &utah));
-        let later = t0 + timing.capacity_memory;
+        let later = t0 + timing.memory;
         assert!(!capacity.is_less(later, &timing, &utah), "forgotten");
     }
 

@@ -20,18 +20,12 @@ use crate::overlay::units::LossRate;
 /// Windows whose least loss counts: high loss is found after a second and a half.
 const FEW: usize = 3;
 
-/// Windows whose mean, without the worst two, counts: low loss is found after three seconds.
-const MANY: usize = 6;
+/// Windows whose mean, without the worst third, counts: low loss is found after three seconds.
+const MANY: usize = 2 * FEW;
 
 /// Windows whose least loss counts with a full queue: a congestion controller finds the path's rate
 /// in a fraction of this time.
 const LONG: usize = 20;
-
-/// Windows of [`MANY`] that are left out because of bursts.
-const SPOILT: usize = 2;
-
-/// After a reroute, losses of packets sent before it are still found for about this long.
-const GRACE: Duration = Duration::from_secs(1);
 
 /// Packets sent and lost since a lane began, as its QUIC connection counts them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -135,9 +129,9 @@ impl Loss {
         self.quiet
     }
 
-    /// Starts over on a new route.
-    pub(super) fn rerouted(&mut self, now: Instant, counts: Counts) {
-        *self = Self::new(now + GRACE, counts);
+    /// Starts over on a new route, when the losses of packets sent before have been found.
+    pub(super) fn rerouted(&mut self, now: Instant, timing: &Timing, counts: Counts) {
+        *self = Self::new(now + timing.longest_answer, counts);
     }
 
     /// Takes the counters, and the round trips since the last call. Call it a few times per window.
@@ -194,7 +188,7 @@ impl Loss {
         let windows = self.windows.iter().take(MANY);
         let mut windows: Vec<_> = windows.map(|window| window.without_congestion()).collect();
         windows.sort_by(|a, b| a.loss().total_cmp(&b.loss()));
-        let kept = &windows[..MANY - SPOILT];
+        let kept = &windows[..MANY - MANY / 3];
         let sent: u64 = kept.iter().map(|window| window.sent).sum();
         let lost: u64 = kept.iter().map(|window| window.lost).sum();
         Counts { sent, lost, ..Counts::default() }.loss()
@@ -292,12 +286,12 @@ mod tests {
         let t0 = Instant::now();
         let mut loss = Loss::new(t0, Counts::default());
         let mut counts = Counts { sent: 1000, ..Counts::default() };
-        loss.rerouted(t0, counts);
-        (counts.sent, counts.lost) = (1100, 700);
         let (timing, none) = (Timing::default(), Trips::default());
-        assert_eq!(loss.look(t0 + GRACE / 2, &timing, counts, none), None);
+        loss.rerouted(t0, &timing, counts);
+        (counts.sent, counts.lost) = (1100, 700);
+        assert_eq!(loss.look(t0 + timing.longest_answer / 2, &timing, counts, none), None);
         counts.sent += 4000;
-        let later = t0 + GRACE + timing.loss_window;
+        let later = t0 + timing.longest_answer + timing.loss_window;
         let closed = loss.look(later, &timing, counts, none).unwrap();
         assert_eq!(closed.counts.lost, 0);
     }

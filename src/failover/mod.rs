@@ -65,6 +65,9 @@ use crate::{
     wire::{label::Label, lane::LaneNotice},
 };
 
+/// Most routes of which a lane's end remembers something: direct, and every relay of a large overlay.
+const MAX_ROUTES: usize = 64;
+
 /// A route, its figures, and its first link.
 #[derive(Debug, Clone)]
 pub(crate) struct SeenRoute {

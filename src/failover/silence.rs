@@ -136,7 +136,7 @@ impl Silence {
     /// The round-trip time that answers are expected to take.
     pub(super) fn rtt(&self, timing: &Timing, traffic: &Traffic) -> Rtt {
         let smoothed = traffic.smoothed_rtt.max(self.expected_rtt).unwrap_or(timing.unknown_rtt);
-        let smoothed = smoothed.min(timing.longest_rtt);
+        let smoothed = smoothed.min(timing.longest_answer);
         Rtt { smoothed, least: traffic.least_rtt.unwrap_or_default().min(smoothed) }
     }
 
@@ -334,7 +334,7 @@ impl Watch {
         let seen = self.slowest.map_or(Duration::ZERO, |(slowest, _)| slowest + slowest / 4);
         let once = least.max((seen + timing.verdict_after).saturating_sub(before_ping));
         let doubled = once * 2u32.saturating_pow(self.verdicts.min(8));
-        doubled.min(timing.longest_verdict.max(once))
+        doubled.min(timing.longest_answer.max(once))
     }
 
     fn rerouted(&mut self, now: Instant) {

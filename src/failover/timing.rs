@@ -13,15 +13,14 @@ pub(crate) struct Timing {
     pub ping_after: Duration,
     /// The ping's answer is overdue after this long plus 1¼ RTT: room for jitter and a busy CPU.
     pub verdict_after: Duration,
-    /// After repeated verdicts the time-out doubles, up to this. A lane resumes at most this long
-    /// after all routes come back.
-    pub longest_verdict: Duration,
+    /// No answer on a route that works takes longer. A longer smoothed round-trip time is what an outage
+    /// left behind in the estimate. After repeated verdicts the time-out doubles up to this, so a lane
+    /// resumes at most this long after all routes come back. Losses from before a move are found by then.
+    pub longest_answer: Duration,
     /// How long the slowest answer is remembered: jitter comes and goes with the hours of the day.
     pub slow_answer_memory: Duration,
     /// The round-trip time that is assumed without a measurement.
     pub unknown_rtt: Duration,
-    /// A longer smoothed round-trip time is what an outage left behind in the estimate.
-    pub longest_rtt: Duration,
     /// Room for a queue that was not there when the round-trip time was measured, and for an
     /// acknowledgement that is delayed by 25 ms (RFC 9000, section 18.2). It applies where other
     /// packets come in while acknowledgements do not.
@@ -38,10 +37,11 @@ pub(crate) struct Timing {
     // -- Blame (`blame.rs`) ----------------------------------------------------------------------
     /// A route that failed is excluded for this long the first time: three good probes of its links.
     pub first_hold: Duration,
-    /// Longest exclusion. A link that flaps every 10 s for hours moves a lane every ten minutes.
-    pub longest_hold: Duration,
-    /// A route that carried packets for so long after its exclusion begins with the first hold again.
-    pub forgiven_after: Duration,
+    /// What the lane learnt of a route counts for this long at most: its faults (the longest exclusion, and
+    /// the time after one in which another fault counts as the next), and the rate that it carried. The
+    /// first trial of another route comes after half of it, as only long transfers shall pay for one, and
+    /// the pauses between trials grow up to it.
+    pub memory: Duration,
 
     // -- Loss (`loss.rs`) ------------------------------------------------------------------------
     /// Length of a window in which loss is counted: some round trips, so that packets and their
@@ -65,39 +65,26 @@ pub(crate) struct Timing {
     /// A route that carried so much more than what is delivered now is returned to (SOSP 2001,
     /// section 5.2: the hysteresis of throughput).
     pub capacity_factor: f64,
-    /// What a route carried is remembered for this long.
-    pub capacity_memory: Duration,
-
-    /// A lane that is limited by its route says so this often. Three times that without a word it is
-    /// not.
-    pub tell_limited: Duration,
     /// How long a route is tried at most: slow start from one packet to 100 Mbit/s takes less.
     pub trial: Duration,
-    /// The pause before the first trial, so that only long transfers pay for one. It doubles with each
-    /// trial in vain, up to `capacity_memory`.
-    pub trial_pause: Duration,
 
     // -- Grants (`grants.rs`) --------------------------------------------------------------------
     /// A relay's grant lasts 120 s unless renewed; the last of its time is not relied upon.
     pub grant_valid: Duration,
     /// A grant is renewed at this age, so that two attempts may fail.
     pub grant_renew: Duration,
-    /// How long the answer to a request for a grant may take besides two round trips.
-    pub grant_answer: Duration,
-    /// How often missing grants of the next best routes are asked for.
+    /// How often the next move is prepared: missing grants of the next best routes are asked for, and the
+    /// overlay is told which links to watch closely.
     pub prepare_every: Duration,
 
     // -- The agent -------------------------------------------------------------------------------
-    /// If probes say that the route in use is down, the lane asks the far end when its last answer on the route
-    /// is older than this.
-    pub own_answer: Duration,
     /// How often candidates and loss are looked at. The selector's hysteresis decides; this bounds
     /// how late a decision is carried out.
     pub tick: Duration,
-    /// The same while the agent rests.
-    pub idle_tick: Duration,
-    /// How often the overlay is told that the links of a lane in use are to be watched closely.
-    pub watch_every: Duration,
+    /// How often the agent does what is not urgent: it looks while it rests, asks the far end while probes
+    /// call the route in use down, and says that its direction is limited by the route. (Three times this
+    /// without a word, and it is not.)
+    pub slow_tick: Duration,
     /// The resolution of silence and of clocks, where packets are sent again.
     pub step: Duration,
 }
@@ -109,17 +96,15 @@ impl Default for Timing {
         Self {
             ping_after: ms(10),
             verdict_after: ms(30),
-            longest_verdict: s(1),
+            longest_answer: s(1),
             slow_answer_memory: s(300),
             unknown_rtt: ms(250),
-            longest_rtt: s(1),
             ack_queue: ms(40),
             busy_packets: 4,
             overslept: ms(150),
             rest_after: ms(500),
             first_hold: s(20),
-            longest_hold: s(600),
-            forgiven_after: s(600),
+            memory: s(600),
             loss_window: ms(500),
             loss_packets: 40,
             loss_many: 6,
@@ -128,18 +113,12 @@ impl Default for Timing {
             cleaner_factor: 1.3,
             probes_lost: LossRate::from_percent(10),
             capacity_factor: 1.5,
-            capacity_memory: s(600),
-            tell_limited: s(1),
             trial: s(3),
-            trial_pause: s(300),
             grant_valid: s(110),
             grant_renew: s(40),
-            grant_answer: ms(50),
             prepare_every: s(5),
-            own_answer: s(1),
             tick: ms(250),
-            idle_tick: s(1),
-            watch_every: s(5),
+            slow_tick: s(1),
             step: ms(20),
         }
     }

@@ -15,14 +15,6 @@ use crate::{
     },
 };
 
-/// Less loss than this counts as this much: a hundred probes cannot distinguish it from none.
-const NEGLIGIBLE_LOSS: f64 = 0.002;
-
-/// The bound on the throughput of a sender that slows down at loss: rtt · √p (Mathis et al., 1997).
-fn hindrance(rtt: Duration, loss: LossRate) -> f64 {
-    rtt.as_secs_f64() * loss.fraction().max(NEGLIGIBLE_LOSS).sqrt()
-}
-
 /// The state of a route by probes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Standing {
@@ -273,7 +265,7 @@ impl RouteAgent {
             c.route != self.route && c.excluded.is_none() && unknown
         });
         let promised = untried.filter_map(|c| {
-            Some((hindrance(c.metrics?.rtt, c.metrics?.worse_loss()), c.route.clone()))
+            Some((self.hindrance(c.metrics?.rtt, c.metrics?.worse_loss()), c.route.clone()))
         });
         promised.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, route)| route)
     }
@@ -286,12 +278,20 @@ impl RouteAgent {
         (loss.ppm() >= self.timing.probes_lost.ppm()).then_some(loss)
     }
 
+    /// The bound on the throughput of a sender that slows down at loss: rtt · √p (Mathis et al., 1997).
+    /// Less loss than a third of `leave_above` counts as that third: a hundred probes cannot distinguish it
+    /// from none.
+    fn hindrance(&self, rtt: Duration, loss: LossRate) -> f64 {
+        let least = self.timing.leave_above.fraction() / 3.0;
+        rtt.as_secs_f64() * loss.fraction().max(least).sqrt()
+    }
+
     /// The route with the largest expected throughput, if that is clearly more than on the one in
     /// use, which loses `loss` of the packets. Routes that failed some time ago are included,
     /// because the lane needs an alternative. Routes that carried less than the lane delivers now
     /// are not.
     pub(super) fn cleaner(&self, now: Instant, loss: LossRate) -> Option<Route> {
-        let cost = hindrance(self.metrics(&self.route)?.rtt, loss);
+        let cost = self.hindrance(self.metrics(&self.route)?.rtt, loss);
         let others = self.routes.iter().map(|seen| &seen.candidate).filter(|other| {
             other.route != self.route
                 && other.excluded.is_none()
@@ -300,7 +300,7 @@ impl RouteAgent {
         });
         let promised = others.filter_map(|other| {
             let metrics = other.metrics?;
-            let promised = hindrance(metrics.rtt, metrics.worse_loss());
+            let promised = self.hindrance(metrics.rtt, metrics.worse_loss());
             let blamed = self.blame.fault(now, &other.route).is_some();
             (promised * self.timing.cleaner_factor <= cost).then_some((
                 blamed,

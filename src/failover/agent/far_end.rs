@@ -33,7 +33,7 @@ impl RouteAgent {
             self.push(Command::Urge);
             self.push(Command::Tell(answer));
         }
-        self.far_limited_until = notice.limited.then(|| now + 3 * self.timing.tell_limited);
+        self.far_limited_until = notice.limited.then(|| now + 3 * self.timing.slow_tick);
         let knows_our_route = notice.seen >= self.epoch;
         if notice.mine && knows_our_route {
             self.undo_move(now);

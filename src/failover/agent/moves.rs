@@ -21,8 +21,8 @@ impl RouteAgent {
         if stays || route == Route::Direct || self.grants.get(now, &self.timing, &route).is_some() {
             return self.complete_move(now, route, cause);
         }
-        let rtt = self.assumed_rtt(&route);
-        let until = now + 2 * rtt + self.timing.grant_answer;
+        // Time for the request or its answer to be lost once, and sent again.
+        let until = now + self.overdue_after(2 * self.assumed_rtt(&route));
         self.ask_grant(now, &route);
         self.pending = Some(Pending { route, cause, until });
     }
@@ -42,7 +42,7 @@ impl RouteAgent {
         self.log.add(now, &self.traffic, (left.clone(), route.clone()), &cause);
         let assumed_rtt = self.assumed_rtt(&route);
         self.silence.rerouted(now, Some(assumed_rtt));
-        self.loss.rerouted(now, self.counts);
+        self.loss.rerouted(now, &self.timing, self.counts);
         self.capacity.rerouted();
         self.trial = (cause.reason == RerouteReason::Trial)
             .then(|| Trial::new(now, left.clone(), assumed_rtt, self.last_rate));

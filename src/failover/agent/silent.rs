@@ -10,10 +10,6 @@ use crate::{
     wire::lane::RerouteReason,
 };
 
-/// How much earlier than computed the first lost packet may have been sent: the smoothed round-trip
-/// time lags behind a queue that grows or shrinks.
-const UNSURE: Duration = Duration::from_millis(10);
-
 impl RouteAgent {
     pub(super) fn on_traffic(&mut self, now: Instant, traffic: Traffic) {
         let answered = traffic.answered != self.traffic.answered;
@@ -164,7 +160,9 @@ impl RouteAgent {
         // The packet that was answered last may have been followed by the first lost one at once.
         let since = began.checked_sub(2 * rtt + self.timing.step)?;
         let queue = rtt.saturating_sub(2 * self.one_way());
-        let [first, second] = ways.map(|way| began.checked_sub(queue + way + UNSURE));
+        // It may have been sent a little earlier: the smoothed round-trip time lags behind a queue.
+        let unsure = self.timing.step / 2;
+        let [first, second] = ways.map(|way| began.checked_sub(queue + way + unsure));
         Some(Lost { since, from: first.zip(second).map(<[Instant; 2]>::from)? })
     }
 

@@ -17,7 +17,7 @@ use crate::{
 impl RouteAgent {
     pub(super) fn on_view(&mut self, now: Instant, view: View) {
         let resting = self.look_at.is_none();
-        self.next_view = now + if resting { self.timing.idle_tick } else { self.timing.tick };
+        self.next_view = now + if resting { self.timing.slow_tick } else { self.timing.tick };
         self.counts = view.counts;
         self.routes = view.routes;
         self.notice_restarts(now, view.far_process);
@@ -28,7 +28,7 @@ impl RouteAgent {
         }
         self.prepare_grants(now);
         if self.look_at.is_some() && now >= self.next_watch {
-            self.next_watch = now + self.timing.watch_every;
+            self.next_watch = now + self.timing.prepare_every;
             let links = self.watched_links(now);
             self.push(Command::Watch(links));
         }
@@ -40,7 +40,7 @@ impl RouteAgent {
     pub(super) fn tell_limited(&mut self, now: Instant) {
         let limited = self.capacity.is_limited();
         let due = match self.told_limited {
-            Some(told) => !limited || now >= told + self.timing.tell_limited,
+            Some(told) => !limited || now >= told + self.timing.slow_tick,
             None => limited,
         };
         if due {
@@ -108,7 +108,7 @@ impl RouteAgent {
         }
         match self.role {
             LaneEndRole::Entry if self.is_down_by_probes() => {
-                if self.answered_at.is_none_or(|at| now >= at + self.timing.own_answer) {
+                if self.answered_at.is_none_or(|at| now >= at + self.timing.slow_tick) {
                     self.ping_now();
                 }
             }
@@ -141,7 +141,7 @@ impl RouteAgent {
             return;
         }
         let Some(route) = self.untried(now) else { return };
-        self.next_trial = (now + pause, (2 * pause).min(self.timing.capacity_memory));
+        self.next_trial = (now + pause, (2 * pause).min(self.timing.memory));
         self.start_move(now, route, Cause::other(RerouteReason::Trial));
     }
 
