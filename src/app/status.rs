@@ -65,7 +65,7 @@ pub struct NodeStatus {
     pub exit: bool,
     /// Whether its certificate allows it to be a relay.
     pub relay: bool,
-    /// Where the local proxy listens.
+    /// Where the local proxy listens; `None`: the node has none.
     pub proxy: Option<SocketAddr>,
     /// Known members, without this node.
     pub members: usize,
@@ -79,7 +79,7 @@ pub struct NodeStatus {
     pub flows: usize,
     /// Flows that leave here.
     pub exit_flows: usize,
-    /// Packets forwarded for others.
+    /// Packets forwarded for others since the node started.
     pub forwarded: u64,
     /// The bytes of these packets.
     pub forwarded_bytes: u64,
@@ -127,11 +127,11 @@ pub struct Measuring {
 pub struct LaneStatus {
     /// Which end this node is.
     pub end: LaneSide,
-    /// The routing hint; only the entry knows it.
+    /// The routing hint; `None` at the exit, which does not know it.
     pub hint: Option<Hint>,
-    /// What it carries; only the entry knows it.
+    /// What it carries; `None` at the exit, which does not know it.
     pub carries: Option<Carries>,
-    /// QUIC's round-trip time in milliseconds; only shown at the entry.
+    /// The smoothed round-trip time of QUIC (RFC 9002, section 5.3), in milliseconds; `None` at the exit.
     pub rtt_ms: Option<f64>,
     /// The lane.
     #[serde(flatten)]
@@ -148,9 +148,9 @@ pub struct FlowFacts {
     pub target: String,
     /// Through which exit.
     pub exit: NodeName,
-    /// The number of the lane that carries it.
+    /// The number of the lane that carries it; `None`: it has none yet, or leaves at this node.
     pub lane: Option<u32>,
-    /// The route its lane takes now.
+    /// The route its lane takes now; `None` as for the lane, or it has ended.
     pub route: Option<Route>,
     /// How often its lane was rerouted since it began.
     pub reroutes: u64,
@@ -174,9 +174,9 @@ pub struct FlowFacts {
     pub datagrams: Option<DatagramFacts>,
     /// Seconds since a byte moved.
     pub quiet_seconds: f64,
-    /// For how long it stands still although there are bytes to move; `None`: it does not.
+    /// For how many seconds it stands still although there are bytes to move; `None`: it does not.
     pub stands_still_seconds: Option<f64>,
-    /// What it waits for while it stands still.
+    /// What it waits for while it stands still; `None`: it does not.
     pub waits_for: Option<WaitsFor>,
 }
 

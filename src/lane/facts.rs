@@ -22,13 +22,13 @@ pub struct LaneFacts {
     pub peer: NodeName,
     /// The route its packets take from here.
     pub route: Route,
-    /// How often the route changed.
+    /// How often the route changed since the lane began.
     pub reroutes: u64,
-    /// Why it changed last.
+    /// Why it changed last; `None`: it never did.
     pub last_reroute: Option<String>,
-    /// The last changes, oldest first.
+    /// The last changes, at most 32, oldest first.
     pub history: Vec<RerouteFacts>,
-    /// For how long it stands still: it waits for an answer, or for the first packet on a new route, and
+    /// For how many seconds it stands still: it waits for an answer, or for the first packet on a new route, and
     /// nothing comes in. `None`: it does not.
     pub stands_still_seconds: Option<f64>,
     /// Packets sent and received.

@@ -198,27 +198,29 @@ pub struct LinkFacts {
     pub state: String,
     /// Whether the path is up.
     pub up: bool,
-    /// The neighbour's address.
+    /// The neighbour's address; `None` without a link.
     pub address: Option<SocketAddr>,
     /// `udp`, or `tls` for a stream (TLS on TCP); `None` without a link.
     pub carrier: Option<String>,
-    /// Smoothed round-trip time in milliseconds, by probes.
+    /// Smoothed round-trip time in milliseconds, by probes; `None`: not measured yet.
     pub rtt_ms: Option<f64>,
-    /// Loss towards the neighbour in percent.
+    /// Loss towards the neighbour in percent; `None`: not measured yet.
     pub loss_out_percent: Option<f64>,
-    /// Loss from the neighbour in percent.
+    /// Loss from the neighbour in percent; `None`: not measured yet.
     pub loss_in_percent: Option<f64>,
-    /// What lanes of this node delivered to the neighbour directly, lately, in bits per second.
+    /// What lanes of this node delivered to the neighbour directly, lately, in bits per second;
+    /// `None` without traffic.
     pub delivered_bps: Option<u64>,
     /// The node of this site whose measurement the figures above are; `None`: they are this node's own.
     pub shared_by: Option<NodeName>,
-    /// Seconds since that node measured them.
+    /// Seconds since that node measured them; `None` as for `shared_by`.
     pub shared_age_seconds: Option<u64>,
-    /// Seconds in this state.
+    /// Seconds in this state; `None`: there never was a link.
     pub since_seconds: Option<u64>,
     /// Control bytes sent and received on this link.
     pub control_bytes: (u64, u64),
-    /// The mean rate of these since the link stands, both ways together, in bits per second.
+    /// The mean rate of these since the link stands, both ways together, in bits per second;
+    /// `None` without a link.
     pub control_bps: Option<u64>,
     /// Labels the neighbour holds here.
     pub labels: usize,

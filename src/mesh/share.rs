@@ -30,7 +30,8 @@ pub struct SharedFacts {
     pub loss_out_percent: f64,
     /// Loss from the member to that node in percent.
     pub loss_in_percent: f64,
-    /// What lanes of that node delivered to the member directly, lately, in bits per second.
+    /// What lanes of that node delivered to the member directly, lately, in bits per second; `None` without
+    /// traffic.
     pub delivered_bps: Option<u64>,
     /// What became of it: `used` (in place of own figures), `spare` (own figures are fresh, or another node's go
     /// first), `differs` (from own figures), `distrusted` (it differed for half a minute), or `down` (that node
