@@ -1,6 +1,6 @@
 //! What the API answers, whichever way a request came.
 
-use std::{net::SocketAddr, sync::Arc, time::Instant};
+use std::{borrow::Cow, net::SocketAddr, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -8,7 +8,7 @@ use hyper::{
     Method, Response, StatusCode,
     header::{CONTENT_TYPE, HeaderValue},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -122,10 +122,10 @@ pub(crate) struct StatusReport {
 }
 
 /// The answer to `GET /version`.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Version {
     /// The program's version.
-    pub version: &'static str,
+    pub version: Cow<'static, str>,
     /// The process number.
     pub pid: u32,
 }
@@ -308,7 +308,7 @@ impl std::fmt::Debug for Admin {
 
 impl Admin {
     pub(super) fn version(&self) -> Version {
-        Version { version: env!("CARGO_PKG_VERSION"), pid: self.run.pid }
+        Version { version: env!("CARGO_PKG_VERSION").into(), pid: self.run.pid }
     }
 
     pub(super) fn status(&self) -> StatusReport {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{Method, Request, StatusCode, client::conn::http1, header::HOST};
 use hyper_util::rt::TokioIo;
-use serde_json::Value;
+use serde::de::DeserializeOwned;
 use tokio::{net::UnixStream, time::timeout};
 
 /// The largest answer read: 10,000 flows at 400 bytes are 4 MB.
@@ -59,7 +59,7 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError::NotRunning`] when no node runs, or when its answer makes no sense.
-    pub(crate) async fn get(&self, path: &str) -> Result<Value, ClientError> {
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         self.ask(Method::GET, path).await
     }
 
@@ -68,7 +68,7 @@ impl Client {
     /// # Errors
     /// As for [`get`](Self::get).
     #[cfg(feature = "cli")]
-    pub(crate) async fn post(&self, path: &str) -> Result<Value, ClientError> {
+    pub(crate) async fn post<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         self.ask(Method::POST, path).await
     }
 
@@ -77,20 +77,24 @@ impl Client {
     /// # Errors
     /// As for [`get`](Self::get).
     #[cfg(feature = "cli")]
-    pub(crate) async fn post_text(&self, path: &str, text: String) -> Result<Value, ClientError> {
+    pub(crate) async fn post_text<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        text: String,
+    ) -> Result<T, ClientError> {
         self.ask_with(Method::POST, path, text).await
     }
 
-    async fn ask(&self, method: Method, path: &str) -> Result<Value, ClientError> {
+    async fn ask<T: DeserializeOwned>(&self, method: Method, path: &str) -> Result<T, ClientError> {
         self.ask_with(method, path, String::new()).await
     }
 
-    async fn ask_with(
+    async fn ask_with<T: DeserializeOwned>(
         &self,
         method: Method,
         path: &str,
         text: String,
-    ) -> Result<Value, ClientError> {
+    ) -> Result<T, ClientError> {
         let exchange = timeout(TIMEOUT, self.exchange(method, path, text)).await;
         let (status, body) = exchange.map_err(|_| ClientError::Silent)??;
         if status != StatusCode::OK {

@@ -50,7 +50,7 @@ mod steer;
 
 #[cfg(feature = "cli")]
 pub(crate) use api::ExitFlows;
-pub(crate) use api::{Admin, Reload, RunFacts, Save, StatusReport};
+pub(crate) use api::{Admin, Reload, RunFacts, Save, StatusReport, Version};
 #[cfg(feature = "demo")]
 pub(crate) use api::{LinkMaker, answer, json, response, sentence};
 pub(crate) use client::Client;

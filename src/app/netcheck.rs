@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeSet, net::SocketAddr};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::NodeView;
 use crate::mesh::ReachFacts;
 
 /// What stands between this node's UDP socket and its members. The words are those of RFC 4787.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Nat {
     /// None: packets come from where they leave this machine.
@@ -22,7 +22,7 @@ pub enum Nat {
 }
 
 /// What the network of this machine lets pass; `None`: nothing tells.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NetReport {
     /// Whether UDP passes to a member and back.
     pub udp: Option<bool>,

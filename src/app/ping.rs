@@ -1,7 +1,7 @@
 //! The content of `ping`: the round trip of each route to a node, by a probe sent now.
 
 use futures_util::future::join_all;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{NodeView, SteerError};
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// One probe of a route to a node.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RoutePing {
     /// The route.
     pub route: Route,

@@ -8,15 +8,10 @@ use clap_complete::{
     engine::{ArgValueCandidates, CompletionCandidate},
     env::Shells,
 };
-use serde_json::Value;
 use tokio::time::timeout;
 
-use super::{
-    Cli, CliError,
-    folder::Folder,
-    links::is,
-    output::{entries, print, text},
-};
+use super::{Cli, CliError, folder::Folder, output::print};
+use crate::mesh::LinkFacts;
 
 /// Names the shell when the program is asked for completions.
 const ASKED: &str = "RON_COMPLETE";
@@ -61,13 +56,13 @@ pub(super) fn members() -> ArgValueCandidates {
 
 /// Completes the names of exits.
 pub(super) fn exits() -> ArgValueCandidates {
-    ArgValueCandidates::new(|| names(|link| is(link, "exit")))
+    ArgValueCandidates::new(|| names(|link| link.exit))
 }
 
 /// Completes the names of exits, and this word.
 pub(super) fn exits_or(word: &'static str) -> ArgValueCandidates {
     ArgValueCandidates::new(move || {
-        let mut offered = names(|link| is(link, "exit"));
+        let mut offered = names(|link| link.exit);
         offered.push(CompletionCandidate::new(word));
         offered
     })
@@ -75,22 +70,22 @@ pub(super) fn exits_or(word: &'static str) -> ArgValueCandidates {
 
 /// Completes the names of relays.
 pub(super) fn relays() -> ArgValueCandidates {
-    ArgValueCandidates::new(|| names(|link| is(link, "relay")))
+    ArgValueCandidates::new(|| names(|link| link.relay))
 }
 
 /// The names of the members that the running node knows, and for which `which` holds.
-fn names(which: fn(&Value) -> bool) -> Vec<CompletionCandidate> {
+fn names(which: fn(&LinkFacts) -> bool) -> Vec<CompletionCandidate> {
     let named = folder_in(std::env::args_os());
     let links = Folder::new(named.as_deref()).and_then(|folder| {
         super::wait(async move {
-            let links = timeout(PATIENCE, folder.client().get("/links")).await;
+            let links = timeout(PATIENCE, folder.client().get::<Vec<LinkFacts>>("/links")).await;
             Ok(links.map_err(|_| CliError::say("the node does not answer"))??)
         })
     });
     // A node that does not run has nothing to offer, and a shell shows no reasons.
     let Ok(links) = links else { return Vec::new() };
-    let members = entries(&links).iter().filter(|link| which(link));
-    members.map(|link| CompletionCandidate::new(text(link, "peer"))).collect()
+    let members = links.iter().filter(|link| which(link));
+    members.map(|link| CompletionCandidate::new(link.peer.as_str())).collect()
 }
 
 /// The folder of the command that is being typed.

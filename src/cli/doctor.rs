@@ -104,7 +104,7 @@ async fn examine(folder: &Folder) -> Vec<Finding> {
         Ok(identity) => {
             let now = UnixTime::now();
             findings.push(clock(identity.peer().starts.as_secs(), now.as_secs()));
-            let running = folder.client().get("/status").await.ok();
+            let running: Option<Value> = folder.client().get("/status").await.ok();
             let told = |field| running.as_ref().and_then(|status| status.pointer(field));
             let failed = told("/certificate/renewal_error").and_then(Value::as_str);
             let refused = told("/certificate/refused_as_revoked").and_then(Value::as_u64);
@@ -130,7 +130,7 @@ async fn examine(folder: &Folder) -> Vec<Finding> {
         let contact = AuthorityContact::load(&folder.dir).ok().flatten();
         findings.extend(names::names(config, contact.as_ref(), &SystemResolver::new()).await);
     }
-    match (folder.client().get("/status").await, &config) {
+    match (folder.client().get::<Value>("/status").await, &config) {
         (Ok(status), _) => {
             findings.push(Finding::good("node", format!("running, pid {}", status["pid"])));
             let all = folder.client().get("/links").await.unwrap_or_default();

@@ -93,7 +93,7 @@ async fn proxy(folder: &Folder) -> Result<SocketAddr, CliError> {
 
 /// Where the running node's proxy is.
 pub(super) async fn running_proxy(folder: &Folder) -> Result<SocketAddr, CliError> {
-    let status = folder.client().get("/status").await?;
+    let status: Value = folder.client().get("/status").await?;
     let proxy = status.get("proxy").and_then(Value::as_str);
     proxy.and_then(|proxy| proxy.parse().ok()).ok_or_else(no_proxy)
 }

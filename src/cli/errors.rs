@@ -5,13 +5,7 @@ use std::collections::BTreeSet;
 use clap::Args;
 use serde::Serialize;
 
-use super::{
-    CliError,
-    folder::Folder,
-    output::{page_of, wrapped},
-    show::Show,
-    units,
-};
+use super::{CliError, folder::Folder, output::wrapped, show::Show, units};
 use crate::{
     events::{Event, Page, Record},
     flow::RefusalKind,
@@ -52,8 +46,7 @@ impl Errors {
     pub(super) async fn run(self, folder: &Folder) -> Result<(), CliError> {
         let client = folder.client();
         let read = async || {
-            let facts = client.get("/events?class=refusals,overlay").await?;
-            let page: Page = page_of(facts)?;
+            let page: Page = client.get("/events?class=refusals,overlay").await?;
             Ok(failures(&page.events, self.last))
         };
         self.show.run(read, |failures, columns| told(failures, columns)).await

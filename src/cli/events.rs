@@ -1,12 +1,12 @@
 //! `ronproxy events`
 
 use clap::Args;
-use serde_json::Value;
+use serde::Serialize;
 
 use super::{
     CliError,
     folder::Folder,
-    output::{json_line, page_of, print, print_json, unread},
+    output::{json_line, print, print_json, unread},
     units,
 };
 use crate::{
@@ -33,15 +33,21 @@ pub(super) struct Events {
     json: bool,
 }
 
+/// With `--json`, how many events were dropped before the next one.
+#[derive(Debug, Serialize)]
+struct Dropped {
+    dropped: u64,
+}
+
 impl Events {
     pub(super) async fn run(self, folder: &Folder) -> Result<(), CliError> {
         let class = self.class.map_or_else(String::new, |class| format!("&class={}", class.name()));
         let client = folder.client();
-        let facts = client.get(&format!("/events?limit={}{class}", self.last)).await?;
+        let asked = format!("/events?limit={}{class}", self.last);
+        let mut page: Page = client.get(&asked).await?;
         if self.json && !self.follow {
-            return print_json(facts.get("events").unwrap_or(&Value::Null));
+            return print_json(&page.events);
         }
-        let mut page: Page = page_of(facts)?;
         if page.events.is_empty() && !self.follow {
             return print("Nothing has happened yet.");
         }
@@ -58,7 +64,7 @@ impl Events {
             let wait = LONGEST_WAIT.as_secs();
             let next = format!("/events?since={}&wait={wait}{class}", page.next);
             page = tokio::select! {
-                facts = client.get(&next) => page_of(facts?)?,
+                next = client.get(&next) => next?,
                 () = unread() => return Ok(()),
             };
         }
@@ -73,7 +79,7 @@ impl Events {
 
     fn tell_dropped(&self, dropped: u64) -> Result<(), CliError> {
         match self.json {
-            true => print(serde_json::json!({ "dropped": dropped })),
+            true => print(json_line(&Dropped { dropped })?),
             false => print(format_args!("({dropped} events were dropped: they came too fast)")),
         }
     }

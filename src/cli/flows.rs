@@ -1,16 +1,16 @@
 //! `ronproxy flows`
 
 use clap::Args;
-use serde_json::Value;
 
 use super::{
     CliError,
     folder::Folder,
-    output::{Table, entries, text},
+    output::{Table, or_dash},
     reroutes,
     show::Show,
     units,
 };
+use crate::{app::FlowFacts, exit::ExitFlow, flow::FlowState};
 
 /// Show the flows of this entry: every connection and association through its proxy, its route and its reroutes
 ///
@@ -34,57 +34,57 @@ impl Flows {
     }
 }
 
-fn table(flows: &Value, columns: Option<usize>) -> String {
-    if entries(flows).is_empty() {
+fn table(flows: &Vec<FlowFacts>, columns: Option<usize>) -> String {
+    if flows.is_empty() {
         return "No flow is open.".to_owned();
     }
     let heads =
         ["LABEL", "DESTINATION", "EXIT", "ROUTE", "HINT", "STATE", "AGE", "SENT", "RECEIVED"];
     let mut table = Table::new(&heads);
-    for flow in entries(flows) {
+    for flow in flows {
+        let still = reroutes::still(flow.stands_still_seconds, flow.waits_for);
         table.row([
-            text(flow, "label"),
-            text(flow, "target"),
-            text(flow, "exit"),
-            reroutes::route(flow),
-            text(flow, "hint"),
-            reroutes::state(flow),
-            units::span_of(flow, "seconds"),
-            units::bytes_of(flow, "sent"),
-            units::bytes_of(flow, "received"),
+            flow.label.to_string(),
+            flow.target.clone(),
+            flow.exit.to_string(),
+            reroutes::route(&or_dash(flow.route.as_ref()), flow.reroutes, &flow.history),
+            flow.hint.to_string(),
+            reroutes::state(still, flow.state == FlowState::Opening, flow.quiet_seconds),
+            units::span_in(flow.seconds),
+            units::bytes(flow.sent),
+            units::bytes(flow.received),
         ]);
     }
     let mut lines = vec![table.within(columns)];
-    lines.extend(entries(flows).iter().filter_map(datagrams));
+    lines.extend(flows.iter().filter_map(datagrams));
     lines.join("\n")
 }
 
 /// The flows that leave here.
-fn exit_table(flows: &Value, columns: Option<usize>) -> String {
-    if entries(flows).is_empty() {
+fn exit_table(flows: &Vec<ExitFlow>, columns: Option<usize>) -> String {
+    if flows.is_empty() {
         return "No flow of a member leaves here.".to_owned();
     }
     let mut table =
         Table::new(&["MEMBER", "LABEL", "DESTINATION", "AGE", "QUIET", "SENT", "RECEIVED"]);
-    for flow in entries(flows) {
+    for flow in flows {
         table.row([
-            text(flow, "member"),
-            text(flow, "label"),
-            text(flow, "target"),
-            units::span_of(flow, "seconds"),
-            units::span_of(flow, "quiet_seconds"),
-            units::bytes_of(flow, "sent"),
-            units::bytes_of(flow, "received"),
+            flow.member.to_string(),
+            or_dash(flow.label),
+            or_dash(flow.target.as_ref()),
+            units::span_in(flow.seconds),
+            units::span_in(flow.quiet_seconds),
+            units::bytes(flow.sent),
+            units::bytes(flow.received),
         ]);
     }
     table.within(columns)
 }
 
 /// What became of an association's datagrams.
-fn datagrams(flow: &Value) -> Option<String> {
-    let counts = flow.get("datagrams").filter(|counts| !counts.is_null())?;
-    let of = |name: &str| counts[name].as_u64().unwrap_or(0);
-    let lost = of("lost_sent") + of("lost_received");
-    let (label, sent, received) = (text(flow, "label"), of("sent"), of("received"));
+fn datagrams(flow: &FlowFacts) -> Option<String> {
+    let counts = flow.datagrams.as_ref()?;
+    let (label, sent, received) = (flow.label, counts.sent, counts.received);
+    let lost = counts.lost_sent + counts.lost_received;
     Some(format!("Datagrams of {label}: {sent} sent, {received} received, {lost} lost"))
 }

@@ -103,7 +103,7 @@ impl Folder {
 
     /// Whether a node runs in the folder.
     pub(super) async fn is_running(&self) -> bool {
-        self.client().get("/version").await.is_ok()
+        self.client().get::<serde::de::IgnoredAny>("/version").await.is_ok()
     }
 
     /// The folder as an absolute path, if it was named.

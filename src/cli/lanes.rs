@@ -1,15 +1,18 @@
 //! `ronproxy lanes`
 
 use clap::Args;
-use serde_json::Value;
 
 use super::{
     CliError,
     folder::Folder,
-    output::{Table, entries, text},
+    output::{Table, or_dash},
     reroutes,
     show::Show,
     units,
+};
+use crate::{
+    app::{Carries, LaneStatus},
+    events::LaneSide,
 };
 
 /// Show the lanes that start or end at this node
@@ -25,8 +28,8 @@ impl Lanes {
     }
 }
 
-fn table(lanes: &Value, columns: Option<usize>) -> String {
-    if entries(lanes).is_empty() {
+fn table(lanes: &Vec<LaneStatus>, columns: Option<usize>) -> String {
+    if lanes.is_empty() {
         return "No lane is open; one opens with the first flow to an exit.".to_owned();
     }
     let heads = [
@@ -34,23 +37,27 @@ fn table(lanes: &Value, columns: Option<usize>) -> String {
         "STATE",
     ];
     let mut table = Table::new(&heads);
-    for lane in entries(lanes) {
-        let bytes = |index: usize| {
-            let count = lane.get("bytes").and_then(|both| both.get(index)?.as_u64());
-            count.map_or_else(|| "-".to_owned(), units::bytes)
+    for LaneStatus { end, hint, carries, rtt_ms, facts } in lanes {
+        let end = match end {
+            LaneSide::Entry => "entry",
+            LaneSide::Exit => "exit",
         };
+        let carries = carries.map(|carries| match carries {
+            Carries::Connections => "connections",
+            Carries::Datagrams => "datagrams",
+        });
         table.row([
-            text(lane, "lane"),
-            text(lane, "end"),
-            text(lane, "peer"),
-            reroutes::route(lane),
-            text(lane, "hint"),
-            text(lane, "carries"),
-            units::millis_of(lane, "rtt_ms"),
-            text(lane, "reroutes"),
-            bytes(0),
-            bytes(1),
-            reroutes::still(lane),
+            facts.lane.to_string(),
+            end.to_owned(),
+            facts.peer.to_string(),
+            reroutes::route(&facts.route.to_string(), facts.reroutes, &facts.history),
+            or_dash(hint.as_ref()),
+            or_dash(carries),
+            or_dash(rtt_ms.map(units::millis)),
+            facts.reroutes.to_string(),
+            units::bytes(facts.bytes.0),
+            units::bytes(facts.bytes.1),
+            reroutes::still(facts.stands_still_seconds, None),
         ]);
     }
     table.within(columns)

@@ -1,12 +1,11 @@
 //! `ronproxy logs`
 
 use clap::{Args, builder::PossibleValuesParser};
-use serde_json::Value;
 
 use super::{
     CliError,
     folder::Folder,
-    output::{json_line, page_of, print, print_json, unread},
+    output::{json_line, print, print_json, unread},
     units,
 };
 use crate::admin::{LEVELS, LONGEST_WAIT, LogLine, LogPage};
@@ -35,11 +34,11 @@ impl Logs {
     pub(super) async fn run(self, folder: &Folder) -> Result<(), CliError> {
         let level = self.level.as_ref().map_or_else(String::new, |level| format!("&level={level}"));
         let client = folder.client();
-        let facts = client.get(&format!("/logs?limit={}{level}", self.last)).await?;
+        let asked = format!("/logs?limit={}{level}", self.last);
+        let mut page: LogPage = client.get(&asked).await?;
         if self.json && !self.follow {
-            return print_json(facts.get("lines").unwrap_or(&Value::Null));
+            return print_json(&page.lines);
         }
-        let mut page: LogPage = page_of(facts)?;
         loop {
             if page.dropped > 0 && !self.json {
                 print(format_args!("({} lines are no longer kept)", page.dropped))?;
@@ -53,7 +52,7 @@ impl Logs {
             let wait = LONGEST_WAIT.as_secs();
             let next = format!("/logs?since={}&wait={wait}{level}", page.next);
             page = tokio::select! {
-                facts = client.get(&next) => page_of(facts?)?,
+                next = client.get(&next) => next?,
                 () = unread() => return Ok(()),
             };
         }

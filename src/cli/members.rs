@@ -3,18 +3,18 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
-use serde_json::Value;
 
 use super::{
     CliError,
     folder::Folder,
-    output::{Table, entries, note},
+    output::{Table, note},
     show::Show,
     units,
 };
 use crate::{
     admin::{Member, MemberState},
     identity::{Authority, NodeIdentity, NodeName, RevocationList, UnixTime},
+    mesh::LinkFacts,
     node::{
         Written,
         members::{known, on_record},
@@ -51,7 +51,7 @@ async fn all(folder: &Folder) -> Result<Vec<Member>, CliError> {
             known((written.bootstrap, written.records), &own, now)
         }
     };
-    let running = folder.client().get("/links").await.ok();
+    let running: Option<Vec<LinkFacts>> = folder.client().get("/links").await.ok();
     for member in all.values_mut() {
         let linked = running.as_ref().and_then(|links| {
             if member.name == *own.name() { Some(0) } else { seen(links, &member.name) }
@@ -76,9 +76,9 @@ fn certified(
 }
 
 /// How long ago the running node had a link that was up.
-fn seen(links: &Value, name: &NodeName) -> Option<u64> {
-    let link = entries(links).iter().find(|link| link["peer"] == name.as_str())?;
-    if super::links::is(link, "up") { Some(0) } else { link["since_seconds"].as_u64() }
+fn seen(links: &[LinkFacts], name: &NodeName) -> Option<u64> {
+    let link = links.iter().find(|link| link.peer == *name)?;
+    if link.up { Some(0) } else { link.since_seconds }
 }
 
 fn table(members: &[Member], now: UnixTime, columns: Option<usize>) -> String {

@@ -1,12 +1,15 @@
 //! `ronproxy netcheck`
 
 use clap::Args;
-use serde_json::Value;
 
 use super::{
     CliError,
     folder::Folder,
-    output::{Table, columns, entries, print, print_json, text, wrapped},
+    output::{Table, columns, or_dash, print, print_json, wrapped},
+};
+use crate::{
+    app::{Nat, NetReport},
+    mesh::ReachFacts,
 };
 
 /// Check what this machine's network lets pass: UDP, NAT, who can dial this node, TLS on TCP, packet size
@@ -22,7 +25,7 @@ pub(super) struct Netcheck {
 
 impl Netcheck {
     pub(super) async fn run(self, folder: &Folder) -> Result<(), CliError> {
-        let report = folder.client().get("/netcheck").await?;
+        let report: NetReport = folder.client().get("/netcheck").await?;
         if self.json {
             return print_json(&report);
         }
@@ -31,8 +34,8 @@ impl Netcheck {
 }
 
 /// The report in words, and a table of the members.
-fn words(report: &Value, columns: Option<usize>) -> String {
-    if entries(&report["members"]).is_empty() {
+fn words(report: &NetReport, columns: Option<usize>) -> String {
+    if report.members.is_empty() {
         return "No other member is known yet, so there is nobody to ask.".to_owned();
     }
     let lines = [
@@ -46,17 +49,17 @@ fn words(report: &Value, columns: Option<usize>) -> String {
         wrapped(&found, columns, &format!("{of:12}"), &format!("{:12}", ""))
     });
     let lines: Vec<_> = lines.collect();
-    format!("{}\n\n{}", lines.join("\n"), table(&report["members"]).within(columns))
+    format!("{}\n\n{}", lines.join("\n"), table(&report.members).within(columns))
 }
 
 /// How many of the members have this fact, of those of which it is known.
-fn count(report: &Value, field: &str) -> (usize, usize) {
-    let known = entries(&report["members"]).iter().filter_map(|member| member[field].as_bool());
+fn count(report: &NetReport, fact: fn(&ReachFacts) -> Option<bool>) -> (usize, usize) {
+    let known = report.members.iter().filter_map(fact);
     known.fold((0, 0), |(yes, all), fact| (yes + usize::from(fact), all + 1))
 }
 
-fn udp(report: &Value) -> String {
-    match count(report, "udp") {
+fn udp(report: &NetReport) -> String {
+    match count(report, |member| member.udp) {
         (_, 0) => "is not used: see `udp` under [node]".to_owned(),
         (0, _) => {
             "passes to no member: this network may block it; links go over TLS on TCP, where a \
@@ -67,32 +70,35 @@ fn udp(report: &Value) -> String {
     }
 }
 
-fn nat(report: &Value) -> &'static str {
-    match report["nat"].as_str() {
-        Some("none") => "none: members see packets come from where they leave this machine",
-        Some("endpoint-independent") => {
+fn nat(report: &NetReport) -> &'static str {
+    match report.nat {
+        Some(Nat::None) => "none: members see packets come from where they leave this machine",
+        Some(Nat::EndpointIndependent) => {
             "one outside address for all members: they can dial it while this node keeps its links"
         }
-        Some("endpoint-dependent") => {
+        Some(Nat::EndpointDependent) => {
             "another outside address or port for each member: two nodes behind such NATs have no link by \
              UDP; flows between them go via a relay"
         }
-        Some("unknown") => {
+        Some(Nat::Unknown) => {
             "one: a member sees another address than this machine's; a second one would show its kind"
         }
-        _ => "not known: there is no link over UDP",
+        None => "not known: there is no link over UDP",
     }
 }
 
-fn dialled(report: &Value) -> String {
-    let by = |protocol: &str, field: &str| match count(report, field) {
+fn dialled(report: &NetReport) -> String {
+    let by = |protocol: &str, fact| match count(report, fact) {
         (_, 0) => None,
         (0, _) => Some(format!("nobody reaches this node by unsolicited {protocol}")),
         (yes, all) => {
             Some(format!("{yes} of {all} members reach this node by unsolicited {protocol}"))
         }
     };
-    let found = [by("UDP", "reached_by_udp"), by("TLS on TCP", "reached_by_tcp")];
+    let found = [
+        by("UDP", |member| member.reached_by_udp),
+        by("TLS on TCP", |member| member.reached_by_tcp),
+    ];
     let found: Vec<_> = found.into_iter().flatten().collect();
     match found.is_empty() {
         true => "not known: no member could try to reach this node".to_owned(),
@@ -100,8 +106,8 @@ fn dialled(report: &Value) -> String {
     }
 }
 
-fn tcp(report: &Value) -> String {
-    match count(report, "tcp") {
+fn tcp(report: &NetReport) -> String {
+    match count(report, |member| member.tcp) {
         (_, 0) => {
             "could not be tried: no member accepts it, or this node does not use it".to_owned()
         }
@@ -109,38 +115,36 @@ fn tcp(report: &Value) -> String {
     }
 }
 
-fn packets(report: &Value) -> String {
-    report["packet_bytes"].as_u64().map_or_else(
+fn packets(report: &NetReport) -> String {
+    report.packet_bytes.map_or_else(
         || "not known: there is no link over UDP".to_owned(),
         |bytes| format!("of up to {bytes} bytes (IP) pass to all members with a link over UDP"),
     )
 }
 
-fn table(members: &Value) -> Table {
+fn table(members: &[ReachFacts]) -> Table {
     let heads = ["MEMBER", "LINK", "UDP", "TLS", "REACHES US", "SEES US AT", "PACKETS", "PROBLEM"];
     let mut table = Table::new(&heads);
-    for member in entries(members) {
-        let yes = |field: &str| match member[field].as_bool() {
-            Some(true) => "yes",
-            Some(false) => "no",
-            None => "-",
+    for member in members {
+        let yes = |fact: Option<bool>| match fact {
+            Some(true) => "yes".to_owned(),
+            Some(false) => "no".to_owned(),
+            None => "-".to_owned(),
         };
-        let by = |(field, name): (&str, &str)| {
-            member[field]
-                .as_bool()
-                .map(|fact| format!("{name}: {}", if fact { "yes" } else { "no" }))
+        let by = |(fact, name): (Option<bool>, &str)| {
+            fact.map(|fact| format!("{name}: {}", if fact { "yes" } else { "no" }))
         };
-        let reaches = [("reached_by_udp", "UDP"), ("reached_by_tcp", "TLS")];
+        let reaches = [(member.reached_by_udp, "UDP"), (member.reached_by_tcp, "TLS")];
         let reaches: Vec<_> = reaches.into_iter().filter_map(by).collect();
         table.row([
-            text(member, "peer"),
-            text(member, "carrier"),
-            yes("udp").to_owned(),
-            yes("tcp").to_owned(),
+            member.peer.to_string(),
+            or_dash(member.carrier.as_ref()),
+            yes(member.udp),
+            yes(member.tcp),
             if reaches.is_empty() { "-".to_owned() } else { reaches.join(", ") },
-            text(member, "sees_us"),
-            text(member, "packet_bytes"),
-            text(member, "tcp_problem"),
+            or_dash(member.sees_us),
+            or_dash(member.packet_bytes),
+            or_dash(member.tcp_problem.as_ref()),
         ]);
     }
     table
@@ -148,27 +152,42 @@ fn table(members: &Value) -> Table {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use std::collections::BTreeSet;
 
     use super::*;
 
-    fn member(facts: Value) -> Value {
-        let mut member = json!({
-            "peer": "mit", "carrier": "udp", "udp": true, "tcp": null, "tcp_problem": null,
-            "sees_us": "192.0.2.1:4600", "leaves_from": "10.0.0.7:4600", "reached_by_udp": false,
-            "reached_by_tcp": null, "packet_bytes": 1469,
-        });
-        let facts = facts.as_object().unwrap().clone();
-        member.as_object_mut().unwrap().extend(facts);
-        member
+    fn member() -> ReachFacts {
+        ReachFacts {
+            peer: "mit".parse().unwrap(),
+            carrier: Some("udp".to_owned()),
+            udp: Some(true),
+            tcp: None,
+            tcp_problem: None,
+            sees_us: Some("192.0.2.1:4600".parse().unwrap()),
+            leaves_from: Some("10.0.0.7:4600".parse().unwrap()),
+            reached_by_udp: Some(false),
+            reached_by_tcp: None,
+            packet_bytes: Some(1469),
+        }
+    }
+
+    fn report(nat: Option<Nat>, members: Vec<ReachFacts>) -> NetReport {
+        NetReport {
+            udp: None,
+            tcp: None,
+            nat,
+            outside: BTreeSet::new(),
+            reachable_by_udp: None,
+            reachable_by_tcp: None,
+            packet_bytes: members.first().and_then(|member| member.packet_bytes),
+            members,
+        }
     }
 
     #[test]
     fn a_report_says_in_words_what_passes() {
-        let members = [member(json!({})), member(json!({ "peer": "utah", "tcp": true }))];
-        let report = json!({
-            "nat": "endpoint-independent", "packet_bytes": 1469, "members": members,
-        });
+        let utah = ReachFacts { peer: "utah".parse().unwrap(), tcp: Some(true), ..member() };
+        let report = report(Some(Nat::EndpointIndependent), vec![member(), utah]);
         let said = words(&report, None);
         for part in [
             "UDP         passes to 2 of 2 members and back",
@@ -188,11 +207,12 @@ mod tests {
 
     #[test]
     fn blocked_and_unknown_protocols_come_with_advice() {
-        let blocked = json!({ "udp": false, "carrier": "tls", "reached_by_udp": null });
-        let said = words(&json!({ "members": [member(blocked)] }), None);
+        let carrier = Some("tls".to_owned());
+        let blocked = ReachFacts { udp: Some(false), carrier, reached_by_udp: None, ..member() };
+        let said = words(&report(None, vec![blocked]), None);
         assert!(said.contains("passes to no member") && said.contains("stream_listen"), "{said}");
         assert!(said.contains("NAT         not known"), "{said}");
         assert!(said.contains("no member could try to reach this node"), "{said}");
-        assert!(words(&json!({ "members": [] }), None).contains("nobody to ask"));
+        assert!(words(&report(None, Vec::new()), None).contains("nobody to ask"));
     }
 }

@@ -7,15 +7,12 @@ use std::{
 };
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
 use serde_json::Value;
 use tokio::time::interval;
 
 use super::CliError;
-use crate::{
-    admin::ClientError,
-    text::{Escaped, EscapedLines, is_unsafe},
-};
+use crate::text::{Escaped, EscapedLines, is_unsafe};
 
 /// Prints a line to stdout, without control characters but line ends and tabs. A reader that has gone away, as `head` does, is no error.
 pub(super) fn print(line: impl Display) -> Result<(), CliError> {
@@ -51,11 +48,6 @@ pub(super) fn print_json(facts: &impl Serialize) -> Result<(), CliError> {
     print(json_escaped(&text))
 }
 
-/// A page of a listing that grows, as a node tells it.
-pub(super) fn page_of<T: DeserializeOwned>(facts: Value) -> Result<T, CliError> {
-    serde_json::from_value(facts).map_err(|error| ClientError::Unreadable(error.to_string()).into())
-}
-
 /// Facts as one line of JSON.
 pub(super) fn json_line(facts: &impl Serialize) -> Result<String, CliError> {
     let text = serde_json::to_string(facts).map_err(|error| CliError::Output(error.into()))?;
@@ -80,6 +72,11 @@ pub(super) fn json_escaped(json: &str) -> String {
 /// Prints a note to stderr. Nothing depends on notes, so failures are ignored.
 pub(super) fn note(line: impl Display) {
     let _ = writeln!(io::stderr().lock(), "{}", EscapedLines(line));
+}
+
+/// A cell of a table; `-` for what there is not.
+pub(super) fn or_dash(cell: Option<impl Display>) -> String {
+    cell.map_or_else(|| "-".to_owned(), |cell| cell.to_string())
 }
 
 /// A table under construction.

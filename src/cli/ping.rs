@@ -4,15 +4,14 @@ use std::time::Duration;
 
 use clap::{Args, value_parser};
 use serde::Serialize;
-use serde_json::Value;
 
 use super::{
     CliError, completions,
     folder::Folder,
-    output::{Table, columns, entries, print, print_json, text},
+    output::{Table, columns, or_dash, print, print_json},
     units,
 };
-use crate::{admin, identity::NodeName};
+use crate::{admin, app::RoutePing, flow, identity::NodeName};
 
 /// Between two rounds: longer than most bursts of loss, so that one burst does not take all probes.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -41,7 +40,7 @@ pub(super) struct Ping {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 struct Route {
     /// The route.
-    route: String,
+    route: flow::Route,
     /// Probes sent.
     sent: u64,
     /// Those without an answer in time.
@@ -84,32 +83,31 @@ impl Ping {
 }
 
 /// The rounds by route, in the order of the last one.
-fn summary(rounds: &[Value]) -> Vec<Route> {
-    let last = rounds.last().map(entries).unwrap_or_default();
-    last.iter().map(|route| of_route(&text(route, "route"), rounds, route)).collect()
+fn summary(rounds: &[Vec<RoutePing>]) -> Vec<Route> {
+    let last = rounds.last().into_iter().flatten();
+    last.map(|last| of_route(rounds, last)).collect()
 }
 
-fn of_route(name: &str, rounds: &[Value], last: &Value) -> Route {
-    let all = rounds.iter().flat_map(entries).filter(|probe| text(probe, "route") == name);
+fn of_route(rounds: &[Vec<RoutePing>], last: &RoutePing) -> Route {
+    let all = rounds.iter().flatten().filter(|probe| probe.route == last.route);
     let (mut sent, mut times) = (0, Vec::new());
     for probe in all {
         sent += 1;
-        times.extend(probe.get("rtt_ms").and_then(Value::as_f64));
+        times.extend(probe.rtt_ms);
     }
     let answered = times.len() as u64;
     #[expect(clippy::cast_precision_loss, reason = "at most 1,000 rounds")]
     let mean = times.iter().sum::<f64>() / answered as f64;
-    let number = |field: &str| last.get(field).and_then(Value::as_f64);
     Route {
-        route: name.to_owned(),
+        route: last.route.clone(),
         sent,
         lost: sent - answered,
         min_ms: times.iter().copied().reduce(f64::min),
         mean_ms: (answered > 0).then_some(mean),
         max_ms: times.iter().copied().reduce(f64::max),
-        beyond_ms: number("beyond_ms"),
-        beyond_loss_percent: number("beyond_loss_percent"),
-        excluded: last.get("excluded").and_then(Value::as_str).map(str::to_owned),
+        beyond_ms: last.beyond_ms,
+        beyond_loss_percent: last.beyond_loss_percent,
+        excluded: last.excluded.clone(),
     }
 }
 
@@ -123,13 +121,13 @@ fn table(routes: &[Route], columns: Option<usize>) -> String {
         let loss = route.beyond_loss_percent.map(|loss| format!(", {loss:.1} % lost"));
         let beyond = route.beyond_ms.map(|ms| units::millis(ms) + &loss.unwrap_or_default());
         table.row([
-            route.route.clone(),
+            route.route.to_string(),
             format!("{} of {}", route.lost, route.sent),
             millis(route.min_ms),
             millis(route.mean_ms),
             millis(route.max_ms),
-            beyond.unwrap_or_else(|| "-".to_owned()),
-            route.excluded.clone().unwrap_or_else(|| "-".to_owned()),
+            or_dash(beyond),
+            or_dash(route.excluded.as_ref()),
         ]);
     }
     table.within(columns)
@@ -137,19 +135,25 @@ fn table(routes: &[Route], columns: Option<usize>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
     fn rounds_are_summed_up_by_route() {
+        let probe = |route: &str, rtt_ms| RoutePing {
+            route: route.parse().unwrap(),
+            rtt_ms,
+            beyond_ms: None,
+            beyond_loss_percent: None,
+            excluded: None,
+        };
         let round = |direct: Option<f64>, relayed: Option<f64>| {
-            json!([
-                { "route": "direct", "rtt_ms": direct, "beyond_ms": null,
-                  "beyond_loss_percent": null, "excluded": null },
-                { "route": "via utah", "rtt_ms": relayed, "beyond_ms": 41.0,
-                  "beyond_loss_percent": 0.5, "excluded": "link utah–mit is down" },
-            ])
+            let relayed = RoutePing {
+                beyond_ms: Some(41.0),
+                beyond_loss_percent: Some(0.5),
+                excluded: Some("link utah–mit is down".to_owned()),
+                ..probe("via utah", relayed)
+            };
+            vec![probe("direct", direct), relayed]
         };
         let rounds = [round(Some(60.0), None), round(None, None), round(Some(61.0), None)];
         let routes = summary(&rounds);

@@ -1,35 +1,28 @@
 //! The route of a lane, and its reroutes, in the listings of flows and lanes.
 
-use serde_json::Value;
-
-use super::{
-    output::{entries, text},
-    units,
-};
+use super::units;
+use crate::{flow::WaitsFor, lane::RerouteFacts};
 
 /// The route in use with a word on its past: `via utah (2 reroutes, last: silent for 130 ms, 12s
 /// ago, stall 290 ms)`.
-pub(super) fn route(facts: &Value) -> String {
-    let route = text(facts, "route");
-    let count = facts.get("reroutes").and_then(Value::as_u64).unwrap_or(0);
+pub(super) fn route(route: &str, count: u64, history: &[RerouteFacts]) -> String {
     let times = match count {
-        0 => return route,
+        0 => return route.to_owned(),
         1 => "1 reroute".to_owned(),
         _ => format!("{count} reroutes"),
     };
-    let history = facts.get("history").map(entries).unwrap_or_default();
     let last = history.last().map_or_else(String::new, |last| format!(", last: {}", told(last)));
     format!("{route} ({times}{last})")
 }
 
-/// Whether a flow moves bytes, and since when not. These are the dashboard's words.
-pub(super) fn state(flow: &Value) -> String {
-    let quiet = flow.get("quiet_seconds").and_then(Value::as_f64).unwrap_or(0.0);
-    match still(flow) {
+/// Whether a flow moves bytes, and since when not. These are the dashboard's words. `still` is what
+/// [`still`] says of it.
+pub(super) fn state(still: String, opening: bool, quiet_seconds: f64) -> String {
+    match still {
         still if still != "-" => still,
-        _ if flow["state"] == "opening" => "opening".to_owned(),
-        _ if quiet < QUIET => "active".to_owned(),
-        _ => format!("quiet for {}", units::span_of(flow, "quiet_seconds")),
+        _ if opening => "opening".to_owned(),
+        _ if quiet_seconds < QUIET => "active".to_owned(),
+        _ => format!("quiet for {}", units::span_in(quiet_seconds)),
     }
 }
 
@@ -37,68 +30,62 @@ pub(super) fn state(flow: &Value) -> String {
 const QUIET: f64 = 2.0;
 
 /// For how long a lane or flow stands still.
-pub(super) fn still(facts: &Value) -> String {
-    match units::span_of(facts, "stands_still_seconds") {
-        none if none == "-" => none,
-        span => match facts.get("waits_for").and_then(Value::as_str) {
-            Some(side @ ("client" | "destination")) => {
-                format!("stands still for {span}: the {side} takes no more")
-            }
-            _ => format!("stands still for {span}"),
-        },
-    }
+pub(super) fn still(seconds: Option<f64>, waits_for: Option<WaitsFor>) -> String {
+    let Some(seconds) = seconds else { return "-".to_owned() };
+    let span = units::span_in(seconds);
+    let side = match waits_for {
+        Some(WaitsFor::Client) => "client",
+        Some(WaitsFor::Destination) => "destination",
+        _ => return format!("stands still for {span}"),
+    };
+    format!("stands still for {span}: the {side} takes no more")
 }
 
 /// One reroute, without its routes.
-fn told(reroute: &Value) -> String {
-    let stall = reroute.get("stall_ms").and_then(Value::as_f64);
+fn told(reroute: &RerouteFacts) -> String {
+    let stall = reroute.stall_ms;
     let stall = stall.map_or_else(|| "still silent".to_owned(), |ms| format!("stall {ms:.0} ms"));
-    let ago = units::span_of(reroute, "seconds_ago");
-    format!("{}, {ago} ago, {stall}", text(reroute, "reason"))
+    format!("{}, {} ago, {stall}", reroute.reason, units::span_in(reroute.seconds_ago))
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
+
+    fn reroute(seconds_ago: f64, reason: &str, stall_ms: Option<f64>) -> RerouteFacts {
+        let (from, to) = ("direct".parse().unwrap(), "via utah".parse().unwrap());
+        RerouteFacts { seconds_ago, from, to, reason: reason.to_owned(), stall_ms }
+    }
 
     #[test]
     fn a_route_that_never_changed_stands_alone() {
-        assert_eq!(route(&json!({ "route": "direct", "reroutes": 0, "history": [] })), "direct");
-        assert_eq!(route(&json!({ "route": null })), "-");
+        assert_eq!(route("direct", 0, &[]), "direct");
     }
 
     #[test]
     fn a_route_tells_how_often_why_when_and_at_what_cost_it_changed() {
-        let old = json!({ "seconds_ago": 90.0, "reason": "a better route", "stall_ms": 3.0 });
-        let last = json!({ "seconds_ago": 12.4, "reason": "silent for 130 ms", "stall_ms": 290.2 });
-        let facts = json!({ "route": "via utah", "reroutes": 2, "history": [old, last] });
+        let old = reroute(90.0, "a better route", Some(3.0));
+        let last = reroute(12.4, "silent for 130 ms", Some(290.2));
         let expected = "via utah (2 reroutes, last: silent for 130 ms, 12s ago, stall 290 ms)";
-        assert_eq!(route(&facts), expected);
+        assert_eq!(route("via utah", 2, &[old, last]), expected);
     }
 
     #[test]
     fn stalled_and_quiet_flows_show_it_with_the_time() {
-        let flow = |state: &str, quiet: f64, still: Option<f64>| {
-            super::state(
-                &json!({ "state": state, "quiet_seconds": quiet, "stands_still_seconds": still }),
-            )
-        };
-        assert_eq!(flow("opening", 0.0, None), "opening");
-        assert_eq!(flow("open", 1.9, None), "active");
-        assert_eq!(flow("open", 65.0, None), "quiet for 1m05s");
-        assert_eq!(flow("open", 9.0, Some(7.4)), "stands still for 7s");
-        let held = json!({ "stands_still_seconds": 7.4, "waits_for": "client" });
-        assert_eq!(still(&held), "stands still for 7s: the client takes no more");
-        assert_eq!(still(&json!({ "stands_still_seconds": null })), "-");
+        let flow = |opening, quiet, seconds| state(still(seconds, None), opening, quiet);
+        assert_eq!(flow(true, 0.0, None), "opening");
+        assert_eq!(flow(false, 1.9, None), "active");
+        assert_eq!(flow(false, 65.0, None), "quiet for 1m05s");
+        assert_eq!(flow(false, 9.0, Some(7.4)), "stands still for 7s");
+        let held = still(Some(7.4), Some(WaitsFor::Client));
+        assert_eq!(held, "stands still for 7s: the client takes no more");
+        assert_eq!(still(None, None), "-");
     }
 
     #[test]
     fn a_stall_that_lasts_is_no_figure_yet() {
-        let last = json!({ "seconds_ago": 0.2, "reason": "silent for 98 ms", "stall_ms": null });
-        let facts = json!({ "route": "via utah", "reroutes": 1, "history": [last] });
+        let last = reroute(0.2, "silent for 98 ms", None);
         let expected = "via utah (1 reroute, last: silent for 98 ms, 0s ago, still silent)";
-        assert_eq!(route(&facts), expected);
+        assert_eq!(route("via utah", 1, &[last]), expected);
     }
 }

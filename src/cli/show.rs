@@ -6,8 +6,7 @@ use std::{
 };
 
 use clap::Args;
-use serde::Serialize;
-use serde_json::Value;
+use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
@@ -38,14 +37,14 @@ impl Show {
     }
 
     /// Shows what the node in `folder` answers to this question.
-    pub(super) async fn answer(
+    pub(super) async fn answer<T: Serialize + DeserializeOwned>(
         &self,
         folder: &Folder,
         question: &str,
-        text: impl Fn(&Value, Option<usize>) -> String,
+        text: impl Fn(&T, Option<usize>) -> String,
     ) -> Result<(), CliError> {
         let client = folder.client();
-        self.run(async || Ok(client.get(question).await?), text).await
+        self.run(async || Ok(client.get::<T>(question).await?), text).await
     }
 
     /// Shows the facts that `read` gets, by `text`, which fits them into the columns of a terminal.

@@ -20,7 +20,7 @@ pub(super) struct Stop {
 
 impl Stop {
     pub(super) async fn run(self, folder: &Folder) -> Result<(), CliError> {
-        folder.client().post("/stop").await?;
+        folder.client().post::<serde::de::IgnoredAny>("/stop").await?;
         let start = Instant::now();
         while folder.is_running().await {
             if start.elapsed() >= self.wait {

@@ -14,12 +14,15 @@ use super::{
     CliError,
     folder::Folder,
     links::{self, is, roles},
-    output::{Table, entries, page_of, rows, text, wrapped},
+    output::{Table, entries, rows, text, wrapped},
     reroutes,
     show::Show,
     units,
 };
-use crate::events::{Page, Record};
+use crate::{
+    admin::ClientError,
+    events::{Page, Record},
+};
 
 /// Rows of a picture that is not on a terminal.
 const ROWS: usize = 50;
@@ -84,8 +87,9 @@ impl Rates {
 }
 
 fn records(facts: &Value) -> Result<Vec<Record>, CliError> {
-    let page: Page = page_of(facts.get("events").cloned().unwrap_or_default())?;
-    Ok(page.events)
+    let events = facts.get("events").cloned().unwrap_or_default();
+    let page = serde_json::from_value::<Page>(events);
+    Ok(page.map_err(|error| ClientError::Unreadable(error.to_string()))?.events)
 }
 
 /// Everything, in about so many rows.
@@ -163,7 +167,7 @@ fn lane_table(lanes: &[Value]) -> Table {
             text(lane, "route"),
             units::millis_of(lane, "rtt_ms"),
             text(lane, "reroutes"),
-            reroutes::still(lane),
+            reroutes::still(lane["stands_still_seconds"].as_f64(), None),
         ]);
     }
     table
@@ -178,10 +182,18 @@ fn flow_table(flows: &[Value]) -> Table {
             units::rate_of(flow, "rate_bps"),
             units::bytes_of(flow, "sent"),
             units::bytes_of(flow, "received"),
-            reroutes::state(flow),
+            state(flow),
         ]);
     }
     table
+}
+
+/// Whether a flow moves bytes, and since when not.
+fn state(flow: &Value) -> String {
+    let waits_for = serde_json::from_value(flow["waits_for"].clone()).unwrap_or_default();
+    let still = reroutes::still(flow["stands_still_seconds"].as_f64(), waits_for);
+    let opening = flow["state"] == "opening";
+    reroutes::state(still, opening, flow["quiet_seconds"].as_f64().unwrap_or(0.0))
 }
 
 #[cfg(test)]

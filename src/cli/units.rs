@@ -82,8 +82,12 @@ pub(super) fn rate_of(facts: &Value, field: &str) -> String {
 
 /// A field in seconds as a time span.
 pub(super) fn span_of(facts: &Value, field: &str) -> String {
-    let seconds = facts.get(field).and_then(|v| v.as_u64().or_else(|| whole(v.as_f64()?)));
-    seconds.map_or_else(|| "-".to_owned(), span)
+    facts.get(field).and_then(Value::as_f64).map_or_else(|| "-".to_owned(), span_in)
+}
+
+/// Seconds as a time span.
+pub(super) fn span_in(seconds: f64) -> String {
+    Duration::try_from_secs_f64(seconds).map_or_else(|_| "-".to_owned(), |of| span(of.as_secs()))
 }
 
 /// A field in milliseconds.
@@ -106,10 +110,6 @@ pub(super) fn percent_of(facts: &Value, field: &str) -> String {
 /// A field in bytes.
 pub(super) fn bytes_of(facts: &Value, field: &str) -> String {
     facts.get(field).and_then(Value::as_u64).map_or_else(|| "-".to_owned(), bytes)
-}
-
-fn whole(seconds: f64) -> Option<u64> {
-    Duration::try_from_secs_f64(seconds).ok().map(|duration| duration.as_secs())
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout};
 
 use super::{Mesh, members::MemberFacts};
@@ -33,12 +33,12 @@ const ADDRESSES: usize = 2;
 const PATIENCE: Duration = Duration::from_millis(2500);
 
 /// What was found of a member; `None`: it could not be tried.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ReachFacts {
     /// The member.
     pub peer: NodeName,
     /// What the link to it goes over: `udp` or `tls`; `None`: there is none.
-    pub carrier: Option<&'static str>,
+    pub carrier: Option<String>,
     /// Whether UDP passes to it and back.
     pub udp: Option<bool>,
     /// Whether TLS on TCP passes to it; `None` too where it accepts none.
@@ -79,7 +79,7 @@ impl Mesh {
         let reached = reached.unwrap_or_default();
         let far = by_udp.and_then(|link| link.real_address());
         ReachFacts {
-            carrier: link.as_ref().map(|link| link.carrier().name()),
+            carrier: link.as_ref().map(|link| link.carrier().name().to_owned()),
             udp,
             tcp,
             tcp_problem,

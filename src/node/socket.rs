@@ -101,8 +101,10 @@ async fn is_served(path: &Path) -> bool {
 
 #[cfg(feature = "proxy")]
 async fn pid_of(path: &Path) -> Option<u64> {
-    let version = crate::admin::Client::new(path).get("/version").await;
-    version.ok()?.get("pid")?.as_u64()
+    use crate::admin::{Client, Version};
+
+    let version: Result<Version, _> = Client::new(path).get("/version").await;
+    Some(version.ok()?.pid.into())
 }
 
 #[cfg(not(feature = "proxy"))]
