@@ -63,7 +63,9 @@ enum PumpError {
     Closed,
 }
 
-/// Prepares a TCP connection: no delay, and little that waits in the kernel.
+/// Prepares a TCP connection: no delay, little that waits in the kernel, and a congestion control that keeps
+/// its rate under random loss where the kernel lets a program choose it
+/// (`net.ipv4.tcp_allowed_congestion_control`).
 pub(super) fn tune(tcp: &TcpStream) {
     let socket = SockRef::from(tcp);
     let (rest, every) = KEEP_ALIVE;
@@ -75,6 +77,7 @@ pub(super) fn tune(tcp: &TcpStream) {
     #[cfg(target_os = "linux")]
     set.extend([
         ("TCP_NOTSENT_LOWAT", socket.set_tcp_notsent_lowat(UNSENT)),
+        ("TCP_CONGESTION", socket.set_tcp_congestion(b"bbr")),
         ("TCP_USER_TIMEOUT", socket.set_tcp_user_timeout(Some(USER_TIMEOUT))),
     ]);
     for (option, done) in set {
