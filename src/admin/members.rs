@@ -116,12 +116,14 @@ impl Member {
     }
 }
 
-/// The members, with the time since there was a link to each.
+/// The members by name, with the time since there was a link to each.
 ///
 /// # Errors
 /// When the record cannot be had now.
 pub(super) async fn members(from: &Membership, view: &NodeView) -> Result<Vec<Member>, String> {
     let mut all = (from.members)().await?;
+    // The authority sends those first whose certificates end last, so that they fit into its answer.
+    all.sort_by(|one, other| one.name.cmp(&other.name));
     let links = view.link_facts();
     let seen = |link: &LinkFacts| if link.up { Some(0) } else { link.since_seconds };
     for member in &mut all {

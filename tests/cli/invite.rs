@@ -4,6 +4,7 @@ use std::{
     io::{Read as _, Write as _},
     os::unix::net::UnixStream,
     path::Path,
+    time::{Duration, SystemTime},
 };
 
 use serde_json::Value;
@@ -38,11 +39,14 @@ fn an_invitation_of_the_dashboard_lets_an_entry_join_and_is_audited() {
     let hub = site.hub();
     configure(&hub, "invite_from_dashboard = false", "invite_from_dashboard = true");
     let _node = Running::start(&hub, &[]);
+    // The second certificate shall end later than the first: the order of the listings is that of names.
+    let began = SystemTime::now();
     assert_eq!(json(&hub, &["status"])["invites"], true);
     let (status, body) = invite(&hub, "leaf");
     assert_eq!(status, 200, "{body}");
     let given: Value = serde_json::from_str(&body).unwrap();
     let line = given["invitation"].as_str().unwrap();
+    wait_for("the next second", || began.elapsed().unwrap() > Duration::from_secs(1));
     let leaf = site.join_by(line, "leaf", &["--listen", &free_udp().to_string()]);
     let audit = json(&hub, &["audit"]);
     let by = |event: &str| {

@@ -21,8 +21,9 @@ impl RouteAgent {
         if stays || route == Route::Direct || self.grants.get(now, &self.timing, &route).is_some() {
             return self.complete_move(now, route, cause);
         }
-        // Time for the request or its answer to be lost once, and sent again.
-        let until = now + self.overdue_after(2 * self.assumed_rtt(&route));
+        // Its relay may be busy, and the link may have to send the request again.
+        let answer = self.overdue_after(2 * self.assumed_rtt(&route));
+        let until = now + answer + self.timing.step;
         self.ask_grant(now, &route);
         self.pending = Some(Pending { route, cause, until });
     }
