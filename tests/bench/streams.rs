@@ -5,9 +5,9 @@
 //! of a node whose UDP is blocked; the pause of a download when UDP is blocked in the middle. All packets are those of the
 //! kernel, between two network namespaces. They cross the emulator in user space, as not every kernel has netem.
 //!
-//! `RON_BENCH_RUNS` (3) sets the rounds, of which the median is printed with the least and the most.
-//! `RON_BENCH_CONGESTION` (cubic) is the kernel's congestion control. Linux only; needs user namespaces, `unshare`, `ip`
-//! and `/dev/net/tun`.
+//! `RON_BENCH_RUNS` (3) sets the rounds, of which the median is printed with the least and the most (of two, the larger is
+//! the median). `RON_BENCH_CONGESTION` (cubic) is the congestion control of TCP without ronproxy only: streams ask the
+//! kernel for BBR. Linux only; needs user namespaces, `unshare`, `ip` and `/dev/net/tun`.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark stops at any surprise")]
 

@@ -216,7 +216,7 @@ fn not_one_packet_of_a_program_leaves_but_by_the_node() {
     assert_eq!(foreign(left), [""; 0], "left beside the node");
 
     cable.laptop.crash();
-    cable.left();
+    assert_eq!(foreign(cable.left()), [""; 0], "left as the node crashed");
     let said = inside.ask();
     println!("without the node: {said}");
     assert!(!said.contains("curl ok") && !said.contains("echo ok"), "{said}");

@@ -2,8 +2,10 @@
 
 use std::{
     env, fs,
+    io::{BufRead as _, BufReader},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     process::{Child, Command, Stdio},
+    sync::mpsc,
     thread,
 };
 
@@ -11,7 +13,7 @@ use serde_json::Value;
 
 use crate::{
     Association,
-    overlay::{Site, free_tcp, stderr, wait_for},
+    overlay::{PATIENCE, Running, Site, free_tcp, stderr, wait_for},
 };
 
 /// Where `.ci/run` puts aioquic.
@@ -80,7 +82,7 @@ fn http_3_downloads_through_an_association() {
 }
 
 /// A port that leads to `port` through a new association.
-fn wrapped(leaf: &crate::overlay::Running, port: u16) -> u16 {
+fn wrapped(leaf: &Running, port: u16) -> u16 {
     Association::begin(leaf.proxy()).wrap(port).port()
 }
 
@@ -91,14 +93,11 @@ fn iperf3_sends_and_receives_datagrams_through_an_association() {
     }
     let site = Site::new();
     let (_hub, leaf) = site.pair(&[]);
-    let server = free_tcp();
-    let mut command = Command::new("iperf3");
-    command.args(["--server", "--bind", "127.0.0.1", "--port", &server.port().to_string()]);
-    // It complains of a connection that says nothing.
-    let _server = Ended::start(command.stderr(Stdio::null()));
-    wait_for("the server", || TcpStream::connect(server).is_ok());
     for (way, reverse) in [("to the server", None), ("and back", Some("--reverse"))] {
-        let near = beside(wrapped(&leaf, server.port()), server);
+        let (_server, server) = chosen("a port for iperf3", iperf3);
+        let near = chosen("a port beside an association", || {
+            beside(wrapped(&leaf, server.port()), server)
+        });
         let mut client = Command::new("iperf3");
         client.args(["--client", "127.0.0.1", "--port", &near.to_string(), "--json"]);
         client.args(["--udp", "--bitrate", "20M", "--length", "1200", "--time", "2"]);
@@ -113,9 +112,38 @@ fn iperf3_sends_and_receives_datagrams_through_an_association() {
     }
 }
 
-/// Leads TCP connections at this port to `server`: those by which the two ends of iperf3 agree.
-fn beside(port: u16, server: SocketAddr) -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+/// What is made at a port that other tests may take first: at another one then.
+fn chosen<T>(what: &str, make: impl FnMut() -> Option<T>) -> T {
+    std::iter::repeat_with(make).take(20).flatten().next().expect(what)
+}
+
+/// A server for one test, once it listens; nothing if its port is taken.
+fn iperf3() -> Option<(Ended, SocketAddr)> {
+    let at = free_tcp();
+    let mut command = Command::new("iperf3");
+    command.args(["--server", "--one-off", "--forceflush", "--bind", "127.0.0.1"]);
+    command.args(["--port", &at.port().to_string()]).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut server = Ended(command.spawn().unwrap());
+    let said = BufReader::new(server.0.stdout.take().unwrap()).lines();
+    let (listens, told) = mpsc::channel();
+    // It reads to the end, so that the server can go on writing.
+    thread::spawn(move || {
+        for line in said.map_while(Result::ok) {
+            if line.starts_with("Server listening") {
+                let _ = listens.send(());
+            }
+        }
+    });
+    match told.recv_timeout(PATIENCE) {
+        Ok(()) => Some((server, at)),
+        Err(mpsc::RecvTimeoutError::Disconnected) => None,
+        Err(mpsc::RecvTimeoutError::Timeout) => panic!("iperf3 does not listen"),
+    }
+}
+
+/// Leads TCP connections at this port to `server`: those by which the two ends of iperf3 agree. Nothing if it is taken.
+fn beside(port: u16, server: SocketAddr) -> Option<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()?;
     thread::spawn(move || {
         // It ends with the test.
         for near in listener.incoming() {
@@ -129,5 +157,5 @@ fn beside(port: u16, server: SocketAddr) -> u16 {
             }
         }
     });
-    port
+    Some(port)
 }

@@ -1,8 +1,12 @@
 //! Whether the names by which nodes are found lead where others can reach them, and whether the proxy has an address.
 
-use std::net::IpAddr;
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+};
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
+use tokio::net::lookup_host;
 
 use super::Finding;
 use crate::{
@@ -22,8 +26,6 @@ enum Use {
     Written,
     /// The same, as the invitation said.
     Invited,
-    /// Streams are dialled through it, as the configuration says.
-    Proxy,
 }
 
 /// A name to look at: its text with the port, the name alone, and what it is for.
@@ -39,12 +41,7 @@ pub(super) async fn names(
     let own = config.node.advertise.iter().map(|target| (target, Use::Own));
     let written = config.node.authority.iter().map(|target| (target, Use::Written));
     let invited = contact.into_iter().flat_map(|contact| &contact.names);
-    let proxy = match &config.node.via_proxy {
-        ViaProxy::Http(proxy) => proxy.to_string().parse::<Target>().ok(),
-        ViaProxy::Environment | ViaProxy::Never => None,
-    };
-    let proxy = proxy.iter().map(|target| (target, Use::Proxy));
-    let all = own.chain(written).chain(invited.map(|target| (target, Use::Invited))).chain(proxy);
+    let all = own.chain(written).chain(invited.map(|target| (target, Use::Invited)));
     let names = all.filter_map(|(target, of)| match &target.host {
         Host::Name(name) => Some((target, name.as_str(), of)),
         Host::Ip(_) => None,
@@ -56,7 +53,38 @@ pub(super) async fn names(
             Err(error) => lost(name, &error.at_this_node()),
         }
     });
-    join_all(look_ups).await
+    let (mut findings, proxy) = join(join_all(look_ups), proxy(config)).await;
+    findings.extend(proxy);
+    findings
+}
+
+/// Looks at the name of the proxy for streams, by the system's own functions, as streams dial it: they know search
+/// domains, mDNS and the rest of /etc/nsswitch.conf.
+async fn proxy(config: &Config) -> Option<Finding> {
+    let ViaProxy::Http(proxy) = &config.node.via_proxy else { return None };
+    let target = proxy.to_string();
+    if target.parse::<SocketAddr>().is_ok() {
+        return None;
+    }
+    let ips = lookup_host(&target).await.map(|all| all.map(|address| address.ip()).collect());
+    Some(proxy_led(&target, ips))
+}
+
+/// The proxy's name with what the system found. A proxy may well be on this machine.
+fn proxy_led(target: &str, ips: io::Result<Vec<IpAddr>>) -> Finding {
+    match ips {
+        Ok(ips) => Finding::good("name", leads(target, &ips)),
+        Err(error) => Finding::bad(
+            "name",
+            format!("{target}, the proxy for links over TCP: {error}"),
+            "ask who runs this network for its HTTP proxy, and correct `via_proxy` under [node]",
+        ),
+    }
+}
+
+fn leads(target: &str, ips: &[IpAddr]) -> String {
+    let all: Vec<_> = ips.iter().map(|ip| ip.to_canonical().to_string()).collect();
+    format!("{target} leads to {}", all.join(", "))
 }
 
 /// A name that leads nowhere.
@@ -79,29 +107,22 @@ fn lost((target, _, of): Name<'_>, why: &str) -> Finding {
             "while there is a link to it nothing has to be done; else ask who runs it where it is, and write that under \
              [node] as `authority`",
         ),
-        Use::Proxy => Finding::bad(
-            "name",
-            format!("{target}, the proxy for links over TCP: {why}"),
-            "ask who runs this network for its HTTP proxy, and correct `via_proxy` under [node]",
-        ),
     }
 }
 
 /// A name with these addresses. `here`: this node and others are all on this machine.
 fn found((target, name, of): Name<'_>, ips: &[IpAddr], here: bool) -> Finding {
+    let leads = leads(&target.to_string(), ips);
     let ips: Vec<_> = ips.iter().map(IpAddr::to_canonical).collect();
-    let all: Vec<_> = ips.iter().map(ToString::to_string).collect();
-    let leads = format!("{target} leads to {}", all.join(", "));
     let useless = |ip: &IpAddr| ip.is_loopback() || ip.is_unspecified();
-    // A proxy may well be on this machine.
-    if !here && of != Use::Proxy && ips.iter().all(useless) {
+    if !here && ips.iter().all(useless) {
         let found = format!("{leads}: only to this machine itself");
         let hosts = format!(
             "look for {name} in /etc/hosts, where a machine's own name often has such an address, and at its name server"
         );
         return match of {
             Use::Own => Finding::bad("name", format!("{found}, where nobody else finds it"), hosts),
-            Use::Written | Use::Invited | Use::Proxy => Finding::note(
+            Use::Written | Use::Invited => Finding::note(
                 "name",
                 found,
                 format!("if the authority's node is on another machine, {hosts}"),
@@ -175,15 +196,16 @@ mod tests {
     #[tokio::test]
     async fn the_proxy_for_streams_is_looked_up_and_may_be_on_this_machine() {
         let at = |proxy: &str| format!("[node]\nvia_proxy = \"http://user:secret@{proxy}\"\n");
-        let gone = lines(&at("gone.test:3128"), &[]).await.remove(0);
-        assert!(gone.starts_with("FAIL") && gone.contains("gone.test:3128, the proxy"), "{gone}");
-        assert!(gone.contains("correct `via_proxy`") && !gone.contains("secret"), "{gone}");
-        for (proxy, found) in [("self.test:3128", "127.0.1.1"), ("private.test:3128", "10.0.0.1")] {
-            let line = lines(&at(proxy), &[]).await.remove(0);
-            assert!(line.starts_with("ok  ") && line.contains(found), "{line}");
-            assert!(!line.contains('→'), "{line}");
+        // The table of the other names does not know it, but /etc/hosts does.
+        let line = lines(&at("localhost:3128"), &[]).await.remove(0);
+        assert!(line.starts_with("ok  ") && line.contains("localhost:3128 leads to "), "{line}");
+        assert!(!line.contains('→') && !line.contains("secret"), "{line}");
+        for ip in ["192.0.2.1:3128", "[2001:db8::1]:3128"] {
+            assert_eq!(lines(&at(ip), &[]).await, [""; 0]);
         }
-        assert_eq!(lines(&at("192.0.2.1:3128"), &[]).await, [""; 0]);
+        let gone = proxy_led("gone.test:3128", Err(io::Error::other("no such name"))).line();
+        assert!(gone.starts_with("FAIL") && gone.contains("gone.test:3128, the proxy"), "{gone}");
+        assert!(gone.contains("no such name") && gone.contains("correct `via_proxy`"), "{gone}");
     }
 
     #[tokio::test]

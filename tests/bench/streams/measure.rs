@@ -4,7 +4,7 @@ use std::{
     env,
     io::{Read as _, Write as _},
     net::TcpStream,
-    process::Command,
+    process::{Command, exit},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -43,23 +43,13 @@ const INSIDE: &str = "RON_BENCH_INSIDE";
 /// Measures, in namespaces of its own.
 pub(crate) fn all() {
     if env::var_os(INSIDE).is_none() {
-        let inside = Command::new("unshare")
-            .args(["--user", "--map-root-user", "--net"])
-            .arg(env::current_exe().unwrap())
-            .arg("--bench")
-            .env(INSIDE, "1")
-            .status();
-        if !inside.is_ok_and(|status| status.success()) {
-            println!(
-                "nothing was measured: it needs user namespaces, unshare, ip and /dev/net/tun"
-            );
-        }
-        return;
+        return inside();
     }
     let congestion = env::var("RON_BENCH_CONGESTION").unwrap_or_else(|_| "cubic".to_owned());
     let model = LinkModel::new(ONE_WAY).with_rate(Bitrate::mbit(MBIT), Queue::Time(QUEUE));
     let mut nodes = Nodes::set(Cable::lay(model, &congestion));
-    println!("{MBIT} Mbit/s, round trip {:?}, TCP by {congestion}", ONE_WAY * 2);
+    println!("{MBIT} Mbit/s, round trip {:?}", ONE_WAY * 2);
+    println!("TCP without ronproxy by {congestion}; streams ask the kernel for BBR");
     let runs = setting("RON_BENCH_RUNS", 3);
     first_flow(&mut nodes, runs);
     pauses(&mut nodes, runs);
@@ -68,6 +58,26 @@ pub(crate) fn all() {
         nodes.cable.change(|model| model.loss = Loss::Bernoulli(rate));
         downloads(&mut nodes, loss, runs);
         keys(&mut nodes, loss);
+    }
+}
+
+/// Runs this program again in namespaces of its own, and fails as that does.
+fn inside() {
+    let namespaces = || {
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--user", "--map-root-user", "--net"]);
+        unshare
+    };
+    let made = namespaces().args(["ip", "tuntap", "add", "mode", "tun", "name", "cable"]).status();
+    if !made.is_ok_and(|status| status.success()) {
+        println!("nothing was measured: it needs user namespaces, unshare, ip and /dev/net/tun");
+        return;
+    }
+    let mut again = namespaces();
+    again.arg(env::current_exe().unwrap()).arg("--bench").env(INSIDE, "1");
+    let status = again.status().unwrap();
+    if !status.success() {
+        exit(status.code().unwrap_or(1));
     }
 }
 
