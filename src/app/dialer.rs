@@ -135,7 +135,8 @@ impl Opens for Streams {
         let asked = Instant::now();
         let outward = dialer.acceptor.open(us, label, &request.target).await;
         let took = (asked.elapsed(), Duration::ZERO);
-        dialer.pool.observe((&request.target, &key.exit), took, outward.is_ok());
+        let refusal = outward.as_ref().err().map(|refusal| refusal.kind);
+        dialer.pool.observe((&request.target, &key.exit), took, refusal);
         let outward = outward?;
         Ok(Box::new(LocalFlow::new(guard, outward, dialer.pool.limits())))
     }
@@ -461,7 +462,7 @@ impl Dialer {
         order(exits.into_iter().map(offer).collect(), self.held().exit(host))
     }
 
-    /// How long `exit` took lately to connect to `host`; `None`: no flow went there lately.
+    /// How long `exit` took lately to connect to `host`; `None`: nothing is known of the last minutes.
     pub(super) fn connect_time(&self, host: &Host, exit: &NodeName) -> Option<Duration> {
         self.pool.connect_time(host, exit)
     }

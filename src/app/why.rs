@@ -65,8 +65,9 @@ pub struct Choice {
     /// What the exit says of the flow by its own policy; `None`: it was not to be asked.
     pub policy: Option<ExitPolicy>,
     /// How long the exit took lately to connect to the destination in milliseconds, at most 10,000, without the
-    /// lane's round trip; a refusal counts as 10,000. The hint `app:connect` ranks by it. `None` when no flow went
-    /// there lately, and in `routes`.
+    /// lane's round trip; 10,000 where the destination was unreachable or did not answer in time. Other refusals do
+    /// not count. The hint `app:connect` ranks by it. `None` when nothing is known of the last 8 min, and in
+    /// `routes`.
     pub connect_ms: Option<f64>,
     /// What was posted for the exit of the metric of the hint `app:…`; `None` without a value.
     pub posted: Option<f64>,

@@ -8,13 +8,22 @@ use clap_complete::{
     engine::{ArgValueCandidates, CompletionCandidate},
     env::Shells,
 };
+use serde::Deserialize;
 use tokio::time::timeout;
 
 use super::{Cli, CliError, folder::Folder, output::print};
-use crate::mesh::LinkFacts;
+use crate::identity::NodeName;
 
 /// Names the shell when the program is asked for completions.
 const ASKED: &str = "RON_COMPLETE";
+
+/// What completions need of a link, so that a node of another version serves, too.
+#[derive(Debug, Deserialize)]
+struct LinkFacts {
+    peer: NodeName,
+    exit: bool,
+    relay: bool,
+}
 
 /// How long a shell waits for the node's answer. Without one, nothing is offered.
 const PATIENCE: Duration = Duration::from_secs(1);

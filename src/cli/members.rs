@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
+use serde::Deserialize;
 
 use super::{
     CliError,
@@ -14,7 +15,6 @@ use super::{
 use crate::{
     admin::{Member, MemberState},
     identity::{Authority, NodeIdentity, NodeName, RevocationList, UnixTime},
-    mesh::LinkFacts,
     node::{
         Written,
         members::{known, on_record},
@@ -38,6 +38,14 @@ impl Members {
             .run(async || all(folder).await, |all, columns| table(all, UnixTime::now(), columns))
             .await
     }
+}
+
+/// What SEEN needs of a link, so that a node of another version serves, too.
+#[derive(Debug, Deserialize)]
+struct LinkFacts {
+    peer: NodeName,
+    up: bool,
+    since_seconds: Option<u64>,
 }
 
 /// All members that are known here.

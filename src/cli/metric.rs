@@ -20,8 +20,8 @@ use crate::{
 
 /// Post values of metrics that you define
 ///
-/// The hint `app:METRIC` sends flows to the exit with the best value. The metric `connect` the node
-/// measures itself: how long exits take to connect to the destination.
+/// The hint `app:METRIC` sends flows to the exit with the best value. The node itself measures
+/// the metric `connect`: how long exits take to connect to the destination.
 #[derive(Debug, Args)]
 pub(super) struct Metric {
     #[command(subcommand)]

@@ -87,9 +87,13 @@ fn choice(choice: &Value, columns: Option<usize>) -> Vec<String> {
     };
     let mut lines = wrapped(&format!("Exit {exit}, hint {hint}: {how}."), columns, "", "  ");
     lines.extend(policy);
-    if choice["connect_ms"].is_number() {
-        let took = units::millis_of(choice, "connect_ms");
-        lines.push(format!("  It took {took} lately to connect there."));
+    match choice["connect_ms"].as_f64() {
+        None => {}
+        Some(ms) if ms >= 10_000.0 => lines.push("  It did not connect there lately.".to_owned()),
+        Some(_) => {
+            let took = units::millis_of(choice, "connect_ms");
+            lines.push(format!("  It took {took} lately to connect there."));
+        }
     }
     let mut table = Table::new(&[
         "  ROUTE",
@@ -209,6 +213,15 @@ mod tests {
             assert_eq!(policy(&facts).as_deref(), Some(said));
         }
         assert_eq!(policy(&Value::Null), None);
+    }
+
+    #[test]
+    fn an_exit_that_did_not_connect_lately_took_no_time() {
+        let said = |ms: Value| choice(&json!({ "exit": "mit", "connect_ms": ms }), None).join("\n");
+        assert!(said(json!(25.0)).contains("It took 25.0 ms lately to connect there."));
+        let failed = said(json!(10_000.0));
+        assert!(failed.contains("It did not connect there lately."), "{failed}");
+        assert!(!failed.contains("It took") && !said(Value::Null).contains("lately"));
     }
 
     #[test]

@@ -232,7 +232,11 @@ impl LanePool {
                 Ok(Ok(reply)) => {
                     if matches!(purpose, Purpose::Connect(_)) {
                         let took = (asked.elapsed(), lane.rtt().unwrap_or_default());
-                        self.observe((&request.target, &key.exit), took, reply.is_ok());
+                        self.observe(
+                            (&request.target, &key.exit),
+                            took,
+                            reply.as_ref().err().map(|refusal| refusal.kind),
+                        );
                     }
                     break (reply?, lane);
                 }
@@ -245,6 +249,11 @@ impl LanePool {
                     if lane.end.activity().packets().1 == heard {
                         // Its flows may yet see it recover; new ones get a new lane.
                         self.retire(key, &lane);
+                    } else if matches!(purpose, Purpose::Connect(_)) {
+                        // The lane works: it is the exit's way to the destination that does not.
+                        let took = (asked.elapsed(), Duration::ZERO);
+                        let place = (&request.target, &key.exit);
+                        self.observe(place, took, Some(RefusalKind::TimedOut));
                     }
                     let detail = format!("exit {} did not answer in {OPEN_TIMEOUT:?}", key.exit);
                     return Err(Refusal::new(RefusalKind::TimedOut, detail));
@@ -255,23 +264,24 @@ impl LanePool {
         Ok((guard, streams, lane))
     }
 
-    /// Takes note of an exit's answer: how long after the OPEN it came, and the round trip of that.
+    /// Takes note of an exit's answer: how long after the OPEN it came, the round trip of that, and why the exit
+    /// does not connect, if it does not.
     pub fn observe(
         &self,
         (target, exit): (&Target, &NodeName),
         (answered, rtt): (Duration, Duration),
-        connected: bool,
+        refusal: Option<RefusalKind>,
     ) {
         let (now, place) = (Instant::now().into_std(), (&target.host, exit));
         let mut connects = self.connects.lock().unwrap_or_else(PoisonError::into_inner);
-        match connected {
-            true => connects.connected(now, place, answered, rtt),
-            false => connects.refused(now, place),
+        match refusal {
+            None => connects.connected(now, place, answered, rtt),
+            Some(kind) => connects.refused(now, place, kind),
         }
     }
 
-    /// How long `exit` took lately to connect to `host`, at most 10 s, without the round trip of the lane; a
-    /// refusal counts as 10 s. `None`: no flow went there lately.
+    /// How long `exit` took lately to connect to `host`, at most 10 s, without the round trip of the lane; 10 s
+    /// where it could not reach `host`. `None`: nothing is known of the last minutes.
     #[must_use]
     pub fn connect_time(&self, host: &Host, exit: &NodeName) -> Option<Duration> {
         let connects = self.connects.lock().unwrap_or_else(PoisonError::into_inner);

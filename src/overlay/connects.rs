@@ -3,21 +3,35 @@
 //!
 //! The connect time of a flow is the time from its OPEN to the exit's answer, less the lane's round trip: the
 //! exit's look-up of the name and its TCP handshake with the destination. The means forget like those that
-//! applications post ([`posted`](super::posted)). An exit that lies or a client that opens many
+//! applications post ([`posted`](super::posted)), but sooner. An exit that lies or a client that opens many
 //! destinations can only make the hint `app:connect` rank worse.
+//!
+//! A client that gives up before the exit answers leaves no value, however long it waited.
 
 use std::time::{Duration, Instant};
 
 use super::means::Means;
-use crate::{flow::Host, identity::NodeName};
+use crate::{
+    flow::{Host, RefusalKind},
+    identity::NodeName,
+};
 
-/// A refusal counts as long as an exit tries to connect. So an exit that refuses at once never looks near, and
-/// one that refuses a destination comes after one that connects.
-const REFUSED: Duration = Duration::from_secs(10);
+/// A failure counts as long as an exit tries to connect. So an exit that fails at once never looks near, and
+/// one that cannot reach a destination comes after one that connects.
+const FAILED: Duration = Duration::from_secs(10);
+
+/// One bad value keeps an exit away from a destination for 8 min at most.
+const HALF_LIFE: Duration = Duration::from_secs(60);
 
 /// The connect times that an entry has seen, of each destination by each exit.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Connects(Means<(Host, NodeName)>);
+
+impl Default for Connects {
+    fn default() -> Self {
+        Self(Means::new(HALF_LIFE))
+    }
+}
 
 impl Connects {
     /// The exit answered that it is connected, `answered` after it was asked over a lane with the round-trip
@@ -29,16 +43,20 @@ impl Connects {
         answered: Duration,
         rtt: Duration,
     ) {
-        let took = answered.saturating_sub(rtt).min(REFUSED);
+        let took = answered.saturating_sub(rtt).min(FAILED);
         self.0.add(now, (host.clone(), exit.clone()), took.as_secs_f64());
     }
 
-    /// The exit answered that it does not connect.
-    pub fn refused(&mut self, now: Instant, (host, exit): (&Host, &NodeName)) {
-        self.0.add(now, (host.clone(), exit.clone()), REFUSED.as_secs_f64());
+    /// The exit does not connect. Counts only if the exit's way to the destination failed: a destination that
+    /// refuses has answered, and other refusals say nothing of that way.
+    pub fn refused(&mut self, now: Instant, (host, exit): (&Host, &NodeName), kind: RefusalKind) {
+        if matches!(kind, RefusalKind::Unreachable | RefusalKind::TimedOut) {
+            self.0.add(now, (host.clone(), exit.clone()), FAILED.as_secs_f64());
+        }
     }
 
-    /// How long the exit takes to connect there, at most 10 s; `None`: it has not been asked lately.
+    /// How long the exit takes to connect there, at most 10 s; `None`: nothing is known of the last
+    /// minutes.
     #[must_use]
     pub fn time(&self, now: Instant, (host, exit): (&Host, &NodeName)) -> Option<Duration> {
         self.0.mean(now, &(host.clone(), exit.clone())).map(Duration::from_secs_f64)
@@ -72,24 +90,47 @@ mod tests {
         let fast = host("fast.test");
         connects.connected(now, (&fast, &mit), RTT / 2, RTT);
         assert_eq!(connects.time(now, (&fast, &mit)), Some(Duration::ZERO));
-        let later = now + Duration::from_secs(8 * 600);
+        let later = now + 8 * HALF_LIFE;
         assert_eq!(connects.time(later, (&site, &mit)), None, "it is soft state");
     }
 
     #[test]
-    fn a_refusal_is_never_a_fast_connect() {
+    fn a_failure_at_once_is_never_a_fast_connect() {
         let (mut connects, now) = (Connects::default(), Instant::now());
         let (site, refuses, slow) = (host("a.test"), exit("refuses"), exit("slow"));
-        connects.refused(now, (&site, &refuses));
+        connects.refused(now, (&site, &refuses), RefusalKind::Unreachable);
         connects.connected(now, (&site, &slow), Duration::from_secs(3), RTT);
         let time = |connects: &Connects, exit| connects.time(now, (&site, exit)).unwrap();
         assert!(time(&connects, &slow) < time(&connects, &refuses));
-        // No time is longer than a refusal counts, be the exit's answer as late as it may.
+        // No time is longer than a failure counts, be the exit's answer as late as it may.
         connects.connected(now, (&host("b.test"), &slow), Duration::MAX, Duration::ZERO);
-        assert_eq!(connects.time(now, (&host("b.test"), &slow)), Some(REFUSED));
+        assert_eq!(connects.time(now, (&host("b.test"), &slow)), Some(FAILED));
         // What works again soon counts less than what always worked, and more than what never does.
         connects.connected(now, (&site, &refuses), RTT, RTT);
-        assert_eq!(time(&connects, &refuses), REFUSED / 2);
+        assert_eq!(time(&connects, &refuses), FAILED / 2);
+    }
+
+    #[test]
+    fn only_a_failed_way_to_the_destination_counts_as_slow() {
+        use RefusalKind::*;
+        let counts = |kind| {
+            let (mut connects, now) = (Connects::default(), Instant::now());
+            let (site, mit) = (host("a.test"), exit("mit"));
+            connects.refused(now, (&site, &mit), kind);
+            connects.time(now, (&site, &mit)) == Some(FAILED)
+        };
+        assert!([Unreachable, TimedOut].into_iter().all(counts));
+        let others = [
+            Policy,
+            NameNotFound,
+            ConnectionRefused,
+            NoExit,
+            ExitUnreachable,
+            Overloaded,
+            Protocol,
+            NotAnExit,
+        ];
+        assert!(!others.into_iter().any(counts));
     }
 
     #[test]

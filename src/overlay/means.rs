@@ -34,7 +34,14 @@ struct Mean {
 
 impl<K> Default for Means<K> {
     fn default() -> Self {
-        Self { half_life: DEFAULT_HALF_LIFE, values: BTreeMap::new() }
+        Self::new(DEFAULT_HALF_LIFE)
+    }
+}
+
+impl<K> Means<K> {
+    /// Means whose values count half as much after each `half_life`.
+    pub(super) fn new(half_life: Duration) -> Self {
+        Self { half_life, values: BTreeMap::new() }
     }
 }
 

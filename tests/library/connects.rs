@@ -1,13 +1,13 @@
 //! How long exits take to connect to destinations: what flows show of it, and the hint `app:connect`.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use ronproxy::{
     Error, Hint, Node, PostError, RefusalKind,
     internals::{
         app::{Choice, Question},
         emulator,
-        lab::{Lab, LabNode},
+        lab::{Lab, LabNode, Services},
         transport::Congestion,
     },
 };
@@ -17,6 +17,10 @@ use super::{SOON, services};
 
 /// Two exits: `near`, 40 ms or so away, and `far`, 60 ms away. `change` makes the near one worse.
 async fn two_exits(change: impl FnOnce(&mut LabNode)) -> (Lab, Node) {
+    two_exits_to(services(), change).await
+}
+
+async fn two_exits_to(services: Services, change: impl FnOnce(&mut LabNode)) -> (Lab, Node) {
     let mut nodes = vec![
         LabNode::new("entry", false, false),
         LabNode::new("exit", false, true),
@@ -24,7 +28,7 @@ async fn two_exits(change: impl FnOnce(&mut LabNode)) -> (Lab, Node) {
     ];
     change(&mut nodes[2]);
     let topology = emulator::triangle();
-    let lab = Lab::start(topology, 1, nodes, services(), Congestion::default()).await.unwrap();
+    let lab = Lab::start(topology, 1, nodes, services, Congestion::default()).await.unwrap();
     let node = lab.open("entry").unwrap();
     timeout(SOON, node.ready()).await.unwrap().unwrap();
     sleep(Duration::from_secs(3)).await;
@@ -65,17 +69,36 @@ async fn the_exit_that_connects_fastest_in_all_is_found_and_kept() {
     // It is known of this destination only, for any of its ports, and for a while.
     assert!(connect_ms(&why(&lab, "echo.test:8"), "relay").is_some());
     assert_eq!(connect_ms(&why(&lab, "sink.test:7"), "relay"), None);
-    sleep(Duration::from_secs(8 * 600)).await;
+    sleep(Duration::from_secs(8 * 60)).await;
     assert_eq!(connect_ms(&why(&lab, "echo.test:7"), "relay"), None);
     lab.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_exit_that_refuses_at_once_is_not_taken_for_a_fast_one() {
+async fn an_exit_that_fails_at_once_is_not_taken_for_a_fast_one() {
+    let (lab, node) = two_exits(|near| near.refuses = Some(RefusalKind::Unreachable)).await;
+    assert_eq!(exit_of(&node, "app:connect").await, "exit", "the near one is asked, and left");
+    let exits = why(&lab, "echo.test:7");
+    assert_eq!(connect_ms(&exits, "relay"), Some(10_000.0));
+    assert_eq!(exits[0].exit.as_str(), "exit", "the near one is not asked again");
+    lab.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_destination_that_refuses_does_not_make_its_exit_slow() {
     let (lab, node) = two_exits(|near| near.refuses = Some(RefusalKind::ConnectionRefused)).await;
     let hint: Hint = "app:connect".parse().unwrap();
     let refused = node.connect("echo.test:7").hint(hint).await.unwrap_err();
     assert!(matches!(&refused, Error::Refused(r) if r.kind == RefusalKind::ConnectionRefused));
+    assert_eq!(connect_ms(&why(&lab, "echo.test:7"), "relay"), None);
+    lab.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_exit_that_never_answers_is_a_slow_one() {
+    let (lab, node) = two_exits(|near| near.connects_in = Duration::from_secs(3600)).await;
+    let error = node.connect("echo.test:7").exit("relay").await.unwrap_err();
+    assert!(matches!(&error, Error::Refused(r) if r.kind == RefusalKind::TimedOut), "{error}");
     assert_eq!(connect_ms(&why(&lab, "echo.test:7"), "relay"), Some(10_000.0));
     assert_eq!(exit_of(&node, "app:connect").await, "exit");
     lab.stop().await;
@@ -83,14 +106,19 @@ async fn an_exit_that_refuses_at_once_is_not_taken_for_a_fast_one() {
 
 #[tokio::test(start_paused = true)]
 async fn destinations_without_end_leave_others_a_choice_by_latency() {
-    let (lab, node) = two_exits(|near| near.refuses = Some(RefusalKind::Policy)).await;
+    let name = |n: usize| format!("h{n}.test");
+    let many = (0..1_100).fold(services(), |all, n| all.with(&name(n), Arc::new(|_| ())));
+    let slow = |near: &mut LabNode| near.connects_in = Duration::from_millis(100);
+    let (lab, node) = two_exits_to(many, slow).await;
     for n in 0..1_100 {
-        let to = format!("h{n}.test:80");
-        assert!(node.connect(to.as_str()).exit("relay").await.is_err());
+        let to = format!("{}:80", name(n));
+        drop(node.connect(to.as_str()).exit("relay").await.unwrap());
     }
     assert_eq!(connect_ms(&why(&lab, "h0.test:80"), "relay"), None, "the oldest is gone");
-    assert_eq!(connect_ms(&why(&lab, "h1099.test:80"), "relay"), Some(10_000.0));
-    assert_eq!(exit_of(&node, "app:connect").await, "exit", "what refuses is tried and left");
+    let last = why(&lab, "h1099.test:80");
+    assert!(connect_ms(&last, "relay").unwrap() > 95.0);
+    assert_eq!(last[0].exit.as_str(), "exit", "where the near one is known to be slow");
+    assert_eq!(exit_of(&node, "app:connect").await, "relay", "where nothing is known");
     lab.stop().await;
 }
 
