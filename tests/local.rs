@@ -15,10 +15,11 @@ use std::{
     os::unix::net::UnixListener,
     path::Path,
     process::Stdio,
+    sync::{Arc, Mutex},
     thread,
 };
 
-use overlay::{Running, Site, configure, free_udp, json, must, run, stderr, wait_for};
+use overlay::{Running, Site, configure, free_udp, json, must, must_fail, run, stderr, wait_for};
 
 /// Fetches the page by a name that the exit resolves.
 fn fetch_by_name(proxy: SocketAddr, port: u16) -> String {
@@ -134,10 +135,20 @@ fn listings_show_what_peers_wrote_as_harmless_text() {
     let site = Site::new();
     let dir = site.hub();
     let listener = UnixListener::bind(overlay::socket(&dir)).unwrap();
-    let body = serde_json::json!([{
-        "label": HOSTILE, "target": HOSTILE, "peer": HOSTILE, "state": HOSTILE, "exit": HOSTILE,
-        "up": true, "version": HOSTILE, "address": HOSTILE, "route": HOSTILE, "hint": HOSTILE,
+    let links = serde_json::json!([{
+        "peer": HOSTILE, "state": HOSTILE, "up": true, "version": HOSTILE, "address": HOSTILE,
     }]);
+    // Of a flow's words only the destination is free: the others are of types.
+    let flow = serde_json::json!({
+        "label": "00000007", "target": HOSTILE, "exit": "mit", "lane": null, "route": "direct", "reroutes": 0,
+        "history": [], "hint": "latency", "ingress": "socks5", "client": "127.0.0.1:9", "state": "open",
+        "seconds": 1.0, "sent": 0, "received": 0, "datagrams": null, "quiet_seconds": 1.0,
+        "stands_still_seconds": null, "waits_for": null,
+    });
+    let mut forged = flow.clone();
+    forged["exit"] = HOSTILE.into();
+    let body = Arc::new(Mutex::new(String::new()));
+    let answer = body.clone();
     thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
@@ -147,7 +158,7 @@ fn listings_show_what_peers_wrote_as_harmless_text() {
                 stream.read_exact(&mut byte).unwrap();
                 head.extend(byte);
             }
-            let text = body.to_string();
+            let text = answer.lock().unwrap().clone();
             let head = format!(
                 "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
                 text.len()
@@ -156,7 +167,8 @@ fn listings_show_what_peers_wrote_as_harmless_text() {
             let _ = stream.write_all(format!("{head}{text}").as_bytes());
         }
     });
-    for command in ["flows", "links"] {
+    for (command, listed) in [("flows", serde_json::json!([flow])), ("links", links)] {
+        *body.lock().unwrap() = listed.to_string();
         let table = must(&dir, &[command]);
         assert_eq!(table.lines().count(), 2, "{table}");
         assert!(table.contains(r"\u{1b}[2J\u{9b}31m\r\n2026"), "{table}");
@@ -164,6 +176,10 @@ fn listings_show_what_peers_wrote_as_harmless_text() {
             assert!(!shown.replace('\n', "").contains(char::is_control), "{shown:?}");
         }
     }
+    *body.lock().unwrap() = serde_json::json!([forged]).to_string();
+    let said = must_fail(&dir, &["flows"]);
+    assert!(said.contains("is no node name"), "{said}");
+    assert!(!said.replace('\n', "").contains(char::is_control), "{said:?}");
 }
 
 #[test]
