@@ -135,8 +135,8 @@ impl Opens for Streams {
         let asked = Instant::now();
         let outward = dialer.acceptor.open(us, label, &request.target).await;
         let took = (asked.elapsed(), Duration::ZERO);
-        let refusal = outward.as_ref().err().map(|refusal| refusal.kind);
-        dialer.pool.observe((&request.target, &key.exit), took, refusal);
+        let found = outward.as_ref().map(|_| took).map_err(|refusal| refusal.kind);
+        dialer.pool.observe(&request.target, &key.exit, found);
         let outward = outward?;
         Ok(Box::new(LocalFlow::new(guard, outward, dialer.pool.limits())))
     }

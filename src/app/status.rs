@@ -368,7 +368,8 @@ impl NodeView {
     /// Takes a value of an application's metric for an exit, and returns the one that counts now.
     ///
     /// # Errors
-    /// When it is no value, or there are too many metrics.
+    /// For a number that is no value, for the metric `connect`, which the node measures itself, and for a metric
+    /// too many.
     pub fn post(
         &self,
         metric: &AppMetric,

@@ -232,11 +232,8 @@ impl LanePool {
                 Ok(Ok(reply)) => {
                     if matches!(purpose, Purpose::Connect(_)) {
                         let took = (asked.elapsed(), lane.rtt().unwrap_or_default());
-                        self.observe(
-                            (&request.target, &key.exit),
-                            took,
-                            reply.as_ref().err().map(|refusal| refusal.kind),
-                        );
+                        let found = reply.as_ref().map(|_| took).map_err(|refusal| refusal.kind);
+                        self.observe(&request.target, &key.exit, found);
                     }
                     break (reply?, lane);
                 }
@@ -251,9 +248,7 @@ impl LanePool {
                         self.retire(key, &lane);
                     } else if matches!(purpose, Purpose::Connect(_)) {
                         // The lane works: it is the exit's way to the destination that does not.
-                        let took = (asked.elapsed(), Duration::ZERO);
-                        let place = (&request.target, &key.exit);
-                        self.observe(place, took, Some(RefusalKind::TimedOut));
+                        self.observe(&request.target, &key.exit, Err(RefusalKind::TimedOut));
                     }
                     let detail = format!("exit {} did not answer in {OPEN_TIMEOUT:?}", key.exit);
                     return Err(Refusal::new(RefusalKind::TimedOut, detail));
@@ -264,19 +259,19 @@ impl LanePool {
         Ok((guard, streams, lane))
     }
 
-    /// Takes note of an exit's answer: how long after the OPEN it came, the round trip of that, and why the exit
-    /// does not connect, if it does not.
+    /// Takes note of an exit's answer: how long after the OPEN it came and the round trip of that, or why the
+    /// exit does not connect.
     pub fn observe(
         &self,
-        (target, exit): (&Target, &NodeName),
-        (answered, rtt): (Duration, Duration),
-        refusal: Option<RefusalKind>,
+        target: &Target,
+        exit: &NodeName,
+        found: Result<(Duration, Duration), RefusalKind>,
     ) {
         let (now, place) = (Instant::now().into_std(), (&target.host, exit));
         let mut connects = self.connects.lock().unwrap_or_else(PoisonError::into_inner);
-        match refusal {
-            None => connects.connected(now, place, answered, rtt),
-            Some(kind) => connects.refused(now, place, kind),
+        match found {
+            Ok((answered, rtt)) => connects.connected(now, place, answered, rtt),
+            Err(kind) => connects.refused(now, place, kind),
         }
     }
 

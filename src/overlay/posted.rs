@@ -105,7 +105,8 @@ impl Posted {
     /// holds; with the other direction, older values mean nothing and are gone.
     ///
     /// # Errors
-    /// When it is no value, the node measures the metric itself, or there is no room for another metric.
+    /// For a number that is no value, for the metric `connect`, which the node measures itself, and for a metric
+    /// too many.
     pub fn post(
         &mut self,
         now: Instant,

@@ -12,8 +12,8 @@
 //! | | otherwise random |
 //!
 //! A node answers nobody else. So a stranger cannot make it send packets to a third party by forging that
-//! party's address. A member or an invited person can, and the node knows which member it is. The ID proves
-//! no more than that: whoever sees such a packet on its way can send it again.
+//! party's address. A member or an invited person can, and the node knows which member it is. The ID does
+//! not prove who sent the packet: anyone who sees it on its way can send it again.
 
 use std::sync::Arc;
 
