@@ -1,4 +1,6 @@
-# A formula for Homebrew. Copy it into a tap; `url` and `sha256` are those of a release's source.
+# A formula for Homebrew, to copy into a tap. `OWNER` is a placeholder until the project has a public
+# repository: `homepage` and `head` must name the `repository` of Cargo.toml, and `.release/check` compares them.
+# In the tap, add `url` and `sha256` of a release's source above `license`.
 class Ronproxy < Formula
   desc "Proxy whose connections survive path failures, over a Resilient Overlay Network"
   homepage "https://github.com/OWNER/ronproxy"
