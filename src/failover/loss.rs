@@ -5,8 +5,8 @@
 //! trip's packets on a clean path, for two seconds. Such losses come with a full queue, which shows
 //! in the round-trip time, or end within a second. Losses of a bad path do neither. So loss is
 //! counted in windows of half a second, and only sustained loss counts: the least of the last three
-//! windows, or the mean of the last six without the worst two. What is lost while those packets that
-//! arrive wait in a queue does not count there. The least loss of ten seconds counts with any
+//! windows, or the mean of the last six without the worst two. A packet does not count there if it was lost
+//! while the packets that arrived waited in a queue. The least loss of ten seconds counts with any
 //! queue, because by then the queue is not the lane's own.
 
 use std::{

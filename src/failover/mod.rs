@@ -7,21 +7,22 @@
 //! ```text
 //!            Input                                              Command
 //!  Traffic ─────────┐   silence.rs  is the route silent?    ┌──► Use     send on this route now
-//!  Tick(View) ──────┤   loss.rs     what does it lose?      ├──► Tell    a notice to the far end
-//!  Answered ────────┤   capacity.rs what do routes carry?   ├──► Probe   a link, now
+//!  View ────────────┤   loss.rs     what does it lose?      ├──► Tell    a notice to the far end
+//!  Answered ────────┤   capacity.rs what do routes carry?   ├──► Watch, Probe, Suspect   links
 //!  Notice ──────────┼─► agent/   ◄─ selector (overlay)      ├──► AskGrant, Renew, AskFar
 //!  Granted, Refused ┤   blame.rs    which routes failed?    ├──► Urge, Kick
-//!  Renewed, Forgot ─┘   grants.rs   which may be used?      └──► Observe, Close
+//!  Renewed ─────────┤   grants.rs   which may be used?      └──► Observe, Close
+//!  Forgotten ───────┘
 //!                       log.rs      what happened?
 //! ```
 //!
 //! # Silence
 //!
-//! When the route in use is silent (`silence.rs`), the agent asks whether another route would help. A
-//! route is taken whose first link has answered what left with the ping. If no other link of
-//! this node answers either, the trouble is near this end (access line, Wi-Fi, sleep): moving helps
-//! nobody, so the agent stays, and moves to the first link that answers, if the route in use does
-//! not come back before. The time from the first silence to the next answer is an *episode*. A move
+//! When the route in use is silent (`silence.rs`), the agent asks whether another route would help. It takes a
+//! route whose first link has answered a probe that left with the ping. If no other link of
+//! this node answers either, the fault is near this end (access line, Wi-Fi, sleep), and a move does not help.
+//! So the agent stays. It moves to the first link that answers, unless the route in use answers
+//! before. The time from the first silence to the next answer is an *episode*. A move
 //! that did not bring the answer is undone, and no route is blamed for the silence.
 //!
 //! # Two ends

@@ -16,8 +16,8 @@ use super::inflow::Arriving;
 /// has 62 bits, and no flow carries 2^61 bytes.
 const BROKEN_AFTER: u64 = 1 << 61;
 
-/// How long an exit waits until the entry has taken the bytes before the end: the default patience
-/// of a lane. A client that reads more slowly loses them.
+/// How long an exit waits until the entry has taken the bytes before the end: as long as a flow stays half-closed
+/// by default. A client that needs longer to read them loses the rest.
 const DELIVERY: Duration = Duration::from_secs(60);
 
 /// The far end's report about the end of its bytes.
@@ -68,7 +68,7 @@ pub(super) async fn tell(send: &mut SendStream, recv: &mut Arriving, bytes: u64)
     let Ok(code) = VarInt::from_u64(bytes | BROKEN_AFTER) else { return };
     // Fails when the client's bytes were read to their end. Then STOP_SENDING cannot be sent.
     if recv.stop(code).is_ok() {
-        // Ends also with the lane. A client that takes nothing for this long is reset.
+        // Ends also with the lane. A client that has not taken all bytes by then is reset.
         let _ = timeout(DELIVERY, send.stopped()).await;
     }
 }

@@ -4,7 +4,7 @@
 //! QUIC sends none of them again. They use a lane of their own ([`LaneKey::datagrams`]): QUIC sends
 //! DATAGRAM frames before streams, so a flood of them would hold up the connections of a lane.
 //!
-//! Nothing waits here. A frame goes to QUIC at once or is dropped, and a frame that arrives goes to its
+//! This module has no queue. A frame goes to QUIC at once or is dropped, and a frame that arrives goes to its
 //! sink at once.
 //!
 //! [`LaneKey::datagrams`]: super::LaneKey::datagrams

@@ -1,7 +1,7 @@
 //! Lanes: QUIC connections between an entry and an exit, whose streams are flows.
 //!
-//! A lane belongs to one exit, one routing hint and one traffic class; its flows share its route.
-//! QUIC runs end to end over the slot's virtual address. The route beneath it belongs to the
+//! Flows with the same [`LaneKey`] (exit, hint, traffic class and other wishes about the route) share a lane, and so its
+//! route. QUIC runs end to end over the slot's virtual address. The route beneath it belongs to the
 //! [`LaneEnd`] of each side, which reroutes its own direction: a driver beside it carries out what its
 //! [`RouteAgent`](crate::failover::RouteAgent) decides.
 //!

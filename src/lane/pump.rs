@@ -13,8 +13,8 @@
 //! a server that closes while bytes of an upload are unread does. A RESET_STREAM would lose that answer, so
 //! STOP_SENDING carries the number of bytes to wait for (see `broken`).
 //!
-//! Back-pressure is end to end. The pump reads from TCP only what the far end's window has room for. That
-//! window is a fixed number of bytes more than TCP has taken at the far end.
+//! Back-pressure is end to end. The pump reads from TCP only as much as the flow's window has room for. The far
+//! end raises that window when its own TCP connection takes bytes (see `window`).
 
 use std::{
     future::{Future, poll_fn},

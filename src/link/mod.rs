@@ -1,8 +1,7 @@
 //! Links: one QUIC connection per neighbour, for requests, notices and probes.
 //!
-//! A link uses the direct path only. When the link is down, the direct path is down. Both sides may
-//! dial. Of two connections between the same two processes, the one that the node with the smaller
-//! name dialled stays.
+//! A link uses the direct path only, over UDP or a stream. When the link is down, the direct path is down. Both
+//! sides may dial. Of two connections between the same two processes one stays (`table`).
 
 mod address;
 mod buckets;

@@ -1,5 +1,5 @@
-//! Whether a neighbour can be reached from a port from which nothing was ever sent to it: a firewall or a NAT
-//! lets in what comes from where its machine has sent to, and that says nothing of others.
+//! Whether a neighbour can be reached from a port to which it has sent nothing. A firewall or a NAT lets in packets from
+//! addresses to which its machine has sent before. So such packets do not show whether other nodes reach it.
 //!
 //! The packet is a nonce as for a new address. Only the neighbour of this link can return it, on this link.
 

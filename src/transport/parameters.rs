@@ -58,8 +58,8 @@ pub struct LaneOptions {
     pub congestion: Congestion,
     /// Where another one suits the flows' hint better.
     pub by_hint: CongestionByHint,
-    /// How long a lane, and with it its flows, outlives complete silence: no route works. Of the two
-    /// ends the less patient decides.
+    /// A lane, and its flows, survive for this long without a packet, while no route works. The smaller value of
+    /// the two ends counts.
     pub patience: Duration,
     /// The largest QUIC packet that path MTU discovery tries, 1,200 to 8,941 bytes, where the first hop takes
     /// it.
@@ -115,21 +115,22 @@ const HOSTED_LANE_WINDOW: u32 = 16 << 10;
 /// Unacknowledged bytes that a lane may keep at its entry.
 pub const LANE_SEND_WINDOW: u64 = 16 << 20;
 
-/// Streams of a new lane, which have not said yet what they are for: as many as bring a window of their own when
-/// they begin together.
+/// Streams of a new lane whose OPEN has not come yet. As many flows may add a first window each to the lane's
+/// congestion window when they begin together.
 pub(crate) const UNOPENED_STREAMS: u32 = 64;
 
 /// Flows that one lane may carry at once.
 pub(crate) const FLOWS_PER_LANE: u32 = 4096;
 
-/// A lane without traffic sends so many times within its patience. Three in a row may be lost.
+/// A lane without traffic sends this many keep-alives within its patience. Three in a row may be lost.
 const KEEP_ALIVES: u32 = 4;
 
-/// How long a silent link's connection is kept before it is dialled anew. Probes flow at least
-/// every 14 s, so this is several lost probes past "down".
+/// A link's connection ends after this time without a packet, and is dialled anew. Keep-alives come every 20 s,
+/// probes mostly every 14 s or more often, so a dead path is down before this.
 const LINK_IDLE: Duration = Duration::from_secs(30);
 
-/// A link without probes says so often that it is there: less often than it is probed.
+/// QUIC's keep-alive on a link, for links that are probed every 100 s only. Other links are probed more often than
+/// this.
 const LINK_KEEP_ALIVE: Duration = Duration::from_secs(20);
 
 /// Requests and notices that a neighbour may have under way at once.
@@ -210,11 +211,10 @@ fn lane_config(
     config
 }
 
-/// Acknowledgements of a link may wait for one round trip, or for five packets: nobody waits for
-/// those of a probe, and one then does for a request and the last word of its exchange. Otherwise
-/// each of the three messages costs a packet of its own besides (noq bundles no acknowledgement
-/// that is not due yet).
-fn unhurried_acknowledgements() -> AckFrequencyConfig {
+/// Links acknowledge at most once per round trip or per five packets. Probes need no quick acknowledgement: one
+/// packet then acknowledges the request and the finish of an exchange. Without this, noq sends an acknowledgement
+/// in a packet of its own for each of the three messages, because it adds none to a packet before it is due.
+fn delayed_ack_config() -> AckFrequencyConfig {
     let mut config = AckFrequencyConfig::default();
     // The protocol bounds it by the round-trip time or 25 ms, whichever is longer.
     config.max_ack_delay(Some(LINK_IDLE)).ack_eliciting_threshold(VarInt::from_u32(4));
@@ -265,7 +265,7 @@ fn link_config() -> TransportConfig {
         // second segment of a batch whose first one was a short probe. Without offload no packet
         // is cut to the length of another, and a link has no use for it.
         .enable_segmentation_offload(false)
-        .ack_frequency_config(Some(unhurried_acknowledgements()));
+        .ack_frequency_config(Some(delayed_ack_config()));
     config
 }
 

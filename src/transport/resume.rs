@@ -1,4 +1,4 @@
-//! The rate that lanes lately had on each route, with which the next lane there begins. The idea is that of
+//! The rate that lanes lately had on each route. The next lane on that route begins with a part of it, as in
 //! draft-ietf-tsvwg-careful-resume. PURE: time is an argument.
 
 use std::{
@@ -10,8 +10,8 @@ use std::{
 use super::adaptive::Carried;
 use crate::identity::NodeName;
 
-/// A path is taken for what it was for so long: as long as a lane without flows is kept, which remembers
-/// it, too.
+/// A rate is remembered for this long: as long as a lane without flows is kept, which remembers its rate,
+/// too.
 const KEPT: Duration = Duration::from_secs(600);
 
 /// Routes remembered. With as many members as an overlay has, each by several routes, the oldest give way.

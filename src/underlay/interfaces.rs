@@ -1,7 +1,7 @@
 //! The addresses of this machine that a node tells others.
 //!
-//! They are those with which packets leave towards the Internet. For IPv6 the stable addresses of that interface take
-//! the place of temporary ones (RFC 8981), which end after a day, and of deprecated ones.
+//! They are the source addresses of packets towards the Internet. For IPv6 the stable addresses of that interface
+//! replace temporary ones (RFC 8981), which end after a day, and deprecated ones.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

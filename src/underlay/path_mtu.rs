@@ -1,4 +1,4 @@
-//! How long a QUIC packet may be that leaves towards an address.
+//! The largest QUIC packet towards an address, by the interface that it leaves by.
 
 use std::net::SocketAddr;
 

@@ -9,11 +9,11 @@
 //!  any ── a queue stands for 8 rounds, or more is lost than the path loses by itself ──► Sharing
 //! ```
 //!
-//! Alone, the lane sends at the rate that the path was seen to deliver (draft-cardwell-iccrg-bbr-
-//! congestion-control-00), so the queue stays empty, keys are not held up by the same user's download, and
-//! loss that does not depend on the rate is not taken for congestion. A sender of that kind gets too
-//! much of a short queue and too little of a long one beside TCP. Where others are seen, it therefore
-//! does what they do, and tries from time to time whether they are gone (as Copa switches modes:
+//! Alone, the lane sends at the rate that the path delivered (draft-cardwell-iccrg-bbr-
+//! congestion-control-00). So the queue stays empty, keystrokes do not wait for the same user's download, and
+//! loss that does not depend on the rate does not count as congestion. Beside TCP such a sender gets too
+//! much of a short queue and too little of a long one. So when the lane sees other senders, it uses CUBIC as
+//! they do, and tests from time to time whether they are gone (as Copa switches modes:
 //! Arun and Balakrishnan, NSDI 2018).
 
 mod bandwidth;

@@ -1,5 +1,5 @@
-//! A round, which lasts until a packet that was sent after its beginning is acknowledged, a round-trip time:
-//! what is counted in it, and what it says.
+//! A round lasts until a packet that was sent after its beginning is acknowledged: one round-trip time. This module
+//! counts what happens in a round, and says what the counts show.
 
 use std::time::{Duration, Instant};
 
