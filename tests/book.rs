@@ -1,4 +1,4 @@
-//! The documents and the program agree: commands, options, JSON fields, metrics, reasons and links.
+//! The documents and the program agree: commands, options, JSON fields, metrics, reasons, links and names of tests.
 
 #![cfg(unix)]
 #![expect(unreachable_pub, clippy::unwrap_used, clippy::print_stderr, reason = "test helpers")]
@@ -207,6 +207,50 @@ fn no_link_of_the_book_leads_out_of_the_book() {
         "[a](faq.md#who) [b](../README.md) [c](https://example.org) [d](configuration.toml)";
     assert_eq!(links_out_of_the_book(outside), ["../README.md", "configuration.toml"]);
     assert_eq!(included("{{#include ../CHANGELOG.md}}").as_deref(), Some("CHANGELOG.md"));
+}
+
+/// The rule of CONTRIBUTING.md.
+const LONGEST_NAME: usize = 68;
+
+#[test]
+fn no_function_has_a_name_of_over_68_characters() {
+    let (code, mut names) = (code(), 0);
+    for name in code.split("fn ").skip(1).filter_map(|rest| rest.split(['(', '<']).next()) {
+        assert!(name.len() <= LONGEST_NAME || name.contains(' '), "{name}");
+        names += 1;
+    }
+    assert!(names > 4_000, "{names} functions");
+}
+
+#[test]
+fn every_test_that_the_threat_model_names_exists() {
+    let (code, page) = (code(), read("docs/threat-model.md"));
+    let is_test = |name: &&str| {
+        let of_a_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        name.matches('_').count() > 3 && name.chars().all(of_a_name)
+    };
+    let tests: BTreeSet<&str> = page.split('`').skip(1).step_by(2).filter(is_test).collect();
+    assert!(tests.len() > 80, "{} tests", tests.len());
+    for test in tests {
+        assert!(code.contains(&format!("fn {test}(")), "{test} does not exist");
+    }
+}
+
+/// The source text of the program and its tests.
+fn code() -> String {
+    let mut folders: Vec<_> = ["src", "tests"].map(|folder| root().join(folder)).into();
+    let mut code = String::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|ending| ending == "rs") {
+                code += &fs::read_to_string(path).unwrap();
+            }
+        }
+    }
+    code
 }
 
 /// The links to files that mdBook does not write: all that are no page beside this one.

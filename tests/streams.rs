@@ -90,7 +90,7 @@ fn a_node_without_udp_reaches_one_without_streams_through_a_relay() {
 }
 
 #[test]
-fn a_stream_goes_through_the_proxy_that_is_configured_or_in_the_environment() {
+fn a_stream_goes_through_the_proxy_of_the_file_or_the_environment() {
     let site = Site::new();
     let (_hub, at) = hub(&site, true);
     let (proxy, asked) = http_proxy(Ipv4Addr::LOCALHOST, at);

@@ -35,8 +35,8 @@
 //! # Better routes
 //!
 //! The entry compares its route with the others by its hint (`overlay::select`). A lane that is
-//! limited by its route goes by what routes carry instead: the delay in its own queue is not the
-//! route's fault.
+//! limited by its route compares the rates of routes instead, because the delay in its own queue is
+//! not the route's fault.
 
 mod agent;
 mod blame;

@@ -13,8 +13,8 @@ pub(crate) struct Timing {
     pub ping_after: Duration,
     /// The ping's answer is overdue after this long plus 1¼ RTT: room for jitter and a busy CPU.
     pub verdict_after: Duration,
-    /// No answer on a route that works takes longer. A longer smoothed round-trip time is what an outage
-    /// left behind in the estimate. After repeated verdicts the time-out doubles up to this, so a lane
+    /// No answer on a route that works takes longer. If the smoothed round-trip time is longer, an outage
+    /// has distorted the estimate. After repeated verdicts the time-out doubles up to this, so a lane
     /// resumes at most this long after all routes come back. Losses from before a move are found by then.
     pub longest_answer: Duration,
     /// How long the slowest answer is remembered: jitter comes and goes with the hours of the day.
@@ -25,8 +25,7 @@ pub(crate) struct Timing {
     /// acknowledgement that is delayed by 25 ms (RFC 9000, section 18.2). It applies where other
     /// packets come in while acknowledgements do not.
     pub ack_queue: Duration,
-    /// So many packets within one `step` are a transfer of which more is expected: what 2 Mbit/s carry
-    /// meanwhile.
+    /// This many packets within one `step` are a transfer that will continue: 2 Mbit/s carry as many.
     pub busy_packets: u64,
     /// An agent that is woken up later than this was suspended or starved. Silence is not held
     /// against the route then.
@@ -37,10 +36,10 @@ pub(crate) struct Timing {
     // -- Blame (`blame.rs`) ----------------------------------------------------------------------
     /// A route that failed is excluded for this long the first time: three good probes of its links.
     pub first_hold: Duration,
-    /// What the lane learnt of a route counts for this long at most: its faults (the longest exclusion, and
+    /// How long the lane remembers a route at most: its faults (the longest exclusion, and
     /// the time after one in which another fault counts as the next), and the rate that it carried. The
-    /// first trial of another route comes after half of it, as only long transfers shall pay for one, and
-    /// the pauses between trials grow up to it.
+    /// first trial of another route comes after half of this time, because only a long transfer is worth a trial.
+    /// The pauses between trials grow up to this time.
     pub memory: Duration,
 
     // -- Loss (`loss.rs`) ------------------------------------------------------------------------
@@ -62,7 +61,7 @@ pub(crate) struct Timing {
     pub probes_lost: LossRate,
 
     // -- Capacity --------------------------------------------------------------------------------
-    /// A route that carried so much more than what is delivered now is returned to (SOSP 2001,
+    /// The lane returns to a route that carried this factor more than the route in use delivers now (SOSP 2001,
     /// section 5.2: the hysteresis of throughput).
     pub capacity_factor: f64,
     /// How long a route is tried at most: slow start from one packet to 100 Mbit/s takes less.
@@ -81,9 +80,9 @@ pub(crate) struct Timing {
     /// How often candidates and loss are looked at. The selector's hysteresis decides; this bounds
     /// how late a decision is carried out.
     pub tick: Duration,
-    /// How often the agent does what is not urgent: it looks while it rests, asks the far end while probes
-    /// call the route in use down, and says that its direction is limited by the route. (Three times this
-    /// without a word, and it is not.)
+    /// How often the agent does tasks that are not urgent: it looks while it rests, asks the far end while probes
+    /// report the route in use as down, and tells the far end that its direction is limited by the route. (After three
+    /// times this without such a notice, the direction is not limited any more.)
     pub slow_tick: Duration,
     /// The resolution of silence and of clocks, where packets are sent again.
     pub step: Duration,

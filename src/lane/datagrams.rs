@@ -35,16 +35,16 @@ use crate::{
     },
 };
 
-/// Bytes that may wait for the lane: as many as its congestion window, which is about a round trip of what
-/// the route carries. A reroute needs no more, and in a longer queue every datagram would be late.
-/// At least this many: a frame of video, which programs send at once.
+/// As many bytes may wait for the lane as its congestion window has, about one round trip at the route's rate.
+/// A reroute needs no more, and in a longer queue every datagram would be late.
+/// This is the least: a frame of video, which programs send at once.
 const LEAST_WAITING: usize = 64 << 10;
 
-/// At most this many, whatever the window: 84 ms at 50 Mbit/s, about what an end needs to find a silent route
-/// and to hear of the next one. A quarter of QUIC's buffer, see there.
+/// The most, whatever the window: 84 ms at 50 Mbit/s, about the time in which an end finds a silent route
+/// and learns the next one. It is a quarter of QUIC's buffer, see there.
 const MOST_WAITING: usize = LANE_DATAGRAMS_UNSENT / 4;
 
-/// News of an association that wait for its stream. More are not told: the counters have them.
+/// Messages about an association that wait for its stream. Further ones are dropped; the counters have them.
 const NEWS: usize = 16;
 
 /// The datagrams of one lane.

@@ -28,7 +28,7 @@ use crate::{
     },
 };
 
-/// What a lane needs of the overlay around it. Implemented by the mesh, and by fakes in tests.
+/// The services that a lane needs from the overlay. The mesh implements them, and fakes in tests.
 pub trait RouteControl: Send + Sync + 'static {
     /// All routes to `peer` with what is measured of them, for the end `role` of a lane.
     fn candidates(&self, peer: &NodeName, role: LaneEndRole, wish: &RouteWish) -> Vec<Candidate>;
@@ -172,7 +172,7 @@ impl LaneEnd {
         &self.activity
     }
 
-    /// What listings show; the bytes are its connection's to tell.
+    /// The facts for listings; its connection knows the bytes.
     #[must_use]
     pub fn facts(&self) -> LaneFacts {
         let traffic = self.traffic();
@@ -281,7 +281,7 @@ impl LaneEnd {
         self.control.standing(peer).err()
     }
 
-    /// What would be decided now and why, and the decisions before; decides nothing.
+    /// The decision that the agent would make now, its reasons, and the decisions before. Nothing changes.
     #[must_use]
     pub fn explain(&self) -> (Decision, RouteHistory) {
         let candidates = self.candidates();

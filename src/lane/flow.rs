@@ -75,11 +75,11 @@ struct FlowStream {
     guard: FlowGuard,
     streams: Streams<Inflow>,
     finished: bool,
-    /// Resolves when the exit has received everything; once somebody waits for that.
+    /// Resolves when the exit has received everything; set once a task waits for that.
     received: Option<Pin<Box<Stopped>>>,
     /// Resolves when the exit stops the stream towards it; `None` afterwards.
     stopped: Option<Pin<Box<Stopped>>>,
-    /// The same for who writes; once somebody waits for room.
+    /// The same for the writer; set once a writer waits for room.
     unwanted: Option<Pin<Box<Stopped>>>,
     /// Bytes read.
     taken: u64,
@@ -110,7 +110,7 @@ impl AsyncRead for FlowStream {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let Streams { recv: Inflow { arriving, backlog }, port, .. } = &mut this.streams;
-        // What arrived is read at once: what waits inside QUIC would pin the packets of others.
+        // Bytes are read when they arrive: inside QUIC they would pin the packets of others.
         let mut polled = Poll::Ready(Ok(()));
         while polled.is_ready() && !arriving.has_ended() && this.broken.is_none() {
             polled = arriving.poll_read(cx, port);

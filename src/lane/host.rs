@@ -57,8 +57,8 @@ const GRANT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Grants of one entry that wait for a relay: half of the places of a neighbour that passes them on.
 const GRANTS: Limits = Limits { each: 4, waiting: 4, in_all: MAX_LANES };
 
-/// How often pending lanes and the labels granted as a relay are swept: what has ended costs memory
-/// that much longer.
+/// How often pending lanes and the labels granted as a relay are swept. Ended ones cost memory for at most this
+/// time longer.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// An ended lane keeps its slot so long, for the packet that tells the entry: it leaves at the

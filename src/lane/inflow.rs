@@ -19,7 +19,7 @@ use super::{
 /// The largest piece that is taken at once: that of the largest packet.
 const PIECE: usize = 64 << 10;
 
-/// What one direction of a flow has brought, and its reader has not taken.
+/// The bytes of one direction of a flow that have arrived and that its reader has not taken.
 pub(super) struct Inflow {
     /// Where bytes come from.
     pub(super) arriving: Arriving,
@@ -27,7 +27,7 @@ pub(super) struct Inflow {
     pub(super) backlog: Backlog,
 }
 
-/// A stream that is read as bytes arrive, so that nothing waits inside QUIC.
+/// A stream that is read as bytes arrive, so that no bytes wait inside QUIC.
 pub(super) struct Arriving {
     recv: UnorderedRecvStream,
     order: Reassembly,

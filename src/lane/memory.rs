@@ -39,8 +39,8 @@ impl Sizes {
 /// Whose bytes a ledger counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Of {
-    /// The far end's, which are not read. It was told of its window, and cannot be told otherwise: an idle
-    /// lane keeps what it was told. So a lane grows to no more than twice what it leaves to others.
+    /// The far end's, which are not read. A window that it was told cannot be taken back, so an idle
+    /// lane keeps it. So a lane grows to at most twice the memory that it leaves to others.
     Unread,
     /// This end's, which are not acknowledged. A lane without flows has none.
     Unacknowledged,

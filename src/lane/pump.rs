@@ -48,8 +48,8 @@ use crate::{
     transport::code,
 };
 
-/// What is read from TCP first, and may wait for QUIC in every flow at once: a keystroke, or a request.
-/// The exit's 2,048 flows of an entry hold 4 MiB by it.
+/// Bytes of the first read from TCP, which may wait for QUIC in every flow at once: a keystroke, or a request.
+/// With it, 2,048 flows of an entry hold 4 MiB at the exit.
 const SMALL: usize = 2 * 1024;
 
 /// Reads below this are copied out, so that a keystroke does not pin a whole buffer until it is
@@ -349,7 +349,7 @@ enum Taken {
     UntilStopped,
 }
 
-/// What ends both directions at once.
+/// A failure that ends both directions at once.
 enum Broken {
     /// Reading from the destination failed; what it sent before may still be under way.
     Destination(io::Error),

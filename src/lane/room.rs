@@ -32,8 +32,8 @@ const WAITING_PER_ENTRY: usize = 512;
 /// Flows beyond those that the exit carries for an entry: they wait until their refusal has left.
 const REFUSED_PER_ENTRY: usize = 1_024;
 
-/// So many times the open flows of an entry may be the room that its lanes have gained: each lane keeps the
-/// most that it ever needed, and they need it at different times.
+/// The streams that the lanes of an entry have gained are at most this many times its permitted flows. Each lane keeps
+/// the most that it ever needed, and lanes need them at different times.
 const ROOM_PER_FLOW: usize = 4;
 
 /// The streams of each entry that has a lane.

@@ -7,7 +7,7 @@
 /// Counts the datagrams of one connection.
 #[derive(Debug, Default)]
 pub(super) struct Unread {
-    /// What had come in when it was looked at last.
+    /// How many had come in at the last look.
     received: u64,
     taken: u64,
     dropped: u64,

@@ -49,15 +49,15 @@ const BULK: i32 = -1;
 /// One grant on the wire.
 const GRANT: usize = 16;
 
-/// Of an entry's budget, what its lanes may leave unread, and what they may leave unacknowledged: 6 of
-/// 32 MiB each. Bytes that wait for a reader, or for one before them, take up to 4/3 of their size; the
-/// buffers of flows that QUIC holds up take half of what is unacknowledged. Together that is less than the
+/// The part of an entry's budget that its lanes may leave unread, and the part that they may leave unacknowledged:
+/// 6 of 32 MiB each. Bytes that wait for a reader, or for one before them, take up to 4/3 of their size. The
+/// buffers of flows that QUIC holds up take half of the unacknowledged part. Together that is less than the
 /// budget.
 const fn windows(memory: u64) -> u64 {
     memory / 16 * 3
 }
 
-/// The shares of the lanes that a node opens, of what they may leave unread. They are its own user's, so
+/// The shares of the lanes that a node opens, for unread bytes. These lanes are its own user's, so
 /// they begin large: a new flow then begins with a window of 256 KiB.
 const OPENED: Sizes = Sizes { least: OPENED_LANE_WINDOW as u64, first: 128 << 20, most: 256 << 20 };
 

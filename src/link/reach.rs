@@ -32,7 +32,7 @@ impl ReachTry {
     /// The neighbour returned a nonce.
     pub(super) fn returned(&self, nonce: u64) {
         if let Some((_, came)) = self.waiting().take_if(|(waiting, _)| *waiting == nonce) {
-            // Whoever waited may have given up.
+            // The task that waited may have given up.
             let _ = came.send(());
         }
     }
@@ -49,7 +49,7 @@ impl ReachTry {
         let returned = self.begin(nonce.nonce)?;
         let deadline = Instant::now() + PATIENCE;
         let sending = async {
-            // What cannot be sent is not returned.
+            // A nonce that cannot be sent is not returned.
             let _ = socket.send_to(&nonce.encode(), to).await;
             for pause in SEND_AFTER {
                 sleep(pause).await;

@@ -29,7 +29,7 @@ const UDP_AGAIN: (Duration, Duration) = (Duration::from_secs(30), Duration::from
 /// A link over UDP that stood for so long shows that UDP passes.
 const LASTED: Duration = Duration::from_secs(60);
 
-/// By what this node may dial.
+/// The carriers by which this node may dial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ways {
     /// UDP is allowed.

@@ -11,7 +11,7 @@
 //! | | from a joiner: 7 bytes of a MAC by the invitation's key, which the authority knows too |
 //! | | otherwise random |
 //!
-//! A node answers nobody else. So a stranger cannot make it send packets to a third party by forging that
+//! A node answers no other first packet. So a stranger cannot make it send packets to a third party by forging that
 //! party's address. A member or an invited person can, and the node knows which member it is. The ID does
 //! not prove who sent the packet: anyone who sees it on its way can send it again.
 
@@ -22,7 +22,7 @@ use ring::hmac;
 
 use crate::identity::{Fingerprint, NodeName, StatementKey};
 
-/// What separates these uses of the fingerprint, of the token's hash and of two members' secret from others.
+/// These separate this use of the fingerprint, of the token's hash and of two members' secret from other uses.
 const OVERLAY: &[u8] = b"ronproxy first packet 1";
 const INVITATION: &[u8] = b"ronproxy invited first packet 1";
 const MEMBERS: &[u8] = b"ronproxy member's first packet 1";
@@ -107,7 +107,7 @@ impl Knock {
         Self { second: Second::Member { sender: sender(own), key: shared }, ..self }
     }
 
-    /// A connection number for `drawn` by chance.
+    /// A connection ID from these random bytes.
     #[must_use]
     pub(super) fn number(&self, drawn: Drawn) -> ConnectionId {
         let (chance, filling) = drawn.split_at(CHANCE_LEN);
@@ -132,7 +132,7 @@ pub fn sender(key: &StatementKey) -> u8 {
     key.bytes()[0]
 }
 
-/// A number says that it is of a member whose public key begins with this byte.
+/// A connection ID claims to be of a member whose public key begins with this byte.
 #[derive(Debug)]
 pub struct Claim<'a> {
     /// The byte.
@@ -149,7 +149,7 @@ impl Claim<'_> {
     }
 }
 
-/// What a connection number shows.
+/// What a connection ID shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Shown {
     /// Nothing.
@@ -162,8 +162,8 @@ pub enum Shown {
     Member(NodeName),
 }
 
-/// Tells who is at the door, with the key of the overlay. `member` tells whose a claim is, and the keys of `open`
-/// invitations are asked for only if it is nobody's.
+/// Says whose first packet it is, by the key of the overlay. `member` names the member of a claim. The keys of
+/// `open` invitations are needed only if it is no member's.
 #[must_use]
 pub fn shown(
     number: &ConnectionId,
@@ -174,7 +174,7 @@ pub fn shown(
     let Some((chance, proofs)) = number.split_at_checked(CHANCE_LEN) else { return Shown::Nothing };
     let Some((first, second)) = proofs.split_at_checked(PROOF_LEN) else { return Shown::Nothing };
     let (known, mask) = overlay.proof(chance);
-    // How long the comparison takes tells a sender little of a proof that is good for one number.
+    // The time of the comparison tells a sender little, because a proof is valid for one connection ID.
     if first != known {
         return Shown::Nothing;
     }

@@ -36,31 +36,30 @@ use super::{
 
 /// The slowest pace of a lane, in bytes per second: 1 Mbit/s.
 ///
-/// After minutes of keystrokes BBR3 takes the path for a very slow one and holds back the very ping
-/// that is to show that the route lives, by tens of milliseconds, or by more than the answer's
-/// time-out. So does pacing by a window that losses have made small, acknowledgements included, and
-/// by seconds. The window still bounds what is in flight.
+/// After minutes of keystrokes BBR3 estimates a very slow path. It then delays the ping that tests the route by
+/// tens of milliseconds, or by more than the time-out of its answer. Pacing by a window that losses have made
+/// small delays pings and acknowledgements by seconds. The window still bounds the bytes in flight.
 const LEAST_PACING: u64 = 125_000;
 
-/// A route that was left for no longer than this has the window that it had: a trial of another route
-/// takes less.
+/// When a lane returns to a route within this time, it continues with the window that it had there. A trial of
+/// another route takes less.
 const PARKED_FOR: Duration = Duration::from_secs(10);
 
-/// What a route carries is recorded so often at most, for the next lane.
+/// The rate of a route is recorded for the next lane at most this often.
 const NOTED_EVERY: Duration = Duration::from_millis(100);
 
 /// Makes congestion controllers.
 pub(super) type Factory = Arc<dyn ControllerFactory + Send + Sync>;
 
-/// What becomes of a controller when the packets take another route.
+/// The effect of a reroute on a controller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum OnReroute {
-    /// It is told, and forgets what was of the route.
+    /// It is told, and forgets the state of the old route.
     Told,
     /// It goes on, unless the route lost packets.
     Keeps,
-    /// It bounds what is in flight by the least round trip of the last seconds, so that it begins anew
-    /// on a longer route, too.
+    /// It restarts after loss, and on a longer route: it bounds the bytes in flight by the least round trip of the
+    /// last seconds.
     RestartsIfLonger,
 }
 
@@ -75,9 +74,9 @@ impl OnReroute {
 pub(super) struct RouteAwareFactory {
     pub(super) mark: Arc<RerouteMark>,
     pub(super) kind: Kind,
-    /// What becomes of them at a reroute.
+    /// The effect of a reroute on them.
     pub(super) on_reroute: OnReroute,
-    /// What lanes carried on these routes.
+    /// The rates of earlier lanes on these routes.
     pub(super) routes: RoutesTo,
 }
 
@@ -97,14 +96,14 @@ impl Kind {
     }
 }
 
-/// The controller of what is sent on a route.
+/// The controller of the packets on a route.
 enum Inner {
     Adaptive(Box<Adaptive>),
     Other(Box<dyn Controller>),
 }
 
 impl Inner {
-    /// Its window, where flows have written so many first bytes so far.
+    /// Its window, where flows have written `opened` first bytes so far.
     fn window(&self, opened: u64) -> u64 {
         match self {
             Self::Adaptive(adaptive) => adaptive.window_with(opened),
@@ -199,7 +198,7 @@ struct RouteAware {
     inner: Inner,
     kind: Kind,
     routes: RoutesTo,
-    /// When it was last recorded what the route carries.
+    /// When the rate of the route was last recorded.
     noted: Option<Instant>,
     on_reroute: OnReroute,
     mtu: u16,
@@ -207,11 +206,11 @@ struct RouteAware {
     route: u64,
     /// The controller as it was when the route before was left, for a lane that returns to it soon.
     parked: Option<Parked>,
-    /// When the controller last began anew; it knows nothing of packets sent before.
+    /// When the controller last restarted. It does not know packets sent before.
     restarted_at: Option<Instant>,
-    /// What it then waits for before it learns of acknowledgements.
+    /// The condition for which it waits before it sees acknowledgements.
     awaits: Option<FirstRtt>,
-    /// What was lost lately on the route in use.
+    /// The recent loss on the route in use.
     loss: RecentLoss,
     mark: Arc<RerouteMark>,
     /// Bytes sent and neither acknowledged nor lost.
@@ -234,7 +233,7 @@ struct RouteAware {
     first_after: Option<u64>,
     /// When the newest packet of the acknowledgement at hand was sent, if on the route in use.
     newest: Option<Instant>,
-    /// Whether what arrives waited in a queue.
+    /// Whether the packets that arrive waited in a queue.
     queues: bool,
     /// The round-trip time by which QUIC paces, and whose samples may be those of an outage.
     quic_rtt: Option<Duration>,
@@ -283,7 +282,7 @@ impl RouteAware {
         }
     }
 
-    /// The controller begins anew, with what it may keep.
+    /// The controller restarts, with the state that it may keep.
     fn restart(&mut self, at: Instant) {
         match &mut self.inner {
             Inner::Adaptive(adaptive) => {
@@ -296,8 +295,8 @@ impl RouteAware {
         self.awaits = waits.then(|| FirstRtt::of_one_that_began(at));
     }
 
-    /// Whether the lane returned to the route that it had left a moment ago: then with the window that
-    /// it had there. Packets that were sent on the route between say nothing about it.
+    /// Whether the lane returned to the route that it left a moment ago. It then has the window that
+    /// it had there. Packets that were sent on the route in between do not count for it.
     fn takes_up_parked(&mut self, at: Instant) -> bool {
         let Some((route, controller, left_at)) = self.parked.take() else { return false };
         let returns = route == self.route && at < left_at + PARKED_FOR;
@@ -331,7 +330,7 @@ impl RouteAware {
         true
     }
 
-    /// Records what the route in use carries, once in a while.
+    /// Records the rate of the route in use, from time to time.
     fn note_carried(&mut self, now: Instant) {
         if self.noted.is_some_and(|noted| now < noted + NOTED_EVERY) {
             return;
@@ -438,7 +437,7 @@ impl Controller for RouteAware {
             }
             return;
         }
-        // QUIC tells of each lost packet, and then of all of them together.
+        // QUIC reports each lost packet, and then all of them together.
         let Some((bytes, largest)) = self.told.take() else { return };
         let is_persistent = is_persistent_congestion && bytes == lost_bytes;
         self.inner.on_congestion_event(now, sent, is_persistent, false, bytes, largest);
@@ -457,7 +456,7 @@ impl Controller for RouteAware {
         if self.queues {
             self.mark.lost_in_queue();
         }
-        // One that was nothing but an acknowledgement has no bytes.
+        // A packet with acknowledgements only has no bytes.
         if lost_bytes > 0 {
             let (bytes, _) = self.told.unwrap_or_default();
             self.told = Some((bytes + u64::from(lost_bytes), pn));

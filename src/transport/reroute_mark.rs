@@ -11,28 +11,27 @@ use std::{
 use super::adaptive::INITIAL_WINDOW;
 use crate::underlay::{Sizing, SlotActivity};
 
-/// What may leave at once after a reroute although the window is full: enough for the new route's
-/// acknowledgements to show all losses at once, and so little that what is sent again waits for
-/// next to nothing in the new route's queue (4 ms at 100 Mbit/s). A whole window took 40 ms.
+/// Bytes that may leave at once after a reroute although the window is full. They are enough for the new route's
+/// acknowledgements to show all losses at once. They delay the packets that are sent again by little (4 ms at
+/// 100 Mbit/s); a whole window took 40 ms.
 const BURST: u64 = 32 * 1_443;
 
-/// So many bursts add up over reroutes in a row before one of them works.
+/// At most this many bursts add up over reroutes in a row, while none of them works.
 const MOST_BURSTS: u64 = 4;
 
-/// What may leave at once for each further reroute, or ping. Without it, a lane that looked for a
-/// route in vain four times could not even ask on the fifth until a timer of seconds ran out. Nor
-/// could it answer: QUIC keeps acknowledgements back, too, while there is data that the window
-/// keeps back.
+/// Bytes that may leave at once for each further reroute, or ping. Without them, a lane that tried four
+/// routes in vain could not ping on the fifth until a timer of seconds ran out. It could not answer
+/// either: while the window holds data back, QUIC sends no acknowledgements.
 const URGENT: u64 = 2 * 1_443;
 
 /// A round trip counts for no more than twice the smoothed one and this, in microseconds.
 const LATE_MICROS: u64 = 100_000;
 
-/// A round-trip time that is longer by one in so many counts as longer: what jitter makes of equal
-/// ones is less.
+/// A round-trip time counts as longer when it exceeds the other by one part in this many. Jitter makes equal
+/// ones differ by less.
 const LONGER: u32 = 16;
 
-/// All that may leave so until something is answered: more than an outage of two minutes takes.
+/// Most bytes that may leave in this way until a packet is answered: more than an outage of two minutes takes.
 const MOST_ALLOWED: u64 = 512 * 1_024;
 
 /// Tells a connection's controller that the route changed, and the route's owner whether packets
@@ -45,7 +44,7 @@ pub struct RerouteMark {
     longer: AtomicBool,
     resumes: AtomicBool,
     at: Mutex<Option<Instant>>,
-    /// How often something must not have waited.
+    /// How often [`Self::urge`] was called.
     urged: AtomicU64,
     /// Bytes that were allowed to leave although the window is full, since one was answered.
     allowed: AtomicU64,
@@ -104,7 +103,7 @@ impl RerouteMark {
     /// it before the first packet on the new route.
     pub fn rerouted(&self, now: Instant, route: u64, rtt: Option<Duration>) {
         self.route.store(route, Ordering::Relaxed);
-        // Where nothing was answered on the route before, it is not what the controller knows.
+        // If no packet was answered on the route before, the controller knows an earlier route.
         if let Some(old) = self.least_rtt() {
             let longer = rtt.is_some_and(|new| new > old + old / LONGER);
             self.longer.store(longer, Ordering::Relaxed);
@@ -138,14 +137,14 @@ impl RerouteMark {
         self.longer.load(Ordering::Relaxed)
     }
 
-    /// Lets a few packets leave although the window is full of such as are probably lost. Call it
-    /// before what must not wait for loss recovery's backed-off timer. It leaves in a size that passes.
+    /// Lets a few packets leave although the window is full of packets that are probably lost. Call it
+    /// before a packet that must not wait for loss recovery's backed-off timer. That packet leaves in a size that passes.
     pub fn urge(&self) {
         self.allow(URGENT);
         self.urged.fetch_add(1, Ordering::Release);
     }
 
-    /// How often something was not to wait.
+    /// How often [`Self::urge`] was called.
     pub(super) fn urged(&self) -> u64 {
         self.urged.load(Ordering::Acquire)
     }
@@ -166,7 +165,7 @@ impl RerouteMark {
         allowed.saturating_sub(self.spent.load(Ordering::Relaxed))
     }
 
-    /// Records that so many left although the window was full.
+    /// Records that this many bytes left although the window was full.
     pub(super) fn spend(&self, bytes: u64) {
         let allowed = self.allowed.load(Ordering::Relaxed);
         add_up_to(allowed, &self.spent, bytes);
@@ -176,8 +175,8 @@ impl RerouteMark {
         add_up_to(MOST_ALLOWED, &self.allowed, bytes);
     }
 
-    /// Records that a flow, which wrote `before` bytes so far, writes more. What a TCP connection of its own
-    /// would send in its first round trip the lane may send besides, where it does not know the path.
+    /// Records that a flow, which wrote `before` bytes so far, writes more. While the lane does not know the path,
+    /// it may send in addition as much as a TCP connection of the flow's own would send in its first round trip.
     pub fn writes(&self, before: u64, bytes: u64) {
         let first = |bytes: u64| bytes.min(INITIAL_WINDOW);
         let opened = first(before.saturating_add(bytes)) - first(before);
@@ -236,8 +235,8 @@ impl RerouteMark {
         self.heard_before.store(self.activity.packets().1, Ordering::Relaxed);
     }
 
-    /// Whether nothing has come in since the last packet left that must be acknowledged. The counts of
-    /// [`Self::progress`] do not tell: a packet that was lost is never acknowledged.
+    /// Whether no packet has come in since the last one left that must be acknowledged. The counts of
+    /// [`Self::progress`] do not show this: a lost packet is never acknowledged.
     #[must_use]
     pub fn awaits_answer(&self) -> bool {
         let heard_before = self.heard_before.load(Ordering::Relaxed);
@@ -249,7 +248,7 @@ impl RerouteMark {
         self.too_long.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many were so far. They say nothing about the loss of a route.
+    /// How many such packets there were so far. They do not show the loss of a route.
     #[must_use]
     pub fn too_long(&self) -> u64 {
         self.too_long.load(Ordering::Relaxed)
@@ -260,7 +259,7 @@ impl RerouteMark {
         self.lost_in_queue.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many were so far. Most of them were too many for the queue, which says nothing about the loss of a
+    /// How many such packets there were so far. Most of them overflowed the queue, so they do not show the loss of a
     /// route.
     #[must_use]
     pub fn in_queue(&self) -> u64 {
@@ -289,15 +288,15 @@ impl RerouteMark {
         self.take_round_trips();
     }
 
-    /// Records how long the newest packet of an acknowledgement took. The older ones say nothing of
-    /// the path: on a lossy one, they waited for the acknowledgements before, which were lost.
+    /// Records how long the newest packet of an acknowledgement took. The older ones do not show the path's round
+    /// trip: on a lossy path, they waited because earlier acknowledgements were lost.
     /// `limited`: the congestion window was the limit then, not the application. Returns whether it waited in a
     /// queue: it took an eighth longer than the route's least.
     pub(super) fn sampled(&self, rtt: Duration, limited: bool) -> bool {
         let sample = u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX - 1);
         let smoothed = match self.smoothed_rtt.load(Ordering::Relaxed) {
             u64::MAX => sample,
-            // One answer of a node that had fallen asleep says nothing of the path.
+            // One answer of a node that slept does not show the path's round trip.
             old => (7 * old + sample.min(2 * old + LATE_MICROS)) / 8,
         };
         self.smoothed_rtt.store(smoothed, Ordering::Relaxed);

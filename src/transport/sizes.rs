@@ -26,16 +26,16 @@ use std::{
 
 use crate::{underlay::Leave, wire::piece::SURE_PACKET};
 
-/// So many long packets lost in a row, while shorter ones arrive, are taken for a narrow route. At 30 %
-/// of loss, three in a row are one in 37.
+/// After this many long packets lost in a row, while shorter ones arrive, the route counts as one for small packets.
+/// At 30 % loss, chance alone loses three in a row once in 37.
 const ENOUGH: u32 = 3;
 
-/// So many long packets leave in pieces from a ping on: what is allowed beyond the window for it, and enough
-/// for loss recovery to give up all that left before (RFC 9002, section 6.1.1).
+/// After a ping this many long packets leave in pieces. As many may leave beyond the window for the ping. They are
+/// enough for loss recovery to declare all earlier packets lost (RFC 9002, section 6.1.1).
 const WITH_A_PING: u8 = 3;
 
-/// Most packets remembered that left since a ping in a size that passes. What is forgotten shows nothing:
-/// the next ping does.
+/// Most packets remembered that left since a ping in a size that passes. If one was forgotten, the packets of the
+/// next ping show the same.
 const MOST_SURE: usize = 64;
 
 /// The first try to send a packet whole, after the doubt began. It costs one packet, and so a round
@@ -58,7 +58,7 @@ enum State {
 
 const DOUBTED: State = State::Doubted { next_try: None, pause: FIRST_TRY };
 
-/// What is known about long packets on the route in use.
+/// The knowledge about long packets on the route in use.
 #[derive(Debug, Clone)]
 pub(super) struct Sizes {
     state: State,
@@ -66,9 +66,9 @@ pub(super) struct Sizes {
     opening: bool,
     /// The first packet sent since the doubt began.
     from: Option<u64>,
-    /// So many long packets leave in pieces yet, because of a ping.
+    /// How many long packets still leave in pieces, because of a ping.
     with_a_ping: u8,
-    /// What left before the doubt, and since a ping, in a size that passes; neither acknowledged nor lost.
+    /// Packets that left before the doubt, and since a ping, in a size that passes; neither acknowledged nor lost.
     sure: VecDeque<u64>,
     /// The newest packet that left in a size that passes, because of a ping or a doubt, and arrived.
     passed: Option<u64>,
@@ -124,7 +124,7 @@ impl Sizes {
         bytes: u16,
         present: u16,
     ) -> Option<Leave> {
-        // A probe of QUIC for a larger size says nothing about the present one when it is lost.
+        // When QUIC's probe for a larger size is lost, the present size may still pass.
         let is_long = is_long(bytes) && bytes <= present;
         match &mut self.state {
             State::Whole if self.with_a_ping > 0 && bytes <= present => {
@@ -166,7 +166,7 @@ impl Sizes {
         }
     }
 
-    /// What left since the doubt began has arrived.
+    /// A packet that left since the doubt began has arrived.
     fn answered(&mut self, now: Instant, whole_came: bool) {
         if std::mem::take(&mut self.opening) && whole_came {
             return self.pass();
@@ -177,7 +177,7 @@ impl Sizes {
     }
 
     /// A packet was lost. Returns whether its size explains that: such a loss is no sign of congestion
-    /// (RFC 8899, section 3). No long packet that left later arrived, but what left in pieces did.
+    /// (RFC 8899, section 3). No long packet that left later arrived whole, but one in pieces did.
     pub(super) fn lost(&mut self, now: Instant, pn: u64, bytes: u16) -> bool {
         if self.tried == Some(pn) {
             self.tried = None;

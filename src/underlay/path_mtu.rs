@@ -14,7 +14,7 @@ const IP_AND_UDP: usize = 40 + 8;
 /// The shortest limit that QUIC allows (RFC 9000, section 14).
 const LEAST: u16 = 1200;
 
-/// Who says how long an IP packet may be.
+/// The source of the largest size of an IP packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PathMtu {
     /// So many bytes to wherever.

@@ -38,7 +38,7 @@ pub(super) struct Batch {
     filled: usize,
     buffer: usize,
     offset: usize,
-    /// What comes on streams. A socket made while another one of the node lives has none.
+    /// Packets from streams. A socket that is made while the node has another one gets none.
     streams: Option<Inbox>,
     coalesces: bool,
     /// Whether these came on streams, which are asked first in every other turn.

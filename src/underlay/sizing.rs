@@ -19,16 +19,16 @@ impl Leave {
     const ALL: [Self; 3] = [Self::Whole, Self::InPieces, Self::Both];
 }
 
-/// What the sender of a lane's packets decides about their sizes, and what its receiver saw.
+/// The decisions of a lane's sender about packet sizes, and the observations of its receiver.
 #[derive(Debug, Default)]
 pub struct Sizing {
     leave: AtomicU8,
     /// QUIC's present packet size. A longer packet is a probe of QUIC for a larger size, which leaves
     /// as it is.
     present: AtomicU16,
-    /// The next long packet leaves as it is, although they leave in pieces.
+    /// The next long packet leaves as it is, although the others leave in pieces.
     try_whole: AtomicBool,
-    /// So many of the next long packets leave in pieces, although they leave as they are.
+    /// How many of the next long packets leave in pieces, although the others leave as they are.
     in_pieces: AtomicU32,
     whole_came: AtomicBool,
 }

@@ -158,7 +158,7 @@ fn first_packets_from_many_addresses_do_not_keep_a_member_out() {
 /// The member has linked once from each of 20 addresses, and proves each. The exit cannot dial the honest
 /// one.
 #[test]
-fn a_member_of_many_addresses_that_leaves_handshakes_half_done_keeps_no_other_out() {
+fn half_done_handshakes_from_many_addresses_keep_no_other_member_out() {
     let stage = Stage::new(307);
     let at = |n: u8| IpAddr::from([203, 0, 113, 100 + n]);
     let credentials = stage.mallory.credentials().clone();
@@ -192,7 +192,7 @@ fn a_member_of_many_addresses_that_leaves_handshakes_half_done_keeps_no_other_ou
 /// A stranger sends first packets from the /24 of a member whose address is not known yet, at random
 /// times: the same packets in lockstep with a refilling bucket would always, or never, come first.
 #[test]
-fn first_packets_in_the_prefix_of_a_member_that_moved_do_not_keep_it_out() {
+fn first_packets_in_the_prefix_of_a_moved_member_do_not_keep_it_out() {
     let stage = Stage::new(308);
     let initials =
         Initials::of_stranger(stage.mallory.credentials(), stage.at("exit"), "exit", 300);

@@ -150,8 +150,8 @@ impl RouteAgent {
     /// The route to take instead of the silent one in use: the best one whose first link works.
     /// `None` while none is known to work, or if it is better to stay.
     ///
-    /// Both have to be asked at the same time. Where that link answers only what left later than the ping
-    /// on the route in use, all links were silent, and the fault may be over for all.
+    /// The ping and the probe of that link have to leave at the same time. If the link answers only a probe that left
+    /// later than the ping on the route in use, all links were silent, and the fault may be over for all.
     pub(super) fn instead(&mut self, now: Instant) -> Option<Route> {
         let routes = self.other_routes(now);
         for route in &routes {

@@ -1,4 +1,4 @@
-//! What the far end tells, and what it is told.
+//! Notices from the far end, and notices to it.
 
 use std::time::{Duration, Instant};
 
@@ -54,7 +54,7 @@ impl RouteAgent {
         }
     }
 
-    /// The silence for which this end moved last was of the far end's own line.
+    /// The silence that caused this end's last move was on the far end's own access link.
     pub(super) fn undo_move(&mut self, now: Instant) {
         let Some(before) = self.before_episode.take() else { return };
         self.blame.forget(&before);

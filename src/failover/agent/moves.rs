@@ -70,7 +70,7 @@ impl RouteAgent {
         if let Some(pending) = self.pending.take_if(|pending| pending.route == *route) {
             self.complete_move(now, pending.route, pending.cause);
         } else if *route == self.route {
-            // The relay had forgotten the lane. What it dropped meanwhile is sent again.
+            // The relay had forgotten the lane. The packets that it dropped meanwhile are sent again.
             let label = self.grants.label(route);
             let lost = self.leaving.and_then(|cause| cause.lost);
             let route = route.clone();

@@ -59,8 +59,8 @@ impl RouteAgent {
         let rtt = self.silence.rtt(&self.timing, &self.traffic).smoothed;
         let verdict = rtt + rtt / 2 + self.timing.ping_after + self.timing.verdict_after;
         if self.near_trouble {
-            // What was lost meanwhile says nothing of the route. The far end may have found us silent:
-            // its news is about the same trouble.
+            // Losses meanwhile were not the route's. The far end may have found us silent: its notice is about
+            // the same trouble.
             self.silence.rerouted(now, None);
             self.near_trouble_ended = Some(now);
             self.near_trouble = false;
@@ -98,7 +98,7 @@ impl RouteAgent {
         let reason = RerouteReason::Silent { ms: millis(now.saturating_duration_since(began)) };
         let lost = self.lost_since(began, self.breaks_of(&self.route));
         if self.episode.is_none() {
-            // What was blamed in an earlier episode stands.
+            // Blame of an earlier episode stands.
             self.blame.confirm();
             let suspected = *self.suspected_at.get_or_insert(now);
             let heard_nothing = self.traffic.arrived.is_none_or(|arrived| arrived < suspected);
@@ -123,7 +123,7 @@ impl RouteAgent {
             if Some(*left) >= self.suspected_at {
                 asked.proof.get_or_insert(*left);
             } else if asked.before.replace(*left).is_some_and(|before| before < *left) {
-                // What left before does not tell whether the link works now.
+                // An answer to a probe that left before does not show whether the link works now.
                 asked.at = now;
                 self.commands.push_back(Command::Probe(link.clone()));
             }
@@ -152,7 +152,7 @@ impl RouteAgent {
             .unwrap_or(noticed)
     }
 
-    /// What was lost by a silence that began then: the packets that were on their way, and those
+    /// The packets lost by a silence that began then: those that were under way, and those
     /// whose acknowledgements were. The first of them had waited in the queue, and was sent one of
     /// `ways` before.
     pub(super) fn lost_since(&self, began: Instant, ways: [Duration; 2]) -> Option<Lost> {

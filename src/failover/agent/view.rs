@@ -188,7 +188,7 @@ impl RouteAgent {
     }
 
     /// Renews the grants that are to end, and asks for those of the next best routes, so that a move
-    /// waits for nobody.
+    /// does not wait for a relay.
     pub(super) fn prepare_grants(&mut self, now: Instant) {
         if now < self.next_prepare {
             return;
@@ -206,8 +206,8 @@ impl RouteAgent {
     }
 }
 
-/// What a window says to the overlay. Only the loss that persists is told: a burst that congestion
-/// control makes while it looks for the path's rate is no property of the path.
+/// The report of a window to the overlay. It has sustained loss only: a burst of loss that congestion
+/// control causes while it looks for the path's rate is no property of the path.
 fn sample(closed: &Closed, loss: LossRate, bytes: u64) -> PassiveSample {
     let rtt = closed.least_rtt;
     // Where nothing came back, nothing is known to be delivered.

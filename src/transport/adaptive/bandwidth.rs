@@ -7,7 +7,7 @@ use std::{
 
 use super::as_f64;
 
-/// The bandwidth is the highest delivery rate of so many rounds: a cycle of probing, and a little more
+/// The bandwidth is the highest delivery rate of this many rounds: a cycle of probing, and a little more
 /// (BBR's `BBRBandwidthFilterLen`).
 pub(super) const BANDWIDTH_ROUNDS: usize = 10;
 
@@ -15,7 +15,7 @@ pub(super) const BANDWIDTH_ROUNDS: usize = 10;
 /// many before: how much of it is acknowledged in a single round is chance.
 const EARLIER_ROUNDS: usize = 3;
 
-/// What was acknowledged so far in the present round.
+/// The bytes acknowledged so far in the present round.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sample {
     pub(super) now: Instant,
@@ -85,7 +85,7 @@ impl Bandwidth {
         self.assumed.1 == 0 && self.highest > 0.0
     }
 
-    /// The path is believed to carry that much for so many rounds that the application does not limit.
+    /// Assumes this rate for this many rounds that the application does not limit.
     pub(super) fn assume(&mut self, rate: f64, rounds: usize) {
         self.assumed = (rate, rounds);
         self.highest = self.highest.max(rate);

@@ -74,8 +74,8 @@ impl BaseLoss {
         self.next = pn + 1;
     }
 
-    /// Whether the sender holds back from now on, so that its packets find no queue of its own. What is sent
-    /// before the losses of the last such time are known does not count.
+    /// Whether the sender holds back from now on, so that its packets find no queue of its own. Packets sent
+    /// before the losses of the last such time are known do not count.
     pub(super) fn hold_back(&mut self, holding_back: bool) {
         match &mut self.span {
             None if holding_back => {

@@ -16,7 +16,7 @@ pub(super) struct Cubic {
     window: f64,
     /// The window at the last congestion, lowered if it shrinks from one congestion to the next.
     w_max: f64,
-    /// What a Reno sender would have (section 4.3).
+    /// The window that a Reno sender would have (section 4.3).
     w_est: f64,
     /// When the window was last set, and how long it takes from then to reach `w_max` (section 4.2), in
     /// seconds.

@@ -41,7 +41,7 @@ mod tests;
 pub(super) const INITIAL_WINDOW: u64 = 14_720;
 
 /// Each flow that begins brings the window that a TCP connection of its own would begin with, up to
-/// so many flows: browsers open six for each of some ten servers.
+/// this many flows: browsers open six for each of some ten servers.
 pub(super) const FLOWS_AT_ONCE: u64 = 64;
 
 /// Their first windows leave within a round trip, a little faster as not all begin with it; those of so few
@@ -49,14 +49,14 @@ pub(super) const FLOWS_AT_ONCE: u64 = 64;
 const OPENING: f64 = 1.25;
 const FEW_FLOWS: u64 = 16;
 
-/// Of the rate that the path lately carried a lane begins with this part. Startup then takes it to
+/// A lane begins with this part of the rate that the path carried lately. Startup then takes it to
 /// 1.4 times the rate.
 const RESUMED: f64 = 0.5;
 
-/// It is believed for so many rounds: one until it is sent, one until it shows, one more.
+/// The lane assumes this rate for this many rounds: one to send, one to see the effect, one more.
 const RESUMED_ROUNDS: usize = 3;
 
-/// It is another path when its round trip is so many times as long or as short.
+/// It is another path when its round trip is this many times as long or as short.
 const ANOTHER: u32 = 2;
 
 /// The least window, in packets (BBR's `BBRMinPipeCwnd`).
@@ -65,8 +65,8 @@ const LEAST_WINDOW: u64 = 4;
 /// The pace while the rate doubles each round: 2/ln 2 (BBR's `BBRStartupPacingGain` of 2016).
 const STARTUP: f64 = 2.885;
 
-/// The same after a round that the application limited. The path's rate is then known to be no less than
-/// what was asked of it, and a window may leave in half a round trip.
+/// The same after a round that the application limited. The path then carries at least the rate that the
+/// application needed, and a window may leave in half a round trip.
 const STARTUP_AFTER_LITTLE: f64 = 2.0 * STARTUP;
 
 /// The pipe is full when the bandwidth grew by less than this in three rounds.
@@ -89,23 +89,23 @@ const WORTH_ANOTHER: f64 = 1.15;
 /// While cruising the pace is lowered by the queue that stands, by no more than this.
 const MOST_DRAINED: f64 = 0.2;
 
-/// What may be in flight, as a multiple of what the path holds: acknowledgements come in lumps.
+/// Most bytes in flight, as a multiple of the bytes that the path holds: acknowledgements come in lumps.
 const IN_FLIGHT: f64 = 2.0;
 
-/// The same of what is in flight at the path's rate: more than [`UP`], and room for jitter.
+/// The same as a multiple of the bytes in flight at the path's rate: more than [`UP`], and room for jitter.
 const WINDOW_OVER_PACE: f64 = 1.5;
 
 /// A lossy path is sent more, so that as much arrives; for no higher loss than this.
 const MOST_COMPENSATED: f64 = 0.5;
 
-/// A queue that stands for so many rounds, a whole cycle, is not ours.
+/// A queue that stands for this many rounds, a whole cycle, is not ours.
 const OTHERS: u32 = 8;
 
-/// Who fills a queue has a window that much larger than one who keeps it empty.
+/// A sender that fills a queue has a window larger by this factor than one that keeps it empty.
 const OTHERS_WINDOW: f64 = 2.0;
 
-/// How long others are believed in until we try whether they are gone: 2 s and 12 rounds, doubled
-/// each time they are not, or are back within 10 s, to 40 s.
+/// How long the lane assumes other senders until it tests whether they are gone: 2 s and 12 rounds. The time doubles,
+/// up to 40 s, each time they are still there, or back within 10 s.
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
 const MOST_PAUSE: Duration = Duration::from_secs(40);
 const RETURN: Duration = Duration::from_secs(10);
@@ -140,7 +140,7 @@ struct Sharing {
     trial: Option<u32>,
 }
 
-/// What a path carried.
+/// The rate of a path, and its round trip.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Carried {
     /// In bytes per second.
@@ -161,10 +161,10 @@ pub(super) struct Adaptive {
     /// Rounds in a row with a standing queue.
     stood: u32,
     sharing: Option<Sharing>,
-    /// How long others are believed in the next time.
+    /// How long the lane assumes other senders the next time.
     pause: Duration,
     alone_since: Instant,
-    /// What the path carried lately, until its round trip shows whether it is the same.
+    /// The rate that the path had lately, until its round trip shows whether it is the same path.
     resumes: Option<Carried>,
     /// First bytes of flows so far; and when the present round began, and the one before.
     opened: u64,
@@ -197,7 +197,7 @@ impl Adaptive {
         self.resumes = Some(carried);
     }
 
-    /// What the path carries, once that is known.
+    /// The rate of the path, once it is known.
     pub(super) fn carries(&self) -> Option<Carried> {
         let rate = self.path.is_measured().then(|| self.path.bandwidth())?;
         Some(Carried { rate, rtt: self.path.least_rtt()? })
@@ -217,8 +217,8 @@ impl Adaptive {
         opened.saturating_sub(self.opened_before[1]).min(FLOWS_AT_ONCE * INITIAL_WINDOW)
     }
 
-    /// The packets take another route from now on. Its rate is taken for the same until it is known, but
-    /// for no less than half of what it carried lately, and for no more.
+    /// The packets take another route from now on. Until its rate is known, the lane assumes the present rate, but
+    /// at least half of the rate that the route had lately, and at most that rate.
     pub(super) fn rerouted(&mut self, now: Instant, carried: Option<Carried>) {
         let kept = self.path.bandwidth();
         let rate = carried.map_or(kept, |Carried { rate, .. }| kept.clamp(RESUMED * rate, rate));
@@ -298,7 +298,7 @@ impl Adaptive {
         }
     }
 
-    /// What ends before its round does.
+    /// Ends phases that end before their round does.
     fn after_acks(&mut self, now: Instant) {
         let Some((least, bdp)) = self.path.least_rtt().zip(self.path.bdp()) else { return };
         let lasted = now.saturating_duration_since(self.since);
@@ -373,13 +373,13 @@ impl Adaptive {
                 let unexplained = round.congested && !round.queued && !sharing.recovers;
                 let tries = (due || unexplained) && !round.app_limited;
                 sharing.trial = tries.then_some(0);
-                // What is lost in the round after the window shrank is the path's own loss, too.
+                // Loss in the round after the window shrank is the path's own loss, too.
                 self.path.loss.hold_back(round.congested || sharing.trial.is_some());
             }
         }
     }
 
-    /// What a path that loses some has to be sent so that one arrives.
+    /// How many packets have to leave on a lossy path so that one arrives.
     fn compensation(&self) -> f64 {
         1.0 / (1.0 - self.path.loss.share().min(MOST_COMPENSATED))
     }
@@ -411,7 +411,7 @@ impl Adaptive {
         };
         let rate = gain * bandwidth * self.compensation();
         match (self.phase, self.path.least_rtt()) {
-            // While nothing is known yet, what TCP would send.
+            // While the path is unknown, as much as TCP would send.
             (Phase::Startup { .. }, Some(least)) if trial.is_none() => {
                 let opening = self.opening(opened);
                 let few = opening.clamp(INITIAL_WINDOW, FEW_FLOWS * INITIAL_WINDOW);
@@ -508,7 +508,7 @@ impl Controller for Adaptive {
 }
 
 impl Adaptive {
-    /// The window, where flows have written so many first bytes so far.
+    /// The window, where flows have written `opened` first bytes so far.
     pub(super) fn window_with(&self, opened: u64) -> u64 {
         let first = as_f64(INITIAL_WINDOW.max(self.opening(opened)));
         let least = LEAST_WINDOW * u64::from(self.path.mtu());
@@ -543,7 +543,7 @@ impl Adaptive {
         as_u64(window).max(least)
     }
 
-    /// The same of what QUIC asks for.
+    /// The same, with the other values that QUIC asks for.
     pub(super) fn metrics_with(&self, opened: u64) -> ControllerMetrics {
         let mut metrics = ControllerMetrics::default();
         metrics.congestion_window = self.window_with(opened);

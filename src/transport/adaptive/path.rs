@@ -1,4 +1,4 @@
-//! What a sender sees of its path, round by round: pure, time is an argument.
+//! What a sender knows about its path, round by round: pure, time is an argument.
 
 use std::time::{Duration, Instant};
 
@@ -19,25 +19,25 @@ const SPREAD: u32 = 8;
 const RTT_KEPT: Duration = Duration::from_secs(15);
 const RTT_KEPT_BESIDE_OTHERS: Duration = Duration::from_secs(60);
 
-/// A queue of so many packets is there on any path: one in the queue, those of a burst.
+/// Every path has a queue of this many packets: one in the queue, and those of a burst.
 const FEW: f64 = 4.0;
 
-/// What a round trip exceeds the least one by, one part in so many, when a queue stands in it.
+/// A queue stands in a round trip that exceeds the least one by one part in this many.
 const STANDING: u32 = 4;
 
 /// The same of the mean of a round, when there is a queue at all.
 const QUEUED: u32 = 16;
 
-/// A queue begins when the round trips of so many packets in a row, of one round, all exceed the usual least one
-/// by so much (RFC 9406, section 4.2: an eighth, within bounds). Rounds of fewer packets say nothing of what is usual.
+/// A queue begins when the round trips of [`BEGINS_AFTER`] packets in a row, of one round, all exceed the usual least
+/// one by an eighth, within bounds (RFC 9406, section 4.2). Rounds of fewer packets do not show the usual least one.
 const BEGINS_AFTER: u32 = 8;
 const BEGINS: u32 = 8;
 const BEGINS_WITHIN: [Duration; 2] = [Duration::from_millis(4), Duration::from_millis(16)];
 
-/// Packets that are acknowledged within this part of the least round trip, one in so many, are a lump.
+/// Packets that are acknowledged within this part of the least round trip, one in this many, are a lump.
 const LUMP: u32 = 4;
 
-/// A lump shows that the path carries more than is believed if it has so many times the bytes that are
+/// A lump shows that the path carries more than the lane assumes, if it has this many times the bytes that are
 /// due in its time, and a few packets more, because acknowledgements come in pairs.
 const LUMPY: f64 = 2.0;
 const FEW_IN_LUMP: f64 = 3.0;
@@ -45,12 +45,12 @@ const FEW_IN_LUMP: f64 = 3.0;
 /// A clock and a busy machine are no more exact than this.
 const INEXACT: Duration = Duration::from_millis(1);
 
-/// Who doubles the rate overflows a queue by more than one packet in so many, and by more than a few: of the
-/// first packets on a path some are late, which QUIC takes for lost until the hold is long enough.
+/// A sender that doubles its rate overflows a queue by more than one packet in this many, and by more than a few.
+/// Some of the first packets on a path are late, and QUIC declares them lost until the hold is long enough.
 const OVERFLOW: u32 = 8;
 const LEAST_OVERFLOW: u32 = 16;
 
-/// A round that lost so many times what it delivered is an outage, which says nothing of congestion.
+/// A round that lost this many times as much as it delivered is an outage and not congestion.
 const OUTAGE: u32 = 4;
 
 /// The path of one direction of a lane.
@@ -69,7 +69,7 @@ pub(super) struct Path {
     jitter: Duration,
     /// The least round trip of the last round.
     last_least: Duration,
-    /// By how much the least round trip of the last round exceeded what jitter explains, as a part of
+    /// How much of the least round trip of the last round jitter does not explain, as a part of
     /// the least one.
     excess_delay: f64,
     beside_others: bool,
@@ -107,7 +107,7 @@ impl Path {
         }
     }
 
-    /// The same sender on another path, which is believed to carry `rate` until that is known.
+    /// The same sender on another path. It assumes `rate` until the rate is known.
     pub(super) fn change(&mut self, now: Instant, rate: f64) {
         let mut path = Self::new(now, self.mtu);
         path.assume(rate, BANDWIDTH_ROUNDS);
@@ -117,7 +117,7 @@ impl Path {
         *self = path;
     }
 
-    /// The path is believed to carry that much for so many rounds that the application does not limit.
+    /// Assumes this rate for this many rounds that the application does not limit.
     pub(super) fn assume(&mut self, rate: f64, rounds: usize) {
         self.bandwidth.assume(rate, rounds);
     }
@@ -178,14 +178,14 @@ impl Path {
         stale
     }
 
-    /// What the path holds without a queue, in bytes; `None` before the first round.
+    /// The bytes that the path holds without a queue; `None` before the first round.
     pub(super) fn bdp(&self) -> Option<f64> {
         let least = self.least_rtt()?;
         let bandwidth = self.bandwidth();
         (bandwidth > 0.0).then_some(bandwidth * least.as_secs_f64())
     }
 
-    /// What is in flight because round trips vary, in bytes.
+    /// The bytes that are in flight because round trips vary.
     pub(super) fn in_jitter(&self) -> f64 {
         2.0 * self.jitter.as_secs_f64() * self.bandwidth()
     }
@@ -204,7 +204,7 @@ impl Path {
         }
     }
 
-    /// What is in flight at the path's rate while round trips are as long as in the last round, in bytes.
+    /// The bytes in flight at the path's rate while round trips are as long as in the last round.
     pub(super) fn in_round_trip(&self) -> f64 {
         self.bandwidth() * self.last_least.as_secs_f64()
     }
@@ -269,7 +269,7 @@ impl Path {
         self.round.marked = true;
     }
 
-    /// What the round says that has just ended, if one has. Call it after a batch of acknowledgements.
+    /// The findings of the round that has just ended, if one has. Call it after a batch of acknowledgements.
     pub(super) fn end_round(&mut self, now: Instant) -> Option<Round> {
         let counts = self.round;
         let (acked, mean) = (counts.rtt.packets, counts.rtt.get());
@@ -339,7 +339,7 @@ impl Path {
         if self.beside_others { RTT_KEPT_BESIDE_OTHERS } else { RTT_KEPT }
     }
 
-    /// How long the path needs for so many packets.
+    /// How long the path needs for this many packets.
     fn time_of(&self, packets: f64) -> Duration {
         let seconds = packets * f64::from(self.mtu) / self.bandwidth().max(1.0);
         Duration::from_secs_f64(seconds.min(1.0))

@@ -23,7 +23,7 @@ pub(super) struct Counts {
     pub(super) marked: bool,
 }
 
-/// What a round says.
+/// The findings of a round.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Round {
     /// The application, not the path, was the limit.

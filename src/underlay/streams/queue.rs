@@ -23,7 +23,7 @@ pub(super) const BUSY_AFTER: Duration = Duration::from_millis(10);
 /// Most bytes that wait, also while the oldest is younger: 10 ms at 800 Mbit/s.
 const MAX_BYTES: usize = 1 << 20;
 
-/// Packets are written together up to this size: 0.3 ms at 200 Mbit/s. What is written cannot be dropped
+/// Packets are written together up to this size: 0.3 ms at 200 Mbit/s. Written packets cannot be dropped
 /// any more, so it is small.
 const CHUNK: usize = 8 << 10;
 
@@ -91,7 +91,7 @@ impl Queue {
         Some(chunk.bytes)
     }
 
-    /// Drops what has waited too long; says how many packets.
+    /// Drops packets that have waited too long; says how many.
     pub(super) fn expire(&mut self, now: Instant) -> usize {
         let mut dropped = 0;
         while self.chunks.front().is_some_and(|oldest| now >= oldest.since + FRESH_FOR) {
