@@ -178,9 +178,9 @@ pub mod internals;
 #[cfg(feature = "emulator")]
 pub use lab::{EmulatedOverlay, EmulatedPath, EmulatedStream, Emulation, EmulationError};
 pub use node::{
-    AppMetric, Builder, Carries, CertificateStatus, Changes, Conduit, ConduitError, Connect,
-    Counts, DatagramDrop, DatagramFacts, Error, Event, EventRecord, Events, FlowFacts, FlowLabel,
-    FlowState, HalfLifeError, Hint, Host, Inbound, Ingress, Lagged, LaneFacts, LaneSide,
+    AppMetric, Builder, CarrierFacts, Carries, CertificateStatus, Changes, Conduit, ConduitError,
+    Connect, Counts, DatagramDrop, DatagramFacts, Error, Event, EventRecord, Events, FlowFacts,
+    FlowLabel, FlowState, HalfLifeError, Hint, Host, Inbound, Ingress, Lagged, LaneFacts, LaneSide,
     LaneStatus, LeftWhy, LinkFacts, Listener, Measuring, Metric, Node, NodeName, NodeStatus,
     Packet, PacketCounts, PacketSender, ParseHintError, ParseLabelError, ParseMetricError,
     ParseNameError, ParseRouteError, ParseTargetError, PostError, Refusal, RefusalKind,

@@ -225,6 +225,7 @@ mod tests {
             up: true,
             address: None,
             carrier: Some("udp".into()),
+            other_carrier: None,
             rtt_ms: Some(2.5),
             state: "up".into(),
             loss_out_percent: Some(4.0),

@@ -9,7 +9,7 @@ use crate::{
     flow::{FlowRequest, Hint, Ingress, Route, Target},
     identity::NodeName,
     lane::{LaneEnd, LaneKey, RouteControl},
-    mesh::MemberFacts,
+    mesh::{CarrierFacts, MemberFacts},
     overlay::{
         candidates::Candidate,
         history::RouteHistory,
@@ -87,6 +87,8 @@ pub struct CandidateFacts {
     pub route: Route,
     /// What this node's link on it goes over: `udp`, or `tls` for a stream; `None` without a link.
     pub carrier: Option<&'static str>,
+    /// The other carrier of that link, if it was measured lately, as UDP loses much.
+    pub other_carrier: Option<CarrierFacts>,
     /// The node of this site whose measurement of that link is used; `None`: this node's own is.
     pub shared_by: Option<NodeName>,
     /// The round-trip time in milliseconds, by probes; `None` while a link is not measured.
@@ -170,6 +172,7 @@ impl NodeView {
             let first = candidate.route.relay().unwrap_or(&key.exit);
             let link = self.mesh.links().get(first);
             candidate.carrier = link.map(|link| link.carrier().name());
+            candidate.other_carrier = self.mesh.other_carrier(first);
             candidate.shared_by = self.mesh.shared_by(first).map(|(by, _)| by);
         }
         if let Hint::App(metric) = &key.wish.hint {
@@ -258,6 +261,7 @@ fn facts(explained: &Explained) -> CandidateFacts {
     CandidateFacts {
         route: route.clone(),
         carrier: None,
+        other_carrier: None,
         shared_by: None,
         rtt_ms: of(|m| millis(m.rtt)),
         loss_out_percent: of(|m| percent(m.loss_out)),

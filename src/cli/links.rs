@@ -36,7 +36,7 @@ fn table(links: &Value, columns: Option<usize>) -> String {
             units::rate_of(link, "delivered_bps"),
             units::rate_of(link, "control_bps"),
             units::span_of(link, "since_seconds"),
-            text(link, "carrier"),
+            carrier(link),
             text(link, "address"),
             if up { roles(link) } else { "-".to_owned() },
             text(link, "labels"),
@@ -58,6 +58,21 @@ pub(super) fn quality(link: &Value) -> [String; 5] {
         units::percent_of(link, "loss_out_percent"),
         units::percent_of(link, "loss_in_percent"),
     ]
+}
+
+/// What it goes over, and how good the other carrier was.
+fn carrier(link: &Value) -> String {
+    format!("{}{}", text(link, "carrier"), other_carrier(link))
+}
+
+/// How good the carrier was that the link does not go over, if it was measured.
+pub(super) fn other_carrier(link: &Value) -> String {
+    let other = &link["other_carrier"];
+    if other.is_null() {
+        return String::new();
+    }
+    let (rtt, loss) = (units::millis_of(other, "rtt_ms"), units::percent_of(other, "loss_percent"));
+    format!(" ({}: {rtt}, {loss} lost)", text(other, "carrier"))
 }
 
 /// The round trip, and which other node of the site measured it.
@@ -90,7 +105,9 @@ mod tests {
         let link = json!({
             "peer": "utah", "state": "up", "up": true, "rtt_ms": 12.0, "shared_by": "attic", "loss_out_percent": 0.0,
             "loss_in_percent": null, "delivered_bps": 93_400_000, "control_bps": 5_912,
-            "since_seconds": 125, "carrier": "tls", "address": "192.0.2.1:4500", "relay": true, "labels": 1,
+            "since_seconds": 125, "carrier": "tls",
+            "other_carrier": { "carrier": "udp", "rtt_ms": 11.0, "loss_percent": 36.0, "age_seconds": 40 },
+            "address": "192.0.2.1:4500", "relay": true, "labels": 1,
         });
         let table = table(&json!([link]), None);
         let row: Vec<&str> = table.lines().last().unwrap().split("  ").map(str::trim).collect();
@@ -104,7 +121,7 @@ mod tests {
             "93.4 Mbit/s",
             "5.9 kbit/s",
             "2m05s",
-            "tls",
+            "tls (udp: 11.0 ms, 36.0 % lost)",
             "192.0.2.1:4500",
             "relay",
             "1",

@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::{
     CliError, completions,
     folder::Folder,
+    links::other_carrier,
     output::{Table, entries, text, wrapped},
     show::Show,
     units,
@@ -141,11 +142,11 @@ fn policy(said: &Value) -> Option<String> {
     })
 }
 
-/// What the first link goes over, if that is not UDP, and which other node of the site measured it.
+/// What the first link goes over, if that is not UDP, how good the other carrier was, and which other node of the site measured it.
 fn over(candidate: &Value) -> String {
     let over = if candidate["carrier"] == "tls" { ", over TLS" } else { "" };
     let by = candidate["shared_by"].as_str().map(|by| format!(", measured by {by}"));
-    format!("{over}{}", by.unwrap_or_default())
+    format!("{over}{}{}", other_carrier(candidate), by.unwrap_or_default())
 }
 
 fn verdict(candidate: &Value) -> String {
@@ -180,7 +181,9 @@ mod tests {
                     { "route": "via utah", "carrier": "tls", "rtt_ms": 80.0, "loss_out_percent": 0.0,
                       "loss_in_percent": 0.0, "expected_ms": 80.0, "score": 108.2,
                       "delivered_bps": 96_000_000, "verdict": "chosen", "reason": "" },
-                    { "route": "direct", "rtt_ms": null, "verdict": "excluded",
+                    { "route": "direct", "carrier": "udp", "rtt_ms": null,
+                      "other_carrier": { "carrier": "tls", "rtt_ms": 61.0, "loss_percent": 0.0, "age_seconds": 4 },
+                      "verdict": "excluded",
                       "reason": "link aros–mit is down" }
                 ],
                 "changes": [{ "seconds_ago": 75.2, "from": "direct", "to": "via utah",
@@ -194,9 +197,9 @@ mod tests {
              \n\
              Exit mit, hint latency: lane 3 goes via utah.\n\
              \x20 Its policy refuses it (policy): rule 2 of its deny list matches.\n\
-             \x20 ROUTE               RTT      LOSS OUT  LOSS IN  EXPECTED  SCORE  DELIVERED    VERDICT\n\
-             \x20 via utah, over TLS  80.0 ms  0.0 %     0.0 %    80.0 ms   108/s  96.0 Mbit/s  chosen\n\
-             \x20 direct              -        -         -        -         -      -            excluded: link aros–mit is down\n\
+             \x20 ROUTE                              RTT      LOSS OUT  LOSS IN  EXPECTED  SCORE  DELIVERED    VERDICT\n\
+             \x20 via utah, over TLS                 80.0 ms  0.0 %     0.0 %    80.0 ms   108/s  96.0 Mbit/s  chosen\n\
+             \x20 direct (tls: 61.0 ms, 0.0 % lost)  -        -         -        -         -      -            excluded: link aros–mit is down\n\
              Reroutes of the lane, newest first:\n\
              \x20 1m15s ago: direct → via utah: silent for 130 ms"
         );

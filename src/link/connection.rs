@@ -28,7 +28,6 @@ use crate::{
     chance::Chance,
     flow::BoxFuture,
     identity::{Peer, certificate_of},
-    text::cleaned,
     transport::{FrameError, code, read_message, write_message},
     underlay::{Carrier, Neighbour, NonceInbox, StreamHold, Switch},
     wire::{
@@ -40,7 +39,7 @@ use crate::{
 
 /// How long an answer may take. Requests are answered from memory, or after one request to a
 /// third node; on the worst usable path that is some four round trips of 500 ms, and a loss.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Answers a neighbour. Implemented by the mesh.
 pub trait LinkService: Send + Sync + 'static {
@@ -111,36 +110,6 @@ pub struct Link {
 }
 
 impl Link {
-    /// Sends our Hello on a connection that we dialled, with the neighbour's address as we see it.
-    ///
-    /// # Errors
-    /// When the neighbour does not answer as the protocol says.
-    pub async fn introduce(conn: &Connection, hello: Hello) -> Result<Hello, LinkError> {
-        let hello = Hello { seen: seen_at(conn), ..hello };
-        match request_on(conn, &Request::Hello(hello)).await? {
-            Reply::Hello(theirs) => Ok(bounded(theirs)),
-            Reply::Refused(refusal) => Err(refusal.into()),
-            _ => Err(LinkRefusal::Unexpected.into()),
-        }
-    }
-
-    /// Waits for the neighbour's Hello on a connection that it dialled, and answers.
-    ///
-    /// # Errors When the neighbour breaks the protocol.
-    pub async fn await_introduction(conn: &Connection, hello: Hello) -> Result<Hello, LinkError> {
-        let hello = Hello { seen: seen_at(conn), ..hello };
-        let exchange = async {
-            let stream = conn.accept_bi().await;
-            let (mut send, mut recv) = stream.map_err(|e| FrameError::Stream(e.to_string()))?;
-            let Request::Hello(theirs) = read_message(&mut recv).await? else {
-                return Err(LinkRefusal::Unexpected.into());
-            };
-            write_message(&mut send, &Reply::Hello(hello)).await?;
-            Ok(bounded(theirs))
-        };
-        timeout(REQUEST_TIMEOUT, exchange).await.map_err(|_| LinkError::TimedOut)?
-    }
-
     /// A link over `conn` to `peer`, after the introductions. The handshake was made with `address`.
     /// Address and behaviour of the neighbour outlive the link.
     #[must_use]
@@ -611,7 +580,7 @@ fn askers(conn: &Connection) -> Option<(u64, u64)> {
 /// The exporter's label of these numbers.
 const ASKER_LABEL: &[u8] = b"EXPORTER-ronproxy-address-nonce";
 
-async fn request_on(conn: &Connection, request: &Request) -> Result<Reply, LinkError> {
+pub(super) async fn request_on(conn: &Connection, request: &Request) -> Result<Reply, LinkError> {
     let exchange = async {
         let stream = conn.open_bi().await;
         let (mut send, mut recv) = stream.map_err(|e| FrameError::Stream(e.to_string()))?;
@@ -621,22 +590,8 @@ async fn request_on(conn: &Connection, request: &Request) -> Result<Reply, LinkE
     timeout(REQUEST_TIMEOUT, exchange).await.map_err(|_| LinkError::TimedOut)?
 }
 
-/// The longest shown version of a neighbour's program, in bytes. "12.34.56-rc.1" has 13.
-const MAX_VERSION: usize = 32;
-
-fn bounded(mut hello: Hello) -> Hello {
-    hello.version = cleaned(&hello.version, MAX_VERSION);
-    hello
-}
-
-/// Where this node sees the connection's peer, for the peer to tell others. Its end of a TCP connection is
-/// of no use to them.
-fn seen_at(conn: &Connection) -> Option<SocketAddr> {
-    remote_address(conn).filter(|address| Carrier::of(*address) == Carrier::Udp)
-}
-
 /// The address the connection's peer has now, in its canonical form.
-fn remote_address(conn: &Connection) -> Option<SocketAddr> {
+pub(super) fn remote_address(conn: &Connection) -> Option<SocketAddr> {
     let address = conn.path(PathId::ZERO)?.remote_address().ok()?;
     Some(SocketAddr::new(address.ip().to_canonical(), address.port()))
 }

@@ -2,8 +2,8 @@
 //!
 //! UDP has a head start (as the families of addresses have in RFC 8305), none in a network where
 //! it was found blocked. A lane that suspects silence on a link has a stream dialled at once: if
-//! the link answers meanwhile, that dial is given up. While a link goes over a stream, UDP is tried again from time to
-//! time, and when the stream is silent.
+//! the link answers meanwhile, that dial is given up. UDP is dialled beside a stream that is silent. Beside one that
+//! works UDP is measured ([`trials`](super::trials)).
 
 use std::time::{Duration, Instant};
 
@@ -21,13 +21,6 @@ const HURRIED_PAUSE: Duration = Duration::from_secs(1);
 
 /// The pause after a dial that was given up, because the link answered: a suspicion that was wrong.
 const AFTER_SUSPICION: Duration = Duration::from_secs(5);
-
-/// First and longest pause until UDP is tried again beside a stream; it doubles with each try in vain, and
-/// with each link over UDP that did not last. A try costs up to six packets.
-const UDP_AGAIN: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(600));
-
-/// A link over UDP that stood for so long shows that UDP passes.
-const LASTED: Duration = Duration::from_secs(60);
 
 /// The carriers by which this node may dial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,12 +51,10 @@ pub(super) struct Fallback {
     udp_since: Option<Instant>,
     /// A lane has found its link silent.
     suspected: bool,
-    /// What the present link goes over, and since when.
-    link: Option<(Carrier, Instant)>,
-    /// While it goes over a stream: when to try UDP, the pause after that, and when it was tried last.
-    udp_again: Option<Instant>,
+    /// What the present link goes over.
+    link: Option<Carrier>,
+    /// When UDP was dialled last.
     udp_tried: Option<Instant>,
-    udp_pause: Option<Duration>,
 }
 
 impl Fallback {
@@ -85,9 +76,10 @@ impl Fallback {
         self.suspected || !works && (had_it || !ways.udp)
     }
 
-    /// Whether UDP is to be tried beside the stream that the link goes over.
+    /// Whether UDP is to be dialled beside the stream that the link goes over: a lane has found it silent.
     pub(super) fn wants_udp(&self, now: Instant) -> bool {
-        self.udp_again.is_some_and(|at| now >= at)
+        let recently = self.udp_tried.is_some_and(|tried| now < tried + AFTER_SUSPICION);
+        self.suspected && self.link == Some(Carrier::Tls) && !recently
     }
 
     /// A dial by a stream has begun.
@@ -117,25 +109,17 @@ impl Fallback {
     /// A dial by UDP has begun.
     pub(super) fn udp_dialled(&mut self, now: Instant) {
         self.udp_since.get_or_insert(now);
-        if self.udp_again.is_some() {
-            self.udp_tried = Some(now);
-            let pause = self.udp_pause.unwrap_or(UDP_AGAIN.0);
-            self.udp_again = Some(now + pause);
-            self.udp_pause = Some((pause * 2).min(UDP_AGAIN.1));
-        }
+        self.udp_tried = Some(now);
     }
 
     /// A lane has found the link silent.
-    pub(super) fn suspect(&mut self, now: Instant) {
-        if self.link.is_none() || self.suspected {
-            return;
-        }
-        self.suspected = true;
-        // Not while it is tried already, or has just been.
-        let recently = self.udp_tried.is_some_and(|tried| now < tried + AFTER_SUSPICION);
-        if let Some(again) = self.udp_again.as_mut().filter(|_| !recently) {
-            *again = now;
-        }
+    pub(super) fn suspect(&mut self) {
+        self.suspected = self.link.is_some();
+    }
+
+    /// Whether a lane has found the link silent, and it has not answered since.
+    pub(super) fn is_suspected(&self) -> bool {
+        self.suspected
     }
 
     /// The link answers.
@@ -150,38 +134,23 @@ impl Fallback {
     }
 
     /// A link stands.
-    pub(super) fn linked(&mut self, now: Instant, carrier: Carrier) {
-        let before = self.link.replace((carrier, now));
+    pub(super) fn linked(&mut self, carrier: Carrier) {
+        self.link = Some(carrier);
         self.suspected = false;
         self.failures = 0;
         self.udp_since = None;
-        if carrier == Carrier::Udp {
-            self.udp_again = None;
-            return;
-        }
-        // Had UDP passed for long, it is tried again soon.
-        let lasted = before.is_some_and(|(carrier, since)| {
-            carrier == Carrier::Udp && now.saturating_duration_since(since) >= LASTED
-        });
-        let pause = self.udp_pause.filter(|_| !lasted).unwrap_or(UDP_AGAIN.0);
-        self.udp_again = Some(now + pause);
-        self.udp_pause = Some((pause * 2).min(UDP_AGAIN.1));
     }
 
     /// The link is gone.
     pub(super) fn unlinked(&mut self) {
-        (self.suspected, self.udp_again) = (false, None);
+        (self.suspected, self.link) = (false, None);
         self.failures = 0;
     }
 
     /// The network may be another one.
-    pub(super) fn network_changed(&mut self, now: Instant) {
+    pub(super) fn network_changed(&mut self) {
         self.failures = 0;
         self.next = None;
-        self.udp_pause = None;
-        if self.udp_again.is_some() {
-            self.udp_again = Some(now);
-        }
     }
 }
 
@@ -239,17 +208,17 @@ mod tests {
     #[test]
     fn a_silent_link_over_udp_has_a_stream_dialled_beside_it() {
         let (mut member, now) = (Fallback::default(), Instant::now());
-        member.linked(now, Carrier::Udp);
-        member.suspect(now);
+        member.linked(Carrier::Udp);
+        member.suspect();
         assert!(member.wants_stream(now, WAYS, (true, false)));
         member.answered();
         assert!(!member.wants_stream(now, WAYS, (true, false)));
-        member.suspect(now);
+        member.suspect();
         member.dialled(now);
         // The link answered: not again within 5 s.
         member.dial_failed(now);
         member.dial_ended();
-        member.suspect(now + ms(4999));
+        member.suspect();
         assert!(!member.wants_stream(now + ms(4999), WAYS, (true, false)));
         assert!(member.wants_stream(now + ms(5000), WAYS, (true, false)));
     }
@@ -257,53 +226,18 @@ mod tests {
     #[test]
     fn a_silent_stream_has_udp_and_another_one_dialled_beside_it() {
         let (mut member, now) = (Fallback::default(), Instant::now());
-        member.suspect(now);
+        member.suspect();
         assert!(!member.wants_stream(now, WAYS, (true, false)), "there is no link");
-        member.linked(now, Carrier::Tls);
+        member.linked(Carrier::Tls);
         assert!(!member.wants_udp(now));
-        member.suspect(now);
+        member.suspect();
         assert!(member.wants_udp(now) && member.wants_stream(now, WAYS, (true, false)));
         member.udp_dialled(now);
         member.answered();
-        member.suspect(now + ms(4999));
+        member.suspect();
         assert!(!member.wants_udp(now + ms(4999)), "it has just been tried");
         member.answered();
-        member.suspect(now + ms(5000));
+        member.suspect();
         assert!(member.wants_udp(now + ms(5000)));
-    }
-
-    #[test]
-    fn udp_is_tried_again_beside_a_stream_more_and_more_rarely() {
-        let (mut member, mut now) = (Fallback::default(), Instant::now());
-        member.linked(now, Carrier::Tls);
-        for pause in [30, 60, 120, 240, 480, 600, 600] {
-            assert!(!member.wants_udp(now + Duration::from_secs(pause) - ms(1)));
-            now += Duration::from_secs(pause);
-            assert!(member.wants_udp(now));
-            member.udp_dialled(now);
-        }
-        member.network_changed(now);
-        assert!(member.wants_udp(now));
-        member.linked(now, Carrier::Udp);
-        assert!(!member.wants_udp(now + Duration::from_secs(9000)));
-    }
-
-    #[test]
-    fn udp_that_passes_for_a_moment_only_is_not_tried_more_often() {
-        let (mut member, mut now) = (Fallback::default(), Instant::now());
-        let mut tries = Vec::new();
-        for _ in 0..5 {
-            member.linked(now, Carrier::Tls);
-            let at = (0..1000).find(|s| member.wants_udp(now + Duration::from_secs(*s))).unwrap();
-            tries.push(at);
-            now += Duration::from_secs(at);
-            member.udp_dialled(now);
-            member.linked(now, Carrier::Udp);
-            now += Duration::from_secs(5);
-        }
-        assert!(tries.is_sorted() && tries[4] >= 480, "{tries:?}");
-        now += LASTED;
-        member.linked(now, Carrier::Tls);
-        assert!(member.wants_udp(now + UDP_AGAIN.0));
     }
 }

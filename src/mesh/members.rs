@@ -16,6 +16,7 @@ use std::{
 use super::{
     fallback::{Fallback, Ways},
     record::MemberRecord,
+    trials::Trials,
 };
 use crate::{
     identity::{MemberInfo, NodeName, Peer, UnixTime},
@@ -118,6 +119,8 @@ struct Member {
     fresh_dials: Bucket,
     /// When it is dialled by a stream, and when by UDP beside one.
     fallback: Fallback,
+    /// When it is measured by another carrier than its link's.
+    trials: Trials,
     linked: bool,
     /// The link's path is down. QUIC lets only the side that dialled change its address; if the
     /// other side moved, a new connection has to replace the link.
@@ -144,6 +147,7 @@ impl Member {
             last_dial: None,
             fresh_dials: Bucket::new(FRESH_DIALS.0, FRESH_DIALS.1),
             fallback: Fallback::default(),
+            trials: Trials::default(),
             linked: false,
             path_down: false,
             heard: now,
@@ -156,6 +160,10 @@ impl Member {
 
     fn needs_dial(&self) -> bool {
         !self.linked || self.path_down
+    }
+
+    fn is_calm(&self) -> bool {
+        !self.needs_dial() && !self.fallback.is_suspected()
     }
 
     /// Ends the pause of its dials if it has addresses that it had not before.
@@ -279,7 +287,12 @@ impl Members {
 
     /// Records that a link to the member stands, and where we see it: a stream says nothing of where UDP
     /// finds it. False if there is no room.
-    pub fn linked(&mut self, now: Instant, peer: &Arc<Peer>, observed: Option<SocketAddr>) -> bool {
+    pub fn linked(
+        &mut self,
+        now: Instant,
+        peer: &Arc<Peer>,
+        (we_dialled, observed): (bool, Option<SocketAddr>),
+    ) -> bool {
         let cut_off = self.known.values().all(|member| !member.linked);
         self.certified(now, peer);
         let Some(member) = self.known.get_mut(&peer.name) else { return false };
@@ -287,7 +300,8 @@ impl Members {
         if carrier == Carrier::Udp {
             member.observed = observed;
         }
-        member.fallback.linked(now, carrier);
+        member.fallback.linked(carrier);
+        member.trials.linked(now, carrier, we_dialled);
         member.linked = true;
         member.path_down = false;
         member.failures = 0;
@@ -302,6 +316,17 @@ impl Members {
         if let Some(member) = self.known.get_mut(name) {
             member.stream_at = at;
         }
+    }
+
+    /// The trials of a member, if it is known.
+    pub(super) fn trials(&mut self, name: &NodeName) -> Option<&mut Trials> {
+        self.known.get_mut(name).map(|member| &mut member.trials)
+    }
+
+    /// Whether the link to a member stands and nothing says that it is silent: then another carrier may be
+    /// compared with it.
+    pub(super) fn is_calm(&self, name: &NodeName) -> bool {
+        self.known.get(name).is_some_and(Member::is_calm)
     }
 
     /// The network works again, so no pause is justified any more.
@@ -362,7 +387,8 @@ impl Members {
     /// now.
     pub fn network_changed(&mut self, now: Instant) {
         for member in self.known.values_mut() {
-            member.fallback.network_changed(now);
+            member.fallback.network_changed();
+            member.trials.network_changed();
             if member.dials == 0 {
                 member.failures = 0;
                 member.next_dial = member.next_dial.min(now);
@@ -372,9 +398,9 @@ impl Members {
 
     /// A lane suspects that the link to the member is silent: a stream is dialled beside it, and UDP beside
     /// a stream.
-    pub(super) fn suspect(&mut self, now: Instant, name: &NodeName) {
+    pub(super) fn suspect(&mut self, name: &NodeName) {
         if let Some(member) = self.known.get_mut(name).filter(|member| member.linked) {
-            member.fallback.suspect(now);
+            member.fallback.suspect();
         }
     }
 
@@ -392,6 +418,7 @@ impl Members {
         if let Some(member) = self.known.get_mut(name) {
             member.linked = false;
             member.fallback.unlinked();
+            member.trials.unlinked();
             member.heard = now;
             member.failures = 0;
             member.next_dial = dial;

@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 
 use super::{due::LONGEST_PAUSE, *};
@@ -149,13 +151,13 @@ fn a_full_directory_drops_the_member_that_was_silent_longest() {
         assert!(learn(&mut a, later, &format!("n{n}"), &[1]), "an uncertified one makes room");
     }
     assert!(a.all().iter().all(|member| member.certified.is_some()));
-    a.linked(now, &peer("n0"), None);
+    a.linked(now, &peer("n0"), (true, None));
     assert!(learn(&mut a, now + Duration::from_secs(1), "new", &[1]));
     let names = a.names();
     let has = |name: &str| names.contains(&name.parse().unwrap());
     assert!(has("new") && has("n0") && !has("n1"), "n0 has a link, n1 was silent longest");
     for n in 0..MAX_MEMBERS {
-        a.linked(now, &peer(&format!("n{n}")), None);
+        a.linked(now, &peer(&format!("n{n}")), (true, None));
     }
     assert!(!learn(&mut a, now, "another", &[1]), "all 256 have links");
     let many: Vec<_> = (1..100).collect();
@@ -180,7 +182,7 @@ fn a_silent_member_is_forgotten_after_a_day_unless_we_are_cut_off() {
     let later = start + FORGET_AFTER * 3;
     due(&mut a, later);
     assert_eq!(a.names().len(), 1, "we hear of nobody");
-    a.linked(later, &peer("n"), None);
+    a.linked(later, &peer("n"), (true, None));
     due(&mut a, later);
     assert_eq!(a.names(), ["n".parse().unwrap()], "others would tell of it");
     due(&mut a, later + FORGET_AFTER * 30);
@@ -195,7 +197,7 @@ fn the_first_link_after_an_outage_ends_the_pauses() {
         (0..9).for_each(|_| a.dial_failed(now, &name.parse().unwrap(), Carrier::Udp));
     }
     assert!(due(&mut a, now).is_empty());
-    a.linked(now, &peer("m"), None);
+    a.linked(now, &peer("m"), (true, None));
     assert_eq!(due(&mut a, now).len(), 1);
 }
 
@@ -205,7 +207,7 @@ fn every_address_has_its_turn_though_not_all_are_dialled_at_once() {
     let elsewhere: SocketAddr = "198.51.100.7:1".parse().unwrap();
     let told: Vec<_> = (1..=5).map(at).chain([elsewhere]).collect();
     a.recorded(now, &peer("m"), told.clone(), &record("m"));
-    let mut tried = std::collections::BTreeSet::new();
+    let mut tried = BTreeSet::new();
     for _ in 0..3 {
         now += LONGEST_PAUSE;
         tried.extend(due(&mut a, now).into_iter().flat_map(|(_, addresses)| addresses));
@@ -217,7 +219,7 @@ fn every_address_has_its_turn_though_not_all_are_dialled_at_once() {
 #[test]
 fn a_member_whose_path_is_down_is_dialled_beside_its_link() {
     let (mut a, now, name) = (members("a"), Instant::now(), "m".parse().unwrap());
-    a.linked(now, &peer("m"), Some(at(7)));
+    a.linked(now, &peer("m"), (true, Some(at(7))));
     assert!(due(&mut a, now).is_empty());
     a.path_down(now, &name);
     assert!(a.is_path_down(&name));
@@ -230,7 +232,7 @@ fn a_member_whose_path_is_down_is_dialled_beside_its_link() {
 fn a_member_that_moved_is_dialled_where_its_new_record_says() {
     let (mut alice, now, bob) = (members("alice"), Instant::now(), "bob".parse().unwrap());
     learn(&mut alice, now, "bob", &[1]);
-    alice.linked(now, &peer("bob"), Some(at(1)));
+    alice.linked(now, &peer("bob"), (true, Some(at(1))));
     // Our link died with the move. Another node that still hears it passes its record on.
     alice.path_down(now, &bob);
     assert_eq!(due(&mut alice, now).len(), 1);
@@ -275,7 +277,7 @@ fn members_with_fewer_failures_come_first_and_refused_ones_never() {
 fn a_names_next_holder_inherits_no_address_and_no_pause() {
     let (mut a, now) = (members("a"), Instant::now());
     learn(&mut a, now, "m", &[1, 2]);
-    a.linked(now, &peer("m"), Some(at(3)));
+    a.linked(now, &peer("m"), (true, Some(at(3))));
     a.unlinked(now, &"m".parse().unwrap());
     // It has used up what fresh addresses may cause, and does not answer.
     for port in 4..30 {
@@ -323,7 +325,7 @@ proptest! {
             match step {
                 0 => a.bootstrap(now, &info(&text, 1)),
                 1 | 2 => { learn(&mut a, now, &text, &[n + 1, n + 2]); }
-                3 => { a.linked(now, &peer(&text), Some(at(n + 1))); }
+                3 => { a.linked(now, &peer(&text), (true, Some(at(n + 1)))); }
                 4 => a.unlinked(now, &name),
                 5 => a.path_down(now, &name),
                 6 => a.dial_failed(now, &name, Carrier::Udp),
@@ -352,14 +354,21 @@ fn a_member_is_dialled_by_a_stream_at_each_ip_address_once() {
     let addresses = [([192, 0, 2, 9], 443).into(), at(443)];
     assert_eq!((begun.len(), &begun[0].addresses[..]), (1, &addresses[..]));
     assert_eq!(begun[0].carrier, Carrier::Tls);
-    // With a link over it UDP is tried later, and it does not count as where UDP finds the member.
+    // With a link over it UDP is measured later, and it does not count as where UDP finds the member.
     let virtual_address = "[fd72:6f6e::1:0:1]:1".parse().unwrap();
-    assert!(a.linked(t0, &peer("m"), Some(virtual_address)));
+    assert!(a.linked(t0, &peer("m"), (true, Some(virtual_address))));
     a.dial_ended(&"m".parse().unwrap(), Carrier::Udp);
     let member = a.get(&"m".parse().unwrap()).unwrap();
     assert!(!member.addresses.contains(&virtual_address));
-    assert!(due(&mut a, t0 + Duration::from_secs(29)).is_empty());
-    assert_eq!(due(&mut a, t0 + Duration::from_secs(30)).len(), 1);
+    let mut trials = |seconds| {
+        let (now, lossy) = (t0 + Duration::from_secs(seconds), BTreeSet::new());
+        a.trials_due(now, &mut Dials::default(), &lossy, |_| false)
+    };
+    assert!(trials(29).is_empty());
+    let begun = trials(30);
+    assert_eq!((begun.len(), begun[0].carrier, begun[0].trial), (1, Carrier::Udp, true));
+    assert!(trials(3000).is_empty(), "it is under way");
+    assert!(due(&mut a, t0 + Duration::from_secs(3000)).is_empty());
 }
 
 #[test]
@@ -371,7 +380,7 @@ fn a_stream_is_dialled_again_where_it_led() {
     a.recorded(t0, &peer("m"), vec![reach::stream_mark(443)], &record("m"));
     let streams = |a: &mut Members, now| a.streams_due(now, &mut Dials::default(), |_| false);
     assert!(streams(&mut a, t0).is_empty());
-    a.linked(t0, &peer("m"), Some("[fd72:6f6e::1:0:1]:1".parse().unwrap()));
+    a.linked(t0, &peer("m"), (true, Some("[fd72:6f6e::1:0:1]:1".parse().unwrap())));
     a.streamed(&name, Some(at(443)));
     a.unlinked(t0, &name);
     assert_eq!(streams(&mut a, t0)[0].addresses, [at(443)]);

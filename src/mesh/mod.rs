@@ -4,6 +4,7 @@
 //! tells lanes which route to take and how to get onto it.
 
 mod address;
+mod arrival;
 mod attest;
 mod certificates;
 mod control;
@@ -28,6 +29,8 @@ mod renewal;
 mod requests;
 mod service;
 mod share;
+mod trial;
+mod trials;
 mod trust;
 mod unanswered;
 mod waiting;
@@ -40,7 +43,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
-use noq::{ClientConfig, Endpoint, UdpSender};
+use noq::{ClientConfig, Connection, Endpoint, UdpSender};
 use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
@@ -169,6 +172,8 @@ pub struct Mesh {
     /// Held while what belongs to revoked nodes is taken away, so that a link that is taken up
     /// afterwards is not taken for theirs.
     expelling: Mutex<()>,
+    /// The connection of each neighbour that it measures beside its link.
+    hosted: Mutex<BTreeMap<NodeName, Connection>>,
     /// Held while it is tried what passes to members.
     reaching: tokio::sync::Mutex<()>,
 }
@@ -188,6 +193,31 @@ pub struct FarLink {
     pub loss_out_percent: Option<f64>,
 }
 
+/// What listings show of a carrier that a link does not go over.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct CarrierFacts {
+    /// `udp`, or `tls` for a stream (TLS on TCP).
+    pub carrier: String,
+    /// Smoothed round-trip time in milliseconds, by probes.
+    pub rtt_ms: f64,
+    /// Exchanges that were lost in percent: either way. On a stream, where nothing is lost, those that were late.
+    pub loss_percent: f64,
+    /// Seconds since it was measured.
+    pub age_seconds: u64,
+}
+
+impl CarrierFacts {
+    fn of(measured: &trials::Measured, now: std::time::Instant) -> Self {
+        Self {
+            carrier: measured.carrier.name().to_owned(),
+            rtt_ms: measured.metrics.rtt.as_secs_f64() * 1e3,
+            loss_percent: measured.metrics.round_trip_loss().fraction() * 100.0,
+            age_seconds: now.saturating_duration_since(measured.at).as_secs(),
+        }
+    }
+}
+
 /// What listings show of a link.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -202,6 +232,9 @@ pub struct LinkFacts {
     pub address: Option<SocketAddr>,
     /// `udp`, or `tls` for a stream (TLS on TCP); `None` without a link.
     pub carrier: Option<String>,
+    /// The other carrier, if it was measured beside the link in the last 11 min, as UDP loses much; `None`
+    /// otherwise, and at the end that did not measure it.
+    pub other_carrier: Option<CarrierFacts>,
     /// Smoothed round-trip time in milliseconds, by probes; `None`: not measured yet.
     pub rtt_ms: Option<f64>,
     /// Loss towards the neighbour in percent; `None`: not measured yet.
@@ -276,6 +309,7 @@ impl Mesh {
             events: config.events,
             desk: OnceLock::new(),
             expelling: Mutex::default(),
+            hosted: Mutex::default(),
             reaching: tokio::sync::Mutex::default(),
             attestations: Attestations::new(&credentials),
             lane_requests: lanes::LaneRequests::default(),
@@ -475,6 +509,7 @@ impl Mesh {
             up,
             address: link.as_ref().and_then(|link| link.real_address()),
             carrier: link.as_ref().map(|link| link.carrier().name().to_owned()),
+            other_carrier: self.other_carrier(&peer),
             rtt_ms: measured.and_then(|m| m.rtt).map(|rtt| rtt.as_secs_f64() * 1e3),
             loss_out_percent: measured.and_then(|m| m.loss_out).map(percent),
             loss_in_percent: measured.and_then(|m| m.loss_in).map(percent),
@@ -489,6 +524,14 @@ impl Mesh {
             relay: does.map_or(relay, |does| does.contains(Roles::RELAY)),
             peer,
         }
+    }
+
+    /// What is known of the carrier that the link to `peer` does not go over.
+    #[must_use]
+    pub fn other_carrier(&self, peer: &NodeName) -> Option<CarrierFacts> {
+        let now = tokio::time::Instant::now().into_std();
+        let other = self.members().trials(peer)?.other(now)?;
+        Some(CarrierFacts::of(&other, now))
     }
 
     /// The links between other nodes, as they advertise them.

@@ -76,7 +76,7 @@ impl Mesh {
             }
             Request::Reach => self.answer_reach(link).await,
             Request::Judge(target) => self.answer_question(link, &target).await,
-            Request::Hello(_) => Err(LinkRefusal::Unexpected),
+            Request::Hello(_) | Request::Trial => Err(LinkRefusal::Unexpected),
         }
     }
 }

@@ -112,6 +112,7 @@ impl Mesh {
             // Nothing goes to it any more, also not as a relay of lanes that have not noticed yet.
             self.links.neighbour(&name).set_address(None);
             self.switch.withdraw_holder(&name);
+            self.end_hosted(&name);
             self.members().expel(&name);
             self.known.lock().unwrap_or_else(PoisonError::into_inner).forget(&name);
             self.events.record(Event::MemberRevoked { name: name.clone() });

@@ -65,7 +65,7 @@ pub use crate::{
     },
     identity::{NodeName, ParseNameError},
     lane::{LaneFacts, RerouteFacts},
-    mesh::{LinkFacts, SharedFacts},
+    mesh::{CarrierFacts, LinkFacts, SharedFacts},
     overlay::posted::{HalfLifeError, PostError},
 };
 

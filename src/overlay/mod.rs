@@ -7,6 +7,7 @@
 //! | [`monitor`] | one link: probes, up and down, its summary |
 //! | [`budget`] | how often to probe and to advertise |
 //! | [`linkstate`] | what nodes advertise, when, and what is kept of it |
+//! | [`trial`] | one neighbour by another carrier, for half a minute |
 //! | [`metrics`] | the figures of a path, and how links compose |
 //! | [`policy`] | which flows may use which links and relays |
 //! | [`connects`] | how long exits take to connect to destinations |
@@ -33,4 +34,5 @@ pub mod router;
 pub mod select;
 pub mod sharing;
 pub mod throughput;
+pub mod trial;
 pub mod units;

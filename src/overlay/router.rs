@@ -20,10 +20,13 @@ use crate::{
             Advertisement, Flood, Install, LinkReport, LinkStateDb, MAX_SIGNATURE, Originator,
             Roles, Trigger, Version,
         },
-        monitor::{LinkEvent, LinkSummary, Monitor, Need, PassiveSample, Probe, Probed},
+        metrics::PathMetrics,
+        monitor::{LinkEvent, LinkState, LinkSummary, Monitor, Need, PassiveSample, Probe, Probed},
         policy::{Policy, RuleName, Tag},
         posted::Posted,
+        select::is_lossy,
         sharing::{SharedLink, Sharing},
+        trial,
         units::Bitrate,
     },
 };
@@ -164,6 +167,35 @@ impl Router {
         self.sharing.greet(peer);
         self.watched.insert(peer.clone(), now + WATCHED_FOR);
         self.divide_budget(now);
+    }
+
+    /// From now on the link to `peer` goes over another carrier, which this monitor has measured.
+    pub fn adopt(&mut self, now: Instant, peer: &NodeName, mut monitor: Monitor) {
+        // The path to the peer is up as before.
+        monitor.poll_event();
+        self.monitors.insert(peer.clone(), monitor);
+        self.originator.changed();
+        self.divide_budget(now);
+    }
+
+    /// The links that are up and lose so much that another carrier may be better.
+    pub fn lossy(&self, now: Instant) -> BTreeSet<NodeName> {
+        let lossy = |summary: LinkSummary| {
+            summary.state == LinkState::Up && summary.metrics().is_some_and(is_lossy)
+        };
+        let found = self.monitors.iter().filter(|(_, monitor)| lossy(monitor.summary(now)));
+        found.map(|(peer, _)| peer.clone()).collect()
+    }
+
+    /// What this node's own probes measured of the link to `peer`, while it is up. `by_stream`: it goes over a
+    /// stream, where late exchanges count as lost.
+    pub fn measured(&self, now: Instant, peer: &NodeName, by_stream: bool) -> Option<PathMetrics> {
+        trial::measured(self.monitors.get(peer)?, now, by_stream)
+    }
+
+    /// The link to `peer` goes over another carrier than before.
+    pub fn another_path(&mut self, peer: &NodeName) {
+        self.monitors.get_mut(peer).into_iter().for_each(Monitor::another_path);
     }
 
     /// The connection to `peer` has ended. A link that is probed rarely is probed at once, so that it is soon

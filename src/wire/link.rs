@@ -50,6 +50,9 @@ pub enum Request {
     Reach,
     /// Would you carry a flow of mine to this target? Answered by [`Reply::Judged`].
     Judge(Target),
+    /// The first request on a connection that is to be measured beside the link, by probes. Answered by
+    /// [`Reply::Trial`]. If a [`Request::Hello`] follows, it becomes the link.
+    Trial,
 }
 
 /// What a node is at present.
@@ -190,6 +193,8 @@ pub enum Reply {
     Reached(Reached),
     /// What the policy says of the flow.
     Judged(Result<Judgement, Refusal>),
+    /// The connection is measured.
+    Trial,
 }
 
 /// How one node reached another one that asked for it; `None`: it could not be tried.
@@ -411,6 +416,11 @@ mod tests {
         let reached = Reached { udp: Some(true), tcp: Some(false) };
         assert_eq!(encode(&Reply::Reached(reached)), [6, 1, 1, 1, 0]);
         assert_eq!(encode(&Reply::Reached(Reached::default())), [6, 0, 0]);
+    }
+
+    #[test]
+    fn a_trial_and_its_answer_have_these_bytes() {
+        assert_eq!((encode(&Request::Trial), encode(&Reply::Trial)), (vec![9], vec![8]));
     }
 
     #[test]

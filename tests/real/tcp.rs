@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use rand::RngExt as _;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpSocket, TcpStream, tcp},
@@ -23,7 +24,12 @@ pub(crate) struct Wire {
     pub(crate) one_way: Duration,
     /// Bits in a second.
     pub(crate) rate: f64,
+    /// The share of what is carried that is lost, and repeated by TCP.
+    pub(crate) loss: f64,
 }
+
+/// When TCP repeats what is lost, beyond a round trip (Linux).
+const REPEATED_AFTER: Duration = Duration::from_millis(200);
 
 /// Bytes that are carried at once: little beside a path's rate.
 const CHUNK: u32 = 4 << 10;
@@ -115,7 +121,10 @@ async fn one_way(
                 let until = busy.map_or(now, |until| until.max(now)) + takes;
                 *busy.insert(until)
             };
-            let _ = send.send((free_at + wire.one_way, bytes, permit));
+            // What comes behind it waits for it.
+            let is_lost = rand::rng().random_bool(wire.loss);
+            let repeated = if is_lost { REPEATED_AFTER + wire.one_way * 2 } else { Duration::ZERO };
+            let _ = send.send((free_at + wire.one_way + repeated, bytes, permit));
         }
     };
     let write = async move {

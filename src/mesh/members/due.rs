@@ -1,6 +1,7 @@
 //! Whom to dial, when, and where.
 
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -35,7 +36,7 @@ const HURRIED_DIALS: usize = 3;
 const HURRY: Duration = Duration::from_secs(1);
 
 /// A dial that is to begin.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::mesh) struct Dial {
     /// The member.
     pub(in crate::mesh) name: NodeName,
@@ -47,6 +48,8 @@ pub(in crate::mesh) struct Dial {
     pub(in crate::mesh) hurried: bool,
     /// Those that are dialled a little later, if the others do not answer.
     pub(in crate::mesh) later: Vec<SocketAddr>,
+    /// The carrier is measured beside the link.
+    pub(in crate::mesh) trial: bool,
 }
 
 impl Member {
@@ -86,7 +89,7 @@ impl Member {
             true => Vec::new(),
             false => families(&addresses, self.observed.or(self.stream_at)).1,
         };
-        Dial { name: name.clone(), carrier, addresses, hurried: again, later }
+        Dial { name: name.clone(), carrier, addresses, hurried: again, later, trial: false }
     }
 
     fn is_refused(&self, refused: impl Fn(&Peer) -> bool) -> bool {
@@ -150,6 +153,37 @@ impl Members {
             if !addresses.is_empty() {
                 member.fallback.dialled(now);
                 begun.push(member.dial(name, Carrier::Tls, addresses, (false, hurried)));
+            }
+        }
+        begun
+    }
+
+    /// The members to measure by another carrier now, with the addresses to try, as far as `dials` admits
+    /// them. The links to those in `lossy` lose much.
+    pub(in crate::mesh) fn trials_due(
+        &mut self,
+        now: Instant,
+        dials: &mut Dials,
+        lossy: &BTreeSet<NodeName>,
+        refused: impl Fn(&Peer) -> bool,
+    ) -> Vec<Dial> {
+        let mut begun = Vec::new();
+        for (name, member) in &mut self.known {
+            let (lossy, polite) = (lossy.contains(name), self.us > *name);
+            let Some(carrier) = member.trials.wants(now, lossy, polite) else { continue };
+            let wanted = match carrier {
+                Carrier::Tls if self.ways.streams => member.streams(),
+                Carrier::Udp if self.ways.udp => reach::udp_of(&member.addresses()).collect(),
+                Carrier::Tls | Carrier::Udp => continue,
+            };
+            if !member.is_calm() || member.is_refused(&refused) {
+                continue;
+            }
+            let addresses = dials.begin(now, name, &wanted);
+            if !addresses.is_empty() {
+                member.trials.began(now);
+                let dial = member.dial(name, carrier, addresses, (false, false));
+                begun.push(Dial { later: Vec::new(), trial: true, ..dial });
             }
         }
         begun

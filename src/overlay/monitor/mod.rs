@@ -43,6 +43,7 @@ use super::{
     latency::LatencyEstimator,
     loss::{DataLoss, LossCounts, LossWindow},
     throughput::DeliveredRate,
+    units::LossRate,
 };
 
 /// Lost probes in a row that mean down: the paper's four (SOSP 2001, §5.1). At 10 % loss each way,
@@ -77,6 +78,16 @@ const MEASURED_BY: usize = 5;
 /// probed rarely.
 const MEASURED_WITHIN: Duration = Duration::from_secs(75);
 
+/// Exchanges of which is known whether they were late: those of half a minute at the fastest pace.
+const OUTCOMES: usize = 60;
+
+/// Fewer exchanges count as so many, as those of [`LossCounts`] do.
+const FEW_OUTCOMES: usize = 10;
+
+/// An exchange that takes twice the least round trip and this is late. TCP repeats a lost segment 0.2 s after the
+/// round trip at the earliest (Linux; RFC 6298 says 1 s), and a queue of the system is shorter than this.
+const LATE: Duration = Duration::from_millis(50);
+
 /// Exchanges besides the regular ones that are under way at most. A lane may suspect silence again before
 /// the answer to its first question is here.
 const EXTRAS: usize = 2;
@@ -102,6 +113,8 @@ pub struct Monitor {
     peer_rarely: bool,
     /// When the last five exchanges were completed, oldest first.
     exchanges: VecDeque<Instant>,
+    /// Of the last exchanges whether each was lost or late.
+    outcomes: VecDeque<bool>,
     /// The factor of the pause after the next probe, 2/3 to 4/3.
     jitter: f64,
     next_probe: Instant,
@@ -172,6 +185,7 @@ impl Monitor {
             need: Need::Any,
             peer_rarely: false,
             exchanges: VecDeque::with_capacity(MEASURED_BY),
+            outcomes: VecDeque::new(),
             jitter: 1.0,
             next_probe: now,
             extra: None,
@@ -407,6 +421,36 @@ impl Monitor {
         }
     }
 
+    /// The share of the last exchanges, sixty at most, that were lost or late; `None` before the first. On a
+    /// stream nothing is lost: TCP repeats it, and what came behind it waits.
+    #[must_use]
+    pub fn late(&self) -> Option<LossRate> {
+        let late = self.outcomes.iter().filter(|late| **late).count();
+        let of = self.outcomes.len().max(FEW_OUTCOMES);
+        (!self.outcomes.is_empty()).then(|| LossRate::from_counts(late as u64, of as u64))?
+    }
+
+    /// Exchanges of which [`Self::late`] knows.
+    #[must_use]
+    pub fn outcomes(&self) -> usize {
+        self.outcomes.len()
+    }
+
+    /// The link goes over another carrier from now on: what was lost on the path before says nothing of it.
+    pub fn another_path(&mut self) {
+        self.inbound.forget();
+        (self.outbound, self.before) = (LossCounts::default(), None);
+        self.data = DataLoss::default();
+        self.outcomes.clear();
+    }
+
+    fn outcome(&mut self, late: bool) {
+        if self.outcomes.len() >= OUTCOMES {
+            self.outcomes.pop_front();
+        }
+        self.outcomes.push_back(late);
+    }
+
     /// The least round-trip time lately; `None` before the first.
     #[must_use]
     pub fn least_rtt(&self) -> Option<Duration> {
@@ -467,7 +511,13 @@ impl Monitor {
             // After an outage the path may be another one.
             self.latency = LatencyEstimator::default();
         }
-        self.latency.record(now.saturating_duration_since(sent.at));
+        let took = now.saturating_duration_since(sent.at);
+        self.latency.record(took);
+        // One that was counted as lost when its time-out was over is not counted again.
+        if sent.deadline.is_some() || !began {
+            let late = self.latency.least().is_some_and(|least| took > least * 2 + LATE);
+            self.outcome(late);
+        }
         self.answered = self.answered.max(Some(sent.at));
         if self.exchanges.len() >= MEASURED_BY {
             self.exchanges.pop_front();
@@ -515,6 +565,7 @@ impl Monitor {
     }
 
     fn count_lost(&mut self, now: Instant) {
+        self.outcome(true);
         match &mut self.phase {
             Phase::Unmeasured { lost } | Phase::Up { lost } => {
                 *lost += 1;

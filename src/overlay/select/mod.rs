@@ -14,6 +14,7 @@
 //! ([`PathMetrics::expected_latency`](super::metrics::PathMetrics::expected_latency)), and a route
 //! that loses more than [`LOSSY`] of its round trips is only used when there is no cleaner one.
 
+mod carriers;
 mod decision;
 mod merit;
 mod rank;
@@ -21,6 +22,7 @@ mod share;
 
 use std::time::{Duration, Instant};
 
+pub use carriers::{is_lossy, leaves_udp, returns_to_udp};
 pub use decision::{ChangeReason, Decision, Explained, Verdict};
 pub use rank::{LOSSY, LOSSY_IN_USE, Rank, Tier};
 

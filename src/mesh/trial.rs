@@ -1,0 +1,263 @@
+//! Measuring a neighbour by another carrier beside its link: the shell around [`CarrierTrial`] and
+//! [`Trials`](super::trials).
+//!
+//! The end that finds the link lossy dials, proposes a trial, and probes. The other end answers. If the new
+//! connection is better, the end that dialled introduces itself on it, and both ends take it up for the link.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    pin::pin,
+    sync::{Arc, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use noq::Connection;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::{Mesh, arrival::Arrival, members::Dial, trials::Measured};
+use crate::{
+    identity::{NodeName, Peer},
+    link::{Introduction, Kind, Link, LinkDrop, Offence},
+    overlay::{
+        monitor::{Monitor, Probe},
+        select::{leaves_udp, returns_to_udp},
+        trial::{CarrierTrial, TRIAL},
+    },
+    transport::code,
+    underlay::{Carrier, StreamHold},
+    wire::{
+        self,
+        link::{Hello, LinkDatagram},
+    },
+};
+
+/// How long one address may take to connect: as for any dial.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// How long the end that answers waits for the verdict: the trial, the requests before and after, and some slack.
+const HOSTED: Duration = TRIAL.saturating_add(Duration::from_secs(15));
+
+/// A connection beside the link.
+struct Beside {
+    conn: Connection,
+    peer: Peer,
+    address: SocketAddr,
+    /// Keeps the stream open, if it goes over one.
+    stream: Option<StreamHold>,
+}
+
+impl Mesh {
+    /// Measures a carrier, and makes it that of the link if it is better.
+    pub(super) async fn try_carrier(self: Arc<Self>, dial: Dial) {
+        let Dial { name, carrier, addresses, .. } = dial;
+        let Some(link) = self.links.get(&name).filter(|link| link.carrier() != carrier) else {
+            return;
+        };
+        let Some(beside) = self.beside(&name, carrier, &addresses).await else { return };
+        if carrier == Carrier::Udp {
+            self.note_carrier(carrier, true);
+        }
+        let verdict = match self.measure_beside(&beside, &link, carrier).await {
+            Some(trial) if self.is_better(&link, carrier, &trial) => Ok(trial),
+            Some(_) => Err("the link is better"),
+            None => Err("the trial came to nothing"),
+        };
+        match verdict {
+            Ok(trial) => self.take_beside(beside, trial).await,
+            Err(reason) => beside.conn.close(code::DONE.into(), reason.as_bytes()),
+        }
+    }
+
+    async fn beside(
+        &self,
+        name: &NodeName,
+        carrier: Carrier,
+        addresses: &[SocketAddr],
+    ) -> Option<Beside> {
+        for address in addresses {
+            let connect = async {
+                let stream = match carrier {
+                    Carrier::Udp => None,
+                    Carrier::Tls => Some(self.streams.as_ref()?.dial(*address).await.ok()?),
+                };
+                let address = stream.as_ref().map_or(*address, StreamHold::virtual_address);
+                let (conn, peer) = self.connect(name, address).await?;
+                Link::propose_trial(&conn).await.ok()?;
+                Some(Beside { conn, peer, address, stream })
+            };
+            match timeout(CONNECT, connect).await {
+                Ok(Some(beside)) => return Some(beside),
+                Ok(None) | Err(_) => tracing::debug!(%name, %address, "no trial of the carrier"),
+            }
+        }
+        None
+    }
+
+    /// Probes until the trial is over. `None`: the connection ended, or the link was found silent or
+    /// replaced, so that there is nothing to compare with.
+    async fn measure_beside(
+        &self,
+        beside: &Beside,
+        link: &Arc<Link>,
+        carrier: Carrier,
+    ) -> Option<CarrierTrial> {
+        let (chance, name) = (self.switch.chance(), &beside.peer.name);
+        let now = || Instant::now().into_std();
+        let mut trial = CarrierTrial::new(now(), chance.draw(), carrier == Carrier::Tls);
+        while !trial.is_over(now()) {
+            if !link.is_open() || !self.members().is_calm(name) {
+                return None;
+            }
+            trial.advance(now(), chance.draw()).iter().for_each(|probe| send(&beside.conn, probe));
+            tokio::select! {
+                biased;
+                probe = next_probe(&beside.conn, link) => {
+                    let answer = trial.handle_message(now(), &probe?);
+                    answer.iter().for_each(|probe| send(&beside.conn, probe));
+                }
+                () = sleep_until(trial.next().into()) => {}
+            }
+        }
+        Some(trial)
+    }
+
+    /// Whether the carrier that was measured is to be that of the link. Keeps the figures of the one that is not.
+    fn is_better(&self, link: &Link, carrier: Carrier, trial: &CarrierTrial) -> bool {
+        let (name, at) = (&link.peer().name, Instant::now().into_std());
+        let Some(found) = trial.metrics(at) else { return false };
+        let Some(now) = self.routing().measured(at, name, link.carrier() == Carrier::Tls) else {
+            return false;
+        };
+        let better = match carrier {
+            Carrier::Tls => leaves_udp(now, found),
+            Carrier::Udp => returns_to_udp(now, found),
+        };
+        let (kept, metrics) = if better { (link.carrier(), now) } else { (carrier, found) };
+        let measured = Measured { carrier: kept, metrics, at };
+        self.members().trials(name).into_iter().for_each(|trials| trials.found(measured));
+        let ms = |rtt: Duration| rtt.as_secs_f64() * 1e3;
+        tracing::info!(
+            neighbour = %name, tried = carrier.name(), better, rtt_ms = ms(found.rtt),
+            loss = %found.round_trip_loss(), link_rtt_ms = ms(now.rtt),
+            link_loss = %now.round_trip_loss(), "another carrier was measured"
+        );
+        better
+    }
+
+    /// Makes a connection that was measured the link.
+    async fn take_beside(self: Arc<Self>, beside: Beside, trial: CarrierTrial) {
+        let Beside { conn, peer, address, stream } = beside;
+        let introduced = timeout(CONNECT, self.introduce_on(&conn, &peer)).await;
+        if let Ok(Some(hello)) = introduced {
+            let arrival = Arrival::tried(true, address, trial.into_monitor());
+            self.take_up(conn, peer, hello, arrival);
+        }
+        drop(stream);
+    }
+
+    /// Answers the probes of a neighbour that measures this connection beside its link, until it makes the
+    /// connection the link or closes it. A neighbour has one such connection.
+    pub(super) async fn host_trial(
+        self: Arc<Self>,
+        conn: Connection,
+        peer: Peer,
+        address: SocketAddr,
+    ) {
+        let Some(link) = self.links.get(&peer.name) else {
+            conn.close(code::PROTOCOL.into(), b"there is no link to compare with");
+            return;
+        };
+        let _stream = self.switch.streams().hold(address);
+        let older = self.hosted().insert(peer.name.clone(), conn.clone());
+        if let Some(older) = older {
+            older.close(code::DUPLICATE.into(), b"a newer trial");
+        }
+        let now = Instant::now().into_std();
+        self.members().trials(&peer.name).into_iter().for_each(|trials| trials.hosts(now));
+        let mut monitor = Monitor::new(now, self.switch.chance().draw());
+        let hosted = timeout(HOSTED, self.answer_beside(&conn, &link, &mut monitor)).await;
+        {
+            let mut hosted = self.hosted();
+            if hosted.get(&peer.name).is_some_and(|kept| kept.stable_id() == conn.stable_id()) {
+                hosted.remove(&peer.name);
+            }
+        }
+        let now = Instant::now().into_std();
+        let welcome = self.standing(&peer).is_ok() && !self.links.is_refused(now, &peer);
+        match hosted {
+            Ok(Some(hellos)) if welcome => {
+                let arrival = Arrival::tried(false, address, monitor);
+                self.accept_link(conn, peer, hellos, arrival).await;
+            }
+            _ => conn.close(code::DONE.into(), b"the trial is over"),
+        }
+    }
+
+    /// Answers probes until the neighbour introduces itself; returns what both say of themselves. `None`: it broke the protocol or closed.
+    async fn answer_beside(
+        &self,
+        conn: &Connection,
+        link: &Link,
+        monitor: &mut Monitor,
+    ) -> Option<(Hello, Hello)> {
+        let mut introduced = pin!(Link::introduced(conn, || self.hello()));
+        loop {
+            tokio::select! {
+                biased;
+                introduced = &mut introduced => return match introduced.ok()? {
+                    Introduction::Link { theirs, ours } => Some((ours, theirs)),
+                    Introduction::Trial => None,
+                },
+                probe = next_probe(conn, link) => {
+                    let now = Instant::now().into_std();
+                    let answer = monitor.handle_message(now, &probe?);
+                    answer.iter().for_each(|probe| send(conn, probe));
+                }
+            }
+        }
+    }
+
+    /// Closes the connection beside the link of a neighbour that was revoked.
+    pub(super) fn end_hosted(&self, name: &NodeName) {
+        if let Some(conn) = self.hosted().remove(name) {
+            conn.close(code::UNAUTHORISED.into(), b"certificate revoked");
+        }
+    }
+
+    fn hosted(&self) -> MutexGuard<'_, BTreeMap<NodeName, Connection>> {
+        self.hosted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The next probe that comes on a connection beside `link`, within the neighbour's budget; `None`: the
+/// connection has ended, or what came is no probe.
+async fn next_probe(conn: &Connection, link: &Link) -> Option<Probe> {
+    loop {
+        let datagram = conn.read_datagram().await.ok()?;
+        if !link.admits(Kind::Probe) {
+            continue;
+        }
+        let probe = match LinkDatagram::decode(&datagram) {
+            Some(LinkDatagram::Probe(probe)) => wire::decode(&probe).ok(),
+            Some(LinkDatagram::Nonce(_)) | None => None,
+        };
+        if probe.is_none() {
+            link.offended(LinkDrop::Malformed, Offence::Malformed);
+        }
+        return probe;
+    }
+}
+
+/// Sends a probe, which may get lost.
+fn send(conn: &Connection, probe: &Probe) {
+    let datagram = LinkDatagram::Probe(Bytes::from(wire::encode(probe)));
+    if let Err(error) = conn.send_datagram(datagram.encode()) {
+        tracing::trace!(%error, "probe not sent");
+    }
+}
+
+#[cfg(all(test, feature = "emulator"))]
+#[path = "trial_tests.rs"]
+mod tests;

@@ -1,0 +1,87 @@
+//! Connections beside a link, in virtual time.
+
+#![expect(clippy::unwrap_used, reason = "test helpers")]
+
+use tokio::time::{advance, sleep};
+
+use super::*;
+use crate::lab::{Lab, Services};
+
+/// A lab, and at the entry how the exit is called and where it is.
+async fn lab() -> (Lab, NodeName, SocketAddr) {
+    let lab = Lab::triangle(Services::default()).await.unwrap();
+    let exit = "exit".parse().unwrap();
+    while !lab.is_meshed() {
+        sleep(Duration::from_millis(100)).await;
+    }
+    let at = mesh(&lab, "entry").links.get(&exit).unwrap().real_address().unwrap();
+    (lab, exit, at)
+}
+
+fn mesh(lab: &Lab, name: &str) -> Arc<Mesh> {
+    lab.node(name).unwrap().mesh().clone()
+}
+
+async fn beside(mesh: &Mesh, name: &NodeName, at: SocketAddr) -> Beside {
+    mesh.beside(name, Carrier::Udp, &[at]).await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trial_finds_what_the_link_finds_and_costs_little() {
+    let (lab, exit, at) = lab().await;
+    let entry = mesh(&lab, "entry");
+    let beside = beside(&entry, &exit, at).await;
+    let link = entry.links.get(&exit).unwrap();
+    let trial = entry.measure_beside(&beside, &link, Carrier::Udp).await.unwrap();
+    let now = Instant::now().into_std();
+    let (found, known) =
+        (trial.metrics(now).unwrap(), entry.routing().measured(now, &exit, false).unwrap());
+    assert!(found.rtt.abs_diff(known.rtt) < Duration::from_millis(1), "{found:?} {known:?}");
+    assert_eq!(found.round_trip_loss(), known.round_trip_loss());
+    let stats = beside.conn.stats();
+    let bytes = stats.udp_tx.bytes + stats.udp_rx.bytes;
+    println!("a trial costs {bytes} bytes");
+    assert!(bytes < 40_000, "{bytes}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_is_better_becomes_the_link_of_both_ends() {
+    let (lab, exit, at) = lab().await;
+    let (entry, far) = (mesh(&lab, "entry"), mesh(&lab, "exit"));
+    let beside = beside(&entry, &exit, at).await;
+    let before = entry.links.get(&exit).unwrap();
+    let trial = entry.measure_beside(&beside, &before, Carrier::Udp).await.unwrap();
+    let connection = beside.conn.stable_id();
+    entry.clone().take_beside(beside, trial).await;
+    sleep(Duration::from_secs(1)).await;
+    let after = entry.links.get(&exit).unwrap();
+    assert!(!before.is_open() && after.is_open() && !Arc::ptr_eq(&before, &after));
+    assert!(far.links.get(&entry.us.name).is_some_and(|link| link.is_open()));
+    assert!(entry.links.all().len() == 2 && far.hosted().is_empty(), "{connection}");
+    // The path was never down, and what measured the connection goes on.
+    for mesh in [&entry, &far] {
+        let facts = mesh.facts();
+        let link =
+            facts.iter().find(|link| link.peer == exit || link.peer == entry.us.name).unwrap();
+        assert!(link.up && link.since_seconds >= Some(30) && link.rtt_ms.is_some(), "{link:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_neighbour_has_one_connection_beside_its_link_and_not_for_long() {
+    let (lab, exit, at) = lab().await;
+    let (entry, far) = (mesh(&lab, "entry"), mesh(&lab, "exit"));
+    let mut held = Vec::new();
+    for _ in 0..6 {
+        held.push(beside(&entry, &exit, at).await);
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(far.hosted().len(), 1);
+        let open = held.iter().filter(|beside| beside.conn.close_reason().is_none());
+        assert_eq!(open.count(), 1);
+    }
+    advance(HOSTED).await;
+    sleep(Duration::from_secs(1)).await;
+    assert!(far.hosted().is_empty());
+    assert!(held.iter().all(|beside| beside.conn.close_reason().is_some()));
+    assert!(entry.links.get(&exit).is_some(), "the link stays");
+}
