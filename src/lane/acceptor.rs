@@ -18,14 +18,14 @@ pub struct Outward {
     pub stream: OutwardStream,
     /// The address it goes to.
     pub remote: SocketAddr,
-    /// What it counts against.
+    /// Its place among the flows of the exit.
     pub place: Place,
 }
 
 /// A flow's place among those of an exit.
 #[derive(Default)]
 pub struct Place {
-    /// What the flow carries; it is to end when this says so.
+    /// Counts the bytes of the flow. The flow ends when this says so.
     pub carried: Arc<Carried>,
     /// Kept until the flow ends; dropping it gives the place back.
     pub permit: Option<Box<dyn Send + Sync>>,
@@ -35,7 +35,7 @@ pub struct Place {
 pub enum OutwardStream {
     /// To a real destination.
     Tcp(TcpStream),
-    /// To a service inside this process: the demo's campus site, or a test's server.
+    /// To a service inside this process: a program that serves a name, the demo's campus site, or a test's server.
     Inside(Box<dyn FlowIo>),
 }
 
@@ -70,8 +70,8 @@ pub trait FlowAcceptor: Send + Sync + 'static {
     /// When a rule of the exit denies it, or it carries no more flows.
     fn admit(&self, entry: &Peer, target: &Target) -> Result<Place, Refusal>;
 
-    /// Opens what an association of `entry` needs. `back` takes what destinations send, and the
-    /// refusals of destinations; `drops` counts what is dropped.
+    /// Opens the socket of an association of `entry`. `back` takes datagrams from destinations, and the
+    /// refusals of destinations; `drops` counts dropped datagrams.
     ///
     /// # Errors
     /// Why the exit carries no datagrams, or no more of this entry.
@@ -83,7 +83,7 @@ pub trait FlowAcceptor: Send + Sync + 'static {
     ) -> Result<OutwardDatagrams, Refusal>;
 
     /// Takes packets of the flow `label` of `entry` for programs in this process. `back` tells the entry of
-    /// types that nobody takes; `drops` counts what is dropped.
+    /// types that no program takes; `drops` counts dropped packets.
     ///
     /// # Errors
     /// When no program takes packets, a rule denies it, or there are too many flows.

@@ -77,7 +77,7 @@ impl Backlog {
         read
     }
 
-    /// Copies what waits, so that it pins nothing.
+    /// Copies the waiting bytes, so that they pin no batches.
     pub(super) fn copy(&mut self) {
         for chunk in self.chunks.drain(..) {
             let mut rest = &chunk[..];

@@ -91,7 +91,7 @@ impl Driver {
         agent.poll_timeout().map_or(view, |at| at.min(view))
     }
 
-    /// Shows the agent what is due to be looked at.
+    /// Gives the agent the inputs that are due.
     fn look(&mut self) {
         if now() >= self.end.agent().next_view() {
             self.view();
@@ -272,7 +272,7 @@ async fn ask_grant(end: Arc<LaneEnd>, route: Route) -> Option<Input> {
     })
 }
 
-/// What is wrong with a route for which no label could be had.
+/// The fault of a route for which no label was granted.
 fn fault_of(refusal: &LinkRefusal) -> Fault {
     match refusal {
         LinkRefusal::Policy(_)

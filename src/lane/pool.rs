@@ -74,7 +74,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(30);
 pub struct LaneKey {
     /// The exit.
     pub exit: NodeName,
-    /// What they want of the route.
+    /// Their wishes about the route.
     pub wish: RouteWish,
     /// How long the lane outlives complete silence; `None`: as configured for all lanes.
     pub patience: Option<Duration>,
@@ -317,7 +317,7 @@ impl LanePool {
         if let Some(lane) = cell.usable() {
             return Ok(lane);
         }
-        // Whoever waited while an attempt failed shares its outcome instead of queueing for its own.
+        // A task that waited while an attempt failed shares its outcome, and makes no attempt of its own.
         if let Some((when, refusal)) = &*last_failure
             && *when >= asked
         {

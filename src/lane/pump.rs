@@ -318,7 +318,7 @@ impl Direction<'_> {
         }
     }
 
-    /// The TCP side took so many bytes; 0: it takes none now.
+    /// The TCP side took this many bytes; 0: it takes none now.
     fn took(self, bytes: usize) {
         match self.tcp_is {
             TcpIs::Client => self.carried.hold_client(bytes == 0),
@@ -331,7 +331,7 @@ impl Direction<'_> {
         }
     }
 
-    /// Whether the far end takes no more of what comes from TCP.
+    /// Records whether the far end takes no more bytes from TCP.
     fn hold_far_end(self, held: bool) {
         match self.tcp_is {
             TcpIs::Client => self.carried.hold_destination(held),

@@ -26,7 +26,7 @@ pub(super) struct TooManyGaps;
 pub(super) struct Reassembly {
     /// The offset of the next byte in order.
     next: u64,
-    /// What comes after it, by offset.
+    /// Runs of bytes after a gap, by offset.
     runs: BTreeMap<u64, Vec<u8>>,
     /// Bytes in runs.
     waiting: usize,
@@ -38,7 +38,7 @@ impl Reassembly {
         Self { next, runs: BTreeMap::new(), waiting: 0 }
     }
 
-    /// Takes a piece that has not come before; adds what is in order now to `ready`.
+    /// Takes a piece that has not come before; adds the bytes that are in order now to `ready`.
     ///
     /// # Errors
     /// When too many runs wait.

@@ -143,7 +143,7 @@ impl LaneRoom {
         timeout(limit, step).await.ok()
     }
 
-    /// Gives a stream that has said what it is for its room. `None`: the entry has too many flows.
+    /// Room for a stream whose OPEN has come. `None`: the entry has too many flows.
     pub(super) fn open(self: &Arc<Self>) -> Option<FlowRoom> {
         self.entry.open().then(|| {
             self.grow();

@@ -202,7 +202,7 @@ impl Default for State {
 #[derive(Debug, Default)]
 struct Allowance {
     limit: AtomicU64,
-    /// The lane has ended: writing tells how.
+    /// The lane has ended; the next write returns the error.
     over: AtomicBool,
     waker: AtomicWaker,
 }
@@ -361,7 +361,7 @@ impl FlowPort {
         self.windows.mark.writes(self.sent.load(Ordering::Relaxed), bytes as u64);
     }
 
-    /// Puts the flow before or among the bulk flows of its lane, by what it wrote lately and writes now.
+    /// Puts the flow before or among the bulk flows of its lane, by its recent bytes and those that it writes now.
     pub(super) fn prioritise(&self, send: &SendStream, bytes: usize) {
         let bulk = !lock(&self.sparse).covers(now(), bytes as u64);
         if self.bulk.swap(bulk, Ordering::Relaxed) != bulk {
@@ -410,7 +410,7 @@ impl FlowPort {
 }
 
 impl FlowPort {
-    /// The flow has ended. It keeps its part until the far end has acknowledged what it sent.
+    /// The flow has ended. It keeps its part until the far end has acknowledged its bytes.
     pub(super) fn end(self, send: &SendStream) {
         let acknowledged = send.stopped();
         tokio::spawn(async move {

@@ -569,7 +569,7 @@ impl Link {
 }
 
 /// The numbers under which the ends of a link ask for the return of nonces: that of the end that dialled,
-/// and the other's. They come from the keys of the connection (RFC 8446, section 7.5), which nobody else has.
+/// and the other's. They come from the keys of the connection (RFC 8446, section 7.5), which no other node has.
 fn askers(conn: &Connection) -> Option<(u64, u64)> {
     let (mut dialler, mut other) = ([0; 8], [0; 8]);
     conn.export_keying_material(&mut dialler, ASKER_LABEL, b"dialler").ok()?;

@@ -240,13 +240,13 @@ impl StreamEnd {
         StreamHold(self.clone())
     }
 
-    /// Waits until somebody holds the stream.
+    /// Waits until a link or a dial holds the stream.
     pub async fn is_used(&self) {
         // The sender lives as long as this.
         let _ = self.used.subscribe().wait_for(|used| used.ever).await;
     }
 
-    /// Waits until the last one who held the stream has let it go.
+    /// Waits until the last handle is dropped.
     pub async fn is_left(&self) {
         let _ = self.used.subscribe().wait_for(|used| used.ever && used.holders == 0).await;
     }
