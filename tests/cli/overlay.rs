@@ -89,6 +89,30 @@ pub fn free_tcp() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
+/// The command with SIGHUP in effect. A child inherits that its parent ignores the signal, so tests that `nohup` runs
+/// would start nodes that never hear it. The `env` of GNU undoes that.
+fn hearing_hangup(command: Command) -> Command {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    if ignored.is_none_or(|mask| mask & 1 == 0) {
+        return command;
+    }
+    let mut hearing = Command::new("env");
+    hearing.arg("--default-signal=HUP").arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => hearing.env(name, value),
+            None => hearing.env_remove(name),
+        };
+    }
+    if let Some(folder) = command.get_current_dir() {
+        hearing.current_dir(folder);
+    }
+    hearing.stdin(Stdio::null());
+    hearing
+}
+
 /// A running node. Dropping it ends it.
 pub struct Running {
     child: Child,
@@ -136,7 +160,8 @@ impl Running {
         Self::start_logging(command, dir.join("log"), arguments)
     }
 
-    fn start_logging(mut command: Command, log: PathBuf, arguments: &[&str]) -> Self {
+    fn start_logging(command: Command, log: PathBuf, arguments: &[&str]) -> Self {
+        let mut command = hearing_hangup(command);
         if let Some(filter) = std::env::var_os("RON_TEST_LOG") {
             command.env("RON_LOG", filter);
         }

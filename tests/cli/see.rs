@@ -1,6 +1,7 @@
 //! What a node shows of itself: pings, failures, and listings that are watched.
 
 use std::{
+    fs::File,
     io::{BufRead as _, BufReader},
     net::TcpListener,
     path::Path,
@@ -171,18 +172,16 @@ fn logs_shows_the_last_lines_by_level_and_follows() {
     assert!(lines[0]["text"].as_str().unwrap().contains("enforced="), "{lines}");
     let mut follow = ronproxy(&hub);
     let follow = follow.args(["logs", "--follow", "--level", "warn"]);
-    let mut child = follow.stdout(Stdio::piped()).spawn().unwrap();
-    let mut said = BufReader::new(child.stdout.take().unwrap());
+    let said = site.dir("followed");
+    let mut child = follow.stdout(File::create(&said).unwrap()).spawn().unwrap();
     let text = std::fs::read_to_string(hub.join("config.toml")).unwrap();
     std::fs::write(hub.join("config.toml"), "nonsense = 1").unwrap();
     // It is told among the last lines or among those that follow: the same line is logged once a minute.
     node.signal("-HUP");
-    let mut line = String::new();
-    while !line.contains("SIGHUP") {
-        line.clear();
-        assert!(said.read_line(&mut line).unwrap() > 0, "it ended");
-    }
-    assert!(line.contains("the configuration stays as it is"), "{line}");
+    wait_for("the line about SIGHUP", || {
+        let said = std::fs::read_to_string(&said).unwrap();
+        said.lines().any(|line| line.contains("SIGHUP: the configuration stays as it is"))
+    });
     let shown = must(&hub, &["logs", "--level", "warn"]);
     assert!(shown.lines().all(|line| line.contains("WARN")), "{shown}");
     child.kill().unwrap();
