@@ -135,10 +135,11 @@ fn listings_show_what_peers_wrote_as_harmless_text() {
     let site = Site::new();
     let dir = site.hub();
     let listener = UnixListener::bind(overlay::socket(&dir)).unwrap();
+    // Few words are free: a link's state and carrier, and a flow's destination. The others are of types.
     let links = serde_json::json!([{
-        "peer": HOSTILE, "state": HOSTILE, "up": true, "version": HOSTILE, "address": HOSTILE,
+        "peer": "mit", "state": HOSTILE, "up": true, "carrier": HOSTILE, "control_bytes": [0, 0], "labels": 0,
+        "exit": true, "relay": false,
     }]);
-    // Of a flow's words only the destination is free: the others are of types.
     let flow = serde_json::json!({
         "label": "00000007", "target": HOSTILE, "exit": "mit", "lane": null, "route": "direct", "reroutes": 0,
         "history": [], "hint": "latency", "ingress": "socks5", "client": "127.0.0.1:9", "state": "open",
@@ -180,6 +181,10 @@ fn listings_show_what_peers_wrote_as_harmless_text() {
     let said = must_fail(&dir, &["flows"]);
     assert!(said.contains("is no node name"), "{said}");
     assert!(!said.replace('\n', "").contains(char::is_control), "{said:?}");
+    // The same is to be expected of a node of another version.
+    let found = String::from_utf8(run(&dir, &["doctor"]).stdout).unwrap();
+    assert!(found.contains("FAIL  node         runs in another version"), "{found}");
+    assert!(found.contains("restart it, so that it has this version"), "{found}");
 }
 
 #[test]

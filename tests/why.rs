@@ -7,11 +7,12 @@ mod support;
 use std::time::Duration;
 
 use ronproxy::internals::{
-    app::{Choice, Question},
+    app::{Choice, PolicyAnswer, Question},
     config::Config,
     emulator,
     flow::RefusalKind,
     lab::{Lab, LabNode},
+    overlay::select::VerdictKind,
     transport::Congestion,
 };
 use support::wait_for;
@@ -49,7 +50,7 @@ async fn why_tells_which_link_is_down_and_when_and_why_the_lane_moved() {
     let choice = choice(&lab);
     assert!(choice.lane.is_some());
     assert_eq!(choice.route.as_deref(), Some("via relay"));
-    assert_eq!(choice.candidates[0].verdict, "chosen");
+    assert_eq!(choice.candidates[0].verdict, VerdictKind::Chosen);
     let last = &choice.changes[0];
     assert_eq!((last.from.as_deref(), last.to.as_deref()), (Some("direct"), Some("via relay")));
     assert!(last.seconds_ago < 60.0, "{last:?}");
@@ -58,7 +59,7 @@ async fn why_tells_which_link_is_down_and_when_and_why_the_lane_moved() {
 }
 
 /// What the exit says of a flow of the entry's: the answer, the refusal, and the reason.
-async fn said(lab: &Lab) -> (&'static str, Option<&'static str>, String) {
+async fn said(lab: &Lab) -> (PolicyAnswer, Option<RefusalKind>, String) {
     let mut why = lab.node("entry").unwrap().view().why_asking(&question()).await;
     let policy = why.exits.remove(0).policy.unwrap();
     (policy.answer, policy.refusal, policy.reason.unwrap_or_default())
@@ -69,14 +70,15 @@ async fn the_exit_is_asked_on_a_lane_through_a_relay_or_on_a_link() {
     let lab = support::triangle(emulator::triangle(), 23, Congestion::Adaptive).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     let entry = lab.node("entry").unwrap();
-    assert_eq!(said(&lab).await, ("allowed", None, String::new()));
+    assert_eq!(said(&lab).await, (PolicyAnswer::Allowed, None, String::new()));
     assert!(entry.lane_facts().is_empty(), "a question opens no lane");
     without_direct(&lab).await;
     let (answer, _, reason) = said(&lab).await;
-    assert_eq!((answer, &*reason), ("unknown", "it is not asked: no lane and no link to it is up"));
+    let unasked = "it is not asked: no lane and no link to it is up";
+    assert_eq!((answer, &*reason), (PolicyAnswer::Unknown, unasked));
     support::fetch(entry, 1000).await;
     assert_eq!(choice(&lab).route.as_deref(), Some("via relay"));
-    assert_eq!(said(&lab).await, ("allowed", None, String::new()));
+    assert_eq!(said(&lab).await, (PolicyAnswer::Allowed, None, String::new()));
     lab.stop().await;
 }
 
@@ -91,7 +93,7 @@ async fn a_question_gets_the_refusal_of_a_flow() {
     let (services, congestion) = (support::services(), Congestion::Adaptive);
     let lab = Lab::start(emulator::triangle(), 24, nodes, services, congestion).await.unwrap();
     wait_for("the mesh", Duration::from_secs(10), || lab.is_meshed()).await;
-    let refused = ("refused", Some("policy"), "this exit refuses everything".to_owned());
+    let refused = (PolicyAnswer::Refused, refuses, "this exit refuses everything".to_owned());
     assert_eq!(said(&lab).await, refused, "on the link");
     let flow = support::dial(lab.node("entry").unwrap(), "source.test:80").await.err().unwrap();
     assert_eq!((flow.kind, &flow.detail), (RefusalKind::Policy, &refused.2));

@@ -58,6 +58,8 @@ pub(crate) struct Admin {
     pub view: NodeView,
     /// The process's facts.
     pub run: RunFacts,
+    /// When the node started; `status` shows its age.
+    pub started: Instant,
     /// Cancelled by `POST /stop`.
     pub stop: CancellationToken,
     /// Makes links that open the dashboard; `None`: it has no dashboard.
@@ -89,7 +91,7 @@ pub(crate) type Save = Arc<dyn Fn(&Steering) -> Result<(), String> + Send + Sync
 pub(crate) type LinkMaker = Arc<dyn Fn() -> String + Send + Sync>;
 
 /// What only the running program knows of itself.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct RunFacts {
     /// The process number.
     pub pid: u32,
@@ -101,13 +103,10 @@ pub(crate) struct RunFacts {
     pub invites: bool,
     /// How the process is confined, in words.
     pub confinement: String,
-    /// When the node started; `status` shows its age.
-    #[serde(skip)]
-    pub started: Instant,
 }
 
 /// The answer to `GET /status`.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct StatusReport {
     /// The node in numbers.
     #[serde(flatten)]
@@ -236,10 +235,10 @@ fn told(result: Result<impl Serialize, String>) -> Response<Full<Bytes>> {
 }
 
 /// The answer to `POST /open`.
-#[derive(Debug, Clone, Serialize)]
-struct Opened {
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Opened {
     /// The link.
-    link: String,
+    pub link: String,
 }
 
 const NO_DASHBOARD: &str = "this node has no dashboard: set enabled = true under [dashboard], and see in \
@@ -262,12 +261,14 @@ fn steer_by(admin: &Admin, asked: &str) -> Result<Steering, String> {
 }
 
 /// The answer to `POST /metric`.
-#[derive(Debug, Clone, Serialize)]
-struct PostedValue {
-    metric: String,
-    exit: NodeName,
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct PostedValue {
+    /// The metric.
+    pub metric: String,
+    /// The exit.
+    pub exit: NodeName,
     /// The value that counts now: the mean, in which later posts count more.
-    value: Option<f64>,
+    pub value: Option<f64>,
 }
 
 /// Takes the value that `asked` posts.
@@ -315,7 +316,7 @@ impl Admin {
         StatusReport {
             node: self.view.status(),
             run: self.run.clone(),
-            up_seconds: self.run.started.elapsed().as_secs(),
+            up_seconds: self.started.elapsed().as_secs(),
             stopping: self.stop.is_cancelled(),
         }
     }

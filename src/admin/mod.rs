@@ -48,9 +48,9 @@ mod question;
 mod server;
 mod steer;
 
+pub(crate) use api::{Admin, Reload, RunFacts, Save, Version};
 #[cfg(feature = "cli")]
-pub(crate) use api::ExitFlows;
-pub(crate) use api::{Admin, Reload, RunFacts, Save, StatusReport, Version};
+pub(crate) use api::{ExitFlows, Opened, PostedValue, StatusReport};
 #[cfg(feature = "demo")]
 pub(crate) use api::{LinkMaker, answer, json, response, sentence};
 pub(crate) use client::Client;
@@ -62,6 +62,8 @@ pub(crate) use logs::{LEVELS, LogLine, LogPage};
 pub(crate) use members::{Invited, Member, MemberState, Membership, NotInvited};
 #[cfg(feature = "cli")]
 pub(crate) use metric::{Post, post};
+#[cfg(feature = "cli")]
+pub(crate) use overview::Overview;
 #[cfg(feature = "demo")]
 pub(crate) use playground::PlayPath;
 pub(crate) use playground::Playground;

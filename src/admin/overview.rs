@@ -1,6 +1,6 @@
 //! What the dashboard shows, in one answer: it asks twice a second.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Admin, StatusReport, playground::PlayPath, query};
 use crate::{
@@ -9,25 +9,25 @@ use crate::{
     mesh::{FarLink, LinkFacts},
 };
 
-/// The answer to `GET /overview`.
-#[derive(Debug, Clone, Serialize)]
-pub(super) struct Overview {
+/// The answer to `GET /overview`. A reader may add something to each flow by an `F` of its own.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Overview<F = FlowFacts> {
     /// The node in numbers.
-    pub(super) status: StatusReport,
+    pub(crate) status: StatusReport,
     /// Its links.
-    pub(super) links: Vec<LinkFacts>,
+    pub(crate) links: Vec<LinkFacts>,
     /// The links between other nodes, as they advertise them.
-    pub(super) far_links: Vec<FarLink>,
+    pub(crate) far_links: Vec<FarLink>,
     /// Its lanes.
-    pub(super) lanes: Vec<LaneStatus>,
+    pub(crate) lanes: Vec<LaneStatus>,
     /// Its flows, without the history of their reroutes; `None` unless they were asked for.
-    pub(super) flows: Option<Vec<FlowFacts>>,
+    pub(crate) flows: Option<Vec<F>>,
     /// What new flows are steered to.
-    pub(super) steering: Steering,
+    pub(crate) steering: Steering,
     /// In the demo, the paths that may be cut.
-    pub(super) paths: Option<Vec<PlayPath>>,
+    pub(crate) paths: Option<Vec<PlayPath>>,
     /// What happened.
-    pub(super) events: Page,
+    pub(crate) events: Page,
 }
 
 /// What is asked for beside the figures.

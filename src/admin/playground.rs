@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// An Internet to play with.
 #[derive(Clone)]
@@ -16,7 +16,7 @@ pub(crate) struct Playground {
 type Cut = dyn Fn(&str, &str, bool) -> Result<(), String> + Send + Sync;
 
 /// A path between two nodes, both ways.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PlayPath {
     /// One end.
     pub from: String,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
 use super::{NodeView, Question, Why, dialer::MAX_REFUSALS};
@@ -18,15 +18,28 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What an exit says of a flow.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExitPolicy {
-    /// `allowed`; `depends-on-address`: the exit decides when it has resolved the name; `refused`; `unknown`: it
-    /// did not say.
-    pub answer: &'static str,
+    /// The answer.
+    pub answer: PolicyAnswer,
     /// The kind of the refusal of such a flow; `None` without one.
-    pub refusal: Option<&'static str>,
+    pub refusal: Option<RefusalKind>,
     /// The refusal in words, or why the answer is unknown; `None` otherwise.
     pub reason: Option<String>,
+}
+
+/// The answer of an exit's policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PolicyAnswer {
+    /// It allows the flow.
+    Allowed,
+    /// It decides when it has resolved the name.
+    DependsOnAddress,
+    /// It refuses the flow.
+    Refused,
+    /// It did not say.
+    Unknown,
 }
 
 impl NodeView {
@@ -67,20 +80,21 @@ impl NodeView {
 fn said(answer: JudgeReply) -> ExitPolicy {
     let allowed = |answer| ExitPolicy { answer, refusal: None, reason: None };
     match answer.map_err(Refusal::bounded) {
-        Ok(Judgement::Allowed) => allowed("allowed"),
-        Ok(Judgement::DependsOnAddress) => allowed("depends-on-address"),
+        Ok(Judgement::Allowed) => allowed(PolicyAnswer::Allowed),
+        Ok(Judgement::DependsOnAddress) => allowed(PolicyAnswer::DependsOnAddress),
         // These concern the question, not the flow.
         Err(refusal) if matches!(refusal.kind, RefusalKind::Overloaded | RefusalKind::Protocol) => {
             unknown(format!("it does not answer: {}", refusal.detail))
         }
         Err(Refusal { kind, detail, .. }) => {
-            ExitPolicy { answer: "refused", refusal: Some(kind.name()), reason: Some(detail) }
+            let answer = PolicyAnswer::Refused;
+            ExitPolicy { answer, refusal: Some(kind), reason: Some(detail) }
         }
     }
 }
 
 fn unknown(reason: String) -> ExitPolicy {
-    ExitPolicy { answer: "unknown", refusal: None, reason: Some(reason) }
+    ExitPolicy { answer: PolicyAnswer::Unknown, refusal: None, reason: Some(reason) }
 }
 
 #[cfg(test)]
@@ -90,10 +104,10 @@ mod tests {
     #[test]
     fn a_refused_question_is_no_refused_flow() {
         for (kind, answer) in [
-            (RefusalKind::Policy, "refused"),
-            (RefusalKind::NotAnExit, "refused"),
-            (RefusalKind::Overloaded, "unknown"),
-            (RefusalKind::Protocol, "unknown"),
+            (RefusalKind::Policy, PolicyAnswer::Refused),
+            (RefusalKind::NotAnExit, PolicyAnswer::Refused),
+            (RefusalKind::Overloaded, PolicyAnswer::Unknown),
+            (RefusalKind::Protocol, PolicyAnswer::Unknown),
         ] {
             let said = said(Err(Refusal::new(kind, "no")));
             assert_eq!(said.answer, answer, "{kind:?}");

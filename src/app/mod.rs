@@ -38,7 +38,7 @@ mod status;
 mod steering;
 mod why;
 
-pub use asked::ExitPolicy;
+pub use asked::{ExitPolicy, PolicyAnswer};
 pub use desk::JoinDesk;
 pub use inboxes::{ConduitError, Packet};
 pub(crate) use inboxes::{Receives, TypeCounts, packet_type};

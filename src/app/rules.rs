@@ -1,6 +1,6 @@
 //! The entry's routing rules, as they are listed and paused.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     status::NodeView,
@@ -8,7 +8,7 @@ use super::{
 };
 
 /// A routing rule.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleFacts {
     /// Its number, counted from 1 as in the file.
     pub rule: usize,

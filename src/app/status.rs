@@ -181,7 +181,7 @@ pub struct FlowFacts {
 }
 
 /// What this node forwards from one node to another.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RelayedFacts {
     /// Who sends.
     pub from: NodeName,

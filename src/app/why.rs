@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{ExitPolicy, NodeView};
 use crate::{
@@ -14,9 +14,10 @@ use crate::{
         candidates::Candidate,
         history::RouteHistory,
         metrics::PathMetrics,
-        select::{Decision, Explained, Selector},
+        select::{Decision, Explained, Selector, VerdictKind},
         units::LossRate,
     },
+    underlay::Carrier,
     wire::link::LaneEndRole,
 };
 
@@ -34,7 +35,7 @@ pub struct Question {
 }
 
 /// The answer to a [`Question`].
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Why {
     /// The destination.
     pub target: String,
@@ -47,7 +48,7 @@ pub struct Why {
 }
 
 /// The choice of a route to one exit for one hint.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Choice {
     /// The exit.
     pub exit: NodeName,
@@ -57,7 +58,7 @@ pub struct Choice {
     pub class: Option<String>,
     /// The lane that would carry the flow; `None` when one would be opened.
     pub lane: Option<u32>,
-    /// The route in use, or the one a new lane would take; `local` when the flow leaves at this node;
+    /// The route in use, or the one a new lane would take; [`Self::LOCAL`] when the flow leaves at this node;
     /// `None` when there is none.
     pub route: Option<String>,
     /// Seconds since the lane's route changed last; `None` when it never did.
@@ -80,13 +81,18 @@ pub struct Choice {
     pub decisions: Vec<Change>,
 }
 
+impl Choice {
+    /// The route of flows that leave at this node.
+    pub const LOCAL: &str = "local";
+}
+
 /// A candidate route, its figures, and its verdict.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CandidateFacts {
     /// The route.
     pub route: Route,
     /// What this node's link on it goes over: `udp`, or `tls` for a stream; `None` without a link.
-    pub carrier: Option<&'static str>,
+    pub carrier: Option<Carrier>,
     /// The other carrier of that link, if it was measured lately, as UDP loses much.
     pub other_carrier: Option<CarrierFacts>,
     /// The node of this site whose measurement of that link is used; `None`: this node's own is.
@@ -105,14 +111,14 @@ pub struct CandidateFacts {
     pub delivered_bps: Option<u64>,
     /// What was posted for it of the metric of the hint `app:…`; `None` without a value.
     pub posted: Option<f64>,
-    /// The verdict, a stable name…
-    pub verdict: &'static str,
+    /// The verdict…
+    pub verdict: VerdictKind,
     /// The same in words, with the rule or threshold that excluded it.
     pub reason: String,
 }
 
 /// A change of route.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Change {
     /// How long ago, in seconds.
     pub seconds_ago: f64,
@@ -171,7 +177,7 @@ impl NodeView {
         for candidate in &mut choice.candidates {
             let first = candidate.route.relay().unwrap_or(&key.exit);
             let link = self.mesh.links().get(first);
-            candidate.carrier = link.map(|link| link.carrier().name());
+            candidate.carrier = link.map(|link| link.carrier());
             candidate.other_carrier = self.mesh.other_carrier(first);
             candidate.shared_by = self.mesh.shared_by(first).map(|(by, _)| by);
         }
@@ -189,7 +195,7 @@ impl NodeView {
         if self.dialer.is_here(&key.exit) {
             let decision = Selector::new(key.wish.hint.clone()).decide(now(), Vec::new());
             let here = choice(key, None, decision, &RouteHistory::default());
-            return Choice { route: Some("local".to_owned()), ..here };
+            return Choice { route: Some(Choice::LOCAL.to_owned()), ..here };
         }
         let open = self.pool.lanes().into_iter().find(|(open, _)| open == key);
         match open {
@@ -270,7 +276,7 @@ fn facts(explained: &Explained) -> CandidateFacts {
         score: of(|m| m.throughput().packets_per_second()),
         delivered_bps: metrics.and_then(|m| m.delivered).map(|rate| rate.bps()),
         posted: None,
-        verdict: verdict.name(),
+        verdict: verdict.kind(),
         reason: verdict.to_string(),
     }
 }

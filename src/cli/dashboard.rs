@@ -7,12 +7,14 @@ use clap::Args;
 use super::{
     CliError,
     folder::Folder,
-    output::{note, print, print_json, text},
+    output::{note, print, print_json},
 };
 use crate::{
+    admin::Opened,
     config::{Config, Metrics},
     dashboard::{self, Dashboard, LINK_LASTS, Settings},
     identity::{NodeDir, NodeFile, StoreError},
+    text::Escaped,
 };
 
 /// Print a link that opens the dashboard in a browser of this machine, once
@@ -41,17 +43,16 @@ impl Open {
                 false => print(token),
             };
         }
-        let facts = folder.client().post("/open").await?;
+        let facts: Opened = folder.client().post("/open").await?;
         if self.json {
             print_json(&facts)?;
         } else {
-            let link = text(&facts, "link");
-            print(&link)?;
+            print(Escaped(&facts.link))?;
             let minutes = LINK_LASTS.as_secs() / 60;
             note(format_args!("The link works once, within {minutes} minutes, on this machine."));
         }
         if self.browser {
-            show(&text(&facts, "link"))?;
+            show(&facts.link)?;
         }
         Ok(())
     }

@@ -12,21 +12,23 @@ use std::{
 
 use clap::Args;
 use serde::Serialize;
-use serde_json::Value;
 
 use super::{
     CliError,
     folder::Folder,
-    output::{entries, print, print_json},
+    output::{print, print_json},
     units,
 };
 use crate::{
+    admin::{ClientError, StatusReport},
+    app::CertificateStatus,
     carrier::bind_streams,
     config::Config,
     exit::SystemResolver,
     identity::{AuthorityContact, MemberInfo, NodeFile, NodeIdentity, UnixTime, skew_in_words},
+    mesh::LinkFacts,
     node::Written,
-    underlay::bind_udp,
+    underlay::{Carrier, bind_udp},
     wire::reach::streams_of,
 };
 
@@ -100,25 +102,15 @@ async fn examine(folder: &Folder) -> Vec<Finding> {
         Ok(_) => Finding::good("config", folder.dir.path(NodeFile::Config).display().to_string()),
         Err(error) => Finding::bad("config", "cannot be used", error.to_string()),
     });
+    let running: Result<StatusReport, _> = folder.client().get("/status").await;
     match NodeIdentity::load(&folder.dir) {
         Ok(identity) => {
             let now = UnixTime::now();
             findings.push(clock(identity.peer().starts.as_secs(), now.as_secs()));
-            let running: Option<Value> = folder.client().get("/status").await.ok();
-            let told = |field| running.as_ref().and_then(|status| status.pointer(field));
-            let failed = told("/certificate/renewal_error").and_then(Value::as_str);
-            let refused = told("/certificate/refused_as_revoked").and_then(Value::as_u64);
+            let told = running.as_ref().ok().map(|status| &status.node.certificate);
+            let failed = told.and_then(|told| told.renewal_error.as_deref());
             findings.push(certificate(&identity, now, failed));
-            findings.extend(refused.filter(|times| *times > 0).map(|_| {
-                let found = "a member says that it is revoked; no list of the authority here does";
-                let advice = format!("ask who runs the authority; if it is so, {JOIN_AGAIN}");
-                Finding::bad("certificate", found, advice)
-            }));
-            let ahead = told("/certificate/clock_ahead_seconds").and_then(Value::as_i64);
-            findings.extend(ahead.and_then(skew_in_words).map(|words| {
-                let found = format!("{words} the authority's");
-                Finding::bad("clock", found, "set this machine's clock, best by NTP")
-            }));
+            findings.extend(told.into_iter().flat_map(experienced));
             if let Ok(config) = &config {
                 findings.extend(exit_role(identity.peer().roles.exit, config.exit.enabled));
             }
@@ -130,15 +122,18 @@ async fn examine(folder: &Folder) -> Vec<Finding> {
         let contact = AuthorityContact::load(&folder.dir).ok().flatten();
         findings.extend(names::names(config, contact.as_ref(), &SystemResolver::new()).await);
     }
-    match (folder.client().get::<Value>("/status").await, &config) {
+    match (running, &config) {
         (Ok(status), _) => {
-            findings.push(Finding::good("node", format!("running, pid {}", status["pid"])));
-            let all = folder.client().get("/links").await.unwrap_or_default();
+            findings.push(Finding::good("node", format!("running, pid {}", status.run.pid)));
+            let all: Vec<LinkFacts> = folder.client().get("/links").await.unwrap_or_default();
             findings.push(links(&all));
             findings.extend(carriers(&all));
-            if entries(&all).iter().all(|link| !super::links::is(link, "up")) {
+            if all.iter().all(|link| !link.up) {
                 findings.extend(tcp(&Written::load(&folder.dir).bootstrap));
             }
+        }
+        (Err(error @ ClientError::Unreadable(_)), _) => {
+            findings.push(Finding::bad("node", "runs in another version", error.to_string()));
         }
         (Err(error), config) => {
             findings.push(Finding::bad("node", "does not answer", error.to_string()));
@@ -149,6 +144,21 @@ async fn examine(folder: &Folder) -> Vec<Finding> {
             }
         }
     }
+    findings
+}
+
+/// What the running node experienced of its certificate and clock.
+fn experienced(told: &CertificateStatus) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if told.refused_as_revoked > 0 {
+        let found = "a member says that it is revoked; no list of the authority here does";
+        let advice = format!("ask who runs the authority; if it is so, {JOIN_AGAIN}");
+        findings.push(Finding::bad("certificate", found, advice));
+    }
+    findings.extend(told.clock_ahead_seconds.and_then(skew_in_words).map(|words| {
+        let found = format!("{words} the authority's");
+        Finding::bad("clock", found, "set this machine's clock, best by NTP")
+    }));
     findings
 }
 
@@ -280,13 +290,9 @@ fn proxy(config: &Config) -> Option<Finding> {
     })
 }
 
-fn links(links: &Value) -> Finding {
-    let all = entries(links);
-    let down: Vec<&str> = all
-        .iter()
-        .filter(|link| !super::links::is(link, "up"))
-        .filter_map(|link| link["peer"].as_str())
-        .collect();
+fn links(all: &[LinkFacts]) -> Finding {
+    let down = all.iter().filter(|link| !link.up);
+    let down: Vec<&str> = down.map(|link| link.peer.as_str()).collect();
     match (all.len(), down.len()) {
         (0, _) => Finding::good("links", "no other member is known yet"),
         (all, 0) => Finding::good("links", format!("all {all} are up")),
@@ -304,9 +310,10 @@ fn links(links: &Value) -> Finding {
 }
 
 /// What links go over, if UDP is not all of it.
-fn carriers(links: &Value) -> Option<Finding> {
-    let up = entries(links).iter().filter(|link| super::links::is(link, "up"));
-    let (tls, udp): (Vec<_>, Vec<_>) = up.partition(|link| link["carrier"] == "tls");
+fn carriers(all: &[LinkFacts]) -> Option<Finding> {
+    let up = all.iter().filter(|link| link.up);
+    let is_tls = |link: &&LinkFacts| link.carrier.as_deref() == Some(Carrier::Tls.name());
+    let (tls, udp): (Vec<_>, Vec<_>) = up.partition(is_tls);
     let advice = "nothing has to be done; UDP is tried again by itself";
     match (tls.len(), udp.len()) {
         (0, _) => None,
@@ -315,7 +322,7 @@ fn carriers(links: &Value) -> Option<Finding> {
             Some(Finding::note("UDP", found, advice))
         }
         _ => {
-            let names: Vec<_> = tls.iter().filter_map(|link| link["peer"].as_str()).collect();
+            let names: Vec<_> = tls.iter().map(|link| link.peer.as_str()).collect();
             let found = format!("does not pass to {}: TLS on TCP is used", names.join(", "));
             Some(Finding::note("UDP", found, advice))
         }
@@ -364,6 +371,14 @@ mod tests {
     use super::*;
     use crate::wire::reach::stream_mark;
 
+    fn link(peer: &str, up: bool, carrier: &str) -> LinkFacts {
+        let facts = serde_json::json!({
+            "peer": peer, "up": up, "carrier": carrier, "state": "", "control_bytes": [0, 0], "labels": 0,
+            "exit": false, "relay": false,
+        });
+        serde_json::from_value(facts).unwrap()
+    }
+
     #[test]
     fn a_clock_that_is_behind_is_told_from_one_that_is_not() {
         let starts = 1_800_000_000;
@@ -394,8 +409,8 @@ mod tests {
     #[test]
     fn links_over_streams_say_that_udp_does_not_pass() {
         let carriers = |all: &[(&str, &str)]| {
-            let link = |(peer, carrier)| serde_json::json!({ "peer": peer, "up": true, "carrier": carrier });
-            carriers(&Value::Array(all.iter().copied().map(link).collect()))
+            let all = all.iter().map(|(peer, carrier)| link(peer, true, carrier));
+            carriers(&all.collect::<Vec<_>>())
         };
         assert_eq!(carriers(&[("a", "udp")]), None);
         let all = carriers(&[("a", "tls"), ("b", "tls")]).unwrap();
@@ -423,8 +438,8 @@ mod tests {
     #[test]
     fn links_that_are_down_are_named() {
         let links_of = |up: &[(&str, bool)]| {
-            let all = up.iter().map(|(peer, up)| serde_json::json!({ "peer": peer, "up": up }));
-            links(&Value::Array(all.collect()))
+            let all = up.iter().map(|(peer, up)| link(peer, *up, "udp"));
+            links(&all.collect::<Vec<_>>())
         };
         assert!(links_of(&[]).ok && links_of(&[("a", true)]).ok);
         let one = links_of(&[("a", true), ("b", false)]);

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use clap::{Args, ValueEnum};
-use serde_json::Value;
+use serde::Deserialize;
 
 use super::{
     CliError,
@@ -91,11 +91,16 @@ async fn proxy(folder: &Folder) -> Result<SocketAddr, CliError> {
     Ok(entry.listen)
 }
 
+/// What is needed of the status, so that a node of another version serves, too.
+#[derive(Debug, Deserialize)]
+struct ProxyOf {
+    proxy: Option<SocketAddr>,
+}
+
 /// Where the running node's proxy is.
 pub(super) async fn running_proxy(folder: &Folder) -> Result<SocketAddr, CliError> {
-    let status: Value = folder.client().get("/status").await?;
-    let proxy = status.get("proxy").and_then(Value::as_str);
-    proxy.and_then(|proxy| proxy.parse().ok()).ok_or_else(no_proxy)
+    let ProxyOf { proxy } = folder.client().get("/status").await?;
+    proxy.ok_or_else(no_proxy)
 }
 
 fn no_proxy() -> CliError {

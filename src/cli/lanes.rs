@@ -38,17 +38,13 @@ fn table(lanes: &Vec<LaneStatus>, columns: Option<usize>) -> String {
     ];
     let mut table = Table::new(&heads);
     for LaneStatus { end, hint, carries, rtt_ms, facts } in lanes {
-        let end = match end {
-            LaneSide::Entry => "entry",
-            LaneSide::Exit => "exit",
-        };
         let carries = carries.map(|carries| match carries {
             Carries::Connections => "connections",
             Carries::Datagrams => "datagrams",
         });
         table.row([
             facts.lane.to_string(),
-            end.to_owned(),
+            self::end(*end).to_owned(),
             facts.peer.to_string(),
             reroutes::route(&facts.route.to_string(), facts.reroutes, &facts.history),
             or_dash(hint.as_ref()),
@@ -61,4 +57,12 @@ fn table(lanes: &Vec<LaneStatus>, columns: Option<usize>) -> String {
         ]);
     }
     table.within(columns)
+}
+
+/// Which end of a lane this node is.
+pub(super) fn end(end: LaneSide) -> &'static str {
+    match end {
+        LaneSide::Entry => "entry",
+        LaneSide::Exit => "exit",
+    }
 }

@@ -1,14 +1,17 @@
 //! `ronproxy links`
 
 use clap::Args;
-use serde_json::Value;
 
 use super::{
     CliError,
     folder::Folder,
-    output::{Table, entries, text},
+    output::{Table, or_dash},
     show::Show,
     units,
+};
+use crate::{
+    identity::Roles,
+    mesh::{CarrierFacts, LinkFacts},
 };
 
 /// Show the link to each member of the overlay
@@ -24,22 +27,22 @@ impl Links {
     }
 }
 
-fn table(links: &Value, columns: Option<usize>) -> String {
-    if entries(links).is_empty() {
+fn table(links: &Vec<LinkFacts>, columns: Option<usize>) -> String {
+    if links.is_empty() {
         return "No other member is known yet.".to_owned();
     }
     let more = ["DELIVERED", "CONTROL", "SINCE", "CARRIER", "ADDRESS", "ROLES", "LABELS"];
     let mut table = Table::new(&[&QUALITY[..], &more].concat());
-    for link in entries(links) {
-        let up = is(link, "up");
+    for link in links {
+        let LinkFacts { exit, relay, .. } = *link;
         let more = [
-            units::rate_of(link, "delivered_bps"),
-            units::rate_of(link, "control_bps"),
-            units::span_of(link, "since_seconds"),
+            or_dash(link.delivered_bps.map(units::rate)),
+            or_dash(link.control_bps.map(units::rate)),
+            or_dash(link.since_seconds.map(units::span)),
             carrier(link),
-            text(link, "address"),
-            if up { roles(link) } else { "-".to_owned() },
-            text(link, "labels"),
+            or_dash(link.address),
+            or_dash(link.up.then(|| units::roles(Roles { exit, relay }))),
+            link.labels.to_string(),
         ];
         table.row(quality(link).into_iter().chain(more));
     }
@@ -50,48 +53,34 @@ fn table(links: &Value, columns: Option<usize>) -> String {
 pub(super) const QUALITY: [&str; 5] = ["PEER", "STATE", "RTT", "LOSS OUT", "LOSS IN"];
 
 /// Whose link it is, and how good.
-pub(super) fn quality(link: &Value) -> [String; 5] {
+pub(super) fn quality(link: &LinkFacts) -> [String; 5] {
     [
-        text(link, "peer"),
-        text(link, "state"),
+        link.peer.to_string(),
+        link.state.clone(),
         rtt(link),
-        units::percent_of(link, "loss_out_percent"),
-        units::percent_of(link, "loss_in_percent"),
+        or_dash(link.loss_out_percent.map(units::percent)),
+        or_dash(link.loss_in_percent.map(units::percent)),
     ]
 }
 
 /// What it goes over, and how good the other carrier was.
-fn carrier(link: &Value) -> String {
-    format!("{}{}", text(link, "carrier"), other_carrier(link))
+fn carrier(link: &LinkFacts) -> String {
+    format!("{}{}", or_dash(link.carrier.as_ref()), other_carrier(link.other_carrier.as_ref()))
 }
 
 /// How good the carrier was that the link does not go over, if it was measured.
-pub(super) fn other_carrier(link: &Value) -> String {
-    let other = &link["other_carrier"];
-    if other.is_null() {
+pub(super) fn other_carrier(other: Option<&CarrierFacts>) -> String {
+    let Some(CarrierFacts { carrier, rtt_ms, loss_percent, .. }) = other else {
         return String::new();
-    }
-    let (rtt, loss) = (units::millis_of(other, "rtt_ms"), units::percent_of(other, "loss_percent"));
-    format!(" ({}: {rtt}, {loss} lost)", text(other, "carrier"))
+    };
+    let (rtt, loss) = (units::millis(*rtt_ms), units::percent(*loss_percent));
+    format!(" ({carrier}: {rtt}, {loss} lost)")
 }
 
 /// The round trip, and which other node of the site measured it.
-fn rtt(link: &Value) -> String {
-    let rtt = units::millis_of(link, "rtt_ms");
-    link["shared_by"].as_str().map_or(rtt.clone(), |by| format!("{rtt} by {by}"))
-}
-
-/// A node's roles as text.
-pub(super) fn roles(facts: &Value) -> String {
-    let named = [("exit", "exit"), ("relay", "relay")];
-    let roles: Vec<&str> =
-        named.into_iter().filter(|(field, _)| is(facts, field)).map(|(_, name)| name).collect();
-    if roles.is_empty() { "entry".to_owned() } else { roles.join("+") }
-}
-
-/// Whether a field is true.
-pub(super) fn is(facts: &Value, field: &str) -> bool {
-    facts.get(field).and_then(Value::as_bool).unwrap_or(false)
+fn rtt(link: &LinkFacts) -> String {
+    let rtt = or_dash(link.rtt_ms.map(units::millis));
+    link.shared_by.as_ref().map_or(rtt.clone(), |by| format!("{rtt} by {by}"))
 }
 
 #[cfg(test)]
@@ -107,9 +96,9 @@ mod tests {
             "loss_in_percent": null, "delivered_bps": 93_400_000, "control_bps": 5_912,
             "since_seconds": 125, "carrier": "tls",
             "other_carrier": { "carrier": "udp", "rtt_ms": 11.0, "loss_percent": 36.0, "age_seconds": 40 },
-            "address": "192.0.2.1:4500", "relay": true, "labels": 1,
+            "address": "192.0.2.1:4500", "control_bytes": [7, 9], "labels": 1, "exit": false, "relay": true,
         });
-        let table = table(&json!([link]), None);
+        let table = table(&serde_json::from_value(json!([link])).unwrap(), None);
         let row: Vec<&str> = table.lines().last().unwrap().split("  ").map(str::trim).collect();
         let row: Vec<&str> = row.into_iter().filter(|cell| !cell.is_empty()).collect();
         let expected = [

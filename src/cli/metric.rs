@@ -3,19 +3,19 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use serde_json::Value;
 
 use super::{
     CliError, completions,
     folder::Folder,
-    output::{print, print_json, text},
+    output::{or_dash, print, print_json},
 };
 use crate::{
-    admin,
+    admin::{self, PostedValue},
     flow::AppMetric,
     identity::NodeName,
     overlay::posted::{Better, Declared},
     quantity::parse_duration,
+    text::Escaped,
 };
 
 /// Post values of metrics that you define
@@ -70,11 +70,11 @@ impl Metric {
         let better = if more { Better::More } else { Better::Less };
         let declared = Declared { better, ..half_life.unwrap_or_default() };
         let asked = admin::post(&admin::Post { metric, exit, value, declared });
-        let facts: Value = folder.client().post(&asked).await?;
+        let facts: PostedValue = folder.client().post(&asked).await?;
         if json {
             return print_json(&facts);
         }
-        let of = |field: &str| text(&facts, field);
-        print(format_args!("{} of {} is {} now.", of("metric"), of("exit"), of("value")))
+        let PostedValue { metric, exit, value } = facts;
+        print(format_args!("{} of {exit} is {} now.", Escaped(metric), or_dash(value)))
     }
 }

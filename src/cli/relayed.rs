@@ -1,15 +1,9 @@
 //! `ronproxy relayed`
 
 use clap::Args;
-use serde_json::Value;
 
-use super::{
-    CliError,
-    folder::Folder,
-    output::{Table, entries, text},
-    show::Show,
-    units,
-};
+use super::{CliError, folder::Folder, output::Table, show::Show, units};
+use crate::app::RelayedFacts;
 
 /// Show what this relay forwards: from whom, to whom, how much
 ///
@@ -27,18 +21,18 @@ impl Relayed {
     }
 }
 
-fn table(relayed: &Value, columns: Option<usize>) -> String {
-    if entries(relayed).is_empty() {
+fn table(relayed: &Vec<RelayedFacts>, columns: Option<usize>) -> String {
+    if relayed.is_empty() {
         return "Nothing is forwarded for others.".to_owned();
     }
     let mut table = Table::new(&["FROM", "TO", "BYTES", "SINCE", "LABELS"]);
-    for pair in entries(relayed) {
+    for RelayedFacts { from, to, labels, bytes, seconds } in relayed {
         table.row([
-            text(pair, "from"),
-            text(pair, "to"),
-            units::bytes_of(pair, "bytes"),
-            units::span_of(pair, "seconds"),
-            text(pair, "labels"),
+            from.to_string(),
+            to.to_string(),
+            units::bytes(*bytes),
+            units::span_in(*seconds),
+            labels.to_string(),
         ]);
     }
     table.within(columns)

@@ -1,14 +1,17 @@
 //! `ronproxy reload`
 
 use clap::Args;
-use serde_json::Value;
 
 use super::{
     CliError,
     folder::Folder,
-    output::{entries, print, print_json},
+    output::{print, print_json},
 };
-use crate::{config::Config, identity::NodeFile};
+use crate::{
+    config::{Changes, Config},
+    identity::NodeFile,
+    text::Escaped,
+};
 
 /// Read the configuration again, and put into force what can change while the node runs
 ///
@@ -34,16 +37,15 @@ impl Reload {
     }
 }
 
-fn told(changes: &Value) -> String {
-    let named = |field: &str| {
-        let names = changes.get(field).map(entries).unwrap_or_default();
-        names.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
-    };
-    let (live, restart) = (named("live"), named("restart"));
+fn told(changes: &Changes) -> String {
+    let (live, restart) = (changes.live.join(", "), changes.restart.join(", "));
     let live = if live.is_empty() { "nothing".to_owned() } else { live };
     match restart.as_str() {
-        "" => format!("New in force: {live}."),
-        restart => format!("New in force: {live}. A restart is needed for: {restart}."),
+        "" => format!("New in force: {}.", Escaped(live)),
+        restart => {
+            let (live, restart) = (Escaped(live), Escaped(restart));
+            format!("New in force: {live}. A restart is needed for: {restart}.")
+        }
     }
 }
 
@@ -55,9 +57,10 @@ mod tests {
 
     #[test]
     fn a_reload_says_what_is_new_and_what_needs_a_restart() {
+        let told = |facts| told(&serde_json::from_value(facts).unwrap());
         let facts = json!({ "live": ["rule", "log.filter"], "restart": [] });
-        assert_eq!(told(&facts), "New in force: rule, log.filter.");
+        assert_eq!(told(facts), "New in force: rule, log.filter.");
         let facts = json!({ "live": [], "restart": ["lane"] });
-        assert_eq!(told(&facts), "New in force: nothing. A restart is needed for: lane.");
+        assert_eq!(told(facts), "New in force: nothing. A restart is needed for: lane.");
     }
 }

@@ -3,14 +3,17 @@
 use std::collections::BTreeSet;
 
 use clap::Args;
-use serde_json::Value;
 
 use super::{
     CliError, completions,
     folder::Folder,
-    output::{Table, entries, text},
+    output::{Table, or_dash},
     show::Show,
     units,
+};
+use crate::{
+    app::{CandidateFacts, Choice},
+    overlay::select::VerdictKind,
 };
 
 /// Show the route to each exit, and what was left aside
@@ -29,30 +32,27 @@ impl Routes {
     pub(super) async fn run(self, folder: &Folder) -> Result<(), CliError> {
         let client = folder.client();
         let read = async || {
-            let all = client.get("/routes").await?;
-            wanted(&all, self.exit.as_ref())
+            let all: Vec<Choice> = client.get("/routes").await?;
+            wanted(all, self.exit.as_deref())
         };
-        self.show.run(read, |routes, columns| table(routes, columns)).await
+        self.show.run(read, table).await
     }
 }
 
 /// The routes to `exit`, or to all.
-fn wanted(all: &Value, exit: Option<&String>) -> Result<Vec<Value>, CliError> {
-    let is_wanted = |choice: &&Value| exit.is_none_or(|exit| text(choice, "exit") == *exit);
-    let routes: Vec<Value> = entries(all).iter().filter(is_wanted).cloned().collect();
-    match exit {
-        Some(exit) if routes.is_empty() => {
-            let known: BTreeSet<_> =
-                entries(all).iter().map(|choice| text(choice, "exit")).collect();
-            let known: Vec<_> = known.into_iter().collect();
-            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-            Err(CliError::say(format!("no exit is named {exit}; known are: {known}")))
-        }
-        _ => Ok(routes),
+fn wanted(mut all: Vec<Choice>, exit: Option<&str>) -> Result<Vec<Choice>, CliError> {
+    let Some(exit) = exit else { return Ok(all) };
+    let known: BTreeSet<String> = all.iter().map(|choice| choice.exit.to_string()).collect();
+    all.retain(|choice| choice.exit.as_str() == exit);
+    if all.is_empty() {
+        let known: Vec<String> = known.into_iter().collect();
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        return Err(CliError::say(format!("no exit is named {exit}; known are: {known}")));
     }
+    Ok(all)
 }
 
-fn table(routes: &[Value], columns: Option<usize>) -> String {
+fn table(routes: &Vec<Choice>, columns: Option<usize>) -> String {
     if routes.is_empty() {
         return "No exit is known yet.".to_owned();
     }
@@ -68,33 +68,34 @@ fn table(routes: &[Value], columns: Option<usize>) -> String {
         "NEXT BEST",
     ]);
     for choice in routes {
-        let route = text(choice, "route");
-        let candidates = entries(&choice["candidates"]);
-        let used = candidates.iter().find(|candidate| text(candidate, "route") == route);
-        let used = used.unwrap_or(&Value::Null);
+        let used = choice.candidates.iter().find(|candidate| is_route(candidate, choice));
         table.row([
-            text(choice, "exit"),
-            text(choice, "hint"),
-            text(choice, "lane"),
-            if route == "-" { "none".to_owned() } else { route.clone() },
-            units::millis_of(used, "rtt_ms"),
-            units::percent_of(used, "loss_out_percent"),
-            units::percent_of(used, "loss_in_percent"),
-            units::span_of(choice, "since_seconds"),
-            next_best(candidates, &route),
+            choice.exit.to_string(),
+            choice.hint.to_string(),
+            or_dash(choice.lane),
+            choice.route.clone().unwrap_or_else(|| "none".to_owned()),
+            or_dash(used.and_then(|used| used.rtt_ms).map(units::millis)),
+            or_dash(used.and_then(|used| used.loss_out_percent).map(units::percent)),
+            or_dash(used.and_then(|used| used.loss_in_percent).map(units::percent)),
+            or_dash(choice.since_seconds.map(units::span_in)),
+            next_best(choice),
         ]);
     }
     table.within(columns)
 }
 
-fn next_best(candidates: &[Value], route: &str) -> String {
-    let usable = |candidate: &&Value| {
-        text(candidate, "verdict") != "excluded" && text(candidate, "route") != route
+/// Whether the candidate is the route that was chosen.
+fn is_route(candidate: &CandidateFacts, choice: &Choice) -> bool {
+    choice.route.as_ref().is_some_and(|route| candidate.route.to_string() == *route)
+}
+
+fn next_best(choice: &Choice) -> String {
+    let usable = |candidate: &&CandidateFacts| {
+        candidate.verdict != VerdictKind::Excluded && !is_route(candidate, choice)
     };
-    let next = candidates.iter().find(usable);
-    next.map_or_else(
-        || "-".to_owned(),
-        |next| format!("{} ({})", text(next, "route"), units::millis_of(next, "rtt_ms")),
+    let next = choice.candidates.iter().find(usable);
+    or_dash(
+        next.map(|next| format!("{} ({})", next.route, or_dash(next.rtt_ms.map(units::millis)))),
     )
 }
 
@@ -106,8 +107,10 @@ mod tests {
 
     #[test]
     fn a_name_without_routes_is_told_each_exit_once() {
-        let all = json!([{ "exit": "mit" }, { "exit": "mit" }, { "exit": "cmu" }]);
-        let known = |exit: &str| wanted(&all, Some(&exit.to_owned())).map(|routes| routes.len());
+        let choice = |exit| json!({ "exit": exit, "hint": "loss", "candidates": [], "changes": [], "decisions": [] });
+        let all = json!([choice("mit"), choice("mit"), choice("cmu")]);
+        let all: Vec<Choice> = serde_json::from_value(all).unwrap();
+        let known = |exit| wanted(all.clone(), Some(exit)).map(|routes| routes.len());
         assert_eq!(known("mit").unwrap(), 2);
         let error = known("utah").unwrap_err().to_string();
         assert_eq!(error, "no exit is named utah; known are: cmu, mit");

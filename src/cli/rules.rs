@@ -1,15 +1,9 @@
 //! `ronproxy rules`
 
 use clap::Args;
-use serde_json::Value;
 
-use super::{
-    CliError,
-    folder::Folder,
-    links::is,
-    output::{Table, entries, text},
-    show::Show,
-};
+use super::{CliError, folder::Folder, output::Table, show::Show};
+use crate::app::RuleFacts;
 
 /// Show the routing rules of the running node, and which are paused
 #[derive(Debug, Args)]
@@ -24,14 +18,14 @@ impl Rules {
     }
 }
 
-fn table(rules: &Value, columns: Option<usize>) -> String {
-    if entries(rules).is_empty() {
+fn table(rules: &Vec<RuleFacts>, columns: Option<usize>) -> String {
+    if rules.is_empty() {
         return "There is no rule: the node decides for each flow.".to_owned();
     }
     let mut table = Table::new(&["RULE", "ID", "STATE", "FLOWS"]);
-    for rule in entries(rules) {
-        let state = if is(rule, "paused") { "paused" } else { "in force" };
-        table.row([text(rule, "rule"), text(rule, "id"), state.to_owned(), text(rule, "text")]);
+    for RuleFacts { rule, id, text, paused } in rules {
+        let state = if *paused { "paused" } else { "in force" };
+        table.row([rule.to_string(), id.clone(), state.to_owned(), text.clone()]);
     }
     table.within(columns)
 }

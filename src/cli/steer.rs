@@ -1,14 +1,13 @@
 //! `ronproxy use`, `hint`, `avoid` and `pause`: what is wanted of new flows, until further notice.
 
 use clap::Args;
-use serde_json::Value;
 
 use super::{
     CliError, completions,
     folder::Folder,
-    output::{entries, print, print_json, text},
+    output::{print, print_json},
 };
-use crate::{admin, flow::Hint, identity::NodeName};
+use crate::{admin, app::Steering, flow::Hint, identity::NodeName};
 
 /// The word that takes steering back.
 const AUTO: &str = "auto";
@@ -130,42 +129,38 @@ async fn steer(folder: &Folder, what: &str, value: &str, how: &How) -> Result<()
 }
 
 /// What is steered, in one sentence.
-pub(super) fn told(steering: &Value) -> String {
-    let of = |field: &str, what: &str| match text(steering, field).as_str() {
-        "-" => format!("{what} as the rules say"),
-        value => format!("{what} {value}"),
-    };
-    let avoided = steering.get("avoid").map(entries).unwrap_or_default();
-    let avoided: Vec<&str> = avoided.iter().filter_map(Value::as_str).collect();
+fn told(steering: &Steering) -> String {
+    let by_rules = || "as the rules say".to_owned();
+    let exit = steering.exit.as_ref().map_or_else(by_rules, ToString::to_string);
+    let hint = steering.hint.as_ref().map_or_else(by_rules, ToString::to_string);
+    let avoided: Vec<&str> = steering.avoid.iter().map(NodeName::as_str).collect();
     let avoid = match &avoided[..] {
         [] => String::new(),
         relays => format!(", not by {}", relays.join(", ")),
     };
-    let paused = match steering.get("paused").map_or(0, |paused| entries(paused).len()) {
+    let paused = match steering.paused.len() {
         0 => "",
         1 => ", without one rule (`ronproxy rules`)",
         _ => ", without some rules (`ronproxy rules`)",
     };
-    format!("New flows: {}, {}{avoid}{paused}.", of("exit", "exit"), of("hint", "hint"))
+    format!("New flows: exit {exit}, hint {hint}{avoid}{paused}.")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::app::Steering;
 
     #[test]
     fn a_sentence_says_what_is_steered() {
         let mut steering = Steering::default();
-        let sentence = |steering: &Steering| told(&serde_json::to_value(steering).unwrap());
         let nothing = "New flows: exit as the rules say, hint as the rules say.";
-        assert_eq!(sentence(&steering), nothing);
+        assert_eq!(told(&steering), nothing);
         steering.exit = Some("mit".parse().unwrap());
         steering.hint = Some(Hint::Loss);
         steering.avoid.insert("utah".parse().unwrap());
-        assert_eq!(sentence(&steering), "New flows: exit mit, hint loss, not by utah.");
+        assert_eq!(told(&steering), "New flows: exit mit, hint loss, not by utah.");
         steering.paused.insert("ab12cd34".into());
-        assert!(sentence(&steering).ends_with("utah, without one rule (`ronproxy rules`)."));
+        assert!(told(&steering).ends_with("utah, without one rule (`ronproxy rules`)."));
     }
 
     #[test]

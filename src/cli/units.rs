@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
-
 pub(super) use crate::quantity::span;
 
 use crate::quantity;
@@ -75,25 +73,9 @@ pub(super) fn rate(bits: u64) -> String {
     }
 }
 
-/// A field in bits per second.
-pub(super) fn rate_of(facts: &Value, field: &str) -> String {
-    facts.get(field).and_then(Value::as_u64).map_or_else(|| "-".to_owned(), rate)
-}
-
-/// A field in seconds as a time span.
-pub(super) fn span_of(facts: &Value, field: &str) -> String {
-    facts.get(field).and_then(Value::as_f64).map_or_else(|| "-".to_owned(), span_in)
-}
-
 /// Seconds as a time span.
 pub(super) fn span_in(seconds: f64) -> String {
     Duration::try_from_secs_f64(seconds).map_or_else(|_| "-".to_owned(), |of| span(of.as_secs()))
-}
-
-/// A field in milliseconds.
-pub(super) fn millis_of(facts: &Value, field: &str) -> String {
-    let value = facts.get(field).and_then(Value::as_f64);
-    value.map_or_else(|| "-".to_owned(), millis)
 }
 
 /// Milliseconds.
@@ -101,15 +83,9 @@ pub(super) fn millis(millis: f64) -> String {
     format!("{millis:.1} ms")
 }
 
-/// A field in percent.
-pub(super) fn percent_of(facts: &Value, field: &str) -> String {
-    let value = facts.get(field).and_then(Value::as_f64);
-    value.map_or_else(|| "-".to_owned(), |percent| format!("{percent:.1} %"))
-}
-
-/// A field in bytes.
-pub(super) fn bytes_of(facts: &Value, field: &str) -> String {
-    facts.get(field).and_then(Value::as_u64).map_or_else(|| "-".to_owned(), bytes)
+/// A share in percent.
+pub(super) fn percent(percent: f64) -> String {
+    format!("{percent:.1} %")
 }
 
 #[cfg(test)]

@@ -1,17 +1,22 @@
 //! `ronproxy why`
 
 use clap::Args;
-use serde_json::Value;
 
 use super::{
     CliError, completions,
     folder::Folder,
     links::other_carrier,
-    output::{Table, entries, text, wrapped},
+    output::{Table, or_dash, wrapped},
     show::Show,
     units,
 };
-use crate::admin;
+use crate::{
+    admin,
+    app::{self, CandidateFacts, Change, Choice, ExitPolicy, PolicyAnswer},
+    overlay::{connects::FAILED, select::VerdictKind},
+    text::Escaped,
+    underlay::Carrier,
+};
 
 /// Reroutes and decisions that are printed; `--json` has up to 32.
 const CHANGES: usize = 8;
@@ -46,83 +51,53 @@ impl Why {
     }
 }
 
-fn explanation(facts: &Value, columns: Option<usize>) -> String {
-    let target = text(facts, "target");
-    let rule = match facts["rule"].as_u64() {
+fn explanation(why: &app::Why, columns: Option<usize>) -> String {
+    let app::Why { target, rule, refused, exits } = why;
+    let rule = match rule {
         Some(rule) => format!("rule {rule} of config.toml decides"),
         None => "no rule matches".to_owned(),
     };
-    let mut lines = wrapped(&format!("{target}: {rule}."), columns, "", "  ");
-    if facts["refused"].is_string() {
-        let refused = format!("No flow is opened: {}.", text(facts, "refused"));
-        lines.extend(wrapped(&refused, columns, "", "  "));
+    let mut lines = told(&format!("{target}: {rule}."), columns);
+    if let Some(refused) = refused {
+        lines.extend(told(&format!("No flow is opened: {refused}."), columns));
     }
-    let exits = entries(&facts["exits"]);
     if exits.len() > 1 {
-        let names: Vec<_> = exits.iter().map(|exit| text(exit, "exit")).collect();
+        let names: Vec<_> = exits.iter().map(|choice| choice.exit.as_str()).collect();
         lines.push(format!("Exits in the order in which they are tried: {}.", names.join(", ")));
     }
-    for exit in exits {
+    for choice in exits {
         lines.push(String::new());
-        lines.extend(choice(exit, columns));
+        lines.extend(explained(choice, columns));
     }
     lines.join("\n")
 }
 
-fn choice(choice: &Value, columns: Option<usize>) -> Vec<String> {
-    let (exit, hint) = (text(choice, "exit"), text(choice, "hint"));
-    let route = match text(choice, "route") {
-        route if route == "-" => "no route".to_owned(),
-        route => route,
-    };
-    let policy = policy(&choice["policy"]).map(|said| format!("Its policy {said}."));
+/// A sentence that holds words of others.
+fn told(sentence: &str, columns: Option<usize>) -> Vec<String> {
+    wrapped(&Escaped(sentence).to_string(), columns, "", "  ")
+}
+
+fn explained(choice: &Choice, columns: Option<usize>) -> Vec<String> {
+    let Choice { exit, hint, .. } = choice;
+    let policy = choice.policy.as_ref().map(|said| format!("Its policy {}.", policy(said)));
+    let policy = policy.map(|said| Escaped(said).to_string());
     let policy = policy.iter().flat_map(|said| wrapped(said, columns, "  ", "    "));
-    let how = match choice["lane"].as_u64() {
-        None if route == "no route" => "no route leads there".to_owned(),
-        Some(lane) => format!("lane {lane} goes {route}"),
-        None if route == "local" => {
+    let how = match (choice.lane, choice.route.as_deref()) {
+        (None, None) => "no route leads there".to_owned(),
+        (Some(lane), route) => format!("lane {lane} goes {}", route.unwrap_or("no route")),
+        (None, Some(Choice::LOCAL)) => {
             let here = format!("Exit {exit}: flows leave at this node, without a lane.");
             return std::iter::once(here).chain(policy).collect();
         }
-        None => format!("a new lane would go {route}"),
+        (None, Some(route)) => format!("a new lane would go {route}"),
     };
-    let mut lines = wrapped(&format!("Exit {exit}, hint {hint}: {how}."), columns, "", "  ");
+    let mut lines = told(&format!("Exit {exit}, hint {hint}: {how}."), columns);
     lines.extend(policy);
-    match choice["connect_ms"].as_f64() {
-        None => {}
-        Some(ms) if ms >= 10_000.0 => lines.push("  It did not connect there lately.".to_owned()),
-        Some(_) => {
-            let took = units::millis_of(choice, "connect_ms");
-            lines.push(format!("  It took {took} lately to connect there."));
-        }
-    }
-    let mut table = Table::new(&[
-        "  ROUTE",
-        "RTT",
-        "LOSS OUT",
-        "LOSS IN",
-        "EXPECTED",
-        "SCORE",
-        "DELIVERED",
-        "VERDICT",
-    ]);
-    for candidate in entries(&choice["candidates"]) {
-        table.row([
-            format!("  {}{}", text(candidate, "route"), over(candidate)),
-            units::millis_of(candidate, "rtt_ms"),
-            units::percent_of(candidate, "loss_out_percent"),
-            units::percent_of(candidate, "loss_in_percent"),
-            units::millis_of(candidate, "expected_ms"),
-            candidate["score"].as_f64().map_or_else(|| "-".to_owned(), |s| format!("{s:.0}/s")),
-            units::rate_of(candidate, "delivered_bps"),
-            verdict(candidate),
-        ]);
-    }
-    lines.push(table.within(columns));
-    for (title, field) in
-        [("Reroutes of the lane", "changes"), ("Decisions by figures", "decisions")]
+    lines.extend(choice.connect_ms.map(connect));
+    lines.push(candidates(&choice.candidates).within(columns));
+    for (title, changes) in
+        [("Reroutes of the lane", &choice.changes), ("Decisions by figures", &choice.decisions)]
     {
-        let changes = entries(&choice[field]);
         if !changes.is_empty() {
             lines.push(format!("{title}, newest first:"));
             lines.extend(changes.iter().take(CHANGES).map(change));
@@ -131,37 +106,71 @@ fn choice(choice: &Value, columns: Option<usize>) -> Vec<String> {
     lines
 }
 
-/// What the exit says of the flow; `None`: it was not to be asked.
-fn policy(said: &Value) -> Option<String> {
-    let reason = || text(said, "reason");
-    Some(match said["answer"].as_str()? {
-        "allowed" => "allows it".to_owned(),
-        "depends-on-address" => "decides by the address that the name has there".to_owned(),
-        "refused" => format!("refuses it ({}): {}", text(said, "refusal"), reason()),
-        _ => format!("is unknown: {}", reason()),
-    })
+/// How long the exit took to connect, if it did.
+fn connect(ms: f64) -> String {
+    if ms >= FAILED.as_secs_f64() * 1e3 {
+        return "  It did not connect there lately.".to_owned();
+    }
+    format!("  It took {} lately to connect there.", units::millis(ms))
 }
 
-/// What the first link goes over, if that is not UDP, how good the other carrier was, and which other node of the site measured it.
-fn over(candidate: &Value) -> String {
-    let over = if candidate["carrier"] == "tls" { ", over TLS" } else { "" };
-    let by = candidate["shared_by"].as_str().map(|by| format!(", measured by {by}"));
-    format!("{over}{}{}", other_carrier(candidate), by.unwrap_or_default())
+fn candidates(candidates: &[CandidateFacts]) -> Table {
+    let heads =
+        ["  ROUTE", "RTT", "LOSS OUT", "LOSS IN", "EXPECTED", "SCORE", "DELIVERED", "VERDICT"];
+    let mut table = Table::new(&heads);
+    for candidate in candidates {
+        table.row([
+            format!("  {}{}", candidate.route, over(candidate)),
+            or_dash(candidate.rtt_ms.map(units::millis)),
+            or_dash(candidate.loss_out_percent.map(units::percent)),
+            or_dash(candidate.loss_in_percent.map(units::percent)),
+            or_dash(candidate.expected_ms.map(units::millis)),
+            or_dash(candidate.score.map(|score| format!("{score:.0}/s"))),
+            or_dash(candidate.delivered_bps.map(units::rate)),
+            verdict(candidate),
+        ]);
+    }
+    table
 }
 
-fn verdict(candidate: &Value) -> String {
-    match text(candidate, "verdict").as_str() {
-        "chosen" => "chosen".to_owned(),
-        "excluded" => format!("excluded: {}", text(candidate, "reason")),
-        _ => text(candidate, "reason"),
+/// What the exit says of the flow.
+fn policy(said: &ExitPolicy) -> String {
+    let reason = or_dash(said.reason.as_ref());
+    match said.answer {
+        PolicyAnswer::Allowed => "allows it".to_owned(),
+        PolicyAnswer::DependsOnAddress => {
+            "decides by the address that the name has there".to_owned()
+        }
+        PolicyAnswer::Refused => {
+            let kind = or_dash(said.refusal.map(|kind| kind.name()));
+            format!("refuses it ({kind}): {reason}")
+        }
+        PolicyAnswer::Unknown => format!("is unknown: {reason}"),
     }
 }
 
-fn change(change: &Value) -> String {
-    let ago = units::span_of(change, "seconds_ago");
-    let (from, to) = (text(change, "from"), text(change, "to"));
-    let way = if from == "-" { to } else { format!("{from} → {to}") };
-    format!("  {ago} ago: {way}: {}", text(change, "reason"))
+/// What the first link goes over, if that is not UDP, how good the other carrier was, and which other node of the site
+/// measured it.
+fn over(candidate: &CandidateFacts) -> String {
+    let over = if candidate.carrier == Some(Carrier::Tls) { ", over TLS" } else { "" };
+    let by = candidate.shared_by.as_ref().map(|by| format!(", measured by {by}"));
+    let other = other_carrier(candidate.other_carrier.as_ref());
+    format!("{over}{other}{}", by.unwrap_or_default())
+}
+
+fn verdict(CandidateFacts { verdict, reason, .. }: &CandidateFacts) -> String {
+    match verdict {
+        VerdictKind::Chosen => "chosen".to_owned(),
+        VerdictKind::Excluded => format!("excluded: {reason}"),
+        _ => reason.clone(),
+    }
+}
+
+fn change(Change { seconds_ago, from, to, reason }: &Change) -> String {
+    let to = or_dash(to.as_ref());
+    let way = from.as_ref().map_or_else(|| to.clone(), |from| format!("{from} → {to}"));
+    let ago = units::span_in(*seconds_ago);
+    Escaped(format!("  {ago} ago: {way}: {reason}")).to_string()
 }
 
 #[cfg(test)]
@@ -175,7 +184,7 @@ mod tests {
         let facts = json!({
             "target": "web.mit.edu:443", "rule": 2, "refused": null,
             "exits": [{
-                "exit": "mit", "hint": "latency", "lane": 3, "route": "via utah",
+                "exit": "mit", "class": null, "since_seconds": 75.2, "connect_ms": null, "posted": null, "hint": "latency", "lane": 3, "route": "via utah",
                 "policy": { "answer": "refused", "refusal": "policy", "reason": "rule 2 of its deny list matches" },
                 "candidates": [
                     { "route": "via utah", "carrier": "tls", "rtt_ms": 80.0, "loss_out_percent": 0.0,
@@ -192,7 +201,7 @@ mod tests {
             }]
         });
         assert_eq!(
-            explanation(&facts, None),
+            explanation(&serde_json::from_value(facts).unwrap(), None),
             "web.mit.edu:443: rule 2 of config.toml decides.\n\
              \n\
              Exit mit, hint latency: lane 3 goes via utah.\n\
@@ -213,18 +222,14 @@ mod tests {
             ("unknown", "is unknown: it is not asked"),
         ] {
             let facts = json!({ "answer": answer, "refusal": null, "reason": "it is not asked" });
-            assert_eq!(policy(&facts).as_deref(), Some(said));
+            assert_eq!(policy(&serde_json::from_value(facts).unwrap()), said);
         }
-        assert_eq!(policy(&Value::Null), None);
     }
 
     #[test]
     fn an_exit_that_did_not_connect_lately_took_no_time() {
-        let said = |ms: Value| choice(&json!({ "exit": "mit", "connect_ms": ms }), None).join("\n");
-        assert!(said(json!(25.0)).contains("It took 25.0 ms lately to connect there."));
-        let failed = said(json!(10_000.0));
-        assert!(failed.contains("It did not connect there lately."), "{failed}");
-        assert!(!failed.contains("It took") && !said(Value::Null).contains("lately"));
+        assert_eq!(connect(25.0), "  It took 25.0 ms lately to connect there.");
+        assert_eq!(connect(FAILED.as_secs_f64() * 1e3), "  It did not connect there lately.");
     }
 
     #[test]
@@ -232,7 +237,7 @@ mod tests {
         let facts =
             json!({ "target": "a:1", "rule": 1, "refused": "rule 1 rejects a:1", "exits": [] });
         assert_eq!(
-            explanation(&facts, None),
+            explanation(&serde_json::from_value(facts).unwrap(), None),
             "a:1: rule 1 of config.toml decides.\nNo flow is opened: rule 1 rejects a:1."
         );
     }

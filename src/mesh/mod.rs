@@ -179,7 +179,7 @@ pub struct Mesh {
 }
 
 /// A link between two other nodes, as one of them advertises it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct FarLink {
     /// The node that says so.
     pub from: NodeName,

@@ -1,6 +1,7 @@
 //! Puts the configuration of a running node into force again.
 
 use std::{
+    borrow::Cow,
     io::ErrorKind,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
@@ -84,7 +85,7 @@ impl Reloader {
         });
         let (live, restart) = (changes.live.join(", "), changes.restart.join(", "));
         tracing::info!(live, restart, "the configuration was read again");
-        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let owned = |names: &[Cow<'static, str>]| names.iter().map(ToString::to_string).collect();
         let event =
             Event::Reloaded { live: owned(&changes.live), restart: owned(&changes.restart) };
         self.view.events().record(event);

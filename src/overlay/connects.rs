@@ -18,7 +18,7 @@ use crate::{
 
 /// A failure counts as long as an exit tries to connect. So an exit that fails at once never looks near, and
 /// one that cannot reach a destination comes after one that connects.
-const FAILED: Duration = Duration::from_secs(10);
+pub const FAILED: Duration = Duration::from_secs(10);
 
 /// One bad value keeps an exit away from a destination for 8 min at most.
 const HALF_LIFE: Duration = Duration::from_secs(60);

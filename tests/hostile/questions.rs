@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ronproxy::internals::{
-    app::Question,
+    app::{PolicyAnswer, Question},
     emulator::triangle,
     flow::{Judgement, RefusalKind},
     lab::LabNode,
@@ -137,7 +137,7 @@ fn an_exit_that_never_answers_holds_a_question_up_for_a_second() {
         }
     });
     println!("an exit that never answers: {policy:?} after {took:?}; {cost}");
-    assert_eq!((policy.answer, policy.refusal), ("unknown", None));
+    assert_eq!((policy.answer, policy.refusal), (PolicyAnswer::Unknown, None));
     assert_eq!(policy.reason.as_deref(), Some("it does not answer within 1s"));
     assert!(took <= WAITS, "{took:?}");
     cost.assert_within(Limits::default());

@@ -2,6 +2,8 @@
 
 use std::{fmt, time::Duration};
 
+use serde::{Deserialize, Serialize};
+
 use super::rank::Tier;
 use crate::flow::Route;
 use crate::overlay::candidates::{Candidate, Exclusion};
@@ -47,18 +49,38 @@ pub enum Verdict {
     Worse(Tier),
 }
 
+/// A [`Verdict`] without its reason, as in JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VerdictKind {
+    /// It is the route.
+    Chosen,
+    /// It is the route, as no other is usable.
+    Kept,
+    /// It cannot be used.
+    Excluded,
+    /// It is better, but the last change is too recent.
+    HeldDown,
+    /// It is better, but not yet for long enough.
+    Unproven,
+    /// It is better, but not by the margin.
+    WithinMargin,
+    /// It is worse.
+    Worse,
+}
+
 impl Verdict {
-    /// The stable name, as in metrics and JSON.
+    /// The verdict without its reason.
     #[must_use]
-    pub fn name(&self) -> &'static str {
+    pub fn kind(&self) -> VerdictKind {
         match self {
-            Self::Chosen => "chosen",
-            Self::Kept(_) => "kept",
-            Self::Excluded(_) => "excluded",
-            Self::HeldDown(_) => "held-down",
-            Self::Unproven => "unproven",
-            Self::WithinMargin => "within-margin",
-            Self::Worse(_) => "worse",
+            Self::Chosen => VerdictKind::Chosen,
+            Self::Kept(_) => VerdictKind::Kept,
+            Self::Excluded(_) => VerdictKind::Excluded,
+            Self::HeldDown(_) => VerdictKind::HeldDown,
+            Self::Unproven => VerdictKind::Unproven,
+            Self::WithinMargin => VerdictKind::WithinMargin,
+            Self::Worse(_) => VerdictKind::Worse,
         }
     }
 }

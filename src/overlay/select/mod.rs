@@ -23,7 +23,7 @@ mod share;
 use std::time::{Duration, Instant};
 
 pub use carriers::{is_lossy, leaves_udp, returns_to_udp};
-pub use decision::{ChangeReason, Decision, Explained, Verdict};
+pub use decision::{ChangeReason, Decision, Explained, Verdict, VerdictKind};
 pub use rank::{LOSSY, LOSSY_IN_USE, Rank, Tier};
 
 use self::{merit::Merit, share::Share};
