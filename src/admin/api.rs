@@ -169,9 +169,7 @@ pub(crate) async fn answer(
             (_, None) => sentence(StatusCode::NOT_FOUND, "this node keeps no lines of its log"),
         },
         (&Method::GET, "/metrics") => {
-            let (status, links) = (admin.view.status(), admin.view.link_facts());
-            let text = metrics::text(&status, &links, &admin.view.totals());
-            response(StatusCode::OK, metrics::CONTENT_TYPE, text.into())
+            response(StatusCode::OK, metrics::CONTENT_TYPE, metrics::of(&admin.view).into())
         }
         (&Method::GET, "/overview") => match overview::read(asked) {
             Ok(wanted) => json(&admin.overview(&wanted)),

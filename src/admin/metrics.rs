@@ -3,20 +3,56 @@
 use std::fmt::{self, Write};
 
 use crate::{
-    app::{CertificateStatus, NodeStatus},
+    app::{CertificateStatus, NodeStatus, NodeView},
     events::{STALL_BOUNDS, Totals},
+    flow::RefusalKind,
     mesh::LinkFacts,
+    overlay::connects::ConnectTotals,
 };
 
 /// What `Content-Type` says.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// All metrics of a node.
-pub(super) fn text(status: &NodeStatus, links: &[LinkFacts], totals: &Totals) -> String {
+pub(super) fn of(view: &NodeView) -> String {
+    text(&view.status(), &view.link_facts(), &view.totals(), &view.connect_totals())
+}
+
+fn text(
+    status: &NodeStatus,
+    links: &[LinkFacts],
+    totals: &Totals,
+    connects: &[(String, ConnectTotals)],
+) -> String {
     let mut text = String::new();
     // Writing to a string does not fail.
-    let _ = write_all(&mut text, status, links).and_then(|()| write_totals(&mut text, totals));
+    let _ = write_all(&mut text, status, links)
+        .and_then(|()| write_totals(&mut text, totals))
+        .and_then(|()| write_connects(&mut text, connects));
     text
+}
+
+/// What connects cost since the node started, by exit: destinations would be series without end.
+fn write_connects(out: &mut String, connects: &[(String, ConnectTotals)]) -> fmt::Result {
+    let help = "How long exits took to connect to destinations, without the lane's round trip.";
+    head(out, "exit_connect_seconds", help, "summary")?;
+    for (exit, ConnectTotals { connected, seconds, .. }) in connects {
+        writeln!(out, "ronproxy_exit_connect_seconds_sum{{exit=\"{exit}\"}} {seconds}")?;
+        writeln!(out, "ronproxy_exit_connect_seconds_count{{exit=\"{exit}\"}} {connected}")?;
+    }
+    let help = "Destinations of this entry's flows to which exits could not connect.";
+    head(out, "exit_connects_failed_total", help, "counter")?;
+    for (exit, totals) in connects {
+        let failed = [
+            (RefusalKind::Unreachable, totals.unreachable),
+            (RefusalKind::TimedOut, totals.timed_out),
+        ];
+        for (reason, count) in failed {
+            let labels = format!("exit=\"{exit}\",reason=\"{}\"", reason.name());
+            writeln!(out, "ronproxy_exit_connects_failed_total{{{labels}}} {count}")?;
+        }
+    }
+    Ok(())
 }
 
 /// What happened since the node started.
@@ -242,7 +278,11 @@ mod tests {
         };
         let mut totals = Totals::default();
         totals.carried("b", Some("via c"), (5, 70));
-        let text = text(&status, &[link], &totals);
+        let connects = ConnectTotals { connected: 4, seconds: 0.1, unreachable: 0, timed_out: 2 };
+        let text = text(&status, &[link], &totals, &[("b".to_owned(), connects)]);
+        assert!(text.contains("ronproxy_exit_connect_seconds_sum{exit=\"b\"} 0.1\n"));
+        assert!(text.contains("ronproxy_exit_connect_seconds_count{exit=\"b\"} 4\n"));
+        assert!(text.contains("failed_total{exit=\"b\",reason=\"timed-out\"} 2\n"), "{text}");
         assert!(text.contains("ronproxy_link_loss_ratio{peer=\"b\",direction=\"out\"} 0.04\n"));
         assert!(text.contains("{exit=\"b\",route=\"via c\",direction=\"received\"} 70\n"));
         assert!(text.contains("_bucket{le=\"0.05\"} 0\n"), "{text}");
@@ -261,7 +301,7 @@ mod tests {
             let name = series.split('{').next().unwrap();
             let family =
                 ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
-            let name = family.filter(|name| name.ends_with("stall_seconds")).unwrap_or(name);
+            let name = family.filter(|name| name.ends_with("_seconds")).unwrap_or(name);
             assert!(text.contains(&format!("# TYPE {name} ")), "{sample}");
             value.parse::<f64>().unwrap();
         }

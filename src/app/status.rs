@@ -30,6 +30,7 @@ use crate::{
     live::Live,
     mesh::{FarLink, LinkFacts, MemberFacts, MemberRecord, Mesh, SharedFacts},
     overlay::{
+        connects::ConnectTotals,
         policy::Policy,
         posted::{Declared, PostError},
     },
@@ -285,6 +286,12 @@ impl NodeView {
     pub fn totals(&self) -> Totals {
         self.log.count_now();
         self.events.totals()
+    }
+
+    /// What the connects of each exit cost since the node started, as the flows of this entry saw it.
+    #[must_use]
+    pub fn connect_totals(&self) -> Vec<(String, ConnectTotals)> {
+        self.pool.connect_totals()
     }
 
     /// The links to all members.

@@ -30,7 +30,7 @@ use crate::{
     identity::{NodeName, peer_of, server_name},
     overlay::{
         candidates::{Candidate, Exclusion},
-        connects::Connects,
+        connects::{ConnectTotals, Connects},
         select::{ChangeReason, Selector},
     },
     transport::{LaneClient, code},
@@ -281,6 +281,12 @@ impl LanePool {
     pub fn connect_time(&self, host: &Host, exit: &NodeName) -> Option<Duration> {
         let connects = self.connects.lock().unwrap_or_else(PoisonError::into_inner);
         connects.time(Instant::now().into_std(), (host, exit))
+    }
+
+    /// What the connects of each exit cost since the node started.
+    #[must_use]
+    pub fn connect_totals(&self) -> Vec<(String, ConnectTotals)> {
+        self.connects.lock().unwrap_or_else(PoisonError::into_inner).totals()
     }
 
     /// Asks `exit` whether it would carry a flow to `target`, on a lane that is open. `None`: none is; the outer

@@ -8,9 +8,12 @@
 //!
 //! A client that gives up before the exit answers leaves no value, however long it waited.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
-use super::means::Means;
+use super::{linkstate::MAX_NODES, means::Means};
 use crate::{
     flow::{Host, RefusalKind},
     identity::NodeName,
@@ -23,13 +26,33 @@ pub const FAILED: Duration = Duration::from_secs(10);
 /// One bad value keeps an exit away from a destination for 8 min at most.
 const HALF_LIFE: Duration = Duration::from_secs(60);
 
+/// Exits with totals of their own: as many as an overlay has nodes. The names of later ones, which come when
+/// members leave and others join, are counted as `other`.
+const MAX_EXITS: usize = MAX_NODES;
+
 /// The connect times that an entry has seen, of each destination by each exit.
 #[derive(Debug)]
-pub struct Connects(Means<(Host, NodeName)>);
+pub struct Connects {
+    means: Means<(Host, NodeName)>,
+    totals: BTreeMap<String, ConnectTotals>,
+}
+
+/// The connects of one exit since the node started, of all destinations.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct ConnectTotals {
+    /// Those that succeeded.
+    pub connected: u64,
+    /// What these took together, in seconds, each at most 10 s.
+    pub seconds: f64,
+    /// Destinations that were unreachable for the exit.
+    pub unreachable: u64,
+    /// Destinations, or the exit, that did not answer in time.
+    pub timed_out: u64,
+}
 
 impl Default for Connects {
     fn default() -> Self {
-        Self(Means::new(HALF_LIFE))
+        Self { means: Means::new(HALF_LIFE), totals: BTreeMap::new() }
     }
 }
 
@@ -44,22 +67,40 @@ impl Connects {
         rtt: Duration,
     ) {
         let took = answered.saturating_sub(rtt).min(FAILED);
-        self.0.add(now, (host.clone(), exit.clone()), took.as_secs_f64());
+        self.means.add(now, (host.clone(), exit.clone()), took.as_secs_f64());
+        let totals = self.totals_of(exit);
+        totals.connected += 1;
+        totals.seconds += took.as_secs_f64();
     }
 
     /// The exit does not connect. Counts only if the exit's way to the destination failed: a destination that
     /// refuses has answered, and other refusals say nothing of that way.
     pub fn refused(&mut self, now: Instant, (host, exit): (&Host, &NodeName), kind: RefusalKind) {
-        if matches!(kind, RefusalKind::Unreachable | RefusalKind::TimedOut) {
-            self.0.add(now, (host.clone(), exit.clone()), FAILED.as_secs_f64());
+        match kind {
+            RefusalKind::Unreachable => self.totals_of(exit).unreachable += 1,
+            RefusalKind::TimedOut => self.totals_of(exit).timed_out += 1,
+            _ => return,
         }
+        self.means.add(now, (host.clone(), exit.clone()), FAILED.as_secs_f64());
+    }
+
+    fn totals_of(&mut self, exit: &NodeName) -> &mut ConnectTotals {
+        let has_room = self.totals.len() < MAX_EXITS || self.totals.contains_key(exit.as_str());
+        let name = if has_room { exit.as_str() } else { "other" };
+        self.totals.entry(name.to_owned()).or_default()
     }
 
     /// How long the exit takes to connect there, at most 10 s; `None`: nothing is known of the last
     /// minutes.
     #[must_use]
     pub fn time(&self, now: Instant, (host, exit): (&Host, &NodeName)) -> Option<Duration> {
-        self.0.mean(now, &(host.clone(), exit.clone())).map(Duration::from_secs_f64)
+        self.means.mean(now, &(host.clone(), exit.clone())).map(Duration::from_secs_f64)
+    }
+
+    /// The totals of each exit.
+    #[must_use]
+    pub fn totals(&self) -> Vec<(String, ConnectTotals)> {
+        self.totals.iter().map(|(exit, totals)| (exit.clone(), *totals)).collect()
     }
 }
 
@@ -134,6 +175,32 @@ mod tests {
     }
 
     #[test]
+    fn an_exits_connects_are_counted_whatever_the_destination() {
+        let (mut connects, now, mit) = (Connects::default(), Instant::now(), exit("mit"));
+        for (site, answered) in [("a.test", 2), ("b.test", 4)] {
+            connects.connected(now, (&host(site), &mit), answered * RTT, RTT);
+        }
+        for kind in [RefusalKind::Unreachable, RefusalKind::TimedOut, RefusalKind::Policy] {
+            connects.refused(now, (&host("c.test"), &mit), kind);
+        }
+        let seconds = (4 * RTT).as_secs_f64();
+        let expected = ConnectTotals { connected: 2, seconds, unreachable: 1, timed_out: 1 };
+        assert_eq!(connects.totals(), [("mit".to_owned(), expected)]);
+    }
+
+    #[test]
+    fn more_exits_than_have_room_are_counted_together() {
+        let (mut connects, now, site) = (Connects::default(), Instant::now(), host("a.test"));
+        for n in 0..MAX_EXITS + 5 {
+            connects.connected(now, (&site, &exit(&format!("exit-{n}"))), 2 * RTT, RTT);
+        }
+        let totals = connects.totals();
+        assert_eq!(totals.len(), MAX_EXITS + 1);
+        let other = totals.iter().find(|(exit, _)| exit == "other").unwrap();
+        assert_eq!(other.1.connected, 5);
+    }
+
+    #[test]
     fn destinations_by_the_million_fill_no_more_than_the_cap() {
         let (mut connects, start) = (Connects::default(), Instant::now());
         let (own, mit) = (host("own.test"), exit("mit"));
@@ -142,7 +209,7 @@ mod tests {
             connects.connected(now, (&host(&format!("h{n}.test")), &mit), RTT * 2, RTT);
             connects.connected(now, (&own, &mit), RTT * 2, RTT);
         }
-        assert_eq!(connects.0.len(), MAX_VALUES);
+        assert_eq!(connects.means.len(), MAX_VALUES);
         let now = start + Duration::from_secs(5);
         assert_eq!(connects.time(now, (&own, &mit)), Some(RTT), "what is in use stays");
         assert_eq!(connects.time(now, (&host("h0.test"), &mit)), None);

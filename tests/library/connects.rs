@@ -8,6 +8,7 @@ use ronproxy::{
         app::{Choice, Question},
         emulator,
         lab::{Lab, LabNode, Services},
+        overlay::connects::ConnectTotals,
         transport::Congestion,
     },
 };
@@ -52,6 +53,12 @@ fn connect_ms(exits: &[Choice], exit: &str) -> Option<f64> {
     exits.iter().find(|choice| choice.exit.as_str() == exit).unwrap().connect_ms
 }
 
+/// What metrics say of an exit.
+fn totals(lab: &Lab, exit: &str) -> ConnectTotals {
+    let all = lab.node("entry").unwrap().view().connect_totals();
+    all.into_iter().find(|(name, _)| name == exit).unwrap().1
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_exit_that_connects_fastest_in_all_is_found_and_kept() {
     let (lab, node) = two_exits(|near| near.connects_in = Duration::from_millis(200)).await;
@@ -66,6 +73,9 @@ async fn the_exit_that_connects_fastest_in_all_is_found_and_kept() {
     assert_eq!(exits[0].exit.as_str(), "exit");
     assert!(connect_ms(&exits, "exit").unwrap() < 15.0, "{:?}", exits[0].connect_ms);
     assert_eq!(exit_of(&node, "latency").await, "relay", "other hints do not rank by it");
+    let (of_relay, of_exit) = (totals(&lab, "relay"), totals(&lab, "exit"));
+    assert_eq!((of_relay.connected, of_exit.connected), (2, 3));
+    assert!((0.39..0.43).contains(&of_relay.seconds) && of_exit.seconds < 0.045, "{of_exit:?}");
     // It is known of this destination only, for any of its ports, and for a while.
     assert!(connect_ms(&why(&lab, "echo.test:8"), "relay").is_some());
     assert_eq!(connect_ms(&why(&lab, "sink.test:7"), "relay"), None);
@@ -81,6 +91,8 @@ async fn an_exit_that_fails_at_once_is_not_taken_for_a_fast_one() {
     let exits = why(&lab, "echo.test:7");
     assert_eq!(connect_ms(&exits, "relay"), Some(10_000.0));
     assert_eq!(exits[0].exit.as_str(), "exit", "the near one is not asked again");
+    let failed = totals(&lab, "relay");
+    assert_eq!((failed.connected, failed.unreachable, failed.timed_out), (0, 1, 0));
     lab.stop().await;
 }
 
