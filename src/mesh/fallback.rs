@@ -53,7 +53,7 @@ pub(super) struct Fallback {
     suspected: bool,
     /// What the present link goes over.
     link: Option<Carrier>,
-    /// When UDP was dialled last.
+    /// When UDP was dialled last beside the present link.
     udp_tried: Option<Instant>,
 }
 
@@ -138,7 +138,7 @@ impl Fallback {
         self.link = Some(carrier);
         self.suspected = false;
         self.failures = 0;
-        self.udp_since = None;
+        (self.udp_since, self.udp_tried) = (None, None);
     }
 
     /// The link is gone.
@@ -228,6 +228,8 @@ mod tests {
         let (mut member, now) = (Fallback::default(), Instant::now());
         member.suspect();
         assert!(!member.wants_stream(now, WAYS, (true, false)), "there is no link");
+        // UDP was dialled in vain before the stream stood.
+        member.udp_dialled(now);
         member.linked(Carrier::Tls);
         assert!(!member.wants_udp(now));
         member.suspect();
