@@ -3,8 +3,9 @@
 //!
 //! UDP is preferred. It is left when it loses more than a good route may, the stream does not, and the stream wins by
 //! the margin of a change. It is taken again when it is good and its loss would not let the stream win any more,
-//! however fast that is; or when the stream loses more than a good route may. So figures that stay the same cause
-//! one change at most.
+//! however fast that is. Where both lose more than a good route may, it is taken again if it is expected to be faster:
+//! a transfer that fills the queue of a stream makes exchanges late, and UDP need not be better. So figures that stay
+//! the same cause one change at most.
 
 use super::rank::{Compared, LOSSY, Rank};
 use crate::{
@@ -30,7 +31,11 @@ pub fn leaves_udp(udp: PathMetrics, stream: PathMetrics) -> bool {
 #[must_use]
 pub fn returns_to_udp(stream: PathMetrics, udp: PathMetrics) -> bool {
     let as_far = PathMetrics { rtt: stream.rtt.max(udp.rtt), ..stream };
-    is_lossy(stream) || !is_lossy(udp) && !beats(as_far, udp)
+    match (is_lossy(stream), is_lossy(udp)) {
+        (_, false) => !beats(as_far, udp),
+        (true, true) => udp.expected_latency() < stream.expected_latency(),
+        (false, true) => false,
+    }
 }
 
 /// Whether a stream wins against UDP by the margin of a change.
@@ -83,7 +88,16 @@ mod tests {
         for (udp, returns) in [(0, true), (2, true), (4, false), (9, false), (36, false)] {
             assert_eq!(returns_to_udp(path(61, 0, 0), path(60, udp, 0)), returns, "{udp} %");
         }
-        assert!(returns_to_udp(path(61, 20, 0), path(60, 20, 20)), "the stream became bad, too");
+        for (stream, udp, returns) in [
+            // A transfer makes exchanges of the stream late: UDP loses more.
+            (path(20, 20, 0), path(20, 40, 40), false),
+            (path(61, 20, 0), path(60, 20, 20), false),
+            (path(61, 40, 0), path(60, 20, 0), true),
+            (path(61, 20, 0), path(60, 0, 0), true),
+            (path(61, 20, 0), path(60, 9, 0), true),
+        ] {
+            assert_eq!(returns_to_udp(stream, udp), returns, "{stream:?} {udp:?}");
+        }
         assert!(returns_to_udp(path(30, 0, 0), path(60, 0, 0)), "UDP carries more");
     }
 
