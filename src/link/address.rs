@@ -70,6 +70,11 @@ impl AddressCheck {
         Self { current: address, challenge: None, last_challenge: None, unanswered: 0 }
     }
 
+    /// The address that has answered last, at first that of the handshake.
+    pub(super) fn current(&self) -> SocketAddr {
+        self.current
+    }
+
     /// The newest packet came from `address`. A challenge of it uses `nonce`.
     pub(super) fn heard_from(&mut self, now: Instant, address: SocketAddr, nonce: u64) {
         if address == self.current {

@@ -111,7 +111,8 @@ pub struct Link {
 
 impl Link {
     /// A link over `conn` to `peer`, after the introductions. The handshake was made with `address`.
-    /// Address and behaviour of the neighbour outlive the link.
+    /// Address and behaviour of the neighbour outlive the link. Lanes go to the address when the link is in use
+    /// ([`Links::insert`](super::Links::insert)).
     #[must_use]
     pub fn new(
         peer: Arc<Peer>,
@@ -130,7 +131,6 @@ impl Link {
         let (ours, theirs) = if we_dialled { (dialler, other) } else { (other, dialler) };
         let list = hello.revocations;
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-        neighbour.set_address(Some(address));
         Self {
             peer,
             conn,
@@ -152,6 +152,12 @@ impl Link {
             reach: ReachTry::default(),
             chance,
         }
+    }
+
+    /// The link is in use from now on: lanes go where it goes.
+    pub(super) fn taken_up(&self) {
+        let address = self.address().current();
+        self.neighbour.set_address(Some(address));
     }
 
     /// Who the neighbour is, by its certificate.

@@ -126,6 +126,8 @@ impl Links {
             }
             old.close(code::DUPLICATE, "a newer connection serves");
         }
+        // One that is closed here must not lead lanes to its address: that of a stream ends with it.
+        link.taken_up();
         links.insert(peer.clone(), link.clone());
         self.taken_up.notify_waiters();
         Verdict::Kept
