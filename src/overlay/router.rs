@@ -169,10 +169,15 @@ impl Router {
         self.divide_budget(now);
     }
 
-    /// From now on the link to `peer` goes over another carrier, which this monitor has measured.
+    /// From now on the link to `peer` goes over another carrier, which this monitor has measured. Without its figures
+    /// those of the old carrier's round trips stay.
     pub fn adopt(&mut self, now: Instant, peer: &NodeName, mut monitor: Monitor) {
-        // The path to the peer is up as before.
-        monitor.poll_event();
+        if monitor.summary(now).state != LinkState::Up {
+            return self.another_path(peer);
+        }
+        if let Some(old) = self.monitors.get(peer) {
+            monitor.succeed(now, old);
+        }
         self.monitors.insert(peer.clone(), monitor);
         self.originator.changed();
         self.divide_budget(now);
@@ -187,10 +192,11 @@ impl Router {
         found.map(|(peer, _)| peer.clone()).collect()
     }
 
-    /// What this node's own probes measured of the link to `peer`, while it is up. `by_stream`: it goes over a
-    /// stream, where late exchanges count as lost.
+    /// What this node's own probes measured of the link to `peer` lately, while it is up; `None` if they are few or
+    /// old. `by_stream`: it goes over a stream, where late exchanges count as lost.
     pub fn measured(&self, now: Instant, peer: &NodeName, by_stream: bool) -> Option<PathMetrics> {
-        trial::measured(self.monitors.get(peer)?, now, by_stream)
+        let monitor = self.monitors.get(peer).filter(|monitor| monitor.is_measured(now))?;
+        trial::measured(monitor, now, by_stream)
     }
 
     /// The link to `peer` goes over another carrier than before.

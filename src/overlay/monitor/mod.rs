@@ -436,6 +436,16 @@ impl Monitor {
         self.outcomes.len()
     }
 
+    /// This monitor, of another carrier to the same peer, takes the place of `old`. It counts on from the counters of
+    /// `old`, and probes at once for those who wait for an answer. If the path was up, it tells no event of its own.
+    pub fn succeed(&mut self, now: Instant, old: &Self) {
+        self.probed = old.probed;
+        if let Phase::Up { .. } = old.phase {
+            self.event = old.event;
+        }
+        self.probe_now(now);
+    }
+
     /// The link goes over another carrier from now on: what was lost on the path before says nothing of it.
     pub fn another_path(&mut self) {
         self.inbound.forget();

@@ -86,6 +86,15 @@ impl Pair {
         }
     }
 
+    /// One exchange that end 0 begins, whose events nobody fetches.
+    fn exchange(&mut self) {
+        let now = self.now;
+        let request = self.ends[0].poll_transmit(now, 0.5).unwrap();
+        let reply = self.ends[1].handle_message(now, &request).unwrap();
+        let finish = self.ends[0].handle_message(now, &reply).unwrap();
+        self.ends[1].handle_message(now, &finish);
+    }
+
     fn summary(&self, end: usize) -> LinkSummary {
         self.ends[end].summary(self.now)
     }
@@ -406,5 +415,31 @@ proptest! {
             prop_assert!(monitor.replies.len() <= REMEMBERED);
             prop_assert!(monitor.poll_timeout().is_some());
         }
+    }
+}
+
+#[test]
+fn a_monitor_that_succeeds_counts_on_and_tells_no_event_twice() {
+    let mut old = Pair::new(CLEAN, 1);
+    old.run(s(10));
+    let before = old.ends[0].probed();
+    for (was_up, event) in [(true, None), (false, Some(LinkEvent::Up))] {
+        if !was_up {
+            old.conditions = CUT;
+            old.run(s(60));
+            assert_eq!(old.states(), [LinkState::Down; 2]);
+        }
+        let counted = old.ends[0].probed();
+        let mut new = Pair::new(CLEAN, 2);
+        new.now = old.now;
+        new.ends = [1, 2].map(|epoch| Monitor::new(new.now, epoch));
+        new.exchange();
+        assert_eq!(new.states(), [LinkState::Up; 2]);
+        let [mut monitor, _] = new.ends;
+        monitor.succeed(new.now, &old.ends[0]);
+        assert_eq!(monitor.poll_event(), event);
+        assert_eq!(monitor.probed(), counted);
+        assert!(counted.answered >= before.answered && before.answered > 0);
+        assert_eq!(monitor.poll_timeout().map(|at| at <= new.now), Some(true), "it probes at once");
     }
 }
