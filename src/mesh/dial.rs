@@ -111,7 +111,7 @@ impl Mesh {
         let mut due = self.members().due(now, &mut dialler.dials, refused, reaches);
         due.extend(self.members().streams_due(now, &mut dialler.streams, refused));
         let lossy = self.streams.as_ref().map(|_| self.routing().lossy(now)).unwrap_or_default();
-        due.extend(self.members().trials_due(now, &mut dialler.trials, &lossy, refused));
+        due.extend(self.members().trials_due(now, &mut dialler.trials, &lossy, refused, reaches));
         for dial in due {
             let task = match dial.trial {
                 true => dialler.tasks.spawn(self.clone().try_carrier(dial.clone())),

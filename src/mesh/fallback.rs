@@ -49,8 +49,10 @@ pub(super) struct Fallback {
     last: Option<Instant>,
     /// Since when UDP is dialled without an answer.
     udp_since: Option<Instant>,
-    /// A lane has found its link silent.
-    suspected: bool,
+    /// Since when a lane finds its link silent.
+    suspected: Option<Instant>,
+    /// The stream was dialled for such a suspicion.
+    for_suspicion: bool,
     /// What the present link goes over.
     link: Option<Carrier>,
     /// When UDP was dialled last beside the present link.
@@ -73,18 +75,19 @@ impl Fallback {
         }
         let head_start = if ways.udp && !ways.udp_blocked { HEAD_START } else { Duration::ZERO };
         let had_it = self.udp_since.is_some_and(|since| now >= since + head_start);
-        self.suspected || !works && (had_it || !ways.udp)
+        self.suspected.is_some() || !works && (had_it || !ways.udp)
     }
 
     /// Whether UDP is to be dialled beside the stream that the link goes over: a lane has found it silent.
     pub(super) fn wants_udp(&self, now: Instant) -> bool {
         let recently = self.udp_tried.is_some_and(|tried| now < tried + AFTER_SUSPICION);
-        self.suspected && self.link == Some(Carrier::Tls) && !recently
+        self.suspected.is_some() && self.link == Some(Carrier::Tls) && !recently
     }
 
     /// A dial by a stream has begun.
     pub(super) fn dialled(&mut self, now: Instant) {
         self.under_way = true;
+        self.for_suspicion = self.suspected.is_some();
         self.next = Some(now + PAUSE.0);
         self.last = Some(now);
     }
@@ -96,8 +99,8 @@ impl Fallback {
 
     /// It has failed, or was given up.
     pub(super) fn dial_failed(&mut self, now: Instant) {
-        if self.suspected {
-            self.suspected = false;
+        if std::mem::take(&mut self.for_suspicion) {
+            self.suspected = None;
             self.next = Some(now + AFTER_SUSPICION);
             return;
         }
@@ -112,19 +115,34 @@ impl Fallback {
         self.udp_tried = Some(now);
     }
 
+    /// A dial by UDP has failed, or was given up: beside a stream that answers. A node that has no streams to dial
+    /// has no other end of a suspicion that was wrong, while the path of the link stays up.
+    pub(super) fn udp_failed(&mut self) {
+        if self.link == Some(Carrier::Tls) {
+            self.suspected = None;
+        }
+    }
+
     /// A lane has found the link silent.
-    pub(super) fn suspect(&mut self) {
-        self.suspected = self.link.is_some();
+    pub(super) fn suspect(&mut self, now: Instant) {
+        if self.link.is_some() {
+            self.suspected.get_or_insert(now);
+        }
     }
 
     /// Whether a lane has found the link silent, and it has not answered since.
     pub(super) fn is_suspected(&self) -> bool {
-        self.suspected
+        self.suspected.is_some()
     }
 
-    /// The link answers.
-    pub(super) fn answered(&mut self) {
-        self.suspected = false;
+    /// The link has answered a probe that left then.
+    pub(super) fn answered(&mut self, left: Instant) {
+        self.suspected = self.suspected.filter(|since| left < *since);
+    }
+
+    /// The path of the link is up.
+    pub(super) fn path_up(&mut self) {
+        self.suspected = None;
     }
 
     /// The path of the link is down. It may be that of a stream: UDP has its head start again.
@@ -136,14 +154,14 @@ impl Fallback {
     /// A link stands.
     pub(super) fn linked(&mut self, carrier: Carrier) {
         self.link = Some(carrier);
-        self.suspected = false;
+        self.suspected = None;
         self.failures = 0;
         (self.udp_since, self.udp_tried) = (None, None);
     }
 
     /// The link is gone.
     pub(super) fn unlinked(&mut self) {
-        (self.suspected, self.link) = (false, None);
+        (self.suspected, self.link) = (None, None);
         self.failures = 0;
     }
 
@@ -209,16 +227,16 @@ mod tests {
     fn a_silent_link_over_udp_has_a_stream_dialled_beside_it() {
         let (mut member, now) = (Fallback::default(), Instant::now());
         member.linked(Carrier::Udp);
-        member.suspect();
+        member.suspect(now);
         assert!(member.wants_stream(now, WAYS, (true, false)));
-        member.answered();
+        member.answered(now);
         assert!(!member.wants_stream(now, WAYS, (true, false)));
-        member.suspect();
+        member.suspect(now);
         member.dialled(now);
         // The link answered: not again within 5 s.
         member.dial_failed(now);
         member.dial_ended();
-        member.suspect();
+        member.suspect(now);
         assert!(!member.wants_stream(now + ms(4999), WAYS, (true, false)));
         assert!(member.wants_stream(now + ms(5000), WAYS, (true, false)));
     }
@@ -226,20 +244,51 @@ mod tests {
     #[test]
     fn a_silent_stream_has_udp_and_another_one_dialled_beside_it() {
         let (mut member, now) = (Fallback::default(), Instant::now());
-        member.suspect();
+        member.suspect(now);
         assert!(!member.wants_stream(now, WAYS, (true, false)), "there is no link");
         // UDP was dialled in vain before the stream stood.
         member.udp_dialled(now);
         member.linked(Carrier::Tls);
         assert!(!member.wants_udp(now));
-        member.suspect();
+        member.suspect(now);
         assert!(member.wants_udp(now) && member.wants_stream(now, WAYS, (true, false)));
         member.udp_dialled(now);
-        member.answered();
-        member.suspect();
+        member.answered(now);
+        member.suspect(now);
         assert!(!member.wants_udp(now + ms(4999)), "it has just been tried");
-        member.answered();
-        member.suspect();
+        member.answered(now);
+        member.suspect(now);
         assert!(member.wants_udp(now + ms(5000)));
+    }
+
+    #[test]
+    fn a_suspicion_ends_when_a_later_probe_is_answered() {
+        for carrier in [Carrier::Udp, Carrier::Tls] {
+            let (mut member, now) = (Fallback::default(), Instant::now());
+            member.linked(carrier);
+            member.suspect(now);
+            member.suspect(now + ms(300));
+            member.answered(now - ms(1));
+            assert!(member.is_suspected(), "that probe left before");
+            member.dialled(now);
+            member.answered(now + ms(100));
+            assert!(!member.is_suspected() && !member.wants_udp(now + ms(60_000)));
+            // The dial that it caused is given up: not again within 5 s.
+            member.dial_failed(now);
+            member.dial_ended();
+            member.suspect(now + ms(400));
+            assert!(!member.wants_stream(now + ms(4999), WAYS, (true, false)));
+        }
+    }
+
+    #[test]
+    fn one_suspicion_of_a_stream_causes_one_dial_by_udp() {
+        let (mut member, now) = (Fallback::default(), Instant::now());
+        member.linked(Carrier::Tls);
+        member.suspect(now);
+        assert!(member.wants_udp(now));
+        member.udp_dialled(now);
+        member.udp_failed();
+        assert!(!member.is_suspected() && !member.wants_udp(now + ms(60_000)));
     }
 }

@@ -142,8 +142,16 @@ impl Mesh {
         let now = Instant::now().into_std();
         match wire::decode::<Probe>(datagram) {
             Ok(probe) => {
-                if let Some(answer) = self.routing().heard_probe(now, &link.peer().name, &probe) {
+                let name = &link.peer().name;
+                let (answer, left) = {
+                    let mut routing = self.routing();
+                    (routing.heard_probe(now, name, &probe), routing.answered(name))
+                };
+                if let Some(answer) = answer {
                     link.send_probe(Bytes::from(wire::encode(&answer)));
+                }
+                if let Some(left) = left {
+                    self.members().answered(name, left);
                 }
                 self.news.notify_one();
                 self.route_news.send_replace(());

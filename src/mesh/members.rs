@@ -398,9 +398,16 @@ impl Members {
 
     /// A lane suspects that the link to the member is silent: a stream is dialled beside it, and UDP beside
     /// a stream.
-    pub(super) fn suspect(&mut self, name: &NodeName) {
+    pub(super) fn suspect(&mut self, now: Instant, name: &NodeName) {
         if let Some(member) = self.known.get_mut(name).filter(|member| member.linked) {
-            member.fallback.suspect();
+            member.fallback.suspect(now);
+        }
+    }
+
+    /// Records that the link to the member has answered a probe that left then.
+    pub(super) fn answered(&mut self, name: &NodeName, left: Instant) {
+        if let Some(member) = self.known.get_mut(name) {
+            member.fallback.answered(left);
         }
     }
 
@@ -440,7 +447,7 @@ impl Members {
     pub fn path_up(&mut self, name: &NodeName) {
         if let Some(member) = self.known.get_mut(name) {
             member.path_down = false;
-            member.fallback.answered();
+            member.fallback.path_up();
         }
     }
 

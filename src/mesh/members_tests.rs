@@ -362,7 +362,7 @@ fn a_member_is_dialled_by_a_stream_at_each_ip_address_once() {
     assert!(!member.addresses.contains(&virtual_address));
     let mut trials = |seconds| {
         let (now, lossy) = (t0 + Duration::from_secs(seconds), BTreeSet::new());
-        a.trials_due(now, &mut Dials::default(), &lossy, |_| false)
+        a.trials_due(now, &mut Dials::default(), &lossy, |_| false, |_| true)
     };
     assert!(trials(29).is_empty());
     let begun = trials(30);

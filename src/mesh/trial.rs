@@ -8,6 +8,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     pin::pin,
+    slice,
     sync::{Arc, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -16,9 +17,15 @@ use bytes::Bytes;
 use noq::Connection;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::{Mesh, arrival::Arrival, members::Dial, trials::Measured};
+use super::{
+    Mesh,
+    arrival::Arrival,
+    members::Dial,
+    trials::{Measured, Trials},
+};
 use crate::{
     identity::{NodeName, Peer},
+    lane::RouteControl as _,
     link::{Introduction, Kind, Link, LinkDrop, Offence},
     overlay::{
         monitor::{Monitor, Probe},
@@ -56,6 +63,7 @@ impl Mesh {
             return;
         };
         let Some(beside) = self.beside(&name, carrier, &addresses).await else { return };
+        self.members().trials(&name).into_iter().for_each(Trials::connected);
         if carrier == Carrier::Udp {
             self.note_carrier(carrier, true);
         }
@@ -110,6 +118,8 @@ impl Mesh {
             if !link.is_open() || !self.members().is_calm(name) {
                 return None;
             }
+            // The link is compared by what it does meanwhile, so it is probed as fast as when it is in use.
+            self.watch(slice::from_ref(name));
             trial.advance(now(), chance.draw()).iter().for_each(|probe| send(&beside.conn, probe));
             tokio::select! {
                 biased;
@@ -169,29 +179,33 @@ impl Mesh {
             conn.close(code::PROTOCOL.into(), b"there is no link to compare with");
             return;
         };
+        let now = Instant::now().into_std();
+        let first = self.us.name < peer.name;
+        if !self.members().trials(&peer.name).is_some_and(|trials| trials.hosts(now, first)) {
+            conn.close(code::DUPLICATE.into(), b"a trial of this end is under way");
+            return;
+        }
         let _stream = self.switch.streams().hold(address);
-        let older = self.hosted().insert(peer.name.clone(), conn.clone());
+        let (name, id) = (peer.name.clone(), conn.stable_id());
+        let older = self.hosted().insert(name.clone(), conn.clone());
         if let Some(older) = older {
             older.close(code::DUPLICATE.into(), b"a newer trial");
         }
-        let now = Instant::now().into_std();
-        self.members().trials(&peer.name).into_iter().for_each(|trials| trials.hosts(now));
         let mut monitor = Monitor::new(now, self.switch.chance().draw());
         let hosted = timeout(HOSTED, self.answer_beside(&conn, &link, &mut monitor)).await;
-        {
-            let mut hosted = self.hosted();
-            if hosted.get(&peer.name).is_some_and(|kept| kept.stable_id() == conn.stable_id()) {
-                hosted.remove(&peer.name);
-            }
-        }
         let now = Instant::now().into_std();
         let welcome = self.standing(&peer).is_ok() && !self.links.is_refused(now, &peer);
         match hosted {
             Ok(Some(hellos)) if welcome => {
                 let arrival = Arrival::tried(false, address, monitor);
-                self.accept_link(conn, peer, hellos, arrival).await;
+                // That may take a while: the neighbour may owe a revocation list.
+                self.clone().accept_link(conn, peer, hellos, arrival).await;
             }
             _ => conn.close(code::DONE.into(), b"the trial is over"),
+        }
+        let mut hosted = self.hosted();
+        if hosted.get(&name).is_some_and(|kept| kept.stable_id() == id) {
+            hosted.remove(&name);
         }
     }
 

@@ -85,3 +85,36 @@ async fn a_neighbour_has_one_connection_beside_its_link_and_not_for_long() {
     assert!(held.iter().all(|beside| beside.conn.close_reason().is_some()));
     assert!(entry.links.get(&exit).is_some(), "the link stays");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_neighbour_that_owes_its_revocation_list_still_counts() {
+    let (lab, exit, at) = lab().await;
+    let (entry, far) = (mesh(&lab, "entry"), mesh(&lab, "exit"));
+    let first = beside(&entry, &exit, at).await;
+    // It says that it has a newer list, and does not send it.
+    let hello = Hello { revocations: u64::MAX, ..entry.hello() };
+    Link::introduce(&first.conn, hello).await.unwrap();
+    sleep(Duration::from_millis(500)).await;
+    assert_eq!(far.hosted().len(), 1);
+    let _second = beside(&entry, &exit, at).await;
+    sleep(Duration::from_millis(500)).await;
+    assert!(far.hosted().len() == 1 && first.conn.close_reason().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_is_not_kept_does_not_move_the_neighbour() {
+    let (lab, exit, _) = lab().await;
+    let (entry, far) = (mesh(&lab, "entry"), mesh(&lab, "exit"));
+    let to = &entry.us.name;
+    let link = far.links.get(to).unwrap();
+    assert!(!link.we_dialled(), "the link of the smaller name stays");
+    let at = link.neighbour().address().unwrap();
+    let (conn, peer) = far.connect(to, at).await.unwrap();
+    let hello = link.hello().clone();
+    // The address shows whether it is taken over.
+    let elsewhere = ([192, 0, 2, 99], 99).into();
+    far.clone().take_up(conn, peer, hello, Arrival::dialled(elsewhere));
+    assert!(far.links.get(to).is_some_and(|kept| Arc::ptr_eq(&kept, &link)));
+    assert_eq!(link.neighbour().address(), Some(at));
+    assert!(entry.links.get(&exit).is_some());
+}

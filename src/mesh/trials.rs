@@ -3,10 +3,13 @@
 //! A link over UDP that loses much has a stream measured beside it, and a link over a stream UDP. The better one
 //! becomes the link. While the link is over UDP and that is sound, nothing of this happens.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use crate::{
-    overlay::{metrics::PathMetrics, trial::TRIAL},
+    overlay::{metrics::PathMetrics, select::is_lossy, trial::TRIAL},
     underlay::Carrier,
 };
 
@@ -18,9 +21,13 @@ const PAUSE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_sec
 /// is used lasts for the longest pause and a trial, so it does not shorten the pauses.
 const LASTED: Duration = Duration::from_secs(1200);
 
-/// The end that accepted the stream, or of a lossy link over UDP the one with the larger name, waits so much longer:
-/// then the other end's trial has begun, and it waits for the next one.
+/// The end that accepted the stream, or of a lossy link over UDP the one with the larger name, waits so much longer
+/// before each trial: then the other end's trial has begun, and it waits for the next one.
 const POLITENESS: Duration = Duration::from_secs(5);
+
+/// Addresses that one trial dials, one after the other: with more, two trials would take all places of addresses for
+/// half a minute. The next trial goes on with those that follow.
+const ADDRESSES: usize = 2;
 
 /// How old figures may be that are shown: the longest pause, a trial, and a handshake.
 const SHOWN_FOR: Duration = Duration::from_secs(660);
@@ -38,7 +45,13 @@ pub(super) struct Measured {
 pub(super) struct Trials {
     /// What the link goes over, and since when.
     link: Option<(Carrier, Instant)>,
+    /// This end dialled the link.
+    ours: bool,
     under_way: bool,
+    /// The trial under way has its connection.
+    connected: bool,
+    /// How many addresses were tried in vain: the next trial begins with the one after them.
+    tried: usize,
     /// Since when the link is seen to lose much.
     lossy_since: Option<Instant>,
     next: Option<Instant>,
@@ -47,21 +60,20 @@ pub(super) struct Trials {
 }
 
 impl Trials {
-    /// The carrier to measure now, if any. `lossy`: the link loses much; `polite`: this end leaves the first
-    /// trial of a stream to the other one.
+    /// The carrier to measure now, if any. `lossy`: the link loses much; `polite`: this end leaves the
+    /// trials of a stream to the other one.
     pub(super) fn wants(&mut self, now: Instant, lossy: bool, polite: bool) -> Option<Carrier> {
         if !lossy {
             self.lossy_since = None;
         }
         let since = lossy.then(|| *self.lossy_since.get_or_insert(now));
+        let (other, from, polite) = match self.link?.0 {
+            Carrier::Udp => (Carrier::Tls, self.next.max(Some(since?)), polite),
+            Carrier::Tls => (Carrier::Udp, self.next, !self.ours),
+        };
         let wait = if polite { POLITENESS } else { Duration::ZERO };
-        if self.under_way || self.next.is_some_and(|next| now < next) {
-            return None;
-        }
-        match self.link?.0 {
-            Carrier::Udp => (now >= since? + wait).then_some(Carrier::Tls),
-            Carrier::Tls => Some(Carrier::Udp),
-        }
+        let is_due = !self.under_way && from.is_none_or(|from| now >= from + wait);
+        is_due.then_some(other)
     }
 
     /// A trial has begun.
@@ -70,9 +82,27 @@ impl Trials {
         self.rest(now);
     }
 
-    /// The other end has begun one: this end waits for the next one.
-    pub(super) fn hosts(&mut self, now: Instant) {
+    /// It has a connection.
+    pub(super) fn connected(&mut self) {
+        self.connected = true;
+    }
+
+    /// The other end has begun one: this end waits for the next one. False if it is refused: one of this end has its
+    /// connection, and goes `first`. One that is still dialled may fail, and stands in no other's way.
+    pub(super) fn hosts(&mut self, now: Instant, first: bool) -> bool {
+        if first && self.connected {
+            return false;
+        }
         self.rest(now);
+        true
+    }
+
+    /// Those of `addresses` that the next trial dials, one after the other.
+    pub(super) fn choose(&self, mut addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+        let first = self.tried.checked_rem(addresses.len()).unwrap_or(0);
+        addresses.rotate_left(first);
+        addresses.truncate(ADDRESSES);
+        addresses
     }
 
     fn rest(&mut self, now: Instant) {
@@ -85,6 +115,9 @@ impl Trials {
 
     /// It has ended.
     pub(super) fn ended(&mut self) {
+        if !std::mem::take(&mut self.connected) {
+            self.tried = self.tried.wrapping_add(ADDRESSES);
+        }
         self.under_way = false;
     }
 
@@ -96,6 +129,7 @@ impl Trials {
     /// A link stands; `ours`: this end dialled.
     pub(super) fn linked(&mut self, now: Instant, carrier: Carrier, ours: bool) {
         let before = self.link.replace((carrier, now));
+        self.ours = ours;
         if carrier == Carrier::Udp {
             return;
         }
@@ -105,8 +139,7 @@ impl Trials {
         if lasted {
             (self.next, self.pause) = (None, None);
         }
-        let first = PAUSE.0 + if ours { Duration::ZERO } else { POLITENESS };
-        self.next = self.next.max(Some(now + first));
+        self.next = self.next.max(Some(now + PAUSE.0));
     }
 
     /// The link is gone.
@@ -116,7 +149,14 @@ impl Trials {
 
     /// The network may be another one: UDP is tried at once.
     pub(super) fn network_changed(&mut self) {
-        *self = Self { link: self.link, under_way: self.under_way, ..Self::default() };
+        let Self { link, ours, under_way, connected, .. } = *self;
+        *self = Self { link, ours, under_way, connected, ..Self::default() };
+    }
+
+    /// Whether UDP, which the link does not go over, lost more than a good route may when it was measured lately.
+    pub(super) fn udp_is_lossy(&self, now: Instant) -> bool {
+        let lossy = |other: Measured| other.carrier == Carrier::Udp && is_lossy(other.metrics);
+        self.other(now).is_some_and(lossy)
     }
 
     /// What is known of the carrier that the link does not go over.
@@ -131,6 +171,8 @@ impl Trials {
 mod tests {
     use super::*;
     use crate::overlay::units::LossRate;
+
+    const RTT: Duration = Duration::from_millis(500);
 
     fn s(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
@@ -191,10 +233,51 @@ mod tests {
             let begins = (0..100).map(s).find(|at| first.wants(now + *at, true, false).is_some());
             let at = now + begins.unwrap();
             assert!((0..5).all(|later| second.wants(at + s(later), true, true).is_none()));
-            first.began(at);
-            second.hosts(at);
-            assert_eq!(second.wants(at + TRIAL + s(29), true, true), None);
+            // Of every trial, not only of the first one. The second one hears of it a round trip later.
+            let mut at = at;
+            for pause in [30, 60, 120, 240, 480, 600, 600] {
+                first.began(at);
+                assert!(second.hosts(at + RTT, false));
+                first.ended();
+                at += TRIAL + s(pause);
+                assert_eq!(first.wants(at - s(1), true, false), None);
+                assert_eq!(second.wants(at + RTT + s(4), true, true), None, "{carrier:?} {pause}");
+                assert!(first.wants(at, true, false).is_some());
+            }
+            // It does not begin one: then the second one does.
+            assert!(second.wants(at + RTT + POLITENESS, true, true).is_some());
         }
+    }
+
+    #[test]
+    fn of_two_trials_that_began_at_once_one_is_refused() {
+        let now = Instant::now();
+        let mut trials = Trials::default();
+        trials.linked(now, Carrier::Udp, true);
+        trials.began(now);
+        assert!(trials.hosts(now, true), "it may reach nobody");
+        trials.connected();
+        assert!(!trials.hosts(now, true) && trials.hosts(now, false));
+        trials.ended();
+        assert!(trials.hosts(now, true));
+    }
+
+    #[test]
+    fn a_trial_that_reached_nobody_leaves_its_addresses_to_the_last() {
+        let (mut trials, now) = (Trials::default(), Instant::now());
+        let all: Vec<SocketAddr> = (1..=5).map(|port| ([192, 0, 2, 1], port).into()).collect();
+        let mut ports = |connects| {
+            let chosen = trials.choose(all.clone());
+            trials.began(now);
+            if connects {
+                trials.connected();
+            }
+            trials.ended();
+            chosen.iter().map(SocketAddr::port).collect::<Vec<_>>()
+        };
+        assert_eq!([ports(false), ports(false), ports(false)], [[1, 2], [3, 4], [5, 1]]);
+        assert_eq!([ports(true), ports(true)], [[2, 3], [2, 3]]);
+        assert_eq!(trials.choose(Vec::new()), []);
     }
 
     #[test]
@@ -232,7 +315,14 @@ mod tests {
         trials.found(Measured { carrier: Carrier::Tls, metrics, at });
         assert!(trials.other(at + SHOWN_FOR - s(1)).is_some());
         assert!(trials.other(at + SHOWN_FOR).is_none());
+        assert!(!trials.udp_is_lossy(at));
         trials.linked(at, Carrier::Tls, true);
         assert!(trials.other(at).is_none(), "it is in use");
+        let lossy = PathMetrics { loss_out: LossRate::from_percent(36), ..metrics };
+        for (metrics, is_lossy) in [(metrics, false), (lossy, true)] {
+            trials.found(Measured { carrier: Carrier::Udp, metrics, at });
+            assert_eq!(trials.udp_is_lossy(at), is_lossy);
+        }
+        assert!(!trials.udp_is_lossy(at + SHOWN_FOR), "that was long ago");
     }
 }

@@ -58,7 +58,9 @@ impl Member {
         let again = || self.last_dial.is_none_or(|last| last + HURRIED_PAUSE <= now);
         let hurries = || hurried && self.dials < HURRIED_DIALS && again();
         let needed = self.needs_dial() && (self.next_dial <= now || hurries());
-        needed || self.dials == 0 && self.fallback.wants_udp(now)
+        // The stream may be late only. UDP that lost much a while ago is not taken without a trial.
+        let beside = || self.fallback.wants_udp(now) && !self.trials.udp_is_lossy(now);
+        needed || self.dials == 0 && beside()
     }
 
     /// The TCP addresses of its streams.
@@ -123,6 +125,7 @@ impl Members {
             if carrier == Carrier::Tls {
                 return member.fallback.dial_failed(now);
             }
+            member.fallback.udp_failed();
             let longest = if member.is_silent(now) { GONE_PAUSE } else { LONGEST_PAUSE };
             let pause = FIRST_PAUSE * 2u32.saturating_pow(member.failures.min(8));
             member.failures = member.failures.saturating_add(1);
@@ -159,13 +162,14 @@ impl Members {
     }
 
     /// The members to measure by another carrier now, with the addresses to try, as far as `dials` admits
-    /// them. The links to those in `lossy` lose much.
+    /// them. The links to those in `lossy` lose much. `refused` and `reaches`: as for [`Self::due`].
     pub(in crate::mesh) fn trials_due(
         &mut self,
         now: Instant,
         dials: &mut Dials,
         lossy: &BTreeSet<NodeName>,
         refused: impl Fn(&Peer) -> bool,
+        reaches: impl Fn(SocketAddr) -> bool,
     ) -> Vec<Dial> {
         let mut begun = Vec::new();
         for (name, member) in &mut self.known {
@@ -173,13 +177,15 @@ impl Members {
             let Some(carrier) = member.trials.wants(now, lossy, polite) else { continue };
             let wanted = match carrier {
                 Carrier::Tls if self.ways.streams => member.streams(),
-                Carrier::Udp if self.ways.udp => reach::udp_of(&member.addresses()).collect(),
+                Carrier::Udp if self.ways.udp => {
+                    reach::udp_of(&member.addresses()).filter(|at| reaches(*at)).collect()
+                }
                 Carrier::Tls | Carrier::Udp => continue,
             };
             if !member.is_calm() || member.is_refused(&refused) {
                 continue;
             }
-            let addresses = dials.begin(now, name, &wanted);
+            let addresses = dials.begin(now, name, &member.trials.choose(wanted));
             if !addresses.is_empty() {
                 member.trials.began(now);
                 let dial = member.dial(name, carrier, addresses, (false, false));
