@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Admin, StatusReport, playground::PlayPath, query};
+use super::{Admin, api::StatusReport, playground::PlayPath, query};
 use crate::{
     app::{FlowFacts, LaneStatus, Steering},
     events::{Page, Query},
