@@ -40,6 +40,9 @@ pub enum ClientError {
     /// It took too long.
     #[error("the node does not answer; look at its log, or stop it and start it again")]
     Silent,
+    /// The node broke off.
+    #[error("the node broke off its answer ({0}); look at its log, and ask again")]
+    Broken(String),
     /// The answer is not what this program understands.
     #[error("the node's answer is unreadable ({0}); restart it, so that it has this version")]
     Unreadable(String),
@@ -109,18 +112,18 @@ impl Client {
         path: &str,
         text: String,
     ) -> Result<(StatusCode, Bytes), ClientError> {
-        let unreadable = |error: &dyn std::fmt::Display| ClientError::Unreadable(error.to_string());
+        let broken = |error: &dyn std::fmt::Display| ClientError::Broken(error.to_string());
         let stream = UnixStream::connect(&self.socket).await.map_err(|e| self.unconnected(e))?;
         let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|e| unreadable(&e))?;
+            http1::handshake(TokioIo::new(stream)).await.map_err(|e| broken(&e))?;
         let connection = tokio::spawn(connection);
         let request = Request::builder().method(method).uri(path).header(HOST, "ronproxy");
-        let request = request.body(Full::<Bytes>::from(text)).map_err(|e| unreadable(&e))?;
-        let response = sender.send_request(request).await.map_err(|e| unreadable(&e))?;
+        let request = request.body(Full::<Bytes>::from(text)).map_err(|e| broken(&e))?;
+        let response = sender.send_request(request).await.map_err(|e| broken(&e))?;
         let status = response.status();
         let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
         connection.abort();
-        Ok((status, body.map_err(|e| unreadable(&e))?.to_bytes()))
+        Ok((status, body.map_err(|e| broken(&e))?.to_bytes()))
     }
 
     fn unconnected(&self, source: io::Error) -> ClientError {

@@ -125,12 +125,7 @@ async fn examine(folder: &Folder) -> Vec<Finding> {
     match (running, &config) {
         (Ok(status), _) => {
             findings.push(Finding::good("node", format!("running, pid {}", status.run.pid)));
-            let all: Vec<LinkFacts> = folder.client().get("/links").await.unwrap_or_default();
-            findings.push(links(&all));
-            findings.extend(carriers(&all));
-            if all.iter().all(|link| !link.up) {
-                findings.extend(tcp(&Written::load(&folder.dir).bootstrap));
-            }
+            findings.extend(linked(folder).await);
         }
         (Err(error @ ClientError::Unreadable(_)), _) => {
             findings.push(Finding::bad("node", "runs in another version", error.to_string()));
@@ -143,6 +138,20 @@ async fn examine(folder: &Folder) -> Vec<Finding> {
                 findings.extend(proxy(config));
             }
         }
+    }
+    findings
+}
+
+/// The links of the running node.
+async fn linked(folder: &Folder) -> Vec<Finding> {
+    let all: Vec<LinkFacts> = match folder.client().get("/links").await {
+        Ok(all) => all,
+        Err(error) => return vec![Finding::bad("links", "unknown", error.to_string())],
+    };
+    let mut findings = vec![links(&all)];
+    findings.extend(carriers(&all));
+    if all.iter().all(|link| !link.up) {
+        findings.extend(tcp(&Written::load(&folder.dir).bootstrap));
     }
     findings
 }

@@ -51,7 +51,7 @@ pub(super) struct Fallback {
     udp_since: Option<Instant>,
     /// Since when a lane finds its link silent.
     suspected: Option<Instant>,
-    /// The stream was dialled for such a suspicion.
+    /// The stream was dialled for such a suspicion, and the link is up as far as probes say.
     for_suspicion: bool,
     /// What the present link goes over.
     link: Option<Carrier>,
@@ -148,6 +148,7 @@ impl Fallback {
     /// The path of the link is down. It may be that of a stream: UDP has its head start again.
     pub(super) fn path_down(&mut self) {
         self.udp_since = None;
+        self.for_suspicion = false;
         self.failures = 0;
     }
 
@@ -162,6 +163,7 @@ impl Fallback {
     /// The link is gone.
     pub(super) fn unlinked(&mut self) {
         (self.suspected, self.link) = (None, None);
+        self.for_suspicion = false;
         self.failures = 0;
     }
 

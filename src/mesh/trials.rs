@@ -26,7 +26,7 @@ const LASTED: Duration = Duration::from_secs(1200);
 const POLITENESS: Duration = Duration::from_secs(5);
 
 /// Addresses that one trial dials, one after the other: with more, two trials would take all places of addresses for
-/// half a minute. The next trial goes on with those that follow.
+/// half a minute. The next trial goes on at once with those that follow.
 const ADDRESSES: usize = 2;
 
 /// How old figures may be that are shown: the longest pause, a trial, and a handshake.
@@ -52,6 +52,8 @@ pub(super) struct Trials {
     connected: bool,
     /// How many addresses were tried in vain: the next trial begins with the one after them.
     tried: usize,
+    /// How many addresses are left to try without a pause, until one is reached.
+    left: usize,
     /// Since when the link is seen to lose much.
     lossy_since: Option<Instant>,
     next: Option<Instant>,
@@ -72,14 +74,18 @@ impl Trials {
             Carrier::Tls => (Carrier::Udp, self.next, !self.ours),
         };
         let wait = if polite { POLITENESS } else { Duration::ZERO };
-        let is_due = !self.under_way && from.is_none_or(|from| now >= from + wait);
+        let is_due = self.left > 0 || from.is_none_or(|from| now >= from + wait);
+        let is_due = is_due && !self.under_way;
         is_due.then_some(other)
     }
 
-    /// A trial has begun.
-    pub(super) fn began(&mut self, now: Instant) {
+    /// A trial has begun; there are `of` addresses to choose from.
+    pub(super) fn began(&mut self, now: Instant, of: usize) {
         self.under_way = true;
-        self.rest(now);
+        if self.left == 0 {
+            self.rest(now);
+            self.left = of;
+        }
     }
 
     /// It has a connection.
@@ -97,7 +103,7 @@ impl Trials {
         true
     }
 
-    /// Those of `addresses` that the next trial dials, one after the other.
+    /// Those of the other's `addresses` that the next trial dials, one after the other.
     pub(super) fn choose(&self, mut addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
         let first = self.tried.checked_rem(addresses.len()).unwrap_or(0);
         addresses.rotate_left(first);
@@ -113,11 +119,15 @@ impl Trials {
         self.pause = Some((pause * 2).min(PAUSE.1));
     }
 
-    /// It has ended.
+    /// It has ended. If it reached nobody, the next one follows without a pause, until all addresses were tried.
     pub(super) fn ended(&mut self) {
-        if !std::mem::take(&mut self.connected) {
-            self.tried = self.tried.wrapping_add(ADDRESSES);
-        }
+        self.left = match std::mem::take(&mut self.connected) {
+            true => 0,
+            false => {
+                self.tried = self.tried.wrapping_add(ADDRESSES);
+                self.left.saturating_sub(ADDRESSES)
+            }
+        };
         self.under_way = false;
     }
 
@@ -129,7 +139,7 @@ impl Trials {
     /// A link stands; `ours`: this end dialled.
     pub(super) fn linked(&mut self, now: Instant, carrier: Carrier, ours: bool) {
         let before = self.link.replace((carrier, now));
-        self.ours = ours;
+        (self.ours, self.left) = (ours, 0);
         if carrier == Carrier::Udp {
             return;
         }
@@ -195,7 +205,7 @@ mod tests {
             now += PAUSE.0;
             for pause in [30, 60, 120, 240, 480, 600, 600] {
                 assert!(trials.wants(now, true, false).is_some_and(|other| other != carrier));
-                trials.began(now);
+                trials.began(now, 1);
                 assert_eq!(trials.wants(now + s(9000), true, false), None, "one is under way");
                 trials.ended();
                 now += TRIAL + s(pause);
@@ -212,7 +222,7 @@ mod tests {
         trials.linked(now, Carrier::Tls, true);
         for _ in 0..7 {
             now += s(700);
-            trials.began(now);
+            trials.began(now, 1);
             trials.ended();
         }
         trials.linked(now, Carrier::Udp, true);
@@ -236,7 +246,7 @@ mod tests {
             // Of every trial, not only of the first one. The second one hears of it a round trip later.
             let mut at = at;
             for pause in [30, 60, 120, 240, 480, 600, 600] {
-                first.began(at);
+                first.began(at, 1);
                 assert!(second.hosts(at + RTT, false));
                 first.ended();
                 at += TRIAL + s(pause);
@@ -254,7 +264,7 @@ mod tests {
         let now = Instant::now();
         let mut trials = Trials::default();
         trials.linked(now, Carrier::Udp, true);
-        trials.began(now);
+        trials.began(now, 1);
         assert!(trials.hosts(now, true), "it may reach nobody");
         trials.connected();
         assert!(!trials.hosts(now, true) && trials.hosts(now, false));
@@ -268,7 +278,7 @@ mod tests {
         let all: Vec<SocketAddr> = (1..=5).map(|port| ([192, 0, 2, 1], port).into()).collect();
         let mut ports = |connects| {
             let chosen = trials.choose(all.clone());
-            trials.began(now);
+            trials.began(now, all.len());
             if connects {
                 trials.connected();
             }
@@ -281,6 +291,21 @@ mod tests {
     }
 
     #[test]
+    fn a_trial_that_reached_nobody_is_followed_at_once_until_all_were_tried() {
+        let (mut trials, now) = (Trials::default(), Instant::now());
+        trials.linked(now, Carrier::Tls, true);
+        let at = now + PAUSE.0;
+        for _ in 0..3 {
+            assert!(trials.wants(at, false, false).is_some());
+            trials.began(at, 5);
+            assert!(trials.wants(at, false, false).is_none(), "one is under way");
+            trials.ended();
+        }
+        assert!(trials.wants(at + TRIAL + PAUSE.0 - s(1), false, false).is_none());
+        assert!(trials.wants(at + TRIAL + PAUSE.0, false, false).is_some());
+    }
+
+    #[test]
     fn udp_that_is_bad_whenever_it_is_used_changes_carriers_rarely() {
         let (mut trials, start) = (Trials::default(), Instant::now());
         trials.linked(start, Carrier::Udp, true);
@@ -289,7 +314,7 @@ mod tests {
             let now = start + s(second);
             // It is policed: it loses much in use, and nothing while it is measured.
             if let Some(other) = trials.wants(now, carrier == Carrier::Udp, false) {
-                trials.began(now);
+                trials.began(now, 1);
                 trials.ended();
                 trials.linked(now, other, true);
                 carrier = other;

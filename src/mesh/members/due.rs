@@ -185,9 +185,10 @@ impl Members {
             if !member.is_calm() || member.is_refused(&refused) {
                 continue;
             }
+            let of = wanted.len();
             let addresses = dials.begin(now, name, &member.trials.choose(wanted));
             if !addresses.is_empty() {
-                member.trials.began(now);
+                member.trials.began(now, of);
                 let dial = member.dial(name, carrier, addresses, (false, false));
                 begun.push(Dial { later: Vec::new(), trial: true, ..dial });
             }
