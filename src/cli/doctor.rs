@@ -120,7 +120,8 @@ async fn examine(folder: &Folder) -> Vec<Finding> {
     if let Ok(config) = &config {
         // A file that cannot be read only costs the names in it.
         let contact = AuthorityContact::load(&folder.dir).ok().flatten();
-        findings.extend(names::names(config, contact.as_ref(), &SystemResolver::new()).await);
+        let (resolver, proxy) = (SystemResolver::new(), config.node.stream_proxy());
+        findings.extend(names::names(config, contact.as_ref(), &resolver, proxy).await);
     }
     match (running, &config) {
         (Ok(status), _) => {

@@ -10,7 +10,8 @@ use tokio::net::lookup_host;
 
 use super::Finding;
 use crate::{
-    config::{Config, ViaProxy},
+    carrier::HttpProxy,
+    config::Config,
     exit::Resolver,
     flow::{Host, Target},
     identity::AuthorityContact,
@@ -31,12 +32,13 @@ enum Use {
 /// A name to look at: its text with the port, the name alone, and what it is for.
 type Name<'a> = (&'a Target, &'a str, Use);
 
-/// Looks at the names in the configuration, and at those of the invitation. All at once, so that name servers that do
+/// Looks at the names in the configuration, at those of the invitation, and at that of the proxy for streams. All at once, so that name servers that do
 /// not answer hold it up once.
 pub(super) async fn names(
     config: &Config,
     contact: Option<&AuthorityContact>,
     resolver: &dyn Resolver,
+    by: Option<HttpProxy>,
 ) -> Vec<Finding> {
     let own = config.node.advertise.iter().map(|target| (target, Use::Own));
     let written = config.node.authority.iter().map(|target| (target, Use::Written));
@@ -53,16 +55,15 @@ pub(super) async fn names(
             Err(error) => lost(name, &error.at_this_node()),
         }
     });
-    let (mut findings, proxy) = join(join_all(look_ups), proxy(config)).await;
+    let (mut findings, proxy) = join(join_all(look_ups), proxy(by)).await;
     findings.extend(proxy);
     findings
 }
 
-/// Looks at the name of the proxy for streams, by the system's own functions, as streams dial it: they know search
+/// Looks at the name of the proxy for streams by the system's own functions, as streams dial it: they know search
 /// domains, mDNS and the rest of /etc/nsswitch.conf.
-async fn proxy(config: &Config) -> Option<Finding> {
-    let ViaProxy::Http(proxy) = &config.node.via_proxy else { return None };
-    let target = proxy.to_string();
+async fn proxy(by: Option<HttpProxy>) -> Option<Finding> {
+    let target = by?.to_string();
     if target.parse::<SocketAddr>().is_ok() {
         return None;
     }
@@ -77,7 +78,7 @@ fn proxy_led(target: &str, ips: io::Result<Vec<IpAddr>>) -> Finding {
         Err(error) => Finding::bad(
             "name",
             format!("{target}, the proxy for links over TCP: {error}"),
-            "ask who runs this network for its HTTP proxy, and correct `via_proxy` under [node]",
+            "ask who runs this network for its HTTP proxy, and correct `via_proxy` under [node], or HTTPS_PROXY",
         ),
     }
 }
@@ -145,7 +146,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::{names as examine, *};
-    use crate::exit::StaticResolver;
+    use crate::{config::ViaProxy, exit::StaticResolver};
 
     async fn lines(written: &str, invited: &[&str]) -> Vec<String> {
         let table = [
@@ -161,7 +162,10 @@ mod tests {
         let contact =
             AuthorityContact { name: "hub".parse().unwrap(), addresses: Vec::new(), names };
         let config = Config::parse(written).unwrap();
-        let found = examine(&config, Some(&contact), &resolver).await;
+        // Not that of the environment, which differs.
+        let configured = config.node.via_proxy != ViaProxy::Environment;
+        let proxy = configured.then(|| config.node.stream_proxy()).flatten();
+        let found = examine(&config, Some(&contact), &resolver, proxy).await;
         found.iter().map(Finding::line).collect()
     }
 
