@@ -162,6 +162,7 @@ impl Member {
         !self.linked || self.path_down
     }
 
+    /// Whether its link stands and nothing says that it is silent: then a trial of another carrier may begin.
     fn is_calm(&self) -> bool {
         !self.needs_dial() && !self.fallback.is_suspected()
     }
@@ -321,12 +322,6 @@ impl Members {
     /// The trials of a member, if it is known.
     pub(super) fn trials(&mut self, name: &NodeName) -> Option<&mut Trials> {
         self.known.get_mut(name).map(|member| &mut member.trials)
-    }
-
-    /// Whether the link to a member stands and nothing says that it is silent: then another carrier may be
-    /// compared with it.
-    pub(super) fn is_calm(&self, name: &NodeName) -> bool {
-        self.known.get(name).is_some_and(Member::is_calm)
     }
 
     /// The network works again, so no pause is justified any more.

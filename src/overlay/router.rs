@@ -192,7 +192,7 @@ impl Router {
         found.map(|(peer, _)| peer.clone()).collect()
     }
 
-    /// What this node's own probes measured of the link to `peer` lately, while it is up; `None` if they are few or
+    /// What this node's own probes measured of the link to `peer` lately; `None` if they are few or
     /// old. `by_stream`: it goes over a stream, where late exchanges count as lost.
     pub fn measured(&self, now: Instant, peer: &NodeName, by_stream: bool) -> Option<PathMetrics> {
         let monitor = self.monitors.get(peer).filter(|monitor| monitor.is_measured(now))?;

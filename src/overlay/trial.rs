@@ -73,14 +73,18 @@ impl CarrierTrial {
     }
 }
 
-/// What `monitor` measured of a carrier, while it is up. `by_stream`: exchanges that are late count as lost.
+/// What `monitor` measured of a carrier, once it was up. One that is down loses all. `by_stream`: exchanges that are late
+/// count as lost.
 pub(super) fn measured(monitor: &Monitor, now: Instant, by_stream: bool) -> Option<PathMetrics> {
     let summary = monitor.summary(now);
-    let metrics = summary.metrics().filter(|_| summary.state == LinkState::Up)?;
-    if !by_stream {
-        return Some(metrics);
-    }
-    let loss_out = monitor.late().unwrap_or_default();
+    let metrics = summary.metrics()?;
+    let loss_out = match summary.state {
+        LinkState::Up | LinkState::Recovering { .. } if by_stream => {
+            monitor.late().unwrap_or_default()
+        }
+        LinkState::Up => return Some(metrics),
+        LinkState::Unmeasured | LinkState::Recovering { .. } | LinkState::Down => LossRate::TOTAL,
+    };
     Some(PathMetrics { loss_out, loss_in: LossRate::default(), ..metrics })
 }
 
@@ -154,10 +158,11 @@ mod tests {
     }
 
     #[test]
-    fn a_carrier_that_fails_or_hardly_answers_has_no_figures() {
-        for passes in [0, 8, 40] {
+    fn a_carrier_that_fails_loses_all_and_one_that_is_dead_has_no_figures() {
+        let of = |passes| {
             let trial = run(true, |n| Some(RTT / 2).filter(|_| n <= passes));
-            assert!(trial.metrics(trial.until).is_none(), "{passes}: {trial:?}");
-        }
+            trial.metrics(trial.until).map(PathMetrics::round_trip_loss)
+        };
+        assert_eq!((of(0), of(40)), (None, Some(LossRate::TOTAL)));
     }
 }
