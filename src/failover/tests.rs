@@ -220,7 +220,6 @@ impl Pair {
                 rtt: Duration::from_millis(2 * WAYS[way]),
                 loss_out: LossRate::ZERO,
                 loss_in: LossRate::ZERO,
-                exchanges: 66,
                 delivered: None,
             };
             let excluded = down.then(|| Exclusion::LinkDown(peer.clone(), peer.clone()));
