@@ -30,7 +30,7 @@ use crate::{
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// How long one attempt to dial may take: three initial retransmissions at worst.
-const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a hurried dial may take besides three round trips: signatures at both ends.
 const SLACK: Duration = Duration::from_millis(500);

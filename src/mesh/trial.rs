@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::{
     Mesh,
     arrival::Arrival,
+    dial::DIAL_TIMEOUT,
     members::Dial,
     trials::{Measured, Trials},
 };
@@ -39,9 +40,6 @@ use crate::{
         link::{Hello, LinkDatagram},
     },
 };
-
-/// How long one address may take to connect: as for any dial.
-const CONNECT: Duration = Duration::from_secs(5);
 
 /// How long the end that answers waits for the verdict: the trial, the requests before and after, and some slack.
 const HOSTED: Duration = TRIAL.saturating_add(Duration::from_secs(15));
@@ -95,7 +93,7 @@ impl Mesh {
                 Link::propose_trial(&conn).await.ok()?;
                 Some(Beside { conn, peer, address, stream })
             };
-            match timeout(CONNECT, connect).await {
+            match timeout(DIAL_TIMEOUT, connect).await {
                 Ok(Some(beside)) => return Some(beside),
                 Ok(None) | Err(_) => tracing::debug!(%name, %address, "no trial of the carrier"),
             }
@@ -159,7 +157,7 @@ impl Mesh {
     /// Makes a connection that was measured the link.
     async fn take_beside(self: Arc<Self>, beside: Beside, trial: CarrierTrial) {
         let Beside { conn, peer, address, stream } = beside;
-        let introduced = timeout(CONNECT, self.introduce_on(&conn, &peer)).await;
+        let introduced = timeout(DIAL_TIMEOUT, self.introduce_on(&conn, &peer)).await;
         if let Ok(Some(hello)) = introduced {
             let arrival = Arrival::tried(true, address, trial.into_monitor());
             self.take_up(conn, peer, hello, arrival);
@@ -198,7 +196,7 @@ impl Mesh {
         match hosted {
             Ok(Some(hellos)) if welcome => {
                 let arrival = Arrival::tried(false, address, monitor);
-                // That may take a while: the neighbour may owe a revocation list.
+                // It counts until then: the neighbour may owe a revocation list.
                 self.clone().accept_link(conn, peer, hellos, arrival).await;
             }
             _ => conn.close(code::DONE.into(), b"the trial is over"),

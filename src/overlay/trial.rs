@@ -59,7 +59,7 @@ impl CarrierTrial {
         now >= self.until
     }
 
-    /// What it found; `None` while that is too little, or the carrier does not work.
+    /// What it found; `None` while that is too little, or the carrier never worked.
     #[must_use]
     pub fn metrics(&self, now: Instant) -> Option<PathMetrics> {
         let enough = self.monitor.outcomes() >= ENOUGH;
