@@ -169,7 +169,7 @@ impl Node {
         let credentials = &settings.credentials;
         let switch = Arc::new(Switch::new(settings.chance).with_path_mtu(settings.path_mtu));
         let (endpoint, sender) = open_endpoint(socket, &switch)?;
-        let servers = servers(credentials, settings.lane)?;
+        let servers = servers(credentials, settings.lane, switch.chance())?;
         endpoint.set_server_config(Some((*servers.link).clone()));
 
         let events = Arc::<Events>::default();
@@ -474,8 +474,16 @@ fn lane_ends(
 }
 
 /// What answers connections, by the protocol that they name.
-fn servers(credentials: &Credentials, lane: LaneOptions) -> Result<Servers, StartError> {
-    let link = |more: &[&[u8]]| transport::link_server_config(credentials, more).map(Arc::new);
+fn servers(
+    credentials: &Credentials,
+    lane: LaneOptions,
+    chance: &Chance,
+) -> Result<Servers, StartError> {
+    let link = |more: &[&[u8]]| {
+        let mut config = transport::link_server_config(credentials, more)?;
+        transport::seal_tokens(&mut config, chance);
+        Ok::<_, ConfigureError>(Arc::new(config))
+    };
     Ok(Servers {
         link: link(&[])?,
         renew: link(&[ALPN_RENEW])?,

@@ -321,6 +321,7 @@ impl World {
                 return None;
             }
         };
+        tracing::trace!(source = %route.source, %target, size = payload.len(), "packet sent");
         self.trace.note(now, route.source, target, payload.len());
         let pair = &mut self.links[route.link.0];
         let Verdict::Deliver { at } = pair.link.send(now, payload.len(), &mut pair.rng) else {

@@ -5,7 +5,7 @@
 //! line a minute.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     fmt,
     time::{Duration, Instant},
 };
@@ -35,7 +35,7 @@ pub(super) enum Outcome {
 /// The counts of all entries with recent flows.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
-    entries: HashMap<NodeName, Period>,
+    entries: BTreeMap<NodeName, Period>,
 }
 
 #[derive(Debug)]
@@ -80,9 +80,15 @@ impl Tally {
 
     /// The counts of periods that are over.
     pub(super) fn take(&mut self, now: Instant) -> Vec<(NodeName, Counts)> {
-        let over = |_: &NodeName, period: &mut Period| now >= period.since + PERIOD;
-        let taken = self.entries.extract_if(over).map(|(entry, period)| (entry, period.rest));
-        taken.filter(|(_, rest)| *rest != Counts::default()).collect()
+        let mut taken = Vec::new();
+        self.entries.retain(|entry, period| {
+            let over = now >= period.since + PERIOD;
+            if over && period.rest != Counts::default() {
+                taken.push((entry.clone(), period.rest));
+            }
+            !over
+        });
+        taken
     }
 
     fn of(&mut self, entry: &NodeName, now: Instant) -> &mut Period {

@@ -166,7 +166,7 @@ impl Mesh {
     /// How a link to `name` is dialled: the first packets show who dials.
     pub(super) fn client_for(&self, name: &NodeName) -> ClientConfig {
         let mut client = self.link_client.clone();
-        knock_with(&mut client, self.attestations.knock(name));
+        knock_with(&mut client, self.attestations.knock(name), self.switch.chance());
         client
     }
 

@@ -13,6 +13,7 @@ use super::{
     resume::{RouteMemory, RoutesTo},
 };
 use crate::{
+    chance::Chance,
     flow::Hint,
     identity::{
         ALPN_LANE, ALPN_LINK, Credentials, Fingerprint, NodeName, TlsError, client_crypto,
@@ -115,7 +116,7 @@ impl LaneServer {
 pub fn link_client_config(credentials: &Credentials) -> Result<ClientConfig, ConfigureError> {
     let mut config = client(client_crypto(credentials, &[ALPN_LINK])?)?;
     let authority = Fingerprint::of(credentials.identity().authority());
-    knock_with(&mut config, Knock::new(KnockKey::of_overlay(&authority)));
+    knock_with(&mut config, Knock::new(KnockKey::of_overlay(&authority)), &Chance::default());
     config.transport_config(link_parameters());
     Ok(config)
 }
@@ -168,7 +169,7 @@ pub fn join_client_config(
     knock: Knock,
 ) -> Result<ClientConfig, ConfigureError> {
     let mut config = client(tls)?;
-    knock_with(&mut config, knock);
+    knock_with(&mut config, knock, &Chance::default());
     config.transport_config(join_parameters());
     Ok(config)
 }
@@ -202,9 +203,10 @@ impl CertificateFault {
     }
 }
 
-/// Lets the first packets of connections show this.
-pub fn knock_with(config: &mut ClientConfig, knock: Knock) {
-    config.initial_dst_cid_provider(Arc::new(move || knock.number(rand::random())));
+/// Lets the first packets of connections show this, and takes the rest of their numbers from `chance`.
+pub fn knock_with(config: &mut ClientConfig, knock: Knock, chance: &Chance) {
+    let chance = chance.clone();
+    config.initial_dst_cid_provider(Arc::new(move || knock.number(chance.draw())));
 }
 
 fn client(tls: rustls::ClientConfig) -> Result<ClientConfig, ConfigureError> {

@@ -11,6 +11,7 @@ mod reroute;
 mod reroute_mark;
 mod resume;
 mod sizes;
+mod tokens;
 
 pub use configs::{
     CertificateFault, ConfigureError, LaneClient, LaneServer, join_client_config, knock_with,
@@ -28,6 +29,7 @@ use parameters::{
     guest_parameters, hosted_lane_parameters, join_parameters, lane_parameters, link_parameters,
 };
 pub use reroute_mark::{RerouteMark, RoundTrips};
+pub use tokens::seal_tokens;
 
 /// Application error codes with which we close connections and reset streams.
 pub mod code {

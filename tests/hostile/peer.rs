@@ -67,7 +67,8 @@ pub(crate) fn members_client(by: &Credentials, victim: &Victim) -> ClientConfig 
     let identity = by.identity();
     let overlay = KnockKey::of_overlay(&Fingerprint::of(identity.authority()));
     let shared = KnockKey::of_members(&by.shared_with(&victim.key).unwrap());
-    transport::knock_with(&mut client, Knock::new(overlay).member(&key_of(&identity), shared));
+    let knock = Knock::new(overlay).member(&key_of(&identity), shared);
+    transport::knock_with(&mut client, knock, &Default::default());
     client
 }
 
