@@ -65,8 +65,9 @@ impl Mesh {
         conn.set_max_concurrent_uni_streams(VarInt::from_u32(1));
         match Link::await_introduction(&conn, || self.hello()).await {
             Ok(Introduction::Link { theirs, ours }) => {
-                let arrival = Arrival::accepted(address);
-                self.accept_link(conn, peer, (ours, theirs), arrival).await;
+                if self.settle(&conn, &peer, (&ours, &theirs)).await {
+                    self.take_up(conn, peer, theirs, Arrival::accepted(address));
+                }
             }
             // It takes half a minute, and no place among the handshakes.
             Ok(Introduction::Trial) => drop(tokio::spawn(self.host_trial(conn, peer, address))),
@@ -74,21 +75,20 @@ impl Mesh {
         }
     }
 
-    /// Makes the link on a connection on which the neighbour has introduced itself.
-    pub(super) async fn accept_link(
-        self: Arc<Self>,
-        conn: Connection,
-        peer: Peer,
-        (ours, hello): (Hello, Hello),
-        arrival: Arrival,
-    ) {
-        match self.exchange_lists(&conn, &peer, (&ours, &hello)).await {
-            Ok(()) => {
-                trust_link(&conn);
-                self.take_up(conn, peer, hello, arrival);
-            }
-            Err(error) => not_introduced(&conn, &peer, &error),
+    /// Prepares a connection on which the neighbour has introduced itself for being the link. False if it keeps a
+    /// revocation list back that it owes; the connection is closed then.
+    pub(super) async fn settle(
+        &self,
+        conn: &Connection,
+        peer: &Peer,
+        (ours, theirs): (&Hello, &Hello),
+    ) -> bool {
+        let exchanged = self.exchange_lists(conn, peer, (ours, theirs)).await;
+        match &exchanged {
+            Ok(()) => trust_link(conn),
+            Err(error) => not_introduced(conn, peer, error),
         }
+        exchanged.is_ok()
     }
 
     /// Stores the certificate that a neighbour showed.

@@ -5,7 +5,8 @@ use proptest::prelude::*;
 use super::{due::LONGEST_PAUSE, *};
 use crate::{
     identity::test_support::{NOW, Overlay, after},
-    mesh::dials::Dials,
+    mesh::{dials::Dials, trials::Measured},
+    overlay::{metrics::PathMetrics, units::LossRate},
 };
 
 fn info(name: &str, port: u16) -> MemberInfo {
@@ -384,4 +385,29 @@ fn a_stream_is_dialled_again_where_it_led() {
     a.streamed(&name, Some(at(443)));
     a.unlinked(t0, &name);
     assert_eq!(streams(&mut a, t0)[0].addresses, [at(443)]);
+}
+
+/// UDP to the member lost a third when it was measured. Its link goes over a stream, which a lane finds silent.
+#[test]
+fn lossy_udp_is_dialled_beside_a_silent_stream_where_none_can_be() {
+    let (t0, name): (_, NodeName) = (Instant::now(), "m".parse().unwrap());
+    let third = LossRate::from_percent(33);
+    let metrics = PathMetrics { rtt: POLITENESS, loss_out: third, loss_in: third, delivered: None };
+    let found = Measured { carrier: Carrier::Udp, metrics, at: t0 };
+    for (streams, addresses, dials) in [
+        (true, vec![at(1), reach::stream_mark(443)], 0),
+        (true, vec![at(1)], 1),
+        (false, vec![at(1), reach::stream_mark(443)], 1),
+    ] {
+        let mut a = members("a");
+        a.set_ways(Ways { udp: true, streams, udp_blocked: false });
+        a.recorded(t0, &peer("m"), addresses, &record("m"));
+        // The member dialled.
+        a.linked(t0, &peer("m"), (false, Some("[fd72:6f6e::1:0:1]:1".parse().unwrap())));
+        a.trials(&name).unwrap().found(found);
+        assert!(due(&mut a, t0).is_empty(), "the stream is not silent");
+        a.suspect(t0, &name);
+        let by_stream = a.streams_due(t0, &mut Dials::default(), |_| false);
+        assert_eq!((due(&mut a, t0).len(), by_stream.len()), (dials, 1 - dials));
+    }
 }

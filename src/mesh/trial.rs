@@ -184,8 +184,7 @@ impl Mesh {
             return;
         }
         let _stream = self.switch.streams().hold(address);
-        let (name, id) = (peer.name.clone(), conn.stable_id());
-        let older = self.hosted().insert(name.clone(), conn.clone());
+        let older = self.hosted().insert(peer.name.clone(), conn.clone());
         if let Some(older) = older {
             older.close(code::DUPLICATE.into(), b"a newer trial");
         }
@@ -193,17 +192,20 @@ impl Mesh {
         let hosted = timeout(HOSTED, self.answer_beside(&conn, &link, &mut monitor)).await;
         let now = Instant::now().into_std();
         let welcome = self.standing(&peer).is_ok() && !self.links.is_refused(now, &peer);
-        match hosted {
-            Ok(Some(hellos)) if welcome => {
-                let arrival = Arrival::tried(false, address, monitor);
-                // It counts until then: the neighbour may owe a revocation list.
-                self.clone().accept_link(conn, peer, hellos, arrival).await;
+        let hello = match hosted {
+            // It counts meanwhile: the neighbour may owe a revocation list.
+            Ok(Some((ours, theirs))) if welcome => {
+                self.settle(&conn, &peer, (&ours, &theirs)).await.then_some(theirs)
             }
-            _ => conn.close(code::DONE.into(), b"the trial is over"),
-        }
-        let mut hosted = self.hosted();
-        if hosted.get(&name).is_some_and(|kept| kept.stable_id() == id) {
-            hosted.remove(&name);
+            _ => None,
+        };
+        // From now on a newer trial does not close it. One that was closed for a newer trial becomes no link.
+        let counts = self.end_hosting(&conn, &peer.name);
+        match hello.filter(|_| counts) {
+            Some(hello) => {
+                self.take_up(conn, peer, hello, Arrival::tried(false, address, monitor));
+            }
+            None => conn.close(code::DONE.into(), b"the trial is over"),
         }
     }
 
@@ -229,6 +231,17 @@ impl Mesh {
                 }
             }
         }
+    }
+
+    /// The connection is no longer one beside the link. False if it was none any more: it was closed for a newer one, or
+    /// the neighbour was revoked.
+    fn end_hosting(&self, conn: &Connection, name: &NodeName) -> bool {
+        let mut hosted = self.hosted();
+        let counts = hosted.get(name).is_some_and(|kept| kept.stable_id() == conn.stable_id());
+        if counts {
+            hosted.remove(name);
+        }
+        counts
     }
 
     /// Closes the connection beside the link of a neighbour that was revoked.

@@ -102,6 +102,26 @@ async fn a_neighbour_that_owes_its_revocation_list_still_counts() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_newer_trial_does_not_close_what_is_about_to_be_the_link() {
+    let (lab, exit, at) = lab().await;
+    let (entry, far) = (mesh(&lab, "entry"), mesh(&lab, "exit"));
+    let us = &entry.us.name;
+    let kept = || far.hosted()[us].clone();
+    let mut held = vec![beside(&entry, &exit, at).await];
+    let first = kept();
+    held.push(beside(&entry, &exit, at).await);
+    sleep(Duration::from_millis(500)).await;
+    let second = kept();
+    assert!(!far.end_hosting(&first, us), "it was closed, and becomes no link");
+    // From here it takes some microseconds until it is the link.
+    assert!(far.end_hosting(&second, us) && !far.end_hosting(&second, us));
+    held.push(beside(&entry, &exit, at).await);
+    sleep(Duration::from_millis(500)).await;
+    assert!(first.close_reason().is_some() && second.close_reason().is_none());
+    assert_eq!(far.hosted().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_connection_that_is_not_kept_does_not_move_the_neighbour() {
     let (lab, exit, _) = lab().await;
     let (entry, far) = (mesh(&lab, "entry"), mesh(&lab, "exit"));

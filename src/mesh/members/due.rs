@@ -53,13 +53,16 @@ pub(in crate::mesh) struct Dial {
 }
 
 impl Member {
-    /// Whether it is to be dialled by UDP at `now`.
-    fn is_due(&self, now: Instant, hurried: bool) -> bool {
+    /// Whether it is to be dialled by UDP at `now`. `streams`: this node may dial streams.
+    fn is_due(&self, now: Instant, hurried: bool, streams: bool) -> bool {
         let again = || self.last_dial.is_none_or(|last| last + HURRIED_PAUSE <= now);
         let hurries = || hurried && self.dials < HURRIED_DIALS && again();
         let needed = self.needs_dial() && (self.next_dial <= now || hurries());
-        // The stream may be late only. UDP that lost much a while ago is not taken without a trial.
-        let beside = || self.fallback.wants_udp(now) && !self.trials.udp_is_lossy(now);
+        // The stream may be late only, and another one is dialled. UDP that lost much a while ago is not taken
+        // without a trial then.
+        let by_stream = || streams && !self.streams().is_empty();
+        let takes_udp = || !self.trials.udp_is_lossy(now) || !by_stream();
+        let beside = || self.fallback.wants_udp(now) && takes_udp();
         needed || self.dials == 0 && beside()
     }
 
@@ -211,8 +214,9 @@ impl Members {
             return Vec::new();
         }
         let hurried = self.is_hurried(now);
-        let due = self.known.iter_mut();
-        let mut due: Vec<_> = due.filter(|(_, member)| member.is_due(now, hurried)).collect();
+        let streams = self.ways.streams;
+        let is_due = |member: &Member| member.is_due(now, hurried, streams);
+        let mut due: Vec<_> = self.known.iter_mut().filter(|(_, member)| is_due(member)).collect();
         due.sort_by_key(|(_, member)| (member.dials, member.failures, member.next_dial));
         let mut begun = Vec::new();
         for (name, member) in due {
