@@ -319,24 +319,38 @@ fn links(all: &[LinkFacts]) -> Finding {
     }
 }
 
-/// What links go over, if UDP is not all of it.
-fn carriers(all: &[LinkFacts]) -> Option<Finding> {
-    let up = all.iter().filter(|link| link.up);
-    let is_tls = |link: &&LinkFacts| link.carrier.as_deref() == Some(Carrier::Tls.name());
-    let (tls, udp): (Vec<_>, Vec<_>) = up.partition(is_tls);
-    let advice = "nothing has to be done; UDP is tried again by itself";
-    match (tls.len(), udp.len()) {
-        (0, _) => None,
-        (_, 0) => {
-            let found = "passes to no member: all links go over TLS on TCP";
-            Some(Finding::note("UDP", found, advice))
-        }
-        _ => {
-            let names: Vec<_> = tls.iter().map(|link| link.peer.as_str()).collect();
-            let found = format!("does not pass to {}: TLS on TCP is used", names.join(", "));
-            Some(Finding::note("UDP", found, advice))
+/// What links go over, if UDP is not all of it, and whether UDP passes there.
+fn carriers(all: &[LinkFacts]) -> Vec<Finding> {
+    let up: Vec<_> = all.iter().filter(|link| link.up).collect();
+    let is_tls = |link: &&&LinkFacts| link.carrier.as_deref() == Some(Carrier::Tls.name());
+    let tls = up.iter().filter(is_tls);
+    let (mut silent, mut lossy) = (Vec::new(), Vec::new());
+    for link in tls {
+        match udp_loss(link) {
+            Some(loss) => lossy.push(format!("{} to {}", units::percent(loss), link.peer)),
+            None => silent.push(link.peer.as_str()),
         }
     }
+    let silent = match silent.len() {
+        0 => None,
+        all if all == up.len() => {
+            Some("has passed to no member lately: all links go over TLS on TCP".to_owned())
+        }
+        _ => Some(format!("has not passed to {} lately: TLS on TCP is used", silent.join(", "))),
+    };
+    let lossy = (!lossy.is_empty()).then(|| {
+        let lossy = lossy.join(", ");
+        format!("passes, but lost round trips when it was measured, {lossy}: TLS on TCP is used")
+    });
+    let advice = "nothing has to be done; UDP is measured again by itself";
+    let found = silent.into_iter().chain(lossy);
+    found.map(|found| Finding::note("UDP", found, advice)).collect()
+}
+
+/// The round trips that UDP beside the link lost, in percent, if it was measured and did not lose all.
+fn udp_loss(link: &LinkFacts) -> Option<f64> {
+    let other = link.other_carrier.as_ref().filter(|other| other.carrier == Carrier::Udp.name());
+    other.map(|udp| udp.loss_percent).filter(|loss| *loss < 100.0)
 }
 
 /// Members of which the TCP port is tried.
@@ -416,17 +430,40 @@ mod tests {
         assert!(blocked.line().contains("does not allow it: no"), "{blocked:?}");
     }
 
+    /// What is said of UDP where links go over these carriers, and UDP beside them lost so much in percent.
+    fn said(links: &[(&str, &str, Option<f64>)]) -> Vec<String> {
+        let links = links.iter().map(|(peer, carrier, udp_loss)| {
+            let of = |loss_percent: f64| crate::mesh::CarrierFacts {
+                carrier: "udp".to_owned(),
+                rtt_ms: 60.0,
+                loss_percent,
+                age_seconds: 40,
+            };
+            LinkFacts { other_carrier: udp_loss.map(of), ..link(peer, true, carrier) }
+        });
+        let found = carriers(&links.collect::<Vec<_>>());
+        assert!(found.iter().all(|found| found.ok && found.advice.is_some()), "{found:?}");
+        found.into_iter().map(|found| found.found).collect()
+    }
+
     #[test]
     fn links_over_streams_say_that_udp_does_not_pass() {
-        let carriers = |all: &[(&str, &str)]| {
-            let all = all.iter().map(|(peer, carrier)| link(peer, true, carrier));
-            carriers(&all.collect::<Vec<_>>())
-        };
-        assert_eq!(carriers(&[("a", "udp")]), None);
-        let all = carriers(&[("a", "tls"), ("b", "tls")]).unwrap();
-        assert!(all.ok && all.line().contains("to no member"), "{all:?}");
-        let some = carriers(&[("a", "tls"), ("b", "udp")]).unwrap();
-        assert!(some.ok && some.line().contains("does not pass to a:"), "{some:?}");
+        assert!(said(&[("a", "udp", None)]).is_empty());
+        for lost in [None, Some(100.0)] {
+            let all = said(&[("a", "tls", lost), ("b", "tls", None)]);
+            assert_eq!(all, ["has passed to no member lately: all links go over TLS on TCP"]);
+        }
+        let some = said(&[("a", "tls", None), ("b", "udp", None)]);
+        assert_eq!(some, ["has not passed to a lately: TLS on TCP is used"]);
+    }
+
+    #[test]
+    fn links_over_streams_say_that_udp_passes_and_loses() {
+        let lossy = "passes, but lost round trips when it was measured, 36.0 % to a, 12.5 % to b: TLS on TCP is used";
+        let both = [("a", "tls", Some(36.0)), ("b", "tls", Some(12.5))];
+        assert_eq!(said(&both), [lossy]);
+        let all = [&both[..], &[("c", "tls", None)]].concat();
+        assert_eq!(said(&all), ["has not passed to c lately: TLS on TCP is used", lossy]);
     }
 
     #[test]

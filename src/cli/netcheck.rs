@@ -6,10 +6,13 @@ use super::{
     CliError,
     folder::Folder,
     output::{Table, columns, or_dash, print, print_json, wrapped},
+    units,
 };
 use crate::{
     app::{Nat, NetReport},
     mesh::ReachFacts,
+    overlay::select::LOSSY,
+    underlay::Carrier,
 };
 
 /// Check what this machine's network lets pass: UDP, NAT, who can dial this node, TLS on TCP, packet size
@@ -59,8 +62,17 @@ fn count(report: &NetReport, fact: fn(&ReachFacts) -> Option<bool>) -> (usize, u
 }
 
 fn udp(report: &NetReport) -> String {
+    let lossy = report.members.iter().filter_map(|member| {
+        Some(format!("{} to {}", units::percent(udp_loss(member)?), member.peer))
+    });
+    let lossy = lossy.collect::<Vec<_>>().join(", ");
+    let lost = format!("it lost round trips when it was measured, {lossy}");
     match count(report, |member| member.udp) {
         (_, 0) => "is not used: see `udp` under [node]".to_owned(),
+        (0, _) if !lossy.is_empty() => format!("is answered by no member now; {lost}"),
+        (yes, all) if !lossy.is_empty() => {
+            format!("passes to {yes} of {all} members and back; {lost}")
+        }
         (0, _) => {
             "passes to no member: this network may block it; links go over TLS on TCP, where a \
                    member accepts that (`stream_listen` under [node] there)"
@@ -68,6 +80,14 @@ fn udp(report: &NetReport) -> String {
         }
         (yes, all) => format!("passes to {yes} of {all} members and back"),
     }
+}
+
+/// The round trips that UDP to the member loses, in percent, if it loses much or a stream is used for it. All are lost
+/// where it does not pass.
+fn udp_loss(member: &ReachFacts) -> Option<f64> {
+    let by_udp = member.carrier.as_deref() == Some(Carrier::Udp.name());
+    let loss = member.udp_loss_percent.filter(|loss| *loss < 100.0)?;
+    (!by_udp || loss > LOSSY.fraction() * 100.0).then_some(loss)
 }
 
 fn nat(report: &NetReport) -> &'static str {
@@ -126,6 +146,7 @@ fn table(members: &[ReachFacts]) -> Table {
     let heads = ["MEMBER", "LINK", "UDP", "TLS", "REACHES US", "SEES US AT", "PACKETS", "PROBLEM"];
     let mut table = Table::new(&heads);
     for member in members {
+        let lost = udp_loss(member).map(|loss| format!(", {} lost", units::percent(loss)));
         let yes = |fact: Option<bool>| match fact {
             Some(true) => "yes".to_owned(),
             Some(false) => "no".to_owned(),
@@ -139,7 +160,7 @@ fn table(members: &[ReachFacts]) -> Table {
         table.row([
             member.peer.to_string(),
             or_dash(member.carrier.as_ref()),
-            yes(member.udp),
+            yes(member.udp) + &lost.unwrap_or_default(),
             yes(member.tcp),
             if reaches.is_empty() { "-".to_owned() } else { reaches.join(", ") },
             or_dash(member.sees_us),
@@ -161,6 +182,7 @@ mod tests {
             peer: "mit".parse().unwrap(),
             carrier: Some("udp".to_owned()),
             udp: Some(true),
+            udp_loss_percent: Some(0.4),
             tcp: None,
             tcp_problem: None,
             sees_us: Some("192.0.2.1:4600".parse().unwrap()),
@@ -208,11 +230,50 @@ mod tests {
     #[test]
     fn blocked_and_unknown_protocols_come_with_advice() {
         let carrier = Some("tls".to_owned());
-        let blocked = ReachFacts { udp: Some(false), carrier, reached_by_udp: None, ..member() };
+        let blocked = ReachFacts {
+            udp: Some(false),
+            udp_loss_percent: None,
+            carrier,
+            reached_by_udp: None,
+            ..member()
+        };
         let said = words(&report(None, vec![blocked]), None);
         assert!(said.contains("passes to no member") && said.contains("stream_listen"), "{said}");
         assert!(said.contains("NAT         not known"), "{said}");
         assert!(said.contains("no member could try to reach this node"), "{said}");
         assert!(words(&report(None, Vec::new()), None).contains("nobody to ask"));
+    }
+
+    #[test]
+    fn udp_that_passes_and_loses_is_told_from_udp_that_does_not_pass() {
+        let of = |carrier: &str, passes, lost| ReachFacts {
+            carrier: Some(carrier.to_owned()),
+            udp: Some(passes),
+            udp_loss_percent: lost,
+            ..member()
+        };
+        let udp = |member| words(&report(None, vec![member]), None);
+        let lossy = udp(of("tls", true, Some(36.0)));
+        for part in [
+            "UDP         passes to 1 of 1 members and back; it lost round trips when it was measured, 36.0 % to mit\n",
+            "yes, 36.0 % lost",
+        ] {
+            assert!(lossy.contains(part), "{part}: {lossy}");
+        }
+        let now_silent = udp(of("tls", false, Some(36.0)));
+        assert!(
+            now_silent.contains("UDP         is answered by no member now; it lost"),
+            "{now_silent}"
+        );
+        for blocked in [None, Some(100.0)] {
+            let blocked = udp(of("tls", false, blocked));
+            assert!(
+                blocked.contains("passes to no member") && !blocked.contains("lost"),
+                "{blocked}"
+            );
+        }
+        for (lost, is_named) in [(0.4, false), (36.0, true)] {
+            assert_eq!(udp(of("udp", true, Some(lost))).contains("lost"), is_named);
+        }
     }
 }

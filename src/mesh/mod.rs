@@ -232,8 +232,8 @@ pub struct LinkFacts {
     pub address: Option<SocketAddr>,
     /// `udp`, or `tls` for a stream (TLS on TCP); `None` without a link.
     pub carrier: Option<String>,
-    /// The other carrier, if it was measured beside the link in the last 11 min, as UDP loses much; `None`
-    /// otherwise, and at the end that did not measure it.
+    /// The other carrier, if one of the two ends measured it beside the link in the last 11 min, as UDP loses much;
+    /// `None` otherwise.
     pub other_carrier: Option<CarrierFacts>,
     /// Smoothed round-trip time in milliseconds, by probes; `None`: not measured yet.
     pub rtt_ms: Option<f64>,

@@ -41,6 +41,9 @@ pub struct ReachFacts {
     pub carrier: Option<String>,
     /// Whether UDP passes to it and back.
     pub udp: Option<bool>,
+    /// The round trips that UDP lost, in percent: by the probes of a link over it, or when it was measured beside the
+    /// link in the last 11 min.
+    pub udp_loss_percent: Option<f64>,
     /// Whether TLS on TCP passes to it; `None` too where it accepts none.
     pub tcp: Option<bool>,
     /// Why TCP could not be tried, or did not pass.
@@ -81,6 +84,7 @@ impl Mesh {
         ReachFacts {
             carrier: link.as_ref().map(|link| link.carrier().name().to_owned()),
             udp,
+            udp_loss_percent: self.udp_loss_percent(&member.name, by_udp.is_some()),
             tcp,
             tcp_problem,
             sees_us: by_udp.and_then(|link| link.seen()),
@@ -103,6 +107,16 @@ impl Mesh {
         }
         let tries = addresses.into_iter().map(|address| self.handshake(&member.name, address));
         Some(join_all(tries).await.contains(&true))
+    }
+
+    /// The round trips that UDP to it lost, in percent, as far as that was measured. `linked`: the link goes over it.
+    fn udp_loss_percent(&self, name: &NodeName, linked: bool) -> Option<f64> {
+        if linked {
+            let metrics = self.routing().measured(Instant::now().into_std(), name, false)?;
+            return Some(metrics.round_trip_loss().fraction() * 100.0);
+        }
+        let other = self.other_carrier(name)?;
+        (other.carrier == Carrier::Udp.name()).then_some(other.loss_percent)
     }
 
     /// Whether a member is reached by a stream to `address`; `None`: it cannot be tried; and what is wrong.

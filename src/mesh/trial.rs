@@ -31,7 +31,7 @@ use crate::{
     overlay::{
         monitor::{Monitor, Probe},
         select::{leaves_udp, returns_to_udp},
-        trial::{CarrierTrial, TRIAL},
+        trial::{CarrierTrial, TRIAL, measured},
     },
     transport::code,
     underlay::{Carrier, StreamHold},
@@ -143,8 +143,7 @@ impl Mesh {
             Carrier::Udp => returns_to_udp(now, found),
         };
         let (kept, metrics) = if better { (link.carrier(), now) } else { (carrier, found) };
-        let measured = Measured { carrier: kept, metrics, at };
-        self.members().trials(name).into_iter().for_each(|trials| trials.found(measured));
+        self.keep(name, Measured { carrier: kept, metrics, at });
         let ms = |rtt: Duration| rtt.as_secs_f64() * 1e3;
         tracing::info!(
             neighbour = %name, tried = carrier.name(), better, rtt_ms = ms(found.rtt),
@@ -152,6 +151,21 @@ impl Mesh {
             link_loss = %now.round_trip_loss(), "another carrier was measured"
         );
         better
+    }
+
+    fn keep(&self, name: &NodeName, measured: Measured) {
+        self.members().trials(name).into_iter().for_each(|trials| trials.found(measured));
+    }
+
+    /// Keeps the figures of the carrier that the link does not go over after a trial of the neighbour, as far as this
+    /// end has them. `trial`: what measured the other carrier here, and to the end; `None`: that becomes the link's.
+    fn keep_hosted(&self, link: &Link, trial: Option<(Carrier, &Monitor)>) {
+        let (name, at, ours) = (&link.peer().name, Instant::now().into_std(), link.carrier());
+        let (carrier, metrics) = match trial {
+            Some((carrier, monitor)) => (carrier, measured(monitor, at, carrier == Carrier::Tls)),
+            None => (ours, self.routing().measured(at, name, ours == Carrier::Tls)),
+        };
+        metrics.into_iter().for_each(|metrics| self.keep(name, Measured { carrier, metrics, at }));
     }
 
     /// Makes a connection that was measured the link.
@@ -177,9 +191,9 @@ impl Mesh {
             conn.close(code::PROTOCOL.into(), b"there is no link to compare with");
             return;
         };
-        let now = Instant::now().into_std();
+        let began = Instant::now().into_std();
         let first = self.us.name < peer.name;
-        if !self.members().trials(&peer.name).is_some_and(|trials| trials.hosts(now, first)) {
+        if !self.members().trials(&peer.name).is_some_and(|trials| trials.hosts(began, first)) {
             conn.close(code::DUPLICATE.into(), b"a trial of this end is under way");
             return;
         }
@@ -188,7 +202,7 @@ impl Mesh {
         if let Some(older) = older {
             older.close(code::DUPLICATE.into(), b"a newer trial");
         }
-        let mut monitor = Monitor::new(now, self.switch.chance().draw());
+        let mut monitor = Monitor::new(began, self.switch.chance().draw());
         let hosted = timeout(HOSTED, self.answer_beside(&conn, &link, &mut monitor)).await;
         let now = Instant::now().into_std();
         let welcome = self.standing(&peer).is_ok() && !self.links.is_refused(now, &peer);
@@ -203,9 +217,15 @@ impl Mesh {
         let counts = self.end_hosting(&conn, &peer.name);
         match hello.filter(|_| counts) {
             Some(hello) => {
+                self.keep_hosted(&link, None);
                 self.take_up(conn, peer, hello, Arrival::tried(false, address, monitor));
             }
-            None => conn.close(code::DONE.into(), b"the trial is over"),
+            None => {
+                conn.close(code::DONE.into(), b"the trial is over");
+                if now >= began + TRIAL {
+                    self.keep_hosted(&link, Some((Carrier::of(address), &monitor)));
+                }
+            }
         }
     }
 

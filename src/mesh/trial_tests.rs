@@ -45,6 +45,33 @@ async fn a_trial_finds_what_the_link_finds_and_costs_little() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_end_that_answers_a_whole_trial_knows_what_it_showed() {
+    let (lab, exit, at) = lab().await;
+    let (entry, far) = (mesh(&lab, "entry"), mesh(&lab, "exit"));
+    let link = entry.links.get(&exit).unwrap();
+    let found = || {
+        let (mut members, now) = (far.members(), Instant::now().into_std());
+        let trials = members.trials(&entry.us.name).unwrap();
+        // As if the link went over a stream.
+        trials.linked(now, Carrier::Tls, false);
+        trials.other(now)
+    };
+    let cut_off = beside(&entry, &exit, at).await;
+    sleep(TRIAL / 2).await;
+    cut_off.conn.close(code::DONE.into(), b"");
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!((found(), far.hosted().len()), (None, 0));
+    let whole = beside(&entry, &exit, at).await;
+    let trial = entry.measure_beside(&whole, &link, Carrier::Udp).await.unwrap();
+    whole.conn.close(code::DONE.into(), b"");
+    sleep(Duration::from_secs(1)).await;
+    let (found, here) = (found().unwrap(), trial.metrics(Instant::now().into_std()).unwrap());
+    assert_eq!((found.carrier, far.hosted().len()), (Carrier::Udp, 0));
+    assert!(found.metrics.rtt.abs_diff(here.rtt) < Duration::from_millis(1), "{found:?} {here:?}");
+    assert_eq!(found.metrics.round_trip_loss(), here.round_trip_loss());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_connection_that_is_better_becomes_the_link_of_both_ends() {
     let (lab, exit, at) = lab().await;
     let (entry, far) = (mesh(&lab, "entry"), mesh(&lab, "exit"));

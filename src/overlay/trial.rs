@@ -75,7 +75,8 @@ impl CarrierTrial {
 
 /// What `monitor` measured of a carrier, once it was up. One that is down loses all. `by_stream`: exchanges that are late
 /// count as lost.
-pub(super) fn measured(monitor: &Monitor, now: Instant, by_stream: bool) -> Option<PathMetrics> {
+#[must_use]
+pub fn measured(monitor: &Monitor, now: Instant, by_stream: bool) -> Option<PathMetrics> {
     let summary = monitor.summary(now);
     let metrics = summary.metrics()?;
     let loss_out = match summary.state {

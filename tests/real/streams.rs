@@ -15,7 +15,7 @@ use tokio::{
 
 use crate::{
     figures::asserts,
-    overlay::{PATIENCE, free_tcp, json},
+    overlay::{PATIENCE, free_tcp, json, run},
     processes::{Processes, Share, turn},
     scenarios::{begin, triangle},
     services::Servers,
@@ -102,7 +102,12 @@ impl Pair {
 
     /// The link to the exit.
     fn link(&self) -> Value {
-        json(&self.overlay.dir("entry"), &["links"])[0].take()
+        self.link_at("entry")
+    }
+
+    /// The link, as this node shows it.
+    fn link_at(&self, name: &str) -> Value {
+        json(&self.overlay.dir(name), &["links"])[0].take()
     }
 
     /// What the link to the exit goes over.
@@ -110,10 +115,10 @@ impl Pair {
         self.link()["carrier"].as_str().unwrap_or("none").to_owned()
     }
 
-    /// Waits until this carrier was measured and the link goes over the other one.
-    async fn wait_for_figures_of(&self, carrier: &str) {
+    /// Waits until this carrier was measured and the link goes over the other one, as `name` shows it.
+    async fn wait_for_figures_of(&self, carrier: &str, name: &str) {
         let began = Instant::now();
-        while self.link()["other_carrier"]["carrier"] != carrier {
+        while self.link_at(name)["other_carrier"]["carrier"] != carrier {
             assert!(began.elapsed() < TRIED_WITHIN, "{carrier} was not measured");
             sleep(Duration::from_millis(200)).await;
         }
@@ -229,17 +234,28 @@ async fn udp_that_loses_a_fifth_is_left_for_a_stream_and_taken_again() {
     pair.wait_long_for_carrier("tls", TRIED_WITHIN).await;
     let left = began.elapsed();
     // A lane may have found UDP silent, and the link gone over unmeasured. Then UDP is measured, and found wanting.
-    pair.wait_for_figures_of("udp").await;
+    pair.wait_for_figures_of("udp", "entry").await;
     let link = pair.link();
     assert_eq!(link["carrier"], "tls", "{link:#}");
     assert!(link["other_carrier"]["loss_percent"].as_f64() > Some(10.0), "{link:#}");
     assert!(link["up"] == true && link["loss_out_percent"].as_f64() < Some(5.0), "{link:#}");
     let why = pair.overlay.facts("entry", "routes");
     assert_eq!(why[0]["candidates"][0]["other_carrier"]["carrier"], "udp", "{why:#}");
+    let report = pair.overlay.facts("entry", "netcheck");
+    assert!(report["members"][0]["udp_loss_percent"].as_f64() > Some(10.0), "{report:#}");
     sleep(SLOW_START).await;
     arrivals.restart();
     sleep(MEASURED).await;
     let pause = arrivals.longest();
+    // The end that answered the trial has figures of its own. It waits for its end where that got lost.
+    pair.wait_for_figures_of("udp", "exit").await;
+    let link = pair.link_at("exit");
+    assert!(link["other_carrier"]["loss_percent"].as_f64() > Some(10.0), "{link:#}");
+    for name in ["entry", "exit"] {
+        let doctor = run(&pair.overlay.dir(name), &["doctor"]).stdout;
+        let doctor = String::from_utf8(doctor).unwrap();
+        assert!(doctor.contains("passes, but lost round trips when it was measured"), "{doctor}");
+    }
     pair.lose(0.0);
     let began = Instant::now();
     pair.wait_long_for_carrier("udp", TRIED_WITHIN).await;
@@ -260,7 +276,7 @@ async fn udp_stays_where_tcp_loses_as_much() {
     let arrivals = Arrivals::new();
     let job = begin(&pair.overlay, "entry", Work::Keystrokes, &arrivals).await;
     pair.lose(20.0);
-    pair.wait_for_figures_of("tls").await;
+    pair.wait_for_figures_of("tls", "entry").await;
     let link = pair.link();
     println!("UDP and TCP lose 20 %: {} and {}", link["loss_out_percent"], link["other_carrier"]);
     assert!(link["other_carrier"]["loss_percent"].as_f64() > Some(10.0), "{link:#}");
