@@ -9,10 +9,12 @@
 //!
 //! `-- memory` prints only that. Without default features, `RON_PROGRAM` has to name a built `ronproxy`; the
 //! library has no proxy then, and `stream` is left out. `RON_BENCH_MIB` (2048) and `RON_BENCH_RUNS` (5) are as for
-//! `figures`.
+//! `throughput`.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark stops at any surprise")]
 
+#[expect(dead_code, reason = "another benchmark uses the rest")]
+mod hosts;
 #[path = "embedded/node.rs"]
 mod node;
 #[expect(dead_code, reason = "another benchmark uses the rest")]
@@ -20,6 +22,7 @@ mod overlay;
 mod run;
 #[expect(dead_code, reason = "another benchmark uses the rest")]
 mod server;
+#[expect(dead_code, reason = "another benchmark uses the rest")]
 mod usage;
 
 use std::{
@@ -32,6 +35,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use hosts::Ground;
 use overlay::Overlay;
 use run::{in_own_namespace, median, setting};
 use server::Server;
@@ -52,7 +56,7 @@ fn main() {
         return;
     }
     let wanted = |part: &str| arguments.len() == 1 || arguments.iter().any(|name| name == part);
-    let overlay = Overlay::start("");
+    let overlay = Overlay::start(&Ground::loopback(), "");
     if wanted("memory") {
         memory(&overlay);
     }
@@ -169,7 +173,7 @@ impl Rounds {
 
 fn streams(overlay: &Overlay) {
     let (mib, runs) = (setting("RON_BENCH_MIB", 2048), setting("RON_BENCH_RUNS", 5));
-    let server = Server::start(mib);
+    let server = Server::start(&Ground::loopback().exit, mib, &[]);
     let mut node = Embedded::start("stream", &overlay.join("leaf", None));
     let proxy: SocketAddr = node.hear().parse().unwrap();
     let (mut stream, mut proxied) = (Rounds::default(), Rounds::default());

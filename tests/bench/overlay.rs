@@ -6,12 +6,16 @@ use std::{
     net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    rc::Rc,
     time::{Duration, Instant},
 };
 
 use tempfile::TempDir;
 
-use crate::run::{free_port, wait_for_port};
+use crate::{
+    hosts::{Ground, Host},
+    run::free_port,
+};
 
 /// The rules of the entry: the SOCKS user name decides whether the relay is forced.
 const RULES: &str = "
@@ -35,24 +39,28 @@ pub(crate) struct Overlay {
     nodes: Vec<Child>,
     port: u16,
     folder: TempDir,
+    hosts: [Rc<Host>; 3],
 }
 
 impl Overlay {
-    /// Starts the nodes, with these settings of `[lane]` beside the defaults, and waits until all
+    /// Starts the nodes on these hosts, with these settings of `[lane]` beside the defaults, and waits until all
     /// links are up.
-    pub(crate) fn start(lane: &str) -> Self {
+    pub(crate) fn start(ground: &Ground, lane: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let at = folder.path().to_owned();
         let dir = |name: &str| at.join(name);
-        let (exit_port, port) = (free_port(), free_port());
-        let listen = format!("127.0.0.1:{exit_port}");
-        ronproxy(&dir("exit"), &["init", "--name", "exit", "--exit", "--listen", &listen]);
+        let hosts = [ground.exit.clone(), ground.relay.clone(), ground.entry.clone()];
+        let [exit, relay, entry] = &hosts;
+        let port = free_port();
+        let listen = format!("{}:{}", exit.ip, free_port());
+        ronproxy(exit, &dir("exit"), &["init", "--name", "exit", "--exit", "--listen", &listen]);
         edit(&dir("exit"), |text| {
-            let text = text.replace("allow_private = []", "allow_private = [\"127.0.0.0/8\"]");
+            let allowed = "allow_private = [\"127.0.0.0/8\", \"10.0.0.0/8\"]";
+            let text = text.replace("allow_private = []", allowed);
             with_lane(&text, lane)
         });
-        let first = run(&dir("exit"), "127.0.0.1:0");
-        let mut overlay = Self { nodes: vec![first], port, folder };
+        let first = run(exit, &dir("exit"), "127.0.0.1:0");
+        let mut overlay = Self { nodes: vec![first], port, folder, hosts: hosts.clone() };
         for (name, role) in [("relay", Some("--relay")), ("entry", None)] {
             overlay.join(name, role);
         }
@@ -60,11 +68,13 @@ impl Overlay {
         for name in ["relay", "entry"] {
             edit(&dir(name), |text| with_lane(&text, lane));
         }
-        let more =
-            [run(&dir("relay"), "127.0.0.1:0"), run(&dir("entry"), &format!("127.0.0.1:{port}"))];
-        wait_for_port(port);
-        for name in ["exit", "relay", "entry"] {
-            wait_for_links(&dir(name));
+        let more = [
+            run(relay, &dir("relay"), "127.0.0.1:0"),
+            run(entry, &dir("entry"), &format!("127.0.0.1:{port}")),
+        ];
+        entry.wait_for_port(port);
+        for (host, name) in [(exit, "exit"), (relay, "relay"), (entry, "entry")] {
+            wait_for_links(host, &dir(name));
         }
         overlay.nodes.extend(more);
         overlay
@@ -72,11 +82,18 @@ impl Overlay {
 
     /// Another member, which is not started: its folder.
     pub(crate) fn join(&self, name: &str, role: Option<&str>) -> PathBuf {
-        let dir = |name: &str| self.folder.path().join(name);
-        let line = ronproxy(&dir("exit"), &[&["invite", "--name", name], role.as_slice()].concat());
-        let listen = format!("127.0.0.1:{}", free_port());
-        ronproxy(&dir(name), &["join", line.trim(), "--listen", &listen]);
-        dir(name)
+        let [exit, relay, entry] = &self.hosts;
+        let host = if name == "relay" { relay } else { entry };
+        let invite = [&["invite", "--name", name], role.as_slice()].concat();
+        let line = ronproxy(exit, &self.dir("exit"), &invite);
+        let listen = format!("{}:{}", host.ip, free_port());
+        ronproxy(host, &self.dir(name), &["join", line.trim(), "--listen", &listen]);
+        self.dir(name)
+    }
+
+    /// The folder of the member of this name.
+    pub(crate) fn dir(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
     }
 
     /// The proxy as curl wants it, for this user.
@@ -143,40 +160,40 @@ fn edit(dir: &Path, change: impl Fn(String) -> String) {
     fs::write(&path, change(fs::read_to_string(&path).unwrap())).unwrap();
 }
 
-fn program(dir: &Path) -> Command {
+fn program(host: &Host, dir: &Path) -> Command {
     // Cargo names it where it was built along.
     let built = option_env!("CARGO_BIN_EXE_ronproxy").map(Into::into);
     let executable = built.or_else(|| env::var_os("RON_PROGRAM"));
-    let mut command = Command::new(executable.expect("RON_PROGRAM has to name the program"));
+    let mut command = host.command(executable.expect("RON_PROGRAM has to name the program"));
     command.arg("--dir").arg(dir);
     command
 }
 
 /// Runs a command to its end; what it printed.
-fn ronproxy(dir: &Path, arguments: &[&str]) -> String {
-    let output = program(dir).args(arguments).stderr(Stdio::piped()).output().unwrap();
+fn ronproxy(host: &Host, dir: &Path, arguments: &[&str]) -> String {
+    let output = program(host, dir).args(arguments).stderr(Stdio::piped()).output().unwrap();
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{arguments:?}: {error}");
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn run(dir: &Path, proxy: &str) -> Child {
-    let mut command = program(dir);
+fn run(host: &Host, dir: &Path, proxy: &str) -> Child {
+    let mut command = program(host, dir);
     command.args(["run", "--proxy", proxy]).stdout(Stdio::null()).stderr(Stdio::null());
     let child = command.spawn().unwrap();
     let deadline = Instant::now() + Duration::from_secs(10);
-    while !program(dir).arg("status").output().is_ok_and(|output| output.status.success()) {
+    while !program(host, dir).arg("status").output().is_ok_and(|output| output.status.success()) {
         assert!(Instant::now() < deadline, "the node in {} did not start", dir.display());
         std::thread::sleep(Duration::from_millis(50));
     }
     child
 }
 
-fn wait_for_links(dir: &Path) {
+fn wait_for_links(host: &Host, dir: &Path) {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         let links: serde_json::Value =
-            serde_json::from_str(&ronproxy(dir, &["links", "--json"])).unwrap();
+            serde_json::from_str(&ronproxy(host, dir, &["links", "--json"])).unwrap();
         let up = links.as_array().unwrap().iter().filter(|link| link["up"] == true).count();
         if up == 2 {
             return;

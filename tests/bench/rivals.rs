@@ -1,4 +1,4 @@
-//! Rivals, where they are installed: `ssh -D` and a shadowsocks pair, each over loopback.
+//! Rivals, where they are installed: `ssh -D` and a shadowsocks pair.
 
 use std::{
     fs,
@@ -8,7 +8,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::run::{free_port, wait_for_port};
+use crate::{hosts::Ground, run::free_port};
 
 pub(crate) struct Rival {
     pub(crate) name: &'static str,
@@ -39,14 +39,17 @@ impl Drop for Rival {
     }
 }
 
-pub(crate) fn start() -> Vec<Rival> {
+/// Starts them: the server beside the exit, the client beside the entry.
+pub(crate) fn start(ground: &Ground) -> Vec<Rival> {
     let shadowsocks = [
         ("shadowsocks-rust", "ssserver", "sslocal"),
         ("shadowsocks-libev", "ss-server", "ss-local"),
     ];
-    let mut rivals: Vec<_> = ssh().into_iter().collect();
+    let mut rivals: Vec<_> = ssh(ground).into_iter().collect();
     rivals.extend(
-        shadowsocks.into_iter().filter_map(|(name, server, local)| socks(name, server, local)),
+        shadowsocks
+            .into_iter()
+            .filter_map(|(name, server, local)| socks(ground, name, server, local)),
     );
     for name in ["ssh -D", "shadowsocks-rust", "shadowsocks-libev"] {
         if !rivals.iter().any(|rival| rival.name == name) {
@@ -60,7 +63,7 @@ fn spawn(command: &mut Command) -> Option<Child> {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().ok()
 }
 
-fn ssh() -> Option<Rival> {
+fn ssh(Ground { entry, exit, .. }: &Ground) -> Option<Rival> {
     let sshd = Path::new("/usr/sbin/sshd");
     if !sshd.exists() {
         return None;
@@ -75,16 +78,17 @@ fn ssh() -> Option<Rival> {
     }
     let (server_port, port) = (free_port(), free_port());
     let config = format!(
-        "Port {server_port}\nListenAddress 127.0.0.1\nHostKey {}\nAuthorizedKeysFile {}\n\
+        "Port {server_port}\nListenAddress {}\nHostKey {}\nAuthorizedKeysFile {}\n\
          PidFile none\nStrictModes no\nUsePAM no\nPermitRootLogin yes\n",
+        exit.ip,
         path("host"),
         path("user.pub")
     );
     fs::write(path("sshd_config"), config).unwrap();
     let _ = fs::create_dir_all("/run/sshd");
-    let server = spawn(Command::new(sshd).args(["-D", "-f", &path("sshd_config")]))?;
-    wait_for_port(server_port);
-    let client = spawn(Command::new("ssh").args([
+    let server = spawn(exit.command(sshd).args(["-D", "-f", &path("sshd_config")]))?;
+    exit.wait_for_port(server_port);
+    let client = spawn(entry.command("ssh").args([
         "-F",
         "none",
         "-N",
@@ -98,24 +102,32 @@ fn ssh() -> Option<Rival> {
         &format!("127.0.0.1:{port}"),
         "-p",
         &server_port.to_string(),
-        "127.0.0.1",
+        &exit.ip.to_string(),
     ]))?;
-    wait_for_port(port);
+    entry.wait_for_port(port);
     Some(Rival { name: "ssh -D", port, processes: vec![client, server], _folder: folder })
 }
 
-fn socks(name: &'static str, server: &str, local: &str) -> Option<Rival> {
+fn socks(
+    Ground { entry, exit, .. }: &Ground,
+    name: &'static str,
+    server: &str,
+    local: &str,
+) -> Option<Rival> {
+    for program in [server, local] {
+        Command::new(program).arg("--version").output().ok()?;
+    }
     let folder = tempfile::tempdir().unwrap();
     let (server_port, port) = (free_port(), free_port());
     let config = serde_json::json!({
-        "server": "127.0.0.1", "server_port": server_port, "local_address": "127.0.0.1",
+        "server": exit.ip.to_string(), "server_port": server_port, "local_address": "127.0.0.1",
         "local_port": port, "password": "bench", "method": "aes-128-gcm", "timeout": 300,
     });
     let path = folder.path().join("config.json");
     fs::write(&path, config.to_string()).unwrap();
-    let server = spawn(Command::new(server).arg("-c").arg(&path))?;
-    wait_for_port(server_port);
-    let client = spawn(Command::new(local).arg("-c").arg(&path))?;
-    wait_for_port(port);
+    let server = spawn(exit.command(server).arg("-c").arg(&path))?;
+    exit.wait_for_port(server_port);
+    let client = spawn(entry.command(local).arg("-c").arg(&path))?;
+    entry.wait_for_port(port);
     Some(Rival { name, port, processes: vec![client, server], _folder: folder })
 }

@@ -1,11 +1,6 @@
 //! What the benchmarks of whole processes have in common.
 
-use std::{
-    env,
-    net::{SocketAddr, TcpStream},
-    process::Command,
-    time::{Duration, Instant},
-};
+use std::{env, net::SocketAddr, process::Command};
 
 /// A number that the environment says.
 pub(crate) fn setting(name: &str, default: usize) -> usize {
@@ -48,13 +43,4 @@ pub(crate) fn median(values: &mut [f64]) -> f64 {
 pub(crate) fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
     listener.local_addr().unwrap().port()
-}
-
-/// Waits until something listens at `port`.
-pub(crate) fn wait_for_port(port: u16) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while TcpStream::connect(("127.0.0.1", port)).is_err() {
-        assert!(Instant::now() < deadline, "nothing listens at port {port}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }

@@ -22,18 +22,26 @@ impl Sub for Usage {
 
 /// What each of these processes used, with its children: an sshd has one for each client.
 pub(crate) fn usage<'a>(processes: impl IntoIterator<Item = &'a Child>) -> Vec<Usage> {
-    let all: Vec<u32> = fs::read_dir("/proc")
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .collect();
-    let with_children = |parent: &Child| {
-        let is_child = |pid: &&u32| stat(**pid).is_some_and(|stat| stat.parent == parent.id());
-        let family = all.iter().filter(is_child).copied().chain([parent.id()]);
-        family.fold(Usage::default(), |sum, pid| Usage {
+    let of_family = |family: Vec<u32>| {
+        family.into_iter().fold(Usage::default(), |sum, pid| Usage {
             cpu: sum.cpu + stat(pid).map_or(0.0, |stat| stat.cpu),
             switches: sum.switches + switches(pid),
         })
+    };
+    families(processes).into_iter().map(of_family).collect()
+}
+
+/// Each of these processes with its children.
+pub(crate) fn families<'a>(processes: impl IntoIterator<Item = &'a Child>) -> Vec<Vec<u32>> {
+    let all: Vec<(u32, u32)> = fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter_map(|pid| Some((pid, stat(pid)?.parent)))
+        .collect();
+    let with_children = |parent: &Child| {
+        let children = all.iter().filter(|(_, of)| *of == parent.id()).map(|(pid, _)| *pid);
+        children.chain([parent.id()]).collect()
     };
     processes.into_iter().map(with_children).collect()
 }
@@ -43,18 +51,29 @@ pub(crate) fn own_cpu() -> f64 {
     stat(std::process::id()).map_or(0.0, |stat| stat.cpu)
 }
 
+/// Processor time of all children of this process that have ended, in seconds.
+pub(crate) fn ended_cpu() -> f64 {
+    stat(std::process::id()).map_or(0.0, |stat| stat.ended)
+}
+
 struct Stat {
     parent: u32,
     cpu: f64,
+    /// Of its children that have ended.
+    ended: f64,
 }
 
-/// Fields of `/proc/PID/stat` (proc(5)): the parent, and user and system time.
+/// Fields of `/proc/PID/stat` (proc(5)): the parent, user and system time, and those of its children.
 fn stat(pid: u32) -> Option<Stat> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, fields) = text.rsplit_once(") ")?;
     let fields: Vec<&str> = fields.split(' ').collect();
     let ticks = |at: usize| fields.get(at)?.parse::<f64>().ok();
-    Some(Stat { parent: fields.get(1)?.parse().ok()?, cpu: (ticks(11)? + ticks(12)?) / TICKS })
+    Some(Stat {
+        parent: fields.get(1)?.parse().ok()?,
+        cpu: (ticks(11)? + ticks(12)?) / TICKS,
+        ended: (ticks(13)? + ticks(14)?) / TICKS,
+    })
 }
 
 /// Context switches of all threads.
