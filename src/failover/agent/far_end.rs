@@ -49,6 +49,8 @@ impl RouteAgent {
             let ms = millis(now.saturating_duration_since(since));
             let dead = self.route.clone();
             self.blame.add(now, &self.timing, &dead, Fault::Silent);
+            // This notice came on it.
+            self.blame.forget(&notice.route);
             let cause = Cause { reason: RerouteReason::Silent { ms }, far_reason: None, lost };
             self.start_move(now, notice.route, cause);
         }

@@ -69,6 +69,9 @@ impl RouteAgent {
             return;
         }
         if self.log.moved_at().is_some_and(|at| now <= at + verdict) {
+            // The far end may have missed the notice in a silence of its own, and says then that it was.
+            let news = self.notice(false);
+            self.push(Command::Tell(news));
             return self.blame.confirm();
         }
         // No move helped: the trouble was at an end, and is over.
