@@ -479,15 +479,14 @@ fn servers(
     lane: LaneOptions,
     chance: &Chance,
 ) -> Result<Servers, StartError> {
-    let link = |more: &[&[u8]]| {
-        let mut config = transport::link_server_config(credentials, more)?;
-        transport::seal_tokens(&mut config, chance);
-        Ok::<_, ConfigureError>(Arc::new(config))
-    };
+    let link = |more: &[&[u8]]| transport::link_server_config(credentials, more);
+    // The endpoint's own configuration seals the tokens of all.
+    let mut first = link(&[])?;
+    transport::seal_tokens(&mut first, chance);
     Ok(Servers {
-        link: link(&[])?,
-        renew: link(&[ALPN_RENEW])?,
-        join: link(&[ALPN_RENEW, ALPN_JOIN])?,
+        link: Arc::new(first),
+        renew: Arc::new(link(&[ALPN_RENEW])?),
+        join: Arc::new(link(&[ALPN_RENEW, ALPN_JOIN])?),
         lane: LaneServer::new(credentials, lane)?,
     })
 }

@@ -76,6 +76,13 @@ impl Blame {
         self.records.remove(route);
     }
 
+    /// A packet came in on `route`, so it is not excluded for silence any more. If it fails again, it is excluded for longer
+    /// than before.
+    pub(super) fn excuse(&mut self, now: Instant, route: &Route) {
+        let silent = self.records.get_mut(route).filter(|record| record.fault == Fault::Silent);
+        silent.into_iter().for_each(|record| record.until = record.until.min(now));
+    }
+
     /// Why `route` is excluded now, if it is.
     pub(super) fn fault(&self, now: Instant, route: &Route) -> Option<Fault> {
         self.records.get(route).filter(|record| now < record.until).map(|record| record.fault)
@@ -121,6 +128,18 @@ mod tests {
 
     fn via(name: &str) -> Route {
         Route::Via(name.parse().unwrap())
+    }
+
+    #[test]
+    fn a_route_that_is_heard_is_used_again_and_its_next_fault_counts_as_the_second() {
+        let (mut blame, timing, t0) = (Blame::default(), Timing::default(), Instant::now());
+        blame.add(t0, &timing, &via("a"), Fault::Silent);
+        blame.add(t0, &timing, &via("b"), Fault::Lossy(30));
+        [via("a"), via("b"), via("c")].iter().for_each(|route| blame.excuse(t0, route));
+        assert_eq!(blame.fault(t0, &via("a")), None);
+        assert_eq!(blame.fault(t0, &via("b")), Some(Fault::Lossy(30)));
+        blame.add(t0, &timing, &via("a"), Fault::Silent);
+        assert_eq!(blame.left(t0, &via("a")), Some(2 * timing.first_hold));
     }
 
     #[test]

@@ -200,9 +200,9 @@ impl Pair {
         let end = &mut self.ends[from];
         end.traffic.departed = Some(self.t0 + Duration::from_millis(self.now));
         end.packets_out += 1;
-        end.counts.sent += 1;
-        end.counts.sent_bytes += PACKET;
         if let Packet::Data(id) | Packet::Notice(id, _) = &packet {
+            end.counts.sent += 1;
+            end.counts.sent_bytes += PACKET;
             end.traffic.asked += 1;
             end.sent.insert(*id, self.now);
         }

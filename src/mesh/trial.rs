@@ -44,6 +44,9 @@ use crate::{
 /// How long the end that answers waits for the verdict: the trial, the requests before and after, and some slack.
 const HOSTED: Duration = TRIAL.saturating_add(Duration::from_secs(15));
 
+/// A carrier on which nothing was heard for longer works no more: some probes' pauses and round trips.
+const STILL_HEARD: Duration = Duration::from_secs(5);
+
 /// A connection beside the link.
 struct Beside {
     conn: Connection,
@@ -203,7 +206,9 @@ impl Mesh {
             older.close(code::DUPLICATE.into(), b"a newer trial");
         }
         let mut monitor = Monitor::new(began, self.switch.chance().draw());
-        let hosted = timeout(HOSTED, self.answer_beside(&conn, &link, &mut monitor)).await;
+        let mut heard = began;
+        let hosted =
+            timeout(HOSTED, self.answer_beside(&conn, &link, (&mut monitor, &mut heard))).await;
         let now = Instant::now().into_std();
         let welcome = self.standing(&peer).is_ok() && !self.links.is_refused(now, &peer);
         let hello = match hosted {
@@ -222,7 +227,8 @@ impl Mesh {
             }
             None => {
                 conn.close(code::DONE.into(), b"the trial is over");
-                if now >= began + TRIAL {
+                // A carrier that fell silent before has figures of the time when it worked.
+                if now >= began + TRIAL && now < heard + STILL_HEARD {
                     self.keep_hosted(&link, Some((Carrier::of(address), &monitor)));
                 }
             }
@@ -234,7 +240,7 @@ impl Mesh {
         &self,
         conn: &Connection,
         link: &Link,
-        monitor: &mut Monitor,
+        (monitor, heard): (&mut Monitor, &mut std::time::Instant),
     ) -> Option<(Hello, Hello)> {
         let mut introduced = pin!(Link::introduced(conn, || self.hello()));
         loop {
@@ -247,6 +253,7 @@ impl Mesh {
                 probe = next_probe(conn, link) => {
                     let now = Instant::now().into_std();
                     let answer = monitor.handle_message(now, &probe?);
+                    *heard = now;
                     answer.iter().for_each(|probe| send(conn, probe));
                 }
             }

@@ -43,14 +43,18 @@ impl RouteAgent {
             if let Some(moved) = notice.moved {
                 self.on_far_move(now, &moved, notice.route, knows_our_route);
             }
-        } else if !knows_our_route && self.is_unheard(now) && notice.route != self.route {
+        } else if notice.epoch == self.seen
+            && !knows_our_route
+            && self.is_unheard(now)
+            && notice.route != self.route
+        {
             let since = self.log.moved_at().unwrap_or(now);
             let lost = self.lost_since(since, [self.one_way(); 2]);
             let ms = millis(now.saturating_duration_since(since));
             let dead = self.route.clone();
             self.blame.add(now, &self.timing, &dead, Fault::Silent);
-            // This notice came on it.
-            self.blame.forget(&notice.route);
+            // The far end is heard on it.
+            self.blame.excuse(now, &notice.route);
             let cause = Cause { reason: RerouteReason::Silent { ms }, far_reason: None, lost };
             self.start_move(now, notice.route, cause);
         }

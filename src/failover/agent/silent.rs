@@ -69,7 +69,7 @@ impl RouteAgent {
             return;
         }
         if self.log.moved_at().is_some_and(|at| now <= at + verdict) {
-            // The far end may have missed the notice in a silence of its own, and says then that it was.
+            // The far end may have lost the notice in a pause of its own line. When it hears this one, it answers `mine`.
             let news = self.notice(false);
             self.push(Command::Tell(news));
             return self.blame.confirm();

@@ -24,7 +24,7 @@ const MEASURES: [&str; 14] = [
     "5 % loss: % of packets lost",
     "0.4 % loss: moves an hour",
     "jitter: moves an hour",
-    "jitter, keys: packets per key",
+    "jitter, keys of one end: packets per key",
     "end sleeps: its verdicts an hour",
 ];
 
@@ -108,11 +108,12 @@ impl Trouble {
         all.into_iter().filter(|outage| outage.way != works).collect()
     }
 
-    /// The direct way loses `share` for half a minute.
-    fn loss(&mut self, share: f64) -> Pair {
+    /// The direct way loses `share` from the third second to the last.
+    fn loss(&mut self, share: f64, seconds: u64) -> Pair {
+        let until = seconds * 1_000;
         let mut pair = self.pair(&[]);
-        pair.losses = vec![Lossy { way: 0, from: 3_000, until: 33_000, share }];
-        pair.run(33_000, BUSY);
+        pair.losses = vec![Lossy { way: 0, from: 3_000, until, share }];
+        pair.run(until, BUSY);
         pair
     }
 
@@ -131,17 +132,17 @@ impl Trouble {
         let mut pair = self.flapping();
         pair.run(120_000, BUSY);
         (figures[6], figures[7]) = (wait(&pair), moves(&pair) / 2.0);
-        figures[8] = lost(&self.loss(0.3));
-        figures[9] = lost(&self.loss(0.05));
-        figures[10] = moves(&self.loss(0.004)) * 3_600.0 / 33.0;
+        figures[8] = lost(&self.loss(0.3, 33));
+        figures[9] = lost(&self.loss(0.05, 33));
+        figures[10] = moves(&self.loss(0.004, 200)) * 3_600.0 / 200.0;
         let mut pair = self.pair(&[]);
         pair.jitter = 15;
         pair.run(60_000, BUSY);
-        figures[11] = moves(&pair) * 60.0;
+        figures[11] = moves(&pair) * 30.0;
         let mut pair = self.pair(&[]);
         pair.jitter = 15;
         pair.run(60_000, [200, 0]);
-        figures[11] += moves(&pair) * 60.0;
+        figures[11] += moves(&pair) * 30.0;
         figures[12] = pair.ends.iter().map(|end| end.packets_out).sum::<usize>() as f64 / 300.0;
         figures[13] = self.sleeps();
         figures
@@ -223,7 +224,7 @@ fn over_seeds(timing: Timing, seeds: u64) -> Figures {
     })
 }
 
-/// What differs by a fifth and is no rounding.
+/// What differs by a fifth of its value, or of 1 if that is less.
 fn differences(with: &Figures, without: &Figures) -> String {
     let told = (0..MEASURES.len()).filter_map(|n| {
         let (new, old) = (with[n], without[n]);
