@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_route_that_is_heard_is_used_again_and_its_next_fault_counts_as_the_second() {
+    fn the_fault_after_a_route_was_heard_again_counts_as_the_second() {
         let (mut blame, timing, t0) = (Blame::default(), Timing::default(), Instant::now());
         blame.add(t0, &timing, &via("a"), Fault::Silent);
         blame.add(t0, &timing, &via("b"), Fault::Lossy(30));
