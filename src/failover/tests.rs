@@ -411,6 +411,17 @@ impl Pair {
         }
     }
 
+    /// Runs until `until`; in how many of the steps of so many milliseconds an end was on another route than direct.
+    fn steps_elsewhere(&mut self, until: u64, step: usize, every: [u64; 2]) -> u64 {
+        let mut elsewhere = 0;
+        for at in (0..until).step_by(step).skip(1) {
+            self.run(at, every);
+            let mut routes = self.ends.iter().map(|end| end.agent.route());
+            elsewhere += u64::from(routes.any(|route| *route != Route::Direct));
+        }
+        elsewhere
+    }
+
     fn reasons(&self, of: usize) -> Vec<String> {
         self.ends[of].moves.iter().map(|(at, to, why)| format!("{at} {to} {why:?}")).collect()
     }
@@ -458,12 +469,7 @@ fn a_pause_of_one_ends_line_blames_no_route() {
         for every in [BUSY, [200, 200], [0, 2]] {
             let mut pair = Pair::new(&[]);
             pair.pauses = (1..3).map(|n| (end, n * 20_000, n * 20_000 + long)).collect();
-            let mut elsewhere = 0;
-            for second in 1..60 {
-                pair.run(second * 1_000, every);
-                let routes = pair.ends.iter().map(|end| end.agent.route());
-                elsewhere += u64::from(routes.into_iter().any(|route| *route != Route::Direct));
-            }
+            let elsewhere = pair.steps_elsewhere(60_000, 1_000, every);
             let moves = [pair.reasons(0), pair.reasons(1)];
             assert!(moves[end].is_empty(), "{long} ms at {end}, {every:?}: {moves:?}");
             assert!(elsewhere <= 2 + 2 * long / 1_000, "{long} ms at {end}, {every:?}: {moves:?}");

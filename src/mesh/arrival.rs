@@ -75,8 +75,8 @@ impl Mesh {
         }
     }
 
-    /// Prepares a connection on which the neighbour has introduced itself for being the link. False if it keeps a
-    /// revocation list back that it owes; the connection is closed then.
+    /// Exchanges revocation lists on a connection on which the neighbour has introduced itself, and gives the connection
+    /// the room of a link. If the neighbour does not send a list that it owes, closes the connection and returns false.
     pub(super) async fn settle(
         &self,
         conn: &Connection,

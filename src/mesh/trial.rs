@@ -212,7 +212,7 @@ impl Mesh {
         let now = Instant::now().into_std();
         let welcome = self.standing(&peer).is_ok() && !self.links.is_refused(now, &peer);
         let hello = match hosted {
-            // It counts meanwhile: the neighbour may owe a revocation list.
+            // The connection stays in `hosted` until the revocation lists are exchanged.
             Ok(Some((ours, theirs))) if welcome => {
                 self.settle(&conn, &peer, (&ours, &theirs)).await.then_some(theirs)
             }

@@ -25,13 +25,18 @@ impl RouteAgent {
         }
     }
 
+    /// Sends a notice. `ping`: the far end answers it.
+    pub(super) fn tell(&mut self, ping: bool) {
+        let notice = self.notice(ping);
+        self.push(Command::Tell(notice));
+    }
+
     pub(super) fn on_notice(&mut self, now: Instant, notice: LaneNotice) {
         if notice.ping {
             self.silence.answering();
-            let answer = self.notice(false);
             // The window may be full of packets that do not pass.
             self.push(Command::Urge);
-            self.push(Command::Tell(answer));
+            self.tell(false);
         }
         self.far_limited_until = notice.limited.then(|| now + 3 * self.timing.slow_tick);
         let knows_our_route = notice.seen >= self.epoch;

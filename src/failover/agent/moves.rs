@@ -55,8 +55,7 @@ impl RouteAgent {
         let label = self.grants.label(&route).filter(|_| route != Route::Direct);
         let lost = cause.lost;
         self.push(Command::Use { route, label, lost, expected_rtt, moved: true });
-        let news = self.notice(false);
-        self.push(Command::Tell(news));
+        self.tell(false);
         self.push(Command::Kick);
     }
 

@@ -70,8 +70,7 @@ impl RouteAgent {
         }
         if self.log.moved_at().is_some_and(|at| now <= at + verdict) {
             // The far end may have lost the notice in a pause of its own line. When it hears this one, it answers `mine`.
-            let news = self.notice(false);
-            self.push(Command::Tell(news));
+            self.tell(false);
             return self.blame.confirm();
         }
         // No move helped: the trouble was at an end, and is over.
@@ -92,8 +91,7 @@ impl RouteAgent {
     /// Asks the far end for an answer, whatever the congestion window says.
     pub(super) fn ping_now(&mut self) {
         self.push(Command::Urge);
-        let ping = self.notice(true);
-        self.push(Command::Tell(ping));
+        self.tell(true);
     }
 
     pub(super) fn on_silence(&mut self, now: Instant, silence: Duration) {

@@ -157,13 +157,7 @@ impl Trouble {
                 (self.rng.random_range(0..2), from, from + self.rng.random_range(150..1_500))
             })
             .collect();
-        let mut elsewhere = 0;
-        for tenth in 1..1_400 {
-            pair.run(tenth * 100, BUSY);
-            let routes = pair.ends.iter().map(|end| end.agent.route());
-            elsewhere += u64::from(routes.into_iter().any(|route| *route != Route::Direct));
-        }
-        100.0 * elsewhere as f64 / 1_400.0
+        100.0 * pair.steps_elsewhere(140_000, 100, BUSY) as f64 / 1_400.0
     }
 
     /// The direct way fails again and again.
