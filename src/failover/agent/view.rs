@@ -45,9 +45,8 @@ impl RouteAgent {
         };
         if due {
             self.told_limited = limited.then_some(now);
-            let news = self.notice(false);
             self.silence.answering();
-            self.push(Command::Tell(news));
+            self.tell(false);
         }
     }
 
