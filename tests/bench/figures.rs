@@ -13,6 +13,8 @@ mod overlay;
 mod run;
 #[expect(dead_code, reason = "another benchmark uses the rest")]
 mod server;
+#[expect(dead_code, reason = "another benchmark uses the rest")]
+mod usage;
 
 use std::{
     env,

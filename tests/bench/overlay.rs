@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use crate::{
     hosts::{Ground, Host},
     run::free_port,
+    usage::memory_mib,
 };
 
 /// The rules of the entry: the SOCKS user name decides whether the relay is forced.
@@ -127,7 +128,7 @@ impl Overlay {
 
     /// Resident memory of the entry and the exit, in MiB.
     pub(crate) fn resident_mib(&self) -> (f64, f64) {
-        (resident(self.nodes[2].id()), resident(self.nodes[0].id()))
+        (memory_mib(&self.nodes[2], "VmRSS"), memory_mib(&self.nodes[0], "VmRSS"))
     }
 }
 
@@ -138,12 +139,6 @@ impl Drop for Overlay {
             let _ = node.wait();
         }
     }
-}
-
-fn resident(pid: u32) -> f64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
 }
 
 /// The configuration with these keys of `[lane]` in place of the defaults.

@@ -1,4 +1,4 @@
-//! What processes used so far, by Linux's /proc; zero elsewhere.
+//! What processes used so far, by Linux's /proc.
 
 use std::{fs, ops::Sub, process::Child};
 
@@ -54,6 +54,23 @@ pub(crate) fn own_cpu() -> f64 {
 /// Processor time of all children of this process that have ended, in seconds.
 pub(crate) fn ended_cpu() -> f64 {
     stat(std::process::id()).map_or(0.0, |stat| stat.ended)
+}
+
+/// Memory of a process by this field of its status, `VmRSS` or `VmHWM` (the most so far), in MiB.
+pub(crate) fn memory_mib(process: &Child, field: &str) -> f64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
+    let line = status.lines().find(|line| line.starts_with(field)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
+}
+
+/// The time of all processors so far, and the part of it without work, in ticks.
+pub(crate) fn processors() -> (f64, f64) {
+    let stat = fs::read_to_string("/proc/stat").unwrap();
+    let line = stat.lines().next().unwrap();
+    let times: Vec<f64> =
+        line.split_whitespace().skip(1).map(|time| time.parse().unwrap()).collect();
+    // The times of guests, at the end, are counted in those of users already.
+    (times[..8].iter().sum(), times[3] + times[4])
 }
 
 struct Stat {

@@ -1,4 +1,4 @@
-//! An entry and an exit at the ends of the cable, and a server beside the exit.
+//! An entry and an exit at the ends of the cable, and servers beside the exit.
 
 use std::{
     fs,
@@ -6,14 +6,22 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
 
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
-use crate::cable::{Cable, Host};
+use crate::{
+    cable::{Cable, Host},
+    usage::memory_mib,
+};
 
 /// How long anything may take that takes a second or two.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -21,31 +29,45 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The entry's proxy.
 const PROXY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 1080);
 
-/// What the server does with a connection: the first byte says it.
+/// What a server does with a connection: the first byte says it.
 pub(crate) const SEND: u8 = b's';
 pub(crate) const ECHO: u8 = b'e';
+pub(crate) const TAKE: u8 = b't';
+
+/// Connections that wait for a server.
+const BACKLOG: i32 = 16;
+
+/// Bytes read or written at once.
+const BLOCK: usize = 64 << 10;
+
+/// A server beside the exit.
+pub(crate) struct Server {
+    port: u16,
+    /// The congestion control of its side of a connection, and of clients without ronproxy.
+    congestion: String,
+    /// The bytes that it took.
+    pub(crate) taken: Arc<AtomicU64>,
+}
 
 /// The nodes of two hosts.
 pub(crate) struct Nodes {
     pub(crate) cable: Cable,
     folder: TempDir,
-    port: u16,
     exit: Option<Child>,
     entry: Option<Child>,
 }
 
 impl Nodes {
-    /// An exit that accepts streams at port 443, and an entry that has joined and does not run yet.
-    pub(crate) fn set(cable: Cable) -> Self {
-        let port = cable.exit.run(serve);
+    /// An exit with these lines of its configuration replaced, and an entry that has joined and does not run yet.
+    pub(crate) fn set(cable: Cable, lines: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut nodes = Self { cable, folder, port, exit: None, entry: None };
+        let mut nodes = Self { cable, folder, exit: None, entry: None };
         let at = format!("{}:4600", nodes.cable.exit.ip);
         let exit = nodes.dir("exit");
         let init = ["init", "--name", "exit", "--exit", "--advertise", &at];
         must(&nodes.cable.exit, &exit, &init);
         configure(&exit, "allow_private = []", "allow_private = [\"127.0.0.0/8\"]");
-        configure(&exit, "#stream_listen = \"0.0.0.0:443\"", "stream_listen = \"0.0.0.0:443\"");
+        lines.iter().for_each(|(line, by)| configure(&exit, line, by));
         nodes.exit = Some(start(&nodes.cable.exit, &exit));
         let line = must(&nodes.cable.exit, &exit, &["invite", "--name", "entry"]);
         must(&nodes.cable.entry, &nodes.dir("entry"), &["join", line.trim()]);
@@ -85,15 +107,33 @@ impl Nodes {
         links[0]["carrier"].as_str().unwrap_or("none").to_owned()
     }
 
-    /// A connection to the server by plain TCP.
-    pub(crate) fn direct(&self, wanted: u8) -> TcpStream {
-        let to = SocketAddr::from((self.cable.exit.ip, self.port));
-        self.cable.entry.run(move || open(TcpStream::connect(to).unwrap(), wanted))
+    /// The most memory that the entry and the exit had so far, in MiB.
+    pub(crate) fn peak_mib(&self) -> [f64; 2] {
+        [&self.entry, &self.exit].map(|node| memory_mib(node.as_ref().unwrap(), "VmHWM"))
     }
 
-    /// A connection to the server through the entry and the exit, by SOCKS5 (RFC 1928).
-    pub(crate) fn flow(&self, wanted: u8) -> TcpStream {
-        let port = self.port;
+    /// Starts a server whose connections use this congestion control.
+    pub(crate) fn serve(&self, congestion: &str) -> Server {
+        let taken = Arc::<AtomicU64>::default();
+        let (count, name) = (taken.clone(), congestion.to_owned());
+        let port = self.cable.exit.run(move || serve(&name, &count));
+        Server { port, congestion: congestion.to_owned(), taken }
+    }
+
+    /// A connection to a server by plain TCP.
+    pub(crate) fn direct(&self, server: &Server, wanted: u8) -> TcpStream {
+        let to = SocketAddr::from((self.cable.exit.ip, server.port));
+        let congestion = server.congestion.clone();
+        self.cable.entry.run(move || {
+            let socket = tcp(&congestion);
+            socket.connect(&to.into()).unwrap();
+            open(socket.into(), wanted)
+        })
+    }
+
+    /// A connection to a server through the entry and the exit, by SOCKS5 (RFC 1928).
+    pub(crate) fn flow(&self, server: &Server, wanted: u8) -> TcpStream {
+        let port = server.port;
         self.cable.entry.run(move || {
             let mut stream = TcpStream::connect(PROXY).unwrap();
             stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -121,28 +161,47 @@ fn open(mut stream: TcpStream, wanted: u8) -> TcpStream {
     stream
 }
 
-/// Serves on a free port of the host.
-fn serve() -> u16 {
-    let listener = TcpListener::bind("0.0.0.0:0").unwrap();
+/// A socket of TCP with this congestion control.
+fn tcp(congestion: &str) -> Socket {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_tcp_congestion(congestion.as_bytes()).unwrap();
+    socket
+}
+
+/// Serves on a free port of the host, and counts what it takes.
+fn serve(congestion: &str, taken: &Arc<AtomicU64>) -> u16 {
+    let socket = tcp(congestion);
+    socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)).into()).unwrap();
+    socket.listen(BACKLOG).unwrap();
+    let listener = TcpListener::from(socket);
     let port = listener.local_addr().unwrap().port();
+    let taken = taken.clone();
     thread::spawn(move || {
         for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
+            let (stream, taken) = (stream.unwrap(), taken.clone());
             stream.set_nodelay(true).unwrap();
-            thread::spawn(move || {
-                let mut wanted = [0];
-                if stream.read_exact(&mut wanted).is_ok() && wanted[0] == ECHO {
-                    let mut key = [0];
-                    while stream.read_exact(&mut key).and_then(|()| stream.write_all(&key)).is_ok()
-                    {
-                    }
-                }
-                let block = vec![0; 64 << 10];
-                while wanted[0] == SEND && stream.write_all(&block).is_ok() {}
-            });
+            thread::spawn(move || answer(stream, &taken));
         }
     });
     port
+}
+
+/// Does what a client wants, until it goes.
+fn answer(mut stream: TcpStream, taken: &AtomicU64) {
+    let (mut wanted, mut key, mut block) = ([0], [0], vec![0; BLOCK]);
+    if stream.read_exact(&mut wanted).is_err() {
+        return;
+    }
+    match wanted[0] {
+        SEND => while stream.write_all(&block).is_ok() {},
+        ECHO => while stream.read_exact(&mut key).and_then(|()| stream.write_all(&key)).is_ok() {},
+        TAKE => {
+            while let Ok(read @ 1..) = stream.read(&mut block) {
+                taken.fetch_add(read as u64, Ordering::Relaxed);
+            }
+        }
+        other => panic!("nobody asks for {other}"),
+    }
 }
 
 fn program(dir: &Path) -> Command {
