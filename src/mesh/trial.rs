@@ -31,7 +31,7 @@ use crate::{
     overlay::{
         monitor::{Monitor, Probe},
         select::{leaves_udp, returns_to_udp},
-        trial::{CarrierTrial, TRIAL, measured},
+        trial::{CarrierTrial, STILL_HEARD, TRIAL, measured},
     },
     transport::code,
     underlay::{Carrier, StreamHold},
@@ -43,9 +43,6 @@ use crate::{
 
 /// How long the end that answers waits for the verdict: the trial, the requests before and after, and some slack.
 const HOSTED: Duration = TRIAL.saturating_add(Duration::from_secs(15));
-
-/// A carrier on which nothing was heard for longer works no more: some probes' pauses and round trips.
-const STILL_HEARD: Duration = Duration::from_secs(5);
 
 /// A connection beside the link.
 struct Beside {
@@ -119,7 +116,9 @@ impl Mesh {
             if !link.is_open() {
                 return None;
             }
-            // The link is compared by what it does meanwhile, so it is probed as fast as when it is in use.
+            // The link is compared by what it does meanwhile, so it is probed as fast as when it is in use, and when it
+            // is down as fast as when a flow waits for it.
+            self.routing().hurry_link(now(), name);
             self.watch(slice::from_ref(name));
             trial.advance(now(), chance.draw()).iter().for_each(|probe| send(&beside.conn, probe));
             tokio::select! {

@@ -307,6 +307,11 @@ impl Router {
         }
     }
 
+    /// Probes the link to `peer` sooner if it is not up.
+    pub fn hurry_link(&mut self, now: Instant, peer: &NodeName) {
+        self.monitors.get_mut(peer).into_iter().for_each(|monitor| monitor.hurry(now));
+    }
+
     /// Probes the links that are not up sooner: a flow waits for a route.
     pub fn hurry(&mut self, now: Instant) {
         self.monitors.values_mut().for_each(|monitor| monitor.hurry(now));

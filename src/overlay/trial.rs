@@ -19,6 +19,9 @@ pub const TRIAL: Duration = Duration::from_secs(30);
 /// Exchanges without which a trial says nothing.
 const ENOUGH: usize = 20;
 
+/// A carrier on which nothing was heard for longer works no more: some probes' pauses and round trips.
+pub const STILL_HEARD: Duration = Duration::from_secs(5);
+
 /// The trial of one carrier, at the end that dialled.
 #[derive(Debug)]
 pub struct CarrierTrial {
@@ -44,6 +47,7 @@ impl CarrierTrial {
     /// Counts what is lost by `now`, and returns the probe that is due. `draw` is random, uniform in 0..1.
     pub fn advance(&mut self, now: Instant, draw: f64) -> Option<Probe> {
         self.monitor.handle_timeout(now);
+        self.monitor.hurry(now);
         self.monitor.poll_transmit(now, draw)
     }
 
@@ -73,18 +77,21 @@ impl CarrierTrial {
     }
 }
 
-/// What `monitor` measured of a carrier, once it was up. One that is down loses all. `by_stream`: exchanges that are late
-/// count as lost.
+/// What `monitor` measured of a carrier, once it was up. One that is silent, or a stream that is down, loses all: UDP
+/// that loses much is found down every few seconds, and still carries. `by_stream`: exchanges that are late count as
+/// lost.
 #[must_use]
 pub fn measured(monitor: &Monitor, now: Instant, by_stream: bool) -> Option<PathMetrics> {
     let summary = monitor.summary(now);
     let metrics = summary.metrics()?;
+    let heard = monitor.heard().is_some_and(|heard| now < heard + STILL_HEARD);
     let loss_out = match summary.state {
-        LinkState::Up | LinkState::Recovering { .. } if by_stream => {
+        LinkState::Up if !by_stream => return Some(metrics),
+        LinkState::Unmeasured => LossRate::TOTAL,
+        LinkState::Down if by_stream || !heard => LossRate::TOTAL,
+        LinkState::Up | LinkState::Recovering { .. } | LinkState::Down => {
             monitor.late().unwrap_or_default()
         }
-        LinkState::Up => return Some(metrics),
-        LinkState::Unmeasured | LinkState::Recovering { .. } | LinkState::Down => LossRate::TOTAL,
     };
     Some(PathMetrics { loss_out, loss_in: LossRate::default(), ..metrics })
 }
@@ -165,5 +172,20 @@ mod tests {
             trial.metrics(trial.until).map(PathMetrics::round_trip_loss)
         };
         assert_eq!((of(0), of(40)), (None, Some(LossRate::TOTAL)));
+    }
+
+    #[test]
+    fn udp_that_loses_much_has_its_loss_also_while_it_is_down() {
+        let mut down = 0;
+        for seed in 0..200 {
+            let mut chance = StdRng::seed_from_u64(seed);
+            let trial = run(false, |_| Some(RTT / 2).filter(|_| chance.random_bool(0.7)));
+            let Some(found) = trial.metrics(trial.until) else { continue };
+            let found = found.round_trip_loss().fraction();
+            assert!((0.1..0.95).contains(&found), "seed {seed}: {found}");
+            down += usize::from(trial.monitor.summary(trial.until).state == LinkState::Down);
+        }
+        println!("{down} of 200 trials ended while it was down");
+        assert!(down > 0);
     }
 }
