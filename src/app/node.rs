@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use noq::{AsyncUdpSocket, Endpoint, EndpointConfig, TokioRuntime, UdpSender};
+use noq::{AsyncUdpSocket, Endpoint, EndpointConfig, UdpSender};
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -48,7 +48,7 @@ use crate::{
     mesh::{LinkFacts, MemberRecord, Mesh, MeshConfig, Probing, RelayConfig},
     overlay::policy::Policy,
     transport::{self, ConfigureError, KnockKey, LaneClient, LaneOptions, LaneServer},
-    underlay::{LabelSocket, MAX_QUIC_PACKET, PathMtu, Switch},
+    underlay::{InTurns, LabelSocket, MAX_QUIC_PACKET, PathMtu, Switch},
 };
 
 /// After the flows have ended, how long the last packets may take to leave.
@@ -503,8 +503,7 @@ fn open_endpoint(
     config.grease_quic_bit(false);
     config.rng_seed(Some(switch.chance().draw()));
     config.max_udp_payload_size(MAX_QUIC_PACKET).map_err(io::Error::other)?;
-    let endpoint =
-        Endpoint::new_with_abstract_socket(config, None, socket, Arc::new(TokioRuntime))?;
+    let endpoint = Endpoint::new_with_abstract_socket(config, None, socket, Arc::new(InTurns))?;
     Ok((endpoint, sender))
 }
 

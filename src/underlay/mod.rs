@@ -18,6 +18,7 @@
 
 mod arrivals;
 mod askers;
+mod burst;
 mod hold;
 mod interfaces;
 pub mod labels;
@@ -38,6 +39,7 @@ mod slots;
 mod socket;
 mod streams;
 mod switch;
+mod turn;
 mod up;
 mod virtual_address;
 
@@ -56,4 +58,5 @@ pub use socket::{LabelSocket, bind_udp};
 pub use streams::{Carrier, StreamEnd, StreamHold, StreamId, Streams};
 pub(crate) use switch::MAX_SLOTS;
 pub use switch::{DropCounts, DropReason, NextHop, Switch};
+pub(crate) use turn::InTurns;
 pub use virtual_address::is_virtual;

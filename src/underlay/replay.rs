@@ -13,6 +13,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
+
 /// Most packets kept that are not known to have arrived. At 100 Mbit/s and 230 ms so many are in
 /// flight: 3 MB.
 const MAX_PACKETS: usize = 2048;
@@ -46,13 +48,13 @@ pub(super) struct Replay {
     sent: VecDeque<Sent>,
     /// The packet before the next one was not kept.
     gap: bool,
-    again: VecDeque<Vec<u8>>,
+    again: VecDeque<Bytes>,
 }
 
 #[derive(Debug)]
 struct Sent {
     at: Instant,
-    packet: Vec<u8>,
+    packet: Bytes,
     /// The packet before it was not kept.
     gap: bool,
 }
@@ -75,14 +77,15 @@ impl Replay {
             self.gap = true;
             return;
         }
-        for packet in contents.chunks(segment) {
-            if self.sent.len() >= MAX_PACKETS {
-                self.gap = true;
-                return;
-            }
+        let room = MAX_PACKETS.saturating_sub(self.sent.len());
+        let kept = contents.len().min(room * segment);
+        let mut batch = Bytes::copy_from_slice(&contents[..kept]);
+        while !batch.is_empty() {
+            let packet = batch.split_to(segment.min(batch.len()));
             let gap = std::mem::take(&mut self.gap);
-            self.sent.push_back(Sent { at: now, packet: packet.to_vec(), gap });
+            self.sent.push_back(Sent { at: now, packet, gap });
         }
+        self.gap |= kept < contents.len();
     }
 
     /// Marks the packets sent after `since` to be sent again. Of a bulk transfer it marks the first
@@ -110,12 +113,12 @@ impl Replay {
     }
 
     /// The next packet to be sent again.
-    pub(super) fn next(&mut self) -> Option<Vec<u8>> {
+    pub(super) fn next(&mut self) -> Option<Bytes> {
         self.again.pop_front()
     }
 
     /// Puts a packet back that could not be sent now.
-    pub(super) fn put_back(&mut self, packet: Vec<u8>) {
+    pub(super) fn put_back(&mut self, packet: Bytes) {
         self.again.push_front(packet);
     }
 }

@@ -14,14 +14,15 @@ use noq::{
     udp::{EcnCodepoint, Transmit},
 };
 
-use super::{DropReason, Leave, SlotId, Switch, switch::Sent};
+use super::{
+    DropReason, Leave, SlotId, Switch,
+    burst::{Burst, MAX_UDP_PAYLOAD, Towards},
+    switch::Sent,
+};
 use crate::wire::{
     label::{HEADER_LEN, Label, push_labelled},
     piece::{SURE_PACKET, SURE_PAYLOAD, push_pieces},
 };
-
-/// Largest UDP payload over IPv4: 65,535 − 20 (IP) − 8 (UDP).
-const MAX_UDP_PAYLOAD: usize = 65_507;
 
 /// Largest QUIC packet we ever send, and where path MTU discovery stops: with our header it fills a
 /// jumbo frame over IPv6, 9000 − 40 (IP) − 8 (UDP) − 11 (label).
@@ -30,16 +31,17 @@ pub(crate) const MAX_QUIC_PACKET: u16 = 8941;
 /// Gives each packet for a virtual address the label and the real address of its slot's route.
 #[derive(Debug)]
 pub(super) struct LabelSender {
-    physical: Pin<Box<dyn UdpSender>>,
+    burst: Burst,
     switch: Arc<Switch>,
-    labelled: Vec<u8>,
+    pieces: Vec<u8>,
     /// The size of the last packets. It decides how many fit into one system call.
     packet: usize,
 }
 
 impl LabelSender {
     pub(super) fn new(physical: Pin<Box<dyn UdpSender>>, switch: Arc<Switch>) -> Self {
-        Self { physical, switch, labelled: Vec::new(), packet: usize::from(MAX_QUIC_PACKET) }
+        let packet = usize::from(MAX_QUIC_PACKET);
+        Self { burst: Burst::new(physical), switch, pieces: Vec::new(), packet }
     }
 
     fn poll_send_to_slot(
@@ -173,13 +175,16 @@ impl LabelSender {
         packet: &[u8],
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
-        self.labelled.clear();
-        push_pieces(&mut self.labelled, label, *number, packet);
-        let at_once = self.physical.max_transmit_segments().get() * SURE_PAYLOAD;
-        for (sent, contents) in self.labelled.chunks(at_once).enumerate() {
-            let segment_size = (contents.len() > SURE_PAYLOAD).then_some(SURE_PAYLOAD);
-            let pieces = Transmit { destination, contents, segment_size, ecn, src_ip: None };
-            match self.physical.as_mut().poll_send(&pieces, cx) {
+        let mut pieces = std::mem::take(&mut self.pieces);
+        pieces.clear();
+        push_pieces(&mut pieces, label, *number, packet);
+        let at_once = self.burst.max_segments().get() * SURE_PAYLOAD;
+        let towards = Towards { destination, ecn };
+        let mut all = Poll::Ready(Ok(()));
+        for (sent, contents) in pieces.chunks(at_once).enumerate() {
+            let sizes = (contents.len(), SURE_PAYLOAD.min(contents.len()));
+            let write = |burst: &mut Vec<u8>| burst.extend_from_slice(contents);
+            match self.burst.poll_send(towards, sizes, write, cx) {
                 Poll::Ready(Ok(())) => {
                     for _ in contents.chunks(SURE_PAYLOAD) {
                         *number = number.wrapping_add(1);
@@ -189,10 +194,14 @@ impl LabelSender {
                     self.switch.count_drop(DropReason::SocketFull, 1);
                     break;
                 }
-                unsent => return unsent,
+                unsent => {
+                    all = unsent;
+                    break;
+                }
             }
         }
-        Poll::Ready(Ok(()))
+        self.pieces = pieces;
+        all
     }
 
     /// Sends packets with numbers from `number` on, and counts the packets that the socket took. A
@@ -205,20 +214,18 @@ impl LabelSender {
         segment_size: Option<usize>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
-        self.labelled.clear();
+        let segment = segment_size.unwrap_or(contents.len()).max(1);
+        let packets = contents.len().div_ceil(segment);
+        let len = contents.len() + packets * HEADER_LEN;
         let mut next = *number;
-        for packet in contents.chunks(segment_size.unwrap_or(contents.len()).max(1)) {
-            push_labelled(&mut self.labelled, label, next, packet);
-            next = next.wrapping_add(1);
-        }
-        let labelled = Transmit {
-            destination,
-            contents: &self.labelled,
-            segment_size: segment_size.map(|size| size + HEADER_LEN),
-            ecn,
-            src_ip: None,
+        let write = |burst: &mut Vec<u8>| {
+            for packet in contents.chunks(segment) {
+                push_labelled(burst, label, next, packet);
+                next = next.wrapping_add(1);
+            }
         };
-        let sent = self.physical.as_mut().poll_send(&labelled, cx);
+        let towards = Towards { destination, ecn };
+        let sent = self.burst.poll_send(towards, (len, segment + HEADER_LEN), write, cx);
         if matches!(sent, Poll::Ready(Ok(()))) {
             *number = next;
         }
@@ -239,12 +246,12 @@ impl UdpSender for LabelSender {
     ) -> Poll<io::Result<()>> {
         match SlotId::from_address(transmit.destination) {
             Some(slot) => self.poll_send_to_slot(slot, transmit, cx),
-            None => self.physical.as_mut().poll_send(transmit, cx),
+            None => self.burst.poll_send_alone(transmit, cx),
         }
     }
 
     fn max_transmit_segments(&self) -> NonZeroUsize {
         let fitting = NonZeroUsize::new(self.fitting()).unwrap_or(NonZeroUsize::MIN);
-        self.physical.max_transmit_segments().min(fitting)
+        self.burst.max_segments().min(fitting)
     }
 }

@@ -7,8 +7,9 @@
 //! loop in each process (`throughput/bare.rs`): "bare" moves bytes from a buffer of the exit's process, "bare proxy"
 //! carries TCP, as ronproxy does. `flows` has many downloads at once over loopback.
 //!
-//! `RON_BENCH_MIB` (512) is the size of a download and `RON_BENCH_RUNS` (3) the number of rounds. Linux only; as root.
-//! It runs in network namespaces of its own, which end with it.
+//! `RON_BENCH_MIB` (512) is the size of a download and `RON_BENCH_RUNS` (3) the number of rounds.
+//! `RON_BENCH_WAYS` has names of rows with semicolons between them, if not all are wanted. Linux only; as root. It runs in
+//! network namespaces of its own, which end with it.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark stops at any surprise")]
 

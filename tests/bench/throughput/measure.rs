@@ -149,6 +149,9 @@ fn table(title: &str, ground: &Ground, loopback: bool) {
         ways.extend(through(overlay, names, &plain));
     }
     ways.extend(rivals.iter().map(|rival| of_rival(rival, &plain)));
+    if let Ok(only) = env::var("RON_BENCH_WAYS") {
+        ways.retain(|way| only.split(';').any(|name| name.trim() == way.name));
+    }
     ways.iter().for_each(Way::warm);
     (0..runs).for_each(|_| ways.iter_mut().for_each(Way::round));
     if counts_calls() {
