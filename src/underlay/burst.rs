@@ -19,11 +19,8 @@ use super::turn;
 /// Largest UDP payload over IPv4: 65,535 − 20 (IP) − 8 (UDP).
 pub(super) const MAX_UDP_PAYLOAD: usize = 65_507;
 
-/// What one sender has to send at the end of its [turn](super::turn), and the way out.
-#[derive(Clone)]
-pub(super) struct Burst(Arc<Mutex<State>>);
-
-struct State {
+/// Packets that leave together, and the way out.
+pub(super) struct Burst {
     physical: Pin<Box<dyn UdpSender>>,
     towards: Towards,
     contents: Vec<u8>,
@@ -41,62 +38,11 @@ pub(super) struct Towards {
 impl Burst {
     pub(super) fn new(physical: Pin<Box<dyn UdpSender>>) -> Self {
         let towards = Towards { destination: ([0, 0, 0, 0], 0).into(), ecn: None };
-        let state = State { physical, towards, contents: Vec::new(), segment: 0 };
-        Self(Arc::new(Mutex::new(state)))
+        Self { physical, towards, contents: Vec::new(), segment: 1 }
     }
 
-    /// Sends `len` bytes that `write` appends: packets of `segment` bytes, and a last one that may be shorter. Pending:
-    /// nothing was taken. In a turn they are taken before the socket has room for them.
-    pub(super) fn poll_send(
-        &self,
-        towards: Towards,
-        (len, segment): (usize, usize),
-        write: impl FnOnce(&mut Vec<u8>),
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<()>> {
-        let mut state = self.state();
-        if !state.fits(towards, len, segment) {
-            ready!(state.poll_flush(cx))?;
-        }
-        let first = state.contents.is_empty();
-        if first {
-            (state.towards, state.segment) = (towards, segment);
-        }
-        write(&mut state.contents);
-        if turn::joined(self, len.div_ceil(segment.max(1)), first) {
-            return Poll::Ready(Ok(()));
-        }
-        let sent = state.poll_flush(cx);
-        state.contents.clear();
-        sent
-    }
-
-    /// Sends what was collected. Pending: it is still here.
-    pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.state().poll_flush(cx)
-    }
-
-    /// Sends past what was collected.
-    pub(super) fn poll_send_alone(
-        &self,
-        transmit: &Transmit<'_>,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<()>> {
-        self.state().physical.as_mut().poll_send(transmit, cx)
-    }
-
-    pub(super) fn max_segments(&self) -> NonZeroUsize {
-        self.state().physical.max_transmit_segments()
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    /// Whether packets may join those that are here.
-    fn fits(&self, towards: Towards, len: usize, segment: usize) -> bool {
+    /// Whether packets of `segment` bytes, `len` in all, may leave with those that are here.
+    pub(super) fn fits(&self, towards: Towards, len: usize, segment: usize) -> bool {
         let all = self.contents.len() + len;
         let alike = segment == self.segment || segment < self.segment && len == segment;
         self.contents.is_empty()
@@ -104,10 +50,24 @@ impl State {
                 && alike
                 && self.contents.len().is_multiple_of(self.segment)
                 && all <= MAX_UDP_PAYLOAD
-                && all.div_ceil(self.segment) <= self.physical.max_transmit_segments().get()
+                && all.div_ceil(self.segment) <= self.max_segments().get()
     }
 
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Takes packets that [fit](Self::fits), which `write` appends.
+    pub(super) fn push(
+        &mut self,
+        towards: Towards,
+        segment: usize,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
+        if self.contents.is_empty() {
+            (self.towards, self.segment) = (towards, segment.max(1));
+        }
+        write(&mut self.contents);
+    }
+
+    /// Sends what is here. Pending: it is still here.
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.contents.is_empty() {
             return Poll::Ready(Ok(()));
         }
@@ -119,12 +79,70 @@ impl State {
         self.contents.clear();
         Poll::Ready(sent)
     }
+
+    /// Sends packets past those that are here.
+    pub(super) fn poll_send(
+        &mut self,
+        transmit: &Transmit<'_>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.physical.as_mut().poll_send(transmit, cx)
+    }
+
+    /// The packets that are here, and their bytes.
+    pub(super) fn waiting(&self) -> (usize, usize) {
+        (self.contents.len().div_ceil(self.segment), self.contents.len())
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.contents.clear();
+    }
+
+    pub(super) fn max_segments(&self) -> NonZeroUsize {
+        self.physical.max_transmit_segments()
+    }
+}
+
+/// What one sender of QUIC has to send at the end of its [turn](super::turn).
+#[derive(Debug, Clone)]
+pub(super) struct SharedBurst(Arc<Mutex<Burst>>);
+
+impl SharedBurst {
+    pub(super) fn new(physical: Pin<Box<dyn UdpSender>>) -> Self {
+        Self(Arc::new(Mutex::new(Burst::new(physical))))
+    }
+
+    /// Sends `len` bytes that `write` appends: packets of `segment` bytes, and a last one that may be shorter. Pending:
+    /// nothing was taken. In a turn they are taken before the socket has room for them.
+    pub(super) fn poll_send(
+        &self,
+        towards: Towards,
+        (len, segment): (usize, usize),
+        write: impl FnOnce(&mut Vec<u8>),
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut burst = self.lock();
+        if !burst.fits(towards, len, segment) {
+            ready!(burst.poll_flush(cx))?;
+        }
+        let first = burst.contents.is_empty();
+        burst.push(towards, segment, write);
+        if turn::joined(self, len.div_ceil(segment.max(1)), first) {
+            return Poll::Ready(Ok(()));
+        }
+        let sent = burst.poll_flush(cx);
+        burst.clear();
+        sent
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Burst> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl fmt::Debug for Burst {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = self.state();
-        f.debug_struct("Burst").field("waiting", &state.contents.len()).finish_non_exhaustive()
+        f.debug_struct("Burst").field("waiting", &self.waiting()).finish_non_exhaustive()
     }
 }
 

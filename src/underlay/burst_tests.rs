@@ -59,7 +59,7 @@ fn packet(fill: u8, size: usize) -> Vec<u8> {
 }
 
 /// Gives `burst` batches of one task, each when the socket has room for it: the port, the bytes, the size of packets.
-fn send_in_turns(burst: &Burst, batches: Vec<(u16, Vec<u8>, usize)>) {
+fn send_in_turns(burst: &SharedBurst, batches: Vec<(u16, Vec<u8>, usize)>) {
     let runtime = Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
         let (done, is_done) = oneshot::channel();
@@ -92,10 +92,10 @@ fn send_in_turns(burst: &Burst, batches: Vec<(u16, Vec<u8>, usize)>) {
     });
 }
 
-fn burst() -> (Burst, Scripted) {
+fn burst() -> (SharedBurst, Scripted) {
     let socket = Scripted::default();
     socket.takes(usize::MAX);
-    (Burst::new(Box::pin(socket.clone())), socket)
+    (SharedBurst::new(Box::pin(socket.clone())), socket)
 }
 
 #[test]

@@ -19,6 +19,7 @@
 mod arrivals;
 mod askers;
 mod burst;
+mod forward;
 mod hold;
 mod interfaces;
 pub mod labels;

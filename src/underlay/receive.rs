@@ -4,22 +4,21 @@ use std::{
     fmt,
     io::{self, IoSliceMut},
     num::NonZeroUsize,
-    pin::Pin,
     task::{Context, Poll},
     time::Instant,
 };
 
 use noq::{
-    AsyncUdpSocket, UdpSender,
-    udp::{BATCH_SIZE, RecvMeta, Transmit},
+    AsyncUdpSocket,
+    udp::{BATCH_SIZE, RecvMeta},
 };
 
 use super::{
-    DropReason, NextHop, SlotId, Switch, labels::LabelMeaning, order, reorder::Reorder,
+    DropReason, SlotId, Switch, forward::Forwarder, labels::LabelMeaning, order, reorder::Reorder,
     socket::mapped, streams::Inbox, up::Up, virtual_address::is_virtual,
 };
 use crate::wire::{
-    label::{Class, HEADER_LEN, classify, number, relay},
+    label::{Class, HEADER_LEN, classify, number},
     piece,
 };
 
@@ -112,7 +111,7 @@ impl Batch {
         now: Instant,
         switch: &Switch,
         cx: &mut Context<'_>,
-        mut forwarder: Pin<&mut dyn UdpSender>,
+        forwarder: &mut Forwarder,
         reorder: &mut Reorder,
         up: &mut Up<'_, '_>,
     ) {
@@ -153,7 +152,7 @@ impl Batch {
                     continue;
                 }
                 Ok(LabelMeaning::Forward(next)) => {
-                    forward(switch, &next, &run, bytes, meta, cx, forwarder.as_mut());
+                    forwarder.take(switch, &next, (bytes, run.stride, meta), cx);
                 }
                 Err(reason) => switch.count_drop(reason, run.packets()),
             }
@@ -260,43 +259,6 @@ fn consecutive(run: &Run, bytes: &[u8]) -> order::Run {
     });
     let packets = 1 + more.count();
     order::Run { first, packets, relayed: matches!(run.class, Class::Relayed(_)), in_pieces }
-}
-
-/// Marks a run of packets as forwarded, replaces their label, and sends them to the next hop. A
-/// relay does nothing else.
-fn forward(
-    switch: &Switch,
-    next: &NextHop,
-    run: &Run,
-    bytes: &mut [u8],
-    meta: RecvMeta,
-    cx: &mut Context<'_>,
-    mut forwarder: Pin<&mut dyn UdpSender>,
-) {
-    let Some(address) = next.neighbour.address() else {
-        switch.count_drop(DropReason::NoRoute, run.packets());
-        return;
-    };
-    for packet in bytes.chunks_mut(run.stride) {
-        relay(packet, next.label);
-    }
-    let max = forwarder.max_transmit_segments().get() * run.stride;
-    for part in bytes.chunks(max) {
-        let packets = part.len().div_ceil(run.stride);
-        let transmit = Transmit {
-            destination: address,
-            ecn: meta.ecn,
-            contents: part,
-            segment_size: (packets > 1).then_some(run.stride),
-            src_ip: None,
-        };
-        match forwarder.as_mut().poll_send(&transmit, cx) {
-            Poll::Ready(Ok(())) => switch.count_forwarded(packets, part.len()),
-            Poll::Ready(Err(_)) | Poll::Pending => {
-                switch.count_drop(DropReason::SocketFull, packets)
-            }
-        }
-    }
 }
 
 impl fmt::Debug for Batch {

@@ -3,16 +3,18 @@
 use std::{
     collections::VecDeque,
     net::SocketAddr,
+    pin::Pin,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use futures_util::FutureExt;
+use noq::{UdpSender, udp::Transmit};
 
 use super::*;
 use crate::{
     underlay::{
-        Leave, Neighbour,
+        Leave, Neighbour, NextHop,
         labels::{Forwarding, Meter},
         send::LabelSender,
     },
@@ -90,7 +92,7 @@ struct Bench {
     switch: Switch,
     socket: Scripted,
     batch: Batch,
-    forwarder: Pin<Box<dyn UdpSender>>,
+    forwarder: Forwarder,
     reorder: Reorder,
     now: Instant,
 }
@@ -99,7 +101,7 @@ impl Bench {
     fn new(blocked: bool) -> Self {
         let socket = Scripted { blocked, ..Scripted::default() };
         let batch = Batch::new(socket.max_receive_segments(), None);
-        let forwarder = socket.create_sender();
+        let forwarder = Forwarder::new(socket.create_sender());
         let (switch, reorder) = (Switch::default(), Reorder::default());
         Self { switch, socket, batch, forwarder, reorder, now: Instant::now() }
     }
@@ -138,10 +140,11 @@ impl Bench {
                 self.now,
                 &self.switch,
                 &mut cx,
-                self.forwarder.as_mut(),
+                &mut self.forwarder,
                 &mut self.reorder,
                 &mut space,
             );
+            self.forwarder.flush(&self.switch, &mut cx);
             let used = space.filled();
             for (buffer, meta) in room.iter().zip(meta).take(used) {
                 up.push((meta.addr, buffer[..meta.len].to_vec(), meta.stride));
@@ -356,6 +359,22 @@ async fn a_nonce_reaches_its_link_and_one_of_no_link_is_dropped() {
     assert!(inbox.next().now_or_never().is_none());
     drop(inbox);
     assert_eq!(come(&mut bench, 7, 3), 102, "its link has ended");
+}
+
+#[test]
+fn single_packets_of_many_lanes_are_forwarded_in_one_call() {
+    let mut bench = Bench::new(false);
+    (0..40).for_each(|label| bench.grant_forward(label, 1_000 + label, None));
+    let packets: Vec<_> = (0..40).map(|label| labelled(label, &[7; 1_400])).collect();
+    bench.receive(&packets);
+    let sent = bench.socket.outgoing.lock().unwrap().clone();
+    let to = ([192, 0, 2, 2], 4600).into();
+    let forwarded = (0..40).map(|label| relayed(1_000 + label, &[7; 1_400]));
+    let bytes: Vec<u8> = sent.iter().flat_map(|(_, bytes, _)| bytes.clone()).collect();
+    assert_eq!(bytes, forwarded.collect::<Vec<_>>().concat());
+    let calls: Vec<_> = sent.iter().map(|(to, bytes, size)| (*to, bytes.len(), *size)).collect();
+    let size = HEADER_LEN + 1_400;
+    assert_eq!(calls, [(to, 40 * size, Some(size))]);
 }
 
 #[test]

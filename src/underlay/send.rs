@@ -16,7 +16,7 @@ use noq::{
 
 use super::{
     DropReason, Leave, SlotId, Switch,
-    burst::{Burst, MAX_UDP_PAYLOAD, Towards},
+    burst::{MAX_UDP_PAYLOAD, SharedBurst, Towards},
     switch::Sent,
 };
 use crate::wire::{
@@ -31,7 +31,7 @@ pub(crate) const MAX_QUIC_PACKET: u16 = 8941;
 /// Gives each packet for a virtual address the label and the real address of its slot's route.
 #[derive(Debug)]
 pub(super) struct LabelSender {
-    burst: Burst,
+    burst: SharedBurst,
     switch: Arc<Switch>,
     pieces: Vec<u8>,
     /// The size of the last packets. It decides how many fit into one system call.
@@ -41,7 +41,7 @@ pub(super) struct LabelSender {
 impl LabelSender {
     pub(super) fn new(physical: Pin<Box<dyn UdpSender>>, switch: Arc<Switch>) -> Self {
         let packet = usize::from(MAX_QUIC_PACKET);
-        Self { burst: Burst::new(physical), switch, pieces: Vec::new(), packet }
+        Self { burst: SharedBurst::new(physical), switch, pieces: Vec::new(), packet }
     }
 
     fn poll_send_to_slot(
@@ -178,7 +178,7 @@ impl LabelSender {
         let mut pieces = std::mem::take(&mut self.pieces);
         pieces.clear();
         push_pieces(&mut pieces, label, *number, packet);
-        let at_once = self.burst.max_segments().get() * SURE_PAYLOAD;
+        let at_once = self.burst.lock().max_segments().get() * SURE_PAYLOAD;
         let towards = Towards { destination, ecn };
         let mut all = Poll::Ready(Ok(()));
         for (sent, contents) in pieces.chunks(at_once).enumerate() {
@@ -246,12 +246,12 @@ impl UdpSender for LabelSender {
     ) -> Poll<io::Result<()>> {
         match SlotId::from_address(transmit.destination) {
             Some(slot) => self.poll_send_to_slot(slot, transmit, cx),
-            None => self.burst.poll_send_alone(transmit, cx),
+            None => self.burst.lock().poll_send(transmit, cx),
         }
     }
 
     fn max_transmit_segments(&self) -> NonZeroUsize {
         let fitting = NonZeroUsize::new(self.fitting()).unwrap_or(NonZeroUsize::MIN);
-        self.burst.max_segments().min(fitting)
+        self.burst.lock().max_segments().min(fitting)
     }
 }

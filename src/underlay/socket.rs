@@ -15,7 +15,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::time::Sleep;
 
 use super::{
-    Switch, outside::OutsideSender, receive::Batch, reorder::Reorder, send::LabelSender, up::Up,
+    Switch, forward::Forwarder, outside::OutsideSender, receive::Batch, reorder::Reorder,
+    send::LabelSender, up::Up,
 };
 
 /// Receive and send buffers asked of the kernel, in bytes.
@@ -61,7 +62,7 @@ pub fn bind_udp(address: SocketAddr) -> io::Result<Box<dyn AsyncUdpSocket>> {
 pub struct LabelSocket {
     physical: Box<dyn AsyncUdpSocket>,
     switch: Arc<Switch>,
-    forwarder: Pin<Box<dyn UdpSender>>,
+    forwarder: Forwarder,
     batch: Batch,
     reorder: Reorder,
     /// When the batch was received.
@@ -74,7 +75,7 @@ impl LabelSocket {
     /// Puts label switching in front of `physical`.
     #[must_use]
     pub fn new(physical: Box<dyn AsyncUdpSocket>, switch: Arc<Switch>) -> Self {
-        let forwarder = outside(physical.as_ref(), &switch);
+        let forwarder = Forwarder::new(outside(physical.as_ref(), &switch));
         let batch = Batch::new(physical.max_receive_segments(), switch.streams().take_inbox());
         let received = tokio::time::Instant::now().into_std();
         let reorder = Reorder::default();
@@ -97,6 +98,22 @@ impl LabelSocket {
             ready!(self.poll_timer(cx));
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Hands packets up, and takes those of others for forwarding.
+    fn poll_runs(&mut self, cx: &mut Context<'_>, up: &mut Up<'_, '_>) -> Poll<io::Result<usize>> {
+        for _ in 0..MAX_FORWARDING_ROUNDS {
+            if self.batch.is_drained() && self.reorder.is_handed_up() {
+                ready!(self.poll_more(cx))?;
+            }
+            let Self { switch, forwarder, batch, reorder, received, .. } = &mut *self;
+            batch.deliver(*received, switch, cx, forwarder, reorder, up);
+            if up.filled() > 0 {
+                return Poll::Ready(Ok(up.filled()));
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// Waits until a packet has waited long enough.
@@ -123,19 +140,9 @@ impl AsyncUdpSocket for LabelSocket {
         bufs: &mut [IoSliceMut<'_>],
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
-        let mut up = Up::new(bufs, meta);
-        for _ in 0..MAX_FORWARDING_ROUNDS {
-            if self.batch.is_drained() && self.reorder.is_handed_up() {
-                ready!(self.poll_more(cx))?;
-            }
-            let Self { switch, forwarder, batch, reorder, received, .. } = &mut *self;
-            batch.deliver(*received, switch, cx, forwarder.as_mut(), reorder, &mut up);
-            if up.filled() > 0 {
-                return Poll::Ready(Ok(up.filled()));
-            }
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
+        let received = self.poll_runs(cx, &mut Up::new(bufs, meta));
+        self.forwarder.flush(&self.switch, cx);
+        received
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {

@@ -17,7 +17,7 @@ use std::{
 
 use noq::{AsyncTimer, AsyncUdpSocket, Runtime, TokioRuntime};
 
-use super::burst::Burst;
+use super::burst::SharedBurst;
 
 /// After so many packets noq lets other tasks run (`MAX_TRANSMIT_DATAGRAMS`). It may have more to send.
 const NOQ_YIELDS_AFTER: usize = 20;
@@ -54,7 +54,7 @@ impl Runtime for InTurns {
 
 /// `packets` joined `burst`, which was empty if they are `first`. False: no task of QUIC runs, so nothing sends the burst
 /// later.
-pub(super) fn joined(burst: &Burst, packets: usize, first: bool) -> bool {
+pub(super) fn joined(burst: &SharedBurst, packets: usize, first: bool) -> bool {
     let joined = TURN.try_with(|turn| {
         turn.packets.fetch_add(packets, Ordering::Relaxed);
         if first {
@@ -70,7 +70,7 @@ struct Turn {
     /// Packets of this run.
     packets: AtomicUsize,
     /// What leaves at the end, or did not the last time.
-    bursts: Mutex<Vec<Burst>>,
+    bursts: Mutex<Vec<SharedBurst>>,
 }
 
 impl Turn {
@@ -89,7 +89,7 @@ impl Turn {
         }
         // What the socket does not take now wakes this task.
         let mut bursts = self.bursts.lock().unwrap_or_else(PoisonError::into_inner);
-        bursts.retain(|burst| match burst.poll_flush(cx) {
+        bursts.retain(|burst| match burst.lock().poll_flush(cx) {
             Poll::Pending => true,
             Poll::Ready(Ok(())) => false,
             Poll::Ready(Err(error)) => {
