@@ -6,15 +6,16 @@
 //! by SOCKS. TCP has the kernel's default buffers. The two hosts are network namespaces (`cable`).
 //!
 //! Each line is new: other hosts, nodes and queues. So is the entry in each round. The last column names what misses
-//! the aims: 95 % of the better rate of TCP (90 % where packets are lost); keys within 10 ms of the better of TCP's
-//! median and 95th percentile; beside Cubic, neither has over twice what the other has.
+//! the aims: 95 % of the better rate of TCP (90 % where packets are lost); keys within 10 ms of the median and of the
+//! 95th percentile of each TCP (where Cubic is slow, its keys meet no queue); beside Cubic, neither has over twice what
+//! the other has.
 //!
 //! `RON_BENCH_LINES` (all) chooses the lines whose name has one of these words: `clean jitter loss bursts deep long
-//! shared`, also `±10` and `uploads`.
-//! `RON_BENCH_SECONDS` (8) is how long a rate is measured, after half that time; slow lines take a multiple.
-//! `RON_BENCH_RUNS` (3) sets the rounds, of which the median rate is printed with the least and the most (of two, the
-//! larger is the median). "Busy" is the time of all processors in use while ronproxy ran: near 100 % the machine is the
-//! limit, not the line. Linux only; needs user namespaces, `unshare`, `ip`, `/dev/net/tun`, and a kernel with BBR.
+//! shared`, also `±10` and `uploads`. `RON_BENCH_SECONDS` (8) is how long a rate is measured, after half that time; slow
+//! lines take a multiple. `RON_BENCH_RUNS` (3) sets the rounds, of which the median rate is printed with the least and
+//! the most (of two, the larger is the median). "Busy" is the time of all processors in use while ronproxy ran: near
+//! 100 % other work takes part, or the machine is the limit and not the line. Linux only; needs user namespaces,
+//! `unshare`, `ip`, `/dev/net/tun`, and a kernel with BBR.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark stops at any surprise")]
 

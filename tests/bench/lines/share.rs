@@ -7,7 +7,7 @@ use crate::{
     measure::Effort,
     nodes::{Nodes, SEND, Server, TAKE},
     rows::Shared,
-    transfer::{Bulk, rates, spread},
+    transfer::{Bulk, rates},
     way::{WAYS, Way},
 };
 
@@ -19,25 +19,22 @@ const FAIR: f64 = 2.0;
 
 /// Measures these lines.
 pub(crate) fn all(lines: &[Shared], effort: Effort) {
-    println!(
-        "\n| line, Mbit/s | ronproxy beside Cubic | Cubic beside Cubic | BBR beside Cubic | |"
-    );
+    println!("\n| line, Mbit/s in each round | ronproxy + Cubic | Cubic + Cubic | BBR + Cubic | |");
     println!("|---|---|---|---|---|");
     for line in lines {
-        let mut pairs: [[Vec<f64>; 2]; 3] = Default::default();
+        let mut rounds: [Vec<[f64; 2]>; 3] = Default::default();
         let mut nodes = Nodes::set(Cable::lay(line.model), &[]);
         for _ in 0..effort.runs {
-            for (way, pair) in WAYS.into_iter().zip(&mut pairs) {
+            for (way, rounds) in WAYS.into_iter().zip(&mut rounds) {
                 way.prepare(&mut nodes);
-                let seen = beside_cubic(way, &nodes, line.upload, effort);
-                pair.iter_mut().zip(seen).for_each(|(rates, rate)| rates.push(rate));
+                rounds.push(beside_cubic(way, &nodes, line.upload, effort));
             }
         }
-        let cells = pairs.each_mut().map(|pair| {
-            let [own, other] = pair.each_mut().map(|rates| spread(rates, 2));
-            format!("{own} beside {other}")
+        let cells = rounds.each_ref().map(|rounds| {
+            let rounds = rounds.iter().map(|[own, cubic]| format!("{own:.2} + {cubic:.2}"));
+            rounds.collect::<Vec<_>>().join("; ")
         });
-        let [ours, cubic] = pairs[0].each_ref().map(|rates| rates[rates.len() / 2]);
+        let [ours, cubic] = [0, 1].map(|at| rounds[0].iter().map(|round| round[at]).sum::<f64>());
         let verdict = match ours / cubic {
             ratio if ratio > FAIR => "**falls short: Cubic**",
             ratio if ratio < 1.0 / FAIR => "**falls short: ronproxy**",
