@@ -165,6 +165,7 @@ mod tests {
                 rtt: Duration::from_millis(ms),
                 loss_out: LossRate::from_percent(percent),
                 loss_in: LossRate::ZERO,
+                exchanges: 66,
                 delivered: None,
             })
         };

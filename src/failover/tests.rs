@@ -302,6 +302,7 @@ impl Pair {
                 rtt: Duration::from_millis(2 * WAYS[way]),
                 loss_out: loss,
                 loss_in: loss,
+                exchanges: 66,
                 delivered: None,
             };
             let excluded = down.then(|| Exclusion::LinkDown(peer.clone(), peer.clone()));

@@ -329,7 +329,13 @@ mod tests {
     fn figures_are_shown_of_the_other_carrier_while_they_are_fresh() {
         let (mut trials, at) = (Trials::default(), Instant::now());
         let loss = LossRate::default();
-        let metrics = PathMetrics { rtt: s(1), loss_out: loss, loss_in: loss, delivered: None };
+        let metrics = PathMetrics {
+            rtt: s(1),
+            loss_out: loss,
+            loss_in: loss,
+            exchanges: 66,
+            delivered: None,
+        };
         trials.linked(at, Carrier::Udp, true);
         trials.found(Measured { carrier: Carrier::Tls, metrics, at });
         assert!(trials.other(at + SHOWN_FOR - s(1)).is_some());

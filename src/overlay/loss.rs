@@ -8,9 +8,12 @@ use super::units::LossRate;
 /// of 1 %.
 pub(super) const WINDOW: u32 = 100;
 
+/// The exchanges of the windows of both directions, of three messages each.
+pub(super) const EXCHANGES: u32 = 2 * WINDOW / 3;
+
 /// Below this many messages, the missing ones count as received. Otherwise one lost packet of the
 /// first two would be a loss rate of 50 %, and a lane would avoid a new link by chance.
-const MIN_WEIGHT: u32 = 10;
+pub(super) const MIN_WEIGHT: u32 = 10;
 
 /// Which of the last 100 numbered messages arrived: one direction, exact.
 ///
@@ -24,8 +27,8 @@ pub struct LossWindow {
     span: u32,
     highest: u32,
     started: bool,
-    /// What is missing before the next message does not count.
-    skips: bool,
+    /// How many of the messages count that are missing before the next one; `None`: all.
+    counted: Option<u32>,
 }
 
 impl LossWindow {
@@ -35,7 +38,7 @@ impl LossWindow {
     /// the same.
     pub fn record(&mut self, seq: u32) {
         if !self.started {
-            *self = Self { arrived: 1, span: 1, highest: seq, started: true, skips: false };
+            *self = Self { arrived: 1, span: 1, highest: seq, started: true, counted: None };
             return;
         }
         let ahead = seq.wrapping_sub(self.highest);
@@ -46,10 +49,10 @@ impl LossWindow {
         if behind < self.span {
             self.arrived |= 1 << behind;
         } else if behind > WINDOW && behind <= u32::MAX / 2 {
-            *self = Self { arrived: 1, span: 1, highest: seq, started: true, skips: false };
+            *self = Self { arrived: 1, span: 1, highest: seq, started: true, counted: None };
         } else if ahead <= u32::MAX / 2 {
             let mask = (1 << WINDOW) - 1;
-            let sent = if std::mem::take(&mut self.skips) { 1 } else { ahead };
+            let sent = self.counted.take().map_or(ahead, |missing| ahead.min(missing + 1));
             self.arrived = (self.arrived.checked_shl(sent).unwrap_or(0) | 1) & mask;
             self.span = self.span.saturating_add(sent).min(WINDOW);
             self.highest = seq;
@@ -61,14 +64,13 @@ impl LossWindow {
     pub fn forget(&mut self) {
         self.arrived = 0;
         self.span = 0;
-        self.skips = true;
+        self.counted = Some(0);
     }
 
-    /// Restores the counts of `earlier`, as if no message had been sent since.
-    pub fn resume(&mut self, earlier: &Self) {
-        self.arrived = earlier.arrived;
-        self.span = earlier.span;
-        self.skips = true;
+    /// An outage is over. Of the messages missing before the next one, one counts at most: a peer may have
+    /// numbered those of the outage.
+    pub fn resume(&mut self) {
+        self.counted = Some(1);
     }
 
     /// Messages known to be lost, and messages known to be sent, among the last 100.
@@ -216,25 +218,12 @@ mod tests {
     }
 
     #[test]
-    fn a_restored_loss_window_continues_where_it_stopped() {
-        let mut window = LossWindow::default();
-        [0, 2, 4].into_iter().for_each(|seq| window.record(seq));
-        let earlier = window;
-        [90, 91].into_iter().for_each(|seq| window.record(seq));
-        window.resume(&earlier);
-        assert_eq!((window.counts().lost(), window.counts().of()), (2, 5));
-        [92, 94].into_iter().for_each(|seq| window.record(seq));
-        assert_eq!((window.counts().lost(), window.counts().of()), (3, 8));
-    }
-
-    #[test]
-    fn losses_of_an_outage_that_show_after_it_do_not_count() {
+    fn an_outage_counts_as_one_lost_message() {
         let mut window = LossWindow::default();
         [0, 2].into_iter().for_each(|seq| window.record(seq));
-        let earlier = window;
-        window.resume(&earlier);
+        window.resume();
         [90, 92].into_iter().for_each(|seq| window.record(seq));
-        assert_eq!((window.counts().lost(), window.counts().of()), (2, 6));
+        assert_eq!((window.counts().lost(), window.counts().of()), (3, 7));
     }
 
     #[test]

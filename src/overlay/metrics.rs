@@ -19,6 +19,8 @@ pub struct PathMetrics {
     pub loss_out: LossRate,
     /// The loss towards this node: 1 − ∏(1 − l).
     pub loss_in: LossRate,
+    /// Of how many probe exchanges the loss is: the least over the links.
+    pub exchanges: u32,
     /// The largest rate lately delivered, a lower bound: the smallest over the links; `None` when
     /// a link has carried no data lately.
     pub delivered: Option<Bitrate>,
@@ -42,6 +44,7 @@ impl PathMetrics {
             rtt: self.rtt.saturating_add(next.rtt),
             loss_out: self.loss_out.then(next.loss_out),
             loss_in: self.loss_in.then(next.loss_in),
+            exchanges: self.exchanges.min(next.exchanges),
             delivered: self.delivered.zip(next.delivered).map(|(a, b)| a.min(b)),
         }
     }
@@ -75,7 +78,12 @@ impl PathMetrics {
     /// diverges at P = ½.
     #[must_use]
     pub fn expected_latency(self) -> Duration {
-        let loss = self.round_trip_loss().fraction();
+        self.latency_at(self.round_trip_loss())
+    }
+
+    /// The same at another `loss` of round trips.
+    pub(super) fn latency_at(self, loss: LossRate) -> Duration {
+        let loss = loss.fraction();
         if loss >= DIVERGES {
             return HOPELESS;
         }
@@ -90,12 +98,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::overlay::loss::EXCHANGES;
 
     fn path(rtt_ms: u64, out: u32, back: u32) -> PathMetrics {
         PathMetrics {
             rtt: Duration::from_millis(rtt_ms),
             loss_out: LossRate::from_percent(out),
             loss_in: LossRate::from_percent(back),
+            exchanges: EXCHANGES,
             delivered: Some(Bitrate::from_kbps(rtt_ms)),
         }
     }

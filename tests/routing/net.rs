@@ -99,6 +99,7 @@ impl Net {
             rtt: out.mean_delay() + back.mean_delay(),
             loss_out: loss(out),
             loss_in: loss(back),
+            exchanges: 66,
             delivered: None,
         })
     }

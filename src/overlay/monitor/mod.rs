@@ -22,10 +22,11 @@
 //! On first contact one complete exchange means up, so that a new node is usable at once. After an
 //! outage three in a row are needed.
 //!
-//! Loss describes a link that is up. Losses while it was down are dropped when it comes up again;
-//! otherwise an outage of a minute would be 100 % loss for the next hundred probes. Losses from
-//! before the outage are kept for a minute: at 30 % loss, four losses in a row happen by chance,
-//! and the link would come up with a clean record each time.
+//! Loss describes a link that is up, so only regular exchanges of a link that is up count for it. Those of an
+//! outage do not: a minute of it would be 100 % loss for the next hundred probes. Those after it do not
+//! either: a link that comes up after each of many short silences would seem cleaner than one that stays up in
+//! them. An outage counts as the one exchange that finds it. Losses from before it are kept for a minute: at
+//! 30 % loss, four losses in a row happen by chance, and the link would come up with a clean record each time.
 
 mod probe;
 mod summary;
@@ -62,7 +63,7 @@ const RECOVERY_PAUSE: Duration = INTERVAL_BOUNDS.0;
 /// a node that is gone.
 const DOWN_PAUSE: (Duration, Duration) = (Duration::from_secs(1), INTERVAL_BOUNDS.1);
 
-/// The longest outage after which the earlier loss is restored. After a longer one the path may be
+/// The longest outage after which the earlier loss counts. After a longer one the path may be
 /// another. Outages by chance are shorter (a recovery at 50 % loss each way takes half a minute).
 const LOSS_MEMORY: Duration = Duration::from_secs(60);
 
@@ -130,8 +131,6 @@ pub struct Monitor {
     latency: LatencyEstimator,
     inbound: LossWindow,
     outbound: LossCounts,
-    /// Both from when the link went down; `None` when they are too old.
-    before: Option<(LossWindow, LossCounts)>,
     data: DataLoss,
     delivered: DeliveredRate,
     probed: Probed,
@@ -197,7 +196,6 @@ impl Monitor {
             latency: LatencyEstimator::default(),
             inbound: LossWindow::default(),
             outbound: LossCounts::default(),
-            before: None,
             data: DataLoss::default(),
             delivered: DeliveredRate::default(),
             probed: Probed::default(),
@@ -307,15 +305,16 @@ impl Monitor {
 
     /// The next request, when one is due at `now`. `draw` is random, uniform in 0..1.
     pub fn poll_transmit(&mut self, now: Instant, draw: f64) -> Option<Probe> {
-        let regular = now >= self.next_probe;
-        if !regular && self.extra.is_none_or(|at| now < at) {
+        let due = now >= self.next_probe;
+        if !due && self.extra.is_none_or(|at| now < at) {
             return None;
         }
         self.extra = None;
-        if regular {
+        if due {
             self.jitter = 1.0 + JITTER * (2.0 * draw.clamp(0.0, 1.0) - 1.0);
             self.next_probe = now + self.pause();
         }
+        let regular = due && !matches!(self.phase, Phase::Down { .. });
         let request = self.message(ProbeKind::Request, regular);
         let deadline = Some(now + self.latency.timeout());
         remember(&mut self.requests, Sent { seq: request.seq, regular, at: now, deadline });
@@ -417,6 +416,7 @@ impl Monitor {
             rtt: self.latency.rtt(),
             loss_out: self.data.pooled_with(self.outbound, now),
             loss_in: self.inbound.counts().rate(),
+            exchanges: (self.inbound.counts().of() + self.outbound.of()) / 3,
             delivered: self.delivered.rate(now),
         }
     }
@@ -449,7 +449,7 @@ impl Monitor {
     /// The link goes over another carrier from now on: what was lost on the path before says nothing of it.
     pub fn another_path(&mut self) {
         self.inbound.forget();
-        (self.outbound, self.before) = (LossCounts::default(), None);
+        self.outbound = LossCounts::default();
         self.data = DataLoss::default();
         self.outcomes.clear();
     }
@@ -506,7 +506,6 @@ impl Monitor {
     fn hear(&mut self, message: &Probe) {
         if self.peer_epoch.replace(message.epoch) != Some(message.epoch) {
             self.inbound = LossWindow::default();
-            self.before = None;
         }
         self.peer_rarely = message.rarely;
         if let Some(number) = message.regular {
@@ -559,18 +558,13 @@ impl Monitor {
         }
     }
 
-    /// The outage is over: loss is what it was before it, or unknown.
+    /// The outage is over: after a long one the loss is unknown.
     fn recall_loss(&mut self, now: Instant) {
-        let recent = now.saturating_duration_since(self.since) < LOSS_MEMORY;
-        match self.before.take().filter(|_| recent) {
-            Some((inbound, outbound)) => {
-                self.inbound.resume(&inbound);
-                self.outbound = outbound;
-            }
-            None => {
-                self.inbound.forget();
-                self.outbound = LossCounts::default();
-            }
+        if now.saturating_duration_since(self.since) >= LOSS_MEMORY {
+            self.inbound.forget();
+            self.outbound = LossCounts::default();
+        } else {
+            self.inbound.resume();
         }
     }
 
@@ -580,7 +574,6 @@ impl Monitor {
             Phase::Unmeasured { lost } | Phase::Up { lost } => {
                 *lost += 1;
                 if *lost >= LOST_TO_DOWN {
-                    self.before = Some((self.inbound, self.outbound));
                     self.data = DataLoss::default();
                     self.delivered = DeliveredRate::default();
                     self.enter(now, Phase::Down { good: 0, pause: DOWN_PAUSE.0 });

@@ -59,6 +59,9 @@ pub struct LinkSummary {
     pub loss_out: Option<LossRate>,
     /// The loss towards this node; `None` before the first message.
     pub loss_in: Option<LossRate>,
+    /// Of how many probe exchanges the loss is, at most 66. Their messages travel within a round trip, so that
+    /// short silences take all or none.
+    pub exchanges: u32,
     /// The largest rate lanes lately saw delivered; `None` when they were idle.
     pub delivered: Option<Bitrate>,
 }
@@ -73,6 +76,7 @@ impl LinkSummary {
             rtt: None,
             loss_out: None,
             loss_in: None,
+            exchanges: 0,
             delivered: None,
         }
     }
@@ -87,6 +91,7 @@ impl LinkSummary {
             rtt: self.rtt?,
             loss_out: self.loss_out.unwrap_or_default(),
             loss_in: self.loss_in.unwrap_or_default(),
+            exchanges: self.exchanges,
             delivered: self.delivered,
         })
     }

@@ -237,6 +237,45 @@ fn a_lossy_link_keeps_its_loss_record_over_a_short_outage() {
     }
 }
 
+/// The mean loss of both directions by one end after short silences every 2 s, and how often the link was
+/// down. `asks`: a lane suspects each silence, and asks; else packets of one keep the link up.
+fn loss_in_short_silences(asks: bool) -> (f64, usize) {
+    let (mut loss, mut down) = (0.0, 0);
+    for seed in 0..20 {
+        let mut pair = Pair::new(CLEAN, seed);
+        pair.run(s(3));
+        for scan in 0..100 {
+            let silent = ms(150 + 125 * (scan % 3));
+            pair.conditions = CUT;
+            pair.run(ms(60));
+            if asks {
+                let now = pair.now;
+                pair.ends[0].probe_now(now);
+            }
+            pair.run(silent - ms(60));
+            pair.conditions = CLEAN;
+            for _ in 0..10 {
+                pair.run((s(2) - silent) / 10);
+                let delivered = PassiveSample { delivered: u32::from(!asks), ..Default::default() };
+                let now = pair.now;
+                pair.ends.iter_mut().for_each(|end| end.record_passive(now, &delivered));
+            }
+        }
+        let seen = pair.ends[0].clone();
+        loss += seen.inbound.counts().rate().unwrap().fraction() / 40.0;
+        loss += seen.outbound.rate().unwrap().fraction() / 40.0;
+        down += pair.events.iter().filter(|event| event.2 == LinkEvent::Down).count();
+    }
+    (loss, down)
+}
+
+#[test]
+fn short_silences_cost_a_link_that_they_take_down_as_much_as_another() {
+    let ((up, none), (down, often)) = (loss_in_short_silences(false), loss_in_short_silences(true));
+    assert!(often > 3 * none, "{none} and {often} times down");
+    assert!((up - down).abs() < 0.03, "loss {up:.3} and {down:.3}");
+}
+
 #[test]
 fn a_link_that_is_down_is_probed_at_a_bounded_rate() {
     let mut pair = Pair::new(CUT, 6);

@@ -7,7 +7,7 @@
 //! a transfer that fills the queue of a stream makes exchanges late, and UDP need not be better. So figures that stay
 //! the same cause one change at most.
 
-use super::rank::{LOSSY, Rank};
+use super::rank::{Compared, LOSSY, Rank};
 use crate::{
     flow::{Hint, Route},
     overlay::{candidates::Candidate, metrics::PathMetrics},
@@ -43,7 +43,7 @@ fn beats(stream: PathMetrics, udp: PathMetrics) -> bool {
     let rank = |metrics| {
         let route = Route::Direct;
         let candidate = Candidate { route, metrics: Some(metrics), app: None, excluded: None };
-        Rank::of(&Hint::Latency, &candidate, false)
+        Rank::of(&Hint::Latency, &candidate, Compared::Alike)
     };
     rank(stream).beats(&Hint::Latency, &rank(udp))
 }
@@ -62,6 +62,7 @@ mod tests {
             rtt: Duration::from_millis(rtt_ms),
             loss_out: LossRate::from_percent(out),
             loss_in: LossRate::from_percent(back),
+            exchanges: 66,
             delivered: None,
         }
     }

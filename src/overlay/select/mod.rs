@@ -26,7 +26,7 @@ pub use carriers::{is_lossy, leaves_udp, returns_to_udp};
 pub use decision::{ChangeReason, Decision, Explained, Verdict, VerdictKind};
 pub use rank::{LOSSY, LOSSY_IN_USE, Rank, Tier};
 
-use self::{merit::Merit, share::Share};
+use self::{merit::Merit, rank::Compared, share::Share};
 use super::{
     candidates::{Candidate, Exclusion},
     history::{RouteChange, RouteHistory},
@@ -161,13 +161,15 @@ impl Selector {
 
     /// The ranks of the usable candidates, best first.
     fn rank(&self, candidates: &[Candidate]) -> Vec<Rank> {
-        let usable = candidates.iter().filter(|candidate| candidate.excluded.is_none());
-        let mut ranked: Vec<_> = usable
-            .map(|candidate| {
-                let in_use = self.current.as_ref() == Some(&candidate.route);
-                Rank::of(&self.hint, candidate, in_use)
-            })
-            .collect();
+        let usable = || candidates.iter().filter(|candidate| candidate.excluded.is_none());
+        let in_use = |candidate: &Candidate| self.current.as_ref() == Some(&candidate.route);
+        let current = usable().find(|candidate| in_use(candidate));
+        let compared = |candidate: &Candidate| match current {
+            None => Compared::Alike,
+            Some(_) if in_use(candidate) => Compared::InUse,
+            Some(current) => Compared::With(current.metrics),
+        };
+        let mut ranked: Vec<_> = usable().map(|c| Rank::of(&self.hint, c, compared(c))).collect();
         ranked.sort_unstable();
         ranked
     }

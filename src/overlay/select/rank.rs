@@ -6,6 +6,8 @@ use crate::{
     flow::{Hint, Route},
     overlay::{
         candidates::Candidate,
+        loss::MIN_WEIGHT,
+        metrics::PathMetrics,
         units::{LossRate, nanos},
     },
 };
@@ -14,10 +16,13 @@ use crate::{
 /// loss. At 10 %, a page of 40 requests waits for several retransmissions at any latency.
 pub const LOSSY: LossRate = LossRate::from_percent(10);
 
-/// The loss at which the route in use becomes lossy. It is above [`LOSSY`] by one and a half
-/// standard deviations of a window of 100 probes at 10 % (3 points), so that a lane does not leave
-/// and take a route whose loss varies around the limit.
+/// The loss at which the route in use becomes lossy. It is above [`LOSSY`], so that a lane does not leave and
+/// take a route whose loss varies around the limit.
 pub const LOSSY_IN_USE: LossRate = LossRate::from_percent(15);
+
+/// Another route's lower loss counts if the difference is so many standard deviations of the difference between
+/// two measurements of the same loss: chance exceeds that once in forty times.
+const CHANCE: f64 = 2.0;
 
 /// 5 % less latency is needed for a change (SOSP 2001, §5.2).
 const LATENCY_PERCENT: u64 = 5;
@@ -60,6 +65,33 @@ impl fmt::Display for Tier {
     }
 }
 
+/// What the rank of a route is for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Compared {
+    /// No route is in use, or it does not matter which.
+    Alike,
+    /// It is in use.
+    InUse,
+    /// It may replace the route in use, which has these figures.
+    With(Option<PathMetrics>),
+}
+
+impl Compared {
+    /// The loss that counts of a route with `metrics`: that of the route in use, if it is lower than that by
+    /// chance.
+    fn loss(self, metrics: PathMetrics) -> LossRate {
+        let loss = metrics.round_trip_loss();
+        let Self::With(Some(in_use)) = self else { return loss };
+        let its_loss = in_use.round_trip_loss();
+        let of = |m: PathMetrics| f64::from(m.exchanges.max(MIN_WEIGHT));
+        let (n, m) = (of(metrics), of(in_use));
+        let pooled = (loss.fraction() * n + its_loss.fraction() * m) / (n + m);
+        let deviation = (pooled * (1.0 - pooled) * (1.0 / n + 1.0 / m)).sqrt();
+        let by_chance = its_loss.fraction() - loss.fraction() < CHANCE * deviation;
+        if by_chance { loss.max(its_loss) } else { loss }
+    }
+}
+
 /// The rank of a usable route: the derived order, smallest first, is the preference.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rank {
@@ -75,22 +107,23 @@ pub struct Rank {
 }
 
 impl Rank {
-    /// The rank of `candidate` under `hint`.
-    pub(super) fn of(hint: &Hint, candidate: &Candidate, in_use: bool) -> Self {
+    /// The rank of `candidate` under `hint`, `compared` with others.
+    pub(super) fn of(hint: &Hint, candidate: &Candidate, compared: Compared) -> Self {
         let metrics = candidate.metrics;
+        let measured = metrics.map_or(LossRate::TOTAL, |m| m.round_trip_loss());
+        let loss = metrics.map_or(LossRate::TOTAL, |m| compared.loss(m));
         let latency = metrics.map_or(u64::MAX, |m| match hint {
             // The score includes the loss already.
             Hint::Loss => nanos(m.rtt),
-            _ => nanos(m.expected_latency()),
+            _ => nanos(m.latency_at(loss)),
         });
-        let loss = metrics.map_or(LossRate::TOTAL, |m| m.round_trip_loss());
         let score = match hint {
             Hint::Latency => latency,
-            Hint::Loss => u64::from(loss.ppm()),
+            Hint::Loss => u64::from(measured.ppm()),
             Hint::Throughput => metrics.map_or(u64::MAX, |m| m.throughput().descending()),
             Hint::App(_) => candidate.app.map_or(u64::MAX, |value| value.millionths()),
         };
-        let limit = if in_use { LOSSY_IN_USE } else { LOSSY };
+        let limit = if matches!(compared, Compared::InUse) { LOSSY_IN_USE } else { LOSSY };
         let shuns_loss = matches!(hint, Hint::Latency | Hint::App(_));
         let unmeasured = metrics.is_none() || (score == u64::MAX && matches!(hint, Hint::App(_)));
         let tier = match () {
@@ -113,8 +146,8 @@ impl Rank {
     /// expected latency), 5 % for an application's value; 2 points and a quarter for loss, or 20 %
     /// and 1 ms of latency without more loss; half as much again for throughput.
     ///
-    /// Each change lowers (tier, score, latency) strictly, so with unchanging figures no sequence of
-    /// changes returns to where it began.
+    /// `self` ranks as one that may replace `current`, so at best as it would otherwise. Each change lowers (tier,
+    /// score, latency) strictly, so with unchanging figures no sequence of changes returns to where it began.
     pub(super) fn beats(&self, hint: &Hint, current: &Self) -> bool {
         if self.tier != current.tier {
             return self.tier < current.tier;

@@ -1,7 +1,7 @@
 //! The share of one lane in the routes that are nearly equal: where a rule spreads flows over several
 //! lanes to one exit, each lane takes a route of its own as long as there are enough.
 
-use super::rank::Rank;
+use super::rank::{Compared, Rank};
 use crate::{
     flow::{Hint, Route},
     overlay::candidates::{Candidate, Exclusion},
@@ -55,8 +55,9 @@ impl Share {
 /// The usable routes within `tolerance` of the best.
 fn near(hint: &Hint, candidates: &[Candidate], tolerance: f64) -> Vec<Route> {
     let usable = candidates.iter().filter(|candidate| candidate.excluded.is_none());
-    let ranks: Vec<_> =
-        usable.map(|candidate| (Rank::of(hint, candidate, false), &candidate.route)).collect();
+    let ranks: Vec<_> = usable
+        .map(|candidate| (Rank::of(hint, candidate, Compared::Alike), &candidate.route))
+        .collect();
     let Some(best) = ranks.iter().map(|(rank, _)| rank).min() else { return Vec::new() };
     let near = ranks.iter().filter(|(rank, _)| rank.is_near(hint, best, tolerance));
     near.map(|(_, route)| (*route).clone()).collect()

@@ -34,6 +34,7 @@ fn route(route: &str, rtt_ms: u64, loss_percent: u32) -> Candidate {
         rtt: Duration::from_millis(rtt_ms),
         loss_out: LossRate::from_percent(loss_percent),
         loss_in: LossRate::ZERO,
+        exchanges: 66,
         delivered: None,
     };
     Candidate {
@@ -87,7 +88,10 @@ fn a_change_needs_the_margin_of_its_hint() {
         ("latency", (60, 30), (80, 0), true),
         ("latency", (60, 14), (250, 0), false),
         ("latency", (60, 20), (250, 0), true),
-        ("latency", (60, 5), (60, 0), true),
+        ("latency", (60, 6), (60, 0), true),
+        ("latency", (60, 16), (80, 5), true),
+        ("latency", (60, 16), (80, 8), false),
+        ("latency", (60, 30), (80, 9), true),
         ("loss", (60, 1), (60, 0), false),
         ("loss", (60, 2), (300, 0), true),
         ("loss", (60, 30), (60, 24), false),

@@ -386,6 +386,7 @@ impl Figure {
             rtt: Some(self.metrics.rtt),
             loss_out: Some(self.metrics.loss_out),
             loss_in: Some(self.metrics.loss_in),
+            exchanges: self.metrics.exchanges,
             delivered: own.delivered.max(self.metrics.delivered),
             ..own
         }
