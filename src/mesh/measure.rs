@@ -81,6 +81,11 @@ impl Mesh {
                         self.catch_up(&link);
                     }
                 }
+                LinkEvent::StillDown => {
+                    tracing::debug!(%peer, "path still down");
+                    self.look_at_network();
+                    self.members().path_down(now, &peer);
+                }
                 LinkEvent::Down => {
                     tracing::info!(%peer, "path down");
                     self.events.record(Event::LinkDown { peer: peer.clone() });

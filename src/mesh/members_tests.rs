@@ -392,7 +392,13 @@ fn a_stream_is_dialled_again_where_it_led() {
 fn lossy_udp_is_dialled_beside_a_silent_stream_where_none_can_be() {
     let (t0, name): (_, NodeName) = (Instant::now(), "m".parse().unwrap());
     let third = LossRate::from_percent(33);
-    let metrics = PathMetrics { rtt: POLITENESS, loss_out: third, loss_in: third, delivered: None };
+    let metrics = PathMetrics {
+        rtt: POLITENESS,
+        loss_out: third,
+        loss_in: third,
+        exchanges: 66,
+        delivered: None,
+    };
     let found = Measured { carrier: Carrier::Udp, metrics, at: t0 };
     for (streams, addresses, dials) in [
         (true, vec![at(1), reach::stream_mark(443)], 0),

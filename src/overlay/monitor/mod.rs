@@ -164,9 +164,18 @@ struct Sent {
 
 #[derive(Debug, Clone, Copy)]
 enum Phase {
-    Unmeasured { lost: u8 },
-    Up { lost: u8 },
-    Down { good: u8, pause: Duration },
+    Unmeasured {
+        lost: u8,
+    },
+    Up {
+        lost: u8,
+    },
+    /// `lost`: probes in a row since the peer was last heard, or a new connection to it stands; no more than four count.
+    Down {
+        good: u8,
+        lost: u8,
+        pause: Duration,
+    },
 }
 
 impl Monitor {
@@ -337,10 +346,13 @@ impl Monitor {
     /// A new connection to the peer stands, so packets pass both ways again: it counts as a good probe after
     /// an outage.
     pub fn shook_hands(&mut self) {
-        if let Phase::Down { good: good @ 0, .. } = &mut self.phase {
-            *good = 1;
-            // After an outage the path may be another one.
-            self.latency = LatencyEstimator::default();
+        if let Phase::Down { good, lost, pause } = &mut self.phase {
+            (*lost, *pause) = (0, DOWN_PAUSE.0);
+            if *good == 0 {
+                *good = 1;
+                // After an outage the path may be another one.
+                self.latency = LatencyEstimator::default();
+            }
         }
     }
 
@@ -541,7 +553,7 @@ impl Monitor {
                 self.enter(now, Phase::Up { lost: 0 });
             }
             Phase::Down { good, .. } => {
-                self.phase = Phase::Down { good: good + 1, pause: DOWN_PAUSE.0 };
+                self.phase = Phase::Down { good: good + 1, lost: 0, pause: DOWN_PAUSE.0 };
             }
         }
         if began && self.latency.is_unsure() {
@@ -576,15 +588,23 @@ impl Monitor {
                 if *lost >= LOST_TO_DOWN {
                     self.data = DataLoss::default();
                     self.delivered = DeliveredRate::default();
-                    self.enter(now, Phase::Down { good: 0, pause: DOWN_PAUSE.0 });
+                    let lost = LOST_TO_DOWN;
+                    self.enter(now, Phase::Down { good: 0, lost, pause: DOWN_PAUSE.0 });
                     (self.next_probe, self.extra) = (now + self.pause(), None);
                 } else if self.extras_out() == 0 {
                     self.probe_at(now);
                 }
             }
-            Phase::Down { good, pause } => {
+            Phase::Down { good, lost, pause } => {
                 *good = 0;
-                *pause = (*pause * 2).min(DOWN_PAUSE.1);
+                if *lost == LOST_TO_DOWN {
+                    *pause = (*pause * 2).min(DOWN_PAUSE.1);
+                    return;
+                }
+                *lost += 1;
+                if *lost == LOST_TO_DOWN {
+                    self.event = Some(LinkEvent::StillDown);
+                }
             }
         }
     }
@@ -606,7 +626,7 @@ impl Monitor {
         match self.phase {
             Phase::Up { lost: 0 } if self.needs_few() => RARE_INTERVAL,
             Phase::Unmeasured { .. } | Phase::Up { .. } => self.interval,
-            Phase::Down { good: 0, pause } => pause,
+            Phase::Down { good: 0, pause, .. } => pause,
             Phase::Down { .. } => RECOVERY_PAUSE,
         }
     }

@@ -44,6 +44,8 @@ pub enum LinkEvent {
     Up,
     /// The fourth probe in a row was lost.
     Down,
+    /// It was down, was made anew or heard again, and the fourth probe in a row was lost then, too.
+    StillDown,
 }
 
 /// The summary of a link. Advertisements, listings and routing use it; they do not use the history.

@@ -277,6 +277,22 @@ fn short_silences_cost_a_link_that_they_take_down_as_much_as_another() {
 }
 
 #[test]
+fn a_new_connection_that_carries_nothing_is_told_once() {
+    let mut pair = Pair::new(CLEAN, 3);
+    pair.run(s(5));
+    pair.conditions = CUT;
+    pair.run(s(60));
+    pair.events.clear();
+    let now = pair.now;
+    pair.ends[0].shook_hands();
+    pair.ends[0].probe_now(now);
+    pair.run(s(60));
+    let [(at, 0, LinkEvent::StillDown)] = pair.events[..] else { panic!("{:?}", pair.events) };
+    assert!(at - now < s(10), "{:?}", at - now);
+    assert_eq!(pair.summary(0).state, LinkState::Down);
+}
+
+#[test]
 fn a_link_that_is_down_is_probed_at_a_bounded_rate() {
     let mut pair = Pair::new(CUT, 6);
     pair.run(s(60));
