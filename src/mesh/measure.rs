@@ -81,6 +81,7 @@ impl Mesh {
                         self.catch_up(&link);
                     }
                 }
+                LinkEvent::StillDown if self.members().is_path_down(&peer) => {}
                 LinkEvent::StillDown => {
                     tracing::debug!(%peer, "path still down");
                     self.look_at_network();

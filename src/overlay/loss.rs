@@ -70,7 +70,7 @@ impl LossWindow {
     /// An outage is over. Of the messages missing before the next one, one counts at most: a peer may have
     /// numbered those of the outage.
     pub fn resume(&mut self) {
-        self.counted = Some(1);
+        self.counted.get_or_insert(1);
     }
 
     /// Messages known to be lost, and messages known to be sent, among the last 100.

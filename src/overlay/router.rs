@@ -351,9 +351,9 @@ impl Router {
             due.probes.extend(monitor.poll_transmit(now, draw()).map(|p| (peer.clone(), p)));
             due.events.extend(monitor.poll_event().map(|event| (peer.clone(), event)));
         }
-        if !due.events.is_empty() {
+        for (peer, _) in due.events.iter().filter(|(_, event)| *event != LinkEvent::StillDown) {
             self.originator.changed();
-            due.events.iter().for_each(|(peer, _)| self.sharing.greet(peer));
+            self.sharing.greet(peer);
         }
         let links: Vec<LinkReport> = self
             .monitors

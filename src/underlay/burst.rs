@@ -14,7 +14,7 @@ use noq::{
     udp::{EcnCodepoint, Transmit},
 };
 
-use super::turn;
+use super::{DropReason, Switch, turn};
 
 /// Largest UDP payload over IPv4: 65,535 − 20 (IP) − 8 (UDP).
 pub(super) const MAX_UDP_PAYLOAD: usize = 65_507;
@@ -41,13 +41,13 @@ impl Burst {
         Self { physical, towards, contents: Vec::new(), segment: 1 }
     }
 
-    /// Whether packets of `segment` bytes, `len` in all, may leave with those that are here.
+    /// Whether packets of `segment` bytes, `len` in all, may leave with those that are here. A shorter packet may not
+    /// follow: if theirs are too long for the path, the kernel refuses all of them.
     pub(super) fn fits(&self, towards: Towards, len: usize, segment: usize) -> bool {
         let all = self.contents.len() + len;
-        let alike = segment == self.segment || segment < self.segment && len == segment;
         self.contents.is_empty()
             || self.towards == towards
-                && alike
+                && segment == self.segment
                 && self.contents.len().is_multiple_of(self.segment)
                 && all <= MAX_UDP_PAYLOAD
                 && all.div_ceil(self.segment) <= self.max_segments().get()
@@ -113,9 +113,11 @@ impl SharedBurst {
     }
 
     /// Sends `len` bytes that `write` appends: packets of `segment` bytes, and a last one that may be shorter. Pending:
-    /// nothing was taken. In a turn they are taken before the socket has room for them.
+    /// nothing was taken. In a turn they are taken before the socket has room for them. What still waits to go elsewhere
+    /// is dropped if it cannot: the route has changed, and QUIC sees lost packets.
     pub(super) fn poll_send(
         &self,
+        switch: &Switch,
         towards: Towards,
         (len, segment): (usize, usize),
         write: impl FnOnce(&mut Vec<u8>),
@@ -123,16 +125,26 @@ impl SharedBurst {
     ) -> Poll<io::Result<()>> {
         let mut burst = self.lock();
         if !burst.fits(towards, len, segment) {
-            ready!(burst.poll_flush(cx))?;
+            let sent = burst.poll_flush(cx);
+            if sent.is_pending() && burst.towards.destination != towards.destination {
+                switch.count_drop(DropReason::SocketFull, burst.waiting().0);
+                burst.clear();
+            } else {
+                ready!(sent)?;
+            }
         }
-        let first = burst.contents.is_empty();
+        let before = burst.contents.len();
         burst.push(towards, segment, write);
-        if turn::joined(self, len.div_ceil(segment.max(1)), first) {
+        if turn::joined(self, len.div_ceil(segment.max(1))) {
             return Poll::Ready(Ok(()));
         }
         let sent = burst.poll_flush(cx);
-        burst.clear();
+        burst.contents.truncate(before);
         sent
+    }
+
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Burst> {

@@ -17,8 +17,8 @@ use super::{
 };
 use crate::wire::label::relay;
 
-/// So many packets that came together leave at once, without a copy. Fewer wait for others, which leave with them: until
-/// the end of what was received.
+/// So many packets that came together leave at once, without a copy. Fewer wait for others that leave with them, until
+/// the end of what was received in one call.
 const ENOUGH: usize = 16;
 
 /// The way out for packets of others. A relay does not queue: what the socket does not take is dropped.
@@ -48,10 +48,12 @@ impl Forwarder {
             relay(packet, next.label);
         }
         let (towards, segment) = (Towards { destination, ecn: meta.ecn }, stride.min(bytes.len()));
-        if packets >= ENOUGH || !self.0.fits(towards, bytes.len(), segment) {
+        // Where the socket takes single packets only, those that came together do not leave together.
+        let alone = packets >= ENOUGH || packets > self.0.max_segments().get();
+        if alone || !self.0.fits(towards, bytes.len(), segment) {
             self.flush(switch, cx);
         }
-        if packets >= ENOUGH {
+        if alone {
             self.send(switch, towards, (bytes, stride), cx);
         } else {
             self.0.push(towards, segment, |burst| burst.extend_from_slice(bytes));

@@ -35,6 +35,8 @@ struct Scripted {
     incoming: Arc<Mutex<VecDeque<Received>>>,
     outgoing: Arc<Mutex<Vec<Sent>>>,
     blocked: bool,
+    /// Packets that one call takes; 0: 64.
+    segments: usize,
     /// Where what is received comes from, if not from 192.0.2.9.
     source: Option<SocketAddr>,
 }
@@ -84,7 +86,7 @@ impl UdpSender for Scripted {
     }
 
     fn max_transmit_segments(&self) -> NonZeroUsize {
-        NonZeroUsize::new(64).unwrap()
+        NonZeroUsize::new(self.segments).unwrap_or(NonZeroUsize::new(64).unwrap())
     }
 }
 
@@ -375,6 +377,19 @@ fn single_packets_of_many_lanes_are_forwarded_in_one_call() {
     let calls: Vec<_> = sent.iter().map(|(to, bytes, size)| (*to, bytes.len(), *size)).collect();
     let size = HEADER_LEN + 1_400;
     assert_eq!(calls, [(to, 40 * size, Some(size))]);
+}
+
+#[test]
+fn without_segmentation_each_packet_is_forwarded_by_a_call_of_its_own() {
+    let mut bench = Bench::new(false);
+    bench.socket.segments = 1;
+    bench.forwarder = Forwarder::new(bench.socket.create_sender());
+    bench.grant_forward(5, 70, None);
+    bench.receive(&[labelled(5, b"aaa"), labelled(5, b"bbb"), labelled(5, b"ccc")]);
+    let sent = bench.socket.outgoing.lock().unwrap().clone();
+    let to = ([192, 0, 2, 2], 4600).into();
+    let each = [b"aaa", b"bbb", b"ccc"].map(|payload| (to, relayed(70, payload), None));
+    assert_eq!(sent, each);
 }
 
 #[test]

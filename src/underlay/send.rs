@@ -184,7 +184,7 @@ impl LabelSender {
         for (sent, contents) in pieces.chunks(at_once).enumerate() {
             let sizes = (contents.len(), SURE_PAYLOAD.min(contents.len()));
             let write = |burst: &mut Vec<u8>| burst.extend_from_slice(contents);
-            match self.burst.poll_send(towards, sizes, write, cx) {
+            match self.burst.poll_send(&self.switch, towards, sizes, write, cx) {
                 Poll::Ready(Ok(())) => {
                     for _ in contents.chunks(SURE_PAYLOAD) {
                         *number = number.wrapping_add(1);
@@ -204,8 +204,8 @@ impl LabelSender {
         all
     }
 
-    /// Sends packets with numbers from `number` on, and counts the packets that the socket took. A
-    /// number without a packet would look like an overtaken packet.
+    /// Sends packets with numbers from `number` on, and counts those that were taken. A number without a packet would look
+    /// like an overtaken packet: only one that the socket refuses later leaves such a gap.
     fn poll_send_labelled(
         &mut self,
         (destination, label, ecn): (SocketAddr, Label, Option<EcnCodepoint>),
@@ -225,7 +225,8 @@ impl LabelSender {
             }
         };
         let towards = Towards { destination, ecn };
-        let sent = self.burst.poll_send(towards, (len, segment + HEADER_LEN), write, cx);
+        let sent =
+            self.burst.poll_send(&self.switch, towards, (len, segment + HEADER_LEN), write, cx);
         if matches!(sent, Poll::Ready(Ok(()))) {
             *number = next;
         }

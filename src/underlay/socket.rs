@@ -104,6 +104,7 @@ impl LabelSocket {
     fn poll_runs(&mut self, cx: &mut Context<'_>, up: &mut Up<'_, '_>) -> Poll<io::Result<usize>> {
         for _ in 0..MAX_FORWARDING_ROUNDS {
             if self.batch.is_drained() && self.reorder.is_handed_up() {
+                self.forwarder.flush(&self.switch, cx);
                 ready!(self.poll_more(cx))?;
             }
             let Self { switch, forwarder, batch, reorder, received, .. } = &mut *self;

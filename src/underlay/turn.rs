@@ -52,13 +52,13 @@ impl Runtime for InTurns {
     }
 }
 
-/// `packets` joined `burst`, which was empty if they are `first`. False: no task of QUIC runs, so nothing sends the burst
-/// later.
-pub(super) fn joined(burst: &SharedBurst, packets: usize, first: bool) -> bool {
+/// `packets` joined `burst`. False: no task of QUIC runs, so nothing sends the burst later.
+pub(super) fn joined(burst: &SharedBurst, packets: usize) -> bool {
     let joined = TURN.try_with(|turn| {
         turn.packets.fetch_add(packets, Ordering::Relaxed);
-        if first {
-            turn.bursts.lock().unwrap_or_else(PoisonError::into_inner).push(burst.clone());
+        let mut bursts = turn.bursts.lock().unwrap_or_else(PoisonError::into_inner);
+        if !bursts.iter().any(|other| other.is(burst)) {
+            bursts.push(burst.clone());
         }
     });
     joined.is_ok()

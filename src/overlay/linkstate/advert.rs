@@ -170,6 +170,7 @@ impl LinkReport {
             rtt: Duration::from_micros(u64::from(self.rtt_tenths) * 100),
             loss_out: LossRate::new(f64::from(self.out_halves) / 200.0),
             loss_in: LossRate::new(f64::from(self.in_halves) / 200.0),
+            // An advertisement does not tell. A young link's loss is taken for surer than it is.
             exchanges: EXCHANGES,
             delivered: rate_of_code(self.rate_code),
         })

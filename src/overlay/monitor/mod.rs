@@ -170,7 +170,7 @@ enum Phase {
     Up {
         lost: u8,
     },
-    /// `lost`: probes in a row since the peer was last heard, or a new connection to it stands; no more than four count.
+    /// `lost`: probes in a row since the last complete exchange, or since a new connection stands; four at most.
     Down {
         good: u8,
         lost: u8,
@@ -348,6 +348,8 @@ impl Monitor {
     pub fn shook_hands(&mut self) {
         if let Phase::Down { good, lost, pause } = &mut self.phase {
             (*lost, *pause) = (0, DOWN_PAUSE.0);
+            // What is under way left on the connection before.
+            self.requests.iter_mut().for_each(|request| request.deadline = None);
             if *good == 0 {
                 *good = 1;
                 // After an outage the path may be another one.
