@@ -8,10 +8,15 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-/// Runs that may wait, beside one for so many bytes that wait: losses leave runs of whole packets, and only few
-/// of a keystroke.
+/// Runs that may wait, beside those of the other two limits: only few are of a keystroke.
 const RUNS: usize = 64;
+
+/// One more may wait for so many bytes that wait: losses leave runs of whole packets.
 const BYTES_PER_RUN: usize = 256;
+
+/// And one for so many bytes from the first gap to the last run. A sender repeats a lost packet with less room, beside an
+/// acknowledgement, and its last byte in another packet: such runs are short, and two of a packet at most.
+const SPAN_PER_RUN: u64 = 512;
 
 /// The longest run: it grows by a quarter of its length, so at most so much of it is unused.
 const LONGEST: usize = 64 << 10;
@@ -76,10 +81,18 @@ impl Reassembly {
             return Ok(());
         }
         self.runs.insert(offset, bytes.to_vec());
-        match self.runs.len() <= RUNS + self.waiting / BYTES_PER_RUN {
+        let of_span = usize::try_from(self.span() / SPAN_PER_RUN).unwrap_or(usize::MAX);
+        let most = RUNS.saturating_add(self.waiting / BYTES_PER_RUN).saturating_add(of_span);
+        match self.runs.len() <= most {
             true => Ok(()),
             false => Err(TooManyGaps),
         }
+    }
+
+    /// From the first gap to the last run. The flow's window bounds it.
+    fn span(&self) -> u64 {
+        let last = self.runs.last_key_value();
+        last.map_or(0, |(start, run)| start + run.len() as u64 - self.next)
     }
 }
 
@@ -117,6 +130,20 @@ mod tests {
             flow.take(2_400 * n, packet.clone(), &mut ready).unwrap();
         }
         assert!(memory(&flow) < flow.waiting * 5 / 4, "{}", memory(&flow));
+    }
+
+    #[test]
+    fn the_last_bytes_of_many_lost_packets_may_come_first() {
+        let (mut flow, mut ready) = (Reassembly::from(0), Vec::new());
+        let (packet, last) = (Bytes::from(vec![7; 1_407]), Bytes::from_static(b"x"));
+        let window = (2 << 20) / 1_408;
+        (0..window).for_each(|n| flow.take(1_408 * n + 1_407, last.clone(), &mut ready).unwrap());
+        assert!(memory(&flow) < (2 << 20) / 10, "{}", memory(&flow));
+        (0..window).for_each(|n| flow.take(1_408 * n, packet.clone(), &mut ready).unwrap());
+        assert!(
+            flow.runs.is_empty()
+                && ready.iter().map(Bytes::len).sum::<usize>() == 1_408 * window as usize
+        );
     }
 
     proptest! {
