@@ -350,7 +350,7 @@ fn carriers(all: &[LinkFacts]) -> Vec<Finding> {
 /// The round trips that UDP beside the link lost, in percent, if it was measured and lost some, but not all.
 fn udp_loss(link: &LinkFacts) -> Option<f64> {
     let other = link.other_carrier.as_ref().filter(|other| other.carrier == Carrier::Udp.name());
-    other.map(|udp| udp.loss_percent).filter(|loss| *loss > 0.0 && *loss < 100.0)
+    other.map(|udp| udp.loss_percent).filter(|loss| units::is_part(*loss))
 }
 
 /// Members of which the TCP port is tried.

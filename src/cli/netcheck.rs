@@ -86,7 +86,7 @@ fn udp(report: &NetReport) -> String {
 /// where it does not pass.
 fn udp_loss(member: &ReachFacts) -> Option<f64> {
     let by_udp = member.carrier.as_deref() == Some(Carrier::Udp.name());
-    let loss = member.udp_loss_percent.filter(|loss| *loss > 0.0 && *loss < 100.0)?;
+    let loss = member.udp_loss_percent.filter(|loss| units::is_part(*loss))?;
     (!by_udp || loss > LOSSY.fraction() * 100.0).then_some(loss)
 }
 

@@ -18,6 +18,11 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
+/// Whether a share in percent is more than nothing, and not all.
+pub(super) fn is_part(percent: f64) -> bool {
+    percent > 0.0 && percent < 100.0
+}
+
 /// A moment, in milliseconds since 1970, as [`date`] and milliseconds.
 pub(super) fn date_ms(ms: u64) -> String {
     format!("{}.{:03}", date(ms / 1000), ms % 1000)

@@ -71,32 +71,7 @@ impl Mesh {
             }
         }
         for (peer, event) in due.events {
-            match event {
-                LinkEvent::Up => {
-                    tracing::info!(%peer, "path up");
-                    self.events.record(Event::LinkUp { peer: peer.clone() });
-                    self.members().path_up(&peer);
-                    if let Some(link) = self.links.get(&peer) {
-                        self.take_vote(&link);
-                        self.catch_up(&link);
-                    }
-                }
-                LinkEvent::StillDown if self.members().is_path_down(&peer) => {}
-                LinkEvent::StillDown => {
-                    tracing::debug!(%peer, "path still down");
-                    self.look_at_network();
-                    self.members().path_down(now, &peer);
-                }
-                LinkEvent::Down => {
-                    tracing::info!(%peer, "path down");
-                    self.events.record(Event::LinkDown { peer: peer.clone() });
-                    self.look_at_network();
-                    self.members().path_down(now, &peer);
-                    if let Some(link) = self.links.get(&peer) {
-                        self.outside_changed(&link, |outside| outside.gone(&peer));
-                    }
-                }
-            }
+            self.on_path(now, &peer, event);
         }
         for origin in due.expired {
             tracing::info!(%origin, "the node's advertisement has expired");
@@ -111,6 +86,39 @@ impl Mesh {
             tracing::debug!(?trigger, links = advert.links.len(), "advertising");
             self.advertise(advert);
         }
+    }
+
+    fn on_path(&self, now: std::time::Instant, peer: &NodeName, event: LinkEvent) {
+        match event {
+            LinkEvent::Up => {
+                tracing::info!(%peer, "path up");
+                self.events.record(Event::LinkUp { peer: peer.clone() });
+                self.members().path_up(peer);
+                if let Some(link) = self.links.get(peer) {
+                    self.take_vote(&link);
+                    self.catch_up(&link);
+                }
+            }
+            LinkEvent::StillDown if self.members().is_path_down(peer) => {}
+            LinkEvent::StillDown => {
+                tracing::debug!(%peer, "path still down");
+                self.path_lost(now, peer);
+            }
+            LinkEvent::Down => {
+                tracing::info!(%peer, "path down");
+                self.events.record(Event::LinkDown { peer: peer.clone() });
+                self.path_lost(now, peer);
+                if let Some(link) = self.links.get(peer) {
+                    self.outside_changed(&link, |outside| outside.gone(peer));
+                }
+            }
+        }
+    }
+
+    /// The link may be replaced from now on, and is dialled.
+    fn path_lost(&self, now: std::time::Instant, peer: &NodeName) {
+        self.look_at_network();
+        self.members().path_down(now, peer);
     }
 
     fn advertise(&self, advert: Advertisement) {

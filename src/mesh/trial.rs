@@ -31,7 +31,7 @@ use crate::{
     overlay::{
         monitor::{Monitor, Probe},
         select::{leaves_udp, returns_to_udp},
-        trial::{CarrierTrial, STILL_HEARD, TRIAL, measured},
+        trial::{CarrierTrial, TRIAL, is_heard, measured},
     },
     transport::code,
     underlay::{Carrier, StreamHold},
@@ -205,9 +205,7 @@ impl Mesh {
             older.close(code::DUPLICATE.into(), b"a newer trial");
         }
         let mut monitor = Monitor::new(began, self.switch.chance().draw());
-        let mut heard = began;
-        let hosted =
-            timeout(HOSTED, self.answer_beside(&conn, &link, (&mut monitor, &mut heard))).await;
+        let hosted = timeout(HOSTED, self.answer_beside(&conn, &link, &mut monitor)).await;
         let now = Instant::now().into_std();
         let welcome = self.standing(&peer).is_ok() && !self.links.is_refused(now, &peer);
         let hello = match hosted {
@@ -227,7 +225,7 @@ impl Mesh {
             None => {
                 conn.close(code::DONE.into(), b"the trial is over");
                 // A carrier that fell silent before has figures of the time when it worked.
-                if now >= began + TRIAL && now < heard + STILL_HEARD {
+                if now >= began + TRIAL && is_heard(&monitor, now) {
                     self.keep_hosted(&link, Some((Carrier::of(address), &monitor)));
                 }
             }
@@ -239,7 +237,7 @@ impl Mesh {
         &self,
         conn: &Connection,
         link: &Link,
-        (monitor, heard): (&mut Monitor, &mut std::time::Instant),
+        monitor: &mut Monitor,
     ) -> Option<(Hello, Hello)> {
         let mut introduced = pin!(Link::introduced(conn, || self.hello()));
         loop {
@@ -252,7 +250,6 @@ impl Mesh {
                 probe = next_probe(conn, link) => {
                     let now = Instant::now().into_std();
                     let answer = monitor.handle_message(now, &probe?);
-                    *heard = now;
                     answer.iter().for_each(|probe| send(conn, probe));
                 }
             }

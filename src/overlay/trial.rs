@@ -20,7 +20,7 @@ pub const TRIAL: Duration = Duration::from_secs(30);
 const ENOUGH: usize = 20;
 
 /// A carrier on which nothing was heard for longer works no more: some probes' pauses and round trips.
-pub const STILL_HEARD: Duration = Duration::from_secs(5);
+const STILL_HEARD: Duration = Duration::from_secs(5);
 
 /// The trial of one carrier, at the end that dialled.
 #[derive(Debug)]
@@ -84,16 +84,21 @@ impl CarrierTrial {
 pub fn measured(monitor: &Monitor, now: Instant, by_stream: bool) -> Option<PathMetrics> {
     let summary = monitor.summary(now);
     let metrics = summary.metrics()?;
-    let heard = monitor.heard().is_some_and(|heard| now < heard + STILL_HEARD);
     let loss_out = match summary.state {
         LinkState::Up if !by_stream => return Some(metrics),
         LinkState::Unmeasured => LossRate::TOTAL,
-        LinkState::Down if by_stream || !heard => LossRate::TOTAL,
+        LinkState::Down if by_stream || !is_heard(monitor, now) => LossRate::TOTAL,
         LinkState::Up | LinkState::Recovering { .. } | LinkState::Down => {
             monitor.late().unwrap_or_default()
         }
     };
     Some(PathMetrics { loss_out, loss_in: LossRate::default(), ..metrics })
+}
+
+/// Whether the carrier that `monitor` measures works still.
+#[must_use]
+pub fn is_heard(monitor: &Monitor, now: Instant) -> bool {
+    monitor.heard().is_some_and(|heard| now < heard + STILL_HEARD)
 }
 
 #[cfg(test)]

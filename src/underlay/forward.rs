@@ -63,6 +63,9 @@ impl Forwarder {
     /// Sends what was taken.
     pub(super) fn flush(&mut self, switch: &Switch, cx: &mut Context<'_>) {
         let taken = self.0.waiting();
+        if taken.0 == 0 {
+            return;
+        }
         let sent = self.0.poll_flush(cx);
         self.0.clear();
         count(switch, &sent, taken);

@@ -175,13 +175,11 @@ impl LabelSender {
         packet: &[u8],
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
-        let mut pieces = std::mem::take(&mut self.pieces);
-        pieces.clear();
-        push_pieces(&mut pieces, label, *number, packet);
+        self.pieces.clear();
+        push_pieces(&mut self.pieces, label, *number, packet);
         let at_once = self.burst.lock().max_segments().get() * SURE_PAYLOAD;
         let towards = Towards { destination, ecn };
-        let mut all = Poll::Ready(Ok(()));
-        for (sent, contents) in pieces.chunks(at_once).enumerate() {
+        for (sent, contents) in self.pieces.chunks(at_once).enumerate() {
             let sizes = (contents.len(), SURE_PAYLOAD.min(contents.len()));
             let write = |burst: &mut Vec<u8>| burst.extend_from_slice(contents);
             match self.burst.poll_send(&self.switch, towards, sizes, write, cx) {
@@ -194,14 +192,10 @@ impl LabelSender {
                     self.switch.count_drop(DropReason::SocketFull, 1);
                     break;
                 }
-                unsent => {
-                    all = unsent;
-                    break;
-                }
+                unsent => return unsent,
             }
         }
-        self.pieces = pieces;
-        all
+        Poll::Ready(Ok(()))
     }
 
     /// Sends packets with numbers from `number` on, and counts those that were taken. A number without a packet would look
