@@ -275,9 +275,11 @@ async fn stalled_flows_stay_within_the_budget(stalled: usize, bytes: usize, limi
     }
     // The pipes are not the exit's memory: a kernel's buffers stand there otherwise.
     let unread = taken.saturating_sub(stalled * 256 * 1024);
-    assert!(unread < 6 << 20, "{unread} bytes are unread");
+    assert!(unread < 12 << 20, "{unread} bytes are unread");
     let (unread, unconfirmed) = exit.status().exit_windows;
-    assert!(unread + unconfirmed < 13 << 20, "{unread}, {unconfirmed}");
+    // What they cost at most, of 32 MiB.
+    let cost = unread / 3 * 4 + unconfirmed / 2 * 3;
+    assert!(cost <= 24 << 20, "{unread}, {unconfirmed}");
     let (own, other) = (upload(mit, bytes).await, upload(utah, 20 << 20).await);
     assert!(own < limit, "{own:?} beside {stalled} flows, {alone:?} alone");
     assert!(other < alone * 11 / 10 + Duration::from_secs(1), "{other:?}, {alone:?}");

@@ -14,8 +14,11 @@ use std::{
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncWrite, ReadBuf};
 
-/// Pieces written in one vectored call: what one read from a stream returns at most.
-pub(super) const CHUNKS: usize = 64;
+/// Pieces written in one vectored call.
+const CHUNKS: usize = 64;
+
+/// Pieces that may hold their batches while nothing says whether the reader takes them: those of a few turns of QUIC.
+const MANY: usize = 512;
 
 /// Spare room of a new block: a quarter of the held bytes, within these bounds. So at most a
 /// quarter of the memory is unused, and small pieces share blocks.
@@ -39,6 +42,18 @@ impl Backlog {
     /// Adds the bytes of `chunks`.
     pub(super) fn push(&mut self, chunks: impl IntoIterator<Item = Bytes>) {
         self.chunks.extend(chunks.into_iter().filter(|chunk| !chunk.is_empty()));
+    }
+
+    /// Adds what waits in another backlog.
+    pub(super) fn append(&mut self, other: Self) {
+        self.chunks.extend(other.blocks.into_iter().map(BytesMut::freeze).chain(other.chunks));
+    }
+
+    /// Copies the waiting bytes if they are in many pieces.
+    pub(super) fn copy_many(&mut self) {
+        if self.chunks.len() > MANY {
+            self.copy();
+        }
     }
 
     /// Writes the first bytes, one at least; returns how many. There must be some.
@@ -146,7 +161,13 @@ mod tests {
                 let bytes: Vec<u8> = (pushed..pushed + push).map(|at| at.to_be_bytes()[7]).collect();
                 pushed += push;
                 let middle = push / 3;
-                backlog.push([Bytes::copy_from_slice(&bytes[..middle]), bytes[middle..].to_vec().into()]);
+                let mut arrived = Backlog::default();
+                arrived.push([Bytes::copy_from_slice(&bytes[..middle])]);
+                if push % 2 == 0 {
+                    arrived.copy();
+                }
+                arrived.push([bytes[middle..].to_vec().into()]);
+                backlog.append(arrived);
                 while !backlog.is_empty() && backlog.poll_write(&mut cx, &mut near).is_ready() {}
                 let held = backlog.copied;
                 prop_assert!(memory(&backlog) <= held * 4 / 3 + 2 * MOST_ROOM, "{held} bytes");
@@ -179,5 +200,16 @@ mod tests {
         }
         assert!(backlog.chunks.is_empty());
         assert!(memory(&backlog) < 16_000, "{}", memory(&backlog));
+    }
+    #[test]
+    fn crumbs_that_are_not_fetched_pin_few_batches() {
+        let mut arrived = Backlog::default();
+        let batches: Vec<_> = (0..2_000).map(|_| Bytes::from(vec![7; 1_400])).collect();
+        for batch in &batches {
+            arrived.push([batch.slice(..1)]);
+            arrived.copy_many();
+        }
+        let pinned = batches.iter().filter(|batch| !batch.is_unique()).count();
+        assert!(pinned <= MANY && memory(&arrived) < 16_000, "{pinned}, {}", memory(&arrived));
     }
 }

@@ -55,18 +55,8 @@ impl Flow for LaneFlow {
         let stopped = Some(Box::pin(streams.send.stopped()));
         let (finished, received) = (false, None);
         let (unwanted, end) = (None, None);
-        let (taken, broken) = (0, None);
-        Box::new(FlowStream {
-            guard,
-            streams,
-            finished,
-            received,
-            stopped,
-            unwanted,
-            taken,
-            end,
-            broken,
-        })
+        let taken = 0;
+        Box::new(FlowStream { guard, streams, finished, received, stopped, unwanted, taken, end })
     }
 }
 
@@ -85,8 +75,6 @@ struct FlowStream {
     taken: u64,
     /// How many bytes come before a broken end, if there is one.
     end: Option<u64>,
-    /// Why reading ended, to be told after the bytes before.
-    broken: Option<io::Error>,
 }
 
 impl FlowStream {
@@ -110,19 +98,10 @@ impl AsyncRead for FlowStream {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let Streams { recv: Inflow { arriving, backlog }, port, .. } = &mut this.streams;
-        // Bytes are read when they arrive: inside QUIC they would pin the packets of others.
-        let mut polled = Poll::Ready(Ok(()));
-        while polled.is_ready() && !arriving.has_ended() && this.broken.is_none() {
-            polled = arriving.poll_read(cx, port);
-            backlog.push(arriving.taken());
-            if let Poll::Ready(Err(error)) = polled {
-                this.broken = Some(error);
-                polled = Poll::Ready(Ok(()));
-            }
-            if !backlog.is_empty() {
-                break;
-            }
-        }
+        let polled = match arriving.has_ended() {
+            true => Poll::Ready(Ok(())),
+            false => arriving.poll_read(cx).map_ok(|arrived| backlog.append(arrived)),
+        };
         let read = backlog.read(buf);
         backlog.copy();
         this.guard.entry().carried.hold_client(!backlog.is_empty());
@@ -131,9 +110,6 @@ impl AsyncRead for FlowStream {
             this.taken += read as u64;
             port.took(read);
             return Poll::Ready(Ok(()));
-        }
-        if let Some(error) = this.broken.take() {
-            return Poll::Ready(Err(error));
         }
         if polled.is_pending() && this.is_broken(cx) {
             return Poll::Ready(Err(broken::error()));

@@ -1,20 +1,32 @@
 //! The bytes of a flow as they arrive, in order.
+//!
+//! A stream is read when the task of QUIC that brought bytes ends its turn, and not when the flow's own task runs. noq
+//! ends a connection when more than 2,048 packets of one stream are unread, and on a busy machine the flow's task
+//! runs late. A turn brings 128 packets at most, as Tokio lets no task receive more messages at once. So a flow's window
+//! may hold many megabytes.
 
 use std::{
     future::poll_fn,
-    io,
+    io, mem,
     pin::pin,
-    task::{Context, Poll},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
 };
 
 use bytes::Bytes;
-use noq::{ClosedStream, RecvStream, UnorderedRecvStream, VarInt};
+use futures_util::task::AtomicWaker;
+use noq::{ClosedStream, ReadError, RecvStream, UnorderedRecvStream, VarInt};
 
 use super::{
-    backlog::{Backlog, CHUNKS},
-    reassembly::Reassembly,
-    windows::FlowPort,
+    backlog::Backlog,
+    reassembly::{Reassembly, TooManyGaps},
+    window::Exceeded,
+    windows::Receipts,
 };
+use crate::underlay::{AfterTurn, after_turn};
 
 /// The largest piece that is taken at once: that of the largest packet.
 const PIECE: usize = 64 << 10;
@@ -29,29 +41,67 @@ pub(super) struct Inflow {
 
 /// A stream that is read as bytes arrive, so that no bytes wait inside QUIC.
 pub(super) struct Arriving {
-    recv: UnorderedRecvStream,
-    order: Reassembly,
-    ready: Vec<Bytes>,
+    shared: Arc<Shared>,
     ended: bool,
+}
+
+/// What the tasks of the flow and of QUIC share.
+struct Shared {
+    state: Mutex<State>,
+    reader: AtomicWaker,
+    /// Whether QUIC may have bytes, or news, that no turn has read.
+    unread: AtomicBool,
+}
+
+struct State {
+    /// `None`: the flow is over at this end.
+    recv: Option<UnorderedRecvStream>,
+    receipts: Receipts,
+    order: Reassembly,
+    /// Pieces in order, of one turn.
+    pieces: Vec<Bytes>,
+    /// What the flow's task has not taken.
+    arrived: Backlog,
+    /// How the stream ended, after these bytes.
+    end: Option<Result<(), Broken>>,
+}
+
+/// Why the far end's bytes ended before their end.
+#[derive(Debug, Clone, thiserror::Error)]
+enum Broken {
+    #[error(transparent)]
+    Stream(#[from] ReadError),
+    #[error(transparent)]
+    Order(#[from] TooManyGaps),
+    #[error(transparent)]
+    Window(#[from] Exceeded),
 }
 
 impl Inflow {
     /// What follows the bytes of `recv` that were read.
-    pub(super) fn new(recv: RecvStream) -> Self {
+    pub(super) fn new(recv: RecvStream, receipts: Receipts) -> Self {
         // A stream that has ended has no more bytes.
         let order = Reassembly::from(recv.bytes_read().unwrap_or(0));
-        let recv = recv.into_unordered();
-        let arriving = Arriving { recv, order, ready: Vec::new(), ended: false };
-        Self { arriving, backlog: Backlog::default() }
+        let state = State {
+            recv: Some(recv.into_unordered()),
+            receipts,
+            order,
+            pieces: Vec::new(),
+            arrived: Backlog::default(),
+            end: None,
+        };
+        let (state, reader) = (Mutex::new(state), AtomicWaker::new());
+        let shared = Arc::new(Shared { state, reader, unread: AtomicBool::new(true) });
+        Self { arriving: Arriving { shared, ended: false }, backlog: Backlog::default() }
     }
 
     /// Reads for a reader that is not there yet, until the stream or the far end breaks.
-    pub(super) async fn breaks(&mut self, port: &FlowPort) -> io::Error {
+    pub(super) async fn breaks(&mut self) -> io::Error {
         while !self.arriving.ended {
-            if let Err(error) = self.arriving.read(port).await {
-                return error;
+            match self.arriving.read().await {
+                Ok(arrived) => self.backlog.append(arrived),
+                Err(error) => return error,
             }
-            self.backlog.push(self.arriving.taken());
             self.backlog.copy();
         }
         std::future::pending().await
@@ -64,49 +114,32 @@ impl Arriving {
         self.ended
     }
 
-    /// Reads what has arrived, or waits for more. Dropping the future loses nothing.
+    /// What has arrived, or waits for more. Dropping the future loses nothing.
     ///
     /// # Errors
     /// When the stream broke, or the far end breaks the rules.
-    pub(super) async fn read(&mut self, port: &FlowPort) -> io::Result<()> {
-        poll_fn(|cx| self.poll_read(cx, port)).await
+    pub(super) async fn read(&mut self) -> io::Result<Backlog> {
+        poll_fn(|cx| self.poll_read(cx)).await
     }
 
-    /// Takes all bytes that were read and are in order.
-    pub(super) fn taken(&mut self) -> impl Iterator<Item = Bytes> {
-        self.ready.drain(..)
-    }
-
-    /// The same as a poll.
-    pub(super) fn poll_read(
-        &mut self,
-        cx: &mut Context<'_>,
-        port: &FlowPort,
-    ) -> Poll<io::Result<()>> {
-        let mut arrived = 0;
-        for _ in 0..CHUNKS {
-            let piece = {
-                let reading = pin!(self.recv.read_chunk(PIECE));
-                reading.poll(cx)
-            };
-            match piece {
-                Poll::Ready(Ok(Some(piece))) => {
-                    arrived += piece.bytes.len();
-                    let taken = self.order.take(piece.offset, piece.bytes, &mut self.ready);
-                    taken.map_err(io::Error::other)?;
-                }
-                Poll::Ready(Ok(None)) => {
-                    self.ended = true;
-                    break;
-                }
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
-                Poll::Pending => break,
+    /// The same as a poll. It gives nothing only at the end.
+    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Backlog>> {
+        self.shared.reader.register(cx.waker());
+        if self.shared.unread.swap(false, Ordering::AcqRel) {
+            self.shared.take();
+        }
+        let mut state = self.shared.lock();
+        if !state.arrived.is_empty() {
+            return Poll::Ready(Ok(mem::take(&mut state.arrived)));
+        }
+        match &state.end {
+            None => Poll::Pending,
+            Some(Ok(())) => {
+                self.ended = true;
+                Poll::Ready(Ok(Backlog::default()))
             }
+            Some(Err(broken)) => Poll::Ready(Err(broken.clone().into())),
         }
-        if arrived == 0 && !self.ended {
-            return Poll::Pending;
-        }
-        Poll::Ready(port.received(arrived).map_err(io::Error::other))
     }
 
     /// Takes no more; the far end gets this code.
@@ -114,6 +147,82 @@ impl Arriving {
     /// # Errors
     /// When the stream has ended.
     pub(super) fn stop(&mut self, code: VarInt) -> Result<(), ClosedStream> {
-        self.recv.stop(code)
+        self.shared.lock().recv.as_mut().map_or(Ok(()), |recv| recv.stop(code))
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        // QUIC keeps a reference to `shared` while it has the stream.
+        let recv = self.shared.lock().recv.take();
+        drop(recv);
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes all that QUIC has.
+    fn take(self: &Arc<Self>) {
+        let waker = Waker::from(self.clone());
+        self.lock().take(&mut Context::from_waker(&waker));
+    }
+}
+
+impl State {
+    fn take(&mut self, cx: &mut Context<'_>) {
+        let Some(recv) = self.recv.as_mut().filter(|_| self.end.is_none()) else { return };
+        let mut bytes = 0;
+        let end = loop {
+            match pin!(recv.read_chunk(PIECE)).poll(cx) {
+                Poll::Ready(Ok(Some(piece))) => {
+                    bytes += piece.bytes.len();
+                    if let Err(error) = self.order.take(piece.offset, piece.bytes, &mut self.pieces)
+                    {
+                        break Some(Err(error.into()));
+                    }
+                }
+                Poll::Ready(Ok(None)) => break Some(Ok(())),
+                Poll::Ready(Err(error)) => break Some(Err(error.into())),
+                Poll::Pending => break None,
+            }
+        };
+        if let Err(exceeded) = self.receipts.received(bytes) {
+            self.pieces.clear();
+            self.end = Some(Err(exceeded.into()));
+            return;
+        }
+        self.arrived.push(self.pieces.drain(..));
+        self.arrived.copy_many();
+        self.end = end;
+    }
+}
+
+impl Wake for Shared {
+    /// QUIC has news of the stream.
+    fn wake(self: Arc<Self>) {
+        if let Err(shared) = after_turn(self) {
+            // Something else than packets, as the end of the connection.
+            shared.unread.store(true, Ordering::Release);
+            shared.reader.wake();
+        }
+    }
+}
+
+impl AfterTurn for Shared {
+    fn run(self: Arc<Self>) {
+        self.take();
+        self.reader.wake();
+    }
+}
+
+impl From<Broken> for io::Error {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::Stream(error) => error.into(),
+            other => Self::other(other),
+        }
     }
 }

@@ -36,7 +36,8 @@ impl Streams {
     /// The same once the far end's bytes are only those of the flow.
     pub(super) fn of_flow(self) -> Streams<Inflow> {
         let Self { send, recv, port } = self;
-        Streams { send, recv: Inflow::new(recv), port }
+        let recv = Inflow::new(recv, port.receipts());
+        Streams { send, recv, port }
     }
 }
 

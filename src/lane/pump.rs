@@ -246,8 +246,8 @@ async fn deliver(
                     Err(error) => return Delivered::Refused(error),
                 }
             }
-            read = arriving.read(port), if !arriving.has_ended() => match read {
-                Ok(()) => backlog.push(arriving.taken()),
+            read = arriving.read(), if !arriving.has_ended() => match read {
+                Ok(arrived) => backlog.append(arrived),
                 Err(error) => return Delivered::Broken(error),
             },
             error = broken::broke_at(&mut end, delivered) => return Delivered::Broken(error),

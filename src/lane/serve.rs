@@ -138,12 +138,12 @@ impl FlowServer {
         told: bool,
     ) -> Outcome {
         let mut streams = streams.of_flow();
-        let Streams { send, recv, port } = &mut streams;
+        let Streams { send, recv, .. } = &mut streams;
         let reached = tokio::select! {
             biased;
             reached = self.reach(entry, (label, &target), send, (window, told)) => reached,
             // What the entry sends meanwhile is read: inside QUIC it would pin the packets of others.
-            error = recv.breaks(port) => {
+            error = recv.breaks() => {
                 log_line!(told, %error, "flow reset before its connection");
                 // A stream that the entry stopped has ended.
                 let _ = send.reset(VarInt::from_u32(code::FLOW_RESET));

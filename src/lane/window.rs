@@ -7,12 +7,23 @@
 //! trip like a slow start. All windows of a lane come from one pool, and each is multiplied by the
 //! square of the pool's free share. So flows that nobody reads always leave room for others.
 
-/// The largest window: a quarter above QUIC's own of a stream, so that it does not limit a fast
-/// reader before QUIC's does. With the same size it did, because the far end learns of this window
-/// later and in larger steps. It then limited a download over 100 Mbit/s, 60 ms and a queue of 100
-/// ms. The queue stood without losses, so the lane took it for the path's delay, and moved to a
-/// slower route.
-pub(super) const MOST: u64 = 5 << 19;
+use std::time::{Duration, Instant};
+
+use crate::transport::FLOW_WINDOW;
+
+/// The window of any reader that has taken as much: a queue on a path of 100 Mbit/s and 160 ms.
+const ANY: u64 = 5 << 19;
+
+/// The largest window of a fast reader. It is a quarter above QUIC's own of a stream, so that QUIC's limits it
+/// first: the far end learns of this one later and in larger steps.
+const MOST: u64 = FLOW_WINDOW as u64 / 4 * 5;
+
+/// A reader is fast by so many times what it takes in a round trip. In slow start the far end sends twice as
+/// much in the next one, and the one after that is under way before this end has told of more.
+const PACE: u64 = 4;
+
+/// A reader that slows down counts as fast for a while: it loses this part in each round trip.
+const FADE: u64 = 8;
 
 /// The least window: a keystroke's echo, or a short request. A flow has it also when the pool is
 /// full.
@@ -46,6 +57,16 @@ pub(super) struct FlowWindow {
     limit: u64,
     received: u64,
     taken: u64,
+    pace: Pace,
+}
+
+/// How much a reader takes in a round trip.
+#[derive(Debug, Default)]
+struct Pace {
+    /// The round trip that is measured: its begin, its end, and what was taken before.
+    trip: Option<(Instant, Instant)>,
+    before: u64,
+    most: u64,
 }
 
 /// The far end sent more than it may.
@@ -71,10 +92,11 @@ impl Pool {
         self.capacity = capacity.max(1);
     }
 
-    /// The window of a flow that took `taken` bytes so far, and of which `own` bytes are outstanding.
-    fn window(&self, taken: u64, own: u64) -> u64 {
+    /// The window of a flow that took `taken` bytes so far, `pace` of them in a round trip, and of which `own`
+    /// bytes are outstanding.
+    fn window(&self, taken: u64, pace: u64, own: u64) -> u64 {
         let (first, most) = (self.capacity / FIRST_PART, self.capacity / MOST_PART);
-        let wanted = (first.min(FIRST) + taken).min(most).min(MOST);
+        let wanted = (first.min(FIRST) + taken).min(most).min(reach(pace));
         let free = self.capacity.saturating_sub(self.outstanding - own);
         (wanted * free / self.capacity * free / self.capacity).max(LEAST)
     }
@@ -83,9 +105,9 @@ impl Pool {
 impl FlowWindow {
     /// The window of a new flow.
     pub(super) fn open(pool: &mut Pool) -> Self {
-        let limit = pool.window(0, 0);
+        let limit = pool.window(0, 0, 0);
         pool.outstanding += limit;
-        Self { limit, received: 0, taken: 0 }
+        Self { limit, received: 0, taken: 0, pace: Pace::default() }
     }
 
     /// The bytes that the far end may send at first.
@@ -101,17 +123,23 @@ impl FlowWindow {
 
     /// The application took bytes. Returns the new limit of the far end, if it is clearly larger
     /// than the known one.
-    pub(super) fn took(&mut self, bytes: u64, pool: &mut Pool) -> Option<More> {
+    pub(super) fn took(
+        &mut self,
+        bytes: u64,
+        pool: &mut Pool,
+        (now, rtt): (Instant, impl FnOnce() -> Duration),
+    ) -> Option<More> {
         self.taken += bytes;
+        self.pace.saw(self.taken, now, rtt);
         pool.outstanding -= bytes;
         let own = self.limit - self.taken;
-        let window = pool.window(self.taken, own);
+        let window = pool.window(self.taken, self.pace.most, own);
         if own + (window / STEPS).max(LEAST / 4) > window {
             return None;
         }
         pool.outstanding += window - own;
         self.limit = self.taken + window;
-        let pool_is_small = window < self.taken.min(MOST) / 4 * 3;
+        let pool_is_small = window < self.taken.min(reach(self.pace.most)) / 4 * 3;
         Some(More { limit: self.limit, pool_is_small })
     }
 
@@ -119,6 +147,29 @@ impl FlowWindow {
     pub(super) fn close(self, pool: &mut Pool) {
         pool.outstanding -= self.limit - self.taken;
     }
+}
+
+impl Pace {
+    fn saw(&mut self, taken: u64, now: Instant, rtt: impl FnOnce() -> Duration) {
+        let Some((begin, end)) = self.trip else {
+            self.trip = Some((now, now + rtt()));
+            return;
+        };
+        if now < end {
+            return;
+        }
+        let rtt = rtt();
+        let (lasted, trip) = ((now - begin).max(rtt).as_micros().max(1), rtt.as_micros());
+        let taken_in_a_trip = u128::from(taken - self.before) * trip / lasted;
+        let fading = self.most / FADE * (FADE - 1);
+        self.most = fading.max(u64::try_from(taken_in_a_trip).unwrap_or(u64::MAX));
+        (self.trip, self.before) = (Some((now, now + rtt)), taken);
+    }
+}
+
+/// The largest window of a reader that takes so much in a round trip.
+fn reach(pace: u64) -> u64 {
+    PACE.saturating_mul(pace).clamp(ANY, MOST)
 }
 
 #[cfg(test)]
@@ -129,15 +180,27 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
+    const RTT: Duration = Duration::from_millis(100);
+
+    /// A clock of one round trip after another.
+    fn trips() -> impl Iterator<Item = Instant> {
+        let begin = Instant::now();
+        (0..).map(move |trip| begin + trip * RTT)
+    }
+
+    fn at_once() -> (Instant, impl FnOnce() -> Duration) {
+        (Instant::now(), || RTT)
+    }
+
     /// Lets the far end send all it may in each round trip, and takes it at once; returns the
     /// window after so many round trips.
-    fn read_for(trips: u32, flow: &mut FlowWindow, pool: &mut Pool) -> u64 {
-        for _ in 0..trips {
+    fn read_for(count: usize, flow: &mut FlowWindow, pool: &mut Pool) -> u64 {
+        for now in trips().take(count) {
             let mut may = flow.limit - flow.taken;
             while may > 0 {
                 let bytes = may.min(14_000);
                 flow.received(bytes).unwrap();
-                flow.took(bytes, pool);
+                flow.took(bytes, pool, (now, || RTT));
                 may -= bytes;
             }
         }
@@ -147,25 +210,49 @@ mod tests {
     /// A flow whose reader took this much and then stopped, with its window used up.
     fn stalled(taken: u64, pool: &mut Pool) -> FlowWindow {
         let mut flow = FlowWindow::open(pool);
+        let mut trips = trips();
         while flow.taken < taken {
             let bytes = (flow.limit - flow.taken).min(taken - flow.taken);
             flow.received(bytes).unwrap();
-            flow.took(bytes, pool);
+            flow.took(bytes, pool, (trips.next().unwrap(), || RTT));
         }
         flow.received(flow.limit - flow.received).unwrap();
         flow
     }
 
     #[test]
-    fn a_reader_has_the_full_window_after_a_few_round_trips() {
+    fn a_fast_reader_has_half_of_the_pool_after_a_few_round_trips() {
         let mut pool = Pool::new(8 * MIB);
         let mut flow = FlowWindow::open(&mut pool);
         assert_eq!(flow.limit(), 64 << 10);
         let window = read_for(6, &mut flow, &mut pool);
-        assert!((MOST / 4 * 3..=MOST).contains(&window), "{window}");
+        assert!((3 * MIB..=4 * MIB).contains(&window), "{window}");
         assert_eq!(pool.outstanding, window);
         flow.close(&mut pool);
         assert_eq!(pool.outstanding, 0);
+    }
+
+    #[test]
+    fn a_reader_has_a_large_window_only_while_it_takes_much_in_a_round_trip() {
+        // Bytes that the path carries in a round trip, and the window after ten seconds.
+        for (carried, window) in [(MIB / 8, ANY), (MIB, 4 * MIB), (12 * MIB, MOST)] {
+            let mut pool = Pool::new(100 * MIB);
+            let mut flow = FlowWindow::open(&mut pool);
+            for now in trips().take(100) {
+                let bytes = carried.min(flow.limit - flow.taken);
+                flow.received(bytes).unwrap();
+                flow.took(bytes, &mut pool, (now, || RTT));
+            }
+            let got = flow.limit - flow.taken;
+            assert!((window / 4 * 3..=window).contains(&got), "{carried}: {got}");
+            // It goes on slowly.
+            for now in trips().skip(100).take(3_000) {
+                flow.received(10_000).unwrap();
+                flow.took(10_000, &mut pool, (now, || RTT));
+            }
+            let got = flow.limit - flow.taken;
+            assert!(got <= ANY, "{carried}, then little: {got}");
+        }
     }
 
     #[test]
@@ -175,7 +262,7 @@ mod tests {
         let cases = [
             (0, 600, 48 << 10),
             (256 << 10, 60, 128 << 10),
-            (100 * MIB, 3, MIB / 3),
+            (100 * MIB, 3, MIB / 4),
             (100 * MIB, 15, 12 << 10),
         ];
         for (taken, count, least) in cases {
@@ -203,13 +290,13 @@ mod tests {
         while asked.is_none() {
             let bytes = flow.limit - flow.taken;
             flow.received(bytes).unwrap();
-            asked = flow.took(bytes, &mut pool).filter(|more| more.pool_is_small);
+            asked = flow.took(bytes, &mut pool, at_once()).filter(|more| more.pool_is_small);
         }
         assert!(flow.taken > MIB / 3, "{flow:?}");
         pool.set_capacity(64 * MIB);
         let bytes = flow.limit - flow.taken;
         flow.received(bytes).unwrap();
-        assert!(!flow.took(bytes, &mut pool).unwrap().pool_is_small);
+        assert!(!flow.took(bytes, &mut pool, at_once()).unwrap().pool_is_small);
     }
 
     proptest! {
@@ -232,7 +319,7 @@ mod tests {
                     let flow = &mut flows[at];
                     let bytes = bytes.min(flow.limit - flow.taken);
                     prop_assert_eq!(flow.received(bytes), Ok(()));
-                    flow.took(bytes, &mut pool);
+                    flow.took(bytes, &mut pool, at_once());
                     prop_assert!(flow.limit > flow.taken, "a flow stands still for ever");
                 }
                 let outstanding: u64 = flows.iter().map(|flow| flow.limit - flow.taken).sum();

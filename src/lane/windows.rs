@@ -13,10 +13,11 @@ use std::{
         atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
+    time::Duration,
 };
 
 use futures_util::task::AtomicWaker;
-use noq::{Connection, SendStream, VarInt};
+use noq::{Connection, PathId, SendStream, VarInt};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _},
     sync::{Notify, Semaphore, SemaphorePermit},
@@ -24,13 +25,13 @@ use tokio::{
 
 use super::{
     end::now,
-    memory::{Changes, Ledger, Of, Sizes},
+    memory::{Change, Ledger, Of, Sizes},
     sparse::Sparse,
     window::{Exceeded, FlowWindow, Pool},
 };
 use crate::{
     identity::NodeName,
-    transport::{LANE_SEND_WINDOW, OPENED_LANE_WINDOW, RerouteMark},
+    transport::{OPENED_LANE_WINDOW, RerouteMark},
 };
 
 /// Flows of a lane that may hold a piece which QUIC has not taken yet, one after another: enough to keep
@@ -49,12 +50,10 @@ const BULK: i32 = -1;
 /// One grant on the wire.
 const GRANT: usize = 16;
 
-/// The part of an entry's budget that its lanes may leave unread, and the part that they may leave unacknowledged:
-/// 6 of 32 MiB each. Bytes that wait for a reader, or for one before them, take up to 4/3 of their size. The
-/// buffers of flows that QUIC holds up take half of the unacknowledged part. Together that is less than the
-/// budget.
+/// Of an entry's budget at an exit, what its lanes' windows may cost: 24 of 32 MiB. The rest is for a first piece of
+/// each flow, streams, and packets under way.
 const fn windows(memory: u64) -> u64 {
-    memory / 16 * 3
+    memory / 4 * 3
 }
 
 /// The shares of the lanes that a node opens, for unread bytes. These lanes are its own user's, so
@@ -80,8 +79,9 @@ impl LaneBudget {
 
 /// The memory of all lanes that end at an exit, or of all that an entry opened.
 pub(super) struct LaneMemory {
-    unread: Mutex<Ledger>,
-    unacknowledged: Mutex<Ledger>,
+    ledger: Mutex<Ledger>,
+    /// What it counts: what is not acknowledged at an entry is its own user's.
+    counts: &'static [Of],
     pool: fn(u64) -> u64,
     lanes: Mutex<BTreeMap<u32, Weak<Windows>>>,
     /// A slot has its next lane while flows of the last one still end, so lanes have numbers of their
@@ -93,8 +93,8 @@ impl LaneMemory {
     /// Of lanes that end at an exit.
     pub(super) fn of_exit(budget: LaneBudget) -> Self {
         let LaneBudget { per_peer, in_all } = budget;
-        let ledger = |of| Ledger::new(of, Sizes::HOSTED, windows(per_peer), windows(in_all));
-        Self::new(ledger(Of::Unread), ledger(Of::Unacknowledged), |window| window)
+        let ledger = Ledger::new(Sizes::HOSTED, windows(per_peer), windows(in_all));
+        Self::new(ledger, &[Of::Unread, Of::Unacknowledged], |window| window)
     }
 
     /// Of lanes that an entry opens. An application inside this process reads from QUIC itself, and noq
@@ -102,16 +102,13 @@ impl LaneMemory {
     /// no flow is read; the other eighth is for answers, grants, and the least windows of flows in a
     /// full pool.
     pub(super) fn of_entry(budget: LaneBudget) -> Self {
-        let unread = Ledger::new(Of::Unread, OPENED, budget.per_peer, budget.in_all);
-        // Only this node's user fills these.
-        let same = Sizes::fixed(LANE_SEND_WINDOW);
-        let unacknowledged = Ledger::new(Of::Unacknowledged, same, u64::MAX, u64::MAX);
-        Self::new(unread, unacknowledged, |window| window / 4 * 3)
+        let ledger = Ledger::new(OPENED, budget.per_peer, budget.in_all);
+        Self::new(ledger, &[Of::Unread], |window| window / 4 * 3)
     }
 
-    fn new(unread: Ledger, unacknowledged: Ledger, pool: fn(u64) -> u64) -> Self {
-        let (unread, unacknowledged) = (Mutex::new(unread), Mutex::new(unacknowledged));
-        Self { unread, unacknowledged, pool, lanes: Mutex::default(), next: AtomicU32::new(0) }
+    fn new(ledger: Ledger, counts: &'static [Of], pool: fn(u64) -> u64) -> Self {
+        let (lanes, next) = (Mutex::default(), AtomicU32::new(0));
+        Self { ledger: Mutex::new(ledger), counts, pool, lanes, next }
     }
 
     /// The windows of a lane of or to `peer` that has just connected.
@@ -121,50 +118,49 @@ impl LaneMemory {
         (conn, mark): (Connection, Arc<RerouteMark>),
     ) -> Arc<Windows> {
         let lane = self.next.fetch_add(1, Ordering::Relaxed);
-        let window = lock(&self.unread).open(lane, peer);
-        let send_window = lock(&self.unacknowledged).open(lane, peer);
         let windows = Windows::new((conn, mark), (self.clone(), lane));
-        windows.set_receive_window(window);
-        windows.set_send_window(send_window);
+        for &of in self.counts {
+            let window = lock(&self.ledger).open(lane, of, peer);
+            windows.set(of, window);
+        }
         lock(&self.lanes).insert(lane, Arc::downgrade(&windows));
         windows
     }
 
     /// Bytes that the windows of all lanes allow to be unread and to be unacknowledged.
     pub(super) fn held(&self) -> (u64, u64) {
-        (lock(&self.unread).held(), lock(&self.unacknowledged).held())
+        let ledger = lock(&self.ledger);
+        (ledger.held(Of::Unread), ledger.held(Of::Unacknowledged))
     }
 
     fn close(&self, lane: u32) {
-        lock(&self.unread).close(lane);
-        lock(&self.unacknowledged).close(lane);
+        lock(&self.ledger).close(lane);
         lock(&self.lanes).remove(&lane);
     }
 
-    fn change(&self, changes: Changes, apply: impl Fn(&Windows, u64)) {
-        for (lane, window) in changes {
+    fn change(&self, changes: impl IntoIterator<Item = Change>) {
+        for (lane, of, window) in changes {
             let changed = lock(&self.lanes).get(&lane).and_then(Weak::upgrade);
             if let Some(windows) = changed {
-                apply(&windows, window);
+                windows.set(of, window);
             }
         }
     }
 
-    fn grow_unread(&self, lane: u32) {
-        let changes = lock(&self.unread).grow(lane);
-        self.change(changes, Windows::set_receive_window);
+    fn grow(&self, lane: u32, of: Of) {
+        let changes = lock(&self.ledger).grow(lane, of);
+        self.change(changes);
     }
 
-    fn grow_unacknowledged(&self, lane: u32) {
-        let changes = lock(&self.unacknowledged).grow(lane);
-        self.change(changes, Windows::set_send_window);
+    fn paid(&self, lane: u32, of: Of, bytes: u64) {
+        lock(&self.ledger).paid(lane, of, bytes);
     }
 
     fn rest(&self, lane: u32) {
-        let unread = lock(&self.unread).rest(lane).map(|window| (lane, window));
-        self.change(unread.into_iter().collect(), Windows::set_receive_window);
-        let send = lock(&self.unacknowledged).rest(lane).map(|window| (lane, window));
-        self.change(send.into_iter().collect(), Windows::set_send_window);
+        for &of in self.counts {
+            let change = lock(&self.ledger).rest(lane, of);
+            self.change(change);
+        }
     }
 }
 
@@ -216,6 +212,12 @@ pub(super) struct FlowPort {
     sparse: Mutex<Sparse>,
     /// Whether its stream has the priority of a bulk flow.
     bulk: AtomicBool,
+}
+
+/// What was read from QUIC, for the window of one flow.
+pub(super) struct Receipts {
+    windows: Arc<Windows>,
+    flow: u64,
 }
 
 impl Windows {
@@ -288,14 +290,22 @@ impl Windows {
         hear_grants(self.conn.accept_uni().await?, &self.state).await
     }
 
-    fn set_receive_window(&self, window: u64) {
-        self.conn.set_receive_window(quic(window));
-        self.lock().pool.set_capacity((self.memory.0.pool)(window));
+    fn set(&self, of: Of, window: u64) {
+        match of {
+            Of::Unread => {
+                self.conn.set_receive_window(quic(window));
+                self.lock().pool.set_capacity((self.memory.0.pool)(window));
+            }
+            Of::Unacknowledged => {
+                self.conn.set_send_window(window);
+                self.piece.store(piece(window), Ordering::Relaxed);
+            }
+        }
     }
 
-    fn set_send_window(&self, window: u64) {
-        self.conn.set_send_window(window);
-        self.piece.store(piece(window), Ordering::Relaxed);
+    /// Zero when the lane has ended.
+    fn rtt(&self) -> Duration {
+        self.conn.rtt(PathId::ZERO).unwrap_or_default()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -373,7 +383,7 @@ impl FlowPort {
     /// QUIC takes no more at present.
     pub(super) fn blocked(&self) {
         let (memory, lane) = &self.windows.memory;
-        memory.grow_unacknowledged(*lane);
+        memory.grow(*lane, Of::Unacknowledged);
     }
 
     /// QUIC took bytes, so no more are unacknowledged than the window allows.
@@ -381,13 +391,12 @@ impl FlowPort {
         self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
         lock(&self.sparse).wrote(now(), bytes as u64);
         let (memory, lane) = &self.windows.memory;
-        lock(&memory.unacknowledged).paid(*lane, u64::MAX);
+        memory.paid(*lane, Of::Unacknowledged, u64::MAX);
     }
 
-    /// Bytes of the flow were read from QUIC.
-    pub(super) fn received(&self, bytes: usize) -> Result<(), Exceeded> {
-        let mut state = self.windows.lock();
-        state.flows.get_mut(&self.flow).map_or(Ok(()), |flow| flow.received(bytes as u64))
+    /// Counts the bytes of the flow that are read from QUIC.
+    pub(super) fn receipts(&self) -> Receipts {
+        Receipts { windows: self.windows.clone(), flow: self.flow }
     }
 
     /// The application took bytes.
@@ -395,17 +404,25 @@ impl FlowPort {
         let mut state = self.windows.lock();
         let State { pool, flows, grants, .. } = &mut *state;
         let Some(flow) = flows.get_mut(&self.flow) else { return };
-        let more = flow.took(bytes as u64, pool);
+        let more = flow.took(bytes as u64, pool, (now(), || self.windows.rtt()));
         if let Some(more) = more {
             grants.insert(self.flow, more.limit);
             self.windows.news.notify_one();
         }
         drop(state);
         let (memory, lane) = &self.windows.memory;
-        lock(&memory.unread).paid(*lane, bytes as u64);
+        memory.paid(*lane, Of::Unread, bytes as u64);
         if more.is_some_and(|more| more.pool_is_small) {
-            memory.grow_unread(*lane);
+            memory.grow(*lane, Of::Unread);
         }
+    }
+}
+
+impl Receipts {
+    /// Bytes of the flow were read from QUIC.
+    pub(super) fn received(&self, bytes: usize) -> Result<(), Exceeded> {
+        let mut state = self.windows.lock();
+        state.flows.get_mut(&self.flow).map_or(Ok(()), |flow| flow.received(bytes as u64))
     }
 }
 
@@ -466,9 +483,14 @@ async fn hear_grants(mut stream: impl AsyncRead + Unpin, state: &Mutex<State>) -
     }
 }
 
-/// What one flow of a lane with this send window may hold back.
+/// What the flows of a lane with this send window may hold back together.
+pub(super) fn held_back(send_window: u64) -> u64 {
+    (send_window / 2).min(WRITERS as u64 * PIECE.end())
+}
+
+/// The same of one of them.
 fn piece(send_window: u64) -> usize {
-    let share = send_window / (2 * WRITERS as u64);
+    let share = held_back(send_window) / WRITERS as u64;
     usize::try_from(share.clamp(*PIECE.start(), *PIECE.end())).unwrap_or(usize::MAX)
 }
 

@@ -24,7 +24,7 @@ pub use parameters::{
     Congestion, CongestionByHint, LANE_SEND_WINDOW, LaneOptions, OPENED_LANE_WINDOW,
     expect_message, trust_link,
 };
-pub(crate) use parameters::{FLOWS_PER_LANE, UNOPENED_STREAMS};
+pub(crate) use parameters::{FLOW_WINDOW, FLOWS_PER_LANE, UNOPENED_STREAMS};
 use parameters::{
     guest_parameters, hosted_lane_parameters, join_parameters, lane_parameters, link_parameters,
 };

@@ -1,14 +1,14 @@
-//! What a connection sends in one turn leaves in one system call.
+//! What happens at the end of a turn of a connection.
 //!
 //! noq asks a connection for ten packets, sends them, and asks again. The kernel takes 64 KiB at once, at little more
 //! cost. So the packets that a sender gives while a task of QUIC runs are collected, and leave when that turn ends, or
-//! when no more fit.
+//! when no more fit. What the turn woke may run then, too, before the task brings more.
 
 use std::{
-    io,
+    fmt, io, mem,
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll},
@@ -56,12 +56,26 @@ impl Runtime for InTurns {
 pub(super) fn joined(burst: &SharedBurst, packets: usize) -> bool {
     let joined = TURN.try_with(|turn| {
         turn.packets.fetch_add(packets, Ordering::Relaxed);
-        let mut bursts = turn.bursts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut bursts = lock(&turn.bursts);
         if !bursts.iter().any(|other| other.is(burst)) {
             bursts.push(burst.clone());
         }
     });
     joined.is_ok()
+}
+
+/// What a task of QUIC wakes, and what runs on that task at the end of its turn.
+pub(crate) trait AfterTurn: Send + Sync {
+    /// Runs once.
+    fn run(self: Arc<Self>);
+}
+
+/// `woken` runs when this turn ends.
+///
+/// # Errors
+/// No task of QUIC runs: `woken` comes back.
+pub(crate) fn after_turn<W: AfterTurn + 'static>(woken: Arc<W>) -> Result<(), Arc<W>> {
+    TURN.try_with(|turn| lock(&turn.woken).0.push(woken.clone())).map_err(|_| woken)
 }
 
 /// One turn of a task.
@@ -71,6 +85,16 @@ struct Turn {
     packets: AtomicUsize,
     /// What leaves at the end, or did not the last time.
     bursts: Mutex<Vec<SharedBurst>>,
+    woken: Mutex<Woken>,
+}
+
+#[derive(Default)]
+struct Woken(Vec<Arc<dyn AfterTurn>>);
+
+impl fmt::Debug for Woken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Woken").field(&self.0.len()).finish()
+    }
 }
 
 impl Turn {
@@ -88,8 +112,7 @@ impl Turn {
             }
         }
         // What the socket does not take now wakes this task.
-        let mut bursts = self.bursts.lock().unwrap_or_else(PoisonError::into_inner);
-        bursts.retain(|burst| match burst.lock().poll_flush(cx) {
+        lock(&self.bursts).retain(|burst| match burst.lock().poll_flush(cx) {
             Poll::Pending => true,
             Poll::Ready(Ok(())) => false,
             Poll::Ready(Err(error)) => {
@@ -98,6 +121,49 @@ impl Turn {
                 false
             }
         });
+        let woken = mem::take(&mut lock(&self.woken).0);
+        woken.into_iter().for_each(AfterTurn::run);
         polled
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[derive(Debug, Default)]
+    struct Runs(AtomicUsize);
+
+    impl AfterTurn for Runs {
+        fn run(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_task_of_quic_wakes_runs_at_the_end_of_its_turn() {
+        let runs = Arc::<Runs>::default();
+        let (woken, (done, is_done)) = (runs.clone(), oneshot::channel());
+        let (mut turns, mut done) = (0, Some(done));
+        InTurns.spawn(Box::pin(std::future::poll_fn(move |cx| {
+            assert_eq!(woken.0.load(Ordering::Relaxed), turns, "not in a turn, and not twice");
+            if turns == 3 {
+                done.take().into_iter().for_each(|done| done.send(()).unwrap());
+                return Poll::Ready(());
+            }
+            turns += 1;
+            after_turn(woken.clone()).unwrap();
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        })));
+        is_done.await.unwrap();
+        assert!(after_turn(runs.clone()).is_err(), "no task of QUIC runs here");
+        assert_eq!(runs.0.load(Ordering::Relaxed), 3);
     }
 }
