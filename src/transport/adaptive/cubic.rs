@@ -59,6 +59,12 @@ impl Cubic {
         self.window += (target - self.window) / self.window * packets;
     }
 
+    /// Goes on after a time in which the window was not used: the curve begins where it is, as time alone must not
+    /// make it steeper.
+    pub(super) fn go_on(&mut self, now: Instant) {
+        *self = Self::growing_to(now, self.window, self.w_max.max(self.window));
+    }
+
     /// There was congestion. Call it once per round trip.
     pub(super) fn on_congestion(&mut self, now: Instant) {
         // Section 4.7: a flow whose window shrinks leaves room for others.
@@ -94,6 +100,17 @@ mod tests {
         assert!((cubic.window() - 400.0).abs() < 8.0, "{}", cubic.window());
         run(&mut cubic, now, 6.7);
         assert!(cubic.window() > 480.0, "{}", cubic.window());
+    }
+
+    #[test]
+    fn a_pause_makes_it_grow_no_faster() {
+        let t0 = Instant::now();
+        let mut cubic = Cubic::growing_to(t0, 70.0, 70.0);
+        let later = t0 + Duration::from_secs(6);
+        cubic.go_on(later);
+        run(&mut cubic, later, 1.0);
+        // 0.4 packets after a second of the curve, and one in a round trip as a Reno sender; not 86 packets of six seconds.
+        assert!(cubic.window() < 100.0, "{}", cubic.window());
     }
 
     #[test]

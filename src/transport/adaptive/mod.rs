@@ -6,7 +6,7 @@
 //!                                           ▲ ▲                                      │
 //!                                           │ └──────────────────────────────────────┘
 //!                                           └─ the queue empties when we hold back ─ Sharing (CUBIC)
-//!  any ── a queue stands for 8 rounds, or more is lost than the path loses by itself ──► Sharing
+//!  any ── a queue stands for a cycle, or more is lost than the path loses by itself ──► Sharing
 //! ```
 //!
 //! Alone, the lane sends at the rate that the path delivered (draft-cardwell-iccrg-bbr-
@@ -98,8 +98,13 @@ const WINDOW_OVER_PACE: f64 = 1.5;
 /// A lossy path is sent more, so that as much arrives; for no higher loss than this.
 const MOST_COMPENSATED: f64 = 0.5;
 
-/// A queue that stands for this many rounds, a whole cycle, is not ours.
+/// A queue that stands for this many rounds without a queue, a whole cycle, is not ours. It lasts half as many of its own,
+/// longer rounds at least.
 const OTHERS: u32 = 8;
+
+/// Packets that are lost while a queue stands for so many rounds are lost in the queue, also where nothing is known yet of
+/// what the path loses by itself.
+const NOT_OURS: u32 = OTHERS / 2;
 
 /// A sender that fills a queue has a window larger by this factor than one that keeps it empty.
 const OTHERS_WINDOW: f64 = 2.0;
@@ -158,8 +163,9 @@ pub(super) struct Adaptive {
     since: Instant,
     /// The bandwidth before the last probe.
     probed_from: f64,
-    /// Rounds in a row with a standing queue.
+    /// Rounds in a row with a standing queue, and the end of the last one without.
     stood: u32,
+    queue_since: Instant,
     sharing: Option<Sharing>,
     /// How long the lane assumes other senders the next time.
     pause: Duration,
@@ -182,6 +188,7 @@ impl Adaptive {
             since: now,
             probed_from: 0.0,
             stood: 0,
+            queue_since: now,
             sharing: None,
             pause: FIRST_PAUSE,
             alone_since: now,
@@ -224,7 +231,7 @@ impl Adaptive {
         let rate = carried.map_or(kept, |Carried { rate, .. }| kept.clamp(RESUMED * rate, rate));
         self.path.change(now, rate);
         self.sharing = None;
-        self.stood = 0;
+        (self.stood, self.queue_since) = (0, now);
         self.pause = FIRST_PAUSE;
         self.alone_since = now;
         if !matches!(self.phase, Phase::Startup { .. }) {
@@ -253,8 +260,15 @@ impl Adaptive {
             return;
         }
         self.stood = if round.stood { self.stood + 1 } else { 0 };
-        let lost = round.congested && round.queued && self.path.loss.is_known();
-        if lost || self.stood >= OTHERS {
+        if !round.stood {
+            self.queue_since = now;
+        }
+        let others_queue = self.stood >= NOT_OURS;
+        let lost = round.congested && round.queued && (self.path.loss.is_known() || others_queue);
+        // While a queue stands, rounds are longer than those of the cycle that would have emptied it.
+        let cycle = OTHERS * self.path.least_rtt().unwrap_or_default();
+        let lasts = others_queue && now.saturating_duration_since(self.queue_since) >= cycle;
+        if lost || lasts {
             self.share(now, lost);
         } else if round.congested
             && matches!(self.phase, Phase::Cruise { .. })
@@ -346,11 +360,11 @@ impl Adaptive {
 
     fn share_on(&mut self, now: Instant, round: Round) {
         let Some(sharing) = &mut self.sharing else { return };
-        let alone = !round.stood && !round.app_limited;
+        let alone = !round.others && !round.app_limited;
         match sharing.trial {
             Some(_) if alone => {
                 self.sharing = None;
-                self.alone_since = now;
+                (self.alone_since, self.queue_since) = (now, now);
                 self.path.set_beside_others(false);
                 self.enter(now, Phase::Cruise { left: CRUISE_ROUNDS });
             }
@@ -358,6 +372,7 @@ impl Adaptive {
             Some(_) => {
                 self.pause = longer(self.pause);
                 (sharing.trial, sharing.rounds) = (None, 0);
+                sharing.cubic.go_on(now);
                 sharing.next_trial = now + self.pause;
                 self.path.loss.hold_back(false);
             }

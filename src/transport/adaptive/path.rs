@@ -67,6 +67,8 @@ pub(super) struct Path {
     bandwidth: Bandwidth,
     /// Mean less least round trip of a round, smoothed.
     jitter: Duration,
+    /// The same of rounds without a queue.
+    calm_jitter: Duration,
     /// The least round trip of the last round.
     last_least: Duration,
     /// How much of the least round trip of the last round jitter does not explain, as a part of
@@ -94,6 +96,7 @@ impl Path {
             unsampled: MeanRtt::default(),
             bandwidth: Bandwidth::default(),
             jitter: Duration::ZERO,
+            calm_jitter: Duration::ZERO,
             last_least: Duration::ZERO,
             excess_delay: 0.0,
             beside_others: false,
@@ -295,13 +298,18 @@ impl Path {
         let lumpy = counts.lumpy || self.was_lumpy;
         self.was_lumpy = counts.lumpy;
         let stood = !lumpy && counts.least > least + least / STANDING + self.jitter + few;
+        let others = !lumpy && counts.least > least + least / STANDING + self.calm_jitter + few;
         let inexact = (least / QUEUED).max(INEXACT);
         let usual = self.least_mean.get().unwrap_or(mean);
         let queued = mean > usual + inexact + self.jitter / 2;
         let delay = counts.least.saturating_sub(least + self.jitter + few / 2);
         self.excess_delay =
             if lumpy { 0.0 } else { delay.as_secs_f64() / least.as_secs_f64().max(1e-6) };
-        self.jitter = (7 * self.jitter + mean.saturating_sub(counts.least)) / 8;
+        let varied = mean.saturating_sub(counts.least);
+        self.jitter = (7 * self.jitter + varied) / 8;
+        if !queued {
+            self.calm_jitter = (7 * self.calm_jitter + varied) / 8;
+        }
         let outage = counts.lost > OUTAGE * acked;
         let exceeded = self.loss.is_exceeded(acked, counts.lost) && !outage;
         self.loss.end_round(stood);
@@ -310,6 +318,7 @@ impl Path {
             app_limited: counts.app_limited,
             lumpy,
             stood,
+            others,
             queued,
             lossy: counts.lost > 0,
             overflowed: counts.lost > (acked / OVERFLOW).max(LEAST_OVERFLOW),

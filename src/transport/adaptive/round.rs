@@ -32,6 +32,9 @@ pub(super) struct Round {
     pub(super) lumpy: bool,
     /// A queue was there throughout.
     pub(super) stood: bool,
+    /// The same, where the variation of round trips is that of rounds without a queue: others fill it while this end holds
+    /// back.
+    pub(super) others: bool,
     /// A queue was there on average.
     pub(super) queued: bool,
     /// Packets were lost.
