@@ -278,8 +278,8 @@ async fn stalled_flows_stay_within_the_budget(stalled: usize, bytes: usize, limi
     assert!(unread < 12 << 20, "{unread} bytes are unread");
     let (unread, unconfirmed) = exit.status().exit_windows;
     // What they cost at most, of 32 MiB.
-    let cost = unread / 6 * 23 + unconfirmed / 2 * 3;
-    assert!(cost <= 30 << 20, "{unread}, {unconfirmed}");
+    let cost = unread / 3 * 4 + unconfirmed / 2 * 3;
+    assert!(cost <= 24 << 20, "{unread}, {unconfirmed}");
     let (own, other) = (upload(mit, bytes).await, upload(utah, 20 << 20).await);
     assert!(own < limit, "{own:?} beside {stalled} flows, {alone:?} alone");
     assert!(other < alone * 11 / 10 + Duration::from_secs(1), "{other:?}, {alone:?}");
@@ -343,33 +343,5 @@ async fn one_lane_after_another_gets_its_part_of_the_exits_memory() {
     assert!(downloads.iter().all(|time| *time < downloads[0] * 5 / 4), "{downloads:?}");
     // Each lane leaves a third to the others, so the last one has 9 Mbit/s.
     assert!(uploads.iter().all(|time| *time < Duration::from_secs(20)), "{uploads:?}");
-    lab.stop().await;
-}
-
-/// Each piece is a packet of its own, and QUIC ends a connection of which one stream has over 2,048 unread ones.
-#[tokio::test(start_paused = true)]
-async fn a_flow_that_is_never_read_keeps_its_lane() {
-    const PIECES: usize = 2_500;
-    let drip: Service = Arc::new(|mut io| {
-        tokio::spawn(async move {
-            for _ in 0..PIECES {
-                io.write_all(&[7; 100]).await.unwrap();
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-        });
-    });
-    let services = support::services().with("drip.test", drip);
-    let nodes = vec![LabNode::new("entry", false, false), LabNode::new("exit", false, true)];
-    let lab = Lab::start(emulator::triangle(), 12, nodes, services, Congestion::Cubic);
-    let lab = lab.await.unwrap();
-    support::wait_for("the mesh", Duration::from_secs(10), || lab.is_meshed()).await;
-    let entry = lab.node("entry").unwrap();
-    let mut unread = support::open(entry, "drip.test:80").await;
-    tokio::time::sleep(Duration::from_secs(10)).await;
-    upload(entry, 1_000).await;
-    assert_eq!(entry.lane_facts().len(), 1, "the same lane");
-    let mut all = Vec::new();
-    unread.read_to_end(&mut all).await.unwrap();
-    assert_eq!(all.len(), PIECES * 100);
     lab.stop().await;
 }

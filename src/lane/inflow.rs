@@ -1,9 +1,9 @@
 //! The bytes of a flow as they arrive, in order.
 //!
 //! A stream is read when the task of QUIC that brought bytes ends its turn, and not when the flow's own task runs. noq
-//! ends a connection when more than 2,048 pieces of one stream are unread, and on a busy machine the flow's task
-//! runs late. A turn brings 128 packets at most, as Tokio lets no task receive more messages at once, and an honest far
-//! end puts a piece or two of a stream into a packet. So a flow's window may hold many megabytes.
+//! ends a connection when more than 2,048 packets of one stream are unread, and on a busy machine the flow's task
+//! runs late. A turn brings 128 packets at most, as Tokio lets no task receive more messages at once. So a flow's window
+//! may hold many megabytes.
 
 use std::{
     future::poll_fn,
@@ -91,9 +91,7 @@ impl Inflow {
             end: None,
         };
         let (state, reader) = (Mutex::new(state), AtomicWaker::new());
-        let shared = Arc::new(Shared { state, reader, unread: AtomicBool::new(false) });
-        // From now on, whether or not somebody reads.
-        shared.take();
+        let shared = Arc::new(Shared { state, reader, unread: AtomicBool::new(true) });
         Self { arriving: Arriving { shared, ended: false }, backlog: Backlog::default() }
     }
 
@@ -176,8 +174,6 @@ impl Shared {
 impl State {
     fn take(&mut self, cx: &mut Context<'_>) {
         let Some(recv) = self.recv.as_mut().filter(|_| self.end.is_none()) else { return };
-        // Nobody has fetched what an earlier turn brought: it must not pin its packets, and those of others, any longer.
-        self.arrived.copy();
         let mut bytes = 0;
         let end = loop {
             match pin!(recv.read_chunk(PIECE)).poll(cx) {
@@ -199,6 +195,7 @@ impl State {
             return;
         }
         self.arrived.push(self.pieces.drain(..));
+        self.arrived.copy_many();
         self.end = end;
     }
 }

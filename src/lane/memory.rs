@@ -42,37 +42,22 @@ pub(super) enum Of {
     Unacknowledged,
 }
 
-/// The memory that bytes of a window may take.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Prices {
-    /// Of an unread byte, in sixths.
-    unread: u64,
-    /// Whether bytes that are not acknowledged count. Behind them flows hold back others.
-    unacknowledged: bool,
-}
-
-impl Prices {
-    /// At an exit. Bytes that wait for a reader, or for one before them, take up to 4/3 of their size. QUIC keeps bytes of
-    /// streams that have not said yet what they are for, and behind a gap up to 5/2 of their size; a window allows both.
-    pub(super) const HOSTED: Self = Self { unread: 8 + 15, unacknowledged: true };
-
-    /// At an entry, where only answers wait in QUIC. What it sends is its own user's.
-    pub(super) const OPENED: Self = Self { unread: 8, unacknowledged: false };
-
-    fn cost(self, of: Of, window: u64) -> u64 {
-        match of {
-            Of::Unread => window.div_ceil(6).saturating_mul(self.unread),
-            Of::Unacknowledged if self.unacknowledged => window + held_back(window),
-            Of::Unacknowledged => 0,
+impl Of {
+    /// The memory that a window may take. Bytes that wait for a reader, or for one before them, take up to
+    /// 4/3 of their size. Behind those that are not acknowledged flows hold back others.
+    fn cost(self, window: u64) -> u64 {
+        match self {
+            Self::Unread => window.div_ceil(3).saturating_mul(4),
+            Self::Unacknowledged => window + held_back(window),
         }
     }
 
     /// The largest window that costs no more.
-    fn window(self, of: Of, cost: u64) -> u64 {
-        match of {
-            Of::Unread => cost / self.unread * 6,
+    fn window(self, cost: u64) -> u64 {
+        match self {
+            Self::Unread => cost / 4 * 3,
             // It is at most half of a window, and of a large one the same as of any other.
-            Of::Unacknowledged => (cost / 3 * 2).max(cost.saturating_sub(held_back(u64::MAX))),
+            Self::Unacknowledged => (cost / 3 * 2).max(cost.saturating_sub(held_back(u64::MAX))),
         }
     }
 }
@@ -81,7 +66,6 @@ impl Prices {
 #[derive(Debug)]
 pub(super) struct Ledger {
     sizes: Sizes,
-    prices: Prices,
     per_peer: u64,
     in_all: u64,
     shares: BTreeMap<(u32, Of), Share>,
@@ -99,14 +83,14 @@ pub(super) type Change = (u32, Of, u64);
 
 impl Ledger {
     /// A ledger with this many bytes of memory for each peer, and for all.
-    pub(super) fn new(sizes: Sizes, prices: Prices, per_peer: u64, in_all: u64) -> Self {
-        Self { sizes, prices, per_peer, in_all, shares: BTreeMap::new() }
+    pub(super) fn new(sizes: Sizes, per_peer: u64, in_all: u64) -> Self {
+        Self { sizes, per_peer, in_all, shares: BTreeMap::new() }
     }
 
     /// The first window of a new lane.
     pub(super) fn open(&mut self, lane: u32, of: Of, peer: &NodeName) -> u64 {
         let Sizes { least, first, .. } = self.sizes;
-        let window = self.prices.window(of, self.free(peer) / 2).clamp(least, first);
+        let window = of.window(self.free(peer) / 2).clamp(least, first);
         self.shares.insert((lane, of), Share { peer: peer.clone(), window, owed: 0 });
         window
     }
@@ -118,9 +102,8 @@ impl Ledger {
         let Some(share) = self.shares.get(&(lane, of)) else { return Vec::new() };
         let room = self.sizes.most.saturating_sub(share.window);
         let (peer, wanted) = (share.peer.clone(), share.window.min(room));
-        let available = self.prices.cost(of, share.window).saturating_add(self.free(&peer));
-        let most = self.prices.window(of, available / 3 * 2);
-        let given = most.saturating_sub(share.window).min(wanted);
+        let available = of.cost(share.window).saturating_add(self.free(&peer));
+        let given = of.window(available / 3 * 2).saturating_sub(share.window).min(wanted);
         let mut changes = Vec::new();
         if given < wanted {
             changes.extend(self.take_back((lane, of), &peer));
@@ -170,17 +153,16 @@ impl Ledger {
         shares.map(|(_, share)| share.window + share.owed).sum()
     }
 
-    fn cost<'a>(&self, shares: impl Iterator<Item = (&'a (u32, Of), &'a Share)>) -> u64 {
-        let costs = shares.map(|((_, of), share)| self.prices.cost(*of, share.window + share.owed));
+    fn cost<'a>(shares: impl Iterator<Item = (&'a (u32, Of), &'a Share)>) -> u64 {
+        let costs = shares.map(|((_, of), share)| of.cost(share.window + share.owed));
         costs.fold(0, u64::saturating_add)
     }
 
     fn free(&self, peer: &NodeName) -> u64 {
-        let least = |of| self.prices.cost(of, self.sizes.least);
-        let reserved = RESERVED * (least(Of::Unread) + least(Of::Unacknowledged));
+        let reserved = RESERVED * self.sizes.least * 2;
         let of_peer = self.shares.iter().filter(|(_, share)| share.peer == *peer);
-        let own = self.per_peer.saturating_sub(reserved).saturating_sub(self.cost(of_peer));
-        own.min(self.in_all.saturating_sub(self.cost(self.shares.iter())))
+        let own = self.per_peer.saturating_sub(reserved).saturating_sub(Self::cost(of_peer));
+        own.min(self.in_all.saturating_sub(Self::cost(self.shares.iter())))
     }
 
     fn take_back(&mut self, for_share: (u32, Of), peer: &NodeName) -> Option<Change> {
@@ -209,7 +191,6 @@ mod tests {
     const MIB: u64 = 1 << 20;
     const LEAST: u64 = Sizes::HOSTED.least;
     const FIRST: u64 = Sizes::HOSTED.first;
-    const PRICES: Prices = Prices { unread: 8, unacknowledged: true };
     const BOTH: [Of; 2] = [Of::Unread, Of::Unacknowledged];
 
     fn entry(name: &str) -> NodeName {
@@ -217,11 +198,11 @@ mod tests {
     }
 
     fn ledger() -> Ledger {
-        Ledger::new(Sizes::HOSTED, PRICES, 12 * MIB, 100 * MIB)
+        Ledger::new(Sizes::HOSTED, 12 * MIB, 100 * MIB)
     }
 
     fn cost(ledger: &Ledger) -> u64 {
-        ledger.cost(ledger.shares.iter())
+        Ledger::cost(ledger.shares.iter())
     }
 
     /// Lets a lane grow as far as it may; its window then.
@@ -245,7 +226,7 @@ mod tests {
 
     #[test]
     fn what_one_direction_does_not_need_the_other_may_have() {
-        let mut ledger = Ledger::new(Sizes::HOSTED, PRICES, 24 * MIB, 100 * MIB);
+        let mut ledger = Ledger::new(Sizes::HOSTED, 24 * MIB, 100 * MIB);
         let open = |ledger: &mut Ledger| BOTH.map(|of| ledger.open(1, of, &entry("utah")));
         open(&mut ledger);
         assert!(grow_fully(&mut ledger, 1, Of::Unacknowledged) > 11 * MIB);
@@ -298,7 +279,7 @@ mod tests {
 
     #[test]
     fn all_entries_together_stay_within_the_nodes_budget() {
-        let mut ledger = Ledger::new(Sizes::HOSTED, PRICES, 5 * MIB, 6 * MIB);
+        let mut ledger = Ledger::new(Sizes::HOSTED, 5 * MIB, 6 * MIB);
         for lane in 0..4 {
             ledger.open(lane, Of::Unread, &entry(&format!("n{lane}")));
             grow_fully(&mut ledger, lane, Of::Unread);
@@ -306,25 +287,12 @@ mod tests {
         assert!(cost(&ledger) <= 6 * MIB + 4 * 2 * LEAST, "{}", cost(&ledger));
     }
 
-    #[test]
-    fn as_many_lanes_as_an_entry_may_have_stay_within_its_budget() {
-        let budget = 30 * MIB;
-        let mut ledger = Ledger::new(Sizes::HOSTED, Prices::HOSTED, budget, 100 * budget);
-        for lane in 0..64 {
-            for of in BOTH {
-                ledger.open(lane, of, &entry("utah"));
-                grow_fully(&mut ledger, lane, of);
-            }
-        }
-        assert!(cost(&ledger) <= budget, "{}", cost(&ledger));
-    }
-
     proptest! {
         #[test]
         fn a_window_of_a_cost_costs_no_more(of in prop::sample::select(BOTH.to_vec()), cost in 3..100 * MIB) {
-            let window = PRICES.window(of, cost);
-            prop_assert!(PRICES.cost(of, window) <= cost + 1, "{window}");
-            prop_assert!(PRICES.cost(of, window + 8) >= cost, "{window}");
+            let window = of.window(cost);
+            prop_assert!(of.cost(window) <= cost + 1, "{window}");
+            prop_assert!(of.cost(window + 8) >= cost, "{window}");
         }
 
         #[test]

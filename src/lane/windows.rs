@@ -25,7 +25,7 @@ use tokio::{
 
 use super::{
     end::now,
-    memory::{Change, Ledger, Of, Prices, Sizes},
+    memory::{Change, Ledger, Of, Sizes},
     sparse::Sparse,
     window::{Exceeded, FlowWindow, Pool},
 };
@@ -50,10 +50,10 @@ const BULK: i32 = -1;
 /// One grant on the wire.
 const GRANT: usize = 16;
 
-/// Of an entry's budget at an exit, what its lanes' windows may cost: 30 of 32 MiB. The rest is for a first piece of
-/// each flow.
+/// Of an entry's budget at an exit, what its lanes' windows may cost: 24 of 32 MiB. The rest is for a first piece of
+/// each flow, streams, and packets under way.
 const fn windows(memory: u64) -> u64 {
-    memory / 16 * 15
+    memory / 4 * 3
 }
 
 /// The shares of the lanes that a node opens, for unread bytes. These lanes are its own user's, so
@@ -93,15 +93,16 @@ impl LaneMemory {
     /// Of lanes that end at an exit.
     pub(super) fn of_exit(budget: LaneBudget) -> Self {
         let LaneBudget { per_peer, in_all } = budget;
-        let ledger = Ledger::new(Sizes::HOSTED, Prices::HOSTED, windows(per_peer), windows(in_all));
+        let ledger = Ledger::new(Sizes::HOSTED, windows(per_peer), windows(in_all));
         Self::new(ledger, &[Of::Unread, Of::Unacknowledged], |window| window)
     }
 
-    /// Of lanes that an entry opens. What QUIC has told the far end of it takes back when flows
-    /// are read, in steps of an eighth of the window, so as much must be free when no flow is read; the other eighth is
-    /// for answers, grants, and the least windows of flows in a full pool.
+    /// Of lanes that an entry opens. An application inside this process reads from QUIC itself, and noq
+    /// tells the far end of more only when that is an eighth of the window, so as much must be free when
+    /// no flow is read; the other eighth is for answers, grants, and the least windows of flows in a
+    /// full pool.
     pub(super) fn of_entry(budget: LaneBudget) -> Self {
-        let ledger = Ledger::new(OPENED, Prices::OPENED, budget.per_peer, budget.in_all);
+        let ledger = Ledger::new(OPENED, budget.per_peer, budget.in_all);
         Self::new(ledger, &[Of::Unread], |window| window / 4 * 3)
     }
 

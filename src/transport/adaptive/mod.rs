@@ -98,8 +98,8 @@ const WINDOW_OVER_PACE: f64 = 1.5;
 /// A lossy path is sent more, so that as much arrives; for no higher loss than this.
 const MOST_COMPENSATED: f64 = 0.5;
 
-/// A queue that stands for this many least round trips, the time of a whole cycle, is not ours. It lasts half as many
-/// rounds at least.
+/// A queue that stands for this many rounds without a queue, a whole cycle, is not ours. It lasts half as many of its own,
+/// longer rounds at least.
 const OTHERS: u32 = 8;
 
 /// Packets that are lost while a queue stands for so many rounds are lost in the queue, also where nothing is known yet of
@@ -163,7 +163,7 @@ pub(super) struct Adaptive {
     since: Instant,
     /// The bandwidth before the last probe.
     probed_from: f64,
-    /// Rounds in a row with a standing queue, and the end of the last one before them.
+    /// Rounds in a row with a standing queue, and the end of the last one without.
     stood: u32,
     queue_since: Instant,
     sharing: Option<Sharing>,
@@ -257,13 +257,11 @@ impl Adaptive {
         let starting = matches!(self.phase, Phase::Startup { .. });
         self.next_phase(now, round);
         if starting || round.app_limited || matches!(self.phase, Phase::ProbeRtt { .. }) {
-            (self.stood, self.queue_since) = (0, now);
             return;
         }
-        if round.stood {
-            self.stood += 1;
-        } else {
-            (self.stood, self.queue_since) = (0, now);
+        self.stood = if round.stood { self.stood + 1 } else { 0 };
+        if !round.stood {
+            self.queue_since = now;
         }
         let others_queue = self.stood >= NOT_OURS;
         let lost = round.congested && round.queued && (self.path.loss.is_known() || others_queue);
