@@ -201,6 +201,7 @@ mod tests {
         assert!(backlog.chunks.is_empty());
         assert!(memory(&backlog) < 16_000, "{}", memory(&backlog));
     }
+
     #[test]
     fn crumbs_that_are_not_fetched_pin_few_batches() {
         let mut arrived = Backlog::default();

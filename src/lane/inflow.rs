@@ -1,6 +1,7 @@
 //! The bytes of a flow as they arrive, in order.
 //!
-//! A stream is read when the task of QUIC that brought bytes ends its turn, and not when the flow's own task runs. noq
+//! Once it was read for the first time, a stream is read when the task of QUIC that brought bytes ends its turn, and not
+//! when the flow's own task runs. noq
 //! ends a connection when more than 2,048 packets of one stream are unread, and on a busy machine the flow's task
 //! runs late. A turn brings 128 packets at most, as Tokio lets no task receive more messages at once. So a flow's window
 //! may hold many megabytes.
@@ -114,7 +115,7 @@ impl Arriving {
         self.ended
     }
 
-    /// What has arrived, or waits for more. Dropping the future loses nothing.
+    /// Gives what has arrived, or waits for more. Dropping the future loses nothing.
     ///
     /// # Errors
     /// When the stream broke, or the far end breaks the rules.

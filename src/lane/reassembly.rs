@@ -89,7 +89,7 @@ impl Reassembly {
         }
     }
 
-    /// From the first gap to the last run. The flow's window bounds it.
+    /// From the first gap to the last run. QUIC's window of a stream bounds it.
     fn span(&self) -> u64 {
         let last = self.runs.last_key_value();
         last.map_or(0, |(start, run)| start + run.len() as u64 - self.next)

@@ -97,9 +97,8 @@ impl LaneMemory {
         Self::new(ledger, &[Of::Unread, Of::Unacknowledged], |window| window)
     }
 
-    /// Of lanes that an entry opens. An application inside this process reads from QUIC itself, and noq
-    /// tells the far end of more only when that is an eighth of the window, so as much must be free when
-    /// no flow is read; the other eighth is for answers, grants, and the least windows of flows in a
+    /// Of lanes that an entry opens. noq tells the far end of more only when that is an eighth of the
+    /// window, so as much must be free when no flow is read; the other eighth is for answers, grants, and the least windows of flows in a
     /// full pool.
     pub(super) fn of_entry(budget: LaneBudget) -> Self {
         let ledger = Ledger::new(OPENED, budget.per_peer, budget.in_all);

@@ -5,7 +5,7 @@
 //! when no more fit. What the turn woke may run then, too, before the task brings more.
 
 use std::{
-    fmt, io, mem,
+    io, mem,
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -56,7 +56,7 @@ impl Runtime for InTurns {
 pub(super) fn joined(burst: &SharedBurst, packets: usize) -> bool {
     let joined = TURN.try_with(|turn| {
         turn.packets.fetch_add(packets, Ordering::Relaxed);
-        let mut bursts = lock(&turn.bursts);
+        let bursts = &mut turn.lock().bursts;
         if !bursts.iter().any(|other| other.is(burst)) {
             bursts.push(burst.clone());
         }
@@ -75,29 +75,30 @@ pub(crate) trait AfterTurn: Send + Sync {
 /// # Errors
 /// No task of QUIC runs: `woken` comes back.
 pub(crate) fn after_turn<W: AfterTurn + 'static>(woken: Arc<W>) -> Result<(), Arc<W>> {
-    TURN.try_with(|turn| lock(&turn.woken).0.push(woken.clone())).map_err(|_| woken)
+    TURN.try_with(|turn| turn.lock().woken.push(woken.clone())).map_err(|_| woken)
 }
 
 /// One turn of a task.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Turn {
     /// Packets of this run.
     packets: AtomicUsize,
-    /// What leaves at the end, or did not the last time.
-    bursts: Mutex<Vec<SharedBurst>>,
-    woken: Mutex<Woken>,
+    at_end: Mutex<AtEnd>,
 }
 
 #[derive(Default)]
-struct Woken(Vec<Arc<dyn AfterTurn>>);
-
-impl fmt::Debug for Woken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Woken").field(&self.0.len()).finish()
-    }
+struct AtEnd {
+    /// What leaves, or did not the last time.
+    bursts: Vec<SharedBurst>,
+    /// What runs then.
+    woken: Vec<Arc<dyn AfterTurn>>,
 }
 
 impl Turn {
+    fn lock(&self) -> MutexGuard<'_, AtEnd> {
+        self.at_end.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn poll(
         self: &Arc<Self>,
         mut task: Pin<&mut (dyn Future<Output = ()> + Send)>,
@@ -112,7 +113,8 @@ impl Turn {
             }
         }
         // What the socket does not take now wakes this task.
-        lock(&self.bursts).retain(|burst| match burst.lock().poll_flush(cx) {
+        let mut at_end = self.lock();
+        at_end.bursts.retain(|burst| match burst.lock().poll_flush(cx) {
             Poll::Pending => true,
             Poll::Ready(Ok(())) => false,
             Poll::Ready(Err(error)) => {
@@ -121,14 +123,11 @@ impl Turn {
                 false
             }
         });
-        let woken = mem::take(&mut lock(&self.woken).0);
+        let woken = mem::take(&mut at_end.woken);
+        drop(at_end);
         woken.into_iter().for_each(AfterTurn::run);
         polled
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

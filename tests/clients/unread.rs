@@ -22,8 +22,7 @@ const PAUSED: usize = 200;
 /// What each of them reads before: its flow has a large window then.
 const READ: usize = 2 * MIB;
 
-/// What the entry may hold of the paused downloads, at 1.3 bytes a byte: the pool of a lane there is
-/// 192 MiB, of which this many flows use two thirds.
+/// What the entry may hold of the paused downloads, of the 256 MiB that it keeps for its lanes to one exit.
 const ENTRY_MEMORY: usize = 190 * MIB;
 
 /// The exit's budget for an entry, and what the process needs itself for so many flows.

@@ -98,8 +98,8 @@ const WINDOW_OVER_PACE: f64 = 1.5;
 /// A lossy path is sent more, so that as much arrives; for no higher loss than this.
 const MOST_COMPENSATED: f64 = 0.5;
 
-/// A queue that stands for this many rounds without a queue, a whole cycle, is not ours. It lasts half as many of its own,
-/// longer rounds at least.
+/// A queue that stands for this many least round trips, the time of a whole cycle, is not ours. It lasts half as many
+/// rounds at least.
 const OTHERS: u32 = 8;
 
 /// Packets that are lost while a queue stands for so many rounds are lost in the queue, also where nothing is known yet of
@@ -259,9 +259,10 @@ impl Adaptive {
         if starting || round.app_limited || matches!(self.phase, Phase::ProbeRtt { .. }) {
             return;
         }
-        self.stood = if round.stood { self.stood + 1 } else { 0 };
-        if !round.stood {
-            self.queue_since = now;
+        if round.stood {
+            self.stood += 1;
+        } else {
+            (self.stood, self.queue_since) = (0, now);
         }
         let others_queue = self.stood >= NOT_OURS;
         let lost = round.congested && round.queued && (self.path.loss.is_known() || others_queue);

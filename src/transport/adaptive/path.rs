@@ -297,8 +297,8 @@ impl Path {
         let few = self.time_of(FEW);
         let lumpy = counts.lumpy || self.was_lumpy;
         self.was_lumpy = counts.lumpy;
-        let stood = !lumpy && counts.least > least + least / STANDING + self.jitter + few;
-        let others = !lumpy && counts.least > least + least / STANDING + self.calm_jitter + few;
+        let stands = |jitter| !lumpy && counts.least > least + least / STANDING + jitter + few;
+        let (stood, others) = (stands(self.jitter), stands(self.calm_jitter));
         let inexact = (least / QUEUED).max(INEXACT);
         let usual = self.least_mean.get().unwrap_or(mean);
         let queued = mean > usual + inexact + self.jitter / 2;
