@@ -47,7 +47,10 @@ impl Blame {
         self.records.retain(|_, record| now < record.until + timing.memory);
         let before = self.records.get(route).copied();
         if before.is_none() && self.records.len() >= MAX_ROUTES {
-            return;
+            let first = self.records.iter().min_by_key(|(_, record)| record.until);
+            if let Some(first) = first.map(|(route, _)| route.clone()) {
+                self.records.remove(&first);
+            }
         }
         let times = match before {
             None => 1,
@@ -105,6 +108,12 @@ impl Blame {
     pub(super) fn is_fresh(&self, now: Instant, route: &Route) -> bool {
         let quarter = |record: &Record| record.at + (record.until - record.at) / 4;
         self.records.get(route).is_some_and(|record| now < quarter(record))
+    }
+
+    /// Whether `route` failed within the last `tick`. A route that fails at once would be taken without end if no other
+    /// one works.
+    pub(super) fn failed_lately(&self, now: Instant, timing: &Timing, route: &Route) -> bool {
+        self.records.get(route).is_some_and(|record| now < record.at + timing.tick)
     }
 
     /// The order in which blamed routes are tried when there is no other: the least fault first,
@@ -180,8 +189,19 @@ mod tests {
     fn routes_without_end_fill_no_more_than_the_cap() {
         let (mut blame, timing, t0) = (Blame::default(), Timing::default(), Instant::now());
         for n in 0..2 * MAX_ROUTES {
-            blame.add(t0, &timing, &via(&format!("n{n}")), Fault::Silent);
+            let route = via(&format!("n{n}"));
+            blame.add(t0 + Duration::from_millis(n as u64), &timing, &route, Fault::Refused);
+            assert_eq!(blame.fault(t0, &route), Some(Fault::Refused));
         }
         assert_eq!(blame.records.len(), MAX_ROUTES);
+    }
+
+    #[test]
+    fn a_route_that_failed_may_be_taken_again_after_a_tick() {
+        let (mut blame, timing, t0) = (Blame::default(), Timing::default(), Instant::now());
+        blame.add(t0, &timing, &via("a"), Fault::Refused);
+        assert!(blame.failed_lately(t0, &timing, &via("a")));
+        assert!(!blame.failed_lately(t0 + timing.tick, &timing, &via("a")));
+        assert!(!blame.failed_lately(t0, &timing, &via("b")));
     }
 }

@@ -102,6 +102,10 @@ struct Pair {
     /// Times in which an end does nothing: which end, from, until.
     asleep: Vec<(usize, u64, u64)>,
     losses: Vec<Lossy>,
+    /// So the relays refuse grants, at once.
+    refuse: Option<Fault>,
+    /// How often a grant was asked for, and refused.
+    refused: usize,
     /// A packet is late by up to so many milliseconds.
     jitter: u64,
     rng: Pcg64Mcg,
@@ -149,6 +153,8 @@ impl Pair {
             pauses: Vec::new(),
             asleep: Vec::new(),
             losses: Vec::new(),
+            refuse: None,
+            refused: 0,
             jitter: 0,
             rng: Pcg64Mcg::seed_from_u64(0),
             next: 0,
@@ -339,7 +345,12 @@ impl Pair {
             }
             Command::AskGrant { route } => {
                 let label = Label(index(&route) as u64);
-                self.input(of, Input::Granted { route, label, process: Some(1) });
+                let granted = Input::Granted { route: route.clone(), label, process: Some(1) };
+                self.refused += usize::from(self.refuse.is_some());
+                self.input(
+                    of,
+                    self.refuse.map_or(granted, |fault| Input::Refused { route, fault }),
+                );
             }
             Command::Renew { route, label } => {
                 self.input(of, Input::Renewed { route, label, holds: true });
@@ -530,6 +541,23 @@ fn a_new_grant_is_used_though_the_far_end_moves_to_its_route_meanwhile() {
         _ => None,
     });
     assert_eq!(used.collect::<Vec<_>>(), [new]);
+}
+
+#[test]
+fn relays_that_refuse_at_once_are_asked_a_few_times_a_second() {
+    let (from, until) = (3_000, 13_000);
+    // By the relay, or for want of a link to it.
+    for fault in [Fault::Refused, Fault::Silent] {
+        let mut pair = Pair::new(&[Outage::of(0, from, until)]);
+        pair.refuse = Some(fault);
+        pair.run(until, BUSY);
+        // Two ends, two relays, four times a second.
+        assert!((1..=160).contains(&pair.refused), "{fault:?}: {} refusals", pair.refused);
+        pair.refuse = None;
+        pair.restart_waits();
+        pair.run(until + 2_000, BUSY);
+        assert!(pair.longest_wait.iter().all(|wait| *wait <= 1_000), "{:?}", pair.longest_wait);
+    }
 }
 
 fn outages() -> impl Strategy<Value = Vec<Outage>> {

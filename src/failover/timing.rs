@@ -78,7 +78,7 @@ pub(crate) struct Timing {
 
     // -- The agent -------------------------------------------------------------------------------
     /// How often candidates and loss are looked at. The selector's hysteresis decides; this bounds
-    /// how late a decision is carried out.
+    /// how late a decision is carried out. While no route works, one that failed at once is taken again as often.
     pub tick: Duration,
     /// How often the agent does tasks that are not urgent: it looks while it rests, asks the far end while probes
     /// report the route in use as down, and tells the far end that its direction is limited by the route. (After three

@@ -179,7 +179,8 @@ impl RouteAgent {
     }
 
     /// The routes besides the silent one in use, in the order in which they are tried. If no other
-    /// is usable, these are the blamed ones that probes do not find worse than the one in use.
+    /// is usable, these are the blamed ones that probes do not find worse than the one in use, except those that
+    /// failed just now.
     fn other_routes(&self, now: Instant) -> Vec<Route> {
         let mut candidates = self.judged(now);
         for candidate in candidates.iter_mut().filter(|c| c.route == self.route) {
@@ -197,7 +198,9 @@ impl RouteAgent {
         }
         let own = explained().find(|c| c.route == self.route);
         let own = own.and_then(|c| standing(c.excluded.as_ref()));
-        let others = explained().filter(|c| c.route != self.route);
+        let others = explained().filter(|c| {
+            c.route != self.route && !self.blame.failed_lately(now, &self.timing, &c.route)
+        });
         let mut others: Vec<_> = others
             .filter_map(|c| Some((standing(c.excluded.as_ref())?, c.route.clone())))
             .filter(|(standing, _)| own.is_none_or(|own| *standing <= own))
