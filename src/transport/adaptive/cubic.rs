@@ -10,6 +10,9 @@ const BETA: f64 = 0.7;
 /// How fast the window grows, in packets per second cubed (section 5.1).
 const C: f64 = 0.4;
 
+/// The least window, in packets (section 4.6). Growth is divided by the window.
+const LEAST: f64 = 2.0;
+
 /// Windows are in packets.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Cubic {
@@ -34,6 +37,7 @@ impl Cubic {
 
     /// Begins with a window on its way to another one.
     pub(super) fn growing_to(now: Instant, window: f64, w_max: f64) -> Self {
+        let window = window.max(LEAST);
         let k = ((w_max - window).max(0.0) / C).cbrt();
         Self { window, w_max, w_est: window, epoch: now, k }
     }
@@ -76,6 +80,8 @@ impl Cubic {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const RTT: Duration = Duration::from_millis(40);
@@ -128,5 +134,28 @@ mod tests {
         let mut cubic = Cubic::after_congestion_at(t0, 100.0);
         cubic.on_congestion(t0);
         assert!((cubic.window() - 49.0).abs() < 1e-9 && (cubic.w_max - 59.5).abs() < 1e-9);
+    }
+
+    proptest! {
+        /// Each step: milliseconds since the one before, and packets that were acknowledged, or none: congestion.
+        #[test]
+        fn no_window_vanishes_or_grows_by_more_than_was_acknowledged(
+            window in prop_oneof![Just(0.0), 0.0..10_000.0],
+            goal in 0.0..10_000.0,
+            steps in prop::collection::vec((0_u64..500, 0_u32..200), 1..300),
+        ) {
+            let mut now = Instant::now();
+            let mut cubic = Cubic::growing_to(now, window, goal);
+            for (ms, packets) in steps {
+                now += Duration::from_millis(ms);
+                let before = cubic.window();
+                match packets {
+                    0 => cubic.on_congestion(now),
+                    packets => cubic.on_ack(now, packets.into(), RTT),
+                }
+                let most = before + f64::from(packets);
+                prop_assert!((LEAST..=most.max(LEAST)).contains(&cubic.window()), "{before}, then {cubic:?}");
+            }
+        }
     }
 }
