@@ -345,3 +345,31 @@ async fn one_lane_after_another_gets_its_part_of_the_exits_memory() {
     assert!(uploads.iter().all(|time| *time < Duration::from_secs(20)), "{uploads:?}");
     lab.stop().await;
 }
+
+/// Each piece is a packet of its own, and QUIC ends a connection of which one stream has over 2,048 unread ones.
+#[tokio::test(start_paused = true)]
+async fn a_flow_that_is_never_read_keeps_its_lane() {
+    const PIECES: usize = 2_500;
+    let drip: Service = Arc::new(|mut io| {
+        tokio::spawn(async move {
+            for _ in 0..PIECES {
+                io.write_all(&[7; 100]).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        });
+    });
+    let services = support::services().with("drip.test", drip);
+    let nodes = vec![LabNode::new("entry", false, false), LabNode::new("exit", false, true)];
+    let lab = Lab::start(emulator::triangle(), 12, nodes, services, Congestion::Cubic);
+    let lab = lab.await.unwrap();
+    support::wait_for("the mesh", Duration::from_secs(10), || lab.is_meshed()).await;
+    let entry = lab.node("entry").unwrap();
+    let mut unread = support::open(entry, "drip.test:80").await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    upload(entry, 1_000).await;
+    assert_eq!(entry.lane_facts().len(), 1, "the same lane");
+    let mut all = Vec::new();
+    unread.read_to_end(&mut all).await.unwrap();
+    assert_eq!(all.len(), PIECES * 100);
+    lab.stop().await;
+}

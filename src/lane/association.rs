@@ -8,13 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use noq::RecvStream;
 use tokio::{sync::mpsc, time::interval};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
     LaneEnd,
     datagrams::{DatagramPort, Receiving},
+    inflow::Inflow,
     open_lane::Streams,
 };
 use crate::{
@@ -71,7 +71,8 @@ impl LaneDatagrams {
 }
 
 /// Takes the exit's news until it ends the flow.
-async fn hear(recv: &mut RecvStream, port: &DatagramPort, client: &dyn DatagramSink) {
+async fn hear(recv: &mut Inflow, port: &DatagramPort, client: &dyn DatagramSink) {
+    recv.expect_messages();
     loop {
         match read_frame::<AssociationNews>(recv).await {
             Ok(AssociationNews::Lost(lost)) => {
@@ -141,12 +142,6 @@ pub(super) async fn carry(
     tokio::select! {
         biased;
         () = tell => {}
-        () = end_of(recv) => {}
+        () = recv.end() => {}
     }
-}
-
-/// Waits for the end of a stream on which nothing is expected.
-async fn end_of(recv: &mut RecvStream) {
-    let mut ignored = [0; 64];
-    while let Ok(Some(_)) = recv.read(&mut ignored).await {}
 }

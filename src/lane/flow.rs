@@ -45,13 +45,12 @@ impl Flow for LaneFlow {
         Box::pin(async move {
             let Self { guard, limits, streams } = *self;
             let counts = (&*guard.entry().carried, &*limits);
-            pump(client, streams.of_flow(), preread, TcpIs::Client, counts).await
+            pump(client, streams, preread, TcpIs::Client, counts).await
         })
     }
 
     fn into_io(self: Box<Self>) -> Box<dyn FlowIo> {
         let Self { guard, limits: _, streams } = *self;
-        let streams = streams.of_flow();
         let stopped = Some(Box::pin(streams.send.stopped()));
         let (finished, received) = (false, None);
         let (unwanted, end) = (None, None);
@@ -63,7 +62,7 @@ impl Flow for LaneFlow {
 /// A flow as one duplex byte stream.
 struct FlowStream {
     guard: FlowGuard,
-    streams: Streams<Inflow>,
+    streams: Streams,
     finished: bool,
     /// Resolves when the exit has received everything; set once a task waits for that.
     received: Option<Pin<Box<Stopped>>>,

@@ -273,12 +273,11 @@ impl LaneHost {
         tokio::spawn(windows.clone().run());
         let room = self.rooms.lane(conn.clone(), &entry.name, self.flows.flows_per_entry());
         let reason = loop {
-            let (send, recv) = match conn.accept_bi().await {
-                Ok(streams) => streams,
+            let both = match conn.accept_bi().await {
+                Ok(both) => both,
                 Err(reason) => break reason,
             };
-            let (port, window) = windows.open(send.id().index());
-            let streams = Streams { send, recv, port };
+            let (streams, window) = Streams::new(&windows, both);
             let of_lane = (room.clone(), datagrams.clone());
             let flow = self.flows.clone().serve(entry.clone(), streams, window, of_lane);
             tokio::spawn(flow.in_current_span());

@@ -1,25 +1,27 @@
-//! The bytes of a flow as they arrive, in order.
+//! The bytes of a lane's stream as they arrive, in order: messages, or a message and then the bytes of a flow.
 //!
-//! Once it was read for the first time, a stream is read when the task of QUIC that brought bytes ends its turn, and not
-//! when the flow's own task runs. noq
-//! ends a connection when more than 2,048 packets of one stream are unread, and on a busy machine the flow's task
-//! runs late. A turn brings 128 packets at most, as Tokio lets no task receive more messages at once. So a flow's window
-//! may hold many megabytes.
+//! From its beginning a stream is read when the task of QUIC that brought bytes ends its turn, and not when the flow's own
+//! task runs. noq ends a connection when more than 2,048 pieces of one stream are unread, and on a busy machine the flow's
+//! task runs late. A turn brings 128 packets at most, as Tokio lets no task receive more messages at once, and an honest
+//! far end puts a piece or two of a stream into a packet. So a flow's window may hold many megabytes. Also, no bytes wait
+//! inside QUIC, where those behind a gap take up to 5/2 of their size, and pieces pin the packets of others.
 
 use std::{
     future::poll_fn,
     io, mem,
-    pin::pin,
+    pin::{Pin, pin},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll, Wake, Waker},
+    task::{Context, Poll, Wake, Waker, ready},
 };
 
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use noq::{ClosedStream, ReadError, RecvStream, UnorderedRecvStream, VarInt};
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, ReadBuf};
 
 use super::{
     backlog::Backlog,
@@ -27,12 +29,18 @@ use super::{
     window::Exceeded,
     windows::Receipts,
 };
-use crate::underlay::{AfterTurn, after_turn};
+use crate::{
+    transport::{FrameError, read_frame},
+    underlay::{AfterTurn, after_turn},
+};
 
 /// The largest piece that is taken at once: that of the largest packet.
 const PIECE: usize = 64 << 10;
 
-/// The bytes of one direction of a flow that have arrived and that its reader has not taken.
+/// Bytes of a stream of messages that may wait: some dozens of the longest.
+const MESSAGES: usize = 64 << 10;
+
+/// The bytes of one direction of a stream that have arrived and that its reader has not taken.
 pub(super) struct Inflow {
     /// Where bytes come from.
     pub(super) arriving: Arriving,
@@ -57,7 +65,8 @@ struct Shared {
 struct State {
     /// `None`: the flow is over at this end.
     recv: Option<UnorderedRecvStream>,
-    receipts: Receipts,
+    /// The flow's part in the windows of its lane. `None`: only messages follow.
+    receipts: Option<Receipts>,
     order: Reassembly,
     /// Pieces in order, of one turn.
     pieces: Vec<Bytes>,
@@ -76,24 +85,49 @@ enum Broken {
     Order(#[from] TooManyGaps),
     #[error(transparent)]
     Window(#[from] Exceeded),
+    #[error("the far end sends more messages than are read")]
+    Messages,
 }
 
 impl Inflow {
-    /// What follows the bytes of `recv` that were read.
+    /// The bytes of a stream of which nothing was read.
     pub(super) fn new(recv: RecvStream, receipts: Receipts) -> Self {
-        // A stream that has ended has no more bytes.
-        let order = Reassembly::from(recv.bytes_read().unwrap_or(0));
         let state = State {
             recv: Some(recv.into_unordered()),
-            receipts,
-            order,
+            receipts: Some(receipts),
+            order: Reassembly::default(),
             pieces: Vec::new(),
             arrived: Backlog::default(),
             end: None,
         };
         let (state, reader) = (Mutex::new(state), AtomicWaker::new());
-        let shared = Arc::new(Shared { state, reader, unread: AtomicBool::new(true) });
+        let shared = Arc::new(Shared { state, reader, unread: AtomicBool::new(false) });
+        // From now on, whether or not somebody reads.
+        shared.take();
         Self { arriving: Arriving { shared, ended: false }, backlog: Backlog::default() }
+    }
+
+    /// Reads the message before the flow's bytes.
+    ///
+    /// # Errors
+    /// As for [`read_frame`], and if more than the flow's window has come with it.
+    pub(super) async fn first_message<T: DeserializeOwned>(&mut self) -> Result<T, FrameError> {
+        let message = read_frame(self).await;
+        // What came with it must not pin the packets of others.
+        self.backlog.copy();
+        let message = message?;
+        self.arriving.shared.lock().begins_before(self.backlog.len())?;
+        Ok(message)
+    }
+
+    /// Only messages follow, whatever the flow's window is.
+    pub(super) fn expect_messages(&self) {
+        self.arriving.shared.lock().receipts = None;
+    }
+
+    /// Waits for the end of a stream on which nothing is expected.
+    pub(super) async fn end(&mut self) {
+        while !self.arriving.ended && self.arriving.read().await.is_ok() {}
     }
 
     /// Reads for a reader that is not there yet, until the stream or the far end breaks.
@@ -179,7 +213,7 @@ impl State {
         let end = loop {
             match pin!(recv.read_chunk(PIECE)).poll(cx) {
                 Poll::Ready(Ok(Some(piece))) => {
-                    bytes += piece.bytes.len();
+                    bytes += piece.bytes.len() as u64;
                     if let Err(error) = self.order.take(piece.offset, piece.bytes, &mut self.pieces)
                     {
                         break Some(Err(error.into()));
@@ -190,14 +224,44 @@ impl State {
                 Poll::Pending => break None,
             }
         };
-        if let Err(exceeded) = self.receipts.received(bytes) {
+        if let Err(broken) = self.count(bytes) {
             self.pieces.clear();
-            self.end = Some(Err(exceeded.into()));
+            self.end = Some(Err(broken));
             return;
         }
         self.arrived.push(self.pieces.drain(..));
-        self.arrived.copy_many();
         self.end = end;
+    }
+
+    fn count(&self, bytes: u64) -> Result<(), Broken> {
+        match &self.receipts {
+            Some(receipts) => Ok(receipts.received(bytes)?),
+            None if self.order.waiting() + self.arrived.len() <= MESSAGES => Ok(()),
+            None => Err(Broken::Messages),
+        }
+    }
+
+    /// The message before the flow's bytes was read; so many bytes behind it wait for the reader.
+    fn begins_before(&self, more: usize) -> io::Result<()> {
+        let message = self.order.in_order() - (self.arrived.len() + more) as u64;
+        let begun =
+            self.receipts.as_ref().map_or(Ok(()), |receipts| receipts.begins_after(message));
+        begun.map_err(io::Error::other)
+    }
+}
+
+impl AsyncRead for Inflow {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Self { arriving, backlog } = self.get_mut();
+        if backlog.is_empty() && !arriving.ended {
+            backlog.append(ready!(arriving.poll_read(cx))?);
+        }
+        backlog.read(buf);
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -215,7 +279,11 @@ impl Wake for Shared {
 impl AfterTurn for Shared {
     fn run(self: Arc<Self>) {
         self.take();
-        self.reader.wake();
+        match self.reader.take() {
+            Some(reader) => reader.wake(),
+            // Nobody has fetched what an earlier turn brought, or nobody reads: it must not pin the packets of others.
+            None => self.lock().arrived.copy(),
+        }
     }
 }
 

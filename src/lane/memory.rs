@@ -66,6 +66,8 @@ impl Of {
 #[derive(Debug)]
 pub(super) struct Ledger {
     sizes: Sizes,
+    /// The kinds of shares that each lane has.
+    kinds: &'static [Of],
     per_peer: u64,
     in_all: u64,
     shares: BTreeMap<(u32, Of), Share>,
@@ -83,8 +85,13 @@ pub(super) type Change = (u32, Of, u64);
 
 impl Ledger {
     /// A ledger with this many bytes of memory for each peer, and for all.
-    pub(super) fn new(sizes: Sizes, per_peer: u64, in_all: u64) -> Self {
-        Self { sizes, per_peer, in_all, shares: BTreeMap::new() }
+    pub(super) fn new(sizes: Sizes, kinds: &'static [Of], per_peer: u64, in_all: u64) -> Self {
+        Self { sizes, kinds, per_peer, in_all, shares: BTreeMap::new() }
+    }
+
+    /// The kinds of shares that each lane has.
+    pub(super) fn kinds(&self) -> &'static [Of] {
+        self.kinds
     }
 
     /// The first window of a new lane.
@@ -159,7 +166,8 @@ impl Ledger {
     }
 
     fn free(&self, peer: &NodeName) -> u64 {
-        let reserved = RESERVED * self.sizes.least * 2;
+        let reserved =
+            RESERVED * self.kinds.iter().map(|of| of.cost(self.sizes.least)).sum::<u64>();
         let of_peer = self.shares.iter().filter(|(_, share)| share.peer == *peer);
         let own = self.per_peer.saturating_sub(reserved).saturating_sub(Self::cost(of_peer));
         own.min(self.in_all.saturating_sub(Self::cost(self.shares.iter())))
@@ -191,14 +199,14 @@ mod tests {
     const MIB: u64 = 1 << 20;
     const LEAST: u64 = Sizes::HOSTED.least;
     const FIRST: u64 = Sizes::HOSTED.first;
-    const BOTH: [Of; 2] = [Of::Unread, Of::Unacknowledged];
+    const BOTH: &[Of] = &[Of::Unread, Of::Unacknowledged];
 
     fn entry(name: &str) -> NodeName {
         name.parse().unwrap()
     }
 
     fn ledger() -> Ledger {
-        Ledger::new(Sizes::HOSTED, 12 * MIB, 100 * MIB)
+        Ledger::new(Sizes::HOSTED, BOTH, 12 * MIB, 100 * MIB)
     }
 
     fn cost(ledger: &Ledger) -> u64 {
@@ -226,8 +234,12 @@ mod tests {
 
     #[test]
     fn what_one_direction_does_not_need_the_other_may_have() {
-        let mut ledger = Ledger::new(Sizes::HOSTED, 24 * MIB, 100 * MIB);
-        let open = |ledger: &mut Ledger| BOTH.map(|of| ledger.open(1, of, &entry("utah")));
+        let mut ledger = Ledger::new(Sizes::HOSTED, BOTH, 24 * MIB, 100 * MIB);
+        let open = |ledger: &mut Ledger| {
+            for of in BOTH {
+                ledger.open(1, *of, &entry("utah"));
+            }
+        };
         open(&mut ledger);
         assert!(grow_fully(&mut ledger, 1, Of::Unacknowledged) > 11 * MIB);
         ledger.close(1);
@@ -279,12 +291,25 @@ mod tests {
 
     #[test]
     fn all_entries_together_stay_within_the_nodes_budget() {
-        let mut ledger = Ledger::new(Sizes::HOSTED, 5 * MIB, 6 * MIB);
+        let mut ledger = Ledger::new(Sizes::HOSTED, BOTH, 5 * MIB, 6 * MIB);
         for lane in 0..4 {
             ledger.open(lane, Of::Unread, &entry(&format!("n{lane}")));
             grow_fully(&mut ledger, lane, Of::Unread);
         }
         assert!(cost(&ledger) <= 6 * MIB + 4 * 2 * LEAST, "{}", cost(&ledger));
+    }
+
+    #[test]
+    fn as_many_lanes_as_an_entry_may_have_stay_within_its_budget() {
+        let budget = 24 * MIB;
+        let mut ledger = Ledger::new(Sizes::HOSTED, BOTH, budget, 100 * budget);
+        for lane in 0..64 {
+            for of in BOTH {
+                ledger.open(lane, *of, &entry("utah"));
+                grow_fully(&mut ledger, lane, *of);
+            }
+        }
+        assert!(cost(&ledger) <= budget, "{}", cost(&ledger));
     }
 
     proptest! {

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     flow::{FlowLabel, Hint, Refusal, Target},
-    transport::{code, read_frame, write_frame},
+    transport::{code, write_frame},
     wire::lane::{JudgeReply, Open, OpenReply, Purpose},
 };
 
@@ -26,18 +26,21 @@ use crate::{
 const SILENT_EXIT: Duration = Duration::from_millis(1500);
 
 /// A flow's stream, and its part in the windows of its lane.
-pub(super) struct Streams<R = RecvStream> {
+pub(super) struct Streams {
     pub(super) send: SendStream,
-    pub(super) recv: R,
+    pub(super) recv: Inflow,
     pub(super) port: FlowPort,
 }
 
 impl Streams {
-    /// The same once the far end's bytes are only those of the flow.
-    pub(super) fn of_flow(self) -> Streams<Inflow> {
-        let Self { send, recv, port } = self;
+    /// The two directions of a new stream of the lane with these windows, and the first window of the far end.
+    pub(super) fn new(
+        windows: &Arc<Windows>,
+        (send, recv): (SendStream, RecvStream),
+    ) -> (Self, u64) {
+        let (port, window) = windows.open(send.id().index());
         let recv = Inflow::new(recv, port.receipts());
-        Streams { send, recv, port }
+        (Self { send, recv, port }, window)
     }
 }
 
@@ -57,24 +60,25 @@ impl Lane {
         &self,
         (label, purpose, hint): (FlowLabel, &Purpose, &Hint),
     ) -> Result<Result<Streams, Refusal>, String> {
-        let (mut send, mut recv) = self.conn.open_bi().await.map_err(|e| e.to_string())?;
-        let (port, window) = self.windows.open(send.id().index());
+        let both = self.conn.open_bi().await.map_err(|e| e.to_string())?;
+        let (mut streams, window) = Streams::new(&self.windows, both);
         let open = Open { label, purpose: purpose.clone(), hint: hint.clone(), window };
-        write_frame(&mut send, &open).await.map_err(|e| e.to_string())?;
-        let reply: OpenReply = read_frame(&mut recv).await.map_err(|e| e.to_string())?;
+        write_frame(&mut streams.send, &open).await.map_err(|e| e.to_string())?;
+        let reply = streams.recv.first_message::<OpenReply>().await.map_err(|e| e.to_string())?;
         Ok(reply.map_err(Refusal::bounded).map(|opened| {
-            port.allow(opened.window);
-            Streams { send, recv, port }
+            streams.port.allow(opened.window);
+            streams
         }))
     }
 
     /// Asks the exit whether it would carry a flow to `target`. The outer error is the lane's.
     pub(super) async fn ask(&self, target: &Target) -> Result<JudgeReply, String> {
-        let (mut send, mut recv) = self.conn.open_bi().await.map_err(|e| e.to_string())?;
+        let both = self.conn.open_bi().await.map_err(|e| e.to_string())?;
+        let (mut streams, _) = Streams::new(&self.windows, both);
         let (purpose, hint) = (Purpose::Question(target.clone()), self.end.hint().clone());
         let open = Open { label: FlowLabel(0), purpose, hint, window: 0 };
-        write_frame(&mut send, &open).await.map_err(|e| e.to_string())?;
-        read_frame(&mut recv).await.map_err(|e| e.to_string())
+        write_frame(&mut streams.send, &open).await.map_err(|e| e.to_string())?;
+        streams.recv.first_message().await.map_err(|e| e.to_string())
     }
 
     /// Returns if no packet at all comes in for a while from now on; else never.

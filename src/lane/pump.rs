@@ -74,7 +74,7 @@ pub(super) enum TcpIs {
 /// Dropping the future resets both sides: neither must take a broken flow for a complete one.
 pub(super) async fn pump(
     tcp: TcpStream,
-    Streams { send, mut recv, port }: Streams<Inflow>,
+    Streams { send, mut recv, port }: Streams,
     preread: Bytes,
     tcp_is: TcpIs,
     (carried, limits): (&Carried, &FlowLimits),
@@ -130,7 +130,7 @@ pub(super) async fn pump(
 /// the service's reading side resets the stream, and one of its writing side stops it.
 pub(super) async fn pump_inside(
     io: Box<dyn FlowIo>,
-    Streams { mut send, mut recv, port }: Streams<Inflow>,
+    Streams { mut send, mut recv, port }: Streams,
     (carried, limits): (&Carried, &FlowLimits),
 ) -> Spliced {
     let half = HalfClosed::default();

@@ -1,4 +1,4 @@
-//! Puts the bytes of a flow back in order. Pure.
+//! Puts the bytes of a stream back in order. Pure.
 //!
 //! QUIC keeps received packets in blocks, and hands on pieces of these. A piece keeps its whole block in memory,
 //! with packets of other flows in it. So this module copies pieces that arrive before their turn. Each run of
@@ -27,7 +27,7 @@ const LONGEST: usize = 64 << 10;
 pub(super) struct TooManyGaps;
 
 /// The bytes of one direction of a flow.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Reassembly {
     /// The offset of the next byte in order.
     next: u64,
@@ -38,9 +38,14 @@ pub(super) struct Reassembly {
 }
 
 impl Reassembly {
-    /// All bytes before this offset have been taken.
-    pub(super) fn from(next: u64) -> Self {
-        Self { next, runs: BTreeMap::new(), waiting: 0 }
+    /// How many bytes came in order.
+    pub(super) fn in_order(&self) -> u64 {
+        self.next
+    }
+
+    /// How many bytes wait for one before them.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting
     }
 
     /// Takes a piece that has not come before; adds the bytes that are in order now to `ready`.
@@ -108,7 +113,7 @@ mod tests {
 
     #[test]
     fn waiting_bytes_pin_nothing_of_the_batch_they_came_in() {
-        let (mut flow, mut ready) = (Reassembly::from(0), Vec::new());
+        let (mut flow, mut ready) = (Reassembly::default(), Vec::new());
         let batch = Bytes::from(vec![7; 64 << 10]);
         for at in [100, 200, 300] {
             flow.take(at, batch.slice(0..1), &mut ready).unwrap();
@@ -120,12 +125,12 @@ mod tests {
 
     #[test]
     fn short_runs_are_few_and_whole_packets_are_not_counted() {
-        let (mut flow, mut ready) = (Reassembly::from(0), Vec::new());
+        let (mut flow, mut ready) = (Reassembly::default(), Vec::new());
         let crumb = Bytes::from_static(b"x");
         let taken = (1..1_000).take_while(|n| flow.take(2 * n, crumb.clone(), &mut ready).is_ok());
         assert_eq!(taken.count(), RUNS);
         assert!(memory(&flow) < 8 << 10, "{}", memory(&flow));
-        let (mut flow, packet) = (Reassembly::from(0), Bytes::from(vec![7; 1_200]));
+        let (mut flow, packet) = (Reassembly::default(), Bytes::from(vec![7; 1_200]));
         for n in 1..10_000 {
             flow.take(2_400 * n, packet.clone(), &mut ready).unwrap();
         }
@@ -134,7 +139,7 @@ mod tests {
 
     #[test]
     fn the_last_bytes_of_many_lost_packets_may_come_first() {
-        let (mut flow, mut ready) = (Reassembly::from(0), Vec::new());
+        let (mut flow, mut ready) = (Reassembly::default(), Vec::new());
         let (packet, last) = (Bytes::from(vec![7; 1_407]), Bytes::from_static(b"x"));
         let window = (2 << 20) / 1_408;
         (0..window).for_each(|n| flow.take(1_408 * n + 1_407, last.clone(), &mut ready).unwrap());
@@ -166,7 +171,7 @@ mod tests {
             pieces.sort_by_key(|(start, _)| {
                 (*start as u64 / 4_096).wrapping_add(order.wrapping_mul(*start as u64 | 1) >> 60)
             });
-            let (mut flow, mut ready) = (Reassembly::from(0), Vec::new());
+            let (mut flow, mut ready) = (Reassembly::default(), Vec::new());
             for (start, piece) in pieces {
                 prop_assert_eq!(flow.take(start as u64, piece, &mut ready), Ok(()));
                 prop_assert!(memory(&flow) <= flow.waiting * 5 / 4 + 64 * 200 + LONGEST);

@@ -6,13 +6,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use noq::{RecvStream, SendStream, VarInt};
+use noq::{SendStream, VarInt};
 use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::{
     FlowAcceptor, Outward, OutwardStream, answer, association,
     datagrams::Datagrams,
+    inflow::Inflow,
     open_lane::Streams,
     pump::{TcpIs, pump, pump_inside},
     room::{FlowRoom, LaneRoom},
@@ -26,7 +27,7 @@ use crate::{
     identity::{NodeName, Peer},
     link::Buckets,
     overlay::linkstate::MAX_NODES,
-    transport::{code, read_frame},
+    transport::code,
     wire::lane::{JudgeReply, Open, Opened, Purpose},
 };
 
@@ -133,11 +134,10 @@ impl FlowServer {
         &self,
         entry: &Peer,
         (label, target): (FlowLabel, Target),
-        streams: Streams,
+        mut streams: Streams,
         window: u64,
         told: bool,
     ) -> Outcome {
-        let mut streams = streams.of_flow();
         let Streams { send, recv, .. } = &mut streams;
         let reached = tokio::select! {
             biased;
@@ -199,7 +199,7 @@ impl FlowServer {
         Ok(outward)
     }
 
-    /// Carries datagrams to what `open` opens. Their flow has no bytes, so the windows stay as they are.
+    /// Carries datagrams to what `open` opens. The entry has no bytes to send on their stream.
     async fn associate(
         &self,
         open: impl FnOnce(
@@ -261,10 +261,10 @@ async fn tell_refusal(send: &mut SendStream, refusal: Refusal, told: bool) -> Ou
 async fn begin(
     room: &Arc<LaneRoom>,
     entry: &NodeName,
-    recv: &mut RecvStream,
+    recv: &mut Inflow,
 ) -> Result<(Open, FlowRoom), Refusal> {
     let broken = |detail: String| Refusal::new(RefusalKind::Protocol, detail);
-    let open = room.wait(OPEN_TIMEOUT, read_frame::<Open>(recv)).await;
+    let open = room.wait(OPEN_TIMEOUT, recv.first_message::<Open>()).await;
     let open = open.ok_or_else(|| broken("the OPEN header does not come".to_owned()))?;
     let open = open.map_err(|error| broken(error.to_string()))?;
     let room = room.open().ok_or_else(|| {

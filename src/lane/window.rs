@@ -9,7 +9,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::transport::FLOW_WINDOW;
+use crate::transport::{FLOW_WINDOW, LONGEST_FRAME};
 
 /// The window of any reader that has taken as much: a queue on a path of 100 Mbit/s and 160 ms.
 const ANY: u64 = 5 << 19;
@@ -55,7 +55,8 @@ pub(super) struct Pool {
 #[derive(Debug)]
 pub(super) struct FlowWindow {
     limit: u64,
-    received: u64,
+    /// What may still come: at first also the message before the flow's bytes.
+    expected: u64,
     taken: u64,
     pace: Pace,
 }
@@ -107,7 +108,7 @@ impl FlowWindow {
     pub(super) fn open(pool: &mut Pool) -> Self {
         let limit = pool.window(0, 0, 0);
         pool.outstanding += limit;
-        Self { limit, received: 0, taken: 0, pace: Pace::default() }
+        Self { limit, expected: limit + LONGEST_FRAME, taken: 0, pace: Pace::default() }
     }
 
     /// The bytes that the far end may send at first.
@@ -117,8 +118,15 @@ impl FlowWindow {
 
     /// Bytes arrived and were read from the stream.
     pub(super) fn received(&mut self, bytes: u64) -> Result<(), Exceeded> {
-        self.received += bytes;
-        if self.received > self.limit { Err(Exceeded) } else { Ok(()) }
+        self.expected = self.expected.checked_sub(bytes).ok_or(Exceeded)?;
+        Ok(())
+    }
+
+    /// The message before the flow's bytes has come, and had so many.
+    pub(super) fn begins_after(&mut self, message: u64) -> Result<(), Exceeded> {
+        let unused = LONGEST_FRAME.saturating_sub(message);
+        self.expected = self.expected.checked_sub(unused).ok_or(Exceeded)?;
+        Ok(())
     }
 
     /// The application took bytes. Returns the new limit of the far end, if it is clearly larger
@@ -138,6 +146,7 @@ impl FlowWindow {
             return None;
         }
         pool.outstanding += window - own;
+        self.expected += window - own;
         self.limit = self.taken + window;
         let pool_is_small = window < self.taken.min(reach(self.pace.most)) / 4 * 3;
         Some(More { limit: self.limit, pool_is_small })
@@ -216,7 +225,7 @@ mod tests {
             flow.received(bytes).unwrap();
             flow.took(bytes, pool, (trips.next().unwrap(), || RTT));
         }
-        flow.received(flow.limit - flow.received).unwrap();
+        flow.received(flow.limit - flow.taken).unwrap();
         flow
     }
 
@@ -278,8 +287,19 @@ mod tests {
     fn a_far_end_that_sends_more_than_it_may_is_found_out() {
         let mut pool = Pool::new(4 * MIB);
         let mut flow = FlowWindow::open(&mut pool);
-        assert_eq!(flow.received(flow.limit()), Ok(()));
+        assert_eq!(flow.received(100 + flow.limit()), Ok(()));
+        assert_eq!(flow.begins_after(100), Ok(()));
         assert_eq!(flow.received(1), Err(Exceeded));
+    }
+
+    #[test]
+    fn what_comes_with_the_first_message_counts_too() {
+        let mut pool = Pool::new(4 * MIB);
+        let mut flow = FlowWindow::open(&mut pool);
+        assert_eq!(flow.received(flow.limit() + LONGEST_FRAME), Ok(()));
+        assert_eq!(flow.begins_after(100), Err(Exceeded));
+        let mut flow = FlowWindow::open(&mut pool);
+        assert_eq!(flow.received(flow.limit() + LONGEST_FRAME + 1), Err(Exceeded));
     }
 
     #[test]

@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     identity::NodeName,
-    transport::{OPENED_LANE_WINDOW, RerouteMark},
+    transport::{OPENED_LANE_WINDOW, RerouteMark, code},
 };
 
 /// Flows of a lane that may hold a piece which QUIC has not taken yet, one after another: enough to keep
@@ -80,8 +80,8 @@ impl LaneBudget {
 /// The memory of all lanes that end at an exit, or of all that an entry opened.
 pub(super) struct LaneMemory {
     ledger: Mutex<Ledger>,
-    /// What it counts: what is not acknowledged at an entry is its own user's.
-    counts: &'static [Of],
+    /// What the ledger counts: what is not acknowledged at an entry is its own user's.
+    kinds: &'static [Of],
     pool: fn(u64) -> u64,
     lanes: Mutex<BTreeMap<u32, Weak<Windows>>>,
     /// A slot has its next lane while flows of the last one still end, so lanes have numbers of their
@@ -93,21 +93,22 @@ impl LaneMemory {
     /// Of lanes that end at an exit.
     pub(super) fn of_exit(budget: LaneBudget) -> Self {
         let LaneBudget { per_peer, in_all } = budget;
-        let ledger = Ledger::new(Sizes::HOSTED, windows(per_peer), windows(in_all));
-        Self::new(ledger, &[Of::Unread, Of::Unacknowledged], |window| window)
+        let kinds = &[Of::Unread, Of::Unacknowledged];
+        let ledger = Ledger::new(Sizes::HOSTED, kinds, windows(per_peer), windows(in_all));
+        Self::new(ledger, |window| window)
     }
 
     /// Of lanes that an entry opens. noq tells the far end of more only when that is an eighth of the
     /// window, so as much must be free when no flow is read; the other eighth is for answers, grants, and the least windows of flows in a
     /// full pool.
     pub(super) fn of_entry(budget: LaneBudget) -> Self {
-        let ledger = Ledger::new(OPENED, budget.per_peer, budget.in_all);
-        Self::new(ledger, &[Of::Unread], |window| window / 4 * 3)
+        let ledger = Ledger::new(OPENED, &[Of::Unread], budget.per_peer, budget.in_all);
+        Self::new(ledger, |window| window / 4 * 3)
     }
 
-    fn new(ledger: Ledger, counts: &'static [Of], pool: fn(u64) -> u64) -> Self {
+    fn new(ledger: Ledger, pool: fn(u64) -> u64) -> Self {
         let (lanes, next) = (Mutex::default(), AtomicU32::new(0));
-        Self { ledger: Mutex::new(ledger), counts, pool, lanes, next }
+        Self { kinds: ledger.kinds(), ledger: Mutex::new(ledger), pool, lanes, next }
     }
 
     /// The windows of a lane of or to `peer` that has just connected.
@@ -118,7 +119,7 @@ impl LaneMemory {
     ) -> Arc<Windows> {
         let lane = self.next.fetch_add(1, Ordering::Relaxed);
         let windows = Windows::new((conn, mark), (self.clone(), lane));
-        for &of in self.counts {
+        for &of in self.kinds {
             let window = lock(&self.ledger).open(lane, of, peer);
             windows.set(of, window);
         }
@@ -156,7 +157,7 @@ impl LaneMemory {
     }
 
     fn rest(&self, lane: u32) {
-        for &of in self.counts {
+        for &of in self.kinds {
             let change = lock(&self.ledger).rest(lane, of);
             self.change(change);
         }
@@ -251,8 +252,11 @@ impl Windows {
 
     /// Tells and hears of windows until the connection ends.
     pub(super) async fn run(self: Arc<Self>) {
-        // Both fail with the connection only.
         tokio::select! { biased; _ = self.tell() => {} _ = self.hear() => {} }
+        // Without grants no flow goes on.
+        if self.conn.close_reason().is_none() {
+            self.conn.close(VarInt::from_u32(code::PROTOCOL), b"the stream of grants ended");
+        }
         for allowance in self.lock().allowances.values() {
             allowance.over.store(true, Ordering::Release);
             allowance.waker.wake();
@@ -418,10 +422,21 @@ impl FlowPort {
 }
 
 impl Receipts {
-    /// Bytes of the flow were read from QUIC.
-    pub(super) fn received(&self, bytes: usize) -> Result<(), Exceeded> {
-        let mut state = self.windows.lock();
-        state.flows.get_mut(&self.flow).map_or(Ok(()), |flow| flow.received(bytes as u64))
+    /// Bytes of the stream were read from QUIC.
+    pub(super) fn received(&self, bytes: u64) -> Result<(), Exceeded> {
+        self.of_flow(|flow| flow.received(bytes))
+    }
+
+    /// The message before the flow's bytes has come, and had so many.
+    pub(super) fn begins_after(&self, message: u64) -> Result<(), Exceeded> {
+        self.of_flow(|flow| flow.begins_after(message))
+    }
+
+    fn of_flow(
+        &self,
+        count: impl FnOnce(&mut FlowWindow) -> Result<(), Exceeded>,
+    ) -> Result<(), Exceeded> {
+        self.windows.lock().flows.get_mut(&self.flow).map_or(Ok(()), count)
     }
 }
 

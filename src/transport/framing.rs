@@ -1,13 +1,19 @@
 //! Messages on streams.
 
-use noq::{ReadExactError, ReadToEndError, RecvStream, SendStream, WriteError};
+use std::io;
+
+use noq::{ReadToEndError, RecvStream, SendStream, WriteError};
 use serde::{Serialize, de::DeserializeOwned};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use crate::wire::{self, DecodeError, MAX_MESSAGE};
 
 /// The longest message with its length in front, in bytes: a flow's opening with the longest name, or a refusal. A
 /// peer that announces more and sends nothing pins as much for each stream.
 const MAX_FRAME: u16 = 2 << 10;
+
+/// Such a message with its length.
+pub const LONGEST_FRAME: u64 = 2 + MAX_FRAME as u64;
 
 /// A message could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -29,8 +35,8 @@ impl From<WriteError> for FrameError {
     }
 }
 
-impl From<ReadExactError> for FrameError {
-    fn from(error: ReadExactError) -> Self {
+impl From<io::Error> for FrameError {
+    fn from(error: io::Error) -> Self {
         Self::Stream(error.to_string())
     }
 }
@@ -61,10 +67,10 @@ pub async fn write_frame<T: Serialize>(
 ///
 /// # Errors
 /// When the stream ends or fails, or the message is too long or malformed.
-pub async fn read_frame<T: DeserializeOwned>(stream: &mut RecvStream) -> Result<T, FrameError> {
-    let mut length = [0; 2];
-    stream.read_exact(&mut length).await?;
-    let length = frame_length(usize::from(u16::from_be_bytes(length)))?;
+pub async fn read_frame<T: DeserializeOwned>(
+    stream: &mut (impl AsyncRead + Unpin),
+) -> Result<T, FrameError> {
+    let length = frame_length(stream.read_u16().await?.into())?;
     let mut body = vec![0; usize::from(length)];
     stream.read_exact(&mut body).await?;
     Ok(wire::decode(&body)?)

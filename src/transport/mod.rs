@@ -17,7 +17,9 @@ pub use configs::{
     CertificateFault, ConfigureError, LaneClient, LaneServer, join_client_config, knock_with,
     link_client_config, link_server_config,
 };
-pub use framing::{FrameError, read_frame, read_message, write_frame, write_message};
+pub use framing::{
+    FrameError, LONGEST_FRAME, read_frame, read_message, write_frame, write_message,
+};
 pub use knock::{Claim, Knock, KnockKey, Shown, sender, shown};
 pub(crate) use parameters::LANE_DATAGRAMS_UNSENT;
 pub use parameters::{

@@ -163,7 +163,7 @@ pub(super) struct Adaptive {
     since: Instant,
     /// The bandwidth before the last probe.
     probed_from: f64,
-    /// Rounds in a row with a standing queue, and the end of the last one without.
+    /// Rounds in a row with a standing queue, and the end of the last one before them.
     stood: u32,
     queue_since: Instant,
     sharing: Option<Sharing>,
@@ -257,6 +257,7 @@ impl Adaptive {
         let starting = matches!(self.phase, Phase::Startup { .. });
         self.next_phase(now, round);
         if starting || round.app_limited || matches!(self.phase, Phase::ProbeRtt { .. }) {
+            (self.stood, self.queue_since) = (0, now);
             return;
         }
         if round.stood {

@@ -307,7 +307,8 @@ impl Path {
             if lumpy { 0.0 } else { delay.as_secs_f64() / least.as_secs_f64().max(1e-6) };
         let varied = mean.saturating_sub(counts.least);
         self.jitter = (7 * self.jitter + varied) / 8;
-        if !queued {
+        // A queue that always stands raises the mean to which rounds are compared.
+        if !queued && !stood {
             self.calm_jitter = (7 * self.calm_jitter + varied) / 8;
         }
         let outage = counts.lost > OUTAGE * acked;
