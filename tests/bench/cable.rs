@@ -16,6 +16,7 @@ use std::{
         mpsc,
     },
     thread,
+    time::Duration,
 };
 
 use nix::sched::{CloneFlags, unshare};
@@ -23,7 +24,7 @@ use noq::{
     AsyncUdpSocket, UdpSender,
     udp::{RecvMeta, Transmit},
 };
-use ronproxy::internals::emulator::{Internet, LinkModel};
+use ronproxy::internals::emulator::{Bitrate, Internet, LinkModel};
 use tokio::runtime::Runtime;
 use tun_rs::{AsyncDevice, DeviceBuilder, SyncDevice};
 
@@ -107,7 +108,7 @@ pub(crate) struct Cable {
     pub(crate) exit: Host,
     internet: Internet,
     udp_is_blocked: Arc<AtomicBool>,
-    _runtime: Runtime,
+    runtime: Runtime,
 }
 
 impl Cable {
@@ -133,7 +134,7 @@ impl Cable {
         runtime.spawn(send(far.clone(), from_b, a, udp_is_blocked.clone()));
         runtime.spawn(receive(at_a, near));
         runtime.spawn(receive(at_b, far));
-        Self { entry, exit, internet, udp_is_blocked, _runtime: runtime }
+        Self { entry, exit, internet, udp_is_blocked, runtime }
     }
 
     /// Changes the model of both directions.
@@ -141,6 +142,21 @@ impl Cable {
         let [a, b] = [self.entry.ip, self.exit.ip].map(IpAddr::from);
         self.internet.update(a, b, &change);
         self.internet.update(b, a, &change);
+    }
+
+    /// From now on each rate, in Mbit/s, lasts so long in both directions, in turn.
+    pub(crate) fn vary(&self, rates: &'static [u32], each: Duration) {
+        let [a, b] = [self.entry.ip, self.exit.ip].map(IpAddr::from);
+        let internet = self.internet.clone();
+        self.runtime.spawn(async move {
+            let mut tick = tokio::time::interval(each);
+            for rate in rates.iter().cycle() {
+                tick.tick().await;
+                let change = |model: &mut LinkModel| model.rate = Some(Bitrate::mbit(*rate));
+                internet.update(a, b, change);
+                internet.update(b, a, change);
+            }
+        });
     }
 
     /// Whether UDP is dropped from now on.

@@ -11,7 +11,7 @@
 //! the other has.
 //!
 //! `RON_BENCH_LINES` (all) chooses the lines whose name has one of these words: `clean jitter loss bursts deep long
-//! shared`, also `±10` and `uploads`. `RON_BENCH_SECONDS` (8) is how long a rate is measured, after half that time; slow
+//! varying shared`, also `±10` and `uploads`. `RON_BENCH_SECONDS` (8) is how long a rate is measured, after half that time; slow
 //! lines take a multiple. `RON_BENCH_RUNS` (3) sets the rounds, of which the median rate is printed with the least and
 //! the most (of two, the larger is the median). "Busy" is the time of all processors in use while ronproxy ran: near
 //! 100 % other work takes part, or the machine is the limit and not the line. Linux only; needs user namespaces,

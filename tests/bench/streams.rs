@@ -12,6 +12,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark stops at any surprise")]
 
 #[cfg(target_os = "linux")]
+#[expect(dead_code, reason = "another benchmark uses the rest")]
 mod cable;
 #[cfg(target_os = "linux")]
 #[path = "streams/measure.rs"]

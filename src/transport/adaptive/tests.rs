@@ -587,7 +587,7 @@ impl Fated {
     fn deliver(&mut self, count: u8) {
         let some = self.flying.len().min(count.into());
         for (pn, sent) in self.flying.drain(..some) {
-            self.adaptive.acked(self.now, sent, PACKET, pn, count % 8 == 0);
+            self.adaptive.acked(self.now, sent, PACKET, pn, count.is_multiple_of(8));
         }
         let in_flight = self.flying.len() as u64 * PACKET;
         self.adaptive.on_end_acks(self.now, in_flight, false, self.pn.checked_sub(1));

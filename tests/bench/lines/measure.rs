@@ -94,6 +94,9 @@ fn load() -> String {
 /// Rounds of all ways in turn.
 fn measure(line: &Line, effort: Effort) -> Row {
     let mut nodes = Nodes::set(Cable::lay(line.model), &[]);
+    if let Some((rates, each)) = line.varies {
+        nodes.cable.vary(rates, each);
+    }
     let time = effort.time * line.times;
     let mut row = Row::default();
     for _ in 0..effort.runs {

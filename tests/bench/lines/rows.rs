@@ -17,6 +17,10 @@ const LOST: f64 = 0.9;
 const BURST: Duration = Duration::from_millis(20);
 const BURST_LOSS: f64 = 30.0;
 
+/// Rates of a line that varies, in Mbit/s, and how long each lasts: as of a radio link.
+const RATES: &[u32] = &[50, 15, 80, 30];
+const EACH: Duration = Duration::from_secs(1);
+
 /// A line that one transfer has alone.
 pub(crate) struct Line {
     pub(crate) name: String,
@@ -26,6 +30,8 @@ pub(crate) struct Line {
     pub(crate) aim: f64,
     /// By what the time of a measurement is multiplied.
     pub(crate) times: u32,
+    /// Its rates, and how long each lasts, if it has more than one.
+    pub(crate) varies: Option<(&'static [u32], Duration)>,
 }
 
 /// A line that two transfers share.
@@ -38,7 +44,7 @@ pub(crate) struct Shared {
 /// The lines for one transfer.
 pub(crate) fn lines() -> Vec<Line> {
     let usual = line(ONE_WAY, Bitrate::mbit(MBIT), QUEUE);
-    let row = |name: String, model, aim| Line { name, model, aim, times: 1 };
+    let row = |name: String, model, aim| Line { name, model, aim, times: 1, varies: None };
     let mut rows = vec![row("clean".to_owned(), usual, KEPT)];
     rows.extend([1, 3, 10, 20].map(|ms| {
         let name = format!("jitter ±{ms} ms, packets overtake");
@@ -64,6 +70,11 @@ pub(crate) fn lines() -> Vec<Line> {
         model: line(far, Bitrate::mbit(200), far * 2),
         aim: KEPT,
         times: 2,
+        varies: None,
+    });
+    rows.push(Line {
+        varies: Some((RATES, EACH)),
+        ..row("varying: 50, 15, 80, 30 Mbit/s, a second each".to_owned(), usual, KEPT)
     });
     rows
 }
