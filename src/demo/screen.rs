@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    mem::ManuallyDrop,
     net::SocketAddr,
     sync::{
         Arc,
@@ -37,7 +38,8 @@ const MAP_WIDTH: u16 = 76;
 
 /// A terminal in full-screen mode. It is restored on drop, and by a hook on panic.
 pub(super) struct Screen {
-    terminal: DefaultTerminal,
+    /// Left to the end of the process: where the terminal has vanished, its own end would print an error, and panic.
+    terminal: ManuallyDrop<DefaultTerminal>,
     stop: Arc<AtomicBool>,
     help: bool,
 }
@@ -48,7 +50,7 @@ impl Screen {
     /// # Errors
     /// When the terminal cannot be set up.
     pub(super) fn open(commands: mpsc::Sender<Command>) -> io::Result<Self> {
-        let terminal = ratatui::try_init()?;
+        let terminal = ManuallyDrop::new(ratatui::try_init()?);
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         std::thread::spawn(move || {
@@ -91,7 +93,8 @@ impl Screen {
 impl Drop for Screen {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        ratatui::restore();
+        // A terminal that has vanished needs nothing, and has no place for an error.
+        let _ = ratatui::try_restore().and_then(|()| self.terminal.show_cursor());
     }
 }
 

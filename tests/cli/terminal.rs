@@ -26,7 +26,7 @@ impl Terminal {
         }
         let program = env!("CARGO_BIN_EXE_ronproxy");
         let line = format!(
-            "stty rows 24 cols 80; echo pid $$; {first} exec {program} --dir {} {arguments}",
+            "stty rows 24 cols 80; echo pid $$; {first} {program} --dir {} {arguments}",
             dir.display()
         );
         let mut script = Command::new("script")
@@ -82,11 +82,15 @@ fn programs_end_when_their_terminal_vanishes() {
         (&hub, "status --watch", "version"),
     ] {
         // With and without the signal that tells of it, as `nohup` has it.
-        for first in ["", "trap '' HUP;"] {
+        let status = hub.join("ended");
+        let told = format!("{arguments}; echo $? > {}", status.display());
+        for (first, arguments) in [("exec", arguments), ("trap '' HUP;", &told)] {
             let Some(mut terminal) = Terminal::open(dir, first, arguments) else { return };
             terminal.until(mark);
             terminal.vanish();
         }
+        let status: u8 = fs::read_to_string(status).unwrap().trim().parse().unwrap();
+        assert!(status < 128, "{arguments}: ended by a signal, {status}");
     }
     assert!(run(&hub, &["status"]).status.success(), "the node is unharmed");
     drop(node);
@@ -98,7 +102,7 @@ fn the_log_on_a_terminal_has_colours_unless_no_color_is_set() {
     let hub = site.hub();
     let node = "run --proxy 127.0.0.1:0 --dashboard 127.0.0.1:0";
     for (first, coloured) in
-        [("", true), ("export NO_COLOR=;", true), ("export NO_COLOR=1;", false)]
+        [("exec", true), ("export NO_COLOR=; exec", true), ("export NO_COLOR=1; exec", false)]
     {
         let Some(mut terminal) = Terminal::open(&hub, first, node) else { return };
         let mut line = String::new();
