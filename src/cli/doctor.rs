@@ -131,6 +131,10 @@ async fn examine(folder: &Folder) -> Vec<Finding> {
         (Err(error @ ClientError::Unreadable(_)), _) => {
             findings.push(Finding::bad("node", "runs in another version", error.to_string()));
         }
+        // It has its ports itself.
+        (Err(error @ ClientError::Silent), _) => {
+            findings.push(Finding::bad("node", "runs, and does not answer", error.to_string()));
+        }
         (Err(error), config) => {
             findings.push(Finding::bad("node", "does not answer", error.to_string()));
             if let Ok(config) = config {

@@ -48,7 +48,7 @@ impl Events {
         if self.json && !self.follow {
             return print_json(&page.events);
         }
-        if page.events.is_empty() && !self.follow {
+        if page.events.is_empty() && !self.follow && self.last > 0 {
             return print("Nothing has happened yet.");
         }
         loop {

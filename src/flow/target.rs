@@ -143,6 +143,9 @@ impl FromStr for Target {
 
     /// Reads `host:port`, with an IPv6 address in brackets.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.is_empty() {
+            return Err(ParseTargetError::Host(String::new()));
+        }
         let (host, port) = text.rsplit_once(':').ok_or(ParseTargetError::Port)?;
         if host.contains(':') && !host.starts_with('[') {
             return Err(ParseTargetError::Host(text.chars().take(64).collect()));
@@ -220,5 +223,10 @@ mod tests {
         ] {
             assert!(text.parse::<Target>().is_err(), "{text:?} was accepted");
         }
+        assert_eq!(
+            "".parse::<Target>(),
+            Err(ParseTargetError::Host(String::new())),
+            "not the port"
+        );
     }
 }
