@@ -221,11 +221,8 @@ async fn datagrams_that_the_paths_lose_are_counted_in_the_listing() {
     let (association, received) = answered(entry).await;
     let at = |name| lab.topology().address(name);
     for (a, b) in [("entry", "exit"), ("entry", "relay"), ("relay", "exit")] {
-        for (from, to) in [(a, b), (b, a)] {
-            let lossy =
-                |model: &mut LinkModel| *model = model.with_loss(LossRate::from_percent(10.0));
-            lab.internet().update(at(from), at(to), lossy);
-        }
+        let lossy = |model: &mut LinkModel| *model = model.with_loss(LossRate::from_percent(10.0));
+        lab.internet().update_both(at(a), at(b), lossy);
     }
     for _ in 0..1_000 {
         association.deliver(&echo(), b"x");

@@ -91,6 +91,12 @@ impl Internet {
         world.set_model(now(), from, to, model);
     }
 
+    /// Changes the models of both directions in place.
+    pub fn update_both(&self, a: IpAddr, b: IpAddr, change: impl Fn(&mut LinkModel)) {
+        self.update(a, b, &change);
+        self.update(b, a, &change);
+    }
+
     /// Cuts the path between two hosts. Packets in flight and all later ones are lost.
     pub fn cut(&self, a: IpAddr, b: IpAddr) {
         self.cut_one_way(a, b);

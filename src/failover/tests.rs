@@ -102,7 +102,7 @@ struct Pair {
     /// Times in which an end does nothing: which end, from, until.
     asleep: Vec<(usize, u64, u64)>,
     losses: Vec<Lossy>,
-    /// So the relays refuse grants, at once.
+    /// How the relays refuse grants, at once, if they do.
     refuse: Option<Fault>,
     /// How often a grant was asked for, and refused.
     refused: usize,

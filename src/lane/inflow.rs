@@ -116,7 +116,11 @@ impl Inflow {
         // What came with it must not pin the packets of others.
         self.backlog.copy();
         let message = message?;
-        self.arriving.shared.lock().begins_before(self.backlog.len())?;
+        let state = self.arriving.shared.lock();
+        let bytes = state.order.in_order() - (state.arrived.len() + self.backlog.len()) as u64;
+        if let Some(receipts) = &state.receipts {
+            receipts.begins_after(bytes).map_err(io::Error::other)?;
+        }
         Ok(message)
     }
 
@@ -239,14 +243,6 @@ impl State {
             None if self.order.waiting() + self.arrived.len() <= MESSAGES => Ok(()),
             None => Err(Broken::Messages),
         }
-    }
-
-    /// The message before the flow's bytes was read; so many bytes behind it wait for the reader.
-    fn begins_before(&self, more: usize) -> io::Result<()> {
-        let message = self.order.in_order() - (self.arrived.len() + more) as u64;
-        let begun =
-            self.receipts.as_ref().map_or(Ok(()), |receipts| receipts.begins_after(message));
-        begun.map_err(io::Error::other)
     }
 }
 

@@ -26,7 +26,7 @@ const LONGEST: usize = 64 << 10;
 #[error("the far end leaves too many gaps in its bytes")]
 pub(super) struct TooManyGaps;
 
-/// The bytes of one direction of a flow.
+/// The bytes of one direction of a stream.
 #[derive(Debug, Default)]
 pub(super) struct Reassembly {
     /// The offset of the next byte in order.

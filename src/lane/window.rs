@@ -118,14 +118,16 @@ impl FlowWindow {
 
     /// Bytes arrived and were read from the stream.
     pub(super) fn received(&mut self, bytes: u64) -> Result<(), Exceeded> {
-        self.expected = self.expected.checked_sub(bytes).ok_or(Exceeded)?;
-        Ok(())
+        self.expect_less(bytes)
     }
 
     /// The message before the flow's bytes has come, and had so many.
     pub(super) fn begins_after(&mut self, message: u64) -> Result<(), Exceeded> {
-        let unused = LONGEST_FRAME.saturating_sub(message);
-        self.expected = self.expected.checked_sub(unused).ok_or(Exceeded)?;
+        self.expect_less(LONGEST_FRAME.saturating_sub(message))
+    }
+
+    fn expect_less(&mut self, bytes: u64) -> Result<(), Exceeded> {
+        self.expected = self.expected.checked_sub(bytes).ok_or(Exceeded)?;
         Ok(())
     }
 

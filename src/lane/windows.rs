@@ -80,8 +80,6 @@ impl LaneBudget {
 /// The memory of all lanes that end at an exit, or of all that an entry opened.
 pub(super) struct LaneMemory {
     ledger: Mutex<Ledger>,
-    /// What the ledger counts: what is not acknowledged at an entry is its own user's.
-    kinds: &'static [Of],
     pool: fn(u64) -> u64,
     lanes: Mutex<BTreeMap<u32, Weak<Windows>>>,
     /// A slot has its next lane while flows of the last one still end, so lanes have numbers of their
@@ -98,9 +96,9 @@ impl LaneMemory {
         Self::new(ledger, |window| window)
     }
 
-    /// Of lanes that an entry opens. noq tells the far end of more only when that is an eighth of the
-    /// window, so as much must be free when no flow is read; the other eighth is for answers, grants, and the least windows of flows in a
-    /// full pool.
+    /// Of lanes that an entry opens. What is not acknowledged there is its own user's. noq tells the far end of more
+    /// only when that is an eighth of the window, so as much must be free when no flow is read; the other eighth is for
+    /// answers, grants, and the least windows of flows in a full pool.
     pub(super) fn of_entry(budget: LaneBudget) -> Self {
         let ledger = Ledger::new(OPENED, &[Of::Unread], budget.per_peer, budget.in_all);
         Self::new(ledger, |window| window / 4 * 3)
@@ -108,7 +106,11 @@ impl LaneMemory {
 
     fn new(ledger: Ledger, pool: fn(u64) -> u64) -> Self {
         let (lanes, next) = (Mutex::default(), AtomicU32::new(0));
-        Self { kinds: ledger.kinds(), ledger: Mutex::new(ledger), pool, lanes, next }
+        Self { ledger: Mutex::new(ledger), pool, lanes, next }
+    }
+
+    fn kinds(&self) -> &'static [Of] {
+        lock(&self.ledger).kinds()
     }
 
     /// The windows of a lane of or to `peer` that has just connected.
@@ -119,7 +121,7 @@ impl LaneMemory {
     ) -> Arc<Windows> {
         let lane = self.next.fetch_add(1, Ordering::Relaxed);
         let windows = Windows::new((conn, mark), (self.clone(), lane));
-        for &of in self.kinds {
+        for &of in self.kinds() {
             let window = lock(&self.ledger).open(lane, of, peer);
             windows.set(of, window);
         }
@@ -157,7 +159,7 @@ impl LaneMemory {
     }
 
     fn rest(&self, lane: u32) {
-        for &of in self.kinds {
+        for &of in self.kinds() {
             let change = lock(&self.ledger).rest(lane, of);
             self.change(change);
         }

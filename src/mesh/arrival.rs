@@ -76,7 +76,7 @@ impl Mesh {
     }
 
     /// Exchanges revocation lists on a connection on which the neighbour has introduced itself, and gives the connection
-    /// the room of a link. Returns false if the neighbour does not send a list that it owes; this closes the connection.
+    /// the room of a link. If the neighbour owes a list and does not send it, closes the connection and returns false.
     pub(super) async fn settle(
         &self,
         conn: &Connection,

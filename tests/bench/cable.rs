@@ -140,8 +140,7 @@ impl Cable {
     /// Changes the model of both directions.
     pub(crate) fn change(&self, change: impl Fn(&mut LinkModel)) {
         let [a, b] = [self.entry.ip, self.exit.ip].map(IpAddr::from);
-        self.internet.update(a, b, &change);
-        self.internet.update(b, a, &change);
+        self.internet.update_both(a, b, change);
     }
 
     /// From now on each rate, in Mbit/s, lasts so long in both directions, in turn.
@@ -152,9 +151,7 @@ impl Cable {
             let mut tick = tokio::time::interval(each);
             for rate in rates.iter().cycle() {
                 tick.tick().await;
-                let change = |model: &mut LinkModel| model.rate = Some(Bitrate::mbit(*rate));
-                internet.update(a, b, change);
-                internet.update(b, a, change);
+                internet.update_both(a, b, |model| model.rate = Some(Bitrate::mbit(*rate)));
             }
         });
     }

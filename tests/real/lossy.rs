@@ -55,11 +55,9 @@ async fn after_the_onset(seed: u64) -> usize {
         if overlay.facts("entry", "lanes")[0]["route"] != "direct" {
             println!("seed {seed}: the flow had left the direct path before it lost anything");
         }
-        for (from, to) in [("entry", "exit"), ("exit", "entry")] {
-            let loss = Loss::Bernoulli(LossRate::from_percent(30.0));
-            let (from, to) = (at(&overlay, from), at(&overlay, to));
-            overlay.internet().update(from, to, |model| model.loss = loss);
-        }
+        let loss = Loss::Bernoulli(LossRate::from_percent(30.0));
+        let (entry, exit) = (at(&overlay, "entry"), at(&overlay, "exit"));
+        overlay.internet().update_both(entry, exit, |model| model.loss = loss);
         sleep(ONSET).await;
     };
     goodput(&overlay, onset).await

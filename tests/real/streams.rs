@@ -94,10 +94,8 @@ impl Pair {
     /// UDP loses this share of its packets each way.
     fn lose(&self, percent: f64) {
         let [entry, exit] = ["entry", "exit"].map(|name| self.overlay.topology().address(name));
-        for (from, to) in [(entry, exit), (exit, entry)] {
-            let loss = Loss::Bernoulli(LossRate::from_percent(percent));
-            self.overlay.internet().update(from, to, |model| model.loss = loss);
-        }
+        let loss = Loss::Bernoulli(LossRate::from_percent(percent));
+        self.overlay.internet().update_both(entry, exit, |model| model.loss = loss);
     }
 
     /// The link to the exit.

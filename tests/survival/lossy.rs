@@ -157,8 +157,6 @@ async fn goodput(scenario: &Scenario, seed: u64, path: Path) -> usize {
 
 fn lose(lab: &Lab, percent: f64) {
     let (a, b) = (lab.topology().address("entry"), lab.topology().address("exit"));
-    for (from, to) in [(a, b), (b, a)] {
-        let loss = emulator::Loss::Bernoulli(LossRate::from_percent(percent));
-        lab.internet().update(from, to, |model| model.loss = loss);
-    }
+    let loss = emulator::Loss::Bernoulli(LossRate::from_percent(percent));
+    lab.internet().update_both(a, b, |model| model.loss = loss);
 }

@@ -79,8 +79,8 @@ async fn stall(happening: Happening, work: Work, seed: u64) -> Duration {
             }
         }
         Happening::DetourHasASmallMtu => {
-            for (from, to) in [(entry, relay), (relay, entry), (relay, exit), (exit, relay)] {
-                lab.internet().update(from, to, |model| model.mtu = 1_280);
+            for end in [entry, exit] {
+                lab.internet().update_both(end, relay, |model| model.mtu = 1_280);
             }
             lab.internet().cut(entry, exit);
         }

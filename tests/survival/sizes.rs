@@ -53,9 +53,7 @@ impl Narrow {
     fn set(self, lab: &Lab, mtu: u16) {
         for (a, b) in self.paths() {
             let at = |name| lab.topology().address(name);
-            for (from, to) in [(at(a), at(b)), (at(b), at(a))] {
-                lab.internet().update(from, to, |model| model.mtu = mtu);
-            }
+            lab.internet().update_both(at(a), at(b), |model| model.mtu = mtu);
         }
     }
 }
@@ -223,11 +221,8 @@ async fn leave_jumbo_frames(loss: f64, work: Work, least: f64) {
         Narrow::Direct.set(&lab, 8_972);
         for (a, b) in RELAYED {
             let at = |name| lab.topology().address(name);
-            for (from, to) in [(at(a), at(b)), (at(b), at(a))] {
-                lab.internet().update(from, to, |model| {
-                    model.loss = Loss::Bernoulli(LossRate::from_percent(loss))
-                });
-            }
+            let loss = Loss::Bernoulli(LossRate::from_percent(loss));
+            lab.internet().update_both(at(a), at(b), |model| model.loss = loss);
         }
         sleep(moment(&mut rng, 3_000, 6_000)).await;
         let job = work::start(lab.node("entry").unwrap(), work, &arrivals).await;

@@ -189,9 +189,7 @@ impl Troubles {
 
     fn set_loss(&self, lab: &impl Fragile, a: &str, b: &str, percent: u8) {
         let loss = Loss::Bernoulli(LossRate::from_percent(percent.into()));
-        for (from, to) in [(a, b), (b, a)] {
-            lab.internet().update(self.at(from), self.at(to), |model| model.loss = loss);
-        }
+        lab.internet().update_both(self.at(a), self.at(b), |model| model.loss = loss);
     }
 
     fn at(&self, name: &str) -> IpAddr {
