@@ -35,6 +35,7 @@ mod memory;
 mod open_lane;
 mod pool;
 mod pump;
+mod read_buffers;
 mod reassembly;
 mod room;
 mod serve;

@@ -41,6 +41,7 @@ use super::{
     broken::{self, FarEnd},
     inflow::Inflow,
     open_lane::Streams,
+    read_buffers::Reader,
     windows::FlowPort,
 };
 use crate::{
@@ -52,9 +53,8 @@ use crate::{
 /// With it, 2,048 flows of an entry hold 4 MiB at the exit.
 const SMALL: usize = 2 * 1024;
 
-/// Reads below this are copied out, so that a keystroke does not pin a whole buffer until it is
-/// acknowledged. A buffer exists only while bytes are moving, so an idle flow holds none.
-const COPY_BELOW: usize = 16 * 1024;
+/// What a client still sends is read in parts of this size.
+const DRAINED: usize = 16 * 1024;
 
 /// How long a client may go on sending after its flow ended while it was still sending: as long as for a
 /// refused one. A close with unread bytes resets the connection, and the reset may overtake the answer.
@@ -369,7 +369,7 @@ struct Sides {
 impl Sides {
     /// Reads what the client still sends, so that closing does not reset its connection.
     async fn drain(&mut self) {
-        let mut rest = vec![0; COPY_BELOW];
+        let mut rest = vec![0; DRAINED];
         let drained = async { while self.tcp.read(&mut rest).await.is_ok_and(|read| read > 0) {} };
         // A client that goes on sending is reset, as its destination would do.
         let _ = timeout(LINGER, drained).await;
@@ -448,46 +448,55 @@ async fn copy_to_stream(
     }
     let stopped = send.stopped();
     tokio::pin!(stopped);
+    let mut reader = port.reader();
     loop {
-        tokio::select! {
-            biased;
-            ready = tcp.readable() => ready.map_err(CopyError::Tcp)?,
-            // Otherwise the lane has ended; writing to it tells.
-            Ok(Some(code)) = &mut stopped => return Err(CopyError::Stopped(code)),
-        }
+        let readable = async {
+            tokio::select! {
+                biased;
+                ready = tcp.readable() => ready.map_err(CopyError::Tcp),
+                // Otherwise the lane has ended; writing to it tells.
+                Ok(Some(code)) = &mut stopped => Err(CopyError::Stopped(code)),
+            }
+        };
+        reader.wait(readable).await?;
         // A keystroke does not wait for a turn behind bulk flows.
-        let room = room(send, port, |held| direction.hold_far_end(held)).await?;
+        let room = reader.wait(room(send, port, |held| direction.hold_far_end(held))).await?;
         let mut size = room.min(SMALL);
-        let mut buffer = BytesMut::with_capacity(size);
         while size > 0 {
             let turn = if size > SMALL { port.turn().await } else { None };
-            if buffer.capacity() < size.min(COPY_BELOW) {
-                buffer.reserve(size);
-            }
-            match tcp.try_read_buf(&mut (&mut buffer).limit(size)) {
-                Ok(0) if direction.was_reset.load(Ordering::Relaxed) => {
-                    return Err(CopyError::Tcp(io::ErrorKind::ConnectionReset.into()));
-                }
-                Ok(0) => return Ok(()),
-                Ok(read) => {
-                    direction.count_from_tcp(read);
-                    let chunk = if read < COPY_BELOW {
-                        let copy = Bytes::copy_from_slice(&buffer);
-                        buffer.clear();
-                        copy
-                    } else {
-                        buffer.split().freeze()
-                    };
-                    write(send, port, chunk).await?;
-                    // Others have theirs before this flow's next one.
-                    drop(turn);
-                    size = port.room().unwrap_or(0);
-                }
+            let chunk = match try_read(tcp, size, (&mut reader, port.kept())) {
+                Ok(chunk) => chunk,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => return Err(CopyError::Tcp(error)),
+            };
+            match chunk.len() {
+                0 if direction.was_reset.load(Ordering::Relaxed) => {
+                    return Err(CopyError::Tcp(io::ErrorKind::ConnectionReset.into()));
+                }
+                0 => return Ok(()),
+                read => direction.count_from_tcp(read),
             }
+            reader.wait(write(send, port, chunk)).await?;
+            // Others have theirs before this flow's next one.
+            drop(turn);
+            size = port.room().unwrap_or(0);
         }
     }
+}
+
+/// At most `size` of the bytes that wait in a TCP connection. No bytes mean that it has ended. A large read takes a
+/// buffer of the lane, which keeps no more than `kept` bytes of them.
+fn try_read(
+    tcp: &ReadHalf<'_>,
+    size: usize,
+    (reader, kept): (&mut Reader<'_>, usize),
+) -> io::Result<Bytes> {
+    if size <= SMALL {
+        let mut small = [0; SMALL];
+        let read = tcp.try_read(&mut small[..size])?;
+        return Ok(Bytes::copy_from_slice(&small[..read]));
+    }
+    reader.fill(kept, |buffer| tcp.try_read_buf(&mut buffer.limit(size)))
 }
 
 /// The outer error is the stream's and ends the flow. The inner one is that TCP takes no more,

@@ -26,6 +26,7 @@ use tokio::{
 use super::{
     end::now,
     memory::{Change, Ledger, Of, Sizes},
+    read_buffers::{ReadBuffers, Reader},
     sparse::Sparse,
     window::{Exceeded, FlowWindow, Pool},
 };
@@ -174,6 +175,8 @@ pub(super) struct Windows {
     state: Mutex<State>,
     news: Notify,
     writers: Semaphore,
+    /// For reads from TCP.
+    read_buffers: ReadBuffers,
     piece: AtomicUsize,
 }
 
@@ -234,6 +237,7 @@ impl Windows {
             state: Mutex::default(),
             news: Notify::new(),
             writers: Semaphore::new(WRITERS),
+            read_buffers: ReadBuffers::default(),
             piece: AtomicUsize::new(piece(u64::MAX)),
         })
     }
@@ -369,6 +373,16 @@ impl FlowPort {
     pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
         // The semaphore is never closed.
         self.windows.writers.acquire().await.ok()
+    }
+
+    /// The flow's use of the lane's buffers for large reads.
+    pub(super) fn reader(&self) -> Reader<'_> {
+        Reader::new(&self.windows.read_buffers)
+    }
+
+    /// The bytes of such buffers that the lane may keep: as many as its flows may hold back.
+    pub(super) fn kept(&self) -> usize {
+        WRITERS * self.windows.piece.load(Ordering::Relaxed)
     }
 
     /// QUIC is given bytes, of which it may take a part.

@@ -46,6 +46,12 @@ const LEAST: usize = 16;
 #[derive(Debug, Default)]
 pub(super) struct Replay {
     sent: VecDeque<Sent>,
+    /// Their bytes, one packet after another. A bulk transfer uses this room again and again: a copy of its own for each
+    /// batch costs page faults, because the system's allocator gives such memory back.
+    bytes: VecDeque<u8>,
+    /// The most of them since the room was fitted to them.
+    most: usize,
+    fitted: Option<Instant>,
     /// The packet before the next one was not kept.
     gap: bool,
     again: VecDeque<Bytes>,
@@ -54,7 +60,7 @@ pub(super) struct Replay {
 #[derive(Debug)]
 struct Sent {
     at: Instant,
-    packet: Bytes,
+    len: usize,
     /// The packet before it was not kept.
     gap: bool,
 }
@@ -69,31 +75,60 @@ impl Replay {
         segment: usize,
         arrived: Option<Instant>,
     ) {
-        let old = |at| at + MAX_AGE < now || arrived.is_some_and(|arrived| at < arrived);
-        while self.sent.front().is_some_and(|sent| old(sent.at)) {
-            self.sent.pop_front();
+        let oldest = now.checked_sub(MAX_AGE).max(arrived);
+        if let Some(oldest) = oldest {
+            self.forget_before(oldest);
         }
         if contents.len() > MAX_BATCH {
             self.gap = true;
             return;
         }
+        let segment = segment.max(1);
         let room = MAX_PACKETS.saturating_sub(self.sent.len());
-        let kept = contents.len().min(room * segment);
-        let mut batch = Bytes::copy_from_slice(&contents[..kept]);
-        while !batch.is_empty() {
-            let packet = batch.split_to(segment.min(batch.len()));
+        let (kept, rest) = contents.split_at(contents.len().min(room * segment));
+        self.bytes.extend(kept);
+        for packet in kept.chunks(segment) {
             let gap = std::mem::take(&mut self.gap);
-            self.sent.push_back(Sent { at: now, packet, gap });
+            self.sent.push_back(Sent { at: now, len: packet.len(), gap });
         }
-        self.gap |= kept < contents.len();
+        self.gap |= !rest.is_empty();
+        self.fit_room(now);
+    }
+
+    fn forget_before(&mut self, oldest: Instant) {
+        let packets = self.sent.partition_point(|sent| sent.at < oldest);
+        let bytes: usize = self.sent.drain(..packets).map(|sent| sent.len).sum();
+        self.bytes.drain(..bytes);
+    }
+
+    /// Gives back room that was not needed for [`MAX_AGE`]. What is in flight varies by much from one
+    /// acknowledgement to the next.
+    fn fit_room(&mut self, now: Instant) {
+        self.most = self.most.max(self.bytes.len());
+        if self.fitted.is_some_and(|fitted| now < fitted + MAX_AGE) {
+            return;
+        }
+        if self.bytes.capacity() > 2 * self.most {
+            self.bytes.shrink_to(self.most);
+        }
+        (self.fitted, self.most) = (Some(now), self.bytes.len());
     }
 
     /// Marks the packets sent after `since` to be sent again. Of a bulk transfer it marks the first
     /// ones sent after each of `from`, in this order, up to the first packet that was not kept.
     pub(super) fn rewind(&mut self, since: Instant, from: [Instant; 2]) {
+        self.forget_before(since);
         let gap_at_end = std::mem::take(&mut self.gap);
-        let mut sent = std::mem::take(&mut self.sent);
-        sent.retain(|sent| sent.at >= since);
+        let (sent, mut bytes) = (std::mem::take(&mut self.sent), std::mem::take(&mut self.bytes));
+        let bytes = &*bytes.make_contiguous();
+        let mut end = 0;
+        let packets: Vec<&[u8]> = sent
+            .iter()
+            .map(|sent| {
+                end += sent.len;
+                &bytes[end - sent.len..end]
+            })
+            .collect();
         // A packet that is missing before the first one has arrived.
         let bulk = gap_at_end || sent.len() > BULK || sent.iter().skip(1).any(|sent| sent.gap);
         let beginnings = if from[0] == from[1] { 1 } else { 2 };
@@ -106,8 +141,8 @@ impl Replay {
             let first = sent.partition_point(|sent| sent.at < from);
             let kept = sent.iter().skip(first + 1).take_while(|sent| !sent.gap).count() + 1;
             let end = (first + kept.min(limit)).min(sent.len());
-            let again = sent.range_mut(first.max(marked).min(end)..end);
-            self.again.extend(again.map(|sent| std::mem::take(&mut sent.packet)));
+            let again = packets[first.max(marked).min(end)..end].iter();
+            self.again.extend(again.map(|packet| Bytes::copy_from_slice(packet)));
             marked = marked.max(end);
         }
     }
@@ -125,6 +160,9 @@ impl Replay {
 
 #[cfg(test)]
 mod tests {
+    use rand::{RngExt, SeedableRng};
+    use rand_pcg::Pcg64Mcg;
+
     use super::*;
 
     fn again(replay: &mut Replay) -> Vec<u8> {
@@ -205,6 +243,47 @@ mod tests {
         replay.record(ms(3), &[7; MAX_BATCH + 1], 1400, None);
         replay.rewind(ms(3), [ms(3); 2]);
         assert_eq!(again(&mut replay), [0; 0]);
+    }
+
+    #[test]
+    fn packets_of_any_length_are_sent_again_as_they_were() {
+        let mut rng = Pcg64Mcg::seed_from_u64(1);
+        let (t0, mut replay) = (Instant::now(), Replay::default());
+        let mut expected = VecDeque::new();
+        for i in 0..2_000_u64 {
+            let segment = rng.random_range(200..1_500);
+            let batch: Vec<u8> = (0..rng.random_range(1..10_000)).map(|_| rng.random()).collect();
+            let arrived = i.saturating_sub(rng.random_range(1..20));
+            let at = |i| t0 + Duration::from_millis(i);
+            replay.record(at(i), &batch, segment, Some(at(arrived)));
+            expected.extend(batch.chunks(segment).map(|packet| (i, packet.to_vec())));
+            expected.retain(|(sent, _)| *sent >= arrived);
+        }
+        expected.truncate(LEAST);
+        replay.rewind(t0, [t0; 2]);
+        let again: Vec<Vec<u8>> =
+            std::iter::from_fn(|| replay.next()).map(|packet| packet.to_vec()).collect();
+        assert!(again.len() >= LEAST);
+        assert_eq!(
+            again[..LEAST],
+            expected.into_iter().map(|(_, packet)| packet).collect::<Vec<_>>()
+        );
+    }
+
+    #[test]
+    fn the_room_for_packets_shrinks_after_a_bulk_transfer() {
+        let (t0, mut replay) = (Instant::now(), Replay::default());
+        let us = |us: u64| t0 + Duration::from_micros(us);
+        (0..1_000).for_each(|i| replay.record(us(i), &[1; 1_400], 1_400, None));
+        let room = replay.bytes.capacity();
+        assert!(room >= 1_400_000);
+        // One packet is always under way.
+        for i in 1_000..10_000 {
+            replay.record(us(1_000 * i), &[1; 100], 100, Some(us(1_000 * (i - 1))));
+            let passed = Duration::from_millis(i - 1_000);
+            assert!(passed > MAX_AGE || replay.bytes.capacity() == room, "after {passed:?}");
+        }
+        assert!(replay.bytes.capacity() <= 1_000, "{}", replay.bytes.capacity());
     }
 
     #[test]
