@@ -31,6 +31,9 @@ const SOCKET_BUFFER: usize = 4 << 20;
 /// The longest UDP payload over IPv4, and so the longest batch of one call.
 const MAX_PAYLOAD: usize = 65_507;
 
+/// Packets that may wait behind a lost one.
+const MOST_PIECES: u64 = 1_000;
+
 /// Calls in a row, before something is received.
 const CALLS: usize = 4;
 
@@ -45,6 +48,7 @@ pub(super) struct Bare {
     batch: Vec<u8>,
     unsent: Option<Transmit>,
     segments: NonZeroUsize,
+    packet: u16,
 }
 
 impl Bare {
@@ -90,13 +94,16 @@ impl Bare {
             batch: Vec::new(),
             unsent: None,
             segments,
+            packet,
         }
     }
 
-    /// The windows are those that the entry's memory allows a lane alone.
+    /// The windows are those that the entry's memory allows a lane alone, or less: behind a lost packet, the state
+    /// machine keeps no more than 1,024 pieces of a stream.
     fn begin(&mut self, handle: ConnectionHandle, mut conn: Connection) {
-        conn.set_receive_window(VarInt::from_u64(LANE_SEND_WINDOW).unwrap());
-        conn.set_send_window(LANE_SEND_WINDOW);
+        let window = LANE_SEND_WINDOW.min(MOST_PIECES * u64::from(self.packet));
+        conn.set_receive_window(VarInt::from_u64(window).unwrap());
+        conn.set_send_window(window);
         self.lane = Some((handle, conn));
     }
 
