@@ -29,6 +29,8 @@ struct Line {
     overtake_ms: f64,
     /// From the middle of the run on.
     then_mbps: Option<f64>,
+    /// Rates in place of `mbps`, in turn, and how long each lasts.
+    varies: (&'static [f64], f64),
 }
 
 const LINE: Line = Line {
@@ -39,6 +41,7 @@ const LINE: Line = Line {
     jitter_ms: 0.0,
     overtake_ms: 0.0,
     then_mbps: None,
+    varies: (&[], 0.0),
 };
 
 /// What a sender achieved in the second half of a run.
@@ -304,8 +307,11 @@ impl World {
     /// When the acknowledgement of a packet that is sent now comes, if one does.
     fn carry(&mut self, now: u64) -> Option<u64> {
         let late = now >= self.end / 2;
-        let mbps = self.line.then_mbps.filter(|_| late).unwrap_or(self.line.mbps);
         let begins = self.busy_until.max(now);
+        let mbps = match self.line.varies {
+            ([], _) => self.line.then_mbps.filter(|_| late).unwrap_or(self.line.mbps),
+            (rates, each_ms) => rates[usize::try_from(begins / ns(each_ms)).unwrap() % rates.len()],
+        };
         let wait = as_f64(begins - now) / 1e6;
         if late {
             self.waits.push(wait.min(self.line.queue_ms));
@@ -454,6 +460,32 @@ fn it_follows_a_line_whose_rate_changes() {
     for then in [2.0, 10.0, 100.0] {
         let result = alone(Line { then_mbps: Some(then), queue_ms: 200.0, ..LINE });
         assert!(result.mbps > 0.9 * then, "{then} Mbit/s: {result:.1?}");
+    }
+}
+
+#[test]
+fn it_follows_a_line_whose_rate_varies_as_well_as_tcp() {
+    const STEPS: &[f64] = &[50.0, 15.0, 80.0, 30.0];
+    const TWO: &[f64] = &[10.0, 100.0];
+    const WIRELESS: &[f64] =
+        &[20.0, 35.0, 12.0, 8.0, 22.0, 60.0, 45.0, 30.0, 10.0, 25.0, 5.0, 16.0, 40.0];
+    let lines = [
+        (STEPS, 1_000.0, 40.0, 100.0),
+        (WIRELESS, 300.0, 40.0, 200.0),
+        (TWO, 2_000.0, 40.0, 100.0),
+        (STEPS, 1_000.0, 20.0, 50.0),
+        (STEPS, 1_000.0, 40.0, 300.0),
+        (STEPS, 1_000.0, 100.0, 100.0),
+        (STEPS, 3_000.0, 40.0, 100.0),
+        (WIRELESS, 1_000.0, 40.0, 200.0),
+        (WIRELESS, 300.0, 60.0, 500.0),
+    ];
+    for (rates, each_ms, rtt_ms, queue_ms) in lines.into_iter().take(if measures() { 9 } else { 3 })
+    {
+        let line = Line { varies: (rates, each_ms), rtt_ms, queue_ms, ..LINE };
+        let [ours, tcp] = [adaptive(), tcp()].map(|sender| run(line, 40, vec![(sender, 0)])[0]);
+        eprintln!("{line:?}: {ours:.1?}; TCP: {tcp:.1?}");
+        assert!(ours.mbps > 0.9 * tcp.mbps, "{line:?}: {ours:.1?}; TCP: {tcp:.1?}");
     }
 }
 
