@@ -34,12 +34,12 @@ pub(crate) struct Timing {
     pub rest_after: Duration,
 
     // -- Blame (`blame.rs`) ----------------------------------------------------------------------
-    /// A route that failed is excluded for this long the first time: three good probes of its links.
+    /// A route that failed is excluded for this long the first time: three good probes of its links. The first trial of
+    /// another route comes after this time, too, because only a long transfer is worth one.
     pub first_hold: Duration,
     /// How long the lane remembers a route at most: its faults (the longest exclusion, and
     /// the time after one in which another fault counts as the next), and the rate that it carried. The
-    /// first trial of another route comes after half of this time, because only a long transfer is worth a trial.
-    /// The pauses between trials grow up to this time.
+    /// pauses between trials grow up to this time.
     pub memory: Duration,
 
     // -- Loss (`loss.rs`) ------------------------------------------------------------------------

@@ -162,7 +162,7 @@ impl RouteAgent {
             far_limited_until: None,
             told_limited: None,
             trial: None,
-            next_trial: (now + timing.memory / 2, timing.memory / 2),
+            next_trial: (now + timing.first_hold, timing.first_hold),
             window_began: (now, 0),
             last_rate: (0, timing.loss_window),
             blame: Blame::default(),
