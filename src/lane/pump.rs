@@ -53,9 +53,6 @@ use crate::{
 /// With it, 2,048 flows of an entry hold 4 MiB at the exit.
 const SMALL: usize = 2 * 1024;
 
-/// What a client still sends is read in parts of this size.
-const DRAINED: usize = 16 * 1024;
-
 /// How long a client may go on sending after its flow ended while it was still sending: as long as for a
 /// refused one. A close with unread bytes resets the connection, and the reset may overtake the answer.
 const LINGER: Duration = Duration::from_secs(1);
@@ -369,8 +366,7 @@ struct Sides {
 impl Sides {
     /// Reads what the client still sends, so that closing does not reset its connection.
     async fn drain(&mut self) {
-        let mut rest = vec![0; DRAINED];
-        let drained = async { while self.tcp.read(&mut rest).await.is_ok_and(|read| read > 0) {} };
+        let drained = async { tokio::io::copy(&mut self.tcp, &mut tokio::io::sink()).await };
         // A client that goes on sending is reset, as its destination would do.
         let _ = timeout(LINGER, drained).await;
     }

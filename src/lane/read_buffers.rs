@@ -13,8 +13,8 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use tokio::time::sleep;
 
-/// The size of a buffer.
-const BUFFER: usize = 64 * 1024;
+/// The size of a buffer, and of the largest read.
+pub(super) const BUFFER: usize = 64 * 1024;
 
 /// A shorter read is copied out of its buffer, so that a keystroke does not pin it. Therefore a buffer with less room
 /// than this is full.

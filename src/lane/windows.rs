@@ -26,7 +26,7 @@ use tokio::{
 use super::{
     end::now,
     memory::{Change, Ledger, Of, Sizes},
-    read_buffers::{ReadBuffers, Reader},
+    read_buffers::{BUFFER, ReadBuffers, Reader},
     sparse::Sparse,
     window::{Exceeded, FlowWindow, Pool},
 };
@@ -41,7 +41,7 @@ const WRITERS: usize = 32;
 
 /// Such bytes of one flow: all of them together make up to half of what the lane may leave
 /// unacknowledged, within these bounds. Large reads from TCP cost fewer system calls.
-const PIECE: RangeInclusive<u64> = 2 << 10..=64 << 10;
+const PIECE: RangeInclusive<u64> = 2 << 10..=BUFFER as u64;
 
 /// Priorities of streams. A stream has 0 at first, so OPEN and its answer go before bulk flows, too.
 const GRANTS: i32 = 1;

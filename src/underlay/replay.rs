@@ -75,15 +75,13 @@ impl Replay {
         segment: usize,
         arrived: Option<Instant>,
     ) {
-        let oldest = now.checked_sub(MAX_AGE).max(arrived);
-        if let Some(oldest) = oldest {
+        if let Some(oldest) = now.checked_sub(MAX_AGE).max(arrived) {
             self.forget_before(oldest);
         }
         if contents.len() > MAX_BATCH {
             self.gap = true;
             return;
         }
-        let segment = segment.max(1);
         let room = MAX_PACKETS.saturating_sub(self.sent.len());
         let (kept, rest) = contents.split_at(contents.len().min(room * segment));
         self.bytes.extend(kept);
@@ -120,13 +118,13 @@ impl Replay {
         self.forget_before(since);
         let gap_at_end = std::mem::take(&mut self.gap);
         let (sent, mut bytes) = (std::mem::take(&mut self.sent), std::mem::take(&mut self.bytes));
-        let bytes = &*bytes.make_contiguous();
-        let mut end = 0;
+        let mut rest = &*bytes.make_contiguous();
         let packets: Vec<&[u8]> = sent
             .iter()
             .map(|sent| {
-                end += sent.len;
-                &bytes[end - sent.len..end]
+                let (packet, behind) = rest.split_at(sent.len);
+                rest = behind;
+                packet
             })
             .collect();
         // A packet that is missing before the first one has arrived.
@@ -165,8 +163,13 @@ mod tests {
 
     use super::*;
 
+    fn packets(replay: &mut Replay) -> Vec<Bytes> {
+        std::iter::from_fn(|| replay.next()).collect()
+    }
+
+    /// Their first bytes.
     fn again(replay: &mut Replay) -> Vec<u8> {
-        std::iter::from_fn(|| replay.next()).map(|packet| packet[0]).collect()
+        packets(replay).iter().map(|packet| packet[0]).collect()
     }
 
     #[test]
@@ -261,13 +264,10 @@ mod tests {
         }
         expected.truncate(LEAST);
         replay.rewind(t0, [t0; 2]);
-        let again: Vec<Vec<u8>> =
-            std::iter::from_fn(|| replay.next()).map(|packet| packet.to_vec()).collect();
+        let again = packets(&mut replay);
         assert!(again.len() >= LEAST);
-        assert_eq!(
-            again[..LEAST],
-            expected.into_iter().map(|(_, packet)| packet).collect::<Vec<_>>()
-        );
+        let expected: Vec<Vec<u8>> = expected.into_iter().map(|(_, packet)| packet).collect();
+        assert_eq!(again[..LEAST], expected);
     }
 
     #[test]
