@@ -18,9 +18,7 @@ use super::{
     open_lane::Streams,
 };
 use crate::{
-    flow::{
-        DatagramDrop, DatagramFlow, DatagramSink, FlowGuard, FlowLabel, OutwardDatagrams, Target,
-    },
+    flow::{DatagramDrop, DatagramFlow, DatagramSink, FlowGuard, FlowLabel, Target},
     transport::{FrameError, read_frame, write_frame},
     wire::lane::AssociationNews,
 };
@@ -110,14 +108,12 @@ impl DatagramFlow for LaneDatagrams {
     }
 }
 
-/// Carries an association at its exit until the entry ends it.
-pub(super) async fn carry(
+/// Tells the entry of an association its news, until the entry ends it.
+pub(super) async fn tell_news(
     streams: &mut Streams,
-    outward: &OutwardDatagrams,
-    port: &Arc<DatagramPort>,
+    port: &DatagramPort,
     mut news: mpsc::Receiver<AssociationNews>,
 ) {
-    let _receiving = port.receive(outward.sink.clone());
     let Streams { send, recv, .. } = streams;
     let tell = async {
         let (mut ticks, mut told) = (interval(TELL_EVERY), 0);

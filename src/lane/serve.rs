@@ -216,6 +216,8 @@ impl FlowServer {
             Ok(outward) => outward,
             Err(refusal) => return tell_refusal(&mut streams.send, refusal, told).await,
         };
+        // The entry sends as soon as it has the answer.
+        let _receiving = port.receive(outward.sink.clone());
         let opened = Opened { remote: outward.local, window: 0 };
         let counts = (&*outward.carried, &*self.limits);
         if let Err(outcome) = tell_open(&mut streams.send, opened, counts, told).await {
@@ -224,7 +226,7 @@ impl FlowServer {
         log_line!(told, "flow open");
         tokio::select! {
             biased;
-            () = association::carry(&mut streams, &outward, &port, news) => {}
+            () = association::tell_news(&mut streams, &port, news) => {}
             end = self.limits.association_overdue(outward.carried.activity()) => {
                 log_line!(told, %end, "an association ends");
             }
