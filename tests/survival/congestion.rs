@@ -62,7 +62,7 @@ async fn a_lost_key_beside_a_download_waits_less_than_over_tcp() {
     let losses: &[_] = if asserts() { &[3.0] } else { &[1.0, 2.0, 3.0] };
     for percent in losses {
         let loss = Loss::Bernoulli(LossRate::from_percent(*percent));
-        let line = Line { rate: RATE, queue_ms: 50, loss };
+        let line = Line { rate: RATE, queue_ms: 50, loss, swing_ms: 0 };
         let (goodput, keys) = run(line, Adaptive, seeds(1)[0]).await;
         row(
             &format!("keys beside a download, {percent} % loss"),
@@ -78,7 +78,7 @@ async fn lossy(name: &str, loss: Loss, controllers: &[Congestion], aim: f64) {
     for &congestion in controllers {
         let mut runs = Vec::new();
         for seed in seeds(1) {
-            let line = Line { rate: RATE, queue_ms: 50, loss };
+            let line = Line { rate: RATE, queue_ms: 50, loss, swing_ms: 0 };
             runs.push(run(line, congestion, seed).await.0);
         }
         runs.sort_by(f64::total_cmp);
@@ -94,7 +94,7 @@ async fn keys_beside_a_download_do_not_wait_in_its_queue() {
     let controllers: &[_] = if asserts() { &[Adaptive] } else { &[Adaptive, Bbr3, Cubic] };
     for rate in [10, 50].into_iter().take(if asserts() { 1 } else { 2 }) {
         for &congestion in controllers {
-            let line = Line { rate, queue_ms: 500, loss: Loss::None };
+            let line = Line { rate, queue_ms: 500, loss: Loss::None, swing_ms: 0 };
             let (goodput, keys) = run(line, congestion, seeds(1)[0]).await;
             row(
                 &format!("keys beside a download, {rate} Mbit/s, queue of 500 ms, {congestion:?}"),
@@ -109,10 +109,33 @@ async fn keys_beside_a_download_do_not_wait_in_its_queue() {
     }
 }
 
+/// The packets of each direction wait for the latest of those before them, by this much at most. Beyond that the keys
+/// wait in the queue.
+#[tokio::test(start_paused = true)]
+async fn keys_do_not_wait_in_a_queue_where_packets_overtake_each_other() {
+    let swings: &[_] = if asserts() { &[20] } else { &[0, 1, 3, 10, 20] };
+    for &swing_ms in swings {
+        let held = u128::from(60 + 2 * swing_ms);
+        for seed in seeds(1) {
+            let line = Line { rate: RATE, queue_ms: 100, loss: Loss::None, swing_ms };
+            let (goodput, keys) = run(line, Adaptive, seed).await;
+            row(
+                &format!("keys beside a download, ±{swing_ms} ms, packets overtake"),
+                &format!("{goodput:.1} Mbit/s | median {} ms | 95 % {} ms", keys.0, keys.1),
+                &format!("45 Mbit/s, {held} ms"),
+            );
+            let holds = goodput > 0.9 * f64::from(RATE) && keys.0 < held + 20;
+            assert!(!asserts() || holds, "±{swing_ms} ms: {goodput} {keys:?}");
+        }
+    }
+}
+
 struct Line {
     rate: u32,
     queue_ms: u64,
     loss: Loss,
+    /// By how much the delay varies to both sides, from packet to packet.
+    swing_ms: u64,
 }
 
 /// A download on the direct path alone, and keys beside it: its goodput in Mbit/s, and the keys' median
@@ -141,8 +164,9 @@ async fn run(line: Line, congestion: Congestion, seed: u64) -> (f64, (u128, u128
 
 fn topology(line: &Line) -> Topology {
     let queue = Queue::Time(Duration::from_millis(line.queue_ms));
-    let model =
-        LinkModel::new(Duration::from_millis(30)).with_rate(Bitrate::mbit(line.rate), queue);
+    let model = LinkModel::new(Duration::from_millis(30))
+        .with_rate(Bitrate::mbit(line.rate), queue)
+        .with_overtaking(Duration::from_millis(line.swing_ms));
     emulator::triangle().both("entry", "exit", LinkModel { loss: line.loss, ..model })
 }
 

@@ -163,6 +163,9 @@ pub(super) struct Adaptive {
     since: Instant,
     /// The bandwidth before the last probe.
     probed_from: f64,
+    /// How long the last probe up lasted. What it sent too much takes as long to drain, as [`UP`] and [`DOWN`] are as
+    /// far from 1.
+    probed_for: Duration,
     /// Rounds in a row with a standing queue, and the end of the last one before them.
     stood: u32,
     queue_since: Instant,
@@ -187,6 +190,7 @@ impl Adaptive {
             phase: Phase::Startup { best: 0.0, flat: 0 },
             since: now,
             probed_from: 0.0,
+            probed_for: Duration::ZERO,
             stood: 0,
             queue_since: now,
             sharing: None,
@@ -242,6 +246,9 @@ impl Adaptive {
     fn enter(&mut self, now: Instant, phase: Phase) {
         if matches!(phase, Phase::ProbeUp { .. }) || self.phase == Phase::Drain {
             self.probed_from = self.path.bandwidth();
+        }
+        if matches!(self.phase, Phase::ProbeUp { .. }) {
+            self.probed_for = now.saturating_duration_since(self.since);
         }
         self.phase = phase;
         self.since = now;
@@ -321,7 +328,9 @@ impl Adaptive {
         let drained = as_f64(self.in_flight) <= bdp;
         let over = match self.phase {
             Phase::Drain => drained || lasted > 4 * least,
-            Phase::ProbeDown => drained && lasted > least || lasted > 2 * least,
+            Phase::ProbeDown => {
+                drained && lasted > least || lasted > (2 * least).max(self.probed_for)
+            }
             Phase::ProbeRtt { until } => now >= until,
             Phase::Startup { .. } if self.path.is_full(now, GROWTH) => {
                 return self.enter(now, Phase::Drain);
