@@ -171,7 +171,10 @@ fn topology(line: &Line) -> Topology {
 }
 
 /// A key every 100 ms or when the last one is back, while the download is measured.
-async fn type_keys(entry: &ronproxy::internals::app::Node, began: Instant) -> (u128, u128) {
+pub(crate) async fn type_keys(
+    entry: &ronproxy::internals::app::Node,
+    began: Instant,
+) -> (u128, u128) {
     let mut io = support::open(entry, "echo.test:80").await;
     let mut waits = Vec::new();
     while began.elapsed() < MEASURED {

@@ -4,15 +4,20 @@ use std::time::Duration;
 
 use ronproxy::internals::{
     emulator::{Bitrate, LinkModel, Queue, Topology},
-    flow::Route,
+    flow::{FlowRequest, Hint, Route},
     lab::Lab,
     transport::Congestion::{self, Adaptive, Cubic},
 };
-use tokio::time::{Instant, sleep};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
 
 use crate::{
+    congestion::type_keys,
     cut::triangle,
     figures::{asserts, row, seeds},
+    support,
     watch::Watch,
     work::{self, Arrivals, Work},
 };
@@ -123,6 +128,95 @@ async fn download(
     lab.stop().await;
     watch.check(name);
     rates
+}
+
+/// A download that a narrow path holds up, beside one that a wide detour carries; keys pay for that with the round trip of
+/// the detour.
+struct Wide {
+    lab: Lab,
+    first: Arrivals,
+    download: JoinHandle<()>,
+}
+
+impl Wide {
+    /// The first download has gone over to the detour.
+    async fn begin(seed: u64) -> Self {
+        let first = Arrivals::new();
+        let topology = Topology::new(["entry", "exit", "relay"])
+            .both("entry", "exit", path(30, 5, 100))
+            .both("entry", "relay", path(50, 100, 100))
+            .both("relay", "exit", path(50, 100, 100));
+        let lab = triangle(topology, seed, &first, Adaptive).await;
+        sleep(Duration::from_secs(5)).await;
+        let download = work::start(lab.node("entry").unwrap(), Work::Download, &first).await;
+        sleep(Duration::from_secs(40)).await;
+        Self { lab, first, download }
+    }
+
+    /// Mbit/s of the first download and of `second` in so many seconds.
+    async fn rates(&self, second: &Arrivals, seconds: u64) -> [u64; 2] {
+        let bytes = || [&self.first, second].map(|arrivals| arrivals.bytes() as u64);
+        let before = bytes();
+        sleep(Duration::from_secs(seconds)).await;
+        let after = bytes();
+        [0, 1].map(|at| (after[at] - before[at]) * 8 / 1_000_000 / seconds)
+    }
+
+    async fn end(self, second: JoinHandle<()>) {
+        self.download.abort();
+        second.abort();
+        self.lab.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_download_shares_the_wide_detour_of_the_first_at_once() {
+    for seed in seeds(1) {
+        let watch = Watch::begin();
+        let wide = Wide::begin(seed).await;
+        let entry = wide.lab.node("entry").unwrap();
+        let keys = type_keys(entry, Instant::now()).await;
+        let arrivals = Arrivals::new();
+        let second = work::start(entry, Work::Download, &arrivals).await;
+        let rates = wide.rates(&arrivals, 2).await;
+        row(
+            "a second download beside one on a wide detour",
+            &format!("{rates:?} Mbit/s | keys before: median {} ms", keys.0),
+            "30 Mbit/s",
+        );
+        assert!(rates[1] >= 30 || !asserts(), "{rates:?}");
+        wide.end(second).await;
+        watch.check("two downloads in a lane");
+    }
+}
+
+/// The second lane comes while the first one fills the queue.
+#[tokio::test(start_paused = true)]
+async fn downloads_in_two_lanes_share_a_wide_detour() {
+    for seed in seeds(1) {
+        let watch = Watch::begin();
+        let wide = Wide::begin(seed).await;
+        let entry = wide.lab.node("entry").unwrap();
+        let hint = Some(Hint::Loss);
+        let request = FlowRequest { hint, ..support::flow_request("source.test:80") };
+        let io = entry.dialer().dial(request).await.unwrap().into_io();
+        let arrivals = Arrivals::new();
+        let second = work::begin(io, Work::Download, &arrivals);
+        // It tries the detour after 20 s.
+        let mut rates = Vec::new();
+        for _ in 0..4 {
+            rates.push(wide.rates(&arrivals, 10).await);
+        }
+        row(
+            "downloads in two lanes, a wide detour",
+            &format!("{rates:?} Mbit/s in each 10 s, {} reroutes", reroutes(&wide.lab)),
+            "each 24 of 96",
+        );
+        let shared = rates[3].iter().all(|mbit| *mbit >= 24);
+        assert!(shared || !asserts(), "{rates:?}");
+        wide.end(second).await;
+        watch.check("two downloads in two lanes");
+    }
 }
 
 fn path(ms: u64, mbit: u32, queue_ms: u64) -> LinkModel {

@@ -89,6 +89,14 @@ impl BaseLoss {
         }
     }
 
+    /// What was counted so far may have been lost in a queue.
+    pub(super) fn forget(&mut self) {
+        self.held_back = Tally::default();
+        if let Some(span) = &mut self.span {
+            span.queued = true;
+        }
+    }
+
     /// Whether all losses of the last time of holding back are known.
     pub(super) fn is_settled(&self) -> bool {
         self.span.is_none()
@@ -184,6 +192,20 @@ mod tests {
         round(&mut loss, 0..200, 10, true);
         settle(&mut loss);
         assert!(loss.share() == 0.0 && loss.is_exceeded(199, 1));
+    }
+
+    #[test]
+    fn what_was_counted_in_a_queue_that_nobody_saw_is_forgotten() {
+        let mut loss = BaseLoss::default();
+        loss.hold_back(true);
+        round(&mut loss, 0..200, 10, false);
+        settle(&mut loss);
+        loss.hold_back(true);
+        round(&mut loss, 200..400, 10, false);
+        assert!(loss.is_known());
+        loss.forget();
+        settle(&mut loss);
+        assert!(!loss.is_known() && loss.share() == 0.0);
     }
 
     #[test]

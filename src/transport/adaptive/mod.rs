@@ -173,6 +173,9 @@ pub(super) struct Adaptive {
     /// How long the lane assumes other senders the next time.
     pause: Duration,
     alone_since: Instant,
+    /// The least round trip that lanes had on this route lately, until others are seen. A lane that comes while they fill
+    /// the queue sees no shorter one than that of the queue.
+    had_rtt: Option<Duration>,
     /// The rate that the path had lately, until its round trip shows whether it is the same path.
     resumes: Option<Carried>,
     /// First bytes of flows so far; and when the present round began, and the one before.
@@ -196,6 +199,7 @@ impl Adaptive {
             sharing: None,
             pause: FIRST_PAUSE,
             alone_since: now,
+            had_rtt: None,
             resumes: None,
             opened: 0,
             opened_before: [0; 2],
@@ -235,6 +239,7 @@ impl Adaptive {
         let rate = carried.map_or(kept, |Carried { rate, .. }| kept.clamp(RESUMED * rate, rate));
         self.path.change(now, rate);
         self.sharing = None;
+        self.had_rtt = carried.map(|Carried { rtt, .. }| rtt);
         (self.stood, self.queue_since) = (0, now);
         self.pause = FIRST_PAUSE;
         self.alone_since = now;
@@ -273,7 +278,8 @@ impl Adaptive {
             (self.stood, self.queue_since) = (0, now);
         }
         let others_queue = self.stood >= NOT_OURS;
-        let lost = round.congested && round.queued && (self.path.loss.is_known() || others_queue);
+        let lost = round.congested && round.queued && (self.path.loss.is_known() || others_queue)
+            || round.overflowed && self.path.was_shorter(self.had_rtt);
         // While a queue stands, rounds are longer than those of the cycle that would have emptied it.
         let cycle = OTHERS * self.path.least_rtt().unwrap_or_default();
         let lasts = others_queue && now.saturating_duration_since(self.queue_since) >= cycle;
@@ -366,7 +372,7 @@ impl Adaptive {
         });
         self.path.set_beside_others(true);
         self.path.loss.hold_back(false);
-        self.stood = 0;
+        (self.stood, self.had_rtt) = (0, None);
     }
 
     fn share_on(&mut self, now: Instant, round: Round) {
@@ -476,10 +482,11 @@ impl Controller for Adaptive {
     ) {
         self.in_flight = in_flight;
         self.confirm();
-        if matches!(self.phase, Phase::Startup { .. }) {
+        let starting = matches!(self.phase, Phase::Startup { .. });
+        if starting {
             self.path.look_at_rate(now);
         }
-        if let Some(round) = self.path.end_round(now) {
+        if let Some(round) = self.path.end_round(now, starting) {
             self.opened_before = [self.opened, self.opened_before[0]];
             self.app_limited = round.app_limited;
             self.on_round(now, round);
