@@ -108,7 +108,7 @@ impl DatagramFlow for LaneDatagrams {
     }
 }
 
-/// Tells the entry of an association its news, until the entry ends it.
+/// Tells the entry what became of an association's datagrams, until the entry ends it.
 pub(super) async fn tell_news(
     streams: &mut Streams,
     port: &DatagramPort,

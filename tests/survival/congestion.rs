@@ -109,11 +109,11 @@ async fn keys_beside_a_download_do_not_wait_in_its_queue() {
     }
 }
 
-/// The packets of each direction wait for the latest of those before them, by this much at most. Beyond that the keys
+/// A packet waits for those that it overtook, each way for `swing_ms` more than the mean at most. All beyond that the keys
 /// wait in the queue.
 #[tokio::test(start_paused = true)]
 async fn keys_do_not_wait_in_a_queue_where_packets_overtake_each_other() {
-    let swings: &[_] = if asserts() { &[20] } else { &[0, 1, 3, 10, 20] };
+    let swings: &[_] = if asserts() { &[10, 20] } else { &[0, 1, 3, 10, 20] };
     for &swing_ms in swings {
         let held = u128::from(60 + 2 * swing_ms);
         for seed in seeds(1) {
@@ -122,9 +122,9 @@ async fn keys_do_not_wait_in_a_queue_where_packets_overtake_each_other() {
             row(
                 &format!("keys beside a download, ±{swing_ms} ms, packets overtake"),
                 &format!("{goodput:.1} Mbit/s | median {} ms | 95 % {} ms", keys.0, keys.1),
-                &format!("45 Mbit/s, {held} ms"),
+                &format!("47 Mbit/s, {held} ms"),
             );
-            let holds = goodput > 0.9 * f64::from(RATE) && keys.0 < held + 20;
+            let holds = goodput > 0.85 * f64::from(RATE) && keys.0 < held + 20;
             assert!(!asserts() || holds, "±{swing_ms} ms: {goodput} {keys:?}");
         }
     }
@@ -170,7 +170,7 @@ fn topology(line: &Line) -> Topology {
     emulator::triangle().both("entry", "exit", LinkModel { loss: line.loss, ..model })
 }
 
-/// A key every 100 ms or when the last one is back, while the download is measured.
+/// A key every 100 ms or when the last one is back, for as long as a rate is measured.
 pub(crate) async fn type_keys(
     entry: &ronproxy::internals::app::Node,
     began: Instant,

@@ -130,15 +130,14 @@ async fn download(
     rates
 }
 
-/// A download that a narrow path holds up, beside one that a wide detour carries; keys pay for that with the round trip of
-/// the detour.
-struct Wide {
+/// A direct path of 5 Mbit/s and 60 ms, a detour of 100 Mbit/s and 130 to 200 ms, and a download that has taken the detour.
+struct WideDetour {
     lab: Lab,
     first: Arrivals,
     download: JoinHandle<()>,
 }
 
-impl Wide {
+impl WideDetour {
     /// The first download has gone over to the detour.
     async fn begin(seed: u64) -> Self {
         let first = Arrivals::new();
@@ -159,6 +158,7 @@ impl Wide {
         let before = bytes();
         sleep(Duration::from_secs(seconds)).await;
         let after = bytes();
+        assert_eq!([self.first.wrong(), second.wrong()], [None, None]);
         [0, 1].map(|at| (after[at] - before[at]) * 8 / 1_000_000 / seconds)
     }
 
@@ -173,7 +173,7 @@ impl Wide {
 async fn a_second_download_shares_the_wide_detour_of_the_first_at_once() {
     for seed in seeds(1) {
         let watch = Watch::begin();
-        let wide = Wide::begin(seed).await;
+        let wide = WideDetour::begin(seed).await;
         let entry = wide.lab.node("entry").unwrap();
         let keys = type_keys(entry, Instant::now()).await;
         let arrivals = Arrivals::new();
@@ -182,9 +182,10 @@ async fn a_second_download_shares_the_wide_detour_of_the_first_at_once() {
         row(
             "a second download beside one on a wide detour",
             &format!("{rates:?} Mbit/s | keys before: median {} ms", keys.0),
-            "30 Mbit/s",
+            "30 Mbit/s each, 150 ms",
         );
-        assert!(rates[1] >= 30 || !asserts(), "{rates:?}");
+        let shared = rates.iter().all(|mbit| *mbit >= 30) && keys.0 < 150;
+        assert!(shared || !asserts(), "{rates:?}, {keys:?}");
         wide.end(second).await;
         watch.check("two downloads in a lane");
     }
@@ -195,14 +196,14 @@ async fn a_second_download_shares_the_wide_detour_of_the_first_at_once() {
 async fn downloads_in_two_lanes_share_a_wide_detour() {
     for seed in seeds(1) {
         let watch = Watch::begin();
-        let wide = Wide::begin(seed).await;
+        let wide = WideDetour::begin(seed).await;
         let entry = wide.lab.node("entry").unwrap();
         let hint = Some(Hint::Loss);
         let request = FlowRequest { hint, ..support::flow_request("source.test:80") };
         let io = entry.dialer().dial(request).await.unwrap().into_io();
         let arrivals = Arrivals::new();
         let second = work::begin(io, Work::Download, &arrivals);
-        // It tries the detour after 20 s.
+        // It tries the detour after 20 s. The first one need not go away.
         let mut rates = Vec::new();
         for _ in 0..4 {
             rates.push(wide.rates(&arrivals, 10).await);
@@ -210,9 +211,9 @@ async fn downloads_in_two_lanes_share_a_wide_detour() {
         row(
             "downloads in two lanes, a wide detour",
             &format!("{rates:?} Mbit/s in each 10 s, {} reroutes", reroutes(&wide.lab)),
-            "each 24 of 96",
+            "each 24 of 96, 3 reroutes",
         );
-        let shared = rates[3].iter().all(|mbit| *mbit >= 24);
+        let shared = rates[3].iter().all(|mbit| *mbit >= 24) && reroutes(&wide.lab) <= 3;
         assert!(shared || !asserts(), "{rates:?}");
         wide.end(second).await;
         watch.check("two downloads in two lanes");

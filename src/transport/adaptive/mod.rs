@@ -128,7 +128,7 @@ enum Phase {
     Drain,
     Cruise { left: u32 },
     ProbeUp { gain: f64 },
-    ProbeDown,
+    ProbeDown { after: Duration },
     ProbeRtt { until: Instant },
 }
 
@@ -163,9 +163,6 @@ pub(super) struct Adaptive {
     since: Instant,
     /// The bandwidth before the last probe.
     probed_from: f64,
-    /// How long the last probe up lasted. What it sent too much takes as long to drain, as [`UP`] and [`DOWN`] are as
-    /// far from 1.
-    probed_for: Duration,
     /// Rounds in a row with a standing queue, and the end of the last one before them.
     stood: u32,
     queue_since: Instant,
@@ -173,9 +170,9 @@ pub(super) struct Adaptive {
     /// How long the lane assumes other senders the next time.
     pause: Duration,
     alone_since: Instant,
-    /// The least round trip that lanes had on this route lately, until others are seen. A lane that comes while they fill
-    /// the queue sees no shorter one than that of the queue.
-    had_rtt: Option<Duration>,
+    /// The least round trip that a lane had on this route before this one came to it. One that comes while others fill
+    /// the queue sees only longer ones.
+    remembered_rtt: Option<Duration>,
     /// The rate that the path had lately, until its round trip shows whether it is the same path.
     resumes: Option<Carried>,
     /// First bytes of flows so far; and when the present round began, and the one before.
@@ -193,13 +190,12 @@ impl Adaptive {
             phase: Phase::Startup { best: 0.0, flat: 0 },
             since: now,
             probed_from: 0.0,
-            probed_for: Duration::ZERO,
             stood: 0,
             queue_since: now,
             sharing: None,
             pause: FIRST_PAUSE,
             alone_since: now,
-            had_rtt: None,
+            remembered_rtt: None,
             resumes: None,
             opened: 0,
             opened_before: [0; 2],
@@ -239,7 +235,7 @@ impl Adaptive {
         let rate = carried.map_or(kept, |Carried { rate, .. }| kept.clamp(RESUMED * rate, rate));
         self.path.change(now, rate);
         self.sharing = None;
-        self.had_rtt = carried.map(|Carried { rtt, .. }| rtt);
+        self.remembered_rtt = carried.map(|Carried { rtt, .. }| rtt);
         (self.stood, self.queue_since) = (0, now);
         self.pause = FIRST_PAUSE;
         self.alone_since = now;
@@ -252,13 +248,10 @@ impl Adaptive {
         if matches!(phase, Phase::ProbeUp { .. }) || self.phase == Phase::Drain {
             self.probed_from = self.path.bandwidth();
         }
-        if matches!(self.phase, Phase::ProbeUp { .. }) {
-            self.probed_for = now.saturating_duration_since(self.since);
-        }
         self.phase = phase;
         self.since = now;
         let holding_back =
-            matches!(phase, Phase::Drain | Phase::ProbeDown | Phase::ProbeRtt { .. });
+            matches!(phase, Phase::Drain | Phase::ProbeDown { .. } | Phase::ProbeRtt { .. });
         self.path.loss.hold_back(holding_back);
     }
 
@@ -267,8 +260,10 @@ impl Adaptive {
             return self.share_on(now, round);
         }
         let starting = matches!(self.phase, Phase::Startup { .. });
+        let overflows = round.overflowed && self.found_others();
         self.next_phase(now, round);
-        if starting || round.app_limited || matches!(self.phase, Phase::ProbeRtt { .. }) {
+        let limited = round.app_limited && !overflows;
+        if starting || limited || matches!(self.phase, Phase::ProbeRtt { .. }) {
             (self.stood, self.queue_since) = (0, now);
             return;
         }
@@ -278,11 +273,15 @@ impl Adaptive {
             (self.stood, self.queue_since) = (0, now);
         }
         let others_queue = self.stood >= NOT_OURS;
-        let lost = round.congested && round.queued && (self.path.loss.is_known() || others_queue)
-            || round.overflowed && self.path.was_shorter(self.had_rtt);
+        let known = self.path.loss.is_known() || others_queue;
+        let lost = round.congested && (round.queued && known || overflows);
         // While a queue stands, rounds are longer than those of the cycle that would have emptied it.
         let cycle = OTHERS * self.path.least_rtt().unwrap_or_default();
         let lasts = others_queue && now.saturating_duration_since(self.queue_since) >= cycle;
+        if overflows {
+            // What was lost there is not the path's own loss.
+            self.path.loss.forget();
+        }
         if lost || lasts {
             self.share(now, lost);
         } else if round.congested
@@ -290,12 +289,22 @@ impl Adaptive {
             && self.path.loss.is_settled()
         {
             // Is it the path's own loss, or does it depend on our rate?
-            self.enter(now, Phase::ProbeDown);
+            self.enter(now, Phase::ProbeDown { after: Duration::ZERO });
         }
+    }
+
+    /// Whether the lane has just come to a route whose queue others fill, as far as the round trip of before tells.
+    fn found_others(&self) -> bool {
+        let before = self.remembered_rtt.filter(|_| !self.path.is_measured());
+        before.is_some_and(|before| self.path.is_longer_than(before))
     }
 
     fn next_phase(&mut self, now: Instant, round: Round) {
         if round.app_limited {
+            // Such a probe shows nothing. It ends, as what waits for the window of a flow would otherwise be sent at its pace.
+            if matches!(self.phase, Phase::ProbeUp { .. }) {
+                self.enter(now, Phase::ProbeDown { after: Duration::ZERO });
+            }
             return;
         }
         let bandwidth = self.path.bandwidth();
@@ -313,17 +322,22 @@ impl Adaptive {
                     self.phase = Phase::Startup { best, flat: flat + 1 };
                 }
             }
-            Phase::ProbeDown | Phase::Cruise { left: 5.. } if grew && !round.stood => {
+            Phase::ProbeDown { .. } | Phase::Cruise { left: 5.. } if grew && !round.stood => {
                 self.enter(now, Phase::ProbeUp { gain: UP });
             }
             Phase::ProbeUp { .. } if now < self.since + self.path.probe_time() => {}
             Phase::ProbeUp { gain } if grew && !round.stood => {
                 self.enter(now, Phase::ProbeUp { gain: (UP * gain).min(STARTUP) });
             }
-            Phase::ProbeUp { .. } => self.enter(now, Phase::ProbeDown),
+            Phase::ProbeUp { .. } => {
+                self.enter(
+                    now,
+                    Phase::ProbeDown { after: now.saturating_duration_since(self.since) },
+                );
+            }
             Phase::Cruise { left: 0 } => self.enter(now, Phase::ProbeUp { gain: UP }),
             Phase::Cruise { left } => self.phase = Phase::Cruise { left: left - 1 },
-            Phase::Drain | Phase::ProbeDown | Phase::ProbeRtt { .. } => {}
+            Phase::Drain | Phase::ProbeDown { .. } | Phase::ProbeRtt { .. } => {}
         }
     }
 
@@ -334,8 +348,9 @@ impl Adaptive {
         let drained = as_f64(self.in_flight) <= bdp;
         let over = match self.phase {
             Phase::Drain => drained || lasted > 4 * least,
-            Phase::ProbeDown => {
-                drained && lasted > least || lasted > (2 * least).max(self.probed_for)
+            // To drain what a probe up sent too much takes as long as that.
+            Phase::ProbeDown { after } => {
+                drained && lasted > least || lasted > (2 * least).max(after)
             }
             Phase::ProbeRtt { until } => now >= until,
             Phase::Startup { .. } if self.path.is_full(now, GROWTH) => {
@@ -372,7 +387,7 @@ impl Adaptive {
         });
         self.path.set_beside_others(true);
         self.path.loss.hold_back(false);
-        (self.stood, self.had_rtt) = (0, None);
+        self.stood = 0;
     }
 
     fn share_on(&mut self, now: Instant, round: Round) {
@@ -422,7 +437,7 @@ impl Adaptive {
             Phase::Startup { .. } => STARTUP,
             Phase::Drain => 1.0 / STARTUP,
             Phase::ProbeUp { gain } => gain,
-            Phase::ProbeDown => DOWN,
+            Phase::ProbeDown { .. } => DOWN,
             Phase::Cruise { .. } | Phase::ProbeRtt { .. } => {
                 CRUISE - self.path.excess_delay().min(MOST_DRAINED)
             }
@@ -482,11 +497,10 @@ impl Controller for Adaptive {
     ) {
         self.in_flight = in_flight;
         self.confirm();
-        let starting = matches!(self.phase, Phase::Startup { .. });
-        if starting {
+        if matches!(self.phase, Phase::Startup { .. }) {
             self.path.look_at_rate(now);
         }
-        if let Some(round) = self.path.end_round(now, starting) {
+        if let Some(round) = self.path.end_round(now) {
             self.opened_before = [self.opened, self.opened_before[0]];
             self.app_limited = round.app_limited;
             self.on_round(now, round);

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    UP, as_f64,
+    as_f64,
     bandwidth::{BANDWIDTH_ROUNDS, Bandwidth, Sample},
     base_loss::BaseLoss,
     least_rtt::LeastRtt,
@@ -58,8 +58,9 @@ const OUTAGE: u32 = 4;
 pub(super) struct Path {
     pub(super) loss: BaseLoss,
     least_rtt: LeastRtt,
-    /// The least round trip ever seen, when the path's own loss was last forgotten.
-    lowest: Option<Duration>,
+    /// The longest of the least round trips that were taken for those of an empty queue while that loss was counted. A
+    /// clearly shorter one shows that there was a queue.
+    counted_at: Duration,
     /// The least round trip of a round, apart from rounds of few packets, which are luckier.
     usual_least: LeastRtt,
     /// The least mean round trip of a round, or of rounds of few packets together, as few are luckier.
@@ -93,7 +94,7 @@ impl Path {
         Self {
             loss: BaseLoss::default(),
             least_rtt: LeastRtt::default(),
-            lowest: None,
+            counted_at: Duration::ZERO,
             usual_least: LeastRtt::default(),
             least_mean: LeastRtt::default(),
             unsampled: MeanRtt::default(),
@@ -156,9 +157,10 @@ impl Path {
         self.least_rtt.get()
     }
 
-    /// Whether the least round trip exceeds the one that the path had by as much as a queue that stands.
-    pub(super) fn was_shorter(&self, had: Option<Duration>) -> bool {
-        had.zip(self.least_rtt()).is_some_and(|(had, least)| least > had + had / STANDING)
+    /// Whether the least round trip exceeds the one `before` by as much as a queue that stands.
+    pub(super) fn is_longer_than(&self, before: Duration) -> bool {
+        let queue = (before / STANDING).max(INEXACT) + self.jitter + self.time_of(FEW);
+        self.least_rtt().is_some_and(|least| least > before + queue)
     }
 
     pub(super) fn smoothed_rtt(&self) -> Duration {
@@ -240,9 +242,8 @@ impl Path {
     ) {
         let rtt = now.saturating_duration_since(sent);
         self.least_rtt.sample(now, rtt, self.kept());
-        if self.lowest.is_none_or(|lowest| rtt + lowest / QUEUED < lowest) {
-            // What was taken for an empty queue was none.
-            self.lowest = Some(rtt);
+        if rtt + (self.counted_at / QUEUED).max(INEXACT) < self.counted_at {
+            self.counted_at = rtt;
             self.loss.forget();
         }
         let least = self.least_rtt.get().unwrap_or(rtt);
@@ -285,20 +286,15 @@ impl Path {
         self.round.marked = true;
     }
 
-    /// The findings of the round that has just ended, if one has. Call it after a batch of acknowledgements. `starting`: the
-    /// bandwidth may be far below what the path carries.
-    pub(super) fn end_round(&mut self, now: Instant, starting: bool) -> Option<Round> {
+    /// The findings of the round that has just ended, if one has. Call it after a batch of acknowledgements.
+    pub(super) fn end_round(&mut self, now: Instant) -> Option<Round> {
         let counts = self.round;
         let (acked, mean) = (counts.rtt.packets, counts.rtt.get());
         let least = self.least_rtt()?;
         if acked == 0 || self.largest_acked < counts.end {
             return None;
         }
-        // A sender that waits for windows of its flows is limited by its application, as QUIC sees it. One that has more on
-        // the path than the path holds is not.
-        let fills = !starting && as_f64(counts.bytes) >= UP * self.bdp().unwrap_or(f64::INFINITY);
-        let app_limited = counts.app_limited && !fills;
-        self.bandwidth.end_round(self.sample(now, least), app_limited);
+        self.bandwidth.end_round(self.sample(now, least), counts.app_limited);
         self.smoothed_rtt = match self.smoothed_rtt {
             Duration::ZERO => mean,
             smoothed => (7 * smoothed + mean) / 8,
@@ -329,12 +325,13 @@ impl Path {
         if !queued && !stood {
             self.calm_jitter = (7 * self.calm_jitter + varied) / 8;
         }
+        self.counted_at = self.counted_at.max(least);
         let outage = counts.lost > OUTAGE * acked;
         let exceeded = self.loss.is_exceeded(acked, counts.lost) && !outage;
         self.loss.end_round(stood);
         self.round = Counts::new(now, self.largest_sent + 1);
         Some(Round {
-            app_limited,
+            app_limited: counts.app_limited,
             lumpy,
             stood,
             others,
@@ -388,25 +385,14 @@ mod tests {
         pns: std::ops::Range<u64>,
         rtt: impl Fn(u64) -> Duration,
     ) -> Vec<Round> {
-        run_limited(path, t0, pns, rtt, false)
-    }
-
-    /// The same, where QUIC calls the sender limited by its application or not.
-    fn run_limited(
-        path: &mut Path,
-        t0: Instant,
-        pns: std::ops::Range<u64>,
-        rtt: impl Fn(u64) -> Duration,
-        app_limited: bool,
-    ) -> Vec<Round> {
         let at = |pn: u64| t0 + u32::try_from(pn).unwrap() * MS;
         let mut acked = pns.start;
         let mut rounds = Vec::new();
         for pn in pns.clone() {
             path.sent(pn);
             while acked < pn && at(acked) + rtt(acked) <= at(pn) {
-                path.acked(at(pn), at(acked), 1_250, acked, app_limited);
-                rounds.extend(path.end_round(at(pn), false));
+                path.acked(at(pn), at(acked), 1_250, acked, false);
+                rounds.extend(path.end_round(at(pn)));
                 acked += 1;
             }
         }
@@ -436,17 +422,6 @@ mod tests {
     }
 
     #[test]
-    fn a_sender_that_overfills_the_path_is_not_limited_by_its_application() {
-        let (t0, mut path) = (Instant::now(), Path::new(Instant::now(), 1_250));
-        run(&mut path, t0, 0..500, |_| 40 * MS);
-        for (pns, rtt, limited) in [(500..800, 40, true), (800..1_300, 80, false)] {
-            let rounds = run_limited(&mut path, t0, pns, |_| rtt * MS, true);
-            let rest = &rounds[2..];
-            assert!(rest.iter().all(|round| round.app_limited == limited), "{rtt}: {rest:?}");
-        }
-    }
-
-    #[test]
     fn a_round_trip_far_below_the_least_one_voids_the_paths_own_loss() {
         let (t0, mut path) = (Instant::now(), Path::new(Instant::now(), 1_250));
         let lose_some = |path: &mut Path, from: u64| {
@@ -458,20 +433,24 @@ mod tests {
             (0..10).for_each(|_| path.loss.end_round(false));
         };
         path.acked(t0 + 100 * MS, t0, 1_250, 0, false);
+        path.end_round(t0 + 100 * MS);
         lose_some(&mut path, 1);
-        path.acked(t0 + 200 * MS, t0 + 105 * MS, 1_250, 401, false);
-        assert!((path.loss.share() - 0.1).abs() < 1e-9, "{}", path.loss.share());
-        path.acked(t0 + 300 * MS, t0 + 220 * MS, 1_250, 402, false);
-        assert!(path.loss.share() == 0.0);
+        // Two small steps are as good as a large one.
+        for (rtt, share) in [(95, 0.1), (90, 0.0)] {
+            path.acked(t0 + 500 * MS, t0 + (500 - rtt) * MS, 1_250, 401, false);
+            assert!((path.loss.share() - share).abs() < 1e-9, "{rtt}: {}", path.loss.share());
+        }
     }
 
     #[test]
-    fn a_path_is_longer_than_it_was_by_as_much_as_a_queue_that_stands() {
+    fn a_path_is_longer_than_before_by_as_much_as_a_queue_that_stands() {
         let (t0, mut path) = (Instant::now(), Path::new(Instant::now(), 1_250));
-        assert!(!path.was_shorter(Some(40 * MS)), "nothing is known yet");
+        assert!(!path.is_longer_than(40 * MS), "nothing is known yet");
+        path.assume(1.25e6, 10);
         path.acked(t0 + 60 * MS, t0, 1_250, 0, false);
-        for (had, shorter) in [(None, false), (Some(40), true), (Some(50), false)] {
-            assert_eq!(path.was_shorter(had.map(|ms| ms * MS)), shorter, "{had:?}");
+        // Four packets take 4 ms.
+        for (before, longer) in [(40, true), (44, true), (45, false), (60, false)] {
+            assert_eq!(path.is_longer_than(before * MS), longer, "{before}");
         }
     }
 

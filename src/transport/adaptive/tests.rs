@@ -97,6 +97,58 @@ fn two_lanes_share_the_line() {
     }
 }
 
+/// A lane that sends a packet each millisecond.
+struct Steady {
+    adaptive: Adaptive,
+    origin: Instant,
+}
+
+impl Steady {
+    /// It has come by a reroute to a path whose round trip was that, the last time.
+    fn rerouted(remembered: Duration) -> Self {
+        let origin = Instant::now();
+        let mut adaptive = Adaptive::new(origin, 1_250);
+        adaptive.enter(origin, Phase::Cruise { left: CRUISE_ROUNDS });
+        adaptive.rerouted(origin, Some(Carried { rate: 1.25e6, rtt: remembered }));
+        Self { adaptive, origin }
+    }
+
+    /// Three rounds, in which one packet in `loses` is lost.
+    fn run(&mut self, rtt_ms: u64, loses: u64, app_limited: bool) {
+        let at = |ms| self.origin + Duration::from_millis(ms);
+        let adaptive = &mut self.adaptive;
+        for ms in 0..4 * rtt_ms {
+            adaptive.on_packet_sent(at(ms), 1_250, ms);
+            let Some(pn) = ms.checked_sub(rtt_ms) else { continue };
+            if pn % loses == 0 {
+                adaptive.on_packet_lost(1_250, pn, at(ms));
+            } else {
+                adaptive.acked(at(ms), at(pn), 1_250, pn, app_limited);
+                adaptive.on_end_acks(at(ms), 1_250 * rtt_ms, app_limited, Some(pn));
+            }
+        }
+    }
+}
+
+#[test]
+fn much_loss_on_a_path_that_was_shorter_is_that_of_a_queue() {
+    let ms = Duration::from_millis;
+    for (remembered, loses, shares) in [(ms(40), 4, true), (ms(40), 50, false), (ms(100), 4, false)]
+    {
+        let mut lane = Steady::rerouted(remembered);
+        lane.run(100, loses, false);
+        assert_eq!(lane.adaptive.sharing.is_some(), shares, "{remembered:?}, one in {loses}");
+    }
+}
+
+#[test]
+fn a_probe_ends_although_the_application_limits_its_rounds() {
+    let mut lane = Steady::rerouted(Duration::from_millis(40));
+    lane.adaptive.enter(lane.origin, Phase::ProbeUp { gain: UP });
+    lane.run(40, u64::MAX, true);
+    assert!(!matches!(lane.adaptive.phase, Phase::ProbeUp { .. }), "{:?}", lane.adaptive.phase);
+}
+
 #[test]
 fn jitter_is_not_taken_for_a_queue() {
     for (jitter_ms, aim) in [(5.0, 46.0), (20.0, 43.0), (40.0, 36.0)] {
