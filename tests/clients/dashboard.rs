@@ -154,7 +154,9 @@ async fn each_view_renders_and_a_cut_is_seen_within_a_second() {
         let ask = "document.getElementById('ask').requestSubmit()";
         page.eval(&format!("document.getElementById('dest').value = '{url}'; {ask}")).await;
         let policy = "document.querySelector('#answer .policy')?.textContent";
-        page.until(&format!("{policy}?.includes('{says}')")).await;
+        // In five seconds of each minute the demo's direct path loses a fifth, and an exit has a second to answer.
+        let again = format!("{policy}?.includes('does not answer') && {ask}");
+        page.until(&format!("({again}, {policy}?.includes('{says}'))")).await;
     }
     page.until("document.querySelectorAll('#answer tbody tr').length === 3").await;
     page.picture("why-light").await;
