@@ -22,6 +22,7 @@ mod cubic;
 mod least_rtt;
 mod path;
 mod round;
+mod sharing;
 
 use std::{
     any::Any,
@@ -30,9 +31,9 @@ use std::{
 
 use noq::congestion::{Controller, ControllerMetrics};
 
-use cubic::Cubic;
 use path::Path;
 use round::Round;
+use sharing::{FIRST_PAUSE, Sharing};
 
 #[cfg(test)]
 mod tests;
@@ -106,19 +107,6 @@ const OTHERS: u32 = 8;
 /// what the path loses by itself.
 const NOT_OURS: u32 = OTHERS / 2;
 
-/// A sender that fills a queue has a window larger by this factor than one that keeps it empty.
-const OTHERS_WINDOW: f64 = 2.0;
-
-/// How long the lane assumes other senders until it tests whether they are gone: 2 s and 12 rounds. The time doubles,
-/// up to 40 s, each time they are still there, or back within 10 s.
-const FIRST_PAUSE: Duration = Duration::from_secs(2);
-const MOST_PAUSE: Duration = Duration::from_secs(40);
-const RETURN: Duration = Duration::from_secs(10);
-const PAUSE_ROUNDS: u32 = 12;
-
-/// How many rounds such a trial lasts: one until we hold back, one until the queue shows it, one more.
-const TRIAL_ROUNDS: u32 = 3;
-
 /// How long at least little is sent to see the least round trip.
 const PROBE_RTT: Duration = Duration::from_millis(100);
 
@@ -130,19 +118,6 @@ enum Phase {
     ProbeUp { gain: f64 },
     ProbeDown { after: Duration },
     ProbeRtt { until: Instant },
-}
-
-/// Others fill the queue.
-#[derive(Debug, Clone)]
-struct Sharing {
-    cubic: Cubic,
-    next_trial: Instant,
-    /// In the round after the window shrank, losses are still those of the packets before.
-    recovers: bool,
-    /// Rounds since the last trial.
-    rounds: u32,
-    /// Rounds of the trial under way.
-    trial: Option<u32>,
 }
 
 /// The rate of a path, and its round trip.
@@ -260,9 +235,9 @@ impl Adaptive {
             return self.share_on(now, round);
         }
         let starting = matches!(self.phase, Phase::Startup { .. });
-        let overflows = round.overflowed && self.found_others();
+        let others_overflow = round.overflowed && self.found_others();
         self.next_phase(now, round);
-        let limited = round.app_limited && !overflows;
+        let limited = round.app_limited && !others_overflow;
         if starting || limited || matches!(self.phase, Phase::ProbeRtt { .. }) {
             (self.stood, self.queue_since) = (0, now);
             return;
@@ -274,11 +249,11 @@ impl Adaptive {
         }
         let others_queue = self.stood >= NOT_OURS;
         let known = self.path.loss.is_known() || others_queue;
-        let lost = round.congested && (round.queued && known || overflows);
+        let lost = round.congested && (round.queued && known || others_overflow);
         // While a queue stands, rounds are longer than those of the cycle that would have emptied it.
         let cycle = OTHERS * self.path.least_rtt().unwrap_or_default();
         let lasts = others_queue && now.saturating_duration_since(self.queue_since) >= cycle;
-        if overflows {
+        if others_overflow {
             // What was lost there is not the path's own loss.
             self.path.loss.forget();
         }
@@ -330,10 +305,8 @@ impl Adaptive {
                 self.enter(now, Phase::ProbeUp { gain: (UP * gain).min(STARTUP) });
             }
             Phase::ProbeUp { .. } => {
-                self.enter(
-                    now,
-                    Phase::ProbeDown { after: now.saturating_duration_since(self.since) },
-                );
+                let after = now.saturating_duration_since(self.since);
+                self.enter(now, Phase::ProbeDown { after });
             }
             Phase::Cruise { left: 0 } => self.enter(now, Phase::ProbeUp { gain: UP }),
             Phase::Cruise { left } => self.phase = Phase::Cruise { left: left - 1 },
@@ -364,65 +337,6 @@ impl Adaptive {
         let cruising = matches!(self.phase, Phase::Cruise { .. }) && self.sharing.is_none();
         if cruising && self.path.has_to_look_for_least_rtt(now) {
             self.enter(now, Phase::ProbeRtt { until: now + (2 * least).max(PROBE_RTT) });
-        }
-    }
-
-    /// Others fill the queue, or overflowed it.
-    fn share(&mut self, now: Instant, lost: bool) {
-        let back = now < self.alone_since + RETURN;
-        self.pause = if back { longer(self.pause) } else { FIRST_PAUSE };
-        let in_use = as_f64(self.in_flight).max(self.path.bdp().unwrap_or_default());
-        let window = in_use.min(as_f64(self.window())) / f64::from(self.path.mtu());
-        let cubic = if lost {
-            Cubic::after_congestion_at(now, window)
-        } else {
-            Cubic::growing_to(now, window, OTHERS_WINDOW * window)
-        };
-        self.sharing = Some(Sharing {
-            cubic,
-            next_trial: now + self.pause,
-            recovers: true,
-            rounds: 0,
-            trial: None,
-        });
-        self.path.set_beside_others(true);
-        self.path.loss.hold_back(false);
-        self.stood = 0;
-    }
-
-    fn share_on(&mut self, now: Instant, round: Round) {
-        let Some(sharing) = &mut self.sharing else { return };
-        let alone = !round.others && !round.app_limited;
-        match sharing.trial {
-            Some(_) if alone => {
-                self.sharing = None;
-                (self.alone_since, self.queue_since) = (now, now);
-                self.path.set_beside_others(false);
-                self.enter(now, Phase::Cruise { left: CRUISE_ROUNDS });
-            }
-            Some(rounds) if rounds + 1 < TRIAL_ROUNDS => sharing.trial = Some(rounds + 1),
-            Some(_) => {
-                self.pause = longer(self.pause);
-                (sharing.trial, sharing.rounds) = (None, 0);
-                sharing.cubic.go_on(now);
-                sharing.next_trial = now + self.pause;
-                self.path.loss.hold_back(false);
-            }
-            None => {
-                let shrinks = round.congested && round.queued && !sharing.recovers;
-                if shrinks {
-                    sharing.cubic.on_congestion(now);
-                }
-                sharing.recovers = shrinks;
-                sharing.rounds += 1;
-                let due = now >= sharing.next_trial && sharing.rounds >= PAUSE_ROUNDS;
-                // Loss without a queue is not that of others.
-                let unexplained = round.congested && !round.queued && !sharing.recovers;
-                let tries = (due || unexplained) && !round.app_limited;
-                sharing.trial = tries.then_some(0);
-                // Loss in the round after the window shrank is the path's own loss, too.
-                self.path.loss.hold_back(round.congested || sharing.trial.is_some());
-            }
         }
     }
 
@@ -617,11 +531,6 @@ impl Adaptive {
             sharing.cubic.on_ack(now, as_f64(bytes) / f64::from(self.path.mtu()), smoothed);
         }
     }
-}
-
-/// The pause after one that was too short.
-fn longer(pause: Duration) -> Duration {
-    (2 * pause).min(MOST_PAUSE)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "windows are far below 2^52 bytes")]

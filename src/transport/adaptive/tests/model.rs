@@ -8,7 +8,7 @@ use std::{
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
-use super::super::*;
+use super::super::{cubic::Cubic, *};
 
 pub(super) const MTU: u16 = 1_443;
 pub(super) const PACKET: u64 = MTU as u64;
