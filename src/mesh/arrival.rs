@@ -76,7 +76,7 @@ impl Mesh {
     }
 
     /// Exchanges revocation lists on a connection on which the neighbour has introduced itself, and gives the connection
-    /// the room of a link. Returns false, and closes the connection, if the neighbour owes a list and does not send it.
+    /// the room of a link. A neighbour that owes a list and does not send it loses the connection, and this returns false.
     pub(super) async fn settle(
         &self,
         conn: &Connection,

@@ -97,19 +97,10 @@ async fn a_download_finds_a_wide_detour_of_a_narrow_path() {
 
 /// Downloads for a minute, directly at 60 ms or via the relay at 80 ms, which carry so many Mbit/s. Returns the goodput of
 /// each ten seconds in Mbit/s.
-async fn download(
-    name: &str,
-    (direct, relayed): (u32, u32),
-    congestion: Congestion,
-    seed: u64,
-) -> Vec<usize> {
+async fn download(name: &str, mbit: (u32, u32), congestion: Congestion, seed: u64) -> Vec<usize> {
     let watch = Watch::begin();
     let arrivals = Arrivals::new();
-    let topology = Topology::new(["entry", "exit", "relay"])
-        .both("entry", "exit", path(30, direct, 100))
-        .both("entry", "relay", path(20, relayed, 100))
-        .both("relay", "exit", path(20, relayed, 100));
-    let lab = triangle(topology, seed, &arrivals, congestion).await;
+    let lab = triangle(topology(mbit, 20), seed, &arrivals, congestion).await;
     sleep(Duration::from_secs(5)).await;
     let job = work::start(lab.node("entry").unwrap(), Work::Download, &arrivals).await;
     let mut rates = Vec::new();
@@ -132,6 +123,7 @@ async fn download(
 
 /// A direct path of 5 Mbit/s and 60 ms, a detour of 100 Mbit/s and 130 to 200 ms, and a download that has taken the detour.
 struct WideDetour {
+    watch: Watch,
     lab: Lab,
     first: Arrivals,
     download: JoinHandle<()>,
@@ -140,16 +132,12 @@ struct WideDetour {
 impl WideDetour {
     /// The first download has gone over to the detour.
     async fn begin(seed: u64) -> Self {
-        let first = Arrivals::new();
-        let topology = Topology::new(["entry", "exit", "relay"])
-            .both("entry", "exit", path(30, 5, 100))
-            .both("entry", "relay", path(50, 100, 100))
-            .both("relay", "exit", path(50, 100, 100));
-        let lab = triangle(topology, seed, &first, Adaptive).await;
+        let (watch, first) = (Watch::begin(), Arrivals::new());
+        let lab = triangle(topology((5, 100), 50), seed, &first, Adaptive).await;
         sleep(Duration::from_secs(5)).await;
         let download = work::start(lab.node("entry").unwrap(), Work::Download, &first).await;
         sleep(Duration::from_secs(40)).await;
-        Self { lab, first, download }
+        Self { watch, lab, first, download }
     }
 
     /// Mbit/s of the first download and of `second` in so many seconds.
@@ -162,17 +150,17 @@ impl WideDetour {
         [0, 1].map(|at| (after[at] - before[at]) * 8 / 1_000_000 / seconds)
     }
 
-    async fn end(self, second: JoinHandle<()>) {
+    async fn end(self, second: JoinHandle<()>, what: &str) {
         self.download.abort();
         second.abort();
         self.lab.stop().await;
+        self.watch.check(what);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_second_download_shares_the_wide_detour_of_the_first_at_once() {
     for seed in seeds(1) {
-        let watch = Watch::begin();
         let wide = WideDetour::begin(seed).await;
         let entry = wide.lab.node("entry").unwrap();
         let keys = type_keys(entry, Instant::now()).await;
@@ -186,8 +174,7 @@ async fn a_second_download_shares_the_wide_detour_of_the_first_at_once() {
         );
         let shared = rates.iter().all(|mbit| *mbit >= 30) && keys.0 < 150;
         assert!(shared || !asserts(), "{rates:?}, {keys:?}");
-        wide.end(second).await;
-        watch.check("two downloads in a lane");
+        wide.end(second, "two downloads in a lane").await;
     }
 }
 
@@ -195,7 +182,6 @@ async fn a_second_download_shares_the_wide_detour_of_the_first_at_once() {
 #[tokio::test(start_paused = true)]
 async fn downloads_in_two_lanes_share_a_wide_detour() {
     for seed in seeds(1) {
-        let watch = Watch::begin();
         let wide = WideDetour::begin(seed).await;
         let entry = wide.lab.node("entry").unwrap();
         let hint = Some(Hint::Loss);
@@ -215,9 +201,16 @@ async fn downloads_in_two_lanes_share_a_wide_detour() {
         );
         let shared = rates[3].iter().all(|mbit| *mbit >= 24) && reroutes(&wide.lab) <= 3;
         assert!(shared || !asserts(), "{rates:?}");
-        wide.end(second).await;
-        watch.check("two downloads in two lanes");
+        wide.end(second, "two downloads in two lanes").await;
     }
+}
+
+/// A direct path of 60 ms and a relay, each leg to which has this delay; they carry so many Mbit/s.
+fn topology((direct, relayed): (u32, u32), leg_ms: u64) -> Topology {
+    Topology::new(["entry", "exit", "relay"])
+        .both("entry", "exit", path(30, direct, 100))
+        .both("entry", "relay", path(leg_ms, relayed, 100))
+        .both("relay", "exit", path(leg_ms, relayed, 100))
 }
 
 fn path(ms: u64, mbit: u32, queue_ms: u64) -> LinkModel {

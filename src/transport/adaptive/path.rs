@@ -242,7 +242,7 @@ impl Path {
     ) {
         let rtt = now.saturating_duration_since(sent);
         self.least_rtt.sample(now, rtt, self.kept());
-        if rtt + (self.counted_at / QUEUED).max(INEXACT) < self.counted_at {
+        if rtt + inexact(self.counted_at) < self.counted_at {
             self.counted_at = rtt;
             self.loss.forget();
         }
@@ -313,9 +313,8 @@ impl Path {
         self.was_lumpy = counts.lumpy;
         let stands = |jitter| !lumpy && counts.least > least + least / STANDING + jitter + few;
         let (stood, others) = (stands(self.jitter), stands(self.calm_jitter));
-        let inexact = (least / QUEUED).max(INEXACT);
         let usual = self.least_mean.get().unwrap_or(mean);
-        let queued = mean > usual + inexact + self.jitter / 2;
+        let queued = mean > usual + inexact(least) + self.jitter / 2;
         let delay = counts.least.saturating_sub(least + self.jitter + few / 2);
         self.excess_delay =
             if lumpy { 0.0 } else { delay.as_secs_f64() / least.as_secs_f64().max(1e-6) };
@@ -371,6 +370,11 @@ impl Path {
     }
 }
 
+/// Round trips on a path whose least one is this may differ by so much without a queue.
+fn inexact(least: Duration) -> Duration {
+    (least / QUEUED).max(INEXACT)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -424,17 +428,14 @@ mod tests {
     #[test]
     fn a_round_trip_far_below_the_least_one_voids_the_paths_own_loss() {
         let (t0, mut path) = (Instant::now(), Path::new(Instant::now(), 1_250));
-        let lose_some = |path: &mut Path, from: u64| {
-            path.loss.hold_back(true);
-            (from..from + 400).for_each(|pn| path.sent(pn));
-            (from..from + 40).for_each(|pn| path.lost(pn));
-            (from + 40..from + 400).for_each(|pn| path.loss.acked(pn));
-            path.loss.hold_back(false);
-            (0..10).for_each(|_| path.loss.end_round(false));
-        };
         path.acked(t0 + 100 * MS, t0, 1_250, 0, false);
         path.end_round(t0 + 100 * MS);
-        lose_some(&mut path, 1);
+        path.loss.hold_back(true);
+        (1..401).for_each(|pn| path.sent(pn));
+        (1..41).for_each(|pn| path.lost(pn));
+        (41..401).for_each(|pn| path.loss.acked(pn));
+        path.loss.hold_back(false);
+        (0..10).for_each(|_| path.loss.end_round(false));
         // Two small steps are as good as a large one.
         for (rtt, share) in [(95, 0.1), (90, 0.0)] {
             path.acked(t0 + 500 * MS, t0 + (500 - rtt) * MS, 1_250, 401, false);
