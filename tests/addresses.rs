@@ -23,3 +23,5 @@ mod exec;
 mod families;
 #[path = "addresses/names.rs"]
 mod names;
+#[path = "addresses/router.rs"]
+mod router;

@@ -32,6 +32,7 @@ mod places;
 mod rate;
 mod recent;
 mod renewal;
+mod router_port;
 mod rules;
 mod serving;
 mod status;

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::NodeView;
+use super::{NodeView, router_port::RouterPort};
 use crate::mesh::ReachFacts;
 
 /// What stands between this node's UDP socket and its members. The words are those of RFC 4787.
@@ -32,6 +32,10 @@ pub struct NetReport {
     pub nat: Option<Nat>,
     /// Where members see this node's UDP packets come from.
     pub outside: BTreeSet<SocketAddr>,
+    /// Where the router of this network passes packets on to this node, because the node asked for it.
+    pub router_port: Option<SocketAddr>,
+    /// Why it does not, if it was asked.
+    pub router_problem: Option<String>,
     /// Whether somebody to whom this node never sent reaches it by UDP.
     pub reachable_by_udp: Option<bool>,
     /// Whether a member reaches this node by TLS on TCP.
@@ -50,20 +54,21 @@ impl NodeView {
     /// While it is being done already.
     pub async fn netcheck(&self) -> Result<NetReport, &'static str> {
         let tried = self.mesh.reach_facts().await;
-        tried
-            .map(NetReport::of)
-            .ok_or("the network is being checked already; ask again in a moment")
+        let members = tried.ok_or("the network is being checked already; ask again in a moment")?;
+        Ok(NetReport::of(members, &self.router_port.borrow()))
     }
 }
 
 impl NetReport {
-    fn of(members: Vec<ReachFacts>) -> Self {
+    fn of(members: Vec<ReachFacts>, router: &RouterPort) -> Self {
         let seen = members.iter().filter_map(|member| member.sees_us.zip(member.leaves_from));
         Self {
             udp: any(members.iter().map(|member| member.udp)),
             tcp: any(members.iter().map(|member| member.tcp)),
             nat: nat(&seen.collect::<Vec<_>>()),
             outside: members.iter().filter_map(|member| member.sees_us).collect(),
+            router_port: router.address(),
+            router_problem: router.problem(),
             reachable_by_udp: any(members.iter().map(|member| member.reached_by_udp)),
             reachable_by_tcp: any(members.iter().map(|member| member.reached_by_tcp)),
             packet_bytes: members.iter().filter_map(|member| member.packet_bytes).min(),

@@ -24,6 +24,7 @@ use super::{
     outlets::Outlets,
     own_addresses::{self, OwnAddresses},
     renewal::Renewal,
+    router_port::{self, RouterPort},
     serving::{Accepts, ServeError, Serving},
     status::{FlowFacts, LaneStatus, NodeStatus, NodeView},
 };
@@ -147,6 +148,7 @@ pub struct Node {
     refused: Arc<RefusedClients>,
     users: Arc<Live<Vec<User>>>,
     advertise: watch::Sender<Vec<Target>>,
+    router_port: watch::Sender<RouterPort>,
     /// Ends the entry; its flows may go on for the drain time.
     stop_entry: CancellationToken,
     entry: Mutex<Option<JoinHandle<()>>>,
@@ -209,12 +211,9 @@ impl Node {
         let seen = (mesh.clone(), events.clone());
         let renewal = Renewal::new(credentials.clone(), seen, way, desk.clone());
         let log = FlowLog::start(events.clone(), &pool);
-        let dialer = Arc::new(Dialer::new(
-            settings.rules,
-            (mesh.clone(), pool.clone()),
-            acceptor.clone(),
-            (log.clone(), datagram_drops.clone()),
-        ));
+        let ways = (mesh.clone(), pool.clone());
+        let counts = (log.clone(), datagram_drops.clone());
+        let dialer = Arc::new(Dialer::new(settings.rules, ways, acceptor.clone(), counts));
         let mut node = Self {
             mesh,
             pool,
@@ -235,6 +234,7 @@ impl Node {
             refused: Arc::default(),
             users: Arc::default(),
             advertise: own_addresses::advertised(settings.own.as_ref()),
+            router_port: watch::Sender::default(),
             stop_entry: CancellationToken::new(),
             entry: Mutex::default(),
             shutdown: CancellationToken::new(),
@@ -296,13 +296,26 @@ impl Node {
         let host = self.host.clone();
         tokio::spawn(self.shutdown.clone().run_until_cancelled_owned(host.sweep()));
         if let Some(own) = own {
-            let following = own_addresses::follow(own, mesh.clone(), self.credentials.clone());
-            tokio::spawn(self.shutdown.clone().run_until_cancelled_owned(following));
+            self.follow_addresses(own);
         }
         tokio::spawn(mesh.clone().measure(shutdown.clone()));
         tokio::spawn(mesh.clone().watch_members(shutdown.clone()));
         tokio::spawn(self.renewal.clone().run(shutdown.clone()));
         tokio::spawn(mesh.run(shutdown));
+    }
+
+    /// Keeps up with where this node is found, and asks the router for a port.
+    fn follow_addresses(&self, own: OwnAddresses) {
+        let (mesh, shutdown) = (self.mesh.clone(), self.shutdown.clone());
+        if own.map_port {
+            let advertise = own.advertise.subscribe();
+            let news = router_port::News { moves: mesh.moves(), advertise };
+            let told = self.router_port.clone();
+            tokio::spawn(router_port::keep(own.listen, told, news, shutdown.clone()));
+        }
+        let router = self.router_port.subscribe();
+        let following = own_addresses::follow(own, router, mesh, self.credentials.clone());
+        tokio::spawn(shutdown.run_until_cancelled_owned(following));
     }
 
     /// Stops in order: the proxy accepts no more, open flows finish within the drain time, then
@@ -428,6 +441,7 @@ impl Node {
             refused: self.refused.clone(),
             users: self.users.clone(),
             advertise: self.advertise.clone(),
+            router_port: self.router_port.clone(),
         }
     }
 

@@ -20,6 +20,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+use super::router_port::RouterPort;
 use crate::{
     exit::Resolver,
     flow::{Host, Target},
@@ -50,6 +51,8 @@ pub struct OwnAddresses {
     pub advertise: watch::Sender<Vec<Target>>,
     /// Names of the node of the overlay's authority, besides those of the invitation.
     pub authority: Vec<Target>,
+    /// Whether the router of this network is asked for a port that leads to `listen`, while nothing is advertised.
+    pub map_port: bool,
     /// Resolves the names.
     pub(crate) resolver: Arc<dyn Resolver>,
 }
@@ -58,12 +61,17 @@ impl OwnAddresses {
     /// The addresses to begin with, known without a name server.
     #[must_use]
     pub fn at_first(&self) -> Vec<SocketAddr> {
-        self.with_names(&self.advertise.borrow(), &[])
+        self.with_names(&self.advertise.borrow(), &[], None)
     }
 
-    /// All of them, if the names in `advertise` lead to `named`. Where names only are configured and lead nowhere, they are those of
-    /// this machine.
-    fn with_names(&self, advertise: &[Target], named: &[SocketAddr]) -> Vec<SocketAddr> {
+    /// All of them, if the names in `advertise` lead to `named`, and the router passes on what comes to `mapped`. Where names
+    /// only are configured and lead nowhere, they are those of this machine.
+    fn with_names(
+        &self,
+        advertise: &[Target],
+        named: &[SocketAddr],
+        mapped: Option<SocketAddr>,
+    ) -> Vec<SocketAddr> {
         let mut all: Vec<_> = advertise.iter().filter_map(Target::address).collect();
         all.extend(named);
         if all.is_empty() && !self.listen.ip().is_unspecified() {
@@ -72,6 +80,7 @@ impl OwnAddresses {
             let own = own_addresses(self.listen.ip()).into_iter();
             all.extend(own.map(|ip| SocketAddr::new(ip, self.listen.port())));
         }
+        all.extend(mapped.filter(|_| advertise.is_empty()));
         without_repeats(all)
     }
 }
@@ -82,9 +91,15 @@ pub(super) fn advertised(own: Option<&OwnAddresses>) -> watch::Sender<Vec<Target
 }
 
 /// Follows the addresses; never ends.
-pub(super) async fn follow(own: OwnAddresses, mesh: Arc<Mesh>, credentials: Credentials) {
-    let advertise = own.advertise.subscribe();
-    let mut follower = Follower { own, advertise, mesh, credentials, names: BTreeMap::new() };
+pub(super) async fn follow(
+    own: OwnAddresses,
+    router: watch::Receiver<RouterPort>,
+    mesh: Arc<Mesh>,
+    credentials: Credentials,
+) {
+    let (advertise, moves) = (own.advertise.subscribe(), mesh.moves());
+    let names = BTreeMap::new();
+    let mut follower = Follower { own, advertise, moves, router, mesh, credentials, names };
     let mut pause = FIRST_PAUSE;
     loop {
         let settled = follower.look().await;
@@ -100,6 +115,10 @@ struct Follower {
     own: OwnAddresses,
     /// What is advertised, and whether it has changed since the last look.
     advertise: watch::Receiver<Vec<Target>>,
+    /// Whether the machine has moved since the last look.
+    moves: watch::Receiver<()>,
+    /// What the router passes on, and whether that has changed.
+    router: watch::Receiver<RouterPort>,
     mesh: Arc<Mesh>,
     credentials: Credentials,
     names: BTreeMap<Target, Found>,
@@ -117,8 +136,9 @@ impl Follower {
     /// Returns when this machine's addresses may be others, others are advertised, or the authority's node is to be
     /// looked for again.
     async fn news(&self, settled: bool) {
-        // What `look` has seen is no news to a copy either.
-        let mut advertise = self.advertise.clone();
+        // What `look` has seen is no news to copies either.
+        let (mut advertise, mut moves) = (self.advertise.clone(), self.moves.clone());
+        let mut router = self.router.clone();
         let lost = async {
             let Some((authority, _)) = self.authority().filter(|_| settled) else {
                 return pending().await;
@@ -128,9 +148,10 @@ impl Follower {
             }
         };
         tokio::select! {
-            () = self.mesh.moved() => {}
-            // The sender is in `own`, so it is never gone.
-            _ = advertise.changed() => {}
+            // A sender that is gone tells nothing more.
+            Ok(()) = moves.changed() => {}
+            Ok(()) = advertise.changed() => {}
+            Ok(()) = router.changed() => {}
             () = lost => {}
         }
     }
@@ -140,8 +161,10 @@ impl Follower {
         let missing = self.authority().filter(|(authority, _)| !self.mesh.reaches(authority));
         let theirs = missing.iter().flat_map(|(_, names)| names);
         let own = self.advertise.borrow_and_update().clone();
+        let mapped = self.router.borrow_and_update().address();
+        self.moves.mark_unchanged();
         let failed = self.resolve(own.iter().chain(theirs)).await;
-        let told = self.own.with_names(&own, &self.leads_to(&own));
+        let told = self.own.with_names(&own, &self.leads_to(&own), mapped);
         if self.mesh.set_own_addresses(&told) {
             tracing::info!(addresses = %Shown(&told), "this node advertises other addresses now");
         }

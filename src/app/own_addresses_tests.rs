@@ -36,6 +36,7 @@ struct Stage {
     lab: Lab,
     names: Arc<Names>,
     advertise: watch::Sender<Vec<Target>>,
+    router: watch::Sender<RouterPort>,
 }
 
 impl Stage {
@@ -56,6 +57,7 @@ impl Stage {
             listen: "192.0.2.1:4600".parse().unwrap(),
             advertise: advertise.clone(),
             authority: Vec::new(),
+            map_port: false,
             resolver: names.clone(),
         };
         let contact = AuthorityContact {
@@ -66,8 +68,9 @@ impl Stage {
         let contact = Some(contact).filter(|contact| !contact.names.is_empty());
         let credentials = lab.credentials("entry").unwrap().clone().with_contact(contact);
         let mesh = lab.node("entry").unwrap().mesh().clone();
-        tokio::spawn(follow(own, mesh, credentials));
-        Self { lab, names, advertise }
+        let router = watch::Sender::default();
+        tokio::spawn(follow(own, router.subscribe(), mesh, credentials));
+        Self { lab, names, advertise, router }
     }
 
     /// Where the node `at` dials `whom`.
@@ -88,6 +91,22 @@ impl Stage {
         }
         panic!("{address}: {:?}", self.dialled("exit", "entry"));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_port_of_the_router_is_told_while_nothing_else_is_configured() {
+    let stage = Stage::set(&[], &[]).await;
+    stage.router.send_replace(RouterPort::Open("198.51.100.9:7".parse().unwrap()));
+    stage.until_told("198.51.100.9:7", true).await;
+    stage.until_told("192.0.2.1:4600", true).await;
+    stage.advertise.send_replace(vec!["198.51.100.8:7".parse().unwrap()]);
+    stage.until_told("198.51.100.8:7", true).await;
+    stage.until_told("198.51.100.9:7", false).await;
+    stage.advertise.send_replace(Vec::new());
+    stage.until_told("198.51.100.9:7", true).await;
+    stage.router.send_replace(RouterPort::Refused("it broke".to_owned()));
+    stage.until_told("198.51.100.9:7", false).await;
+    stage.until_told("192.0.2.1:4600", true).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -195,6 +214,7 @@ fn advertised_addresses_go_before_those_of_the_socket() {
                 advertise.iter().map(|text| text.parse().unwrap()).collect(),
             ),
             authority: Vec::new(),
+            map_port: false,
             resolver: Arc::<Names>::default(),
         };
         own.at_first().iter().map(ToString::to_string).collect::<Vec<_>>()

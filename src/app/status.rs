@@ -15,6 +15,7 @@ use super::{
     flow_log::FlowLog,
     handshakes::HandshakeCounts,
     renewal::{CertificateStatus, Renewal},
+    router_port::RouterPort,
     steering::{Steer, SteerError, Steering},
 };
 use crate::{
@@ -229,6 +230,7 @@ pub struct NodeView {
     pub(super) refused: Arc<RefusedClients>,
     pub(super) users: Arc<Live<Vec<User>>>,
     pub(super) advertise: watch::Sender<Vec<Target>>,
+    pub(super) router_port: watch::Sender<RouterPort>,
 }
 
 impl NodeView {

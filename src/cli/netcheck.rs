@@ -1,5 +1,7 @@
 //! `ronproxy netcheck`
 
+use std::net::SocketAddr;
+
 use clap::Args;
 
 use super::{
@@ -42,13 +44,15 @@ fn words(report: &NetReport, columns: Option<usize>) -> String {
         return "No other member is known yet, so there is nobody to ask.".to_owned();
     }
     let lines = [
-        ("UDP", udp(report)),
-        ("NAT", nat(report).to_owned()),
-        ("dialled", dialled(report)),
-        ("TLS on TCP", tcp(report)),
-        ("packets", packets(report)),
+        ("UDP", Some(udp(report))),
+        ("NAT", Some(nat(report).to_owned())),
+        ("router", router(report)),
+        ("dialled", Some(dialled(report))),
+        ("TLS on TCP", Some(tcp(report))),
+        ("packets", Some(packets(report))),
     ];
-    let lines = lines.into_iter().flat_map(|(of, found)| {
+    let lines = lines.into_iter().filter_map(|(of, found)| found.map(|found| (of, found)));
+    let lines = lines.flat_map(|(of, found)| {
         wrapped(&found, columns, &format!("{of:12}"), &format!("{:12}", ""))
     });
     let lines: Vec<_> = lines.collect();
@@ -105,6 +109,14 @@ fn nat(report: &NetReport) -> &'static str {
         }
         None => "not known: there is no link over UDP",
     }
+}
+
+/// What the router said, if the node asked it.
+fn router(report: &NetReport) -> Option<String> {
+    let open =
+        |at: SocketAddr| format!("passes {at} on to this node: other members can dial it there");
+    let refused = |why| format!("opens no port for this node; {why}");
+    report.router_port.map(open).or(report.router_problem.as_ref().map(refused))
 }
 
 fn dialled(report: &NetReport) -> String {
@@ -199,6 +211,8 @@ mod tests {
             tcp: None,
             nat,
             outside: BTreeSet::new(),
+            router_port: None,
+            router_problem: None,
             reachable_by_udp: None,
             reachable_by_tcp: None,
             packet_bytes: members.first().and_then(|member| member.packet_bytes),
@@ -225,6 +239,17 @@ mod tests {
             let narrow = words(&report, Some(columns));
             assert!(narrow.lines().all(|line| line.chars().count() <= columns), "{narrow}");
         }
+    }
+
+    #[test]
+    fn a_router_that_was_asked_is_named_with_what_it_said() {
+        let unasked = report(Some(Nat::Unknown), vec![member()]);
+        assert!(!words(&unasked, None).contains("router"));
+        let open = NetReport { router_port: "192.0.2.1:4601".parse().ok(), ..unasked.clone() };
+        assert!(words(&open, None).contains("\nrouter      passes 192.0.2.1:4601 on to this node"));
+        let problem = Some("10.0.0.1: PCP: Not authorized".to_owned());
+        let refused = words(&NetReport { router_problem: problem, ..unasked }, None);
+        assert!(refused.contains("opens no port for this node; 10.0.0.1: PCP: Not"), "{refused}");
     }
 
     #[test]

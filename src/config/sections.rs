@@ -24,6 +24,9 @@ pub struct Node {
     /// the node tells the addresses of its interfaces, and others what they see.
     #[serde(deserialize_with = "reachable")]
     pub advertise: Vec<Target>,
+    /// Whether the node asks the router of its network, by PCP or NAT-PMP, for a port at which others reach it, while
+    /// `advertise` is empty. Default: `true`.
+    pub map_port: bool,
     /// Where to look first for the node of the overlay's authority, at most 8 addresses and names. Default: none,
     /// which means where it was last seen.
     #[serde(deserialize_with = "reachable")]
@@ -346,6 +349,7 @@ impl Default for Node {
         Self {
             listen: SocketAddr::from(([0; 4], 4600)),
             advertise: Vec::new(),
+            map_port: true,
             authority: Vec::new(),
             confine: true,
             udp: true,

@@ -1,7 +1,7 @@
 //! One link.
 
 use std::{
-    fmt,
+    fmt, iter,
     net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -40,6 +40,10 @@ use crate::{
 /// How long an answer may take. Requests are answered from memory, or after one request to a
 /// third node; on the worst usable path that is some four round trips of 500 ms, and a loss.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The addresses of a neighbour at which it is tried whether it can be reached: that of the link, and what its router
+/// and its configuration may add.
+const REACHED_AT: usize = 3;
 
 /// Answers a neighbour. Implemented by the mesh.
 pub trait LinkService: Send + Sync + 'static {
@@ -234,12 +238,17 @@ impl Link {
         self.conn.path_stats(PathId::ZERO).map(|stats| stats.current_mtu)
     }
 
-    /// Whether the neighbour returns a nonce that comes from a port of `ours` from which nothing was ever
-    /// sent to it; `None`: it could not be tried.
-    pub async fn reaches(&self, ours: IpAddr) -> Option<bool> {
-        let to = self.neighbour.address().filter(|_| self.carrier == Carrier::Udp)?;
+    /// Whether the neighbour returns a nonce that comes from a port of `ours` from which nothing was ever sent to it;
+    /// `None`: it could not be tried. The nonce is sent to where the neighbour's packets come from, and to the addresses of
+    /// `told` that differ from this by the port only: a router may let packets in there alone.
+    pub async fn reaches(&self, ours: IpAddr, told: &[SocketAddr]) -> Option<bool> {
+        let near = self.neighbour.address().filter(|_| self.carrier == Carrier::Udp)?;
+        let ip = near.ip().to_canonical();
+        let others = told.iter().filter(|at| at.ip() == ip && at.port() != near.port());
+        let others = others.map(|at| SocketAddr::new(near.ip(), at.port()));
+        let to: Vec<_> = iter::once(near).chain(others).take(REACHED_AT).collect();
         let nonce = AddressNonce { asker: self.asks_as, nonce: self.chance.draw() };
-        self.reach.run(ours, to, nonce).await
+        self.reach.run(ours, &to, nonce).await
     }
 
     /// When the connection was made.

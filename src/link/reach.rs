@@ -17,8 +17,9 @@ use tokio::{
 
 use crate::wire::nonce::AddressNonce;
 
-/// When the nonce is sent after the first time: three, because packets get lost.
-const SEND_AFTER: [Duration; 2] = [Duration::from_millis(300), Duration::from_millis(400)];
+/// The pauses before the nonce is sent: three times, because packets get lost.
+const SEND_AFTER: [Duration; 3] =
+    [Duration::ZERO, Duration::from_millis(300), Duration::from_millis(400)];
 
 /// How long the answer may take: the last nonce is sent after 0.7 s, and a round trip on the worst usable
 /// path takes half a second.
@@ -37,23 +38,24 @@ impl ReachTry {
         }
     }
 
-    /// Sends `nonce` from a new port of `ours` to `to`. Whether it was returned; `None`: it cannot be
+    /// Sends `nonce` from a new port of `ours` to the addresses in `to`. Whether it was returned; `None`: it cannot be
     /// sent from there, or another try is under way.
     pub(super) async fn run(
         &self,
         ours: IpAddr,
-        to: SocketAddr,
+        to: &[SocketAddr],
         nonce: AddressNonce,
     ) -> Option<bool> {
         let socket = UdpSocket::bind((ours, 0)).await.ok()?;
         let returned = self.begin(nonce.nonce)?;
         let deadline = Instant::now() + PATIENCE;
         let sending = async {
-            // A nonce that cannot be sent is not returned.
-            let _ = socket.send_to(&nonce.encode(), to).await;
             for pause in SEND_AFTER {
                 sleep(pause).await;
-                let _ = socket.send_to(&nonce.encode(), to).await;
+                for to in to {
+                    // A nonce that cannot be sent is not returned.
+                    let _ = socket.send_to(&nonce.encode(), to).await;
+                }
             }
             std::future::pending::<()>().await;
         };
@@ -98,11 +100,12 @@ mod tests {
             let (len, from) = socket.recv_from(&mut datagram).await.unwrap();
             assert_eq!(AddressNonce::decode(&datagram[..len]), Some(NONCE));
             reach.returned(8);
-            assert_eq!(reach.run(at.ip(), at, NONCE).await, None, "one try at a time");
+            assert_eq!(reach.run(at.ip(), &[at], NONCE).await, None, "one try at a time");
             reach.returned(7);
             from
         };
-        let (reached, from) = tokio::join!(reach.run(at.ip(), at, NONCE), answer);
+        let to = [at];
+        let (reached, from) = tokio::join!(reach.run(at.ip(), &to, NONCE), answer);
         assert_eq!(reached, Some(true));
         assert_ne!(from.port(), at.port());
     }
@@ -111,9 +114,9 @@ mod tests {
     async fn a_neighbour_that_returns_nothing_is_not_reached() {
         let ((_socket, at), reach) = (neighbour().await, ReachTry::default());
         let began = Instant::now();
-        assert_eq!(reach.run(at.ip(), at, NONCE).await, Some(false));
+        assert_eq!(reach.run(at.ip(), &[at], NONCE).await, Some(false));
         assert_eq!(began.elapsed(), PATIENCE);
         let nowhere = "192.0.2.1".parse().unwrap();
-        assert_eq!(reach.run(nowhere, at, NONCE).await, None, "not an address of this machine");
+        assert_eq!(reach.run(nowhere, &[at], NONCE).await, None, "not an address of this machine");
     }
 }

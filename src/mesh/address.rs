@@ -97,7 +97,6 @@ pub(super) fn check_form(address: SocketAddr) -> Result<(), AddressRefusal> {
 }
 
 /// Whether an address is of the whole Internet.
-#[cfg(feature = "proxy")]
 #[must_use]
 pub(crate) fn is_public(ip: IpAddr) -> bool {
     kind(ip.to_canonical()) == Kind::Public

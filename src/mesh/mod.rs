@@ -49,7 +49,6 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 
 pub use address::AddressRefusal;
-#[cfg(feature = "proxy")]
 pub(crate) use address::is_public;
 pub(crate) use fallback::HEAD_START as UDP_HEAD_START;
 pub use members::{MAX_MEMBERS, MemberFacts, Members};
@@ -160,8 +159,8 @@ pub struct Mesh {
     news: Notify,
     /// Wakes the dialling task: somebody is to be dialled now.
     dial_news: Notify,
-    /// Wakes who follows this machine's addresses: they may be others now.
-    moved: Notify,
+    /// Tells who follows this machine's addresses that they may be others now.
+    moves: watch::Sender<()>,
     /// Which lines about dials are due.
     dial_lines: Mutex<LogLimit>,
     /// Tells flows that wait that a route may have come up.
@@ -290,7 +289,7 @@ impl Mesh {
             routing: Mutex::new(routing),
             news: Notify::new(),
             dial_news: Notify::new(),
-            moved: Notify::new(),
+            moves: watch::Sender::new(()),
             dial_lines: Mutex::default(),
             route_news: watch::Sender::new(()),
             looked_at_network: Mutex::default(),

@@ -167,13 +167,15 @@ impl Mesh {
             return Err(LinkRefusal::Full("it was tried just now".to_owned()));
         }
         let (name, at) = (&link.peer().name, link.real_address());
+        let told = self.members().get(name).map(|member| member.addresses.clone());
+        let told = told.unwrap_or_default();
         let udp = async {
             let ours = self.endpoint.local_addr().ok()?.ip();
-            link.reaches(if ours.is_unspecified() { unspecified(at?.ip()) } else { ours }).await
+            let ours = if ours.is_unspecified() { unspecified(at?.ip()) } else { ours };
+            link.reaches(ours, &udp_of(&told).collect::<Vec<_>>()).await
         };
-        let told = self.members().get(name).map(|member| streams_of(&member.addresses));
-        let told = told.unwrap_or_default().into_iter();
-        let stream = told.into_iter().find(|told| at.is_some_and(|at| at.ip() == told.ip()));
+        let mut streams = streams_of(&told).into_iter();
+        let stream = streams.find(|told| at.is_some_and(|at| at.ip() == told.ip()));
         let (udp, (tcp, _)) = tokio::join!(udp, self.try_stream(name, stream));
         Ok(Reply::Reached(Reached { udp, tcp }))
     }

@@ -30,12 +30,13 @@ impl Mesh {
     pub fn network_changed(&self) {
         self.enter_network();
         self.look_now(Router::suspect_all, Members::network_changed);
-        self.moved.notify_one();
+        self.moves.send_replace(());
     }
 
-    /// Returns when this machine's addresses may have changed.
-    pub async fn moved(&self) {
-        self.moved.notified().await;
+    /// Changes when this machine's addresses may have changed.
+    #[must_use]
+    pub fn moves(&self) -> watch::Receiver<()> {
+        self.moves.subscribe()
     }
 
     fn look_now(

@@ -106,6 +106,7 @@ pub(crate) fn node(
         listen,
         advertise: watch::Sender::new(config.node.advertise),
         authority: config.node.authority,
+        map_port: config.node.map_port && config.node.udp,
         resolver: Arc::new(SystemResolver::new()),
     };
     let desk = authority.map(|authority| JoinDesk::new(authority, credentials.clone()));

@@ -51,7 +51,7 @@ pub use neighbour::Neighbour;
 pub use no_udp::no_udp;
 pub use path_mtu::PathMtu;
 pub use prefix::prefix;
-pub(crate) use routed::{routed, unspecified};
+pub(crate) use routed::{default_router, routed, unspecified};
 pub(crate) use send::MAX_QUIC_PACKET;
 pub use sizing::{Leave, Sizing};
 pub use slots::{SlotActivity, SlotId};

@@ -48,8 +48,13 @@ pub struct Networks {
 impl Networks {
     /// Makes them; nothing where the system does not allow it, which is then said.
     pub fn make() -> Option<Self> {
+        Self::of(SETUP)
+    }
+
+    /// The same with other networks: this makes them, says `ready`, and ends with its standard input.
+    pub fn of(setup: &str) -> Option<Self> {
         let mut holder = Command::new("unshare")
-            .args(["--user", "--map-root-user", "--net", "--mount", "sh", "-c", SETUP])
+            .args(["--user", "--map-root-user", "--net", "--mount", "sh", "-c", setup])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -1,0 +1,212 @@
+//! A router that speaks PCP or NAT-PMP, or neither, on loopback.
+
+use std::{
+    net::Ipv6Addr,
+    sync::{Arc, Mutex},
+};
+
+use tokio::net::UdpSocket;
+
+use super::*;
+
+/// The address of the Internet that the router says it has.
+const OUTSIDE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
+
+/// The port that it opens, whatever it is asked for.
+const PORT: u16 = 40_001;
+
+/// What a router understands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Speaks {
+    Pcp,
+    NatPmp,
+    /// Refuses by either protocol: not authorized.
+    Refusals,
+    Nonsense,
+}
+
+/// A router at an address of its own, since the port is that of the protocol.
+struct Router {
+    at: Ipv4Addr,
+    /// The lifetimes of the ports that it was asked for, in seconds; 0 closes one.
+    asked: Arc<Mutex<Vec<u32>>>,
+}
+
+impl Router {
+    async fn start(last: u8, speaks: Speaks, outside: Ipv4Addr) -> Self {
+        let at = Ipv4Addr::new(127, 53, 51, last);
+        let socket = UdpSocket::bind((at, crab_nat::GATEWAY_PORT)).await.unwrap();
+        let asked = Arc::<Mutex<Vec<u32>>>::default();
+        let log = asked.clone();
+        tokio::spawn(async move {
+            let mut request = [0; 1100];
+            loop {
+                let (len, from) = socket.recv_from(&mut request).await.unwrap();
+                let (answer, lifetime) = answer(speaks, &request[..len], outside);
+                log.lock().unwrap().extend(lifetime);
+                socket.send_to(&answer, from).await.unwrap();
+            }
+        });
+        Self { at, asked }
+    }
+
+    /// Waits until it was asked for these lifetimes.
+    async fn was_asked(&self, lifetimes: &[u32]) {
+        let asked = || self.asked.lock().unwrap().clone();
+        for _ in 0..500 {
+            if asked() == lifetimes {
+                return;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{:?}", asked());
+    }
+}
+
+/// What a router answers (RFC 6887, §7.2 and §11.1; RFC 6886, §3.2 to §3.5), and the lifetime of a port that it was asked for.
+fn answer(speaks: Speaks, request: &[u8], outside: Ipv4Addr) -> (Vec<u8>, Option<u32>) {
+    let lifetime = |at: usize| u32::from_be_bytes(request[at..at + 4].try_into().unwrap());
+    let (version, refuses) = (request[0], speaks == Speaks::Refusals);
+    match (speaks, version, request[1]) {
+        (Speaks::Nonsense, ..) => (vec![0xff; 61], None),
+        (Speaks::Pcp | Speaks::Refusals, 2, _) => {
+            let mut answer = vec![2, 0x80 | 1, 0, if refuses { 2 } else { 0 }];
+            answer.extend(&request[4..8]);
+            answer.extend([0; 16]);
+            // The nonce, the protocol and the inner port come back.
+            answer.extend(&request[24..42]);
+            answer.extend(PORT.to_be_bytes());
+            answer.extend(outside.to_ipv6_mapped().octets());
+            (answer, Some(lifetime(4)).filter(|_| !refuses))
+        }
+        // PCP's request, and the answer of a router that knows NAT-PMP only (RFC 6887, §9).
+        (Speaks::NatPmp, 2, _) => (vec![0, 0x81, 0, 1, 0, 0, 0, 0], None),
+        (_, 0, 0) => ([&[0, 0x80, 0, 0, 0, 0, 0, 9][..], &outside.octets()].concat(), None),
+        (_, 0, 1) => {
+            let mut answer = vec![0, 0x81, 0, if refuses { 2 } else { 0 }, 0, 0, 0, 9];
+            answer.extend(&request[4..6]);
+            let port = if lifetime(8) == 0 { 0 } else { PORT };
+            answer.extend(port.to_be_bytes());
+            answer.extend(&request[8..12]);
+            (answer, Some(lifetime(8)).filter(|_| !refuses))
+        }
+        _ => (vec![0, 0x80 | request[1], 0, 1, 0, 0, 0, 0], None),
+    }
+}
+
+/// A keeper behind the router at 127.53.51.`LAST`.
+struct Kept {
+    told: watch::Receiver<RouterPort>,
+    moves: watch::Sender<()>,
+    advertise: watch::Sender<Vec<Target>>,
+    shutdown: CancellationToken,
+}
+
+impl Kept {
+    fn start<const LAST: u8>() -> Self {
+        let (told, moves) = (watch::Sender::default(), watch::Sender::default());
+        let (advertise, shutdown) = (watch::Sender::default(), CancellationToken::new());
+        let kept = Self {
+            told: told.subscribe(),
+            moves: moves.clone(),
+            advertise: advertise.clone(),
+            shutdown: shutdown.clone(),
+        };
+        let way = || {
+            let router = Ipv4Addr::new(127, 53, 51, LAST);
+            Some(Way { router, ours: Ipv4Addr::LOCALHOST.into() })
+        };
+        let listen = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 4600);
+        let news = News { moves: moves.subscribe(), advertise: advertise.subscribe() };
+        tokio::spawn(Keeper { listen, way, told, open: None }.run(news, shutdown));
+        kept
+    }
+
+    /// What is told, once it is this or that.
+    async fn told(&mut self, is: fn(&RouterPort) -> bool) -> RouterPort {
+        timeout(Duration::from_secs(20), self.told.wait_for(is)).await.unwrap().unwrap().clone()
+    }
+
+    async fn open(&mut self) -> SocketAddr {
+        self.told(|told| told.address().is_some()).await.address().unwrap()
+    }
+
+    async fn refused(&mut self) -> String {
+        self.told(|told| told.problem().is_some()).await.problem().unwrap()
+    }
+}
+
+/// In seconds.
+const LIFE: u32 = 20 * 60;
+
+#[tokio::test]
+async fn a_port_is_opened_by_pcp_and_closed_when_the_node_stops() {
+    let router = Router::start(1, Speaks::Pcp, OUTSIDE).await;
+    let mut kept = Kept::start::<1>();
+    assert_eq!(kept.open().await, SocketAddr::new(OUTSIDE.into(), PORT));
+    // After a move it is asked for again.
+    kept.moves.send_replace(());
+    router.was_asked(&[LIFE, LIFE]).await;
+    kept.shutdown.cancel();
+    router.was_asked(&[LIFE, LIFE, 0]).await;
+}
+
+#[tokio::test]
+async fn a_port_is_opened_by_nat_pmp_where_the_router_knows_no_pcp() {
+    let router = Router::start(2, Speaks::NatPmp, OUTSIDE).await;
+    let mut kept = Kept::start::<2>();
+    assert_eq!(kept.open().await, SocketAddr::new(OUTSIDE.into(), PORT));
+    kept.moves.send_replace(());
+    router.was_asked(&[LIFE, LIFE]).await;
+    kept.shutdown.cancel();
+    router.was_asked(&[LIFE, LIFE, 0]).await;
+}
+
+#[tokio::test]
+async fn no_port_is_kept_open_for_a_node_that_advertises_addresses() {
+    let router = Router::start(3, Speaks::Pcp, OUTSIDE).await;
+    let mut kept = Kept::start::<3>();
+    kept.open().await;
+    kept.advertise.send_replace(vec!["192.0.2.1:4600".parse().unwrap()]);
+    kept.told(|told| *told == RouterPort::NotAsked).await;
+    router.was_asked(&[LIFE, 0]).await;
+    kept.advertise.send_replace(Vec::new());
+    kept.open().await;
+}
+
+#[tokio::test]
+async fn a_router_that_refuses_or_talks_nonsense_is_said_to() {
+    let _refusing = Router::start(4, Speaks::Refusals, OUTSIDE).await;
+    let why = Kept::start::<4>().refused().await;
+    assert!(why.starts_with("127.53.51.4: PCP: ") && why.contains("Not authorized"), "{why}");
+    let _broken = Router::start(5, Speaks::Nonsense, OUTSIDE).await;
+    let why = Kept::start::<5>().refused().await;
+    assert!(why.contains("NAT-PMP: Invalid response"), "{why}");
+    // Nobody is at the next address.
+    let why = Kept::start::<6>().refused().await;
+    assert!(why.contains("PCP: UDP socket error"), "{why}");
+}
+
+#[tokio::test]
+async fn a_port_of_a_router_behind_another_nat_is_given_back() {
+    for (last, outside) in [(7, [100, 64, 0, 9]), (8, [192, 168, 0, 9])] {
+        let router = Router::start(last, Speaks::NatPmp, outside.into()).await;
+        let mut kept = if last == 7 { Kept::start::<7>() } else { Kept::start::<8>() };
+        let why = kept.refused().await;
+        assert!(why.contains("another NAT") && why.contains(&router.at.to_string()), "{why}");
+        router.was_asked(&[LIFE, 0]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_listens_at_another_address_asks_for_nothing() {
+    let way = || Some(Way { router: [127, 53, 51, 9].into(), ours: Ipv4Addr::LOCALHOST.into() });
+    for (listen, asks) in
+        [("127.0.0.2:4600", false), ("[::1]:4600", false), ("127.0.0.1:4600", true)]
+    {
+        let told = watch::Sender::default();
+        let mut keeper = Keeper { listen: listen.parse().unwrap(), way, told, open: None };
+        keeper.look(true).await;
+        assert_eq!(*keeper.told.borrow() != RouterPort::NotAsked, asks, "{listen}");
+    }
+}
