@@ -2,7 +2,6 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use bytes::BytesMut;
 use rustls::ClientConfig;
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsConnector;
@@ -10,7 +9,8 @@ use tokio_rustls::TlsConnector;
 use super::{
     knock::KnockKey,
     proxy::{HttpProxy, ProxyError},
-    pump, tls,
+    pump::{self, Side},
+    tls,
 };
 use crate::{
     identity::Fingerprint,
@@ -101,8 +101,9 @@ impl StreamDialler {
         let exported = tls::session_of(session.get_ref().1).ok_or(DialError::OldTls)?;
         let end = self.switch.streams().open(address).ok_or(DialError::TooMany)?;
         let hold = end.hold();
-        let knock = self.key.knock(&exported).to_vec();
-        tokio::spawn(pump::run(session, self.switch.clone(), end, knock, BytesMut::new()));
+        let h2 = tls::speaks_h2(session.get_ref().1);
+        let side = Side::Dialler { knock: self.key.knock(&exported), h2 };
+        tokio::spawn(pump::run(session, self.switch.clone(), end, side));
         Ok(hold)
     }
 }

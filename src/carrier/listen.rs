@@ -11,7 +11,6 @@ use std::{
 use bytes::BytesMut;
 use rustls::ServerConfig;
 use tokio::{
-    io::AsyncReadExt as _,
     net::{TcpListener, TcpStream},
     time::{Instant, sleep, timeout},
 };
@@ -19,26 +18,23 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    knock::{Judged, KnockKey, judge},
-    page, pump,
+    knock::KnockKey,
+    page,
+    pump::{self, Side},
     strangers::Strangers,
     tls,
+    visitor::Visitor,
 };
 use crate::{identity::Fingerprint, underlay::Switch};
 
-/// How long TLS may take, and how long a session may be silent before it has said anything: as web
-/// servers allow.
+/// How long TLS may take, as web servers allow.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-const SILENT_FOR: Duration = Duration::from_secs(30);
 
-/// How long HTTP is spoken with a stranger at most.
+/// How long HTTP is spoken with a stranger at most, silence included.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The pause after a failed `accept`, which mostly says that files are used up.
 const PAUSE: Duration = Duration::from_millis(100);
-
-/// Most bytes read before a connection is judged: one TLS record.
-const FIRST_BYTES: usize = 16 << 10;
 
 /// Accepts TCP connections, as the HTTPS server that it seems to be.
 pub struct StreamListener {
@@ -128,7 +124,7 @@ impl Ticket {
         let streams = self.gate.switch.streams();
         let Some(end) = streams.open(peer) else { return };
         let switch = self.gate.switch.clone();
-        tokio::spawn(pump::run(session, switch, end.clone(), Vec::new(), came));
+        tokio::spawn(pump::run(session, switch, end.clone(), Side::Listener { came }));
         tokio::select! {
             biased;
             () = end.is_used() => {}
@@ -141,34 +137,11 @@ impl Ticket {
     async fn answer(&self, tcp: TcpStream) -> Option<(TlsStream<TcpStream>, BytesMut)> {
         pump::tune(&tcp);
         let acceptor = TlsAcceptor::from(self.gate.tls.clone());
-        let mut session = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(tcp)).await.ok()?.ok()?;
-        let (knocked, came) = timeout(SILENT_FOR, self.listen(&mut session)).await.ok()?.ok()?;
-        if knocked {
-            return Some((session, came));
-        }
-        // It ends in time, or it has been served as well as a stranger can be.
-        let _ = timeout(PAGE_TIMEOUT, page::serve(session, came.freeze())).await;
-        None
-    }
-
-    /// Reads until it is clear whether the other end has knocked; returns what came behind the knock, or
-    /// everything.
-    async fn listen(&self, session: &mut TlsStream<TcpStream>) -> io::Result<(bool, BytesMut)> {
-        let due =
-            tls::session_of(session.get_ref().1).map(|exported| self.gate.key.knock(&exported));
-        let mut came = BytesMut::with_capacity(FIRST_BYTES);
-        loop {
-            if session.read_buf(&mut came).await? == 0 {
-                return Ok((false, came));
-            }
-            match due.as_ref().map(|due| (judge(due, &came), due.len())) {
-                Some((Judged::Knock, len)) => {
-                    return Ok((true, came.split_off(len)));
-                }
-                Some((Judged::Beginning, _)) => {}
-                Some((Judged::Other, _)) | None => return Ok((false, came)),
-            }
-        }
+        let session = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(tcp)).await.ok()?.ok()?;
+        let mut visitor = Visitor::new(session, &self.gate.key);
+        // It has knocked, ends in time, or has been served as well as a stranger can be.
+        let _ = timeout(PAGE_TIMEOUT, page::serve(&mut visitor)).await;
+        visitor.member()
     }
 }
 

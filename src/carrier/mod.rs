@@ -4,7 +4,7 @@
 //!  dialler                                              listener (`[node] stream_listen`)
 //!     │ TCP, perhaps by an HTTP CONNECT proxy              │ a place among its prefix's strangers
 //!     │ TLS as any HTTPS client: h2, http/1.1; no          │ a certificate of its own making;
-//!     │ certificate, no name                               │ asks for none
+//!     │ certificate, no name                               │ asks for none; says the settings of HTTP/2
 //!     │ knock: 32 bytes that this session's keys and the   │ the expected bytes: a stream
 //!     │ authority's fingerprint give                       │ any others: an HTTP server answers
 //!     │ frames: the packets of the UDP socket ───────────► │ `underlay::Streams`
@@ -21,7 +21,8 @@
 //! | `strangers` | who may wait at the listener (PURE) |
 //! | `tls` | the outer TLS session |
 //! | `dial`, `proxy` | opening a stream, directly or by a proxy |
-//! | `listen`, `page` | accepting streams, and answering others |
+//! | `listen`, `visitor`, `page` | accepting streams, and answering others |
+//! | `preface` | what the listener says before it knows who has come (PURE) |
 //! | `pump` | moving the bytes |
 
 mod dial;
@@ -30,12 +31,15 @@ mod knock;
 mod listen;
 #[cfg(feature = "proxy")]
 mod page;
+mod preface;
 mod proxy;
 mod pump;
 mod socket;
 #[cfg(feature = "proxy")]
 mod strangers;
 mod tls;
+#[cfg(feature = "proxy")]
+mod visitor;
 
 pub use dial::{DialError, StreamDialler};
 #[cfg(feature = "proxy")]

@@ -2,13 +2,10 @@
 
 use std::{
     convert::Infallible,
-    io,
-    pin::Pin,
-    task::{Context, Poll},
     time::{Duration, SystemTime},
 };
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{
     Method, Request, Response, StatusCode,
@@ -18,11 +15,8 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
-use tokio_rustls::server::TlsStream;
+
+use super::visitor::Visitor;
 
 /// How long the head of a request may take.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(20);
@@ -36,10 +30,10 @@ const MAX_REQUESTS: u32 = 8;
 /// The page that a web server shows before it is configured.
 const PAGE: &str = "<html><body><h1>It works!</h1></body></html>\n";
 
-/// Serves a stranger, of which `came` has been read already.
-pub(super) async fn serve(session: TlsStream<TcpStream>, came: Bytes) {
-    let h2 = session.get_ref().1.alpn_protocol() == Some(b"h2");
-    let io = TokioIo::new(Rewound { came, session });
+/// Serves a visitor until it leaves, or knocks.
+pub(super) async fn serve(visitor: &mut Visitor) {
+    let h2 = visitor.speaks_h2();
+    let io = TokioIo::new(visitor);
     let service = service_fn(|request| async move { Ok::<_, Infallible>(answer(&request)) });
     let served = if h2 {
         let mut server = http2::Builder::new(TokioExecutor::new());
@@ -59,7 +53,7 @@ pub(super) async fn serve(session: TlsStream<TcpStream>, came: Bytes) {
             .await
     };
     if let Err(error) = served {
-        tracing::trace!(%error, "a stranger's connection ended");
+        tracing::trace!(%error, "a visitor's connection ended");
     }
 }
 
@@ -82,44 +76,4 @@ fn answer(request: &Request<Incoming>) -> Response<Full<Bytes>> {
         headers.insert(DATE, date);
     }
     response
-}
-
-/// A session with what was read of it put back.
-struct Rewound {
-    came: Bytes,
-    session: TlsStream<TcpStream>,
-}
-
-impl AsyncRead for Rewound {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.came.is_empty() {
-            return Pin::new(&mut self.session).poll_read(cx, buf);
-        }
-        let len = self.came.len().min(buf.remaining());
-        buf.put_slice(&self.came[..len]);
-        self.came.advance(len);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Rewound {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.session).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.session).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.session).poll_shutdown(cx)
-    }
 }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::BytesMut;
+use bytes::{Buf as _, BytesMut};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
@@ -14,6 +14,10 @@ use tokio::{
     time::{sleep, sleep_until},
 };
 
+use super::{
+    knock::KNOCK_LEN,
+    preface::{NoPreface, preface_in},
+};
 use crate::{
     underlay::{StreamEnd, Switch},
     wire::frame::{self, BadLength},
@@ -46,6 +50,15 @@ const UNUSED_FOR: Duration = Duration::from_secs(20);
 /// How long the last packets of a link may take to leave.
 const LINGER: Duration = Duration::from_millis(300);
 
+/// Which end of a stream this is.
+pub(super) enum Side {
+    /// It sends a knock, and skips the settings that a server of HTTP/2 says first.
+    Dialler { knock: [u8; KNOCK_LEN], h2: bool },
+    /// It has read the knock and what came behind it.
+    #[cfg(any(test, feature = "proxy"))]
+    Listener { came: BytesMut },
+}
+
 /// Why a stream ended.
 #[derive(Debug, thiserror::Error)]
 enum PumpError {
@@ -55,6 +68,9 @@ enum PumpError {
     /// The other end speaks another protocol.
     #[error("the other end speaks another protocol: {0}")]
     Frames(#[from] BadLength),
+    /// So does this.
+    #[error("the other end speaks another protocol: {0}")]
+    Preface(#[from] NoPreface),
     /// Nobody needs the stream.
     #[error("no link uses it")]
     Unused,
@@ -87,19 +103,23 @@ pub(super) fn tune(tcp: &TcpStream) {
     }
 }
 
-/// Moves packets until the stream ends. `first` is sent before them, and `came` has come already.
+/// Moves packets until the stream ends.
 pub(super) async fn run<S: AsyncRead + AsyncWrite>(
     session: S,
     switch: Arc<Switch>,
     end: Arc<StreamEnd>,
-    first: Vec<u8>,
-    came: BytesMut,
+    side: Side,
 ) {
     let (read, write) = tokio::io::split(session);
+    let (first, came, h2) = match side {
+        Side::Dialler { knock, h2 } => (knock.to_vec(), BytesMut::new(), h2),
+        #[cfg(any(test, feature = "proxy"))]
+        Side::Listener { came } => (Vec::new(), came, false),
+    };
     let ended = tokio::select! {
         biased;
         () = end.ended().cancelled() => Err(PumpError::Closed),
-        ended = receive(read, &switch, &end, came) => ended,
+        ended = receive(read, &switch, &end, (came, h2)) => ended,
         ended = send(write, &switch, &end, first) => ended,
         ended = unneeded(&end) => ended,
     };
@@ -124,8 +144,16 @@ async fn receive(
     mut session: impl AsyncRead + Unpin,
     switch: &Switch,
     end: &StreamEnd,
-    mut came: BytesMut,
+    (mut came, mut has_preface): (BytesMut, bool),
 ) -> Result<(), PumpError> {
+    while has_preface {
+        if let Some(len) = preface_in(&came)? {
+            came.advance(len);
+            has_preface = false;
+        } else if session.read_buf(&mut came).await? == 0 {
+            return Ok(());
+        }
+    }
     loop {
         let whole = frame::whole(&came)?;
         if whole > 0 {

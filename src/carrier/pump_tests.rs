@@ -26,12 +26,16 @@ const PIPE: usize = 4096;
 
 impl Bench {
     fn new() -> Self {
+        Self::on(Side::Listener { came: BytesMut::new() })
+    }
+
+    fn on(side: Side) -> Self {
         let switch = Arc::<Switch>::default();
         let socket = LabelSocket::new(no_udp(), switch.clone());
         let peer: SocketAddr = "192.0.2.1:443".parse().unwrap();
         let end = switch.streams().open(peer).unwrap();
         let (near, far) = tokio::io::duplex(PIPE);
-        let pump = run(near, switch.clone(), end.clone(), Vec::new(), BytesMut::new());
+        let pump = run(near, switch.clone(), end.clone(), side);
         let sender = noq::AsyncUdpSocket::create_sender(&socket);
         Self { pump: tokio::spawn(pump), switch, end, far, sender }
     }
@@ -70,6 +74,32 @@ async fn half_a_frame_holds_a_stream_for_20_s_and_a_bad_length_for_none() {
         let mut bench = Bench::new();
         bench.far.write_all(&bad).await.unwrap();
         assert_eq!(bench.ended().await, Duration::ZERO);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dialler_knocks_at_once_and_skips_the_settings_of_http2() {
+    const SETTINGS: [u8; 15] = [0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 8];
+    let dialler = |h2| Bench::on(Side::Dialler { knock: [7; KNOCK_LEN], h2 });
+    let mut bench = dialler(true);
+    let mut knock = [0; KNOCK_LEN];
+    bench.far.read_exact(&mut knock).await.unwrap();
+    assert_eq!(knock, [7; KNOCK_LEN]);
+    for byte in SETTINGS {
+        bench.far.write_all(&[byte]).await.unwrap();
+        sleep(Duration::from_millis(1)).await;
+    }
+    // A frame, and something else.
+    bench.far.write_all(&[0, 1, 9]).await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    assert!(!bench.pump.is_finished());
+    bench.far.write_all(&[0, 0]).await.unwrap();
+    assert_eq!(bench.ended().await, Duration::ZERO);
+
+    for (h2, other) in [(true, *b"HTTP/1.1 400 OK"), (false, SETTINGS)] {
+        let mut bench = dialler(h2);
+        bench.far.write_all(&other).await.unwrap();
+        assert_eq!(bench.ended().await, Duration::ZERO, "{h2}");
     }
 }
 

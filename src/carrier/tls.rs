@@ -43,6 +43,11 @@ pub(super) fn session_of<Data>(
     connection.export_keying_material([0; KNOCK_LEN], EXPORTER_LABEL, None).ok()
 }
 
+/// Whether HTTP/2 was agreed.
+pub(super) fn speaks_h2<Data>(connection: &rustls::ConnectionCommon<Data>) -> bool {
+    connection.alpn_protocol() == Some(ALPN[0])
+}
+
 fn alpn() -> Vec<Vec<u8>> {
     ALPN.iter().map(|protocol| protocol.to_vec()).collect()
 }
