@@ -140,6 +140,7 @@ mod events;
 #[cfg(all(feature = "cli", target_os = "linux"))]
 mod exec;
 mod exit;
+mod eyeballs;
 mod failover;
 mod flow;
 mod identity;

@@ -28,7 +28,7 @@ use rustls::{
 };
 use socket2::{Domain, Socket, Type};
 
-const LISTEN: &str = "#stream_listen = \"0.0.0.0:443\"";
+const LISTEN: &str = "#stream_listen = \"[::]:443\"";
 
 /// The exit `hub`, which accepts streams at the returned address; `udp`: it uses UDP, too.
 fn hub(site: &Site, udp: bool) -> (Running, SocketAddr) {

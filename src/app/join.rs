@@ -239,7 +239,7 @@ impl<'a> Remote<'a> {
         }
     }
 
-    /// Connects by UDP, and by streams if that does not answer within a second.
+    /// Connects by UDP, and by streams if that does not answer within [`UDP_HEAD_START`].
     async fn connect(
         &self,
         client: &ClientConfig,
@@ -268,50 +268,34 @@ impl<'a> Remote<'a> {
         Ok(Err(tried))
     }
 
-    /// Connects to the UDP addresses: those of one family at once, and a little later the others.
+    /// Connects to the UDP addresses.
     async fn connect_by_udp(
         &self,
         client: &ClientConfig,
     ) -> Result<Result<Connected, Tried>, JoinFailure> {
-        let mut tried = Tried::default();
-        let (first, later) = families(&reach::udp_of(self.addresses).collect::<Vec<_>>(), None);
-        let connect = |address: SocketAddr, after: Duration| async move {
-            sleep(after).await;
-            self.connect_to(client, address, address).await
+        let addresses: Vec<_> = reach::udp_of(self.addresses).collect();
+        let connect = |address| async move {
+            let connected = self.connect_to(client, address, address).await?;
+            Ok(connected.map(|conn| (conn, None)))
         };
-        let attempts = first.into_iter().map(|address| connect(address, Duration::ZERO));
-        let mut attempts: FuturesUnordered<_> = attempts
-            .chain(later.into_iter().map(|address| connect(address, FAMILY_HEAD_START)))
-            .collect();
-        while let Some(attempt) = attempts.next().await {
-            match attempt? {
-                Ok(conn) => return Ok(Ok((conn, None))),
-                Err(more) => tried.add(more),
-            }
-        }
-        Ok(Err(tried))
+        first_of(&addresses, connect).await
     }
 
-    /// Connects by a stream to each TCP address in turn.
+    /// Connects by a stream to the TCP addresses.
     async fn connect_by_stream(
         &self,
         client: &ClientConfig,
     ) -> Result<Result<Connected, Tried>, JoinFailure> {
-        let mut tried = Tried::default();
-        let Some(streams) = &self.way.streams else { return Ok(Err(tried)) };
-        for address in reach::streams_of(self.addresses) {
-            match streams.dial(address).await {
-                Ok(stream) => {
-                    let at = stream.virtual_address();
-                    match self.connect_to(client, at, address).await? {
-                        Ok(conn) => return Ok(Ok((conn, Some(stream)))),
-                        Err(more) => tried.add(more),
-                    }
-                }
-                Err(error) => tried.note(format!("TCP {address} ({error})")),
-            }
-        }
-        Ok(Err(tried))
+        let Some(streams) = &self.way.streams else { return Ok(Err(Tried::default())) };
+        let connect = |address| async move {
+            let stream = match streams.dial(address).await {
+                Ok(stream) => stream,
+                Err(error) => return Ok(Err(Tried::at(format!("TCP {address} ({error})")))),
+            };
+            let connected = self.connect_to(client, stream.virtual_address(), address).await?;
+            Ok(connected.map(|conn| (conn, Some(stream))))
+        };
+        first_of(&reach::streams_of(self.addresses), connect).await
     }
 
     /// Connects to `at`, which is the address `shown` to people.
@@ -348,6 +332,35 @@ impl<'a> Remote<'a> {
     }
 }
 
+/// Connects to the addresses of one family at once, and a little later to the others; the first that answers is taken.
+async fn first_of<F, T>(
+    addresses: &[SocketAddr],
+    connect: impl Fn(SocketAddr) -> F,
+) -> Result<Result<T, Tried>, JoinFailure>
+where
+    F: Future<Output = Result<Result<T, Tried>, JoinFailure>>,
+{
+    let (first, later) = families(addresses, None);
+    let connect = |(address, after)| {
+        let connecting = connect(address);
+        async move {
+            sleep(after).await;
+            connecting.await
+        }
+    };
+    let first = first.into_iter().map(|address| (address, Duration::ZERO));
+    let later = later.into_iter().map(|address| (address, FAMILY_HEAD_START));
+    let mut attempts: FuturesUnordered<_> = first.chain(later).map(connect).collect();
+    let mut tried = Tried::default();
+    while let Some(attempt) = attempts.next().await {
+        match attempt? {
+            Ok(connected) => return Ok(Ok(connected)),
+            Err(more) => tried.add(more),
+        }
+    }
+    Ok(Err(tried))
+}
+
 /// A connection, and what keeps the stream open that it may go over.
 type Connected = (Connection, Option<StreamHold>);
 
@@ -360,6 +373,10 @@ struct Tried {
 }
 
 impl Tried {
+    fn at(at: String) -> Self {
+        Self { at: vec![at], dates: false }
+    }
+
     fn note(&mut self, at: String) {
         self.at.push(at);
     }
@@ -392,4 +409,42 @@ async fn converse(conn: &Connection, request: &[u8]) -> Result<JoinReply, JoinFa
 
 fn local(error: &dyn fmt::Display) -> JoinFailure {
     JoinFailure::Local(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_family_that_does_not_answer_costs_a_joiner_250_ms() {
+        let list = ["[2001:db8::1]:1", "[2001:db8::2]:1", "192.0.2.1:1", "192.0.2.2:1"];
+        let list = list.map(|address| address.parse().unwrap());
+        let began = Instant::now();
+        let connect = |address: SocketAddr| async move {
+            match address {
+                _ if address == list[1] => return Ok(Err(Tried::at("no route".to_owned()))),
+                _ if address.is_ipv6() => pending().await,
+                _ if address == list[3] => sleep(Duration::from_secs(1)).await,
+                _ => sleep(Duration::from_millis(40)).await,
+            }
+            Ok(Ok(address))
+        };
+        let Ok(Ok(answered)) = first_of(&list, connect).await else { panic!("none answered") };
+        assert_eq!((answered, began.elapsed().as_millis()), (list[2], 290));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn addresses_that_all_fail_are_all_told() {
+        let list = ["[2001:db8::1]:1", "192.0.2.1:1"].map(|address| address.parse().unwrap());
+        let fails = |address: SocketAddr| async move {
+            let dates = address.is_ipv4();
+            Ok(Err::<(), _>(Tried { at: vec![address.to_string()], dates }))
+        };
+        let Ok(Err(tried)) = first_of(&list, fails).await else { panic!("one answered") };
+        assert_eq!((tried.at.join(" "), tried.dates), (format!("{} {}", list[0], list[1]), true));
+    }
 }

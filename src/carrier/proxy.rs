@@ -10,8 +10,10 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    net::{TcpStream, lookup_host},
 };
+
+use crate::eyeballs;
 
 /// The longest head of a proxy's answer that is read, as much as this node's own proxy takes.
 const MAX_HEAD: usize = 64 << 10;
@@ -113,9 +115,8 @@ impl HttpProxy {
 
     /// Asks it for a connection to `to`.
     pub(super) async fn connect(&self, to: SocketAddr) -> Result<TcpStream, ProxyError> {
-        let tcp = TcpStream::connect((&*self.host, self.port)).await;
         let unreachable = |error| ProxyError::Unreachable(self.to_string(), error);
-        let mut tcp = tcp.map_err(unreachable)?;
+        let mut tcp = self.reach().await.map_err(unreachable)?;
         tcp.write_all(self.request(to).as_bytes()).await.map_err(unreachable)?;
         let head = read_head(&mut tcp).await.map_err(unreachable)?;
         let status = status(&head).unwrap_or("an answer that is no HTTP");
@@ -123,6 +124,13 @@ impl HttpProxy {
             return Ok(tcp);
         }
         Err(ProxyError::Refused(self.to_string(), crate::text::cleaned(status, 100)))
+    }
+
+    /// Connects to the first of its addresses that answers.
+    async fn reach(&self) -> io::Result<TcpStream> {
+        let all: Vec<_> = lookup_host((&*self.host, self.port)).await?.collect();
+        let (tcp, _) = eyeballs::first(&all, TcpStream::connect, |_| false).await?;
+        Ok(tcp)
     }
 
     fn request(&self, to: SocketAddr) -> String {

@@ -2,7 +2,7 @@
 
 use crate::{
     networks::{Networks, allow_itself},
-    overlay::{json, wait_for},
+    overlay::{configure, json, wait_for},
 };
 
 #[test]
@@ -45,4 +45,28 @@ fn nodes_of_different_families_meet_through_a_relay_of_both() {
         let all = ["198.51.100.1:4600", "[2001:db8:6::1]:4600", "[2001:db8:6::2]:4600"];
         all.iter().all(|at| told.contains(at))
     });
+}
+
+#[test]
+fn a_node_that_has_ipv6_and_tcp_only_joins_and_has_flows() {
+    let Some(networks) = Networks::make() else { return };
+    networks.must("hub", &["init", "--name", "hub", "--exit", "--proxy", "127.0.0.1:0"], "");
+    let hub = networks.site.dir("hub");
+    allow_itself(&hub);
+    configure(&hub, "#stream_listen = \"[::]:443\"", "stream_listen = \"[::]:443\"");
+    configure(&hub, "udp = true", "udp = false");
+    let running = networks.start("hub", &["--dashboard", "127.0.0.1:0"]);
+    let site = networks.join("site", &[], &["--proxy", "127.0.0.1:0"]);
+    let entry = networks.start("site", &[]);
+    wait_for("the link", || {
+        let link = &json(&site, &["links"])[0];
+        link["up"] == true && link["carrier"] == "tls" && link["address"] == "[2001:db8:6::1]:443"
+    });
+    let mut curl = networks.on("site");
+    let (url, proxy) =
+        (format!("http://{}/", running.dashboard()), format!("http://{}", entry.proxy()));
+    curl.args(["curl", "--silent", "--max-time", "20", "--output", "/dev/null"]);
+    curl.args(["--write-out", "%{http_code}", "--proxy", &proxy, &url]);
+    let code = String::from_utf8(curl.output().unwrap().stdout).unwrap();
+    assert!(code.starts_with(|c: char| ('2'..='4').contains(&c)), "{code}");
 }

@@ -37,7 +37,7 @@ fn netcheck_tells_what_passes_and_who_can_dial_this_node() {
     let site = Site::new();
     let hub = site.hub();
     let streams = format!("stream_listen = \"{}\"", free_tcp());
-    configure(&hub, "#stream_listen = \"0.0.0.0:443\"", &streams);
+    configure(&hub, "#stream_listen = \"[::]:443\"", &streams);
     assert!(must_fail(&hub, &["netcheck"]).contains("ronproxy run"));
     let _hub = Running::start(&hub, &[]);
     assert!(must(&hub, &["netcheck"]).contains("nobody to ask"));

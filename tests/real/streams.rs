@@ -63,7 +63,7 @@ impl Pair {
         let listen = format!("stream_listen = \"{inside}\"");
         let port = format!("stream_port = {outside}");
         let settings =
-            [("#stream_listen = \"0.0.0.0:443\"", &*listen), ("#stream_port = 443", &*port)];
+            [("#stream_listen = \"[::]:443\"", &*listen), ("#stream_port = 443", &*port)];
         let overlay = Processes::start_with(topology, &[], seed, &settings).await;
         let at = (overlay.public("exit").ip(), outside).into();
         let wires = Wires::between(at, inside, (wire, Bottleneck::default()));

@@ -39,7 +39,7 @@ pub(crate) fn all() {
     }
     let congestion = env::var("RON_BENCH_CONGESTION").unwrap_or_else(|_| "cubic".to_owned());
     let model = LinkModel::new(ONE_WAY).with_rate(Bitrate::mbit(MBIT), Queue::Time(QUEUE));
-    let listen = ("#stream_listen = \"0.0.0.0:443\"", "stream_listen = \"0.0.0.0:443\"");
+    let listen = ("#stream_listen = \"[::]:443\"", "stream_listen = \"0.0.0.0:443\"");
     let mut nodes = Nodes::set(Cable::lay(model), &[listen]);
     let server = nodes.serve(&congestion);
     println!("{MBIT} Mbit/s, round trip {:?}", ONE_WAY * 2);
