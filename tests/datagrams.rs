@@ -286,13 +286,13 @@ async fn a_flood_in_either_direction_is_bounded_and_hurts_no_connection() {
     for _ in 0..5_000 {
         association.deliver(&silent, &[0; 1_200]);
     }
-    // The lane is new and holds 64 KiB; more is dropped at once.
-    assert!(dropped(entry, "lane-full") > 4_800, "{:?}", entry.status().dropped_datagrams);
+    // The lane holds 512 KiB at most; more is dropped at once.
+    assert!(dropped(entry, "lane-full") > 4_550, "{:?}", entry.status().dropped_datagrams);
     let start = Instant::now();
     timeout(SOON, support::type_a_key(&mut *io)).await.unwrap().unwrap();
     assert!(start.elapsed() < Duration::from_millis(100), "{:?}", start.elapsed());
     association.deliver(&"flood.test:1".parse().unwrap(), b"x");
-    wait_for("the exit's drops", SOON, || dropped(exit, "lane-full") > 1_800).await;
+    wait_for("the exit's drops", SOON, || dropped(exit, "lane-full") > 1_500).await;
     timeout(SOON, support::type_a_key(&mut *io)).await.unwrap().unwrap();
     // What fitted arrives.
     wait_for("the rest", SOON, || received.len() > 50).await;
@@ -419,13 +419,12 @@ async fn fifty_megabits_a_second_lose_nothing_of_their_own() {
     let lab = triangle(1, |_| {}).await;
     let entry = lab.node("entry").unwrap();
     let (association, received) = associate(entry);
-    // A new lane does not know its route yet: it drops what is beyond its window for half a second.
-    send_fifty_megabits(&*association, 5_208).await;
-    assert!(received.len() > 2_000, "{}", received.len());
-    let (warm, dropped) = (received.len(), entry.status().dropped_datagrams);
+    // As iperf3 does, it waits for an answer first. The lane is new then, and does not know the rate of its route.
+    association.deliver(&echo(), b"connect");
+    wait_for("the first answer", SOON, || received.len() == 1).await;
     send_fifty_megabits(&*association, 26_000).await;
-    let lost = 26_000 - (received.len() - warm);
-    assert!(lost < 26, "{lost}, {:?} after {dropped:?}", entry.status().dropped_datagrams);
+    let lost = 26_001 - received.len();
+    assert!(lost < 26, "{lost}, {:?}", entry.status().dropped_datagrams);
     lab.stop().await;
 }
 

@@ -14,7 +14,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU16, Ordering},
+        atomic::{AtomicU16, AtomicU64, Ordering},
     },
 };
 
@@ -28,7 +28,7 @@ use crate::{
         Carried, DatagramCounts, DatagramDrop, DatagramDrops, DatagramSink, MAX_DATAGRAM, Refusal,
         Target,
     },
-    transport::LANE_DATAGRAMS_UNSENT,
+    transport::{LANE_DATAGRAMS_UNSENT, RerouteMark},
     wire::{
         datagram::{Header, Piece, frame, frames, parse},
         lane::AssociationNews,
@@ -50,6 +50,7 @@ const NEWS: usize = 16;
 /// The datagrams of one lane.
 pub(super) struct Datagrams {
     conn: Connection,
+    mark: Arc<RerouteMark>,
     drops: Arc<DatagramDrops>,
     flows: Mutex<BTreeMap<u64, Arc<Inward>>>,
 }
@@ -66,6 +67,8 @@ pub(super) struct DatagramPort {
     lane: Arc<Datagrams>,
     flow: u64,
     next: AtomicU16,
+    /// Bytes of the datagrams that were given to QUIC, or dropped for want of room.
+    offered: AtomicU64,
     /// What the entry counts of the flow.
     carried: Option<Arc<Carried>>,
     counts: Arc<DatagramCounts>,
@@ -79,8 +82,12 @@ pub(super) struct Receiving {
 }
 
 impl Datagrams {
-    pub(super) fn new(conn: Connection, drops: Arc<DatagramDrops>) -> Arc<Self> {
-        Arc::new(Self { conn, drops, flows: Mutex::default() })
+    pub(super) fn new(
+        conn: Connection,
+        mark: Arc<RerouteMark>,
+        drops: Arc<DatagramDrops>,
+    ) -> Arc<Self> {
+        Arc::new(Self { conn, mark, drops, flows: Mutex::default() })
     }
 
     /// Counts what this node drops.
@@ -96,8 +103,8 @@ impl Datagrams {
         counts: Arc<DatagramCounts>,
     ) -> (Arc<DatagramPort>, mpsc::Receiver<AssociationNews>) {
         let (news, to_tell) = mpsc::channel(NEWS);
-        let (lane, next) = (self.clone(), AtomicU16::new(0));
-        (Arc::new(DatagramPort { lane, flow, next, carried, counts, news }), to_tell)
+        let (lane, next, offered) = (self.clone(), AtomicU16::new(0), AtomicU64::new(0));
+        (Arc::new(DatagramPort { lane, flow, next, offered, carried, counts, news }), to_tell)
     }
 
     /// Takes a frame that came in.
@@ -179,6 +186,8 @@ impl DatagramPort {
         }
         let conn = &self.lane.conn;
         let room = conn.max_datagram_size().ok_or(DatagramDrop::FlowEnded)?;
+        let bytes = payload.len() as u64;
+        self.lane.mark.sends_datagram(self.offered.fetch_add(bytes, Ordering::Relaxed), bytes);
         let waiting = LANE_DATAGRAMS_UNSENT - conn.datagram_send_buffer_space();
         if waiting + payload.len() > LEAST_WAITING && waiting + payload.len() > self.may_wait() {
             return Err(DatagramDrop::LaneFull);

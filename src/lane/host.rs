@@ -266,7 +266,7 @@ impl LaneHost {
         };
         let told = self.tally().begin(end.peer(), Instant::now().into_std());
         log_line!(told, lane = end.slot().0, peer = %end.peer(), "lane open");
-        let datagrams = Datagrams::new(conn.clone(), self.drops.clone());
+        let datagrams = Datagrams::new(conn.clone(), end.mark().clone(), self.drops.clone());
         let driver = Driver::new(conn.clone(), end.clone(), datagrams.clone());
         let driver = tokio::spawn(driver.run());
         let windows = self.memory.open(&entry.name, (conn.clone(), end.mark().clone()));

@@ -482,7 +482,7 @@ impl LanePool {
         let windows = self.memory.open(end.peer(), (conn.clone(), end.mark().clone()));
         tokio::spawn(windows.clone().run());
         let idle_since = Mutex::new(Instant::now());
-        let datagrams = Datagrams::new(conn.clone(), self.drops.clone());
+        let datagrams = Datagrams::new(conn.clone(), end.mark().clone(), self.drops.clone());
         let lane = Arc::new(Lane { conn, end, windows, datagrams, idle_since });
         self.list(&lane.end);
         let driver = (lane.conn.clone(), lane.end.clone(), lane.datagrams.clone());

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::adaptive::INITIAL_WINDOW;
+use super::adaptive::{FLOWS_AT_ONCE, INITIAL_WINDOW};
 use crate::underlay::{Sizing, SlotActivity};
 
 /// Bytes that may leave at once after a reroute although the window is full. They are enough for the new route's
@@ -178,10 +178,20 @@ impl RerouteMark {
     /// Records that a flow, which wrote `before` bytes so far, writes more. While the lane does not know the path,
     /// it may send in addition as much as a TCP connection of the flow's own would send in its first round trip.
     pub fn writes(&self, before: u64, bytes: u64) {
+        self.opens(before, bytes, 1);
+    }
+
+    /// The same for the datagrams of an association. A program sends them at a rate of its own from the first one on,
+    /// without a round trip in which it would learn one, so they count as those of many flows.
+    pub fn sends_datagram(&self, before: u64, bytes: u64) {
+        self.opens(before, bytes, FLOWS_AT_ONCE);
+    }
+
+    fn opens(&self, before: u64, bytes: u64, flows: u64) {
         let first = |bytes: u64| bytes.min(INITIAL_WINDOW);
         let opened = first(before.saturating_add(bytes)) - first(before);
         if opened > 0 {
-            self.opened.fetch_add(opened, Ordering::Relaxed);
+            self.opened.fetch_add(flows * opened, Ordering::Relaxed);
         }
     }
 
@@ -403,6 +413,15 @@ mod tests {
             mark.writes(before, bytes);
         }
         assert_eq!(mark.opened(), INITIAL_WINDOW + 20);
+    }
+
+    #[test]
+    fn the_first_datagrams_count_as_those_of_many_flows() {
+        let mark = RerouteMark::new(Arc::default());
+        mark.sends_datagram(0, 1_200);
+        assert_eq!(mark.opened(), FLOWS_AT_ONCE * 1_200);
+        (1..1_000).for_each(|sent| mark.sends_datagram(sent * 1_200, 1_200));
+        assert_eq!(mark.opened(), FLOWS_AT_ONCE * INITIAL_WINDOW);
     }
 
     #[test]

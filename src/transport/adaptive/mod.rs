@@ -483,10 +483,11 @@ impl Adaptive {
                     cubic
                 }
             }
-            // At the beginning, or on a new route, whose round trip is not known yet.
+            // At the beginning, or on a new route, whose round trip is not known yet. It may be longer: then the pace
+            // decides, too.
             (None, None, _) => {
                 let before = self.path.bandwidth() * self.path.smoothed_rtt().as_secs_f64();
-                before.max(first)
+                (IN_FLIGHT * before).max(first)
             }
             (None, Some(bdp), Phase::Startup { .. }) => {
                 let held = bdp.max(self.path.in_round_trip());
