@@ -28,8 +28,8 @@ pub(super) struct Trial {
     before: f64,
     /// When the far end's answers on the tried route are all of packets sent on it.
     counts_from: Instant,
-    /// Packets acknowledged until then.
-    answered: Option<u64>,
+    /// Packets acknowledged in all, at the looks of the last second.
+    looks: VecDeque<(Instant, u64)>,
 }
 
 /// The outcome of a trial.
@@ -39,8 +39,8 @@ pub(super) enum Outcome {
     Open,
     /// The tried route carries clearly more.
     Stay,
-    /// It does not.
-    Return,
+    /// It does not. It is `narrow`: it does not carry half as much.
+    Return { narrow: bool },
 }
 
 impl Trial {
@@ -53,7 +53,7 @@ impl Trial {
         (packets, over): (u64, Duration),
     ) -> Self {
         let before = packets as f64 / over.as_secs_f64().max(1e-3);
-        Self { from, before, counts_from: now + 2 * rtt, answered: None }
+        Self { from, before, counts_from: now + 2 * rtt, looks: VecDeque::new() }
     }
 
     /// Judges the tried route by the packets `answered` so far.
@@ -61,19 +61,25 @@ impl Trial {
         if now < self.counts_from {
             return Outcome::Open;
         }
-        let since = *self.answered.get_or_insert(answered);
-        let over = now.saturating_duration_since(self.counts_from);
+        // The rate may still grow, so only the last second counts.
+        while self.looks.get(1).is_some_and(|(at, _)| now >= *at + timing.slow_tick) {
+            self.looks.pop_front();
+        }
+        self.looks.push_back((now, answered));
+        let (since, before) = self.looks[0];
+        let over = now.saturating_duration_since(since);
         if over < timing.tick {
             return Outcome::Open;
         }
-        let rate = answered.saturating_sub(since) as f64 / over.as_secs_f64();
+        let rate = answered.saturating_sub(before) as f64 / over.as_secs_f64();
         if rate >= self.before * timing.capacity_factor {
             return Outcome::Stay;
         }
         // A route that is far behind from the start is narrow. One that is close may be in slow
         // start.
         let narrow = rate < self.before / 2.0 && over >= 2 * timing.tick;
-        if narrow || over >= timing.trial { Outcome::Return } else { Outcome::Open }
+        let is_over = now >= self.counts_from + timing.trial;
+        if narrow || is_over { Outcome::Return { narrow } } else { Outcome::Open }
     }
 }
 
@@ -81,6 +87,8 @@ impl Trial {
 #[derive(Debug, Default)]
 pub(super) struct Capacity {
     carried: BTreeMap<Route, (Bitrate, Instant)>,
+    /// When routes were tried that turned out neither better nor much worse.
+    close: BTreeMap<Route, Instant>,
     /// The rates of the last windows on the route in use while the lane was limited by it.
     now: VecDeque<Bitrate>,
     /// In the last window the application was the limit.
@@ -104,6 +112,7 @@ impl Capacity {
         let room = self.carried.len() < MAX_ROUTES || self.carried.contains_key(route);
         if let Some(rate) = self.delivered().filter(|_| room) {
             self.carried.insert(route.clone(), (rate, now));
+            self.close.remove(route);
         }
     }
 
@@ -117,11 +126,27 @@ impl Capacity {
         self.carried.remove(route);
     }
 
-    /// A trial has shown that `route` carries no more than the other one.
-    pub(super) fn tried(&mut self, now: Instant, route: &Route, delivered: Bitrate) {
+    /// A trial has shown that `route` carries no more than the other one. Unless it is `narrow`, it may carry more another
+    /// time.
+    pub(super) fn tried(&mut self, now: Instant, route: &Route, (most, narrow): (Bitrate, bool)) {
         if self.carried.len() < MAX_ROUTES {
-            self.carried.insert(route.clone(), (delivered, now));
+            self.carried.insert(route.clone(), (most, now));
         }
+        self.close.remove(route);
+        if !narrow && self.close.len() < MAX_ROUTES {
+            self.close.insert(route.clone(), now);
+        }
+    }
+
+    /// Whether a trial of `route` may show more than is known of it, and when there was one.
+    pub(super) fn last_trial(
+        &self,
+        now: Instant,
+        timing: &Timing,
+        route: &Route,
+    ) -> Option<Option<Instant>> {
+        let last = self.close.get(route).copied();
+        (last.is_some() || self.carried(now, timing, route).is_none()).then_some(last)
     }
 
     /// Whether the lane is limited by its route.
@@ -198,12 +223,17 @@ mod tests {
 
     /// What becomes of a trial after 1,000 packets a second, at `rate` packets a second.
     fn outcome(rate: u64) -> (u128, Outcome) {
+        outcome_of(|ms| rate * ms / 1_000)
+    }
+
+    /// The same with so many packets after a time.
+    fn outcome_of(answered: impl Fn(u64) -> u64) -> (u128, Outcome) {
         let (timing, t0) = (Timing::default(), Instant::now());
         let rtt = Duration::from_millis(50);
         let mut trial = Trial::new(t0, Route::Direct, rtt, (500, Duration::from_millis(500)));
         for ms in (0..10_000).step_by(50) {
             let now = t0 + Duration::from_millis(ms);
-            let outcome = trial.judge(now, &timing, rate * ms / 1_000);
+            let outcome = trial.judge(now, &timing, answered(ms));
             if outcome != Outcome::Open {
                 return ((now - t0).as_millis(), outcome);
             }
@@ -214,7 +244,7 @@ mod tests {
     #[test]
     fn a_trial_on_a_narrow_route_is_short() {
         let (ms, outcome) = outcome(50);
-        assert_eq!(outcome, Outcome::Return);
+        assert_eq!(outcome, Outcome::Return { narrow: true });
         assert!(ms <= 650, "{ms}");
     }
 
@@ -228,8 +258,33 @@ mod tests {
     #[test]
     fn a_trial_on_an_equal_route_returns_after_its_time() {
         let (ms, outcome) = outcome(1_000);
-        assert_eq!(outcome, Outcome::Return);
+        assert_eq!(outcome, Outcome::Return { narrow: false });
         assert!((3_000..3_300).contains(&ms), "{ms}");
+    }
+
+    #[test]
+    fn a_trial_whose_rate_grows_is_judged_by_its_last_second() {
+        // 900 packets a second at first, and 400 more in each.
+        let (ms, outcome) = outcome_of(|ms| 900 * ms / 1_000 + 200 * ms * ms / 1_000_000);
+        assert_eq!(outcome, Outcome::Stay);
+        assert!((1_900..2_300).contains(&ms), "{ms}");
+    }
+
+    #[test]
+    fn a_route_that_was_not_narrow_is_tried_again_after_the_others() {
+        let (mut capacity, timing, t0) = (Capacity::default(), Timing::default(), Instant::now());
+        let at = |capacity: &Capacity, now| capacity.last_trial(now, &timing, &Route::Direct);
+        assert_eq!(at(&capacity, t0), Some(None), "nothing is known of it");
+        let most = Bitrate::from_bps(1);
+        capacity.tried(t0, &Route::Direct, (most, false));
+        assert_eq!(at(&capacity, t0), Some(Some(t0)));
+        capacity.tried(t0, &Route::Direct, (most, true));
+        assert_eq!(at(&capacity, t0), None);
+        assert_eq!(at(&capacity, t0 + timing.memory), Some(None), "forgotten");
+        // What it carried is no guess.
+        capacity.tried(t0, &Route::Direct, (most, false));
+        fill(&mut capacity, t0, &Route::Direct, 1);
+        assert_eq!(at(&capacity, t0), None);
     }
 
     #[test]

@@ -250,27 +250,27 @@ impl RouteAgent {
 
     /// A route that carried clearly more than the lane delivers now, blamed for loss or not.
     pub(super) fn roomier(&self, now: Instant) -> Option<Route> {
-        let others = self.routes.iter().map(|seen| &seen.candidate);
+        let others = self.judged(now).into_iter();
         let admissible = others.filter(|c| c.route != self.route && c.excluded.is_none());
         let more = admissible.filter(|c| self.capacity.is_more(now, &self.timing, &c.route));
-        more.max_by_key(|c| self.capacity.carried(now, &self.timing, &c.route))
-            .map(|c| c.route.clone())
+        more.max_by_key(|c| self.capacity.carried(now, &self.timing, &c.route)).map(|c| c.route)
     }
 
-    /// The best usable route of unknown rate, if the lane is limited by the route in use.
+    /// The best usable route that may carry more than is known, if the lane is limited by the route in use. Those that were
+    /// tried in vain come after the others, in the order of their trials.
     pub(super) fn untried(&self, now: Instant) -> Option<Route> {
         if !self.capacity.is_limited() {
             return None;
         }
         let marked = self.judged(now);
-        let untried = marked.iter().filter(|c| {
-            let unknown = self.capacity.carried(now, &self.timing, &c.route).is_none();
-            c.route != self.route && c.excluded.is_none() && unknown
+        let usable = marked.iter().filter(|c| c.route != self.route && c.excluded.is_none());
+        let promised = usable.filter_map(|c| {
+            let last = self.capacity.last_trial(now, &self.timing, &c.route)?;
+            let hindrance = self.hindrance(c.metrics?.rtt, c.metrics?.worse_loss());
+            Some((last, hindrance, &c.route))
         });
-        let promised = untried.filter_map(|c| {
-            Some((self.hindrance(c.metrics?.rtt, c.metrics?.worse_loss()), c.route.clone()))
-        });
-        promised.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, route)| route)
+        let best = promised.min_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
+        best.map(|(_, _, route)| route.clone())
     }
 
     /// The loss by probes of the route in use, if it is high enough to count without packets of the

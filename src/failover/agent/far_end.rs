@@ -92,6 +92,8 @@ impl RouteAgent {
             RerouteReason::Lossy { percent } => Some(Fault::Lossy(percent.min(100))),
             RerouteReason::Better | RerouteReason::FarEnd | RerouteReason::Trial => None,
         };
+        let tries = moved.reason == RerouteReason::Trial;
+        self.far_tries_until = tries.then(|| now + self.timing.slow_tick);
         let shared = self.route == moved.left;
         if self.was_ours(now, moved.reason) {
             // It heard nothing because nothing left our end.
@@ -105,14 +107,14 @@ impl RouteAgent {
         }
         let follows = match self.role {
             // A trial concerns the far end's direction alone.
-            LaneEndRole::Exit if moved.reason == RerouteReason::Trial => false,
+            LaneEndRole::Exit if tries => false,
             LaneEndRole::Exit => self.goes_along(now, &route),
             LaneEndRole::Entry => fault.is_some() && shared && knows_our_route,
         };
         if follows {
             let cause = self.far_cause(now, &route, moved.reason);
             self.start_move(now, route, cause);
-        } else if self.role == LaneEndRole::Exit && moved.reason != RerouteReason::Trial {
+        } else if self.role == LaneEndRole::Exit && !tries {
             self.owed = Some(route);
         }
     }

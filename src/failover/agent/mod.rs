@@ -71,6 +71,8 @@ pub(crate) struct RouteAgent {
     capacity: Capacity,
     /// Until then the far end's direction is limited by its route, as far as it told.
     far_limited_until: Option<Instant>,
+    /// Until then the far end may be trying a route for its direction.
+    far_tries_until: Option<Instant>,
     /// When this end last told that its direction is.
     told_limited: Option<Instant>,
     trial: Option<Trial>,
@@ -160,6 +162,7 @@ impl RouteAgent {
             loss: Loss::new(now, Counts::default()),
             capacity: Capacity::default(),
             far_limited_until: None,
+            far_tries_until: None,
             told_limited: None,
             trial: None,
             next_trial: (now + timing.first_hold, timing.first_hold),

@@ -138,6 +138,10 @@ impl RouteAgent {
             return;
         }
         let Some(cause) = self.leaving else { return };
+        if self.far_tries_until.is_some_and(|until| now < until) {
+            // A narrow route that the far end tries loses its answers. It returns in time.
+            return;
+        }
         let Some(instead) = self.instead(now) else { return };
         let silent = self.route.clone();
         self.capacity.forget(&silent);

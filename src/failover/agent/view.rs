@@ -133,7 +133,7 @@ impl RouteAgent {
         }
     }
 
-    /// Tries a route of which nothing is known, if the lane is limited by the one in use.
+    /// Tries a route that may carry more, if the lane is limited by the one in use.
     pub(super) fn try_another(&mut self, now: Instant) {
         let (at, pause) = self.next_trial;
         if now < at {
@@ -155,11 +155,12 @@ impl RouteAgent {
         match trial.judge(now, &timing, answered) {
             Outcome::Open => {}
             Outcome::Stay => self.trial = None,
-            Outcome::Return => {
+            Outcome::Return { narrow } => {
                 let (tried, back) = (self.route.clone(), trial.from.clone());
                 self.trial = None;
                 let bound = self.capacity.carried(now, &timing, &back);
-                self.capacity.tried(now, &tried, bound.unwrap_or(Bitrate::from_bps(0)));
+                let most = bound.unwrap_or(Bitrate::from_bps(0));
+                self.capacity.tried(now, &tried, (most, narrow));
                 self.start_move(now, back, Cause::other(RerouteReason::Better));
             }
         }
@@ -170,7 +171,6 @@ impl RouteAgent {
         let Some(cleaner) = self.cleaner(now, loss) else { return false };
         let percent = u8::try_from((loss.ppm() + 5_000) / 10_000).unwrap_or(100);
         let lossy = self.route.clone();
-        self.capacity.forget(&lossy);
         self.blame.add(now, &self.timing, &lossy, Fault::Lossy(percent));
         self.start_move(now, cleaner, Cause::other(RerouteReason::Lossy { percent }));
         true
