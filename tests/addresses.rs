@@ -25,3 +25,5 @@ mod families;
 mod names;
 #[path = "addresses/router.rs"]
 mod router;
+#[path = "addresses/streams.rs"]
+mod streams;

@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
@@ -9,7 +10,7 @@ use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout};
 
-use super::{Mesh, members::MemberFacts};
+use super::{Mesh, members::MemberFacts, networks::reaches};
 use crate::{
     carrier::DialError,
     identity::{NodeName, peer_of, server_name},
@@ -25,7 +26,7 @@ use crate::{
 /// Members that are tried: enough to see what a network lets pass, and few packets.
 const MOST_TRIED: usize = 16;
 
-/// UDP addresses of a member that are tried.
+/// Addresses of a member that are tried, by UDP and by TCP each.
 const ADDRESSES: usize = 2;
 
 /// How long each try may take: a handshake with one packet lost. All are made at once, so that the answer
@@ -76,7 +77,7 @@ impl Mesh {
         let by_udp = link.as_ref().filter(|link| link.carrier() == Carrier::Udp);
         let (udp, (tcp, tcp_problem), reached) = tokio::join!(
             self.try_udp(&member, by_udp.is_some()),
-            self.try_stream(&member.name, streams_of(&member.addresses).first().copied()),
+            self.try_streams(&member, link.as_ref()),
             async { self.ask_reach(link.as_deref()?).await },
         );
         let reached = reached.unwrap_or_default();
@@ -119,13 +120,22 @@ impl Mesh {
         (other.carrier == Carrier::Udp.name()).then_some(other.loss_percent)
     }
 
+    /// Whether a member is reached by streams, as [`Self::try_stream`] says it.
+    async fn try_streams(&self, member: &MemberFacts, link: Option<&Arc<Link>>) -> Tried {
+        // A link that the member dialled does not show that this node's own dials pass.
+        let dialled = link.is_some_and(|link| link.carrier() == Carrier::Tls && link.we_dialled());
+        if dialled && !self.members().is_path_down(&member.name) {
+            return (Some(true), None);
+        }
+        let routed = |ip| reaches(unspecified(ip), ip);
+        let addresses = to_try(streams_of(&member.addresses), routed);
+        let tries = addresses.into_iter().map(|address| self.try_stream(&member.name, address));
+        of_all(join_all(tries).await)
+    }
+
     /// Whether a member is reached by a stream to `address`; `None`: it cannot be tried; and what is wrong.
-    async fn try_stream(
-        &self,
-        name: &NodeName,
-        address: Option<SocketAddr>,
-    ) -> (Option<bool>, Option<String>) {
-        let (Some(address), Some(streams)) = (address, &self.streams) else { return (None, None) };
+    async fn try_stream(&self, name: &NodeName, address: SocketAddr) -> Tried {
+        let Some(streams) = &self.streams else { return (None, None) };
         let dialled = async {
             let stream = streams.dial(address).await?;
             Ok(self.handshake(name, stream.virtual_address()).await)
@@ -176,7 +186,8 @@ impl Mesh {
         };
         let mut streams = streams_of(&told).into_iter();
         let stream = streams.find(|told| at.is_some_and(|at| at.ip() == told.ip()));
-        let (udp, (tcp, _)) = tokio::join!(udp, self.try_stream(name, stream));
+        let tcp = async { self.try_stream(name, stream?).await.0 };
+        let (udp, tcp) = tokio::join!(udp, tcp);
         Ok(Reply::Reached(Reached { udp, tcp }))
     }
 
@@ -188,8 +199,67 @@ impl Mesh {
     }
 }
 
+/// Whether a stream reaches a member; `None`: it cannot be tried; and what is wrong.
+type Tried = (Option<bool>, Option<String>);
+
+/// The TCP addresses of a member that are tried: one of each family if it has both. Those to which this machine has no
+/// route come last, so that their failures do not hide that of another.
+fn to_try(mut addresses: Vec<SocketAddr>, routed: impl Fn(IpAddr) -> bool) -> Vec<SocketAddr> {
+    addresses.sort_by_key(|address| !routed(address.ip()));
+    let is_other = |address: &SocketAddr| address.is_ipv4() != addresses[0].is_ipv4();
+    if let Some(other) = addresses.iter().position(is_other).filter(|at| *at >= ADDRESSES) {
+        addresses.swap(ADDRESSES - 1, other);
+    }
+    addresses.truncate(ADDRESSES);
+    addresses
+}
+
+/// What tries at several addresses show together: one that succeeds suffices, otherwise the first that failed is told.
+fn of_all(tries: Vec<Tried>) -> Tried {
+    let wanted = [Some(true), Some(false), None];
+    let first = wanted.iter().find_map(|wanted| tries.iter().find(|(found, _)| found == wanted));
+    first.cloned().unwrap_or_default()
+}
+
 /// The length of the IP packets of QUIC's present size: 8 bytes for UDP, and 20 (IPv4) or 40 for IP.
 fn ip_bytes(link: &Link, far: IpAddr) -> Option<u16> {
     let header = if far.is_ipv4() { 28 } else { 48 };
     link.packet_bytes().map(|bytes| bytes + header)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(list: &[&str]) -> Vec<SocketAddr> {
+        list.iter().map(|address| address.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn one_tcp_address_of_each_family_is_tried_and_one_with_a_route_first() {
+        let (one, two, six) = ("192.0.2.1:443", "192.0.2.2:443", "[2001:db8::1]:443");
+        for (told, routed, tried) in [
+            (&[][..], &[][..], &[][..]),
+            (&[one], &[], &[one]),
+            (&[six, one, two], &[one, two, six], &[six, one]),
+            (&[six, one, two], &[one, two], &[one, six]),
+            (&[one, two, six], &[one, two, six], &[one, six]),
+            (&[one, two], &[two], &[two, one]),
+        ] {
+            let routed = addresses(routed);
+            let has_route = |ip| routed.iter().any(|address| address.ip() == ip);
+            assert_eq!(to_try(addresses(told), has_route), addresses(tried), "{told:?}");
+        }
+    }
+
+    #[test]
+    fn one_tcp_address_that_answers_suffices_and_the_first_failure_is_told() {
+        let failed = |why: &str| (Some(false), Some(why.to_owned()));
+        let untried = (None, Some("too many streams".to_owned()));
+        assert_eq!(of_all(Vec::new()), (None, None));
+        assert_eq!(of_all(vec![failed("one"), (Some(true), None)]), (Some(true), None));
+        assert_eq!(of_all(vec![failed("one"), failed("two")]), failed("one"));
+        assert_eq!(of_all(vec![untried.clone(), failed("two")]), failed("two"));
+        assert_eq!(of_all(vec![untried.clone()]), untried);
+    }
 }
