@@ -104,11 +104,7 @@ impl Networks {
 
     /// Runs a command of `ronproxy` on a host, with this on its standard input.
     pub fn run(&self, host: &str, arguments: &[&str], input: &str) -> Output {
-        let mut command = self.ronproxy(host);
-        command.args(arguments).stdin(Stdio::piped());
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        writeln!(child.stdin.take().unwrap(), "{input}").unwrap();
-        child.wait_with_output().unwrap()
+        told(self.ronproxy(host).args(arguments), input)
     }
 
     /// The same, which must succeed; returns what it printed.
@@ -148,6 +144,14 @@ impl Drop for Networks {
         drop(self.holder.stdin.take());
         let _ = self.holder.wait();
     }
+}
+
+/// Runs a command with this on its standard input.
+pub fn told(command: &mut Command, input: &str) -> Output {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    writeln!(child.stdin.take().unwrap(), "{input}").unwrap();
+    child.wait_with_output().unwrap()
 }
 
 /// Lets the exit in `dir` reach its own machine.
