@@ -111,6 +111,23 @@ fn a_stream_goes_through_the_proxy_of_the_file_or_the_environment() {
     assert_eq!(asked.load(Ordering::Relaxed), 1);
 }
 
+#[test]
+fn doctor_says_what_the_proxy_answered() {
+    let site = Site::new();
+    let (_hub, at) = hub(&site, true);
+    let (proxy, asked) = http_proxy(Ipv4Addr::LOCALHOST, at);
+    let dir = site.join("leaf");
+    configure(&dir, "udp = true", "udp = false");
+    let configured = format!("via_proxy = \"http://user:wrong@{proxy}\"");
+    configure(&dir, "via_proxy = \"environment\"", &configured);
+    let _leaf = Running::start(&dir, &[]);
+    let doctor = String::from_utf8(overlay::run(&dir, &["doctor"]).stdout).unwrap();
+    let said = format!("the proxy {proxy} refuses: 407 Who are you; asked for {at}");
+    assert!(doctor.contains(&said) && doctor.contains("correct `via_proxy`"), "{doctor}");
+    assert!(!doctor.contains("wrong"), "{doctor}");
+    assert_eq!(asked.load(Ordering::Relaxed), 0);
+}
+
 /// A proxy that wants credentials and leads to `to` only; counts what it connected.
 fn http_proxy(ip: Ipv4Addr, to: SocketAddr) -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind((ip, 0)).unwrap();

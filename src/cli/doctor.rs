@@ -1,13 +1,13 @@
 //! `ronproxy doctor`
 
 mod names;
+mod tcp;
 
 use std::{
     fs,
-    net::{SocketAddr, TcpStream},
+    net::SocketAddr,
     os::unix::fs::PermissionsExt as _,
     process::{Command, ExitCode},
-    time::Duration,
 };
 
 use clap::Args;
@@ -22,14 +22,13 @@ use super::{
 use crate::{
     admin::{ClientError, StatusReport},
     app::CertificateStatus,
-    carrier::bind_streams,
+    carrier::{StreamDialler, bind_streams},
     config::Config,
     exit::SystemResolver,
-    identity::{AuthorityContact, MemberInfo, NodeFile, NodeIdentity, UnixTime, skew_in_words},
+    identity::{AuthorityContact, Fingerprint, NodeFile, NodeIdentity, UnixTime, skew_in_words},
     mesh::LinkFacts,
     node::Written,
     underlay::{Carrier, bind_udp},
-    wire::reach::streams_of,
 };
 
 /// Look for what is wrong with this node, and say what to do
@@ -103,13 +102,14 @@ async fn examine(folder: &Folder) -> Vec<Finding> {
         Err(error) => Finding::bad("config", "cannot be used", error.to_string()),
     });
     let running: Result<StatusReport, _> = folder.client().get("/status").await;
-    match NodeIdentity::load(&folder.dir) {
+    let identity = NodeIdentity::load(&folder.dir);
+    match &identity {
         Ok(identity) => {
             let now = UnixTime::now();
             findings.push(clock(identity.peer().starts.as_secs(), now.as_secs()));
             let told = running.as_ref().ok().map(|status| &status.node.certificate);
             let failed = told.and_then(|told| told.renewal_error.as_deref());
-            findings.push(certificate(&identity, now, failed));
+            findings.push(certificate(identity, now, failed));
             findings.extend(told.into_iter().flat_map(experienced));
             if let Ok(config) = &config {
                 findings.extend(exit_role(identity.peer().roles.exit, config.exit.enabled));
@@ -126,7 +126,12 @@ async fn examine(folder: &Folder) -> Vec<Finding> {
     match (running, &config) {
         (Ok(status), _) => {
             findings.push(Finding::good("node", format!("running, pid {}", status.run.pid)));
-            findings.extend(linked(folder).await);
+            let dialler = config.as_ref().ok().zip(identity.as_ref().ok());
+            let dialler = dialler.and_then(|(config, identity)| {
+                let authority = Fingerprint::of(identity.authority());
+                tcp::dialler(config.node.stream_proxy()?, authority)
+            });
+            findings.extend(linked(folder, dialler.as_ref()).await);
         }
         (Err(error @ ClientError::Unreadable(_)), _) => {
             findings.push(Finding::bad("node", "runs in another version", error.to_string()));
@@ -147,8 +152,8 @@ async fn examine(folder: &Folder) -> Vec<Finding> {
     findings
 }
 
-/// The links of the running node.
-async fn linked(folder: &Folder) -> Vec<Finding> {
+/// The links of the running node. `dialler` has the proxy by which streams are dialled, if there is one.
+async fn linked(folder: &Folder, dialler: Option<&StreamDialler>) -> Vec<Finding> {
     let all: Vec<LinkFacts> = match folder.client().get("/links").await {
         Ok(all) => all,
         Err(error) => return vec![Finding::bad("links", "unknown", error.to_string())],
@@ -156,7 +161,7 @@ async fn linked(folder: &Folder) -> Vec<Finding> {
     let mut findings = vec![links(&all)];
     findings.extend(carriers(&all));
     if all.iter().all(|link| !link.up) {
-        findings.extend(tcp(&Written::load(&folder.dir).bootstrap));
+        findings.extend(tcp::tcp(&Written::load(&folder.dir).bootstrap, dialler).await);
     }
     findings
 }
@@ -357,47 +362,9 @@ fn udp_loss(link: &LinkFacts) -> Option<f64> {
     other.map(|udp| udp.loss_percent).filter(|loss| units::is_part(*loss))
 }
 
-/// Members of which the TCP port is tried.
-const TRIED: usize = 3;
-
-/// How long one may take to answer.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
-
-/// Whether TCP reaches members that accept streams; asked when no link is up.
-fn tcp(members: &[MemberInfo]) -> Option<Finding> {
-    let streams = members.iter().flat_map(|member| streams_of(&member.addresses));
-    let streams: Vec<_> = streams.take(TRIED).collect();
-    let Some(first) = streams.first() else {
-        let advice = "if this network lets no UDP out, a member has to accept streams: \
-                      `stream_listen` under [node] there";
-        return (!members.is_empty())
-            .then(|| Finding::note("TCP", "no known member accepts TLS on TCP", advice));
-    };
-    let tried = |at: &SocketAddr| TcpStream::connect_timeout(at, ANSWERS_WITHIN);
-    let failed = match streams.iter().map(tried).find_map(Result::ok) {
-        Some(reached) => {
-            let at = reached.peer_addr().unwrap_or(*first);
-            return Some(Finding::bad(
-                "TCP",
-                format!("passes to {at}, but no link stands there"),
-                "a proxy of this network may break TLS, or another server has that port; \
-                 see the log of `ronproxy -v run`",
-            ));
-        }
-        None => streams.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(", "),
-    };
-    Some(Finding::bad(
-        "TCP",
-        format!("no answer at {failed}"),
-        "this network seems to let neither UDP nor TCP out; if it has an HTTP proxy, name it: \
-         `via_proxy` under [node]",
-    ))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::reach::stream_mark;
 
     fn link(peer: &str, up: bool, carrier: &str) -> LinkFacts {
         let facts = serde_json::json!({
@@ -468,22 +435,6 @@ mod tests {
         assert_eq!(said(&both), [lossy]);
         let all = [&both[..], &[("c", "tls", None)]].concat();
         assert_eq!(said(&all), ["has not passed to c lately: TLS on TCP is used", lossy]);
-    }
-
-    #[test]
-    fn members_tcp_ports_are_tried_and_what_is_blocked_is_named() {
-        let member = |addresses: &[SocketAddr]| {
-            let name = "mit".parse().unwrap();
-            [MemberInfo { name, addresses: addresses.to_vec(), key: None }]
-        };
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let at = listener.local_addr().unwrap();
-        assert_eq!(tcp(&[]), None);
-        assert!(tcp(&member(&[at])).unwrap().line().contains("no known member accepts"));
-        let told = member(&[at, stream_mark(at.port())]);
-        assert!(tcp(&told).unwrap().line().contains("passes to 127.0.0.1"));
-        drop(listener);
-        assert!(tcp(&told).unwrap().line().contains("no answer at 127.0.0.1"));
     }
 
     #[test]
