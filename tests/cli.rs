@@ -23,6 +23,8 @@ mod overlay;
 mod reload;
 #[path = "cli/see.rs"]
 mod see;
+#[path = "cli/shells.rs"]
+mod shells;
 #[path = "cli/steer.rs"]
 mod steer;
 #[path = "cli/terminal.rs"]
