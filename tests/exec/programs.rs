@@ -110,6 +110,29 @@ async fn built(program: &Path) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_static_program_of_musl_fetches_by_name_what_the_exit_has() {
+    let Some(stage) = Stage::set() else { return };
+    if !have("musl-gcc") {
+        return;
+    }
+    let program = stage.site.dir("musl");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/exec/musl_client.c");
+    let mut compiler = client("musl-gcc");
+    compiler.args(["-static", "-Wall", "-Werror", source, "-o"]).arg(&program);
+    text(compiler).await;
+    let server = Server::behind(stage.hub.pid()).await;
+    let (program, port) = (program.to_str().unwrap(), server.address.port().to_string());
+    let path = format!("/bytes/{}", 3 * MIB);
+    let fetched = finish(stage.exec(&[], &[program, WEB, &port, &path])).await;
+    let said = String::from_utf8_lossy(&fetched.stderr);
+    assert!(fetched.status.success() && said.contains(" 200 OK"), "{said}");
+    let mut sum = crate::bytes::Checksum::new();
+    sum.add(&fetched.stdout);
+    assert_eq!(sum.hex(), Stream::of(3 * MIB).checksum());
+    assert_eq!((server.connections(), server.strangers()), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn datagrams_by_name_are_answered_from_the_address_they_went_to() {
     let Some(stage) = Stage::set() else { return };
     if !have("dig") {
