@@ -6,6 +6,8 @@
 #[path = "cli/overlay.rs"]
 #[expect(dead_code, reason = "other tests use the rest")]
 mod overlay;
+#[path = "streams/scanner.rs"]
+mod scanner;
 #[path = "cli/web.rs"]
 mod web;
 
@@ -256,19 +258,24 @@ struct Tls {
 #[derive(Debug, Default)]
 struct Judge(AtomicBool);
 
+/// A TLS client without a connection.
+fn client(at: SocketAddr, alpn: &[&[u8]]) -> (ClientConnection, Arc<Judge>) {
+    let judge = Arc::<Judge>::default();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyServer::new(provider)))
+        .with_client_cert_resolver(judge.clone());
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+    let name = ServerName::IpAddress(at.ip().into());
+    (ClientConnection::new(Arc::new(config), name).unwrap(), judge)
+}
+
 impl Tls {
     fn connect(at: SocketAddr, alpn: &[&[u8]]) -> Self {
-        let judge = Arc::<Judge>::default();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider.clone())
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyServer::new(provider)))
-            .with_client_cert_resolver(judge.clone());
-        config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
-        let name = ServerName::IpAddress(at.ip().into());
-        let connection = ClientConnection::new(Arc::new(config), name).unwrap();
+        let (connection, judge) = client(at, alpn);
         let tcp = TcpStream::connect(at).unwrap();
         tcp.set_read_timeout(Some(overlay::PATIENCE)).unwrap();
         let mut tls = Self { stream: StreamOwned::new(connection, tcp), judge };
