@@ -3,7 +3,8 @@
 use tokio::process::Command;
 
 use crate::{
-    overlay::Site,
+    cdp::Page,
+    overlay::{Site, wait_for},
     server::{PAGE_SAW, Server},
     tools::{client, finish, have, text},
 };
@@ -60,6 +61,51 @@ async fn ronproxy_browser_starts_one_that_fails_without_the_node() {
     let said = String::from_utf8_lossy(&failed.stderr);
     assert!(!failed.status.success() && said.contains("is not running"), "{said}");
     assert_eq!(server.requests(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_browser_that_runs_reaches_nothing_when_the_node_stops() {
+    if !have("chromium") {
+        return;
+    }
+    let site = Site::new();
+    let (exit, entry) = site.pair(&[]);
+    let (server, other) = (Server::behind(exit.pid()).await, Server::start().await);
+    let dir = site.dir("leaf");
+    let mut command = client(env!("CARGO_BIN_EXE_ronproxy"));
+    command.arg("--dir").arg(&dir).args(["browser", "--browser", "chromium", "about:blank", "--"]);
+    command.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]);
+    command.args(["--proxy-bypass-list=<-loopback>", "--remote-debugging-port=0"]);
+    let started = command.process_group(0).spawn().unwrap();
+    let _group = Group(started.id().unwrap());
+    let mut page = Page::of(started, &dir.join("state/browser/chromium")).await;
+    page.go(&format!("http://localhost:{}/page", server.address.port())).await;
+    page.until(&format!("document.body?.innerText.includes('{PAGE_SAW}')")).await;
+    // The page, five images, the WebSocket and the report.
+    wait_for("the report", || server.requests() >= 8);
+    assert_eq!(server.strangers(), 0, "it went around the proxy");
+
+    drop(entry);
+    let reached = || (server.connections(), server.requests(), other.connections());
+    let before = reached();
+    let failed = "fetch('/bytes/5', { cache: 'no-store' }).then(() => false, () => true)";
+    assert_eq!(page.eval(failed).await, true, "a script of the page reached the server");
+    let port = other.address.port();
+    for url in [server.url("/page"), other.url("/page"), format!("http://localhost:{port}/page")] {
+        let error = page.try_to_go(&url).await;
+        assert_eq!(error.as_deref(), Some("net::ERR_PROXY_CONNECTION_FAILED"), "{url}");
+    }
+    assert_eq!(reached(), before, "it went around the proxy");
+}
+
+/// A process and those that it started, which end with this.
+struct Group(u32);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let group = format!("-{}", self.0);
+        let _ = std::process::Command::new("kill").args(["-KILL", "--", &group]).status();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

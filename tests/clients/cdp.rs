@@ -30,7 +30,14 @@ impl Page {
     pub async fn open(profile: &Path, (width, height): (u32, u32), dark: bool) -> Self {
         let mut command = chromium(profile.to_str().unwrap());
         command.args(["--remote-debugging-port=0", "--hide-scrollbars", "about:blank"]);
-        let browser = command.spawn().unwrap();
+        let mut page = Self::of(command.spawn().unwrap(), profile).await;
+        page.resize(width, height).await;
+        page.scheme(dark).await;
+        page
+    }
+
+    /// A page of a browser that was started with a port for debugging.
+    pub async fn of(browser: Child, profile: &Path) -> Self {
         let file = profile.join("DevToolsActivePort");
         let started = Instant::now();
         let (port, path) = loop {
@@ -49,8 +56,6 @@ impl Page {
         let attach = json!({ "targetId": target["targetId"], "flatten": true });
         let session = page.call("Target.attachToTarget", attach).await;
         page.session = session["sessionId"].as_str().unwrap().to_owned();
-        page.resize(width, height).await;
-        page.scheme(dark).await;
         page
     }
 
@@ -71,8 +76,13 @@ impl Page {
 
     /// Goes to a URL.
     pub async fn go(&mut self, url: &str) {
+        assert_eq!(self.try_to_go(url).await, None, "{url}");
+    }
+
+    /// Goes to a URL; returns why that is not possible.
+    pub async fn try_to_go(&mut self, url: &str) -> Option<String> {
         let gone = self.call("Page.navigate", json!({ "url": url })).await;
-        assert!(gone["errorText"].is_null(), "{url}: {gone}");
+        gone["errorText"].as_str().map(str::to_owned)
     }
 
     /// What a JavaScript expression is.
