@@ -20,7 +20,7 @@ fn hub(networks: &Networks, listen: &str) -> Running {
     let init = [&["init", "--name", "hub", "--no-entry"][..], &advertise].concat();
     networks.must("hub", &init, "");
     let line = format!("stream_listen = \"{listen}\"\nstream_port = 443");
-    configure(&networks.site.dir("hub"), "#stream_listen = \"0.0.0.0:443\"", &line);
+    configure(&networks.site.dir("hub"), "#stream_listen = \"[::]:443\"", &line);
     networks.start("hub", &[])
 }
 
