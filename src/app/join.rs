@@ -69,7 +69,7 @@ pub enum JoinFailure {
     Local(String),
 }
 
-/// Redeems `invitation` with `key`: asks the authority at each of its addresses in turn.
+/// Redeems `invitation` with `key`: asks the authority at its addresses, one family of them a little before the other.
 ///
 /// # Errors
 /// When no address answers, or the authority refuses. [`JoinFailure::Clock`] when certificates, or
@@ -188,7 +188,7 @@ impl<'a> Remote<'a> {
         }
     }
 
-    /// Asks at each address in turn. If a certificate is refused because of its dates, the error
+    /// Asks at the addresses. If a certificate is refused because of its dates, the error
     /// says what is wrong with the clock.
     async fn ask(&self, request: &DeskRequest) -> Result<JoinReply, JoinFailure> {
         let tls = match request {

@@ -24,7 +24,7 @@ use super::{
     outlets::Outlets,
     own_addresses::{self, OwnAddresses},
     renewal::Renewal,
-    router_port::{self, RouterPort},
+    router_port::{self, RouterWatch},
     serving::{Accepts, ServeError, Serving},
     status::{FlowFacts, LaneStatus, NodeStatus, NodeView},
 };
@@ -148,7 +148,7 @@ pub struct Node {
     refused: Arc<RefusedClients>,
     users: Arc<Live<Vec<User>>>,
     advertise: watch::Sender<Vec<Target>>,
-    router_port: watch::Sender<RouterPort>,
+    router: RouterWatch,
     /// Ends the entry; its flows may go on for the drain time.
     stop_entry: CancellationToken,
     entry: Mutex<Option<JoinHandle<()>>>,
@@ -234,7 +234,7 @@ impl Node {
             refused: Arc::default(),
             users: Arc::default(),
             advertise: own_addresses::advertised(settings.own.as_ref()),
-            router_port: watch::Sender::default(),
+            router: RouterWatch::default(),
             stop_entry: CancellationToken::new(),
             entry: Mutex::default(),
             shutdown: CancellationToken::new(),
@@ -310,10 +310,10 @@ impl Node {
         if own.map_port {
             let advertise = own.advertise.subscribe();
             let news = router_port::News { moves: mesh.moves(), advertise };
-            let told = self.router_port.clone();
-            tokio::spawn(router_port::keep(own.listen, told, news, shutdown.clone()));
+            let key = self.credentials.identity().key_for(b"ports of routers 1");
+            self.router.keep(own.listen, key, news, shutdown.clone());
         }
-        let router = self.router_port.subscribe();
+        let router = self.router.told().subscribe();
         let following = own_addresses::follow(own, router, mesh, self.credentials.clone());
         tokio::spawn(shutdown.run_until_cancelled_owned(following));
     }
@@ -329,6 +329,7 @@ impl Node {
             tracing::error!(%error, "the entry failed");
         }
         self.close("the node stops");
+        self.router.closed().await;
         if timeout(CLOSE_TIMEOUT, self.endpoint.wait_idle()).await.is_err() {
             tracing::debug!("some peers did not confirm the close");
         }
@@ -441,7 +442,7 @@ impl Node {
             refused: self.refused.clone(),
             users: self.users.clone(),
             advertise: self.advertise.clone(),
-            router_port: self.router_port.clone(),
+            router_port: self.router.told(),
         }
     }
 

@@ -6,22 +6,24 @@
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     num::NonZeroU16,
-    time::Duration,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use crab_nat::{
-    InternetProtocol, MappingFailure, PortMapping, PortMappingOptions, PortMappingType,
-    TimeoutConfig, natpmp, pcp,
+    InternetProtocol, PortMapping, PortMappingOptions, PortMappingType, TimeoutConfig, natpmp, pcp,
 };
+use ring::hmac;
 use tokio::{
     sync::watch,
+    task::JoinHandle,
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     flow::Target,
-    mesh::is_public,
+    mesh::is_of_internet,
     underlay::{address_towards, default_router, present_address},
 };
 
@@ -29,8 +31,8 @@ use crate::{
 /// back, so this is less than the two hours that RFC 6886 recommends.
 const LIFETIME: Duration = Duration::from_secs(20 * 60);
 
-/// The least and the greatest pause before it is asked for again: half of the time that the router grants is between them.
-/// After the least one a router is asked again that opened a port before, after the greatest one any other.
+/// The bounds of pauses between requests: half of the time that the router grants; after a failure the least one, which
+/// doubles up to the greatest. A router that grants less than the least one opens no port that is of use.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(10 * 60));
 
 /// A request is sent four times, after 0, 0.25, 0.75 and 1.75 s, and given up after 3.75 s (RFC 6886, §3.1, gives up later).
@@ -79,7 +81,49 @@ struct Way {
 fn way() -> Option<Way> {
     let router = default_router()?;
     let ours = address_towards(Ipv4Addr::UNSPECIFIED.into(), router.into())?;
-    (present_address() == Some(ours) && !is_public(ours)).then_some(Way { router, ours })
+    (present_address() == Some(ours) && !is_of_internet(SocketAddr::new(ours, 1)))
+        .then_some(Way { router, ours })
+}
+
+/// What the node keeps of its port at the router.
+#[derive(Debug, Default)]
+pub(super) struct RouterWatch {
+    told: watch::Sender<RouterPort>,
+    keeper: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl RouterWatch {
+    /// Keeps a port open for the node's UDP socket at `listen` until `shutdown`. A router knows the node again by a nonce, which comes from `key`.
+    pub(super) fn keep(
+        &self,
+        listen: SocketAddr,
+        key: hmac::Key,
+        news: News,
+        shutdown: CancellationToken,
+    ) {
+        let told = self.told.clone();
+        let keeper =
+            Keeper { listen, key, patience: PATIENCE, way, told, open: None, failed: None };
+        *self.keeper() = Some(tokio::spawn(keeper.run(news, shutdown)));
+    }
+
+    /// What the router said, from now on.
+    pub(super) fn told(&self) -> watch::Sender<RouterPort> {
+        self.told.clone()
+    }
+
+    /// Waits until the port is closed, for a moment.
+    pub(super) async fn closed(&self) {
+        let keeper = self.keeper().take();
+        if let Some(keeper) = keeper {
+            // It waits for the router no longer itself.
+            let _ = timeout(2 * CLOSE_WITHIN, keeper).await;
+        }
+    }
+
+    fn keeper(&self) -> MutexGuard<'_, Option<JoinHandle<()>>> {
+        self.keeper.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What tells the keeper to look at once.
@@ -90,36 +134,33 @@ pub(super) struct News {
     pub(super) advertise: watch::Receiver<Vec<Target>>,
 }
 
-/// Keeps a port of the router open for the node's UDP socket at `listen` until `shutdown`, and tells where it is.
-pub(super) async fn keep(
-    listen: SocketAddr,
-    told: watch::Sender<RouterPort>,
-    news: News,
-    shutdown: CancellationToken,
-) {
-    Keeper { listen, way, told, open: None }.run(news, shutdown).await;
-}
-
 struct Keeper {
     listen: SocketAddr,
+    /// What nonces come from.
+    key: hmac::Key,
+    patience: TimeoutConfig,
     way: fn() -> Option<Way>,
     told: watch::Sender<RouterPort>,
     open: Option<(Way, PortMapping)>,
+    /// Where a request failed last, and the pause after it.
+    failed: Option<(Way, Duration)>,
 }
 
 /// Why the router opened no port.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
-    #[error("{0}")]
-    Renewal(#[from] MappingFailure),
-    #[error("PCP: {0}; NAT-PMP: {1}")]
-    Request(pcp::Failure, natpmp::Failure),
+    #[error("PCP: {by_pcp}; NAT-PMP: {by_pmp}")]
+    Request { by_pcp: pcp::Failure, by_pmp: natpmp::Failure },
     #[error("the node has no port")]
     NoPort,
+    #[error("it opens one for {0} s only")]
+    Short(u32),
     #[error("it does not say its own address: {0}")]
     Address(#[from] natpmp::Failure),
-    #[error("its own address, {0}, is not of the Internet, so there is another NAT behind it")]
-    NotPublic(IpAddr),
+    #[error(
+        "its own address, {0}, is not of the Internet: it has no connection, or there is another NAT behind it"
+    )]
+    NotOfInternet(IpAddr),
 }
 
 impl Keeper {
@@ -155,37 +196,79 @@ impl Keeper {
         };
         match self.ask(way).await {
             Ok((address, lifetime)) => {
+                self.failed = None;
                 self.tell(RouterPort::Open(address));
                 (lifetime / 2).clamp(PAUSES.0, PAUSES.1)
             }
             Err(refusal) => {
-                self.tell(RouterPort::Refused(format!("{}: {refusal}", way.router)));
-                // Where it opened one before, it may only have started again.
-                let opens = matches!(refusal, Refusal::Renewal(_) | Refusal::Address(_));
-                if opens { PAUSES.0 } else { PAUSES.1 }
+                // The router keeps what it granted, as far as nothing else is known.
+                if self.open.as_ref().is_none_or(|(_, open)| open.expiration() <= Instant::now()) {
+                    self.open = None;
+                    self.tell(RouterPort::Refused(format!("{}: {refusal}", way.router)));
+                }
+                let before = self.failed.filter(|(at, _)| *at == way).map(|(_, pause)| 2 * pause);
+                let pause = before.unwrap_or(PAUSES.0).min(PAUSES.1);
+                self.failed = Some((way, pause));
+                pause
             }
         }
     }
 
     /// Asks for the port, or for the one that is open once more.
     async fn ask(&mut self, way: Way) -> Result<(SocketAddr, Duration), Refusal> {
-        let mapping = match self.open.clone() {
-            Some((_, mut mapping)) => {
-                mapping.renew().await.inspect_err(|_| self.open = None)?;
-                mapping
-            }
-            None => request(way, self.listen.port()).await?,
-        };
-        let lifetime = Duration::from_secs(mapping.lifetime().into());
-        let port = mapping.external_port().get();
+        let mapping = self.request(way).await?;
+        let (lifetime, port) = (mapping.lifetime(), mapping.external_port().get());
         // From here on it is closed when the node stops.
-        let mapping = &self.open.insert((way, mapping)).1;
-        let ip = outside(mapping).await?;
-        if !is_public(ip) {
-            self.close().await;
-            return Err(Refusal::NotPublic(ip));
+        self.open = Some((way, mapping.clone()));
+        let address = SocketAddr::new(self.outside(&mapping).await?, port);
+        let lasts = Duration::from_secs(lifetime.into());
+        let refusal = if !is_of_internet(address) {
+            Refusal::NotOfInternet(address.ip())
+        } else if lasts < PAUSES.0 {
+            Refusal::Short(lifetime)
+        } else {
+            return Ok((address, lasts));
+        };
+        self.close().await;
+        Err(refusal)
+    }
+
+    /// Asks by PCP, and where that fails by NAT-PMP: some routers speak only one, and answer the other in ways of their own.
+    async fn request(&self, way: Way) -> Result<PortMapping, Refusal> {
+        let inner = NonZeroU16::new(self.listen.port()).ok_or(Refusal::NoPort)?;
+        let open = self.open.as_ref().map(|(_, open)| open.external_port());
+        let options = PortMappingOptions {
+            external_port: Some(open.unwrap_or(inner)),
+            lifetime_seconds: u32::try_from(LIFETIME.as_secs()).ok(),
+            timeout_config: Some(self.patience),
+        };
+        let (router, udp) = (way.router.into(), InternetProtocol::Udp);
+        let base = pcp::BaseMapRequest::new(router, way.ours, udp, inner);
+        match pcp::port_mapping(base, Some(self.nonce(way)), None, options).await {
+            Ok(mapping) => Ok(mapping),
+            Err(by_pcp) => natpmp::port_mapping(router, udp, inner, options)
+                .await
+                .map_err(|by_pmp| Refusal::Request { by_pcp, by_pmp }),
         }
-        Ok((SocketAddr::new(ip, port), lifetime))
+    }
+
+    /// By this a router of PCP knows who may change a port (RFC 6887, §11.2): the same after a restart, and another one in each
+    /// network.
+    fn nonce(&self, way: Way) -> pcp::Nonce {
+        let tag = hmac::sign(&self.key, format!("{} {}", way.router, way.ours).as_bytes());
+        let (words, _) = tag.as_ref().as_chunks::<4>();
+        [words[0], words[1], words[2]].map(u32::from_be_bytes)
+    }
+
+    /// The router's own address, at which the port is.
+    async fn outside(&self, mapping: &PortMapping) -> Result<IpAddr, natpmp::Failure> {
+        match mapping.mapping_type() {
+            PortMappingType::Pcp { external_ip, .. } => Ok(external_ip.to_canonical()),
+            PortMappingType::NatPmp => {
+                let asked = natpmp::external_address(mapping.gateway(), Some(self.patience));
+                asked.await.map(IpAddr::V4)
+            }
+        }
     }
 
     fn tell(&self, now: RouterPort) {
@@ -208,35 +291,6 @@ impl Keeper {
             && !matches!(timeout(CLOSE_WITHIN, mapping.try_drop()).await, Ok(Ok(())))
         {
             tracing::debug!("the router did not confirm that it closed the node's port");
-        }
-    }
-}
-
-/// Asks by PCP, and where that fails by NAT-PMP: some routers speak only one, and answer the other in ways of their own.
-async fn request(way: Way, port: u16) -> Result<PortMapping, Refusal> {
-    let port = NonZeroU16::new(port).ok_or(Refusal::NoPort)?;
-    let options = PortMappingOptions {
-        external_port: Some(port),
-        lifetime_seconds: u32::try_from(LIFETIME.as_secs()).ok(),
-        timeout_config: Some(PATIENCE),
-    };
-    let (router, udp) = (way.router.into(), InternetProtocol::Udp);
-    let base = pcp::BaseMapRequest::new(router, way.ours, udp, port);
-    match pcp::port_mapping(base, None, None, options).await {
-        Ok(mapping) => Ok(mapping),
-        Err(by_pcp) => natpmp::port_mapping(router, udp, port, options)
-            .await
-            .map_err(|by_pmp| Refusal::Request(by_pcp, by_pmp)),
-    }
-}
-
-/// The router's own address, at which the port is.
-async fn outside(mapping: &PortMapping) -> Result<IpAddr, natpmp::Failure> {
-    match mapping.mapping_type() {
-        PortMappingType::Pcp { external_ip, .. } => Ok(external_ip.to_canonical()),
-        PortMappingType::NatPmp => {
-            let asked = natpmp::external_address(mapping.gateway(), Some(PATIENCE)).await;
-            asked.map(IpAddr::V4)
         }
     }
 }

@@ -1,9 +1,6 @@
 //! A router that speaks PCP or NAT-PMP, or neither, on loopback.
 
-use std::{
-    net::Ipv6Addr,
-    sync::{Arc, Mutex},
-};
+use std::sync::Arc;
 
 use tokio::net::UdpSocket;
 
@@ -20,6 +17,8 @@ const PORT: u16 = 40_001;
 enum Speaks {
     Pcp,
     NatPmp,
+    /// PCP, for a moment only.
+    ShortPcp,
     /// Refuses by either protocol: not authorized.
     Refusals,
     Nonsense,
@@ -30,6 +29,7 @@ struct Router {
     at: Ipv4Addr,
     /// The lifetimes of the ports that it was asked for, in seconds; 0 closes one.
     asked: Arc<Mutex<Vec<u32>>>,
+    serving: JoinHandle<()>,
 }
 
 impl Router {
@@ -38,7 +38,7 @@ impl Router {
         let socket = UdpSocket::bind((at, crab_nat::GATEWAY_PORT)).await.unwrap();
         let asked = Arc::<Mutex<Vec<u32>>>::default();
         let log = asked.clone();
-        tokio::spawn(async move {
+        let serving = tokio::spawn(async move {
             let mut request = [0; 1100];
             loop {
                 let (len, from) = socket.recv_from(&mut request).await.unwrap();
@@ -47,7 +47,13 @@ impl Router {
                 socket.send_to(&answer, from).await.unwrap();
             }
         });
-        Self { at, asked }
+        Self { at, asked, serving }
+    }
+
+    async fn stop(self) {
+        self.serving.abort();
+        // It ends as it was told to.
+        let _ = self.serving.await;
     }
 
     /// Waits until it was asked for these lifetimes.
@@ -69,9 +75,10 @@ fn answer(speaks: Speaks, request: &[u8], outside: Ipv4Addr) -> (Vec<u8>, Option
     let (version, refuses) = (request[0], speaks == Speaks::Refusals);
     match (speaks, version, request[1]) {
         (Speaks::Nonsense, ..) => (vec![0xff; 61], None),
-        (Speaks::Pcp | Speaks::Refusals, 2, _) => {
+        (Speaks::Pcp | Speaks::ShortPcp | Speaks::Refusals, 2, _) => {
             let mut answer = vec![2, 0x80 | 1, 0, if refuses { 2 } else { 0 }];
-            answer.extend(&request[4..8]);
+            let short = speaks == Speaks::ShortPcp;
+            answer.extend(if short { [0; 4] } else { request[4..8].try_into().unwrap() });
             answer.extend([0; 16]);
             // The nonce, the protocol and the inner port come back.
             answer.extend(&request[24..42]);
@@ -92,6 +99,13 @@ fn answer(speaks: Speaks, request: &[u8], outside: Ipv4Addr) -> (Vec<u8>, Option
         }
         _ => (vec![0, 0x80 | request[1], 0, 1, 0, 0, 0, 0], None),
     }
+}
+
+/// A keeper that asks once, so that a router that is slow sees each request once.
+fn keeper(listen: &str, way: fn() -> Option<Way>, told: watch::Sender<RouterPort>) -> Keeper {
+    let patience = TimeoutConfig { initial_timeout: Duration::from_secs(9), ..PATIENCE };
+    let key = hmac::Key::new(hmac::HMAC_SHA256, b"a node's");
+    Keeper { listen: listen.parse().unwrap(), key, patience, way, told, open: None, failed: None }
 }
 
 /// A keeper behind the router at 127.53.51.`LAST`.
@@ -116,9 +130,8 @@ impl Kept {
             let router = Ipv4Addr::new(127, 53, 51, LAST);
             Some(Way { router, ours: Ipv4Addr::LOCALHOST.into() })
         };
-        let listen = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 4600);
         let news = News { moves: moves.subscribe(), advertise: advertise.subscribe() };
-        tokio::spawn(Keeper { listen, way, told, open: None }.run(news, shutdown));
+        tokio::spawn(keeper("[::]:4600", way, told).run(news, shutdown));
         kept
     }
 
@@ -188,24 +201,54 @@ async fn a_router_that_refuses_or_talks_nonsense_is_said_to() {
 }
 
 #[tokio::test]
-async fn a_port_of_a_router_behind_another_nat_is_given_back() {
-    for (last, outside) in [(7, [100, 64, 0, 9]), (8, [192, 168, 0, 9])] {
+async fn a_port_of_a_router_without_the_internet_is_given_back() {
+    let starts = [Kept::start::<7>, Kept::start::<8>, Kept::start::<9>, Kept::start::<10>];
+    let all = [[100, 64, 0, 9], [192, 168, 0, 9], [0, 0, 0, 0], [224, 0, 0, 1]];
+    for (last, (start, outside)) in (7..).zip(starts.into_iter().zip(all)) {
         let router = Router::start(last, Speaks::NatPmp, outside.into()).await;
-        let mut kept = if last == 7 { Kept::start::<7>() } else { Kept::start::<8>() };
-        let why = kept.refused().await;
-        assert!(why.contains("another NAT") && why.contains(&router.at.to_string()), "{why}");
+        let why = start().refused().await;
+        assert!(why.contains("not of the Internet"), "{why}");
+        assert!(why.contains(&router.at.to_string()), "{why}");
         router.was_asked(&[LIFE, 0]).await;
     }
+    let router = Router::start(11, Speaks::ShortPcp, OUTSIDE).await;
+    let why = Kept::start::<11>().refused().await;
+    assert!(why.contains("opens one for 0 s only"), "{why}");
+    router.was_asked(&[LIFE, 0]).await;
+}
+
+#[tokio::test]
+async fn a_port_that_is_open_is_told_until_its_time_is_over() {
+    let way = || Some(Way { router: [127, 53, 51, 12].into(), ours: Ipv4Addr::LOCALHOST.into() });
+    let router = Router::start(12, Speaks::Pcp, OUTSIDE).await;
+    let mut keeper = keeper("0.0.0.0:4600", way, watch::Sender::default());
+    assert_eq!(keeper.look(true).await, PAUSES.1);
+    // It does not answer any more.
+    router.stop().await;
+    assert_eq!(keeper.look(true).await, PAUSES.0);
+    assert_eq!(keeper.told.borrow().address(), Some(SocketAddr::new(OUTSIDE.into(), PORT)));
+    for pause in [2, 4, 8, 10, 10] {
+        assert_eq!(keeper.look(true).await, pause * PAUSES.0);
+    }
+    let _router = Router::start(12, Speaks::Pcp, OUTSIDE).await;
+    assert_eq!(keeper.look(true).await, PAUSES.1);
+}
+
+#[test]
+fn a_router_knows_the_node_again_and_no_other_router_does() {
+    let way = |router: [u8; 4]| Way { router: router.into(), ours: Ipv4Addr::LOCALHOST.into() };
+    let node = || keeper("0.0.0.0:4600", || None, watch::Sender::default());
+    assert_eq!(node().nonce(way([10, 0, 0, 1])), node().nonce(way([10, 0, 0, 1])));
+    assert_ne!(node().nonce(way([10, 0, 0, 1])), node().nonce(way([10, 0, 0, 2])));
 }
 
 #[tokio::test]
 async fn a_node_that_listens_at_another_address_asks_for_nothing() {
-    let way = || Some(Way { router: [127, 53, 51, 9].into(), ours: Ipv4Addr::LOCALHOST.into() });
+    let way = || Some(Way { router: [127, 53, 51, 13].into(), ours: Ipv4Addr::LOCALHOST.into() });
     for (listen, asks) in
         [("127.0.0.2:4600", false), ("[::1]:4600", false), ("127.0.0.1:4600", true)]
     {
-        let told = watch::Sender::default();
-        let mut keeper = Keeper { listen: listen.parse().unwrap(), way, told, open: None };
+        let mut keeper = keeper(listen, way, watch::Sender::default());
         keeper.look(true).await;
         assert_eq!(*keeper.told.borrow() != RouterPort::NotAsked, asks, "{listen}");
     }

@@ -129,7 +129,8 @@ async fn examine(folder: &Folder) -> Vec<Finding> {
             let dialler = config.as_ref().ok().zip(identity.as_ref().ok());
             let dialler = dialler.and_then(|(config, identity)| {
                 let authority = Fingerprint::of(identity.authority());
-                tcp::dialler(config.node.stream_proxy()?, authority)
+                let proxy = config.node.stream_proxy().filter(|_| config.node.stream_dial)?;
+                tcp::dialler(proxy, authority)
             });
             findings.extend(linked(folder, dialler.as_ref()).await);
         }

@@ -209,9 +209,6 @@ fn decoded(remembered: &str) -> Variables {
 
 /// A line for each variable, in the shell's language.
 fn lines<'a>(shell: Shell, values: impl Iterator<Item = (&'a str, Option<String>)>) -> String {
-    // Windows knows one case only, and the second line would take the first one back.
-    let fits = |name: &str| shell != Shell::Powershell || name.starts_with(char::is_uppercase);
-    let values = values.filter(|(name, _)| fits(name));
     let lines = values.map(|(name, value)| shell.line(name, value.as_deref()));
     lines.collect::<Vec<_>>().join("\n")
 }

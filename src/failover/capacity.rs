@@ -61,7 +61,7 @@ impl Trial {
         if now < self.counts_from {
             return Outcome::Open;
         }
-        // The rate may still grow, so only the last second counts.
+        // The rate may still grow, so only the last second counts, or what there is of it.
         while self.looks.get(1).is_some_and(|(at, _)| now >= *at + timing.slow_tick) {
             self.looks.pop_front();
         }
@@ -76,19 +76,39 @@ impl Trial {
             return Outcome::Stay;
         }
         // A route that is far behind from the start is narrow. One that is close may be in slow
-        // start.
-        let narrow = rate < self.before / 2.0 && over >= 2 * timing.tick;
-        let is_over = now >= self.counts_from + timing.trial;
+        // start, and one that falls behind later has a bad moment.
+        let since = now.saturating_duration_since(self.counts_from);
+        let begins = (2 * timing.tick..timing.slow_tick).contains(&since);
+        let narrow = begins && rate < self.before / 2.0;
+        let is_over = since >= timing.trial;
         if narrow || is_over { Outcome::Return { narrow } } else { Outcome::Open }
     }
+}
+
+/// What is known of a route's rate.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    rate: Bitrate,
+    at: Instant,
+    /// By a try that found the route neither better nor narrow: it may carry more another time.
+    nearly_equal: bool,
+}
+
+/// Whether a try of a route may show more than is known of it. In the order in which routes are tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Worth {
+    /// Nothing is known of it.
+    Unknown,
+    /// It was tried then, and turned out neither better nor narrow.
+    Again(Instant),
+    /// It is known what it carries.
+    Nothing,
 }
 
 /// The rate of each route.
 #[derive(Debug, Default)]
 pub(super) struct Capacity {
-    carried: BTreeMap<Route, (Bitrate, Instant)>,
-    /// When routes were tried that turned out neither better nor much worse.
-    close: BTreeMap<Route, Instant>,
+    carried: BTreeMap<Route, Known>,
     /// The rates of the last windows on the route in use while the lane was limited by it.
     now: VecDeque<Bitrate>,
     /// In the last window the application was the limit.
@@ -109,11 +129,20 @@ impl Capacity {
         self.paused = false;
         self.now.truncate(WINDOWS - 1);
         self.now.push_front(rate);
-        let room = self.carried.len() < MAX_ROUTES || self.carried.contains_key(route);
-        if let Some(rate) = self.delivered().filter(|_| room) {
-            self.carried.insert(route.clone(), (rate, now));
-            self.close.remove(route);
+        if let Some(rate) = self.delivered() {
+            self.learn(route, Known { rate, at: now, nearly_equal: false });
         }
+    }
+
+    /// Keeps what is known of a route; where there are too many, instead of what is known longest.
+    fn learn(&mut self, route: &Route, known: Known) {
+        if self.carried.len() >= MAX_ROUTES && !self.carried.contains_key(route) {
+            let oldest = self.carried.iter().min_by_key(|(_, known)| known.at);
+            if let Some(oldest) = oldest.map(|(route, _)| route.clone()) {
+                self.carried.remove(&oldest);
+            }
+        }
+        self.carried.insert(route.clone(), known);
     }
 
     /// Another route is in use now.
@@ -126,27 +155,19 @@ impl Capacity {
         self.carried.remove(route);
     }
 
-    /// A trial has shown that `route` carries no more than the other one. Unless it is `narrow`, it may carry more another
-    /// time.
+    /// A trial has shown that `route` carries no more than the other one, `most`. Unless it is `narrow`, it may carry more
+    /// another time.
     pub(super) fn tried(&mut self, now: Instant, route: &Route, (most, narrow): (Bitrate, bool)) {
-        if self.carried.len() < MAX_ROUTES {
-            self.carried.insert(route.clone(), (most, now));
-        }
-        self.close.remove(route);
-        if !narrow && self.close.len() < MAX_ROUTES {
-            self.close.insert(route.clone(), now);
-        }
+        self.learn(route, Known { rate: most, at: now, nearly_equal: !narrow });
     }
 
-    /// Whether a trial of `route` may show more than is known of it, and when there was one.
-    pub(super) fn last_trial(
-        &self,
-        now: Instant,
-        timing: &Timing,
-        route: &Route,
-    ) -> Option<Option<Instant>> {
-        let last = self.close.get(route).copied();
-        (last.is_some() || self.carried(now, timing, route).is_none()).then_some(last)
+    /// Whether a trial of `route` may show more than is known.
+    pub(super) fn worth(&self, now: Instant, timing: &Timing, route: &Route) -> Worth {
+        match self.carried.get(route).filter(|known| now < known.at + timing.memory) {
+            None => Worth::Unknown,
+            Some(known) if known.nearly_equal => Worth::Again(known.at),
+            Some(_) => Worth::Nothing,
+        }
     }
 
     /// Whether the lane is limited by its route.
@@ -161,8 +182,8 @@ impl Capacity {
 
     /// The recent rate of `route`.
     pub(super) fn carried(&self, now: Instant, timing: &Timing, route: &Route) -> Option<Bitrate> {
-        let (rate, at) = self.carried.get(route)?;
-        (now < *at + timing.memory).then_some(*rate)
+        let known = self.carried.get(route)?;
+        (now < known.at + timing.memory).then_some(known.rate)
     }
 
     /// Whether `route` carried less than the lane delivers now.
@@ -271,28 +292,43 @@ mod tests {
     }
 
     #[test]
+    fn a_route_that_has_a_bad_moment_in_its_trial_is_not_narrow() {
+        // 1,000 packets a second, but none for a second.
+        let (ms, outcome) = outcome_of(|ms| ms.min(1_200).max(ms.saturating_sub(1_000)));
+        assert_eq!(outcome, Outcome::Return { narrow: false });
+        assert!((3_000..3_300).contains(&ms), "{ms}");
+    }
+
+    #[test]
     fn a_route_that_was_not_narrow_is_tried_again_after_the_others() {
         let (mut capacity, timing, t0) = (Capacity::default(), Timing::default(), Instant::now());
-        let at = |capacity: &Capacity, now| capacity.last_trial(now, &timing, &Route::Direct);
-        assert_eq!(at(&capacity, t0), Some(None), "nothing is known of it");
+        let worth = |capacity: &Capacity, now| capacity.worth(now, &timing, &Route::Direct);
         let most = Bitrate::from_bps(1);
+        assert_eq!(worth(&capacity, t0), Worth::Unknown);
         capacity.tried(t0, &Route::Direct, (most, false));
-        assert_eq!(at(&capacity, t0), Some(Some(t0)));
+        assert_eq!(worth(&capacity, t0), Worth::Again(t0));
+        assert!(Worth::Unknown < Worth::Again(t0));
         capacity.tried(t0, &Route::Direct, (most, true));
-        assert_eq!(at(&capacity, t0), None);
-        assert_eq!(at(&capacity, t0 + timing.memory), Some(None), "forgotten");
+        assert_eq!(worth(&capacity, t0), Worth::Nothing);
+        assert_eq!(worth(&capacity, t0 + timing.memory), Worth::Unknown, "forgotten");
         // What it carried is no guess.
         capacity.tried(t0, &Route::Direct, (most, false));
         fill(&mut capacity, t0, &Route::Direct, 1);
-        assert_eq!(at(&capacity, t0), None);
+        assert_eq!(worth(&capacity, t0), Worth::Nothing);
     }
 
     #[test]
     fn routes_without_end_fill_no_more_than_the_cap() {
         let (mut capacity, t0) = (Capacity::default(), Instant::now());
+        let timing = Timing::default();
+        let via = |n: usize| Route::Via(format!("n{n}").parse().unwrap());
         for n in 0..2 * MAX_ROUTES {
-            fill(&mut capacity, t0, &Route::Via(format!("n{n}").parse().unwrap()), 1);
+            let now = t0 + Duration::from_secs(n as u64);
+            fill(&mut capacity, now, &via(n), 1);
+            capacity.tried(now, &via(n), (Bitrate::from_bps(1), false));
+            assert!(capacity.carried.len() <= MAX_ROUTES);
+            assert_eq!(capacity.worth(now, &timing, &via(n)), Worth::Again(now));
         }
-        assert_eq!(capacity.carried.len(), MAX_ROUTES);
+        assert_eq!(capacity.worth(t0, &timing, &via(0)), Worth::Unknown);
     }
 }

@@ -4,6 +4,7 @@ use std::{fmt, sync::Arc};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use rcgen::{CertificateParams, KeyPair};
+use ring::hmac;
 use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject as _},
     sign::CertifiedKey,
@@ -222,6 +223,12 @@ impl NodeIdentity {
     /// The secret that this node shares with the member of this key alone. `None`: no such key exists.
     pub(super) fn shared_with(&self, member: &StatementKey) -> Option<[u8; 32]> {
         shared_secret(&self.pkcs8, member)
+    }
+
+    /// The key of a purpose of this node's own, from its private key: the same after a restart, and secret.
+    pub(crate) fn key_for(&self, purpose: &[u8]) -> hmac::Key {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, self.pkcs8.secret_pkcs8_der());
+        hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&key, purpose).as_ref())
     }
 
     /// The certificate chain and the key for `rustls`.

@@ -96,6 +96,12 @@ pub(super) fn check_form(address: SocketAddr) -> Result<(), AddressRefusal> {
     }
 }
 
+/// Whether an address is one that others can reach on the Internet.
+#[must_use]
+pub(crate) fn is_of_internet(address: SocketAddr) -> bool {
+    check_form(address).is_ok() && is_public(address.ip())
+}
+
 /// Whether an address is of the whole Internet.
 #[must_use]
 pub(crate) fn is_public(ip: IpAddr) -> bool {

@@ -49,12 +49,16 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 
 pub use address::AddressRefusal;
+pub(crate) use address::is_of_internet;
+#[cfg(feature = "proxy")]
 pub(crate) use address::is_public;
 pub(crate) use fallback::HEAD_START as UDP_HEAD_START;
 pub use members::{MAX_MEMBERS, MemberFacts, Members};
 pub use ping::PingFailure;
 pub(crate) use race::{HEAD_START as FAMILY_HEAD_START, families};
 pub use reach::ReachFacts;
+#[cfg(feature = "cli")]
+pub(crate) use reach::to_try;
 pub use record::MemberRecord;
 pub use relay::RelayConfig;
 pub use renewal::CertificateDesk;

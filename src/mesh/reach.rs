@@ -102,7 +102,7 @@ impl Mesh {
         if linked {
             return Some(self.ping(&member.name).await.is_ok());
         }
-        let addresses: Vec<_> = udp_of(&member.addresses).take(ADDRESSES).collect();
+        let addresses = to_try(udp_of(&member.addresses).collect());
         if addresses.is_empty() || !self.members().uses_udp() {
             return None;
         }
@@ -127,8 +127,7 @@ impl Mesh {
         if dialled && !self.members().is_path_down(&member.name) {
             return (Some(true), None);
         }
-        let routed = |ip| reaches(unspecified(ip), ip);
-        let addresses = to_try(streams_of(&member.addresses), routed);
+        let addresses = to_try(streams_of(&member.addresses));
         let tries = addresses.into_iter().map(|address| self.try_stream(&member.name, address));
         of_all(join_all(tries).await)
     }
@@ -202,9 +201,13 @@ impl Mesh {
 /// Whether a stream reaches a member; `None`: it cannot be tried; and what is wrong.
 type Tried = (Option<bool>, Option<String>);
 
-/// The TCP addresses of a member that are tried: one of each family if it has both. Those to which this machine has no
+/// The addresses of a member that are tried: one of each family if it has both. Those to which this machine has no
 /// route come last, so that their failures do not hide that of another.
-fn to_try(mut addresses: Vec<SocketAddr>, routed: impl Fn(IpAddr) -> bool) -> Vec<SocketAddr> {
+pub(crate) fn to_try(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    few_of(addresses, |ip| reaches(unspecified(ip), ip))
+}
+
+fn few_of(mut addresses: Vec<SocketAddr>, routed: impl Fn(IpAddr) -> bool) -> Vec<SocketAddr> {
     addresses.sort_by_key(|address| !routed(address.ip()));
     let is_other = |address: &SocketAddr| address.is_ipv4() != addresses[0].is_ipv4();
     if let Some(other) = addresses.iter().position(is_other).filter(|at| *at >= ADDRESSES) {
@@ -248,7 +251,7 @@ mod tests {
         ] {
             let routed = addresses(routed);
             let has_route = |ip| routed.iter().any(|address| address.ip() == ip);
-            assert_eq!(to_try(addresses(told), has_route), addresses(tried), "{told:?}");
+            assert_eq!(few_of(addresses(told), has_route), addresses(tried), "{told:?}");
         }
     }
 

@@ -63,11 +63,20 @@ impl Networks {
         let mut line = String::new();
         BufReader::new(holder.stdout.take()?).read_line(&mut line).unwrap();
         if line != "ready\n" {
-            let said = holder.wait_with_output().map(|output| stderr(&output));
-            println!("skipped: this system does not allow network namespaces: {said:?}");
+            let said = holder.wait_with_output().map(|output| stderr(&output)).unwrap();
+            assert!(!Self::are_allowed(), "the networks cannot be made: {said}");
+            println!("skipped: this system does not allow network namespaces: {said}");
             return None;
         }
         Some(Self { holder, site: Site::new() })
+    }
+
+    /// Whether the system allows network namespaces at all.
+    fn are_allowed() -> bool {
+        let mut one = Command::new("unshare");
+        one.args(["--user", "--map-root-user", "--net", "--mount", "sh", "-c"]);
+        one.arg("mount -t tmpfs none /run && ip netns add one").stderr(Stdio::null());
+        one.status().is_ok_and(|status| status.success())
     }
 
     /// A program on the host `host`.

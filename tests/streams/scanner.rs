@@ -14,7 +14,7 @@ use crate::{
     web,
 };
 
-/// Of each kind, from each of four prefixes: together less than a prefix may have, so that the node serves them all.
+/// Of each kind, from each of four prefixes: together less than a prefix may make at once.
 const OF_EACH: u8 = 10;
 
 /// Connects from a prefix that is not the member's.

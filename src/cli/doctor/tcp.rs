@@ -9,6 +9,7 @@ use super::Finding;
 use crate::{
     carrier::{DialError, HttpProxy, StreamDialler},
     identity::{Fingerprint, MemberInfo},
+    mesh::to_try,
     wire::reach::streams_of,
 };
 
@@ -36,8 +37,9 @@ pub(super) async fn tcp(
     members: &[MemberInfo],
     dialler: Option<&StreamDialler>,
 ) -> Option<Finding> {
-    let streams = members.iter().flat_map(|member| streams_of(&member.addresses));
-    let streams: Vec<_> = streams.take(TRIED).collect();
+    let streams = members.iter().map(|member| to_try(streams_of(&member.addresses)));
+    let streams: Vec<_> =
+        streams.filter(|streams| !streams.is_empty()).take(TRIED).flatten().collect();
     if streams.is_empty() {
         let advice = "if this network lets no UDP out, a member has to accept streams: \
                       `stream_listen` under [node] there";

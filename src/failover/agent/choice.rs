@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{Asked, RouteAgent};
 use crate::{
-    failover::{Command, SeenRoute},
+    failover::{Command, SeenRoute, capacity::Worth},
     flow::Route,
     overlay::{
         candidates::{Candidate, Exclusion},
@@ -248,7 +248,7 @@ impl RouteAgent {
         standing(explained.candidate.excluded.as_ref())
     }
 
-    /// A route that carried clearly more than the lane delivers now, blamed for loss or not.
+    /// A route that carried clearly more than the lane delivers now, and is not blamed at present.
     pub(super) fn roomier(&self, now: Instant) -> Option<Route> {
         let others = self.judged(now).into_iter();
         let admissible = others.filter(|c| c.route != self.route && c.excluded.is_none());
@@ -258,16 +258,16 @@ impl RouteAgent {
 
     /// The best usable route that may carry more than is known, if the lane is limited by the route in use. Those that were
     /// tried in vain come after the others, in the order of their trials.
-    pub(super) fn untried(&self, now: Instant) -> Option<Route> {
+    pub(super) fn worth_a_trial(&self, now: Instant) -> Option<Route> {
         if !self.capacity.is_limited() {
             return None;
         }
         let marked = self.judged(now);
         let usable = marked.iter().filter(|c| c.route != self.route && c.excluded.is_none());
         let promised = usable.filter_map(|c| {
-            let last = self.capacity.last_trial(now, &self.timing, &c.route)?;
+            let worth = self.capacity.worth(now, &self.timing, &c.route);
             let hindrance = self.hindrance(c.metrics?.rtt, c.metrics?.worse_loss());
-            Some((last, hindrance, &c.route))
+            (worth != Worth::Nothing).then_some((worth, hindrance, &c.route))
         });
         let best = promised.min_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
         best.map(|(_, _, route)| route.clone())

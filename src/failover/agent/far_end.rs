@@ -93,7 +93,9 @@ impl RouteAgent {
             RerouteReason::Better | RerouteReason::FarEnd | RerouteReason::Trial => None,
         };
         let tries = moved.reason == RerouteReason::Trial;
-        self.far_tries_until = tries.then(|| now + self.timing.slow_tick);
+        // A narrow route is left after two round trips and three looks; the way there and back takes another.
+        let narrow = 3 * (self.assumed_rtt(&route) + self.timing.tick);
+        self.far_tries_until = tries.then(|| now + narrow.min(self.timing.trial));
         let shared = self.route == moved.left;
         if self.was_ours(now, moved.reason) {
             // It heard nothing because nothing left our end.

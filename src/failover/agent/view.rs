@@ -139,7 +139,7 @@ impl RouteAgent {
         if now < at {
             return;
         }
-        let Some(route) = self.untried(now) else { return };
+        let Some(route) = self.worth_a_trial(now) else { return };
         self.next_trial = (now + pause, (2 * pause).min(self.timing.memory));
         self.start_move(now, route, Cause::other(RerouteReason::Trial));
     }

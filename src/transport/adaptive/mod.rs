@@ -483,8 +483,8 @@ impl Adaptive {
                     cubic
                 }
             }
-            // At the beginning, or on a new route, whose round trip is not known yet. It may be longer: then the pace
-            // decides, too.
+            // At the beginning, or on a new route, whose round trip is not known yet. It may be twice that of the last
+            // one before the window holds up the pace.
             (None, None, _) => {
                 let before = self.path.bandwidth() * self.path.smoothed_rtt().as_secs_f64();
                 (IN_FLIGHT * before).max(first)
