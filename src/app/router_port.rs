@@ -169,8 +169,12 @@ impl Keeper {
             loop {
                 let unasked = news.advertise.borrow_and_update().is_empty();
                 news.moves.mark_unchanged();
-                let pause = self.look(unasked).await;
                 // A sender that is gone is not the end: the node ends this itself.
+                let pause = tokio::select! {
+                    pause = self.look(unasked) => pause,
+                    // What the former router answers is of no use.
+                    Ok(()) = news.moves.changed() => continue,
+                };
                 tokio::select! {
                     Ok(()) = news.moves.changed() => {}
                     Ok(()) = news.advertise.changed() => {}
@@ -188,6 +192,7 @@ impl Keeper {
         let way = (self.way)().filter(|way| bound.is_unspecified() || bound == way.ours);
         let way = way.filter(|_| wanted);
         if self.open.as_ref().is_some_and(|(at, _)| Some(*at) != way) {
+            self.tell(RouterPort::NotAsked);
             self.close().await;
         }
         let Some(way) = way else {
@@ -201,17 +206,24 @@ impl Keeper {
                 (lifetime / 2).clamp(PAUSES.0, PAUSES.1)
             }
             Err(refusal) => {
-                // The router keeps what it granted, as far as nothing else is known.
-                if self.open.as_ref().is_none_or(|(_, open)| open.expiration() <= Instant::now()) {
-                    self.open = None;
+                let stands = self.told_stands_for();
+                if stands.is_none() {
                     self.tell(RouterPort::Refused(format!("{}: {refusal}", way.router)));
                 }
                 let before = self.failed.filter(|(at, _)| *at == way).map(|(_, pause)| 2 * pause);
                 let pause = before.unwrap_or(PAUSES.0).min(PAUSES.1);
                 self.failed = Some((way, pause));
-                pause
+                pause.min(stands.unwrap_or(pause))
             }
         }
+    }
+
+    /// For how long the router still keeps the port that is told, as far as nothing else is known.
+    fn told_stands_for(&self) -> Option<Duration> {
+        let (_, open) = self.open.as_ref()?;
+        let told = self.told.borrow().address()?;
+        let left = open.expiration().saturating_duration_since(Instant::now());
+        (told.port() == open.external_port().get() && !left.is_zero()).then_some(left)
     }
 
     /// Asks for the port, or for the one that is open once more.
@@ -222,7 +234,7 @@ impl Keeper {
         self.open = Some((way, mapping.clone()));
         let address = SocketAddr::new(self.outside(&mapping).await?, port);
         let lasts = Duration::from_secs(lifetime.into());
-        let refusal = if !is_of_internet(address) {
+        let refusal = if !address.is_ipv4() || !is_of_internet(address) {
             Refusal::NotOfInternet(address.ip())
         } else if lasts < PAUSES.0 {
             Refusal::Short(lifetime)

@@ -19,6 +19,8 @@ enum Speaks {
     NatPmp,
     /// PCP, for a moment only.
     ShortPcp,
+    /// NAT-PMP, but for its own address.
+    NoAddress,
     /// Refuses by either protocol: not authorized.
     Refusals,
     Nonsense,
@@ -87,7 +89,8 @@ fn answer(speaks: Speaks, request: &[u8], outside: Ipv4Addr) -> (Vec<u8>, Option
             (answer, Some(lifetime(4)).filter(|_| !refuses))
         }
         // PCP's request, and the answer of a router that knows NAT-PMP only (RFC 6887, §9).
-        (Speaks::NatPmp, 2, _) => (vec![0, 0x81, 0, 1, 0, 0, 0, 0], None),
+        (Speaks::NatPmp | Speaks::NoAddress, 2, _) => (vec![0, 0x81, 0, 1, 0, 0, 0, 0], None),
+        (Speaks::NoAddress, 0, 0) => (vec![0, 0x80, 0, 3, 0, 0, 0, 9, 0, 0, 0, 0], None),
         (_, 0, 0) => ([&[0, 0x80, 0, 0, 0, 0, 0, 9][..], &outside.octets()].concat(), None),
         (_, 0, 1) => {
             let mut answer = vec![0, 0x81, 0, if refuses { 2 } else { 0 }, 0, 0, 0, 9];
@@ -232,6 +235,16 @@ async fn a_port_that_is_open_is_told_until_its_time_is_over() {
     }
     let _router = Router::start(12, Speaks::Pcp, OUTSIDE).await;
     assert_eq!(keeper.look(true).await, PAUSES.1);
+}
+
+#[tokio::test]
+async fn a_port_without_the_routers_address_is_not_told_and_closed_at_the_end() {
+    let router = Router::start(14, Speaks::NoAddress, OUTSIDE).await;
+    let mut kept = Kept::start::<14>();
+    let why = kept.refused().await;
+    assert!(why.contains("does not say its own address"), "{why}");
+    kept.shutdown.cancel();
+    router.was_asked(&[LIFE, 0]).await;
 }
 
 #[test]

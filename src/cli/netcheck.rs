@@ -113,8 +113,7 @@ fn nat(report: &NetReport) -> &'static str {
 
 /// What the router said, if the node asked it.
 fn router(report: &NetReport) -> Option<String> {
-    let open =
-        |at: SocketAddr| format!("passes {at} on to this node: other members can dial it there");
+    let open = |at: SocketAddr| format!("passes {at} on to this node, as it says");
     let refused = |why| format!("opens no port for this node; {why}");
     report.router_port.map(open).or(report.router_problem.as_ref().map(refused))
 }
