@@ -60,16 +60,19 @@ fn more_telling(old: Option<io::Error>, new: io::Error) -> io::Error {
 
 /// Alternates the families, the first address's family first (RFC 8305 §4); otherwise keeps the
 /// order, which the system's resolver chose by RFC 6724.
-fn interleave(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+pub(crate) fn interleave(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     let Some(first) = addresses.first() else { return Vec::new() };
-    let same_family = |address: &SocketAddr| address.is_ipv4() == first.is_ipv4();
-    let (preferred, other): (Vec<_>, Vec<_>) = addresses.iter().copied().partition(same_family);
-    let mut order = Vec::with_capacity(addresses.len());
-    for at in 0..addresses.len() {
-        order.extend(preferred.get(at));
-        order.extend(other.get(at));
-    }
-    order
+    by_turns(addresses.iter().copied(), |address| address.is_ipv4() == first.is_ipv4())
+}
+
+/// Those that go `first` and the others by turns, otherwise in their order.
+pub(crate) fn by_turns<T>(all: impl Iterator<Item = T>, first: impl Fn(&T) -> bool) -> Vec<T> {
+    let (firsts, others): (Vec<_>, Vec<_>) = all.partition(first);
+    let mut ranked: Vec<_> = firsts.into_iter().enumerate().collect();
+    ranked.extend(others.into_iter().enumerate());
+    // It keeps the order of equal ranks.
+    ranked.sort_by_key(|(rank, _)| *rank);
+    ranked.into_iter().map(|(_, one)| one).collect()
 }
 
 #[cfg(test)]

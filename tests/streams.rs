@@ -14,6 +14,7 @@ mod web;
 use std::{
     io::{ErrorKind, Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -91,15 +92,21 @@ fn a_node_without_udp_reaches_one_without_streams_through_a_relay() {
     assert_eq!(routes[0]["route"], "via hub", "{routes:#}");
 }
 
+/// A node `leaf` without UDP, which dials streams by this proxy; also the line that says so.
+fn leaf_by(site: &Site, proxy: &str) -> (PathBuf, String) {
+    let dir = site.join("leaf");
+    configure(&dir, "udp = true", "udp = false");
+    let configured = format!("via_proxy = \"{proxy}\"");
+    configure(&dir, "via_proxy = \"environment\"", &configured);
+    (dir, configured)
+}
+
 #[test]
 fn a_stream_goes_through_the_proxy_of_the_file_or_the_environment() {
     let site = Site::new();
     let (_hub, at) = hub(&site, true);
     let (proxy, asked) = http_proxy(Ipv4Addr::LOCALHOST, at);
-    let dir = site.join("leaf");
-    configure(&dir, "udp = true", "udp = false");
-    let configured = format!("via_proxy = \"http://user:pass@{proxy}\"");
-    configure(&dir, "via_proxy = \"environment\"", &configured);
+    let (dir, configured) = leaf_by(&site, &format!("http://user:pass@{proxy}"));
     let leaf = Running::start(&dir, &[]);
     wait_for("the link", || carrier(&site, "leaf") == "tls");
     assert_eq!(asked.load(Ordering::Relaxed), 1);
@@ -118,10 +125,7 @@ fn doctor_says_what_the_proxy_answered() {
     let site = Site::new();
     let (_hub, at) = hub(&site, true);
     let (proxy, asked) = http_proxy(Ipv4Addr::LOCALHOST, at);
-    let dir = site.join("leaf");
-    configure(&dir, "udp = true", "udp = false");
-    let configured = format!("via_proxy = \"http://user:wrong@{proxy}\"");
-    configure(&dir, "via_proxy = \"environment\"", &configured);
+    let (dir, _) = leaf_by(&site, &format!("http://user:wrong@{proxy}"));
     let _leaf = Running::start(&dir, &[]);
     let doctor = String::from_utf8(overlay::run(&dir, &["doctor"]).stdout).unwrap();
     let said = format!("the proxy {proxy} refuses: 407 Who are you; asked for {at}");

@@ -313,7 +313,7 @@ impl Node {
             let key = self.credentials.identity().key_for(b"ports of routers 1");
             self.router.keep(own.listen, key, news, shutdown.clone());
         }
-        let router = self.router.told().subscribe();
+        let router = self.router.told();
         let following = own_addresses::follow(own, router, mesh, self.credentials.clone());
         tokio::spawn(shutdown.run_until_cancelled_owned(following));
     }

@@ -23,6 +23,7 @@ use tokio::{
 use super::router_port::RouterPort;
 use crate::{
     exit::Resolver,
+    eyeballs::by_turns,
     flow::{Host, Target},
     identity::{Credentials, NodeName},
     mesh::Mesh,
@@ -255,11 +256,7 @@ pub(crate) fn few_of(ips: &[IpAddr]) -> Vec<IpAddr> {
 
 /// The addresses in their order, but IPv6 and IPv4 by turns.
 fn in_turn(ips: &[IpAddr]) -> Vec<IpAddr> {
-    let ips = ips.iter().map(IpAddr::to_canonical);
-    let (v6, v4): (Vec<_>, Vec<_>) = ips.partition(IpAddr::is_ipv6);
-    let mut ranked: Vec<_> = v6.into_iter().enumerate().chain(v4.into_iter().enumerate()).collect();
-    ranked.sort_by_key(|(rank, _)| *rank);
-    ranked.into_iter().map(|(_, ip)| ip).collect()
+    by_turns(ips.iter().map(IpAddr::to_canonical), IpAddr::is_ipv6)
 }
 
 fn without_repeats(all: impl IntoIterator<Item = SocketAddr>) -> Vec<SocketAddr> {

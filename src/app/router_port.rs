@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     flow::Target,
-    mesh::is_of_internet,
+    mesh::{is_of_internet, is_public},
     underlay::{address_towards, default_router, present_address},
 };
 
@@ -81,8 +81,7 @@ struct Way {
 fn way() -> Option<Way> {
     let router = default_router()?;
     let ours = address_towards(Ipv4Addr::UNSPECIFIED.into(), router.into())?;
-    (present_address() == Some(ours) && !is_of_internet(SocketAddr::new(ours, 1)))
-        .then_some(Way { router, ours })
+    (present_address() == Some(ours) && !is_public(ours)).then_some(Way { router, ours })
 }
 
 /// What the node keeps of its port at the router.
@@ -93,7 +92,8 @@ pub(super) struct RouterWatch {
 }
 
 impl RouterWatch {
-    /// Keeps a port open for the node's UDP socket at `listen` until `shutdown`. A router knows the node again by a nonce, which comes from `key`.
+    /// Keeps a port open for the node's UDP socket at `listen` until `shutdown`. A router knows the node again by a
+    /// nonce, which comes from `key`.
     pub(super) fn keep(
         &self,
         listen: SocketAddr,
@@ -108,8 +108,8 @@ impl RouterWatch {
     }
 
     /// What the router said, from now on.
-    pub(super) fn told(&self) -> watch::Sender<RouterPort> {
-        self.told.clone()
+    pub(super) fn told(&self) -> watch::Receiver<RouterPort> {
+        self.told.subscribe()
     }
 
     /// Waits until the port is closed, for a moment.

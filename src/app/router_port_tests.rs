@@ -155,12 +155,11 @@ impl Kept {
 /// In seconds.
 const LIFE: u32 = 20 * 60;
 
-#[tokio::test]
-async fn a_port_is_opened_by_pcp_and_closed_when_the_node_stops() {
-    let router = Router::start(1, Speaks::Pcp, OUTSIDE).await;
-    let mut kept = Kept::start::<1>();
+/// The router at 127.53.51.`LAST` is asked at first, after a move once more, and when the node stops to close the port.
+async fn opens_and_closes<const LAST: u8>(speaks: Speaks) {
+    let router = Router::start(LAST, speaks, OUTSIDE).await;
+    let mut kept = Kept::start::<LAST>();
     assert_eq!(kept.open().await, SocketAddr::new(OUTSIDE.into(), PORT));
-    // After a move it is asked for again.
     kept.moves.send_replace(());
     router.was_asked(&[LIFE, LIFE]).await;
     kept.shutdown.cancel();
@@ -168,14 +167,13 @@ async fn a_port_is_opened_by_pcp_and_closed_when_the_node_stops() {
 }
 
 #[tokio::test]
+async fn a_port_is_opened_by_pcp_and_closed_when_the_node_stops() {
+    opens_and_closes::<1>(Speaks::Pcp).await;
+}
+
+#[tokio::test]
 async fn a_port_is_opened_by_nat_pmp_where_the_router_knows_no_pcp() {
-    let router = Router::start(2, Speaks::NatPmp, OUTSIDE).await;
-    let mut kept = Kept::start::<2>();
-    assert_eq!(kept.open().await, SocketAddr::new(OUTSIDE.into(), PORT));
-    kept.moves.send_replace(());
-    router.was_asked(&[LIFE, LIFE]).await;
-    kept.shutdown.cancel();
-    router.was_asked(&[LIFE, LIFE, 0]).await;
+    opens_and_closes::<2>(Speaks::NatPmp).await;
 }
 
 #[tokio::test]

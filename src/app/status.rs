@@ -230,7 +230,7 @@ pub struct NodeView {
     pub(super) refused: Arc<RefusedClients>,
     pub(super) users: Arc<Live<Vec<User>>>,
     pub(super) advertise: watch::Sender<Vec<Target>>,
-    pub(super) router_port: watch::Sender<RouterPort>,
+    pub(super) router_port: watch::Receiver<RouterPort>,
 }
 
 impl NodeView {

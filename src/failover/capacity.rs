@@ -329,6 +329,7 @@ mod tests {
             assert!(capacity.carried.len() <= MAX_ROUTES);
             assert_eq!(capacity.worth(now, &timing, &via(n)), Worth::Again(now));
         }
+        assert_eq!(capacity.carried.len(), MAX_ROUTES);
         assert_eq!(capacity.worth(t0, &timing, &via(0)), Worth::Unknown);
     }
 }

@@ -76,7 +76,7 @@ impl Mesh {
     }
 
     /// Exchanges revocation lists on a connection on which the neighbour has introduced itself, and gives the connection
-    /// the room of a link. A neighbour that owes a list and does not send it loses the connection, and this returns false.
+    /// the room of a link. Where the neighbour owes a list and does not send it, the connection is closed; returns false then.
     pub(super) async fn settle(
         &self,
         conn: &Connection,

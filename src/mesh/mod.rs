@@ -49,9 +49,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 
 pub use address::AddressRefusal;
-pub(crate) use address::is_of_internet;
-#[cfg(feature = "proxy")]
-pub(crate) use address::is_public;
+pub(crate) use address::{is_of_internet, is_public};
 pub(crate) use fallback::HEAD_START as UDP_HEAD_START;
 pub use members::{MAX_MEMBERS, MemberFacts, Members};
 pub use ping::PingFailure;

@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout};
 use super::{Mesh, members::MemberFacts, networks::reaches};
 use crate::{
     carrier::DialError,
+    eyeballs::interleave,
     identity::{NodeName, peer_of, server_name},
     link::Link,
     transport::code,
@@ -204,15 +205,15 @@ type Tried = (Option<bool>, Option<String>);
 /// The addresses of a member that are tried: one of each family if it has both. Those to which this machine has no
 /// route come last, so that their failures do not hide that of another.
 pub(crate) fn to_try(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
-    few_of(addresses, |ip| reaches(unspecified(ip), ip))
+    routed_first(addresses, |ip| reaches(unspecified(ip), ip))
 }
 
-fn few_of(mut addresses: Vec<SocketAddr>, routed: impl Fn(IpAddr) -> bool) -> Vec<SocketAddr> {
+fn routed_first(
+    mut addresses: Vec<SocketAddr>,
+    routed: impl Fn(IpAddr) -> bool,
+) -> Vec<SocketAddr> {
     addresses.sort_by_key(|address| !routed(address.ip()));
-    let is_other = |address: &SocketAddr| address.is_ipv4() != addresses[0].is_ipv4();
-    if let Some(other) = addresses.iter().position(is_other).filter(|at| *at >= ADDRESSES) {
-        addresses.swap(ADDRESSES - 1, other);
-    }
+    let mut addresses = interleave(&addresses);
     addresses.truncate(ADDRESSES);
     addresses
 }
@@ -251,7 +252,7 @@ mod tests {
         ] {
             let routed = addresses(routed);
             let has_route = |ip| routed.iter().any(|address| address.ip() == ip);
-            assert_eq!(few_of(addresses(told), has_route), addresses(tried), "{told:?}");
+            assert_eq!(routed_first(addresses(told), has_route), addresses(tried), "{told:?}");
         }
     }
 
