@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     transport::{FrameError, read_frame},
-    underlay::{AfterTurn, after_turn},
+    underlay::{AfterTurn, Gap, Gaps, after_turn},
 };
 
 /// The largest piece that is taken at once: that of the largest packet.
@@ -68,6 +68,8 @@ struct State {
     /// The flow's part in the windows of its lane. `None`: only messages follow.
     receipts: Option<Receipts>,
     order: Reassembly,
+    /// `order` has a gap.
+    gap: Option<Gap>,
     /// Pieces in order, of one turn.
     pieces: Vec<Bytes>,
     /// What the flow's task has not taken.
@@ -96,6 +98,7 @@ impl Inflow {
             recv: Some(recv.into_unordered()),
             receipts: Some(receipts),
             order: Reassembly::default(),
+            gap: None,
             pieces: Vec::new(),
             arrived: Backlog::default(),
             end: None,
@@ -103,7 +106,7 @@ impl Inflow {
         let (state, reader) = (Mutex::new(state), AtomicWaker::new());
         let shared = Arc::new(Shared { state, reader, unread: AtomicBool::new(false) });
         // From now on, whether or not somebody reads.
-        shared.take();
+        shared.take(None);
         Self { arriving: Arriving { shared, ended: false }, backlog: Backlog::default() }
     }
 
@@ -165,7 +168,7 @@ impl Arriving {
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Backlog>> {
         self.shared.reader.register(cx.waker());
         if self.shared.unread.swap(false, Ordering::AcqRel) {
-            self.shared.take();
+            self.shared.take(None);
         }
         let mut state = self.shared.lock();
         if !state.arrived.is_empty() {
@@ -193,7 +196,10 @@ impl Arriving {
 impl Drop for Arriving {
     fn drop(&mut self) {
         // QUIC keeps a reference to `shared` while it has the stream.
-        let recv = self.shared.lock().recv.take();
+        let mut state = self.shared.lock();
+        state.gap = None;
+        let recv = state.recv.take();
+        drop(state);
         drop(recv);
     }
 }
@@ -203,14 +209,20 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes all that QUIC has.
-    fn take(self: &Arc<Self>) {
+    /// Takes all that QUIC has, in a turn of the connection with these gaps, if in one.
+    fn take(self: &Arc<Self>, gaps: Option<&Gaps>) {
         let waker = Waker::from(self.clone());
-        self.lock().take(&mut Context::from_waker(&waker));
+        let mut state = self.lock();
+        state.take(&mut Context::from_waker(&waker));
+        state.gap = state.has_gap().then(|| gaps.unwrap_or(Gaps::of_new_streams()).add());
     }
 }
 
 impl State {
+    fn has_gap(&self) -> bool {
+        self.recv.is_some() && self.end.is_none() && self.order.waiting() > 0
+    }
+
     fn take(&mut self, cx: &mut Context<'_>) {
         let Some(recv) = self.recv.as_mut().filter(|_| self.end.is_none()) else { return };
         let mut bytes = 0;
@@ -273,8 +285,8 @@ impl Wake for Shared {
 }
 
 impl AfterTurn for Shared {
-    fn run(self: Arc<Self>) {
-        self.take();
+    fn run(self: Arc<Self>, gaps: &Gaps) {
+        self.take(Some(gaps));
         match self.reader.take() {
             Some(reader) => reader.wake(),
             // Nobody has fetched what an earlier turn brought, or nobody reads: it must not pin the packets of others.

@@ -59,5 +59,5 @@ pub use socket::{LabelSocket, bind_udp};
 pub use streams::{Carrier, StreamEnd, StreamHold, StreamId, Streams};
 pub(crate) use switch::MAX_SLOTS;
 pub use switch::{DropCounts, DropReason, NextHop, Switch};
-pub(crate) use turn::{AfterTurn, InTurns, after_turn};
+pub(crate) use turn::{AfterTurn, Gap, Gaps, InTurns, after_turn};
 pub use virtual_address::is_virtual;
