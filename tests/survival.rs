@@ -30,6 +30,8 @@ mod chaos;
 mod congestion;
 #[path = "survival/cut.rs"]
 mod cut;
+#[path = "survival/drawn.rs"]
+mod drawn;
 #[path = "survival/lossy.rs"]
 mod lossy;
 #[path = "survival/near.rs"]
@@ -46,6 +48,8 @@ mod replay;
 mod requests;
 #[path = "survival/restore.rs"]
 mod restore;
+#[path = "survival/shift.rs"]
+mod shift;
 #[path = "survival/sizes.rs"]
 mod sizes;
 #[path = "survival/wide.rs"]

@@ -19,6 +19,10 @@ use crate::{flow::Route, overlay::units::Bitrate};
 /// slow start takes about one.
 const WINDOWS: usize = 4;
 
+/// Windows whose mean counts when the lane might leave the route for one that carried less: ten seconds. A burst of
+/// loss is over by then.
+const LASTING: usize = 20;
+
 /// A route that is being tried.
 #[derive(Debug, Clone)]
 pub(super) struct Trial {
@@ -30,6 +34,8 @@ pub(super) struct Trial {
     counts_from: Instant,
     /// Packets acknowledged in all, at the looks of the last second.
     looks: VecDeque<(Instant, u64)>,
+    /// Packets acknowledged before it, and in the last second of it; in which time each.
+    rates: [(u64, Duration); 2],
 }
 
 /// The outcome of a trial.
@@ -53,7 +59,22 @@ impl Trial {
         (packets, over): (u64, Duration),
     ) -> Self {
         let before = packets as f64 / over.as_secs_f64().max(1e-3);
-        Self { from, before, counts_from: now + 2 * rtt, looks: VecDeque::new() }
+        Self {
+            from,
+            before,
+            counts_from: now + 2 * rtt,
+            looks: VecDeque::new(),
+            rates: [(packets, over), (0, over)],
+        }
+    }
+
+    /// The rate on the tried route at the last look, if it was `carried` on the one before.
+    pub(super) fn rate(&self, carried: Bitrate) -> Bitrate {
+        let [(before, over_before), (packets, over)] = self.rates;
+        let share =
+            (u128::from(packets) * over_before.as_micros(), u128::from(before) * over.as_micros());
+        let rate = u128::from(carried.bps()) * share.0 / share.1.max(1);
+        Bitrate::from_bps(u64::try_from(rate).unwrap_or(u64::MAX))
     }
 
     /// Judges the tried route by the packets `answered` so far.
@@ -71,7 +92,9 @@ impl Trial {
         if over < timing.tick {
             return Outcome::Open;
         }
-        let rate = answered.saturating_sub(before) as f64 / over.as_secs_f64();
+        let packets = answered.saturating_sub(before);
+        self.rates[1] = (packets, over);
+        let rate = packets as f64 / over.as_secs_f64();
         if rate >= self.before * timing.capacity_factor {
             return Outcome::Stay;
         }
@@ -90,8 +113,8 @@ impl Trial {
 struct Known {
     rate: Bitrate,
     at: Instant,
-    /// By a try that found the route neither better nor narrow: it may carry more another time.
-    nearly_equal: bool,
+    /// The route carries no more, by a try that found it neither better nor narrow. It may carry more another time.
+    at_most: bool,
 }
 
 /// Whether a try of a route may show more than is known of it. In the order in which routes are tried.
@@ -109,7 +132,7 @@ pub(super) enum Worth {
 #[derive(Debug, Default)]
 pub(super) struct Capacity {
     carried: BTreeMap<Route, Known>,
-    /// The rates of the last windows on the route in use while the lane was limited by it.
+    /// The rates of the last windows on the route in use while the lane was limited by it, the newest first.
     now: VecDeque<Bitrate>,
     /// In the last window the application was the limit.
     paused: bool,
@@ -127,10 +150,10 @@ impl Capacity {
             return;
         };
         self.paused = false;
-        self.now.truncate(WINDOWS - 1);
+        self.now.truncate(LASTING - 1);
         self.now.push_front(rate);
         if let Some(rate) = self.delivered() {
-            self.learn(route, Known { rate, at: now, nearly_equal: false });
+            self.learn(route, Known { rate, at: now, at_most: false });
         }
     }
 
@@ -158,14 +181,14 @@ impl Capacity {
     /// A trial has shown that `route` carries no more than the other one, `most`. Unless it is `narrow`, it may carry more
     /// another time.
     pub(super) fn tried(&mut self, now: Instant, route: &Route, (most, narrow): (Bitrate, bool)) {
-        self.learn(route, Known { rate: most, at: now, nearly_equal: !narrow });
+        self.learn(route, Known { rate: most, at: now, at_most: !narrow });
     }
 
     /// Whether a trial of `route` may show more than is known.
     pub(super) fn worth(&self, now: Instant, timing: &Timing, route: &Route) -> Worth {
         match self.carried.get(route).filter(|known| now < known.at + timing.memory) {
             None => Worth::Unknown,
-            Some(known) if known.nearly_equal => Worth::Again(known.at),
+            Some(known) if known.at_most => Worth::Again(known.at),
             Some(_) => Worth::Nothing,
         }
     }
@@ -175,9 +198,16 @@ impl Capacity {
         self.now.len() >= WINDOWS
     }
 
-    /// The rate of the lane while its route is the limit: the best of the last windows.
+    /// The rate of the lane while its route is the limit: the best of the last windows, and no less than in the long run.
     pub(super) fn delivered(&self) -> Option<Bitrate> {
-        self.is_limited().then(|| self.now.iter().max().copied()).flatten()
+        let best = self.now.iter().take(WINDOWS).max().copied()?;
+        self.is_limited().then(|| best.max(self.mean()))
+    }
+
+    /// The mean rate of the last ten seconds, or since the route is in use.
+    fn mean(&self) -> Bitrate {
+        let sum: u64 = self.now.iter().map(|rate| rate.bps()).sum();
+        Bitrate::from_bps(sum / (self.now.len() as u64).max(1))
     }
 
     /// The recent rate of `route`.
@@ -186,15 +216,15 @@ impl Capacity {
         (now < known.at + timing.memory).then_some(known.rate)
     }
 
-    /// Whether `route` carried less than the lane delivers now.
+    /// Whether `route` carried less than the lane delivers here. That counts from the first window on.
     pub(super) fn is_less(&self, now: Instant, timing: &Timing, route: &Route) -> bool {
-        let carried = self.carried(now, timing, route);
-        carried.zip(self.delivered()).is_some_and(|(carried, delivered)| carried < delivered)
+        self.carried(now, timing, route).is_some_and(|carried| carried < self.mean())
     }
 
     /// Whether `route` carried enough more than the lane delivers now to justify a move.
     pub(super) fn is_more(&self, now: Instant, timing: &Timing, route: &Route) -> bool {
-        let carried = self.carried(now, timing, route);
+        let measured = self.carried.get(route).is_some_and(|known| !known.at_most);
+        let carried = self.carried(now, timing, route).filter(|_| measured);
         carried.zip(self.delivered()).is_some_and(|(carried, delivered)| {
             carried.bps() as f64 >= delivered.bps() as f64 * timing.capacity_factor
         })
@@ -251,7 +281,8 @@ mod tests {
     fn outcome_of(answered: impl Fn(u64) -> u64) -> (u128, Outcome) {
         let (timing, t0) = (Timing::default(), Instant::now());
         let rtt = Duration::from_millis(50);
-        let mut trial = Trial::new(t0, Route::Direct, rtt, (500, Duration::from_millis(500)));
+        let before = (500, Duration::from_millis(500));
+        let mut trial = Trial::new(t0, Route::Direct, rtt, before);
         for ms in (0..10_000).step_by(50) {
             let now = t0 + Duration::from_millis(ms);
             let outcome = trial.judge(now, &timing, answered(ms));
@@ -297,6 +328,38 @@ mod tests {
         let (ms, outcome) = outcome_of(|ms| ms.min(1_200).max(ms.saturating_sub(1_000)));
         assert_eq!(outcome, Outcome::Return { narrow: false });
         assert!((3_000..3_300).contains(&ms), "{ms}");
+    }
+
+    #[test]
+    fn a_lane_stays_where_it_delivers_more_in_the_long_run_whatever_the_moment_is() {
+        let (mut capacity, timing, t0) = (Capacity::default(), Timing::default(), Instant::now());
+        let utah = Route::Via("utah".parse().unwrap());
+        let mbit = |mbit: u64| Bitrate::from_bps(mbit * 1_000_000);
+        capacity.tried(t0, &utah, (mbit(10), false));
+        capacity.window(t0, &Route::Direct, Some(mbit(40)));
+        assert!(capacity.is_less(t0, &timing, &utah), "one window is enough");
+        (0..LASTING / 4).for_each(|_| fill(&mut capacity, t0, &Route::Direct, 40));
+        fill(&mut capacity, t0, &Route::Direct, 5);
+        assert!(capacity.is_less(t0, &timing, &utah), "two bad seconds of ten");
+        assert!(
+            !capacity.is_more(t0, &timing, &utah),
+            "what a route carries at most is no measurement"
+        );
+        (0..LASTING / 4).for_each(|_| fill(&mut capacity, t0, &Route::Direct, 5));
+        assert!(!capacity.is_less(t0, &timing, &utah));
+        capacity.tried(t0, &utah, (mbit(10), true));
+        assert!(capacity.is_more(t0, &timing, &utah));
+    }
+
+    #[test]
+    fn a_trial_tells_what_a_narrow_route_carries() {
+        let (timing, t0) = (Timing::default(), Instant::now());
+        let before = (500, Duration::from_millis(500));
+        let mut trial = Trial::new(t0, Route::Direct, Duration::ZERO, before);
+        let at = |ms| t0 + Duration::from_millis(ms);
+        trial.judge(at(0), &timing, 0);
+        assert_eq!(trial.judge(at(500), &timing, 50), Outcome::Return { narrow: true });
+        assert_eq!(trial.rate(Bitrate::from_bps(1_000_000)), Bitrate::from_bps(100_000));
     }
 
     #[test]

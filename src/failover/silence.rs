@@ -91,8 +91,7 @@ impl Finding {
 pub(super) struct Silence {
     packets: Watch,
     acknowledgements: Watch,
-    /// The round-trip time by probes of a longer route that was just taken, until the lane has
-    /// measured it.
+    /// The round-trip time by probes of a route that was just taken, until the lane has measured it.
     expected_rtt: Option<Duration>,
     /// Packets sent that must be acknowledged, as last seen.
     sent: u64,
@@ -135,7 +134,9 @@ impl Silence {
 
     /// The round-trip time that answers are expected to take.
     pub(super) fn rtt(&self, timing: &Timing, traffic: &Traffic) -> Rtt {
-        let smoothed = traffic.smoothed_rtt.max(self.expected_rtt).unwrap_or(timing.unknown_rtt);
+        // The smoothed one outlasts a reroute. No answer comes sooner than after the least one.
+        let on_route = traffic.least_rtt.or(self.expected_rtt);
+        let smoothed = traffic.smoothed_rtt.max(on_route).unwrap_or(timing.unknown_rtt);
         let smoothed = smoothed.min(timing.longest_answer);
         Rtt { smoothed, least: traffic.least_rtt.unwrap_or_default().min(smoothed) }
     }

@@ -206,3 +206,15 @@ fn a_process_that_slept_does_not_blame_the_route() {
         assert!(!matches!(finding, Finding::Silent(_)), "{finding:?}");
     }
 }
+
+#[test]
+fn probes_say_how_late_a_route_answers_until_it_has_answered() {
+    let (t0, timing) = (Instant::now(), Timing::default());
+    let ms = Duration::from_millis;
+    let mut silence = Silence::new(t0);
+    silence.rerouted(t0, Some(ms(500)));
+    for (least, smoothed) in [(None, ms(500)), (Some(ms(40)), RTT), (Some(ms(700)), ms(700))] {
+        let traffic = Traffic { smoothed_rtt: Some(RTT), least_rtt: least, ..Traffic::NONE };
+        assert_eq!(silence.rtt(&timing, &traffic).smoothed, smoothed);
+    }
+}

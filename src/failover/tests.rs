@@ -1,6 +1,7 @@
 //! Two agents, the two ends of one lane, over three routes in stepped time.
 
 mod ablation;
+mod late;
 
 use std::{
     cmp::Reverse,
@@ -108,6 +109,8 @@ struct Pair {
     refused: usize,
     /// A packet is late by up to so many milliseconds.
     jitter: u64,
+    /// From when a way takes how much longer each way.
+    later: [(u64, u64); WAYS.len()],
     rng: Pcg64Mcg,
     next: u64,
     /// When data last arrived at each end.
@@ -156,6 +159,7 @@ impl Pair {
             refuse: None,
             refused: 0,
             jitter: 0,
+            later: [(0, 0); WAYS.len()],
             rng: Pcg64Mcg::seed_from_u64(0),
             next: 0,
             delivered: [0; 2],
@@ -214,8 +218,14 @@ impl Pair {
         }
         if self.carries(way, from, self.now) && !self.loses(way) {
             let late = if self.jitter > 0 { self.rng.random_range(0..=self.jitter) } else { 0 };
-            self.fly(self.now + WAYS[way] + late, 1 - from, packet);
+            self.fly(self.now + WAYS[way] + self.later(way) + late, 1 - from, packet);
         }
+    }
+
+    /// How much longer than usual the way takes now.
+    fn later(&self, way: usize) -> u64 {
+        let (from, later) = self.later[way];
+        if self.now >= from { later } else { 0 }
     }
 
     fn fly(&mut self, arrives: u64, to: usize, packet: Packet) {
@@ -362,7 +372,7 @@ impl Pair {
             Command::Probe(name) => {
                 let way = RELAYS.iter().position(|relay| *relay == name.as_str());
                 let way = way.map_or(0, |n| n + 1);
-                let rtt = Self::link_rtt(way);
+                let rtt = Self::link_rtt(way) + self.later(way) * if way == 0 { 2 } else { 1 };
                 // Of a relayed way only the first link is asked, which the far end's line does not matter
                 // for.
                 let hit = |o: &Outage| o.way == way && (o.from..o.until).contains(&self.now);

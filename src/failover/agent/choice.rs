@@ -89,6 +89,15 @@ impl RouteAgent {
         self.expected_rtt(route).unwrap_or(self.timing.unknown_rtt)
     }
 
+    /// How much later than usual the first link of `route` answers now, if it was asked: what goes over to it from a
+    /// route that failed fills its queue.
+    pub(super) fn lateness(&self, route: &Route) -> Duration {
+        let asked = self.probes.get(route.relay().unwrap_or(&self.peer));
+        let usual = self.seen(route).and_then(|seen| seen.link_rtt);
+        let newest = asked.and_then(|asked| asked.newest).zip(usual);
+        newest.map_or(Duration::ZERO, |((_, took), usual)| took.saturating_sub(usual))
+    }
+
     fn candidates(&self) -> Vec<Candidate> {
         self.routes.iter().map(|seen| seen.candidate.clone()).collect()
     }
@@ -108,7 +117,7 @@ impl RouteAgent {
     /// Asks the first link of `route` whether it works.
     pub(super) fn probe_first_link(&mut self, now: Instant, route: &Route) {
         let first = route.relay().unwrap_or(&self.peer).clone();
-        self.probes.entry(first.clone()).or_insert(Asked { at: now, before: None, proof: None });
+        self.probes.entry(first.clone()).or_insert(Asked::new(now));
         self.push(Command::Probe(first));
     }
 
@@ -124,7 +133,7 @@ impl RouteAgent {
         others.filter(|route| **route != self.route).any(|route| so(self.evidence(now, route)))
     }
 
-    fn evidence(&self, now: Instant, route: &Route) -> Evidence {
+    pub(super) fn evidence(&self, now: Instant, route: &Route) -> Evidence {
         let link_rtt = self.seen(route).and_then(|seen| seen.link_rtt);
         let (Some(_), Some(rtt)) = (self.suspected_at, link_rtt) else {
             return Evidence::Answered(None);

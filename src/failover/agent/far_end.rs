@@ -69,7 +69,7 @@ impl RouteAgent {
     pub(super) fn undo_move(&mut self, now: Instant) {
         let Some(before) = self.before_episode.take() else { return };
         self.blame.forget(&before);
-        self.start_move(now, before, Cause::other(RerouteReason::Better));
+        self.return_to(now, before);
     }
 
     /// Whether the far end should have heard of our last move by now, and nothing was answered since.
@@ -95,7 +95,13 @@ impl RouteAgent {
         let tries = moved.reason == RerouteReason::Trial;
         // A narrow route is left after two round trips and three looks; the way there and back takes another.
         let narrow = 3 * (self.assumed_rtt(&route) + self.timing.tick);
-        self.far_tries_until = tries.then(|| now + narrow.min(self.timing.trial));
+        // What is under way when it returns is lost in the narrow route's queue.
+        let returns = self
+            .far_tries_until
+            .take()
+            .map(|_| now + self.overdue_after(self.assumed_rtt(&self.route)));
+        self.far_tries_until =
+            if tries { Some(now + narrow.min(self.timing.trial)) } else { returns };
         let shared = self.route == moved.left;
         if self.was_ours(now, moved.reason) {
             // It heard nothing because nothing left our end.
@@ -104,14 +110,15 @@ impl RouteAgent {
             return self.push(Command::Tell(mine));
         }
         // A complaint about a route on which it has not heard us yet is about the time before.
-        if let Some(fault) = fault.filter(|_| knows_our_route || !shared) {
+        let less = self.delivers_more(now, &route, moved.reason);
+        if let Some(fault) = fault.filter(|_| !shared || knows_our_route && !less) {
             self.blame.add(now, &self.timing, &moved.left, fault);
         }
         let follows = match self.role {
             // A trial concerns the far end's direction alone.
             LaneEndRole::Exit if tries => false,
-            LaneEndRole::Exit => self.goes_along(now, &route),
-            LaneEndRole::Entry => fault.is_some() && shared && knows_our_route,
+            LaneEndRole::Exit => !less && self.goes_along(now, &route),
+            LaneEndRole::Entry => !less && fault.is_some() && shared && knows_our_route,
         };
         if follows {
             let cause = self.far_cause(now, &route, moved.reason);
@@ -121,12 +128,29 @@ impl RouteAgent {
         }
     }
 
-    /// Whether the silence of which the far end complains began before trouble near this end was over.
+    /// Whether this end delivers more than `route` ever carried, also since the far end found its own direction to fail.
+    pub(super) fn delivers_more(&self, now: Instant, route: &Route, reason: RerouteReason) -> bool {
+        let works = match reason {
+            // What was answered later had arrived after the silence began.
+            RerouteReason::Silent { ms } => {
+                let silence = Duration::from_millis(ms.into());
+                self.answered_at.is_some_and(|at| at + silence > now + self.timing.step)
+            }
+            _ => true,
+        };
+        works && self.capacity.is_less(now, &self.timing, route)
+    }
+
+    /// Whether the silence of which the far end complains began before trouble near this end was over, or is of its trial.
     fn was_ours(&self, now: Instant, reason: RerouteReason) -> bool {
         let RerouteReason::Silent { ms } = reason else { return false };
         let rtt = self.silence.rtt(&self.timing, &self.traffic).smoothed;
         let ago = Duration::from_millis(ms.into()) + rtt;
-        self.near_trouble || self.near_trouble_ended.is_some_and(|ended| now <= ended + ago)
+        // What it waited for was lost in the queue of the route that this end tries.
+        let tries = self.trial.is_some();
+        tries
+            || self.near_trouble
+            || self.near_trouble_ended.is_some_and(|ended| now <= ended + ago)
     }
 
     /// Why to go where the far end is, which moved there for `reason`.

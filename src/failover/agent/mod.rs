@@ -61,6 +61,8 @@ pub(crate) struct RouteAgent {
     episode: Option<Episode>,
     /// The route in use before the last episode.
     before_episode: Option<Route>,
+    /// The route to return to once its first link answers: the silence on it was at an end.
+    returns_to: Option<Route>,
     /// Several links of this node are silent in this episode: the trouble is near this end.
     near_trouble: bool,
     /// When trouble near this end was over last. The far end may still complain of it.
@@ -107,6 +109,14 @@ struct Asked {
     before: Option<Instant>,
     /// When the first probe left since silence was suspected that was answered.
     proof: Option<Instant>,
+    /// When the newest one left that was answered, and how long the answer took.
+    newest: Option<(Instant, Duration)>,
+}
+
+impl Asked {
+    fn new(at: Instant) -> Self {
+        Self { at, before: None, proof: None, newest: None }
+    }
 }
 
 /// A move that waits for a grant. A newer one replaces it.
@@ -156,6 +166,7 @@ impl RouteAgent {
             compared_at: None,
             episode: None,
             before_episode: None,
+            returns_to: None,
             near_trouble: false,
             near_trouble_ended: None,
             leaving: None,
@@ -187,6 +198,13 @@ impl RouteAgent {
 
     /// Takes note of what happened; then drain [`Self::poll_command`].
     pub(crate) fn handle_input(&mut self, now: Instant, input: Input) {
+        if now
+            > self.look_at.map_or(self.next_view, |at| at.min(self.next_view))
+                + self.timing.overslept
+        {
+            // What the far end found silent meanwhile was this end.
+            self.near_trouble_ended = Some(now);
+        }
         match input {
             Input::Traffic(traffic) => self.on_traffic(now, traffic),
             Input::View(view) => self.on_view(now, view),

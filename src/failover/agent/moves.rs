@@ -29,8 +29,9 @@ impl RouteAgent {
     }
 
     pub(super) fn complete_move(&mut self, now: Instant, route: Route, cause: Cause) {
-        (self.pending, self.leaving, self.owed) = (None, None, None);
+        (self.pending, self.leaving, self.owed, self.returns_to) = (None, None, None, None);
         (self.suspected_at, self.compared_at, self.near_trouble) = (None, None, false);
+        let assumed_rtt = self.assumed_rtt(&route) + self.lateness(&route);
         self.probes.clear();
         self.selector.adopt(now, &route, change_reason(&cause));
         if route == self.route {
@@ -41,7 +42,6 @@ impl RouteAgent {
         self.epoch += 1;
         self.last_move = Some(Moved { left: left.clone(), reason: cause.reason });
         self.log.add(now, &self.traffic, (left.clone(), route.clone()), &cause);
-        let assumed_rtt = self.assumed_rtt(&route);
         self.silence.rerouted(now, Some(assumed_rtt));
         self.loss.rerouted(now, &self.timing, self.counts);
         self.capacity.rerouted();

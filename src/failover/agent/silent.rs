@@ -40,7 +40,9 @@ impl RouteAgent {
                 self.on_silence(now, silence);
             }
         }
-        if self.silence.suspected_since().is_none() && self.episode.is_none() {
+        self.try_return(now);
+        let suspects = self.silence.suspected_since().is_some() || self.returns_to.is_some();
+        if !suspects && self.episode.is_none() {
             let unanswered = |found| matches!(found, Evidence::Late | Evidence::Overdue);
             if self.finds_on_others(now, unanswered) {
                 self.near_trouble_ended = Some(now);
@@ -75,8 +77,31 @@ impl RouteAgent {
         }
         // No move helped: the trouble was at an end, and is over.
         self.blame.withdraw();
-        if episode.from != self.route {
-            self.start_move(now, episode.from, Cause::other(RerouteReason::Better));
+        self.return_to(now, episode.from);
+    }
+
+    /// Returns to `route` once its first link answers: perhaps the route did fail, and the one in use only
+    /// answers later than it did.
+    pub(super) fn return_to(&mut self, now: Instant, route: Route) {
+        if route == self.route {
+            return;
+        }
+        self.suspected_at = Some(now);
+        self.probes.remove(route.relay().unwrap_or(&self.peer));
+        self.probe_first_link(now, &route);
+        self.returns_to = Some(route);
+    }
+
+    fn try_return(&mut self, now: Instant) {
+        let Some(route) = self.returns_to.take() else { return };
+        match self.evidence(now, &route) {
+            Evidence::Answered(_) => {
+                self.start_move(now, route, Cause::other(RerouteReason::Better));
+            }
+            Evidence::Overdue => {}
+            Evidence::NotAsked | Evidence::Pending | Evidence::Late => {
+                self.returns_to = Some(route);
+            }
         }
     }
 
@@ -85,6 +110,10 @@ impl RouteAgent {
         self.ping_now();
         if let Some(route) = self.alternatives(now).into_iter().next() {
             self.probe_first_link(now, &route);
+        }
+        if let Route::Via(_) = self.route {
+            // Which of its links broke shows which packets were lost.
+            self.probe_first_link(now, &self.route.clone());
         }
     }
 
@@ -95,6 +124,10 @@ impl RouteAgent {
     }
 
     pub(super) fn on_silence(&mut self, now: Instant, silence: Duration) {
+        if self.returns_to.is_some() {
+            // What was sent on the route in use, before the trouble was over, is not answered.
+            return;
+        }
         let began = self.silence_began(now, silence);
         let reason = RerouteReason::Silent { ms: millis(now.saturating_duration_since(began)) };
         let lost = self.lost_since(began, self.breaks_of(&self.route));
@@ -123,6 +156,9 @@ impl RouteAgent {
             let Some(asked) = self.probes.get_mut(link) else { continue };
             if Some(*left) >= self.suspected_at {
                 asked.proof.get_or_insert(*left);
+                if asked.newest.is_none_or(|(newest, _)| newest < *left) {
+                    asked.newest = Some((*left, now.saturating_duration_since(*left)));
+                }
             } else if asked.before.replace(*left).is_some_and(|before| before < *left) {
                 // An answer to a probe that left before does not show whether the link works now.
                 asked.at = now;
@@ -177,19 +213,18 @@ impl RouteAgent {
     }
 
     /// How long before our last packet from the far end the first one was sent that was lost: for each
-    /// link of `route` that may have broken, the farther one first.
+    /// place where `route` may have broken, the farther one first.
     ///
-    /// The last packet from the far end had just left a link whose near end is `a` away from us, and
+    /// The last packet from the far end had just left a place whose near end is `a` away from us, and
     /// the last one from us had left its far end, `b` away: they came in after `a`, and had been sent
-    /// `b` before.
+    /// `b` before. The place is the link beyond the relay if ours works, else the relay or our link to it.
     pub(super) fn breaks_of(&self, route: &Route) -> [Duration; 2] {
         let way = self.one_way();
-        if *route == Route::Direct {
-            return [way; 2];
-        }
+        let Some(relay) = route.relay() else { return [way; 2] };
         let link = self.seen(route).and_then(|seen| seen.link_rtt);
         let to_relay = link.map_or(way / 2, |rtt| way.min(rtt / 2));
-        [to_relay + way, to_relay]
+        let works = self.probes.get(relay).is_some_and(|asked| asked.proof.is_some());
+        if works { [to_relay + way; 2] } else { [2 * to_relay, to_relay] }
     }
 }
 

@@ -122,7 +122,8 @@ impl RouteAgent {
                 if let Some(roomier) = self.roomier(now) {
                     self.start_move(now, roomier, Cause::other(RerouteReason::Better));
                 } else if let Some(route) = self.owed.take() {
-                    if self.goes_along(now, &route) {
+                    let less = self.delivers_more(now, &route, RerouteReason::Better);
+                    if !less && self.goes_along(now, &route) {
                         let cause = self.far_cause(now, &route, RerouteReason::Better);
                         self.start_move(now, route, cause);
                     } else {
@@ -157,9 +158,10 @@ impl RouteAgent {
             Outcome::Stay => self.trial = None,
             Outcome::Return { narrow } => {
                 let (tried, back) = (self.route.clone(), trial.from.clone());
-                self.trial = None;
                 let bound = self.capacity.carried(now, &timing, &back);
-                let most = bound.unwrap_or(Bitrate::from_bps(0));
+                let bound = bound.unwrap_or(Bitrate::from_bps(0));
+                let most = if narrow { trial.rate(bound) } else { bound };
+                self.trial = None;
                 self.capacity.tried(now, &tried, (most, narrow));
                 self.start_move(now, back, Cause::other(RerouteReason::Better));
             }
