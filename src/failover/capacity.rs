@@ -168,8 +168,8 @@ impl Capacity {
         self.carried.insert(route.clone(), known);
     }
 
-    /// Another route is in use now.
-    pub(super) fn rerouted(&mut self) {
+    /// Another route is in use now, or the lane carries little.
+    pub(super) fn begins_anew(&mut self) {
         self.now.clear();
     }
 
@@ -178,8 +178,8 @@ impl Capacity {
         self.carried.remove(route);
     }
 
-    /// A trial has shown that `route` carries no more than the other one, `most`. Unless it is `narrow`, it may carry more
-    /// another time.
+    /// A trial has shown that `route` carries no more than `most`: what it carried, if it is `narrow`, else what the other
+    /// one carries. It may carry more another time, then.
     pub(super) fn tried(&mut self, now: Instant, route: &Route, (most, narrow): (Bitrate, bool)) {
         self.learn(route, Known { rate: most, at: now, at_most: !narrow });
     }
@@ -204,7 +204,7 @@ impl Capacity {
         self.is_limited().then(|| best.max(self.mean()))
     }
 
-    /// The mean rate of the last ten seconds, or since the route is in use.
+    /// The mean rate of the last windows, or since the route is in use.
     fn mean(&self) -> Bitrate {
         let sum: u64 = self.now.iter().map(|rate| rate.bps()).sum();
         Bitrate::from_bps(sum / (self.now.len() as u64).max(1))
@@ -261,11 +261,11 @@ mod tests {
         let (mut capacity, timing, t0) = (Capacity::default(), Timing::default(), Instant::now());
         let utah = Route::Via("utah".parse().unwrap());
         fill(&mut capacity, t0, &Route::Direct, 90);
-        capacity.rerouted();
+        capacity.begins_anew();
         fill(&mut capacity, t0, &utah, 5);
         assert!(capacity.is_more(t0, &timing, &Route::Direct));
         assert!(!capacity.is_less(t0, &timing, &Route::Direct));
-        capacity.rerouted();
+        capacity.begins_anew();
         fill(&mut capacity, t0, &Route::Direct, 80);
         assert!(capacity.is_less(t0, &timing, &utah));
         let later = t0 + timing.memory;
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lane_stays_where_it_delivers_more_in_the_long_run_whatever_the_moment_is() {
+    fn a_lane_stays_where_it_delivers_more_in_the_long_run() {
         let (mut capacity, timing, t0) = (Capacity::default(), Timing::default(), Instant::now());
         let utah = Route::Via("utah".parse().unwrap());
         let mbit = |mbit: u64| Bitrate::from_bps(mbit * 1_000_000);

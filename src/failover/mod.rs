@@ -23,7 +23,8 @@
 //! this node answers either, the fault is near this end (access line, Wi-Fi, sleep), and a move does not help.
 //! So the agent stays. It moves to the first link that answers, unless the route in use answers
 //! before. The time from the first silence to the next answer is an *episode*. A move
-//! that did not bring the answer is undone, and no route is blamed for the silence.
+//! that did not bring the answer is undone if the first link of the route before answers, and no route is blamed for the
+//! silence.
 //!
 //! # Two ends
 //!

@@ -68,8 +68,10 @@ struct State {
     /// The flow's part in the windows of its lane. `None`: only messages follow.
     receipts: Option<Receipts>,
     order: Reassembly,
-    /// `order` has a gap.
+    /// `order` has a gap, as far as a turn of QUIC has found.
     gap: Option<Gap>,
+    /// The far end was told to stop.
+    stopped: bool,
     /// Pieces in order, of one turn.
     pieces: Vec<Bytes>,
     /// What the flow's task has not taken.
@@ -99,6 +101,7 @@ impl Inflow {
             receipts: Some(receipts),
             order: Reassembly::default(),
             gap: None,
+            stopped: false,
             pieces: Vec::new(),
             arrived: Backlog::default(),
             end: None,
@@ -189,7 +192,9 @@ impl Arriving {
     /// # Errors
     /// When the stream has ended.
     pub(super) fn stop(&mut self, code: VarInt) -> Result<(), ClosedStream> {
-        self.shared.lock().recv.as_mut().map_or(Ok(()), |recv| recv.stop(code))
+        let mut state = self.shared.lock();
+        (state.stopped, state.gap) = (true, None);
+        state.recv.as_mut().map_or(Ok(()), |recv| recv.stop(code))
     }
 }
 
@@ -214,13 +219,13 @@ impl Shared {
         let waker = Waker::from(self.clone());
         let mut state = self.lock();
         state.take(&mut Context::from_waker(&waker));
-        state.gap = state.has_gap().then(|| gaps.unwrap_or(Gaps::of_new_streams()).add());
+        state.gap = gaps.filter(|_| state.has_gap()).map(Gaps::add);
     }
 }
 
 impl State {
     fn has_gap(&self) -> bool {
-        self.recv.is_some() && self.end.is_none() && self.order.waiting() > 0
+        self.recv.is_some() && !self.stopped && self.end.is_none() && self.order.waiting() > 0
     }
 
     fn take(&mut self, cx: &mut Context<'_>) {

@@ -10,7 +10,7 @@ use std::{
     io, mem,
     pin::{Pin, pin},
     sync::{
-        Arc, LazyLock, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll},
@@ -89,12 +89,6 @@ pub(crate) struct Gaps(Arc<AtomicUsize>);
 pub(crate) struct Gap(Gaps);
 
 impl Gaps {
-    /// Those of streams that no turn has read yet. Every connection minds them.
-    pub(crate) fn of_new_streams() -> &'static Self {
-        static OF_NEW_STREAMS: LazyLock<Gaps> = LazyLock::new(Gaps::default);
-        &OF_NEW_STREAMS
-    }
-
     /// A stream has a gap.
     pub(crate) fn add(&self) -> Gap {
         self.0.fetch_add(1, Ordering::Relaxed);
@@ -147,7 +141,7 @@ impl Turn {
         mut task: Pin<&mut (dyn Future<Output = ()> + Send)>,
         cx: &mut Context<'_>,
     ) -> Poll<()> {
-        if !self.gaps.is_empty() || !Gaps::of_new_streams().is_empty() {
+        if !self.gaps.is_empty() {
             spend(TOKIO_BUDGET - 1, cx);
         }
         let mut polled = Poll::Pending;

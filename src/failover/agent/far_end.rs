@@ -96,14 +96,12 @@ impl RouteAgent {
         // A narrow route is left after two round trips and three looks; the way there and back takes another.
         let narrow = 3 * (self.assumed_rtt(&route) + self.timing.tick);
         // What is under way when it returns is lost in the narrow route's queue.
-        let returns = self
-            .far_tries_until
-            .take()
-            .map(|_| now + self.overdue_after(self.assumed_rtt(&self.route)));
+        let tried = self.far_tries_until.take().is_some_and(|until| now < until);
+        let returns = tried.then(|| now + self.overdue_after(self.assumed_rtt(&self.route)));
         self.far_tries_until =
             if tries { Some(now + narrow.min(self.timing.trial)) } else { returns };
         let shared = self.route == moved.left;
-        if self.was_ours(now, moved.reason) {
+        if self.was_ours(now, moved) {
             // It heard nothing because nothing left our end.
             let mine = LaneNotice { mine: true, ..self.notice(false) };
             self.silence.answering();
@@ -131,7 +129,7 @@ impl RouteAgent {
     /// Whether this end delivers more than `route` ever carried, also since the far end found its own direction to fail.
     pub(super) fn delivers_more(&self, now: Instant, route: &Route, reason: RerouteReason) -> bool {
         let works = match reason {
-            // What was answered later had arrived after the silence began.
+            // What was answered later probably had arrived after the silence began. If not, this end finds out itself.
             RerouteReason::Silent { ms } => {
                 let silence = Duration::from_millis(ms.into());
                 self.answered_at.is_some_and(|at| at + silence > now + self.timing.step)
@@ -142,12 +140,12 @@ impl RouteAgent {
     }
 
     /// Whether the silence of which the far end complains began before trouble near this end was over, or is of its trial.
-    fn was_ours(&self, now: Instant, reason: RerouteReason) -> bool {
-        let RerouteReason::Silent { ms } = reason else { return false };
+    fn was_ours(&self, now: Instant, moved: &Moved) -> bool {
+        let RerouteReason::Silent { ms } = moved.reason else { return false };
         let rtt = self.silence.rtt(&self.timing, &self.traffic).smoothed;
         let ago = Duration::from_millis(ms.into()) + rtt;
         // What it waited for was lost in the queue of the route that this end tries.
-        let tries = self.trial.is_some();
+        let tries = self.trial.as_ref().is_some_and(|trial| trial.from == moved.left);
         tries
             || self.near_trouble
             || self.near_trouble_ended.is_some_and(|ended| now <= ended + ago)

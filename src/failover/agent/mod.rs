@@ -52,7 +52,7 @@ pub(crate) struct RouteAgent {
     last_move: Option<Moved>,
     pending: Option<Pending>,
     silence: Silence,
-    /// When silence was first suspected and is not over.
+    /// When silence was first suspected and is not over, or a link was asked in order to return to its route.
     suspected_at: Option<Instant>,
     /// The links asked since then.
     probes: BTreeMap<NodeName, Asked>,
@@ -61,11 +61,12 @@ pub(crate) struct RouteAgent {
     episode: Option<Episode>,
     /// The route in use before the last episode.
     before_episode: Option<Route>,
-    /// The route to return to once its first link answers: the silence on it was at an end.
-    returns_to: Option<Route>,
+    /// The route to return to once its first link answers, as the silence on it was at an end; and whether that link
+    /// is asked again.
+    returns_to: Option<(Route, bool)>,
     /// Several links of this node are silent in this episode: the trouble is near this end.
     near_trouble: bool,
-    /// When trouble near this end was over last. The far end may still complain of it.
+    /// When trouble near this end, or its sleep, was over last. The far end may still complain of it.
     near_trouble_ended: Option<Instant>,
     /// The route in use is silent, and this is why it is to be left.
     leaving: Option<Cause>,
@@ -73,7 +74,7 @@ pub(crate) struct RouteAgent {
     capacity: Capacity,
     /// Until then the far end's direction is limited by its route, as far as it told.
     far_limited_until: Option<Instant>,
-    /// Until then the far end may be trying a route for its direction.
+    /// Until then the far end may be trying a route for its direction, or returning from one.
     far_tries_until: Option<Instant>,
     /// When this end last told that its direction is.
     told_limited: Option<Instant>,

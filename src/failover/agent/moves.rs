@@ -44,11 +44,13 @@ impl RouteAgent {
         self.log.add(now, &self.traffic, (left.clone(), route.clone()), &cause);
         self.silence.rerouted(now, Some(assumed_rtt));
         self.loss.rerouted(now, &self.timing, self.counts);
-        self.capacity.rerouted();
+        self.capacity.begins_anew();
         self.trial = (cause.reason == RerouteReason::Trial)
             .then(|| Trial::new(now, left.clone(), assumed_rtt, self.last_rate));
-        if let Some(episode) = &mut self.episode {
-            episode.moved = true;
+        match &mut self.episode {
+            Some(episode) => episode.moved = true,
+            // A move for another reason is not taken back.
+            None => self.before_episode = None,
         }
         self.answered_at = None;
         self.look_at = Some(now + self.timing.step);

@@ -86,21 +86,29 @@ impl RouteAgent {
         if route == self.route {
             return;
         }
-        self.suspected_at = Some(now);
-        self.probes.remove(route.relay().unwrap_or(&self.peer));
+        (self.suspected_at, self.leaving) = (Some(now), None);
+        self.ask_to_return(now, route, true);
+    }
+
+    /// Asks the first link of `route`; `again`: once more, if no answer comes in time.
+    fn ask_to_return(&mut self, now: Instant, route: Route, again: bool) {
+        // Answers that are under way are of the trouble.
+        self.probes.clear();
         self.probe_first_link(now, &route);
-        self.returns_to = Some(route);
+        self.returns_to = Some((route, again));
     }
 
     fn try_return(&mut self, now: Instant) {
-        let Some(route) = self.returns_to.take() else { return };
+        let Some((route, again)) = self.returns_to.take() else { return };
         match self.evidence(now, &route) {
             Evidence::Answered(_) => {
                 self.start_move(now, route, Cause::other(RerouteReason::Better));
             }
-            Evidence::Overdue => {}
+            Evidence::Overdue if again => self.ask_to_return(now, route, false),
+            // That it does not answer is no trouble near this end.
+            Evidence::Overdue => self.probes.clear(),
             Evidence::NotAsked | Evidence::Pending | Evidence::Late => {
-                self.returns_to = Some(route);
+                self.returns_to = Some((route, again));
             }
         }
     }

@@ -23,6 +23,9 @@ impl RouteAgent {
         self.notice_restarts(now, view.far_process);
         let closed = self.loss.look(now, &self.timing, view.counts, view.trips);
         let loss = closed.and_then(|closed| self.on_window(now, &closed));
+        if self.loss.is_quiet() {
+            self.capacity.begins_anew();
+        }
         if self.pending.is_none() && self.leaving.is_none() {
             self.look_for_better(now, loss, view.resumes);
         }
