@@ -74,7 +74,7 @@ impl NodeView {
         candidate: Candidate,
         far: &[FarLink],
     ) -> RoutePing {
-        let first = candidate.route.relay().unwrap_or(node);
+        let first = candidate.route.first_node(node);
         let near = self.mesh.ping(first).await.ok().map(|rtt| rtt.as_secs_f64() * 1e3);
         let beyond = candidate.route.relay().map(|relay| {
             far.iter().find(|link| link.from == *relay && link.to == *node && link.up)

@@ -175,7 +175,7 @@ impl NodeView {
     fn choice(&self, key: &LaneKey) -> Choice {
         let mut choice = self.measured_choice(key);
         for candidate in &mut choice.candidates {
-            let first = candidate.route.relay().unwrap_or(&key.exit);
+            let first = candidate.route.first_node(&key.exit);
             let link = self.mesh.links().get(first);
             candidate.carrier = link.map(|link| link.carrier());
             candidate.other_carrier = self.mesh.other_carrier(first);

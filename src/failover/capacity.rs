@@ -28,14 +28,12 @@ const LASTING: usize = 20;
 pub(super) struct Trial {
     /// The route that was in use.
     pub(super) from: Route,
-    /// Packets a second that were acknowledged on it.
-    before: f64,
+    /// Packets that were acknowledged on it, and in which time.
+    before: (u64, Duration),
     /// When the far end's answers on the tried route are all of packets sent on it.
     counts_from: Instant,
     /// Packets acknowledged in all, at the looks of the last second.
     looks: VecDeque<(Instant, u64)>,
-    /// Packets acknowledged before it, and in the last second of it; in which time each.
-    rates: [(u64, Duration); 2],
 }
 
 /// The outcome of a trial.
@@ -50,30 +48,25 @@ pub(super) enum Outcome {
 }
 
 impl Trial {
-    /// A trial that begins at `now` on a route of this round-trip time. Before it, `packets` were
-    /// acknowledged in the time `over`.
-    pub(super) fn new(
-        now: Instant,
-        from: Route,
-        rtt: Duration,
-        (packets, over): (u64, Duration),
-    ) -> Self {
-        let before = packets as f64 / over.as_secs_f64().max(1e-3);
-        Self {
-            from,
-            before,
-            counts_from: now + 2 * rtt,
-            looks: VecDeque::new(),
-            rates: [(packets, over), (0, over)],
-        }
+    /// A trial that begins at `now` on a route of this round-trip time. `before` it, so many packets
+    /// were acknowledged in that time.
+    pub(super) fn new(now: Instant, from: Route, rtt: Duration, before: (u64, Duration)) -> Self {
+        Self { from, before, counts_from: now + 2 * rtt, looks: VecDeque::new() }
+    }
+
+    /// Packets acknowledged on the tried route in the last second, or what there is of it, and in which time.
+    fn lately(&self) -> (u64, Duration) {
+        let Some((first, last)) = self.looks.front().zip(self.looks.back()) else {
+            return (0, Duration::ZERO);
+        };
+        (last.1.saturating_sub(first.1), last.0.saturating_duration_since(first.0))
     }
 
     /// The rate on the tried route at the last look, if it was `carried` on the one before.
     pub(super) fn rate(&self, carried: Bitrate) -> Bitrate {
-        let [(before, over_before), (packets, over)] = self.rates;
-        let share =
-            (u128::from(packets) * over_before.as_micros(), u128::from(before) * over.as_micros());
-        let rate = u128::from(carried.bps()) * share.0 / share.1.max(1);
+        let ((before, over_before), (packets, over)) = (self.before, self.lately());
+        let more = u128::from(carried.bps()) * u128::from(packets) * over_before.as_micros();
+        let rate = more / (u128::from(before) * over.as_micros()).max(1);
         Bitrate::from_bps(u64::try_from(rate).unwrap_or(u64::MAX))
     }
 
@@ -87,25 +80,27 @@ impl Trial {
             self.looks.pop_front();
         }
         self.looks.push_back((now, answered));
-        let (since, before) = self.looks[0];
-        let over = now.saturating_duration_since(since);
-        if over < timing.tick {
+        let lately = self.lately();
+        if lately.1 < timing.tick {
             return Outcome::Open;
         }
-        let packets = answered.saturating_sub(before);
-        self.rates[1] = (packets, over);
-        let rate = packets as f64 / over.as_secs_f64();
-        if rate >= self.before * timing.capacity_factor {
+        let (rate, before) = (a_second(lately), a_second(self.before));
+        if rate >= before * timing.capacity_factor {
             return Outcome::Stay;
         }
         // A route that is far behind from the start is narrow. One that is close may be in slow
         // start, and one that falls behind later has a bad moment.
         let since = now.saturating_duration_since(self.counts_from);
         let begins = (2 * timing.tick..timing.slow_tick).contains(&since);
-        let narrow = begins && rate < self.before / 2.0;
+        let narrow = begins && rate < before / 2.0;
         let is_over = since >= timing.trial;
         if narrow || is_over { Outcome::Return { narrow } } else { Outcome::Open }
     }
+}
+
+/// So many packets in that time, as packets a second.
+fn a_second((packets, over): (u64, Duration)) -> f64 {
+    packets as f64 / over.as_secs_f64().max(1e-3)
 }
 
 /// What is known of a route's rate.

@@ -29,6 +29,11 @@ impl Route {
             Self::Via(relay) => Some(relay),
         }
     }
+
+    /// The node to which a packet for `end` goes first.
+    pub(crate) fn first_node<'a>(&'a self, end: &'a NodeName) -> &'a NodeName {
+        self.relay().unwrap_or(end)
+    }
 }
 
 impl fmt::Display for Route {

@@ -86,9 +86,7 @@ impl Driver {
     }
 
     fn wake(&self) -> Instant {
-        let agent = self.end.agent();
-        let view = agent.next_view();
-        agent.poll_timeout().map_or(view, |at| at.min(view))
+        self.end.agent().wakes_at()
     }
 
     /// Gives the agent the inputs that are due.

@@ -230,7 +230,7 @@ impl LaneEnd {
 
     /// The next hop of `route` under a relay's `label`; `None` for the direct route.
     pub(super) fn hop(&self, route: &Route, label: Option<Label>) -> NextHop {
-        let first = route.relay().unwrap_or(&self.peer);
+        let first = route.first_node(&self.peer);
         NextHop { neighbour: self.control.neighbour(first), label: label.unwrap_or(self.far_label) }
     }
 
@@ -244,7 +244,7 @@ impl LaneEnd {
         let candidates = self.candidates().into_iter();
         candidates
             .map(|candidate| {
-                let first = candidate.route.relay().unwrap_or(&self.peer);
+                let first = candidate.route.first_node(&self.peer);
                 SeenRoute {
                     link_rtt: self.control.least_rtt(first),
                     process: self.control.incarnation(first),

@@ -76,7 +76,7 @@ impl Mesh {
     }
 
     /// Exchanges revocation lists on a connection on which the neighbour has introduced itself, and gives the connection
-    /// the room of a link. Where the neighbour owes a list and does not send it, the connection is closed; returns false then.
+    /// the room of a link. Closes the connection and returns false if the neighbour owes a list and does not send it.
     pub(super) async fn settle(
         &self,
         conn: &Connection,

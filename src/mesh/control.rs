@@ -177,7 +177,7 @@ impl RouteControl for Mesh {
         let now = tokio::time::Instant::now().into_std();
         self.routing().suspect(now, peer, route);
         self.news.notify_one();
-        self.members().suspect(now, route.relay().unwrap_or(peer));
+        self.members().suspect(now, route.first_node(peer));
         self.dial_news.notify_one();
     }
 

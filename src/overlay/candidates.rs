@@ -209,7 +209,7 @@ fn forbidden(route: &Route, constraints: &Constraints) -> Option<Exclusion> {
 
 impl View<'_> {
     fn metrics(&self, route: &Route, exit: &NodeName) -> Option<PathMetrics> {
-        let first = route.relay().unwrap_or(exit);
+        let first = route.first_node(exit);
         let link = self.links.get(first)?.metrics()?;
         match route {
             Route::Direct => Some(link),

@@ -301,7 +301,7 @@ impl Router {
 
     /// Probes the links of `route` at once, for a lane that suspects silence on it.
     pub fn suspect(&mut self, now: Instant, peer: &NodeName, route: &Route) {
-        let first = route.relay().unwrap_or(peer);
+        let first = route.first_node(peer);
         if let Some(monitor) = self.monitors.get_mut(first) {
             monitor.probe_now(now);
         }

@@ -145,9 +145,7 @@ async fn transfer(
     let mut pause = Duration::ZERO;
     if only.is_none() {
         arrivals.restart();
-        let first = route
-            .relay()
-            .map_or("exit", |relay| if relay.as_str() == "north" { "north" } else { "south" });
+        let first = route.relay().map_or("exit", |relay| relay.as_str());
         lab.internet().cut(at("entry"), at(first));
         sleep(Duration::from_secs(5)).await;
         pause = arrivals.longest();

@@ -92,7 +92,7 @@ impl RouteAgent {
     /// How much later than usual the first link of `route` answers now, if it was asked: what goes over to it from a
     /// route that failed fills its queue.
     pub(super) fn lateness(&self, route: &Route) -> Duration {
-        let asked = self.probes.get(route.relay().unwrap_or(&self.peer));
+        let asked = self.probes.get(route.first_node(&self.peer));
         let usual = self.seen(route).and_then(|seen| seen.link_rtt);
         let newest = asked.and_then(|asked| asked.newest).zip(usual);
         newest.map_or(Duration::ZERO, |((_, took), usual)| took.saturating_sub(usual))
@@ -116,7 +116,7 @@ impl RouteAgent {
 
     /// Asks the first link of `route` whether it works.
     pub(super) fn probe_first_link(&mut self, now: Instant, route: &Route) {
-        let first = route.relay().unwrap_or(&self.peer).clone();
+        let first = route.first_node(&self.peer).clone();
         self.probes.entry(first.clone()).or_insert(Asked::new(now));
         self.push(Command::Probe(first));
     }
@@ -138,7 +138,7 @@ impl RouteAgent {
         let (Some(_), Some(rtt)) = (self.suspected_at, link_rtt) else {
             return Evidence::Answered(None);
         };
-        let Some(asked) = self.probes.get(route.relay().unwrap_or(&self.peer)) else {
+        let Some(asked) = self.probes.get(route.first_node(&self.peer)) else {
             return Evidence::NotAsked;
         };
         if asked.proof.is_some() {

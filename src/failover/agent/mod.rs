@@ -199,10 +199,7 @@ impl RouteAgent {
 
     /// Takes note of what happened; then drain [`Self::poll_command`].
     pub(crate) fn handle_input(&mut self, now: Instant, input: Input) {
-        if now
-            > self.look_at.map_or(self.next_view, |at| at.min(self.next_view))
-                + self.timing.overslept
-        {
+        if now > self.wakes_at() + self.timing.overslept {
             // What the far end found silent meanwhile was this end.
             self.near_trouble_ended = Some(now);
         }
@@ -240,6 +237,12 @@ impl RouteAgent {
     #[must_use]
     pub(crate) fn next_view(&self) -> Instant {
         self.next_view
+    }
+
+    /// When an input is due next.
+    #[must_use]
+    pub(crate) fn wakes_at(&self) -> Instant {
+        self.poll_timeout().map_or(self.next_view, |at| at.min(self.next_view))
     }
 
     /// Whether the agent waits for links to answer.

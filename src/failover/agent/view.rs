@@ -188,7 +188,7 @@ impl RouteAgent {
         let failed = routes.filter(|route| self.blame.fault(now, route).is_some());
         let routes = [Route::Direct, self.route.clone()].into_iter().chain(failed);
         let routes = routes.chain(self.alternatives(now));
-        routes.map(|route| route.relay().unwrap_or(&self.peer).clone()).collect()
+        routes.map(|route| route.first_node(&self.peer).clone()).collect()
     }
 
     /// Renews the grants that are to end, and asks for those of the next best routes, so that a move
